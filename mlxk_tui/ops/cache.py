@@ -1,0 +1,120 @@
+"""The Hugging Face cache on disk: where it is and which repos lie in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.names import Spec, dir_to_name, parse_spec, resolve
+
+
+@dataclass(frozen=True)
+class RepoRef:
+    """A `models--*` entry directly inside a cache."""
+
+    name: str
+    """The repo's name; undecodable bytes and control characters are shown escaped."""
+    path: Path
+    """The entry itself, unresolved."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The repo that a spec stands for."""
+
+    ref: RepoRef
+    spec: Spec
+    exact: bool
+    """True when the spec holds the full name, letter for letter."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """One hub cache folder (the one that holds `models--*`)."""
+
+    root: Path
+    """Absolute path; it need not exist."""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Cache:
+        """Return the cache that huggingface_hub would use.
+
+        Source: huggingface_hub.constants (2.4): HF_HUB_CACHE, then HUGGINGFACE_HUB_CACHE, then
+        HF_HOME/hub, then XDG_CACHE_HOME/huggingface/hub, then ~/.cache/huggingface/hub.
+        """
+        env = os.environ if environ is None else environ
+        explicit = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE")
+        if explicit:
+            return cls.at(explicit)
+        home = env.get("HF_HOME")
+        if not home:
+            home = os.path.join(env.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+        return cls.at(os.path.join(home, "hub"))
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> Cache:
+        """Return the cache at `path`, with `~` and variables expanded."""
+        return cls(Path(os.path.abspath(os.path.expanduser(os.path.expandvars(os.fspath(path))))))
+
+    def repos(self) -> list[RepoRef]:
+        """Return every model repo, sorted by name.
+
+        Files, datasets, spaces, dot folders and a bare `models--` are not models. A link counts:
+        what it leads to is judged when it is read.
+
+        Raises:
+            OpError: `cache_not_found` when the folder does not exist or is not one,
+                `permission_denied` when it cannot be read.
+        """
+        found: list[RepoRef] = []
+        try:
+            with os.scandir(self.root) as entries:
+                for entry in entries:
+                    name = dir_to_name(entry.name)
+                    if name is not None and (entry.is_symlink() or entry.is_dir()):
+                        found.append(RepoRef(printable(name), Path(entry.path)))
+        except FileNotFoundError:
+            raise OpError(
+                ErrorType.CACHE_NOT_FOUND,
+                f"There is no cache at {self._shown}. It appears with the first model that is downloaded; "
+                "HF_HOME or HF_HUB_CACHE can name another one.",
+            ) from None
+        except NotADirectoryError:
+            raise OpError(
+                ErrorType.CACHE_NOT_FOUND,
+                f"{self._shown} is a file, not a cache folder. Check HF_HOME and HF_HUB_CACHE.",
+            ) from None
+        except PermissionError:
+            raise OpError(
+                ErrorType.PERMISSION_DENIED,
+                f"The cache at {self._shown} cannot be read: permission denied. Check who owns the folder.",
+            ) from None
+        except OSError as error:
+            raise OpError(
+                ErrorType.CACHE_NOT_FOUND,
+                f"The cache at {self._shown} cannot be read: {error.strerror or error}.",
+            ) from None
+        return sorted(found, key=lambda ref: (ref.name.casefold(), ref.name, ref.path.name))
+
+    def find(self, spec_text: str) -> Found:
+        """Return the repo that `NAME[@REV]` stands for; the revision is not looked at.
+
+        Raises:
+            OpError: `validation_error`, `model_not_found`, `ambiguous_match`, and those of `repos`.
+        """
+        spec = parse_spec(spec_text)
+        return _pick(self.repos(), spec)
+
+    @property
+    def _shown(self) -> str:
+        return printable(str(self.root))
+
+
+def _pick(refs: Iterable[RepoRef], spec: Spec) -> Found:
+    by_name = {ref.name: ref for ref in refs}
+    match = resolve(by_name, spec.name)
+    return Found(by_name[match.name], spec, match.exact)

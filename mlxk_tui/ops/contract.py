@@ -1,0 +1,394 @@
+"""The JSON contract: pydantic models of every result, the envelope and the spec version.
+
+This file is the single source. `docs/json-api-schema.json` is generated from it, the headless
+output prints it and the app draws from it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mlxk_tui.ops.errors import ErrorType
+
+SPEC_VERSION = "0.2.0"
+"""Version of the JSON contract; it keeps every key of MLX-Knife's JSON API 0.1.5."""
+
+
+class Command(str, Enum):
+    """Values of the envelope's `command`."""
+
+    LIST = "list"
+    SHOW = "show"
+    HEALTH = "health"
+    RM = "rm"
+    CLONE = "clone"
+    PRUNE = "prune"
+    VERSION = "version"
+    CLI = "cli"
+    """No command was recognised."""
+
+
+class Framework(str, Enum):
+    """What a repo's weights are made for."""
+
+    MLX = "MLX"
+    GGUF = "GGUF"
+    PYTORCH = "PyTorch"
+    UNKNOWN = "Unknown"
+
+
+class ModelType(str, Enum):
+    """What a model is for."""
+
+    CHAT = "chat"
+    EMBEDDING = "embedding"
+    BASE = "base"
+    UNKNOWN = "unknown"
+
+
+class Capability(str, Enum):
+    """What a model can do."""
+
+    TEXT_GENERATION = "text-generation"
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+    VISION = "vision"
+    AUDIO = "audio"
+
+
+class Health(str, Enum):
+    """Integrity of a model's files."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+class Severity(str, Enum):
+    """How much a finding matters."""
+
+    ERROR = "error"
+    """The model's files are not sound, or (for runtime findings) it will not run."""
+    WARNING = "warning"
+    """Worth knowing; the verdict stands."""
+
+
+class MemoryFit(str, Enum):
+    """Whether the memory estimate fits this machine."""
+
+    FITS = "fits"
+    TIGHT = "tight"
+    TOO_LARGE = "too_large"
+
+
+class FindingCode(str, Enum):
+    """What a finding is about; a stable word for scripts."""
+
+    NO_SNAPSHOT = "no_snapshot"
+    MAIN_SNAPSHOT_MISSING = "main_snapshot_missing"
+    REF_INVALID = "ref_invalid"
+    CONFIG_MISSING = "config_missing"
+    CONFIG_INVALID = "config_invalid"
+    INDEX_INVALID = "index_invalid"
+    INDEX_UNSAFE_PATH = "index_unsafe_path"
+    SHARD_MISSING = "shard_missing"
+    SHARD_WITHOUT_INDEX = "shard_without_index"
+    WEIGHTS_MISSING = "weights_missing"
+    WEIGHTS_EMPTY = "weights_empty"
+    WEIGHTS_TRUNCATED = "weights_truncated"
+    WEIGHTS_CORRUPT = "weights_corrupt"
+    LFS_POINTER = "lfs_pointer"
+    BROKEN_LINK = "broken_link"
+    LINK_OUTSIDE_CACHE = "link_outside_cache"
+    PARTIAL_FILE = "partial_file"
+    DOWNLOAD_UNFINISHED = "download_unfinished"
+    FILE_MISSING = "file_missing"
+    SIZE_MISMATCH = "size_mismatch"
+    UNREADABLE = "unreadable"
+    CHECKSUM_MISMATCH = "checksum_mismatch"
+    FRAMEWORK_UNSUPPORTED = "framework_unsupported"
+    MLX_LM_MISSING = "mlx_lm_missing"
+    WEIGHTS_NOT_LOADABLE = "weights_not_loadable"
+    ARCHITECTURE_UNKNOWN = "architecture_unknown"
+    CUSTOM_CODE = "custom_code"
+    TOKENIZER_MISSING = "tokenizer_missing"
+    MEMORY_TIGHT = "memory_tight"
+    MEMORY_TOO_LARGE = "memory_too_large"
+
+
+class Fix(str, Enum):
+    """What mends a finding."""
+
+    PULL = "pull"
+    """Fetch the broken files again."""
+    REMOVE = "remove"
+    """Remove the repo; nothing in it can be used."""
+    PRUNE = "prune"
+    """Remove what downloads left behind."""
+    UPGRADE = "upgrade"
+    """Install a newer mlx-lm."""
+    NONE = "none"
+    """Nothing to do, or nothing that this program can do."""
+
+
+class Contract(BaseModel):
+    """Base of every model of the contract: closed, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class Finding(Contract):
+    """One thing that is wrong with a model, with its cause and its fix."""
+
+    code: FindingCode
+    severity: Severity
+    path: str | None = Field(description="The file inside the snapshot, or null for the repo as a whole.")
+    message: str = Field(description="The plain cause, one sentence.")
+    fix: Fix
+
+
+class Quantization(Contract):
+    """Quantisation of an MLX model as its config.json states it."""
+
+    bits: int
+    group_size: int | None
+
+
+class Model(Contract):
+    """One cached repo at its selected snapshot."""
+
+    name: str
+    hash: str | None = Field(description="Commit of the selected snapshot, 40 hex digits.")
+    size_bytes: int = Field(description="Files of the selected snapshot, each blob once, in bytes.")
+    last_modified: str | None = Field(description="ISO 8601, UTC, ending in Z.")
+    framework: Framework
+    model_type: ModelType
+    capabilities: list[Capability]
+    health: Health
+    runtime_compatible: bool
+    reason: str | None = Field(description="The first problem; null when there is none.")
+    cached: bool
+    quantization: Quantization | None
+    context_length: int | None = Field(description="Tokens.")
+    revisions: int = Field(description="How many snapshots are cached.")
+    disk_bytes: int = Field(description="The whole repo on disk, shared payload included once, in bytes.")
+    memory_bytes: int | None = Field(description="Estimate of the memory to load and run it, in bytes.")
+    memory_fit: MemoryFit | None
+
+
+class ListData(Contract):
+    """`list`."""
+
+    models: list[Model]
+    count: int
+
+
+FileType = Literal["config", "weights", "tokenizer", "index", "template", "readme", "code", "other"]
+"""What a file of a model is for."""
+
+
+class ModelFile(Contract):
+    """One file of a snapshot."""
+
+    name: str = Field(description="Path relative to the snapshot, with forward slashes.")
+    size: str = Field(description="The size for people, such as 1.23GB.")
+    type: FileType
+    size_bytes: int | None = Field(description="Bytes; null when the link leads nowhere.")
+    etag: str | None = Field(description="Name of the blob: sha256 of LFS files, git-sha1 of small ones.")
+
+
+class ShowData(Contract):
+    """`show`."""
+
+    model: Model
+    metadata: dict[str, Any] | None = Field(description="config.json, when neither flag is given.")
+    files: list[ModelFile] | None = Field(description="With --files.")
+    config: dict[str, Any] | None = Field(description="With --config.")
+    findings: list[Finding]
+
+
+class Checksums(Contract):
+    """What `--verify` hashed."""
+
+    files: int = Field(description="Blobs hashed.")
+    bytes: int = Field(description="Bytes hashed.")
+    mismatched: int = Field(description="Blobs whose bytes differ from their etag.")
+    unverifiable: int = Field(description="Files without a blob name that is a checksum.")
+
+
+class HealthEntry(Contract):
+    """Verdict on one model."""
+
+    name: str
+    status: Health
+    reason: str
+    findings: list[Finding]
+    checksums: Checksums | None = Field(description="Present with --verify.")
+
+
+class HealthSummary(Contract):
+    """Counts of `health`."""
+
+    total: int
+    healthy_count: int
+    unhealthy_count: int
+
+
+class HealthData(Contract):
+    """`health`."""
+
+    healthy: list[HealthEntry]
+    unhealthy: list[HealthEntry]
+    summary: HealthSummary
+
+
+class RmData(Contract):
+    """`rm`."""
+
+    model: str
+    revision: str | None = Field(description="The commit that is removed; null for the whole model.")
+    action: Literal["deleted", "requires_confirmation", "ambiguous"]
+    message: str
+    freed_bytes: int = Field(description="Bytes freed on disk, or that would be.")
+    lock_files_cleaned: int
+    matches: list[str]
+    lock_files: list[str] = Field(description="Locks that another process holds, when that stops it.")
+
+
+class CloneData(Contract):
+    """`clone`."""
+
+    model: str
+    clone_status: Literal["success", "failed", "cancelled"]
+    message: str
+    target_dir: str
+    expanded_name: str | None
+    commit_hash: str | None
+    files_count: int
+    bytes_total: int
+    reflinked: bool = Field(description="True when the file system shares the bytes (copy on write).")
+    health: Health | None
+
+
+class PrunedRevision(Contract):
+    """A snapshot that no ref names."""
+
+    name: str
+    hash: str
+    freed_bytes: int
+
+
+class PrunedFile(Contract):
+    """A file that nothing needs: an orphan blob or the rest of a dead download."""
+
+    name: str = Field(description="The repo, or `shared` for the cache's shared store.")
+    path: str = Field(description="Relative to the cache.")
+    freed_bytes: int
+
+
+class PruneData(Contract):
+    """`prune`."""
+
+    dry_run: bool
+    revisions: list[PrunedRevision]
+    blobs: list[PrunedFile]
+    incomplete: list[PrunedFile]
+    freed_bytes: int
+    message: str
+
+
+class System(Contract):
+    """The machine and what is installed on it."""
+
+    platform: str
+    python: str
+    memory_bytes: int
+    mlx: str | None
+    mlx_lm: str | None
+    huggingface_hub: str | None
+    cache_dir: str
+
+
+class VersionData(Contract):
+    """`version`."""
+
+    cli_version: str
+    json_api_spec_version: str
+    system: System | None
+
+
+class WorkspaceAnomaly(Contract):
+    """One thing that is wrong with a local folder that is meant to be pushed."""
+
+    severity: Literal["error", "warn"]
+    code: str
+    message: str
+    path: str | None
+
+
+class WorkspaceConfig(Contract):
+    """config.json of a workspace."""
+
+    exists: bool
+    valid_json: bool
+    path: str | None
+
+
+class WorkspaceIndex(Contract):
+    """Weight index of a workspace."""
+
+    has_index: bool
+    missing: list[str]
+
+
+class WorkspaceWeights(Contract):
+    """Weights of a workspace."""
+
+    count: int
+    formats: list[str]
+    index: WorkspaceIndex
+    pattern_complete: bool
+
+
+class WorkspaceHealth(Contract):
+    """`workspace_health` of `push --check-only`."""
+
+    files_count: int
+    total_bytes: int
+    config: WorkspaceConfig
+    weights: WorkspaceWeights
+    tokenizer: bool
+    anomalies: list[WorkspaceAnomaly]
+    healthy: bool
+
+
+class ErrorInfo(Contract):
+    """`error` of the envelope. Keys beyond type and message appear with the types that have them."""
+
+    type: ErrorType
+    message: str
+    matches: list[str] | None = None
+    available_hashes: list[str] | None = None
+
+
+class Envelope(Contract):
+    """What every command prints: always these four keys, exactly one object."""
+
+    status: Literal["success", "error"]
+    command: Command
+    data: Contract | None
+    error: ErrorInfo | None
+
+
+COMMAND_DATA: dict[Command, type[Contract]] = {
+    Command.LIST: ListData,
+    Command.SHOW: ShowData,
+    Command.HEALTH: HealthData,
+    Command.RM: RmData,
+    Command.CLONE: CloneData,
+    Command.PRUNE: PruneData,
+    Command.VERSION: VersionData,
+}
+"""The type of `data` of each command."""

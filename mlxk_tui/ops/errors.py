@@ -1,0 +1,121 @@
+"""The error types of the JSON contract and the one exception that carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+class ErrorType(str, Enum):
+    """Every value that `error.type` can take; documented with exit code and HTTP status in `ERRORS`."""
+
+    VALIDATION_ERROR = "validation_error"
+    COMMAND_ERROR = "command_error"
+    MODEL_NOT_FOUND = "model_not_found"
+    AMBIGUOUS_MATCH = "ambiguous_match"
+    REVISION_NOT_FOUND = "revision_not_found"
+    CACHE_NOT_FOUND = "cache_not_found"
+    LOCKS_PRESENT = "locks_present"
+    CONFIRMATION_REQUIRED = "confirmation_required"
+    PERMISSION_DENIED = "permission_denied"
+    DISK_FULL = "disk_full"
+    ACCESS_DENIED = "access_denied"
+    AUTH_ERROR = "auth_error"
+    REPO_NOT_FOUND = "repo_not_found"
+    BRANCH_CREATE_FAILED = "branch_create_failed"
+    NETWORK_ERROR = "network_error"
+    DOWNLOAD_FAILED = "download_failed"
+    CHECKSUM_MISMATCH = "checksum_mismatch"
+    CANCELLED = "cancelled"
+    WORKSPACE_NOT_FOUND = "workspace_not_found"
+    UPLOAD_FAILED = "upload_failed"
+    PUSH_OPERATION_FAILED = "push_operation_failed"
+    CLONE_FAILED = "clone_failed"
+    DEPENDENCY_MISSING = "dependency_missing"
+    FEATURE_DISABLED = "feature_disabled"
+    MODEL_NOT_RUNNABLE = "model_not_runnable"
+    INSUFFICIENT_MEMORY = "insufficient_memory"
+    CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+    ENGINE_CRASHED = "engine_crashed"
+    PORT_IN_USE = "port_in_use"
+    INTERNAL_ERROR = "internal_error"
+
+
+class ErrorFacts(NamedTuple):
+    """What a front end does with an error type."""
+
+    exit_code: int
+    """Exit status of the headless command."""
+    http_status: int
+    """Status of the OpenAI-compatible server for the same fault."""
+    meaning: str
+    """One line for the documentation."""
+
+
+ERRORS: dict[ErrorType, ErrorFacts] = {
+    ErrorType.VALIDATION_ERROR: ErrorFacts(1, 400, "A value is malformed; nothing was touched."),
+    ErrorType.COMMAND_ERROR: ErrorFacts(2, 400, "The command line is not understood."),
+    ErrorType.MODEL_NOT_FOUND: ErrorFacts(1, 404, "No cached model matches the name."),
+    ErrorType.AMBIGUOUS_MATCH: ErrorFacts(1, 409, "More than one model matches; `matches` lists them."),
+    ErrorType.REVISION_NOT_FOUND: ErrorFacts(1, 404, "The model is cached, the revision is not."),
+    ErrorType.CACHE_NOT_FOUND: ErrorFacts(1, 404, "The cache folder does not exist."),
+    ErrorType.LOCKS_PRESENT: ErrorFacts(1, 409, "Another process holds locks on the model."),
+    ErrorType.CONFIRMATION_REQUIRED: ErrorFacts(1, 409, "The deletion needs `-f` or the exact full name."),
+    ErrorType.PERMISSION_DENIED: ErrorFacts(1, 403, "The file system refused."),
+    ErrorType.DISK_FULL: ErrorFacts(1, 507, "No space is left on the device."),
+    ErrorType.ACCESS_DENIED: ErrorFacts(1, 403, "The hub refused access to the repo."),
+    ErrorType.AUTH_ERROR: ErrorFacts(1, 401, "No token, or one that the hub does not accept."),
+    ErrorType.REPO_NOT_FOUND: ErrorFacts(1, 404, "The repo does not exist on the hub."),
+    ErrorType.BRANCH_CREATE_FAILED: ErrorFacts(1, 502, "The hub did not create the branch."),
+    ErrorType.NETWORK_ERROR: ErrorFacts(1, 502, "The hub cannot be reached."),
+    ErrorType.DOWNLOAD_FAILED: ErrorFacts(1, 502, "A transfer failed; it can be resumed."),
+    ErrorType.CHECKSUM_MISMATCH: ErrorFacts(1, 502, "Bytes differ from their checksum."),
+    ErrorType.CANCELLED: ErrorFacts(1, 499, "The user stopped it."),
+    ErrorType.WORKSPACE_NOT_FOUND: ErrorFacts(1, 404, "The local folder does not exist."),
+    ErrorType.UPLOAD_FAILED: ErrorFacts(1, 502, "The hub refused the upload."),
+    ErrorType.PUSH_OPERATION_FAILED: ErrorFacts(1, 500, "The push failed unexpectedly."),
+    ErrorType.CLONE_FAILED: ErrorFacts(1, 500, "The clone could not be completed."),
+    ErrorType.DEPENDENCY_MISSING: ErrorFacts(1, 501, "A package that this needs is not installed."),
+    ErrorType.FEATURE_DISABLED: ErrorFacts(1, 403, "The feature is switched off."),
+    ErrorType.MODEL_NOT_RUNNABLE: ErrorFacts(1, 422, "The model cannot run here."),
+    ErrorType.INSUFFICIENT_MEMORY: ErrorFacts(1, 503, "The model does not fit into memory."),
+    ErrorType.CONTEXT_LENGTH_EXCEEDED: ErrorFacts(1, 400, "The prompt is longer than the context."),
+    ErrorType.ENGINE_CRASHED: ErrorFacts(
+        1, 503, "The inference process ended; it restarts with the next request."
+    ),
+    ErrorType.PORT_IN_USE: ErrorFacts(1, 409, "Another program listens on the port."),
+    ErrorType.INTERNAL_ERROR: ErrorFacts(1, 500, "A fault of this program; please report it."),
+}
+"""Facts of each error type."""
+
+
+class OpError(Exception):
+    """An operation failed for a reason that the user can be told.
+
+    Attributes:
+        type: the contract's error type.
+        message: what happened and what to do next; one or two sentences, never a token.
+        matches: candidate model names of `ambiguous_match` and `confirmation_required`, sorted.
+        available_hashes: cached commit hashes of `revision_not_found`, sorted.
+        data: the command's partial result (`data` of the envelope), where the contract has one.
+    """
+
+    def __init__(
+        self,
+        type: ErrorType,  # noqa: A002 - the contract's own name
+        message: str,
+        *,
+        matches: Sequence[str] = (),
+        available_hashes: Sequence[str] = (),
+        data: BaseModel | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.type = type
+        self.message = message
+        self.matches = tuple(sorted(matches))
+        self.available_hashes = tuple(sorted(available_hashes))
+        self.data = data

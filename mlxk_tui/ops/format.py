@@ -1,0 +1,92 @@
+"""Text for people: sizes, ages, and anything from outside made safe to show."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline, DEL, C1
+    "\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"  # invisible and bidirectional controls
+    "\ud800-\udfff]"  # lone surrogates: undecodable bytes as os.fsdecode shows them
+)
+_BREAKS = re.compile("[\t\n]")
+
+
+def printable(text: str, *, keep_newlines: bool = False) -> str:
+    r"""Return `text` with everything that could drive a terminal shown escaped.
+
+    Control characters (ESC, BEL, C1), bidirectional overrides and invisible characters become
+    `\x1b` or `\u202e`; a byte that was not UTF-8 becomes `\xff`. Tabs and newlines are escaped
+    too unless `keep_newlines` is set.
+    """
+    safe = _UNSAFE.sub(_escape, text)
+    return safe if keep_newlines else _BREAKS.sub(_escape, safe)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if 0xDC80 <= code <= 0xDCFF:  # os.fsdecode's surrogateescape range: the byte is what was meant
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+_UNITS = ("KB", "MB", "GB", "TB", "PB", "EB")
+
+
+def size(n: int | None) -> str:
+    """Return `n` bytes in decimal units with three significant digits: `512B`, `1.81GB`, `312MB`."""
+    if n is None:
+        return "-"
+    if n < 1000:
+        return f"{n}B"
+    value = float(n)
+    for unit in _UNITS:
+        value /= 1000
+        # 999.5 would round up to four digits: that is the next unit's 1.00.
+        if value < 999.5 or unit == _UNITS[-1]:
+            break
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{digits}f}{unit}"
+
+
+def age(iso: str | None, now: datetime | None = None) -> str:
+    """Return how long ago an ISO 8601 UTC time was, such as `3m ago`; a date after 30 days."""
+    if not iso:
+        return "-"
+    try:
+        then = datetime.strptime(iso, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return printable(iso)
+    seconds = ((now or datetime.now(timezone.utc)) - then).total_seconds()
+    if seconds < 45:
+        return "just now"
+    for limit, unit, suffix in ((3600, 60, "m"), (86400, 3600, "h"), (30 * 86400, 86400, "d")):
+        if seconds < limit:
+            return f"{max(1, int(seconds // unit))}{suffix} ago"
+    return then.strftime("%Y-%m-%d")
+
+
+def iso_utc(epoch: float | None) -> str | None:
+    """Return an epoch time in seconds as ISO 8601 in UTC, ending in Z."""
+    if epoch is None:
+        return None
+    try:
+        return datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, OSError, ValueError):  # a time stamp that no calendar has
+        return None
+
+
+def middle(text: str, width: int) -> str:
+    """Return `text` cut in the middle to `width` characters, so that both ends stay readable."""
+    if len(text) <= width:
+        return text
+    if width <= 1:
+        return "…"[:width]
+    tail = (width - 1) * 2 // 3  # the end tells variants apart: keep more of it
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 file`, `3 files`, `1,204 files`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

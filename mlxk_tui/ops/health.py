@@ -1,0 +1,225 @@
+"""Integrity of a snapshot: every way in which a cached model can be broken, found without the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from mlxk_tui.ops.contract import Finding, FindingCode, Fix, Severity
+from mlxk_tui.ops.documents import Documents, parse_json
+from mlxk_tui.ops.format import plural, printable, size
+from mlxk_tui.ops.repo import PARTIAL_ENDINGS, Repo, Snapshot, read_bytes
+from mlxk_tui.ops.weights import (
+    SAFETENSORS_INDEX,
+    Weights,
+    check_weights,
+    is_lfs_pointer,
+    is_weights,
+    loads_in_mlx,
+)
+
+_MAX_TREE_BYTES = 32_000_000
+_CONFIGS = ("config.json", "model_index.json", "adapter_config.json")
+"""What describes a model; diffusers pipelines and adapters have their own file instead of config.json."""
+_NEEDED_NAMES = frozenset(
+    {
+        "chat_template.jinja",
+        "chat_template.json",
+        "generation_config.json",
+        "merges.txt",
+        "preprocessor_config.json",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "vocab.json",
+        "vocab.txt",
+        SAFETENSORS_INDEX,
+        *_CONFIGS,
+    }
+)
+"""Files that a model is not complete without, where the repo has them."""
+_LINK_MESSAGES = {
+    FindingCode.BROKEN_LINK: ("is a link to a file that is not there", Fix.PULL),
+    FindingCode.LINK_OUTSIDE_CACHE: ("is a link that leads out of the cache", Fix.REMOVE),
+    FindingCode.UNREADABLE: ("is not a readable file", Fix.PULL),
+}
+
+
+@dataclass(frozen=True)
+class Integrity:
+    """The verdict on a snapshot's files."""
+
+    findings: tuple[Finding, ...]
+    """Errors first; empty when all is sound."""
+    weights: Weights
+
+
+def check_integrity(repo: Repo, snapshot: Snapshot | None, documents: Documents) -> Integrity:
+    """Judge a snapshot of a repo.
+
+    Order of the findings: no snapshot at all, links and unreadable files, config.json, weights,
+    pointers, partial files, completeness against the file list that huggingface_hub remembers.
+    """
+    if snapshot is None:
+        return Integrity(_ordered([_no_snapshot(repo), *repo.problems]), Weights())
+    findings = [*repo.problems, *check_files(snapshot, documents)]
+    weights = check_weights(documents)
+    findings += weights.findings
+    tree = _read_tree(repo, snapshot)
+    findings += _check_tree(tree, documents)
+    complete = tree is not None and not any(f.severity is Severity.ERROR for f in findings)
+    findings += _check_downloads(repo, complete=complete)
+    return Integrity(_ordered(findings), weights)
+
+
+def check_files(snapshot: Snapshot, documents: Documents) -> Iterable[Finding]:
+    """Judge what holds for any folder of model files: links, config.json, pointers, partial files."""
+    yield from snapshot.problems
+    for file in snapshot.files:
+        if file.problem is not None:
+            message, fix = _LINK_MESSAGES.get(file.problem, _LINK_MESSAGES[FindingCode.UNREADABLE])
+            yield _error(file.problem, file.name, message, fix)
+    yield from _check_config(documents)
+    for file in snapshot.files:
+        if is_lfs_pointer(file):
+            yield _error(FindingCode.LFS_POINTER, file.name, "is a Git LFS pointer, not the file itself")
+        if file.name.endswith(PARTIAL_ENDINGS):
+            yield _error(FindingCode.PARTIAL_FILE, file.name, "is the rest of an unfinished download")
+
+
+def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: finding.severity is not Severity.ERROR))
+
+
+def _error(code: FindingCode, name: str, message: str, fix: Fix = Fix.PULL) -> Finding:
+    shown = printable(name)
+    return Finding(code=code, severity=Severity.ERROR, path=shown, message=f"{shown} {message}.", fix=fix)
+
+
+def _no_snapshot(repo: Repo) -> Finding:
+    main = repo.refs.get("main")
+    if main is not None and repo.snapshots:
+        return Finding(
+            code=FindingCode.MAIN_SNAPSHOT_MISSING,
+            severity=Severity.ERROR,
+            path="refs/main",
+            message=f"refs/main names {main[:12]}, which is not downloaded; "
+            f"{plural(len(repo.snapshots), 'other revision')} cached.",
+            fix=Fix.PULL,
+        )
+    begun = any(blob.partial for blob in repo.blobs.values())
+    return Finding(
+        code=FindingCode.NO_SNAPSHOT,
+        severity=Severity.ERROR,
+        path=None,
+        message="The download has not finished a single file."
+        if begun
+        else "Nothing of the model is downloaded.",
+        fix=Fix.PULL,
+    )
+
+
+def _check_config(documents: Documents) -> Iterable[Finding]:
+    config = documents.config
+    if config.exists:
+        if config.value is None and documents.files["config.json"].problem is None:
+            yield _error(FindingCode.CONFIG_INVALID, "config.json", config.problem or "is not valid JSON")
+        return
+    if any(name in documents.files for name in _CONFIGS):
+        return
+    if any(name.startswith("config.json/") for name in documents.files):
+        yield _error(FindingCode.CONFIG_INVALID, "config.json", "is a folder")
+        return
+    weights = [name for name in documents.files if is_weights(name)]
+    if weights and all(name.endswith(".gguf") for name in weights):
+        return  # a GGUF file carries its own configuration
+    yield _error(FindingCode.CONFIG_MISSING, "config.json", "is missing")
+
+
+def _read_tree(repo: Repo, snapshot: Snapshot) -> dict[str, int] | None:
+    """Return size by file name from `trees/<commit>.json`, or None where there is no usable one.
+
+    Format 1 (huggingface_hub 2.4): `{"format_version": 1, "files": {name: {"size", "blob_id", …}}}`.
+    """
+    if snapshot.name not in repo.trees:
+        return None
+    raw = read_bytes(os.path.join(repo.ref.path, "trees", f"{snapshot.name}.json"), _MAX_TREE_BYTES)
+    value = parse_json(raw).value if raw and len(raw) <= _MAX_TREE_BYTES else None
+    if value is None or value.get("format_version") != 1:
+        return None
+    files = value.get("files")
+    if not isinstance(files, dict):
+        return None
+    return {name: entry["size"] for name, entry in files.items() if _has_size(entry)}
+
+
+def _has_size(entry: Any) -> bool:
+    return isinstance(entry, dict) and type(entry.get("size")) is int
+
+
+def _check_tree(tree: dict[str, int] | None, documents: Documents) -> Iterable[Finding]:
+    if tree is None:
+        return
+    have_weights = {name.rpartition(".")[2] for name in documents.files if is_weights(name)}
+    left_out: list[str] = []
+    for name, expected in tree.items():
+        file = documents.files.get(name)
+        if file is None:
+            if _needed(name, have_weights):
+                yield _error(FindingCode.FILE_MISSING, name, "is part of the repo but not downloaded")
+            else:
+                left_out.append(name)
+        elif file.size is not None and file.size != expected:
+            yield _error(
+                FindingCode.SIZE_MISMATCH,
+                name,
+                f"has {size(file.size)}, the repo's file has {size(expected)}",
+            )
+    if left_out:
+        some = ", ".join(printable(name) for name in left_out[:3]) + (", …" if len(left_out) > 3 else "")
+        yield Finding(
+            code=FindingCode.FILE_MISSING,
+            severity=Severity.WARNING,
+            path=None,
+            message=f"{plural(len(left_out), 'file')} of the repo not downloaded, none needed: {some}.",
+            fix=Fix.NONE,
+        )
+
+
+def _needed(name: str, have_weights: set[str]) -> bool:
+    """Tell whether a model is broken without this file of its repo.
+
+    mlx-lm and others download by pattern (no README, no weights of another format), so a file
+    that is left out counts only if the model needs it: its settings, its tokenizer, the weights
+    that mlx-lm loads, or weights when there are none at all.
+    """
+    if name in _NEEDED_NAMES or loads_in_mlx(name):
+        return True
+    return is_weights(name) and not have_weights
+
+
+def _check_downloads(repo: Repo, *, complete: bool) -> Iterable[Finding]:
+    """Judge partial blobs: beside a snapshot that is known to be complete they are only litter."""
+    partial = [blob for blob in repo.blobs.values() if blob.partial]
+    if not partial:
+        return
+    total = size(sum(blob.size or 0 for blob in partial))
+    if complete:
+        yield Finding(
+            code=FindingCode.DOWNLOAD_UNFINISHED,
+            severity=Severity.WARNING,
+            path=None,
+            message=f"{plural(len(partial), 'unfinished download')} ({total}) beside a complete model.",
+            fix=Fix.PRUNE,
+        )
+    else:
+        yield Finding(
+            code=FindingCode.DOWNLOAD_UNFINISHED,
+            severity=Severity.ERROR,
+            path=f"blobs/{printable(partial[0].name)}",
+            message=f"{plural(len(partial), 'download')} not finished ({total} so far).",
+            fix=Fix.PULL,
+        )

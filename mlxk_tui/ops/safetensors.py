@@ -1,0 +1,184 @@
+"""The header of a safetensors file: whether the file is whole, without reading its weights.
+
+Format (safetensors 0.4): eight bytes, little endian, the length N of the header; N bytes of JSON
+that map tensor names to dtype, shape and data_offsets; then the data, which the tensors cover
+without holes. The file is whole when its size is exactly 8 + N + data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors library itself."""
+
+_MAX_DIMS = 32
+_MAX_DIM = 2**63
+_DTYPE_BITS = {
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E4M3": 8,
+    "F8_E5M2": 8,
+    "F8_E8M0": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "F64": 64,
+    "I64": 64,
+    "U64": 64,
+    "C64": 64,
+}
+
+
+class HeaderFault(str, Enum):
+    """What is wrong with a file."""
+
+    EMPTY = "empty"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+
+
+class HeaderError(Exception):
+    """A file that is no whole safetensors file.
+
+    Attributes:
+        fault: which kind.
+        message: the cause, as the end of a sentence that starts with the file's name.
+    """
+
+    def __init__(self, fault: HeaderFault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a sound header says."""
+
+    tensors: int
+    """How many there are."""
+    data_bytes: int
+    """Bytes of weights."""
+    elements: dict[str, int]
+    """Elements by dtype name, such as `{"U32": 1048576}`."""
+
+
+def read_header(path: str) -> Header:
+    """Read and check the header of the file at `path`; nothing behind the header is read.
+
+    Raises:
+        HeaderError: the file is empty, truncated or no safetensors file, or cannot be read.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        raise HeaderError(HeaderFault.CORRUPT, f"cannot be read: {error.strerror}") from None
+    try:
+        file_size = os.fstat(fd).st_size
+        length = _header_length(_read(fd, 8), file_size)
+        raw = _read(fd, length)
+    except OSError as error:
+        raise HeaderError(HeaderFault.CORRUPT, f"cannot be read: {error.strerror}") from None
+    finally:
+        os.close(fd)
+    if len(raw) < length:
+        raise HeaderError(HeaderFault.TRUNCATED, "ends inside its header")
+    return _check(_parse(raw), file_size - 8 - length)
+
+
+def _read(fd: int, count: int) -> bytes:
+    """Read up to `count` bytes, in several calls where the system hands out less."""
+    parts = bytearray()
+    while len(parts) < count:
+        part = os.read(fd, count - len(parts))
+        if not part:
+            break
+        parts += part
+    return bytes(parts)
+
+
+def _header_length(raw: bytes, file_size: int) -> int:
+    if file_size == 0:
+        raise HeaderError(HeaderFault.EMPTY, "is empty")
+    if len(raw) < 8:
+        raise HeaderError(HeaderFault.TRUNCATED, "is too short to be a safetensors file")
+    (length,) = struct.unpack("<Q", raw)
+    if length < 2 or length > MAX_HEADER_BYTES:
+        raise HeaderError(HeaderFault.CORRUPT, "does not begin with a safetensors header")
+    if length > file_size - 8:
+        raise HeaderError(HeaderFault.TRUNCATED, "ends inside its header")
+    return int(length)
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    if not raw.startswith(b"{"):
+        raise HeaderError(HeaderFault.CORRUPT, "does not begin with a safetensors header")
+    try:
+        value = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise HeaderError(HeaderFault.CORRUPT, "has a header that is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise HeaderError(HeaderFault.CORRUPT, "has a header that is not a JSON object")
+    return value
+
+
+def _check(header: dict[str, Any], data_bytes: int) -> Header:
+    spans: list[tuple[int, int]] = []
+    elements: dict[str, int] = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end, dtype, count = _tensor(entry)
+        spans.append((begin, end))
+        elements[dtype] = elements.get(dtype, 0) + count
+    spans.sort()
+    position = 0
+    for begin, end in spans:
+        if begin != position:
+            raise HeaderError(HeaderFault.CORRUPT, "has a header whose tensors overlap or leave holes")
+        position = end
+    if position > data_bytes:
+        raise HeaderError(
+            HeaderFault.TRUNCATED, f"is truncated: {position - data_bytes:,} bytes of weights are missing"
+        )
+    if position < data_bytes:
+        raise HeaderError(
+            HeaderFault.CORRUPT, f"has {data_bytes - position:,} bytes more than its header says"
+        )
+    return Header(len(spans), position, elements)
+
+
+def _tensor(entry: Any) -> tuple[int, int, str, int]:
+    """Return begin, end, dtype and element count of one tensor's entry."""
+    try:
+        begin, end = entry["data_offsets"]
+        shape, dtype = entry["shape"], entry["dtype"]
+        sound = (
+            type(begin) is int
+            and type(end) is int
+            and 0 <= begin <= end
+            and isinstance(shape, list)
+            and len(shape) <= _MAX_DIMS
+            and all(type(dim) is int and 0 <= dim < _MAX_DIM for dim in shape)
+        )
+        count = math.prod(shape) if sound else 0
+    except (TypeError, KeyError, ValueError, IndexError):
+        sound = False
+    if not sound or not isinstance(dtype, str):
+        raise HeaderError(HeaderFault.CORRUPT, "has a header with a malformed tensor")
+    bits = _DTYPE_BITS.get(dtype)  # an unknown dtype is a newer format, not a fault
+    if bits is not None and count * bits != (end - begin) * 8:
+        raise HeaderError(HeaderFault.CORRUPT, "has a header whose shapes and offsets disagree")
+    return begin, end, dtype, count
