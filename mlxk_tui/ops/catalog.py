@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.contract import (
@@ -27,7 +27,7 @@ from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, Progress, ignore
 from mlxk_tui.ops.format import iso_utc
 from mlxk_tui.ops.health import check_integrity
-from mlxk_tui.ops.remember import Verdicts, now_ns
+from mlxk_tui.ops.remember import Verdicts
 from mlxk_tui.ops.repo import Repo, Snapshot, read_repo
 from mlxk_tui.ops.report import Report
 from mlxk_tui.ops.runtime import Runtime, check_runtime, estimate_memory
@@ -81,8 +81,8 @@ def judge(repo: Repo, snapshot: Snapshot | None, runtime: Runtime) -> Report:
     return Report(repo.ref, model, findings, detection.facts)
 
 
-async def inspect_model(cache: Cache, spec: str) -> Report:
-    """Read and judge the model of `NAME[@REV]`.
+async def inspect_model(cache: Cache, spec: str, *, runtime: Runtime | None = None) -> Report:
+    """Read and judge the model of `NAME[@REV]`, against this machine's runtime unless one is given.
 
     Raises:
         OpError: `validation_error`, `model_not_found`, `ambiguous_match`, `revision_not_found`,
@@ -91,44 +91,49 @@ async def inspect_model(cache: Cache, spec: str) -> Report:
 
     def work() -> Report:
         found = cache.find(spec)
-        return inspect(cache, found.ref, Runtime.here(), found.spec.revision)
+        return inspect(cache, found.ref, runtime or Runtime.here(), found.spec.revision)
 
     return await asyncio.to_thread(work)
 
 
 def walk(
-    cache: Cache, stop: threading.Event | None = None, *, pattern: str | None = None
+    cache: Cache,
+    stop: threading.Event | None = None,
+    *,
+    pattern: str | None = None,
+    runtime: Runtime | None = None,
+    clock: Callable[[], int] = time.time_ns,
 ) -> Iterator[Report]:
     """Yield a report for each repo, sorted by name; blocking, for threads.
 
     A repo that vanishes meanwhile is left out; a folder that does not exist yet holds no models.
+    `clock` tells the time, in nanoseconds since the epoch, that file times are compared with.
 
     Raises:
         OpError: `permission_denied`, or `cache_not_found` where the cache is not a folder.
     """
-    runtime = Runtime.here()
-    verdicts = Verdicts.of(cache, runtime)
+    machine = runtime or Runtime.here()
+    verdicts = Verdicts.of(cache, machine)
     for ref in repos_or_none(cache):
         if stop is not None and stop.is_set():
             return
         with contextlib.suppress(OpError):  # vanished
             if pattern is None or pattern.casefold() in ref.name.casefold():
-                yield _recall(cache, ref, runtime, verdicts)
+                yield _recall(cache, ref, machine, verdicts, clock())
             else:
                 verdicts.keep(ref)
     verdicts.save()
 
 
-def _recall(cache: Cache, ref: RepoRef, runtime: Runtime, verdicts: Verdicts) -> Report:
+def _recall(cache: Cache, ref: RepoRef, runtime: Runtime, verdicts: Verdicts, began_ns: int) -> Report:
     """Return the remembered report of an unchanged repo, else judge it."""
     known = verdicts.get(ref)
     if known is not None:
         return known
-    began = now_ns()
     repo = read_repo(cache, ref)
     report = judge(repo, repo.selected, runtime)
     if not any(finding.code in _REACHES_OUT for finding in report.findings):
-        verdicts.put(report, repo.witnesses, began)
+        verdicts.put(report, repo.witnesses, began_ns)
     return report
 
 
@@ -146,7 +151,7 @@ def repos_or_none(cache: Cache) -> list[RepoRef]:
         raise
 
 
-async def scan(cache: Cache) -> AsyncIterator[Report]:
+async def scan(cache: Cache, *, runtime: Runtime | None = None) -> AsyncIterator[Report]:
     """Yield a report for each repo as soon as it is judged, sorted by name.
 
     The work is done in one thread; it stops within a repo's time when the iterator is closed.
@@ -166,7 +171,7 @@ async def scan(cache: Cache) -> AsyncIterator[Report]:
         batch: list[Report] = []
         last = 0.0  # the first report goes out at once
         try:
-            for report in walk(cache, stop):
+            for report in walk(cache, stop, runtime=runtime):
                 batch.append(report)
                 if time.monotonic() - last > _BATCH_SECONDS:
                     send(batch)
@@ -188,7 +193,9 @@ async def scan(cache: Cache) -> AsyncIterator[Report]:
         stop.set()
 
 
-async def list_models(cache: Cache, pattern: str | None = None) -> ListData:
+async def list_models(
+    cache: Cache, pattern: str | None = None, *, runtime: Runtime | None = None
+) -> ListData:
     """Return every model whose name holds `pattern`, whatever the case; sorted by name.
 
     Raises:
@@ -197,7 +204,7 @@ async def list_models(cache: Cache, pattern: str | None = None) -> ListData:
     stop = threading.Event()
 
     def work() -> list[Model]:
-        return [report.model for report in walk(cache, stop, pattern=pattern)]
+        return [report.model for report in walk(cache, stop, pattern=pattern, runtime=runtime)]
 
     try:
         models = await asyncio.to_thread(work)
@@ -207,7 +214,12 @@ async def list_models(cache: Cache, pattern: str | None = None) -> ListData:
 
 
 async def check_health(
-    cache: Cache, spec: str | None = None, *, verify: bool = False, on_event: OnEvent = ignore
+    cache: Cache,
+    spec: str | None = None,
+    *,
+    verify: bool = False,
+    on_event: OnEvent = ignore,
+    runtime: Runtime | None = None,
 ) -> HealthData:
     """Judge every model, or the one of `NAME[@REV]`; with `verify` its bytes too.
 
@@ -217,7 +229,7 @@ async def check_health(
     stop = threading.Event()
 
     def work() -> HealthData:
-        runtime = Runtime.here()
+        machine = runtime or Runtime.here()
         if spec is None:
             targets: list[tuple[RepoRef, str | None]] = [(ref, None) for ref in repos_or_none(cache)]
         else:
@@ -235,7 +247,7 @@ async def check_health(
                 if spec is not None:
                     raise
                 continue  # vanished
-            report = judge(repo, snapshot, runtime)
+            report = judge(repo, snapshot, machine)
             checked = verify_repo(repo, snapshot, stop, on_event) if verify and snapshot else None
             entries.append(health_entry(report, checked))
         return _summary(entries)

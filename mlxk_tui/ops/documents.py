@@ -17,7 +17,7 @@ MAX_INDEX_BYTES = 64_000_000
 _MAX_DEPTH = 100
 _MAX_CARD_HEAD = 65_536
 _MAX_YAML_DEPTH = 20
-_CHAT_TEMPLATE_KEY = re.compile(rb'"chat_template"\s*:\s*(?!null)')
+_CHAT_TEMPLATE_KEY = re.compile(rb'"chat_template"\s*:(?!\s*null)')
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 
 Json = dict[str, Any]

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -91,7 +90,7 @@ class Verdicts:
         Args:
             report: the verdict.
             witnesses: paths of everything that the reading looked at.
-            began_ns: when the reading began, as time.time_ns().
+            began_ns: when the reading began, in nanoseconds since the epoch.
         """
         if self._path is None:
             return
@@ -164,8 +163,3 @@ def _stamp(root: str, witnesses: list[str]) -> tuple[str, int]:
         newest = max(newest, info.st_ctime_ns, info.st_mtime_ns)
         parts += (info.st_size, info.st_ino, info.st_mtime_ns, info.st_ctime_ns)
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest(), newest
-
-
-def now_ns() -> int:
-    """Return the wall clock, which file times are compared with."""
-    return time.time_ns()

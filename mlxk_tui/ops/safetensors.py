@@ -143,6 +143,8 @@ def _check(header: dict[str, Any], data_bytes: int) -> Header:
         begin, end, dtype, count = _tensor(entry)
         spans.append((begin, end))
         elements[dtype] = elements.get(dtype, 0) + count
+    if not spans:
+        raise HeaderError(HeaderFault.EMPTY, "holds no weights")
     spans.sort()
     position = 0
     for begin, end in spans:

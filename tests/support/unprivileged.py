@@ -1,0 +1,48 @@
+"""Runs a part of a test as an ordinary user, so that file permissions mean something under root too."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_NOBODY = 65534
+
+
+@contextlib.contextmanager
+def open_folder() -> Iterator[Path]:
+    """Make a temporary folder that every user can get into (pytest's own are private) and remove it."""
+    folder = Path(tempfile.mkdtemp(prefix="mlxk-open-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        for path, _, _ in os.walk(folder):
+            os.chmod(path, 0o755)
+        shutil.rmtree(folder)
+
+
+def give_away(root: Path) -> None:
+    """Make everything below a folder the ordinary user's own; does nothing without root."""
+    if os.geteuid() != 0:
+        return
+    os.chown(root, _NOBODY, _NOBODY)
+    for folder, folders, names in os.walk(root):
+        for name in [*folders, *names]:
+            os.chown(os.path.join(folder, name), _NOBODY, _NOBODY, follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """Drop root for a while, in all threads of the process."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(_NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
