@@ -69,7 +69,8 @@ def check_integrity(repo: Repo, snapshot: Snapshot | None, documents: Documents)
     weights = check_weights(documents)
     findings += weights.findings
     tree = _read_tree(repo, snapshot)
-    findings += _check_tree(tree, documents)
+    shards_told = any(finding.code is FindingCode.SHARD_MISSING for finding in findings)
+    findings += _check_tree(tree, documents, shards_told=shards_told)
     complete = tree is not None and not any(f.severity is Severity.ERROR for f in findings)
     findings += _check_downloads(repo, complete=complete)
     return Integrity(_ordered(findings), weights)
@@ -160,36 +161,52 @@ def _has_size(entry: Any) -> bool:
     return isinstance(entry, dict) and type(entry.get("size")) is int
 
 
-def _check_tree(tree: dict[str, int] | None, documents: Documents) -> Iterable[Finding]:
+def _check_tree(tree: dict[str, int] | None, documents: Documents, *, shards_told: bool) -> Iterable[Finding]:
     if tree is None:
         return
-    have_weights = {name.rpartition(".")[2] for name in documents.files if is_weights(name)}
-    left_out: list[str] = []
+    have_weights = any(is_weights(name) for name in documents.files)
+    absent = [name for name in tree if name not in documents.files]
+    needed = [name for name in absent if _needed(name, have_weights=have_weights)]
+    left_out = [name for name in absent if name not in needed]
+    if shards_told:  # each missing shard counts once
+        needed = [name for name in needed if not loads_in_mlx(name)]
+    if needed:
+        yield _missing(needed)
     for name, expected in tree.items():
         file = documents.files.get(name)
-        if file is None:
-            if _needed(name, have_weights):
-                yield _error(FindingCode.FILE_MISSING, name, "is part of the repo but not downloaded")
-            else:
-                left_out.append(name)
-        elif file.size is not None and file.size != expected:
+        if file is not None and file.size is not None and file.size != expected:
             yield _error(
                 FindingCode.SIZE_MISMATCH,
                 name,
                 f"has {size(file.size)}, the repo's file has {size(expected)}",
             )
     if left_out:
-        some = ", ".join(printable(name) for name in left_out[:3]) + (", …" if len(left_out) > 3 else "")
         yield Finding(
             code=FindingCode.FILE_MISSING,
             severity=Severity.WARNING,
             path=None,
-            message=f"{plural(len(left_out), 'file')} of the repo not downloaded, none needed: {some}.",
+            message=f"{plural(len(left_out), 'file')} of the repo not downloaded, none needed: {_some(left_out)}.",
             fix=Fix.NONE,
         )
 
 
-def _needed(name: str, have_weights: set[str]) -> bool:
+def _missing(names: list[str]) -> Finding:
+    if len(names) == 1:
+        return _error(FindingCode.FILE_MISSING, names[0], "is part of the repo but not downloaded")
+    return Finding(
+        code=FindingCode.FILE_MISSING,
+        severity=Severity.ERROR,
+        path=printable(names[0]),
+        message=f"{plural(len(names), 'file')} of the repo not downloaded: {_some(names)}.",
+        fix=Fix.PULL,
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(printable(name) for name in names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _needed(name: str, *, have_weights: bool) -> bool:
     """Tell whether a model is broken without this file of its repo.
 
     mlx-lm and others download by pattern (no README, no weights of another format), so a file

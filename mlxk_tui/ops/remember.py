@@ -11,10 +11,11 @@ the Hugging Face cache, and losing it costs one slower scan.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -115,16 +116,14 @@ class Verdicts:
         """Write what was used or stored since loading; a failure costs only the next scan's time."""
         if self._path is None or not (self._changed or self._kept.keys() != self._entries.keys()):
             return
-        folder = os.path.dirname(self._path)
-        temporary = None
+        temporary = f"{self._path}.{secrets.token_hex(4)}.tmp"
         try:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-            with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
                 json.dump({"header": self._header, "repos": self._kept}, stream, separators=(",", ":"))
             os.replace(temporary, self._path)
         except OSError:
-            if temporary is not None and os.path.exists(temporary):
+            with contextlib.suppress(OSError):
                 os.unlink(temporary)
 
 

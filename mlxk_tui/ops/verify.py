@@ -12,7 +12,6 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -50,20 +49,15 @@ async def verify(cache: Cache, spec: str, *, on_event: OnEvent = ignore) -> Veri
         found = cache.find(spec)
         repo = read_repo(cache, found.ref)
         snapshot = repo.revision(found.spec.revision)
-        return verify_repo(repo, snapshot, stop, on_event) if snapshot else _NOTHING
+        if snapshot is None:
+            return Verification(Checksums(files=0, bytes=0, mismatched=0, unverifiable=0), ())
+        return verify_repo(repo, snapshot, stop, on_event)
 
-    return await _in_thread(work)
-
-
-async def _in_thread(work: Callable[[threading.Event], Verification]) -> Verification:
     stop = threading.Event()
     try:
         return await asyncio.to_thread(work, stop)
     finally:
         stop.set()
-
-
-_NOTHING = Verification(Checksums(files=0, bytes=0, mismatched=0, unverifiable=0), ())
 
 
 def verify_repo(

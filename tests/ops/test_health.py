@@ -304,3 +304,22 @@ async def test_a_pipe_in_a_snapshot_is_a_finding_and_is_never_opened(cache: Cach
     (repo.snapshot(commit) / "config.json").unlink()
     os.mkfifo(repo.snapshot(commit) / "config.json")
     assert FindingCode.UNREADABLE in _codes(await _judge(cache))
+
+
+async def test_missing_shards_are_told_once_though_two_lists_name_them(cache: Cache, repo: HfRepo) -> None:
+    files = model_files(shards=4)
+    commit = repo.add(files)
+    for number in (2, 3):
+        (repo.snapshot(commit) / f"model-{number:05d}-of-00004.safetensors").unlink()
+    report = await _judge(cache)
+    assert _codes(report) == [FindingCode.SHARD_MISSING]
+    assert "2 shards of 4" in report.findings[0].message
+
+
+async def test_several_missing_files_are_one_finding(cache: Cache, repo: HfRepo) -> None:
+    commit = repo.add(model_files())
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (repo.snapshot(commit) / name).unlink()
+    report = await _judge(cache)
+    assert _codes(report) == [FindingCode.FILE_MISSING]
+    assert "tokenizer.json, tokenizer_config.json" in report.findings[0].message
