@@ -185,7 +185,7 @@ def _check_tree(tree: dict[str, int] | None, documents: Documents, *, shards_tol
             code=FindingCode.FILE_MISSING,
             severity=Severity.WARNING,
             path=None,
-            message=f"{plural(len(left_out), 'file')} of the repo not downloaded, none needed: {_some(left_out)}.",
+            message=f"{plural(len(left_out), 'file')} of the repo left out, none needed: {_some(left_out)}.",
             fix=Fix.NONE,
         )
 

@@ -1,0 +1,87 @@
+"""A new folder that appears all at once: filled beside its place under a hidden name, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+_ABANDONED_SECONDS = 60.0
+"""A hidden folder younger than this may belong to somebody who has not locked it yet."""
+
+
+@contextlib.contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `target` when the block ends well.
+
+    When it does not, nothing is left, missing parents that were made included. What a killed process
+    left beside the same target is removed first; a running one holds a lock on its folder.
+
+    Args:
+        target: a path that does not exist, or an empty folder.
+
+    Raises:
+        OSError: the file system refused something, or something else took the target's place.
+    """
+    # Not the name itself, which may be as long as the file system allows.
+    prefix = f".mlxk-staging-{zlib.crc32(os.fsencode(target.name)):08x}-"
+    with _made(target.parent):
+        _remove_abandoned(target.parent, prefix)
+        aside = target.parent / f"{prefix}{secrets.token_hex(8)}"
+        aside.mkdir()
+        try:
+            fd = os.open(aside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                with contextlib.suppress(OSError):  # without flock only the age speaks for the folder
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield aside
+                os.rename(aside, target)
+            finally:
+                os.close(fd)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder and its parents; take those away again when the block fails."""
+    missing: list[Path] = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    made: list[Path] = []
+    try:
+        for path in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                made.append(path)
+        yield
+    except BaseException:
+        for path in reversed(made):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _remove_abandoned(parent: Path, prefix: str) -> None:
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if not entry.name.startswith(prefix) or not entry.is_dir(follow_symlinks=False):
+                continue
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime < _ABANDONED_SECONDS:
+                continue
+            fd = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(entry.path, ignore_errors=True)
+            except OSError:  # somebody is at work on it
+                continue
+            finally:
+                os.close(fd)

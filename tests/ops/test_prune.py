@@ -1,0 +1,324 @@
+"""prune: what nothing needs goes, what somebody may need stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from huggingface_hub import scan_cache_dir, snapshot_download
+
+from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.contract import PruneData
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.events import Progress
+from mlxk_tui.ops.prune import GRACE_SECONDS, plan_prune, prune
+from tests.support.hf_cache import (
+    HfCache,
+    HfRepo,
+    complaints_of_huggingface_hub,
+    held_by_another_process,
+    model_files,
+    payload_bytes,
+    safetensors,
+    tree_of,
+)
+from tests.support.unprivileged import give_away, open_folder, unprivileged
+
+OLD, NEW, OTHER = "a" * 40, "b" * 40, "c" * 40
+WEIGHTS = safetensors({"w": ("F32", (64, 64))})
+LONG_AGO = time.time() - 10 * GRACE_SECONDS
+
+
+@pytest.fixture
+def hf(hub: Path) -> HfCache:
+    return HfCache(hub).create()
+
+
+@pytest.fixture
+def repo(hf: HfCache) -> HfRepo:
+    """A model with one detached revision, untouched for long."""
+    repo = hf.repo("org/model")
+    repo.add(model_files(fill=b"\1"), commit=OLD, refs=(), modified=LONG_AGO)
+    repo.add(model_files(fill=b"\2"), commit=NEW, modified=LONG_AGO + 1)
+    return repo
+
+
+def paths(data: PruneData) -> list[str]:
+    return [file.path for file in [*data.blobs, *data.incomplete]]
+
+
+async def prunes_nothing(cache: Cache) -> bool:
+    before = tree_of(cache.root)
+    data = await prune(cache)
+    return data.message == "Nothing to prune." and data.freed_bytes == 0 and tree_of(cache.root) == before
+
+
+async def test_a_detached_revision_goes_and_the_current_one_stays_whole(
+    cache: Cache, hf: HfCache, repo: HfRepo
+) -> None:
+    before = payload_bytes(hf.root)
+
+    plan = await plan_prune(cache)
+    assert payload_bytes(hf.root) == before
+    done = await prune(cache)
+
+    assert [(found.name, found.hash) for found in plan.revisions] == [("org/model", OLD)]
+    assert (plan.dry_run, done.dry_run) == (True, False)
+    assert plan.freed_bytes == done.freed_bytes == before - payload_bytes(hf.root)
+    assert done.revisions == plan.revisions
+    found = snapshot_download("org/model", cache_dir=hf.root, local_files_only=True)
+    assert {name: (Path(found) / name).read_bytes() for name in model_files()} == model_files(fill=b"\2")
+    assert await prunes_nothing(cache)
+
+
+async def test_revisions_are_the_ones_that_huggingface_hub_calls_detached(
+    cache: Cache, hf: HfCache, repo: HfRepo, tmp_path: Path
+) -> None:
+    repo.add({**model_files(fill=b"\3"), "sub/extra.txt": b"x"}, commit=OTHER, refs=(), modified=LONG_AGO)
+    twin = tmp_path / "hub"
+    shutil.copytree(hf.root, twin, symlinks=True)
+    detached = [
+        revision.commit_hash
+        for found in scan_cache_dir(twin).repos
+        for revision in found.revisions
+        if not revision.refs
+    ]
+    strategy = scan_cache_dir(twin).delete_revisions(*detached)
+    strategy.execute()
+    for commit in detached:
+        (twin / repo.dir_name / "trees" / f"{commit}.json").unlink()
+    trees = sum(repo.tree(commit).stat().st_size for commit in detached)
+
+    done = await prune(cache)
+
+    assert sorted(found.hash for found in done.revisions) == sorted(detached) == [OLD, OTHER]
+    assert tree_of(repo.path) == tree_of(twin / repo.dir_name)
+    assert done.freed_bytes == strategy.expected_freed_size + trees
+
+
+async def test_bytes_that_two_detached_revisions_share_are_counted_once(cache: Cache, hf: HfCache) -> None:
+    repo = hf.repo("org/model")
+    for commit in (OLD, OTHER):
+        repo.add({**model_files(), "a.safetensors": WEIGHTS}, commit=commit, refs=(), modified=LONG_AGO)
+    repo.add(model_files(), commit=NEW, modified=LONG_AGO)
+    before = payload_bytes(hf.root)
+
+    plan = await plan_prune(cache)
+    done = await prune(cache)
+
+    assert len(plan.revisions) == 2
+    assert plan.freed_bytes == done.freed_bytes == before - payload_bytes(hf.root)
+
+
+async def test_without_any_ref_the_newest_revision_stays(cache: Cache, hf: HfCache) -> None:
+    repo = hf.repo("org/model")
+    repo.add(model_files(fill=b"\1"), commit=OLD, refs=(), modified=LONG_AGO)
+    repo.add(model_files(fill=b"\2"), commit=NEW, refs=(), modified=LONG_AGO + 60)
+
+    await prune(cache)
+
+    assert os.listdir(repo.path / "snapshots") == [NEW]
+    assert await prunes_nothing(cache)
+
+
+@pytest.mark.parametrize("content", ["d" * 40, "not a commit", ""])
+async def test_a_ref_in_doubt_keeps_every_revision(cache: Cache, repo: HfRepo, content: str) -> None:
+    repo.ref("main", content)
+
+    assert await prunes_nothing(cache)
+
+
+async def test_a_fresh_revision_without_a_ref_stays(cache: Cache, repo: HfRepo) -> None:
+    os.utime(repo.snapshot(OLD))
+
+    assert await prunes_nothing(cache)
+
+
+async def test_orphan_blobs_go_once_they_are_old(cache: Cache, hf: HfCache, repo: HfRepo) -> None:
+    repo.ref("v1", OLD)
+    orphan, fresh = repo.blobs / ("e" * 64), repo.blobs / ("f" * 64)
+    for blob in (orphan, fresh):
+        blob.write_bytes(WEIGHTS)
+    os.utime(orphan, (LONG_AGO, LONG_AGO))
+    (repo.blobs / ".DS_Store").write_bytes(b"x")
+    os.utime(repo.blobs / ".DS_Store", (LONG_AGO, LONG_AGO))
+
+    plan = await plan_prune(cache)
+    done = await prune(cache)
+
+    assert paths(plan) == paths(done) == [f"{repo.dir_name}/blobs/{orphan.name}"]
+    assert done.freed_bytes == len(WEIGHTS)
+    assert sorted(path.name for path in (orphan, fresh, repo.blobs / ".DS_Store") if path.exists()) == [
+        ".DS_Store",
+        fresh.name,
+    ]
+    assert complaints_of_huggingface_hub(hf.root) == []
+
+
+async def test_a_blob_that_an_unusual_link_leads_to_is_in_use(cache: Cache, repo: HfRepo) -> None:
+    repo.ref("v1", OLD)
+    blob = repo.blobs / ("e" * 64)
+    blob.write_bytes(WEIGHTS)
+    os.utime(blob, (LONG_AGO, LONG_AGO))
+    (repo.path / "detour").symlink_to(repo.blobs)
+    (repo.snapshot(NEW) / "odd.safetensors").symlink_to(repo.path / "detour" / blob.name)
+
+    assert await prunes_nothing(cache)
+
+
+@pytest.mark.parametrize("ending", [".0123abcd.incomplete", ".incomplete", ".partial"])
+async def test_stale_partials_go_and_fresh_ones_stay(cache: Cache, repo: HfRepo, ending: str) -> None:
+    repo.ref("v1", OLD)
+    stale, fresh = repo.blobs / f"{'e' * 64}{ending}", repo.blobs / f"{'f' * 64}{ending}"
+    for partial in (stale, fresh):
+        partial.write_bytes(b"half")
+    os.utime(stale, (LONG_AGO, LONG_AGO))
+
+    plan = await plan_prune(cache)
+    done = await prune(cache)
+
+    assert [file.path for file in plan.incomplete] == [f"{repo.dir_name}/blobs/{stale.name}"]
+    assert done.incomplete == plan.incomplete
+    assert done.freed_bytes == 4
+    assert fresh.exists()
+    assert not stale.exists()
+
+
+async def test_a_repo_that_is_being_downloaded_is_left_alone(cache: Cache, repo: HfRepo) -> None:
+    repo.partial("e" * 64, modified=LONG_AGO)
+    (repo.blobs / ("f" * 64)).write_bytes(b"orphan")
+    os.utime(repo.blobs / ("f" * 64), (LONG_AGO, LONG_AGO))
+    with held_by_another_process(repo.locks / f"{'e' * 64}.lock"):
+        assert await prunes_nothing(cache)
+
+    done = await prune(cache)
+    assert (len(done.revisions), len(done.blobs), len(done.incomplete)) == (1, 1, 1)
+
+
+async def test_unreferenced_payloads_go_and_others_stay(cache: Cache, hf: HfCache) -> None:
+    hf.repo("org/a").add(model_files(), shared=True)
+    payload = hf.add_payload(WEIGHTS, ["models--org--gone/blobs/x"])
+    unknown = hf.add_payload(WEIGHTS + b"!", None)
+    before = tree_of(hf.root)
+
+    plan = await plan_prune(cache)
+    assert tree_of(hf.root) == before
+    done = await prune(cache)
+
+    assert [(file.name, file.path) for file in plan.blobs] == [("shared", str(payload.relative_to(hf.root)))]
+    assert done.blobs == plan.blobs
+    assert plan.freed_bytes == done.freed_bytes == len(WEIGHTS)
+    assert unknown.exists()
+    assert complaints_of_huggingface_hub(hf.root) == []
+    snapshot_download("org/a", cache_dir=hf.root, local_files_only=True)
+
+
+async def test_a_payload_of_two_detached_revisions_is_freed_by_the_last(cache: Cache, hf: HfCache) -> None:
+    for name in ("org/a", "org/b"):
+        repo = hf.repo(name)
+        repo.add(
+            {**model_files(), "x.safetensors": WEIGHTS}, commit=OLD, refs=(), shared=True, modified=LONG_AGO
+        )
+        repo.add(model_files(), commit=NEW, shared=True, modified=LONG_AGO)
+    before = payload_bytes(hf.root)
+
+    plan = await plan_prune(cache)
+    done = await prune(cache)
+
+    assert not hf.payload(WEIGHTS).exists()
+    assert plan.revisions == done.revisions
+    assert done.revisions[1].freed_bytes - done.revisions[0].freed_bytes == len(WEIGHTS)
+    # The dead lines of the lists that stay are dropped too, which is not counted as freed.
+    assert plan.freed_bytes == done.freed_bytes <= before - payload_bytes(hf.root)
+
+
+async def test_what_a_killed_deletion_set_aside_goes(cache: Cache, repo: HfRepo) -> None:
+    aside = repo.path / ".removing-0123456789abcdef"
+    os.rename(repo.snapshot(OLD), aside)
+    (aside / "plain").write_bytes(b"12345")
+
+    plan = await plan_prune(cache)
+    done = await prune(cache)
+
+    assert not aside.exists()
+    assert [file.path for file in done.incomplete] == [f"{repo.dir_name}/{aside.name}"]
+    assert plan.freed_bytes == done.freed_bytes
+
+
+async def test_links_are_not_followed(cache: Cache, hf: HfCache, tmp_path: Path) -> None:
+    outside = HfCache(tmp_path / "outside").repo("org/x")
+    outside.add(model_files(fill=b"\1"), commit=OLD, refs=(), modified=LONG_AGO)
+    outside.add(model_files(fill=b"\2"), commit=NEW, modified=LONG_AGO)
+    outside.partial("e" * 64, modified=LONG_AGO)
+    hf.repo("org/link").path.symlink_to(outside.path)
+    inner = hf.repo("org/inner")
+    inner.path.mkdir()
+    for name in ("blobs", "snapshots", "refs"):
+        (inner.path / name).symlink_to(outside.path / name)
+    before = tree_of(tmp_path / "outside")
+
+    assert await prunes_nothing(cache)
+    assert tree_of(tmp_path / "outside") == before
+
+
+async def test_a_broken_repo_spoils_nothing(cache: Cache, hf: HfCache, repo: HfRepo) -> None:
+    hf.repo("org/empty").path.mkdir()
+    (hf.root / "models--org--file").write_text("x")
+    strange = hf.repo("org/strange")
+    (strange.path / "blobs" / ("e" * 64)).mkdir(parents=True)
+    (strange.path / "refs").write_text("a file")
+
+    done = await prune(cache)
+
+    assert [found.hash for found in done.revisions] == [OLD]
+
+
+async def test_a_cache_that_does_not_exist_has_nothing_to_prune(tmp_path: Path) -> None:
+    data = await plan_prune(Cache(tmp_path / "nowhere"))
+
+    assert (data.message, data.freed_bytes) == ("Nothing to prune.", 0)
+
+
+async def test_a_repo_that_may_not_be_changed_stays_and_the_others_are_pruned() -> None:
+    with open_folder() as folder:
+        hf = HfCache(folder / "hub")
+        for name in ("org/mine", "org/theirs"):
+            for commit, refs in ((OLD, ()), (NEW, ("main",))):
+                hf.repo(name).add(model_files(), commit=commit, refs=refs, modified=LONG_AGO)
+        (hf.root / ".mlxk-test-cache").touch()
+        give_away(hf.root)
+        theirs = hf.repo("org/theirs").path
+        theirs.chmod(0o555)
+        before = tree_of(theirs)
+        with unprivileged():
+            done = await prune(Cache(hf.root))
+            assert [found.name for found in done.revisions] == ["org/mine"]
+            assert "1 repo stayed as it was" in done.message
+            with pytest.raises(OpError) as caught:
+                await prune(Cache(hf.root))
+        assert caught.value.type is ErrorType.PERMISSION_DENIED
+        assert tree_of(theirs) == before
+
+
+async def test_tests_cannot_prune_a_cache_without_the_sentinel(tmp_path: Path) -> None:
+    hf = HfCache(tmp_path / "precious")
+    hf.repo("org/model").partial("e" * 64, modified=LONG_AGO)
+    before = tree_of(hf.root)
+
+    with pytest.raises(OpError) as caught:
+        await prune(Cache(hf.root))
+
+    assert caught.value.type is ErrorType.PERMISSION_DENIED
+    assert tree_of(hf.root) == before
+
+
+async def test_progress_names_the_repos(cache: Cache, repo: HfRepo) -> None:
+    events: list[Progress] = []
+
+    await prune(cache, on_event=events.append)
+
+    assert {event.stage for event in events} == {"prune"}
+    assert events[0].file == "org/model"
