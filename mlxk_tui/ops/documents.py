@@ -14,6 +14,8 @@ MAX_JSON_BYTES = 8_000_000
 """Longest config-like JSON file that is parsed."""
 MAX_INDEX_BYTES = 64_000_000
 """Longest weight index that is parsed; the largest real ones are about 9 MB."""
+CANNOT_BE_READ = "cannot be read"
+"""The problem of a file that is there but that the file system does not hand out."""
 _MAX_DEPTH = 100
 _MAX_CARD_HEAD = 65_536
 _MAX_YAML_DEPTH = 20
@@ -65,12 +67,12 @@ def read_json(file: SnapshotFile | None, limit: int) -> JsonFile:
     if file is None:
         return JsonFile(exists=False)
     if file.target is None or file.size is None:
-        return JsonFile(exists=True, problem="cannot be read")
+        return JsonFile(exists=True, problem=CANNOT_BE_READ)
     if file.size == 0:
         return JsonFile(exists=True, problem="is empty")
     raw = read_bytes(file.target, limit) if file.size <= limit else b""
     if raw is None:
-        return JsonFile(exists=True, problem="cannot be read")
+        return JsonFile(exists=True, problem=CANNOT_BE_READ)
     if file.size > limit or len(raw) > limit:
         return JsonFile(exists=True, problem=f"is larger than {limit // 1_000_000} MB")
     return parse_json(raw)
@@ -151,7 +153,8 @@ def parse_front_matter(raw: bytes) -> Json:
 
     end = text.find("\n---", 3)
     block = text[4:end] if end >= 0 else text[4:]
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    # The base loader makes strings, lists and mappings only: no number or date that could be malformed.
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
         depth = 0
         for event in yaml.parse(block, Loader=loader):
@@ -161,7 +164,7 @@ def parse_front_matter(raw: bytes) -> Json:
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_YAML_DEPTH:
                 return {}
-        value = yaml.load(block, Loader=loader)  # noqa: S506 - a safe loader either way
+        value = yaml.load(block, Loader=loader)  # noqa: S506 - it constructs nothing but strings
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlxk_tui.ops.contract import Finding, FindingCode, Fix, Severity
-from mlxk_tui.ops.documents import Documents, parse_json
+from mlxk_tui.ops.documents import CANNOT_BE_READ, Documents, parse_json
 from mlxk_tui.ops.format import plural, printable, size
 from mlxk_tui.ops.repo import PARTIAL_ENDINGS, Repo, Snapshot, read_bytes
 from mlxk_tui.ops.weights import (
@@ -127,7 +127,9 @@ def _check_config(documents: Documents) -> Iterable[Finding]:
     config = documents.config
     if config.exists:
         if config.value is None and documents.files["config.json"].problem is None:
-            yield _error(FindingCode.CONFIG_INVALID, "config.json", config.problem or "is not valid JSON")
+            unreadable = config.problem == CANNOT_BE_READ
+            code = FindingCode.UNREADABLE if unreadable else FindingCode.CONFIG_INVALID
+            yield _error(code, "config.json", config.problem or "is not valid JSON")
         return
     if any(name in documents.files for name in _CONFIGS):
         return

@@ -23,6 +23,7 @@ _PREFIX = re.compile(r"[0-9a-f]{3,40}")
 _STORE_NAME = re.compile(r"[0-9a-f]{64}")
 PARTIAL_ENDINGS = (".incomplete", ".partial", ".tmp")
 """How an unfinished download ends; a word inside a name means nothing."""
+_FOLDERS = frozenset({"blobs", "refs", "snapshots", "trees"})
 _MAX_DEPTH = 16
 _MAX_FILES = 50_000
 _MAX_REF_BYTES = 512
@@ -203,7 +204,7 @@ class _Reader:
             raise OpError(
                 ErrorType.MODEL_NOT_FOUND, f"{self.ref.name} was removed from the cache meanwhile."
             ) from None
-        names = {entry.name for entry in self._scan(root)}
+        names = {entry.name for entry in self._scan(root) if self._stays_inside(entry)}
         if "blobs" in names:
             self._read_blobs(os.path.join(root, "blobs"))
         snapshots = self._read_snapshots(os.path.join(root, "snapshots")) if "snapshots" in names else {}
@@ -228,6 +229,29 @@ class _Reader:
             name = os.path.relpath(path, self.ref.path)
             self.problems.append(unreadable(None if name == "." else name, error))
             return []
+
+    def _stays_inside(self, entry: os.DirEntry[str]) -> bool:
+        """Tell whether a folder of the repo is one, or a link that leads to one inside the cache."""
+        if entry.name not in _FOLDERS or not entry.is_symlink():
+            return True
+        if os.path.realpath(entry.path).startswith(self._roots()):
+            return True
+        self.problems.append(
+            Finding(
+                code=FindingCode.LINK_OUTSIDE_CACHE,
+                severity=Severity.ERROR,
+                path=entry.name,
+                message=f"{entry.name} is a link that leads out of the cache.",
+                fix=Fix.REMOVE,
+            )
+        )
+        return False
+
+    def _roots(self) -> tuple[str, ...]:
+        if self.allowed is None:
+            roots = (os.fspath(self.cache.root), os.fspath(self.ref.path))
+            self.allowed = tuple(os.path.join(os.path.realpath(root), "") for root in roots)
+        return self.allowed
 
     def _read_blobs(self, folder: str) -> None:
         for entry in self._scan(folder):
@@ -274,10 +298,7 @@ class _Reader:
             return None, None, FindingCode.UNREADABLE
         except OSError:  # dangling, or a loop
             return None, None, FindingCode.BROKEN_LINK
-        if self.allowed is None:
-            roots = (os.fspath(self.cache.root), os.fspath(self.ref.path))
-            self.allowed = tuple(os.path.join(os.path.realpath(root), "") for root in roots)
-        if not resolved.startswith(self.allowed):
+        if not resolved.startswith(self._roots()):
             return None, None, FindingCode.LINK_OUTSIDE_CACHE
         if not stat.S_ISREG(info.st_mode):
             return None, None, FindingCode.UNREADABLE

@@ -47,6 +47,7 @@ class HeaderFault(str, Enum):
     EMPTY = "empty"
     TRUNCATED = "truncated"
     CORRUPT = "corrupt"
+    UNREADABLE = "unreadable"
 
 
 class HeaderError(Exception):
@@ -84,13 +85,13 @@ def read_header(path: str) -> Header:
     try:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
-        raise HeaderError(HeaderFault.CORRUPT, f"cannot be read: {error.strerror}") from None
+        raise HeaderError(HeaderFault.UNREADABLE, f"cannot be read: {error.strerror}") from None
     try:
         file_size = os.fstat(fd).st_size
         length = _header_length(_read(fd, 8), file_size)
         raw = _read(fd, length)
     except OSError as error:
-        raise HeaderError(HeaderFault.CORRUPT, f"cannot be read: {error.strerror}") from None
+        raise HeaderError(HeaderFault.UNREADABLE, f"cannot be read: {error.strerror}") from None
     finally:
         os.close(fd)
     if len(raw) < length:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mlxk_tui.ops.contract import Finding, FindingCode, Fix, Severity
-from mlxk_tui.ops.documents import MAX_INDEX_BYTES, Documents, read_json
+from mlxk_tui.ops.documents import CANNOT_BE_READ, MAX_INDEX_BYTES, Documents, read_json
 from mlxk_tui.ops.format import plural, printable
 from mlxk_tui.ops.repo import SnapshotFile, read_bytes
 from mlxk_tui.ops.safetensors import HeaderError, HeaderFault, read_header
@@ -25,6 +25,7 @@ _FAULT_CODES = {
     HeaderFault.EMPTY: FindingCode.WEIGHTS_EMPTY,
     HeaderFault.TRUNCATED: FindingCode.WEIGHTS_TRUNCATED,
     HeaderFault.CORRUPT: FindingCode.WEIGHTS_CORRUPT,
+    HeaderFault.UNREADABLE: FindingCode.UNREADABLE,
 }
 
 
@@ -89,9 +90,10 @@ def _check_file(file: SnapshotFile, elements: dict[str, int]) -> Iterable[Findin
             return
         for dtype, count in header.elements.items():
             elements[dtype] = elements.get(dtype, 0) + count
+    elif (head := read_bytes(path, 8)) is None:
+        yield _file_error(FindingCode.UNREADABLE, file, CANNOT_BE_READ)
     elif file.name.endswith(".gguf"):
-        head = read_bytes(path, 8)
-        if not _begins_as_gguf(head or b""):
+        if not _begins_as_gguf(head):
             yield _file_error(FindingCode.WEIGHTS_CORRUPT, file, "does not begin like a GGUF file")
     elif not _whole_archive(path, file.size or 0, npz=file.name.endswith(".npz")):
         yield _file_error(
@@ -152,8 +154,10 @@ def _check_sets(documents: Documents) -> Iterable[Finding]:
 def _check_index(documents: Documents, index: str) -> Iterable[Finding]:
     parsed = read_json(documents.files[index], MAX_INDEX_BYTES)
     if parsed.value is None:
-        if parsed.problem != "cannot be read" or documents.files[index].problem is None:
-            yield _error(FindingCode.INDEX_INVALID, index, f"{index} {parsed.problem}.")
+        if documents.files[index].problem is None:
+            unreadable = parsed.problem == CANNOT_BE_READ
+            code = FindingCode.UNREADABLE if unreadable else FindingCode.INDEX_INVALID
+            yield _error(code, index, f"{index} {parsed.problem}.")
         return
     weight_map = parsed.value.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:

@@ -160,4 +160,4 @@ def test_numbers_that_json_cannot_print_become_text() -> None:
 
 
 def test_front_matter_is_the_block_between_the_first_two_rules() -> None:
-    assert parse_front_matter(b"---\na: 1\n---\nb: 2\n---\n") == {"a": 1}
+    assert parse_front_matter(b"---\na: 1\n---\nb: 2\n---\n") == {"a": "1"}
