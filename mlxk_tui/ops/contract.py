@@ -136,7 +136,7 @@ class Fix(str, Enum):
 class Contract(BaseModel):
     """Base of every model of the contract: closed, immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, protected_namespaces=())
 
 
 class Finding(Contract):

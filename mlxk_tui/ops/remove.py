@@ -197,13 +197,12 @@ def _remove(cache: Cache, plan: RemovePlan, *, force: bool, meter: Meter) -> RmD
             inner = error.filename if isinstance(error.filename, str) else ""
             raise refused(error, os.path.join(folder.path, inner)) from None
     meter.finish()
-    what = plan.ref.name if plan.revision is None else f"{plan.ref.name}@{plan.revision[:12]}"
     cleaned = f", {plural(locks, 'lock file')} cleaned" if locks else ""
     return RmData(
         model=plan.ref.name,
         revision=plan.revision,
         action="deleted",
-        message=f"Deleted {printable(what)}: {size(freed)} freed{cleaned}.",
+        message=f"{size(freed)} freed{cleaned}.",
         freed_bytes=freed,
         lock_files_cleaned=locks,
         matches=[],

@@ -1,0 +1,47 @@
+"""Entry point: answers `--version` at once, and turns whatever happens into an exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run `mlxk-headless` on the process's arguments and leave with its exit status."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        # `kill` and `timeout` cancel, as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    status = _run(sys.argv[1:])
+    if threading.active_count() > 1:
+        # A worker thread that did not stop in time would be waited for without end.
+        os._exit(status)
+    sys.exit(status)
+
+
+def _run(argv: Sequence[str]) -> int:
+    from mlxk_tui_headless import output  # noqa: PLC0415 - nothing may run before SIGTERM is in hand
+
+    try:
+        if list(argv) == ["--version"]:
+            from mlxk_tui import __version__  # noqa: PLC0415 - neither typer nor pydantic for this
+
+            return output.write(f"mlxk-headless {__version__}\n")
+        # Looking for pydantic plugins means reading every installed package's metadata: about 30 ms.
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
+        from mlxk_tui_headless.runner import run  # noqa: PLC0415 - the fast path goes without
+
+        return run(argv)
+    except KeyboardInterrupt:
+        return output.last_words(argv, "cancelled", "Stopped before the command began.")
+    except Exception as error:  # noqa: BLE001 - the border: one object and an exit status, never a traceback
+        output.debug_traceback(error)
+        message = f"The program failed to start ({type(error).__name__}). MLXK_DEBUG=1 prints the traceback."
+        return output.last_words(argv, "internal_error", message)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""The command line: a Typer app, one function a command, each turning its arguments into a Request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlxk_tui_headless.request import Globals, Request, UsageError, View
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.contract import Contract
+    from mlxk_tui_headless.runner import Session
+
+PROGRAM = "mlxk-headless"
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="See, judge and manage the MLX models in the Hugging Face cache.",
+    add_completion=False,  # it would write to the user's shell files
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class ProgressFormat(str, Enum):
+    """Values of `--progress`."""
+
+    JSON = "json"
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+ProgressOption = Annotated[
+    ProgressFormat | None,
+    typer.Option("--progress", help="Write progress to stderr, one JSON event a line."),
+]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Full name or a part of it.")]
+RevisionArgument = Annotated[
+    str, typer.Argument(metavar="MODEL[@REV]", help="Full name, or a part of it; branch, tag or commit.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    ctx: typer.Context,
+    demo: Annotated[bool, typer.Option("--demo", help="Work on a built-in sample cache.")] = False,
+    cache_dir: Annotated[
+        str | None, typer.Option("--cache-dir", metavar="PATH", help="Use this hub cache folder.")
+    ] = None,
+    as_json: JsonOption = False,
+    progress: ProgressOption = None,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> Request | None:
+    """See, judge and manage the MLX models in the Hugging Face cache."""
+    options = ctx.ensure_object(Globals)
+    options.demo, options.cache_dir, options.version = demo, cache_dir, show_version
+    _note(ctx, as_json, progress)
+    if ctx.invoked_subcommand is not None:
+        options.command = ctx.invoked_subcommand
+        return None
+    if show_version:
+        return _version_request()
+    raise UsageError(f"A command is missing. '{PROGRAM} --help' lists them.", usage=ctx.get_usage())
+
+
+@app.command("list")
+def list_models(
+    ctx: typer.Context,
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="PATTERN", help="Only names that hold this, whatever the case.")
+    ] = None,
+    show_all: Annotated[bool, typer.Option("--all", help="Show every framework and type.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show all MLX, full names.")] = False,
+    health: Annotated[bool, typer.Option("--health", help="Show if each is sound and runs here.")] = False,
+    as_json: JsonOption = False,
+) -> Request:
+    """List the cached models: MLX chat models, unless --verbose or --all."""
+
+    def execute(session: Session) -> Contract:
+        from mlxk_tui.ops import catalog  # noqa: PLC0415 - each command loads only its own operation
+
+        return session.wait(catalog.list_models(session.cache, pattern))
+
+    _note(ctx, as_json)
+    return Request("list", execute, View(pattern=pattern, show_all=show_all, verbose=verbose, health=health))
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    model: RevisionArgument,
+    files: Annotated[bool, typer.Option("--files", help="List the files of the snapshot.")] = False,
+    config: Annotated[bool, typer.Option("--config", help="Print config.json.")] = False,
+    as_json: JsonOption = False,
+) -> Request:
+    """Show one model: what it is, whether it is sound, whether it runs here."""
+
+    def execute(session: Session) -> Contract:
+        from mlxk_tui.ops import show as operation  # noqa: PLC0415 - as in list
+
+        return session.wait(operation.show(session.cache, model, files=files, config=config))
+
+    _note(ctx, as_json)
+    return Request("show", execute)
+
+
+@app.command()
+def health(
+    ctx: typer.Context,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL[@REV]", help="Only this model; all when left out.")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every blob: finds bit rot.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if any is unhealthy.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every finding and its fix.")] = False,
+    as_json: JsonOption = False,
+    progress: ProgressOption = None,
+) -> Request:
+    """Check whether the cached models are complete and sound."""
+
+    def execute(session: Session) -> Contract:
+        from mlxk_tui.ops import catalog  # noqa: PLC0415 - as in list
+
+        with session.progress(quiet=not verify) as on_event:
+            return session.wait(catalog.check_health(session.cache, model, verify=verify, on_event=on_event))
+
+    def status(data: Contract) -> int:
+        return 1 if exit_code and getattr(data, "unhealthy", None) else 0
+
+    _note(ctx, as_json, progress)
+    return Request("health", execute, View(verbose=verbose), status)
+
+
+@app.command()
+def rm(
+    ctx: typer.Context,
+    model: RevisionArgument,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask; override locks.")] = False,
+    as_json: JsonOption = False,
+    progress: ProgressOption = None,
+) -> Request:
+    """Remove a model, or one revision of it, from the cache."""
+
+    def execute(session: Session) -> Contract:
+        from mlxk_tui_headless import deletion  # noqa: PLC0415 - as in list
+
+        return deletion.remove(session, model, force=force)
+
+    _note(ctx, as_json, progress)
+    return Request("rm", execute)
+
+
+@app.command()
+def prune(
+    ctx: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+    progress: ProgressOption = None,
+) -> Request:
+    """Remove detached revisions, orphan blobs and the rest of dead downloads."""
+
+    def execute(session: Session) -> Contract:
+        from mlxk_tui_headless import deletion  # noqa: PLC0415 - as in list
+
+        return deletion.prune(session, dry_run=dry_run, force=force)
+
+    _note(ctx, as_json, progress)
+    return Request("prune", execute)
+
+
+@app.command()
+def clone(
+    ctx: typer.Context,
+    model: RevisionArgument,
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="A folder that is new or empty.")],
+    branch: Annotated[
+        str | None, typer.Option("--branch", metavar="REV", help="Branch, tag or commit to copy.")
+    ] = None,
+    health_check: Annotated[
+        bool, typer.Option("--health-check/--no-health-check", help="Refuse an unsound model.")
+    ] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: JsonOption = False,
+    progress: ProgressOption = None,
+) -> Request:
+    """Copy a cached model into a folder of its own."""
+
+    def execute(session: Session) -> Contract:
+        from pathlib import Path  # noqa: PLC0415 - as in list
+
+        from mlxk_tui.ops import clone as operation  # noqa: PLC0415
+        from mlxk_tui.ops.errors import ErrorType, OpError  # noqa: PLC0415
+
+        if not directory.strip() or "\0" in directory:
+            raise OpError(ErrorType.VALIDATION_ERROR, "The target is not a path. Give a folder to copy into.")
+        with session.progress(quiet=quiet) as on_event:
+            return session.wait(
+                operation.clone(
+                    session.cache,
+                    model,
+                    Path(directory).expanduser(),
+                    revision=branch,
+                    check_health=health_check,
+                    on_event=on_event,
+                )
+            )
+
+    _note(ctx, as_json, progress)
+    return Request("clone", execute, View(quiet=quiet))
+
+
+@app.command()
+def version(ctx: typer.Context, as_json: JsonOption = False) -> Request:
+    """Print the versions of this program, its JSON contract and what it works with."""
+    _note(ctx, as_json)
+    return _version_request()
+
+
+def _version_request() -> Request:
+    def execute(session: Session) -> Contract:
+        from mlxk_tui.ops import about  # noqa: PLC0415 - as in list
+
+        return session.wait(about.version(session.cache))
+
+    return Request("version", execute)
+
+
+def _note(ctx: typer.Context, as_json: bool, progress: ProgressFormat | None = None) -> None:
+    """Remember the global options that were given at this place."""
+    options = ctx.ensure_object(Globals)
+    options.json = options.json or as_json
+    options.json_progress = options.json_progress or progress is not None
+
+
+def parse(argv: Sequence[str], options: Globals) -> Request | None:
+    """Return what a command line asks for, or None when help was printed.
+
+    Args:
+        argv: the arguments, without the program's name.
+        options: filled with the global options; `json` must tell whether `--json` was seen.
+
+    Raises:
+        UsageError: the command line is not understood.
+    """
+    # With --json, stdout is for the object: help is refused like any other unknown option.
+    extra: dict[str, Any] = {"help_option_names": []} if options.json else {}
+    try:
+        result: object = typer.main.get_command(app).main(
+            args=list(argv), prog_name=PROGRAM, standalone_mode=False, obj=options, **extra
+        )
+    except UsageError as error:
+        error.command = options.command
+        raise
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        # Click's own usage errors. Where that class lives depends on Typer's version (0.29 carries a
+        # private copy of Click), so it is known by the method that both have.
+        explain: Callable[[], str] | None = getattr(error, "format_message", None)
+        if explain is None:
+            raise
+        message = _explain(explain(), argv, options)
+        raise UsageError(message, usage=_usage(error), command=options.command) from None
+    if options.version:
+        return _version_request()
+    if isinstance(result, Request):
+        return result
+    if result == 0:  # help: Typer printed it and returns the exit status
+        return None
+    raise KeyboardInterrupt  # Typer returns 130 for a Ctrl-C while parsing
+
+
+def _explain(message: str, argv: Sequence[str], options: Globals) -> str:
+    """Return a usage error's message with what to do next."""
+    where = PROGRAM if options.command == "cli" else f"{PROGRAM} {options.command}"
+    if options.json and any(word in argv for word in ("--help", "-h")):
+        return f"Help is text for people: run '{where} --help' without --json."
+    before = next((name for name in ("--cache-dir", "--demo", "--version") if f": {name}" in message), None)
+    if before is not None:
+        return f"{before} belongs before the command word: {PROGRAM} {before} … {options.command}"
+    message = message.replace("Value error, ", "")  # how Typer 0.29 reports a word that is no choice
+    return f"{message.strip().rstrip('.')}. '{where} --help' shows what it takes."
+
+
+def _usage(error: Exception) -> str:
+    ctx = getattr(error, "ctx", None)
+    return str(ctx.get_usage()) if ctx is not None else ""

@@ -1,0 +1,161 @@
+"""The only writer of stdout and stderr: JSON that is always valid, text that a closed pipe cannot upset."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.contract import Contract, Envelope
+
+EXIT_OUTPUT_FAILED = 1
+EXIT_CLOSED_PIPE = 141
+"""128 + SIGPIPE: what a shell reports for a program whose reader went away."""
+
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def wants_json(argv: Sequence[str]) -> bool:
+    """Tell whether `--json` stands anywhere before a `--`, whatever else the command line holds."""
+    for argument in argv:
+        if argument == "--":
+            return False
+        if argument == "--json" or argument.startswith("--json="):
+            return True
+    return False
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a stream is there and is a terminal."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def write(text: str) -> int:
+    """Write to stdout and return the exit status that this leads to: 0, or why it could not be written."""
+    stream: TextIO | None = sys.stdout  # None when the process was started with stdout closed
+    if stream is None:
+        return EXIT_OUTPUT_FAILED
+    try:
+        _put(stream, text)
+    except BrokenPipeError:
+        _silence(stream)
+        return EXIT_CLOSED_PIPE
+    except (OSError, ValueError) as error:
+        _silence(stream)
+        warn(f"The result could not be written: {getattr(error, 'strerror', None) or 'stdout is closed'}.")
+        return EXIT_OUTPUT_FAILED
+    return 0
+
+
+def warn(text: str) -> None:
+    """Write one line, made safe to show, to stderr; a stderr that is gone is no fault."""
+    from mlxk_tui.ops.format import printable  # noqa: PLC0415 - `--version` goes without
+
+    write_error(printable(text, keep_newlines=True).rstrip("\n") + "\n")
+
+
+def write_error(text: str) -> None:
+    """Write to stderr as it is; a stderr that is gone is no fault."""
+    stream: TextIO | None = sys.stderr
+    if stream is None:
+        return
+    try:
+        _put(stream, text)
+    except (OSError, ValueError):
+        _silence(stream)
+
+
+def _put(stream: TextIO, text: str) -> None:
+    encoding = stream.encoding or "utf-8"
+    # A terminal or file that is not UTF-8 gets escapes for what it cannot hold.
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
+
+
+def _silence(stream: TextIO) -> None:
+    """Lead the stream's descriptor to nowhere, so that the flush at exit raises nothing."""
+    try:
+        descriptor = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+    except (OSError, ValueError):  # not a real file (a test's buffer)
+        return
+
+
+def to_json(value: object) -> str:
+    r"""Return JSON in ASCII that every parser accepts.
+
+    Python would print lone surrogates and NaN, which RFC 8259 has no place for: an undecodable byte
+    becomes `\xff` in the text (as the human output shows it), NaN and infinities become their names.
+    """
+    import json  # noqa: PLC0415 - `--version` goes without
+
+    try:
+        text = json.dumps(value, allow_nan=False)
+        if "\\ud" not in text:  # neither an emoji (two surrogates) nor a lone one
+            return text
+    except ValueError:
+        pass
+    return json.dumps(_clean(value), allow_nan=False)
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, str):
+        return _LONE_SURROGATE.sub(_escape, value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else _NOT_FINITE[str(value)]
+    if isinstance(value, dict):
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(item) for item in value]
+    return value
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def envelope_json(envelope: Envelope) -> str:
+    """Return an envelope as the one line that `--json` prints."""
+    error: dict[str, object] | None = None
+    if envelope.error is not None:
+        error = envelope.error.model_dump(exclude_none=True)
+    return to_json(
+        {
+            "status": envelope.status,
+            "command": envelope.command,
+            "data": _dump(envelope.data),
+            "error": error,
+        }
+    )
+
+
+def _dump(data: Contract | None) -> dict[str, object] | None:
+    return None if data is None else data.model_dump()
+
+
+def last_words(argv: Sequence[str], type_: str, message: str) -> int:
+    """Report a fault that left nothing else to report it with, and return the exit status 1."""
+    if not wants_json(argv):
+        write_error(f"Error: {message}\n")
+        return 1
+    error = {"type": type_, "message": message}
+    return write(to_json({"status": "error", "command": "cli", "data": None, "error": error}) + "\n") or 1
+
+
+def debug_traceback(error: BaseException) -> None:
+    """Write a traceback to stderr when `MLXK_DEBUG=1`; nowhere otherwise."""
+    if os.environ.get("MLXK_DEBUG") == "1":
+        import traceback  # noqa: PLC0415 - faults only
+
+        warn("".join(traceback.format_exception(type(error), error, error.__traceback__)))

@@ -1,0 +1,59 @@
+"""Shows the events of a running operation on stderr: JSON lines for programs, a bar for people."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from mlxk_tui.ops.events import OnEvent, Progress
+from mlxk_tui_headless import output
+
+_lock = threading.Lock()
+
+
+def json_lines(event: Progress) -> None:
+    """Write one event as one line of JSON; safe from any thread."""
+    line = output.to_json(asdict(event)) + "\n"
+    with _lock:
+        output.write_error(line)
+
+
+@contextlib.contextmanager
+def bar() -> Iterator[OnEvent]:
+    """Draw a bar on stderr while the block runs, and leave nothing of it behind."""
+    from rich.console import Console  # noqa: PLC0415 - Rich only where it is seen
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as RichProgress  # noqa: PLC0415
+
+    from mlxk_tui.ops.format import middle, printable  # noqa: PLC0415
+
+    console = Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def on_event(event: Progress) -> None:
+            what = middle(printable(event.file), max(8, console.width - 60))
+            progress.update(
+                task,
+                description=f"{event.stage} {what}".rstrip(),
+                completed=event.bytes_done,
+                total=event.bytes_total or None,
+            )
+
+        yield on_event

@@ -1,0 +1,63 @@
+"""What a parsed command line asks for; plain data, so that parsing needs neither pydantic nor the ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.contract import Contract
+    from mlxk_tui_headless.runner import Session
+
+
+@dataclass
+class Globals:
+    """Options that stand before the command word; `--json` and `--progress` may also stand behind it."""
+
+    command: str = "cli"
+    """The command word as far as it was recognised."""
+    json: bool = False
+    demo: bool = False
+    cache_dir: str | None = None
+    json_progress: bool = False
+    version: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """What the human output shows of a result; it never changes the result."""
+
+    pattern: str | None = None
+    show_all: bool = False
+    verbose: bool = False
+    health: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command to run."""
+
+    command: str
+    execute: Callable[[Session], Contract]
+    """Runs the operation; raises OpError."""
+    view: View = View()
+    exit_code: Callable[[Contract], int] = lambda data: 0
+    """Exit status of a success."""
+
+
+class UsageError(Exception):
+    """The command line is not understood.
+
+    Attributes:
+        message: what is wrong, one sentence.
+        usage: the usage line of the command, or an empty string.
+        command: the command as far as it was recognised, or `cli`.
+    """
+
+    def __init__(self, message: str, *, usage: str = "", command: str = "cli") -> None:
+        super().__init__(message)
+        self.message = message
+        self.usage = usage
+        self.command = command

@@ -1,0 +1,219 @@
+"""Runs a request and reports it: one envelope, as JSON or drawn for people, and an exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.contract import Command, Contract, Envelope, ErrorInfo
+from mlxk_tui.ops.errors import ERRORS, ErrorType, OpError
+from mlxk_tui.ops.events import OnEvent, ignore
+from mlxk_tui_headless import output
+from mlxk_tui_headless.cli import parse
+from mlxk_tui_headless.request import Globals, Request, UsageError
+
+T = TypeVar("T")
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Session:
+    """What a command works with while it runs.
+
+    Attributes:
+        cache: the cache of `--demo`, `--cache-dir` or the environment.
+        options: the global options.
+        interactive: True when a person can be asked: text output, stdin and stdout at a terminal.
+    """
+
+    def __init__(self, cache: Cache, options: Globals, command: str) -> None:
+        self.cache = cache
+        self.options = options
+        self.command = command
+        at_terminal = output.is_terminal(sys.stdin) and output.is_terminal(sys.stdout)
+        self.interactive = at_terminal and not options.json
+
+    def wait(self, operation: Coroutine[Any, Any, T]) -> T:
+        """Run an operation to its end and return its result.
+
+        The first SIGINT or SIGTERM cancels it, so that it can leave a state that the same call can
+        finish; a second one ends the process at once.
+
+        Raises:
+            KeyboardInterrupt: it was cancelled.
+        """
+        if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
+            return asyncio.run(operation)
+        kept = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+        heeded = [number for number, handler in kept.items() if handler is not signal.SIG_IGN]
+        try:
+            return asyncio.run(self._cancellable(operation, heeded))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+        finally:
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+
+    async def _cancellable(self, operation: Coroutine[Any, Any, T], heeded: Sequence[signal.Signals]) -> T:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        stopping = False
+
+        def stop() -> None:
+            nonlocal stopping
+            if stopping:
+                self._abandon()
+            stopping = True
+            if task is not None:
+                task.cancel()
+
+        for number in heeded:
+            loop.add_signal_handler(number, stop)
+        return await operation
+
+    def _abandon(self) -> NoReturn:
+        """Leave at once, with the envelope, though something has not stopped yet."""
+        envelope, status = _failed(self.command, _stopped())
+        os._exit(_report(envelope, self.options) or status)
+
+    @contextlib.contextmanager
+    def progress(self, *, quiet: bool = False) -> Iterator[OnEvent]:
+        """Return where an operation's events go: JSON lines, a bar at a terminal, or nowhere."""
+        if self.options.json_progress:
+            from mlxk_tui_headless.progress import json_lines  # noqa: PLC0415 - most runs show none
+
+            yield json_lines
+        elif quiet or self.options.json or not output.is_terminal(sys.stderr):
+            yield ignore
+        else:
+            from mlxk_tui_headless.progress import bar  # noqa: PLC0415 - Rich only where it is seen
+
+            with bar() as on_event:
+                yield on_event
+
+    def confirm(self, question: str) -> bool:
+        """Ask a yes/no question at the terminal; anything but a yes is a no."""
+        from mlxk_tui.ops.format import printable  # noqa: PLC0415 - asked for by few
+
+        if output.write(f"{printable(question, keep_newlines=True)} [y/N] "):
+            return False
+        answer = sys.stdin.readline()
+        if not answer.endswith("\n"):  # Ctrl-D: the terminal is still on the question's line
+            output.write("\n")
+        return answer.strip().lower() in {"y", "yes"}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run `mlxk-headless` with these arguments and return its exit status."""
+    options = Globals(json=output.wants_json(argv))
+    try:
+        request = parse(argv, options)
+    except UsageError as error:
+        options.json = options.json or "--json" in argv
+        return _report_usage(error, options)
+    if request is None:  # help was printed
+        return 0
+    return carry_out(request, options)
+
+
+def carry_out(request: Request, options: Globals) -> int:
+    """Run a request, print its envelope and return the exit status; whatever happens, it is reported."""
+    try:
+        with _open_session(request, options) as session:
+            data = request.execute(session)
+        envelope = Envelope(status="success", command=Command(request.command), data=data, error=None)
+        status = request.exit_code(data)
+    except OpError as error:
+        envelope, status = _failed(request.command, error)
+    except KeyboardInterrupt:
+        envelope, status = _failed(request.command, _stopped())
+    except Exception as error:  # noqa: BLE001 - the border: a fault becomes an envelope, never a traceback
+        envelope, status = _failed(request.command, _fault(error))
+    return _report(envelope, options, request) or status
+
+
+@contextlib.contextmanager
+def _open_session(request: Request, options: Globals) -> Iterator[Session]:
+    if options.demo:
+        from mlxk_tui.demo.session import DemoSession  # noqa: PLC0415 - built only when asked for
+
+        with DemoSession() as demo:
+            yield Session(demo.cache, options, request.command)
+    elif options.cache_dir is None:
+        yield Session(Cache.from_environment(), options, request.command)
+    else:
+        if not options.cache_dir.strip() or "\0" in options.cache_dir:
+            raise OpError(ErrorType.VALIDATION_ERROR, "--cache-dir needs the path of a folder.")
+        yield Session(Cache.at(options.cache_dir), options, request.command)
+
+
+def _fault(error: Exception) -> OpError:
+    """Return the typed error for an exception that no operation foresaw."""
+    output.debug_traceback(error)
+    if isinstance(error, OSError):
+        why = error.strerror or "input/output error"
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            return OpError(
+                ErrorType.PERMISSION_DENIED, f"The file system refused: {why}. Check who owns the cache."
+            )
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return OpError(ErrorType.DISK_FULL, f"The disk is full: {why}. Free some space and run it again.")
+    return OpError(
+        ErrorType.INTERNAL_ERROR,
+        f"A fault of this program ({type(error).__name__}). MLXK_DEBUG=1 prints the traceback; "
+        "please report it.",
+    )
+
+
+def _stopped() -> OpError:
+    return OpError(ErrorType.CANCELLED, "Stopped by the user. The same command can be run again.")
+
+
+def _failed(command: str, error: OpError) -> tuple[Envelope, int]:
+    """Return the envelope of an error and the exit status."""
+    envelope = Envelope(
+        status="error",
+        command=Command(command),
+        data=error.data if isinstance(error.data, Contract) else None,
+        error=ErrorInfo(
+            type=error.type,
+            message=error.message,
+            matches=list(error.matches) or None,
+            available_hashes=list(error.available_hashes) or None,
+        ),
+    )
+    return envelope, ERRORS[error.type].exit_code
+
+
+def _report(envelope: Envelope, options: Globals, request: Request | None = None) -> int:
+    """Print an envelope, the last thing to do; return 0, or the status of output that was not written."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _STOP_SIGNALS:
+            # From here on a signal ends the process: a second object behind this one would break stdout.
+            if signal.getsignal(number) is signal.default_int_handler:
+                signal.signal(number, signal.SIG_DFL)
+    try:
+        if options.json:
+            return output.write(output.envelope_json(envelope) + "\n")
+        from mlxk_tui_headless import human  # noqa: PLC0415 - Rich only for people
+
+        return human.show(envelope, None if request is None else request.view)
+    except Exception as error:  # noqa: BLE001 - the border: what cannot be shown is a fault like any other
+        output.debug_traceback(error)
+        argv = ["--json"] if options.json else []
+        return output.last_words(argv, "internal_error", "The result could not be shown; please report it.")
+
+
+def _report_usage(error: UsageError, options: Globals) -> int:
+    envelope, status = _failed(error.command, OpError(ErrorType.COMMAND_ERROR, error.message))
+    if not options.json and error.usage:
+        output.warn(error.usage)
+    return _report(envelope, options) or status

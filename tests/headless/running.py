@@ -1,0 +1,211 @@
+"""Runs `mlxk-headless` in tests: as a real process, inside this one, or at a terminal of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonschema
+import pytest
+
+from mlxk_tui.ops.contract import COMMAND_DATA, Command, ErrorInfo
+from mlxk_tui.ops.schema import build_schema
+from mlxk_tui_headless.runner import run
+
+PROGRAM = (sys.executable, "-m", "mlxk_tui_headless")
+TIMEOUT = 60.0
+"""Seconds after which a process that does not end is a failure."""
+
+_SCHEMA = jsonschema.Draft202012Validator(build_schema())
+_LETS_GO = (
+    "import fcntl,os,sys,termios; fcntl.ioctl(0,termios.TIOCSCTTY,0); os.execv(sys.executable,sys.argv[1:])"
+)
+"""Makes the terminal on stdin the controlling one, so that Ctrl-C typed into it arrives as SIGINT."""
+
+
+class Result(NamedTuple):
+    """What a run left."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def envelope(self) -> dict[str, Any]:
+        """The one valid envelope on stdout."""
+        return checked(self.stdout)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """`data` of a success."""
+        envelope = self.envelope
+        assert envelope["status"] == "success", envelope
+        assert isinstance(envelope["data"], dict)
+        return envelope["data"]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """`error` of a failure."""
+        envelope = self.envelope
+        assert envelope["status"] == "error", envelope
+        assert isinstance(envelope["error"], dict)
+        return envelope["error"]
+
+
+def checked(text: str) -> dict[str, Any]:
+    """Return the envelope that `text` is, checked against the schema and the models."""
+    assert text.endswith("\n")
+    assert text.count("\n") == 1, f"more than one line: {text[:300]!r}"
+    assert text.isascii()
+    envelope = json.loads(text, parse_constant=_no_constant)
+    text.encode().decode("ascii")
+    json.dumps(envelope, ensure_ascii=False).encode("utf-8")  # raises on a lone surrogate
+    return checked_envelope(envelope)
+
+
+def _no_constant(name: str) -> object:
+    raise AssertionError(f"{name} is not JSON")
+
+
+def checked_envelope(envelope: dict[str, Any]) -> dict[str, Any]:
+    """Check an envelope that was parsed already."""
+    problems = [error.message[:500] for error in _SCHEMA.iter_errors(envelope)]
+    assert not problems, f"{problems}\n{envelope}"
+    if envelope["data"] is not None:
+        COMMAND_DATA[Command(envelope["command"])].model_validate_json(json.dumps(envelope["data"]))
+    if envelope["error"] is not None:
+        ErrorInfo.model_validate_json(json.dumps(envelope["error"]))
+    assert (envelope["status"] == "error") is (envelope["error"] is not None)
+    return envelope
+
+
+def environment(hub: Path, **extra: str) -> dict[str, str]:
+    """Return the environment of a process that works on `hub`."""
+    return {**os.environ, "HF_HUB_CACHE": str(hub), "PYTHONPATH": os.pathsep.join(sys.path), **extra}
+
+
+def headless(
+    *arguments: str | bytes, hub: Path, env: Mapping[str, str] | None = None, stdin: str = ""
+) -> Result:
+    """Run the real command as a process, without a terminal."""
+    done = subprocess.run(
+        [*PROGRAM, *arguments],
+        input=stdin.encode(),
+        capture_output=True,
+        env=environment(hub, **(env or {})),
+        timeout=TIMEOUT,
+        check=False,
+    )
+    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def call(*arguments: str, hub: Path) -> Result:
+    """Run the command inside this process, where there are many runs; nothing reaches the terminal."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    with (
+        _kept_signals(),
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setenv("HF_HUB_CACHE", str(hub))
+        patch.setattr(sys, "stdin", io.StringIO())
+        status = run(arguments)
+    return Result(status, _content(out), _content(err))
+
+
+def _content(stream: io.TextIOWrapper) -> str:
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue().decode()
+
+
+@contextlib.contextmanager
+def _kept_signals() -> Iterator[None]:
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class Terminal:
+    """A process at a terminal of its own."""
+
+    process: subprocess.Popen[bytes]
+    master: int
+    shown: str = ""
+
+    def wait_for(self, text: str) -> str:
+        """Return what was shown once `text` is part of it."""
+        deadline = time.monotonic() + TIMEOUT
+        while text not in self.shown:
+            assert time.monotonic() < deadline, f"{text!r} never came: {self.shown!r}"
+            assert self._read(), f"{text!r} never came: {self.shown!r}"
+        return self.shown
+
+    def type(self, text: str) -> None:
+        """Type into the terminal."""
+        os.write(self.master, text.encode())
+
+    def finish(self) -> tuple[int, str]:
+        """Return the exit status and all that was shown, line ends as a file has them."""
+        while self._read():
+            pass
+        return self.process.wait(TIMEOUT), self.shown.replace("\r\n", "\n")
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self.master], [], [], TIMEOUT)
+        assert ready, f"nothing more was shown after {self.shown!r}"
+        try:
+            data = os.read(self.master, 65536)
+        except OSError:  # Linux: the other side is closed
+            return False
+        self.shown += data.decode("utf-8", "replace")
+        return bool(data)
+
+
+@contextlib.contextmanager
+def at_terminal(
+    *arguments: str, hub: Path, columns: int = 100, env: Mapping[str, str] | None = None
+) -> Iterator[Terminal]:
+    """Run the real command with stdin, stdout and stderr at a new terminal."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-c", _LETS_GO, *PROGRAM, *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=environment(hub, TERM="xterm-256color", **(env or {})),
+        start_new_session=True,
+    )
+    os.close(slave)
+    try:
+        yield Terminal(process, master)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(TIMEOUT)
+        os.close(master)
+
+
+def shown(result: Result | str) -> Sequence[str]:
+    """Return the lines of a human output."""
+    return (result if isinstance(result, str) else result.stdout).splitlines()

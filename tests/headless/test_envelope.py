@@ -1,0 +1,375 @@
+"""One valid object on stdout, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlxk_tui.ops.contract import Command, ListData
+from mlxk_tui.ops.errors import ERRORS, ErrorType, OpError
+from mlxk_tui_headless import output
+from mlxk_tui_headless.request import Globals, Request
+from mlxk_tui_headless.runner import Session, carry_out
+from tests.headless.conftest import BROKEN, SOUND
+from tests.headless.running import PROGRAM, TIMEOUT, Result, call, checked, environment, headless
+from tests.support.hf_cache import HfCache, model_files, tree_of
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--json", "list"], ["list", "--json"], ["--json", "list", "--json", "--all"]], ids=" ".join
+)
+def test_json_works_before_and_after_the_command_word(arguments: list[str], filled: Path) -> None:
+    result = headless(*arguments, hub=filled)
+    assert (result.status, result.stderr) == (0, "")
+    assert result.envelope["command"] == "list"
+
+
+def test_every_command_answers_with_its_own_envelope(filled: Path, tmp_path: Path) -> None:
+    runs = {
+        "list": ["list"],
+        "show": ["show", SOUND],
+        "health": ["health"],
+        "prune": ["prune", "--dry-run"],
+        "clone": ["clone", SOUND, str(tmp_path / "copy")],
+        "rm": ["rm", SOUND],
+        "version": ["version"],
+    }
+    assert set(runs) == {command.value for command in Command} - {"cli"}
+    for name, arguments in runs.items():
+        result = headless(*arguments, "--json", hub=filled)
+        assert (result.status, result.stderr) == (0, ""), name
+        assert set(result.envelope) == {"status", "command", "data", "error"}
+        assert result.envelope["command"] == name
+        assert result.data
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ([], "cli"),
+        (["lst"], "cli"),
+        (["--no-such"], "cli"),
+        (["--no-such", "list"], "cli"),
+        (["--cache-dir"], "cli"),
+        (["pull", "org/model"], "cli"),
+        (["run", "org/model"], "cli"),
+        (["rm"], "rm"),
+        (["show"], "show"),
+        (["clone", "x"], "clone"),
+        (["list", "--no-such"], "list"),
+        (["list", "a", "b"], "list"),
+        (["list", "--verbose=3"], "list"),
+        (["health", "--progress", "xml"], "health"),
+        (["list", "--cache-dir", "x"], "list"),
+        (["--help"], "cli"),
+        (["show", "--help"], "show"),
+    ],
+    ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else value,
+)
+def test_a_usage_error_is_one_object_and_exits_with_2(arguments: list[str], command: str, hub: Path) -> None:
+    for place in (0, len(arguments)):
+        # A value that is missing would be taken from what follows: `--cache-dir --json`.
+        if arguments == ["--cache-dir"] and place:
+            continue
+        result = call(*arguments[:place], "--json", *arguments[place:], hub=hub)
+        assert (result.status, result.stderr) == (2, "")
+        assert result.envelope["command"] == command
+        assert result.error["type"] == "command_error"
+        assert result.error["message"].count("\n") == 0
+
+
+def test_a_usage_error_without_json_goes_to_stderr(hub: Path) -> None:
+    result = headless("rm", hub=hub)
+    assert (result.status, result.stdout) == (2, "")
+    assert result.stderr.startswith("Usage: mlxk-headless rm")
+    assert "Error: Missing argument" in result.stderr
+
+
+def test_help_is_text_on_stdout(hub: Path) -> None:
+    for arguments in (["--help"], ["rm", "-h"]):
+        result = headless(*arguments, hub=hub)
+        assert (result.status, result.stderr) == (0, "")
+        assert "Usage: mlxk-headless" in result.stdout
+
+
+def test_a_word_behind_two_dashes_is_not_an_option(filled: Path) -> None:
+    result = headless("list", "--", "--json", hub=filled)
+    assert (result.status, result.stdout) == (0, "No cached model matches '--json'.\n")
+
+
+def _request(execute: Callable[[Session], ListData]) -> Request:
+    return Request("list", execute)
+
+
+def test_a_crash_is_an_internal_error_and_its_traceback_goes_nowhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(session: Session) -> ListData:
+        raise ZeroDivisionError("division \x1b[31m by zero")
+
+    assert carry_out(_request(crash), Globals(json=True)) == 1
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert Result(1, out, err).error["type"] == "internal_error"
+    monkeypatch.setenv("MLXK_DEBUG", "1")
+    carry_out(_request(crash), Globals(json=True))
+    out, err = capsys.readouterr()
+    assert checked(out)["error"]["type"] == "internal_error"
+    assert "Traceback" in err
+    assert "division \\x1b[31m by zero" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "type_"),
+    [
+        (PermissionError(13, "Permission denied"), "permission_denied"),
+        (OSError(30, "Read-only file system"), "permission_denied"),
+        (OSError(28, "No space left on device"), "disk_full"),
+        (OSError(5, "Input/output error"), "internal_error"),
+        (RecursionError("too deep"), "internal_error"),
+        (MemoryError(), "internal_error"),
+        (OpError(ErrorType.MODEL_NOT_FOUND, "There is none."), "model_not_found"),
+        (KeyboardInterrupt(), "cancelled"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_whatever_is_raised_has_a_type(
+    error: BaseException, type_: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(session: Session) -> ListData:
+        raise error
+
+    status = carry_out(_request(fail), Globals(json=True))
+    out, err = capsys.readouterr()
+    assert checked(out)["error"]["type"] == type_
+    assert err == ""
+    assert status == ERRORS[ErrorType(type_)].exit_code
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_a_result_that_cannot_be_dumped_is_an_internal_error(capsys: pytest.CaptureFixture[str]) -> None:
+    loop: list[object] = []
+    loop.append(loop)
+
+    def circular(session: Session) -> ListData:
+        return ListData.model_construct(models=loop, count=0)
+
+    assert carry_out(_request(circular), Globals(json=True)) == 1
+    assert checked(capsys.readouterr().out)["error"]["type"] == "internal_error"
+
+
+def test_text_that_is_not_unicode_and_numbers_that_are_none_stay_valid_json() -> None:
+    value = {"a\udcff": ["\ud800", "\U0001f600", float("nan"), {"x": float("-inf")}], "ü": 1.5}
+    text = output.to_json(value)
+    assert text.isascii()
+    assert json.loads(text) == {"a\\xff": ["\\ud800", "\U0001f600", "NaN", {"x": "-Infinity"}], "ü": 1.5}
+    json.loads(text)["a\\xff"][1].encode("utf-8")
+
+
+def test_a_config_with_nan_and_lone_surrogates_can_be_shown(hub: Path) -> None:
+    config = b'{"model_type": "llama", "a": NaN, "b": "\\ud800", "c": [-Infinity], "d": "\\u001b[31m"}'
+    HfCache(hub).repo(SOUND).add({**model_files(), "config.json": config})
+    result = headless("show", SOUND, "--config", "--json", hub=hub)
+    shown = result.data["config"]
+    assert (shown["a"], shown["b"], shown["c"]) == ("NaN", "\\ud800", ["-Infinity"])
+    assert "\x1b" not in headless("show", SOUND, "--config", hub=hub).stdout
+
+
+def test_undecodable_arguments_are_reported(filled: Path) -> None:
+    for arguments in (
+        [b"show", b"a\xff"],
+        [b"\xff"],
+        [b"list", b"--\xff"],
+        [b"--cache-dir", b"\xff", b"list"],
+    ):
+        assert headless(*arguments, "--json", hub=filled).envelope["command"] in {"show", "cli", "list"}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-16"])
+def test_stdout_need_not_be_utf8(encoding: str, filled: Path) -> None:
+    done = subprocess.run(
+        [*PROGRAM, "health", SOUND],
+        capture_output=True,
+        env=environment(filled, PYTHONIOENCODING=encoding, PYTHONUTF8="0"),
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{SOUND} " in done.stdout.decode(encoding)
+    done = subprocess.run(
+        [*PROGRAM, "health", "--json"],
+        capture_output=True,
+        env=environment(filled, PYTHONIOENCODING=encoding, PYTHONUTF8="0"),
+        timeout=TIMEOUT,
+        check=False,
+    )
+    checked(done.stdout.decode(encoding))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list", "--all"], ["list", "--json"], ["--version"], ["lst", "--json"]]
+)
+def test_a_closed_pipe_is_silent(arguments: list[str], filled: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [*PROGRAM, *arguments],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            env=environment(filled),
+            timeout=TIMEOUT,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    assert done.returncode == 141
+    assert b"Traceback" not in done.stderr
+    assert b"Broken pipe" not in done.stderr
+    if "--all" not in arguments:
+        assert done.stderr == b""
+
+
+def test_a_stdout_that_is_closed_or_full_is_an_exit_status_and_no_traceback(filled: Path) -> None:
+    command = ["sh", "-c", '"$@" >&-', "sh", *PROGRAM, "list", "--json"]
+    done = subprocess.run(command, capture_output=True, env=environment(filled), timeout=TIMEOUT, check=False)
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+    if not Path("/dev/full").exists():
+        return
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*PROGRAM, "list", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(filled),
+            timeout=TIMEOUT,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"The result could not be written: No space left on device.\n"
+
+
+def _sparse(hub: Path) -> None:
+    """Make a model that takes minutes to hash and no disk."""
+    repo = HfCache(hub).repo(SOUND)
+    repo.add(model_files())
+    blob = repo.blob("model.safetensors", model_files()["model.safetensors"])
+    os.truncate(blob, 200_000_000_000)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_work_with_one_object(number: signal.Signals, hub: Path) -> None:
+    _sparse(hub)
+    before = os.listdir(hub)
+    process = subprocess.Popen(
+        [*PROGRAM, "--progress", "json", "health", SOUND, "--verify", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(hub),
+    )
+    assert process.stderr is not None
+    while json.loads(process.stderr.readline())["bytes_done"] == 0:
+        pass
+    process.send_signal(number)
+    out, err = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    assert checked(out.decode())["error"]["type"] == "cancelled"
+    assert checked(out.decode())["command"] == "health"
+    assert b"Traceback" not in err
+    assert os.listdir(hub) == before
+
+
+_STUBBORN = """
+import asyncio, sys, threading
+from mlxk_tui_headless.request import Globals, Request
+from mlxk_tui_headless.runner import carry_out
+
+async def stubborn():
+    while True:
+        print("working", file=sys.stderr, flush=True)
+        try:
+            await asyncio.to_thread(threading.Event().wait)
+        except asyncio.CancelledError:
+            pass
+
+carry_out(Request("list", lambda session: session.wait(stubborn())), Globals(json=True))
+"""
+
+
+def test_a_second_interrupt_leaves_at_once(hub: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _STUBBORN],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(hub),
+    )
+    assert process.stderr is not None
+    for _ in range(2):
+        assert process.stderr.readline() == b"working\n"
+        process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, err) == (1, b"")
+    assert checked(out.decode())["error"]["type"] == "cancelled"
+
+
+def test_progress_is_one_event_a_line_on_stderr(filled: Path) -> None:
+    for arguments in (
+        ["--progress", "json", "health", "--verify", "--json"],
+        ["health", "--verify", "--json", "--progress", "json"],
+    ):
+        result = headless(*arguments, hub=filled)
+        assert result.data["summary"]["total"] > 3
+        events = [json.loads(line) for line in result.stderr.splitlines()]
+        assert any(event["stage"] == "verify" and event["file"] for event in events)
+        keys = {"stage", "file", "bytes_done", "bytes_total", "rate", "files_done", "files_total"}
+        assert all(set(event) == keys for event in events)
+
+
+def test_without_a_terminal_there_is_no_progress(filled: Path) -> None:
+    assert headless("health", SOUND, "--verify", hub=filled).stderr == ""
+
+
+def test_cache_dir_beats_the_environment(filled: Path, tmp_path: Path) -> None:
+    result = headless("--cache-dir", str(filled), "list", "--json", hub=tmp_path / "elsewhere")
+    assert result.data["count"] >= 6
+    assert headless("--cache-dir", str(tmp_path), "list", "--json", hub=filled).data["count"] == 0
+
+
+@pytest.mark.parametrize("path", ["", "  ", "a\0b"])
+def test_a_cache_dir_that_is_no_path_is_refused(path: str, hub: Path) -> None:
+    assert call("--json", "--cache-dir", path, "list", hub=hub).error["type"] == "validation_error"
+
+
+def test_demo_works_on_a_sample_and_leaves_the_cache_alone(filled: Path) -> None:
+    before = tree_of(filled)
+    result = headless("--demo", "list", "--json", hub=filled)
+    names = {model["name"] for model in result.data["models"]}
+    assert len(names) >= 12
+    assert BROKEN not in names
+    assert headless("--demo", "prune", "-f", "--json", hub=filled).status == 0
+    assert tree_of(filled) == before
+
+
+def test_a_run_from_another_thread_works(filled: Path) -> None:
+    results: list[Result] = []
+    thread = threading.Thread(target=lambda: results.append(_quiet_list(filled)))
+    thread.start()
+    thread.join(TIMEOUT)
+    assert results[0].status == 0
+
+
+def _quiet_list(hub: Path) -> Result:
+    return Result(carry_out(_request(lambda session: session.wait(_empty())), Globals(json=True)), "", "")
+
+
+async def _empty() -> ListData:
+    return ListData(models=[], count=0)

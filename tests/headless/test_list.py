@@ -1,0 +1,147 @@
+"""`list`: the JSON holds everything, the table what its flags say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.headless.conftest import BASE, BROKEN, OTHER, PYTORCH, RED, SOUND, UNDECODABLE
+from tests.headless.running import at_terminal, call, headless, shown
+from tests.support.hf_cache import HfCache, model_files
+
+LONG = "mlx-community/A-Model-Whose-Name-Is-So-Long-That-No-Narrow-Terminal-Holds-It-Instruct-4bit"
+
+
+def _rows(text: str) -> list[list[str]]:
+    """Split a table at its gaps of two cells and more."""
+    return [re.split(r"\s{2,}", line) for line in text.splitlines() if line]
+
+
+@pytest.mark.parametrize(
+    "flags", [[], ["--all"], ["--verbose"], ["--health"], ["--all", "--verbose", "--health"]]
+)
+def test_flags_change_the_human_output_only(flags: list[str], filled: Path) -> None:
+    assert call("list", *flags, "--json", hub=filled).stdout == call("list", "--json", hub=filled).stdout
+
+
+def test_the_pattern_is_a_part_of_the_name_whatever_the_case(filled: Path) -> None:
+    data = call("list", "TINY-", "--json", hub=filled).data
+    assert [model["name"] for model in data["models"]] == [BASE, SOUND]
+    assert data["count"] == 2
+    assert call("list", "no such", "--json", hub=filled).data == {"models": [], "count": 0}
+
+
+def test_the_default_table_is_mlx_chat_models_without_the_organisation(filled: Path) -> None:
+    result = headless("list", hub=filled)
+    assert result.status == 0
+    header, *rows = _rows(result.stdout)
+    assert header == ["Name", "Hash", "Size", "Modified", "Type"]
+    assert [row[0] for row in rows] == [OTHER, "Tiny-Instruct-4bit", "Truncated-Instruct-4bit"]
+    assert rows[1] == ["Tiny-Instruct-4bit", rows[1][1], "777B", "2025-08-30", "chat"]
+    assert re.fullmatch("[0-9a-f]{7}", rows[1][1])
+    assert re.fullmatch(r"\d more, not MLX or not chat: --all shows everything\.\n", result.stderr)
+
+
+def test_verbose_is_all_mlx_with_full_names(filled: Path) -> None:
+    result = headless("list", "--verbose", hub=filled)
+    header, *rows = _rows(result.stdout)
+    assert header == ["Name", "Hash", "Size", "Modified", "Framework", "Type"]
+    assert {row[0] for row in rows} == {OTHER, SOUND, BASE, BROKEN}
+    assert {row[4] for row in rows} == {"MLX"}
+    assert result.stderr.endswith(" more: --all shows every framework.\n")
+
+
+def test_all_is_everything(filled: Path) -> None:
+    result = headless("list", "--all", hub=filled)
+    header, *rows = _rows(result.stdout)
+    assert header[4] == "Framework"
+    assert {OTHER, SOUND, BASE, BROKEN, PYTORCH, RED} <= {row[0] for row in rows}
+    assert result.stderr == ""
+
+
+def test_health_adds_a_column_and_a_note_about_what_will_not_run(hub: Path) -> None:
+    cache = HfCache(hub)
+    cache.repo(SOUND).add(model_files(config={"model_type": "no-such-architecture"}))
+    files = model_files()
+    cache.repo(BROKEN).add({**files, "model.safetensors": b""})
+    result = headless("list", "--health", hub=hub)
+    header, *rows = _rows(result.stdout)
+    assert header[-1] == "Health"
+    assert [row[-1] for row in rows] == ["healthy*", "unhealthy"]
+    assert result.stderr.startswith("* sound, but it will not run here")
+
+
+def test_health_with_verbose_says_why(filled: Path) -> None:
+    header, *rows = _rows(headless("list", "--health", "--verbose", hub=filled).stdout)
+    assert header[-3:] == ["Integrity", "Runtime", "Reason"]
+    broken = next(row for row in rows if row[0] == BROKEN)
+    assert broken[-3:-1] == ["unhealthy", "no"]
+    assert "model.safetensors is truncated" in broken[-1]
+
+
+def test_an_empty_cache_says_what_to_do(hub: Path) -> None:
+    for root in (hub, hub / "not-there-yet"):
+        result = headless("list", hub=root)
+        assert result.status == 0
+        assert result.stdout.startswith("No models are cached yet. Fetch one")
+        assert result.stderr == ""
+
+
+def test_a_pattern_that_hits_nothing_or_nothing_shown_says_so(filled: Path) -> None:
+    assert headless("list", "nope", hub=filled).stdout == "No cached model matches 'nope'.\n"
+    result = headless("list", "Tiny-Base", hub=filled)
+    assert (result.stdout, result.stderr[:6]) == ("", "1 more")
+
+
+def test_hostile_names_are_shown_escaped_and_never_raw(filled: Path) -> None:
+    HfCache(filled).repo("a/[bold red]x[/] :smile:").add(model_files())
+    for flags in (["--all"], ["--all", "--json"], ["--all", "--health", "--verbose"]):
+        result = headless("list", *flags, hub=filled)
+        assert "\x1b" not in result.stdout + result.stderr
+    names = [row[0] for row in _rows(headless("list", "--all", hub=filled).stdout)]
+    assert RED in names
+    assert "a/[bold red]x[/] :smile:" in names
+    if any(UNDECODABLE in name for name in names):  # a file system that allows such names
+        assert UNDECODABLE in names
+    with at_terminal("list", "--all", hub=filled) as terminal:
+        status, text = terminal.finish()
+    assert status == 0
+    assert "\x1b[31m" not in text.replace("\\x1b[31m", "")
+    assert "[bold red]x[/] :smile:" in text
+
+
+def test_piped_names_are_whole_however_narrow_the_environment_says_it_is(hub: Path) -> None:
+    HfCache(hub).repo(LONG).add(model_files())
+    result = headless("list", "--health", "--verbose", hub=hub, env={"COLUMNS": "20"})
+    assert len(shown(result)) == 2
+    assert LONG in result.stdout
+    assert all(line == line.rstrip() for line in shown(result))
+
+
+@pytest.mark.parametrize("columns", [20, 34, 50, 80, 200])
+def test_a_terminal_cuts_names_in_the_middle_and_never_breaks_a_row(columns: int, hub: Path) -> None:
+    HfCache(hub).repo(LONG).add(model_files())
+    with at_terminal("list", hub=hub, columns=columns, env={"NO_COLOR": "1"}) as terminal:
+        status, text = terminal.finish()
+    assert status == 0
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in text.splitlines()]
+    assert len(lines) == 2
+    assert all(len(line) <= columns for line in lines)
+    name = lines[1].split("  ")[0].rstrip()
+    whole = LONG.removeprefix("mlx-community/")
+    if columns == 200:
+        assert name == whole
+    else:
+        start, end = name.split("…")
+        assert whole.startswith(start)
+        assert whole.endswith(end)
+
+
+def test_colour_is_for_terminals_and_no_color_is_heeded(filled: Path) -> None:
+    assert "\x1b[" not in headless("list", "--health", hub=filled, env={"FORCE_COLOR": "1"}).stdout
+    with at_terminal("list", "--health", hub=filled) as terminal:
+        assert re.search(r"\x1b\[3[1-3]m", terminal.finish()[1])
+    with at_terminal("list", "--health", hub=filled, env={"NO_COLOR": "1"}) as terminal:
+        assert not re.search(r"\x1b\[(3[1-7]|9[0-7])m", terminal.finish()[1])
