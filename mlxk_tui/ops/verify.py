@@ -15,7 +15,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.contract import Checksums, Finding, FindingCode, Fix, Severity
 from mlxk_tui.ops.events import OnEvent, Progress, ignore
 from mlxk_tui.ops.format import printable
@@ -45,17 +45,29 @@ async def verify(cache: Cache, spec: str, *, on_event: OnEvent = ignore) -> Veri
         OpError: those of `Cache.find` and `Repo.revision`.
     """
 
-    def work(stop: threading.Event) -> Verification:
-        found = cache.find(spec)
-        repo = read_repo(cache, found.ref)
-        snapshot = repo.revision(found.spec.revision)
+    found = await asyncio.to_thread(cache.find, spec)
+    return await verify_ref(cache, found.ref, found.spec.revision, on_event=on_event)
+
+
+async def verify_ref(
+    cache: Cache, ref: RepoRef, revision: str | None = None, *, on_event: OnEvent = ignore
+) -> Verification:
+    """Do as `verify` does, for a repo that was picked from a list: its name need not be one to type.
+
+    Raises:
+        OpError: `model_not_found` when it vanished, and those of `Repo.revision`.
+    """
+    stop = threading.Event()
+
+    def work() -> Verification:
+        repo = read_repo(cache, ref)
+        snapshot = repo.revision(revision)
         if snapshot is None:
             return Verification(Checksums(files=0, bytes=0, mismatched=0, unverifiable=0), ())
         return verify_repo(repo, snapshot, stop, on_event)
 
-    stop = threading.Event()
     try:
-        return await asyncio.to_thread(work, stop)
+        return await asyncio.to_thread(work)
     finally:
         stop.set()
 

@@ -1,0 +1,54 @@
+# Everything a developer types. Works with GNU make 3.81 (macOS) and newer; needs Python 3.10 or later.
+#   make PYTHON=python3.12 test     use that interpreter
+#   make VENV=/tmp/venv test        put the virtual environment there
+#   make test ARGS='-k names'       hand arguments to what runs
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test lint format bench snapshots build clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: $(STAMP) ## open the app on your Hugging Face cache
+	@$(BIN)/mlxk-tui $(ARGS)
+
+demo: $(STAMP) ## try it on a built-in sample; without a terminal, a headless tour
+	@if [ -t 0 ] && [ -t 1 ]; then $(BIN)/mlxk-tui --demo $(ARGS); else $(BIN)/python -m mlxk_tui.demo.tour; fi
+
+test: $(STAMP) ## run the test suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## ruff, mypy --strict, import contracts, oldest Python
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/mypy scripts/*.py
+	@$(BIN)/lint-imports
+	@$(BIN)/vermin --no-tips --violations --eval-annotations -t=3.10- mlxk_tui mlxk_tui_headless
+
+format: $(STAMP) ## let ruff put the code in shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP) ## measure against peers, in one run
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+snapshots: $(STAMP) ## draw the SVG snapshots anew; look at them before committing
+	@$(BIN)/python -m pytest tests/panes --snapshot-update $(ARGS)
+
+build: $(STAMP) ## make dist/: sdist and wheel
+	@$(BIN)/python -m build $(ARGS)
+
+clean: ## remove the virtual environment and everything that was generated
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis snapshot_report.html
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment is made anew when what it is made from changed.
+$(STAMP): pyproject.toml constraints.txt scripts/make-venv
+	@PYTHON="$(PYTHON)" scripts/make-venv "$(VENV)"
+	@touch $@

@@ -1,0 +1,108 @@
+"""A demo session: the sample cache in a temporary folder that goes away with the program."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from mlxk_tui.demo.sample import build_sample_cache
+from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.remember import ENVIRONMENT_VARIABLE as VERDICTS
+
+PREFIX = "mlxk-demo-"
+
+_Handler = Callable[[int, FrameType | None], object] | int | None
+
+
+class DemoSession:
+    """Makes the sample on entering and removes it on leaving, also after an exception, SIGTERM or SIGHUP.
+
+    Nothing of the user's is read or written: the hub folder lies in a fresh temporary folder, and so
+    does, through the environment, what is remembered of it. Hand `cache` to whatever works on it.
+
+    Attributes:
+        home: the temporary folder; there is room for more beside the cache.
+        cache: the sample's cache.
+    """
+
+    def __init__(self, *, now: float | None = None) -> None:
+        """Prepare a session; `now` (seconds since the epoch) fixes the sample's dates."""
+        self._now = now
+        self._home: Path | None = None
+        self._handlers: dict[signal.Signals, _Handler] = {}
+        self._remembered: str | None = None
+
+    @property
+    def home(self) -> Path:
+        """The session's folder.
+
+        Raises:
+            RuntimeError: the session has not been entered.
+        """
+        if self._home is None:
+            raise RuntimeError("the demo session has not been entered")
+        return self._home
+
+    @property
+    def cache(self) -> Cache:
+        """The sample's cache.
+
+        Raises:
+            RuntimeError: the session has not been entered.
+        """
+        return Cache(self.home / "hub")
+
+    def __enter__(self) -> DemoSession:
+        self._home = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
+        self._watch_signals()
+        self._remembered = os.environ.get(VERDICTS)
+        os.environ[VERDICTS] = str(self._home / "verdicts")
+        try:
+            build_sample_cache(self.cache.root, now=self._now)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the folder and put the signal handlers back; a second call does nothing."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+        if self._home is not None:
+            if self._remembered is None:
+                os.environ.pop(VERDICTS, None)
+            else:
+                os.environ[VERDICTS] = self._remembered
+            shutil.rmtree(self._home, ignore_errors=True)
+            self._home = None
+
+    def _watch_signals(self) -> None:
+        """Let a signal that would end the program at once unwind it instead."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                self._handlers[number] = signal.signal(number, self._leave)
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        """Leave as the shell counts it; on the way out the terminal is restored and the folder removed.
+
+        After SIGHUP there is no terminal to restore, and whoever still writes to it would wait for ever:
+        only the folder is removed.
+        """
+        if number == signal.SIGHUP:
+            self.close()
+            os._exit(128 + number)
+        raise SystemExit(128 + number)

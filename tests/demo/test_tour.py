@@ -1,0 +1,34 @@
+"""The headless tour runs every command on the sample and tells what does not do what it should."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from mlxk_tui.demo.session import DemoSession
+from mlxk_tui.demo.tour import Stop, stops, visit
+
+
+def test_the_tour_goes_through_and_leaves_nothing_behind() -> None:
+    tour = subprocess.run(
+        [sys.executable, "-m", "mlxk_tui.demo.tour"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (tour.returncode, tour.stderr) == (0, "")
+    commands = {line.split()[2] for line in tour.stdout.splitlines() if line.startswith("$ ")}
+    assert commands == {"list", "health", "show", "rm", "prune", "clone"}
+    assert not Path(tour.stdout.splitlines()[0].rpartition(" ")[2]).exists()
+
+
+def test_a_command_that_does_something_else_is_a_fault() -> None:
+    with DemoSession() as session:
+        good = stops(session.home)[0]
+        assert visit(good, session.cache.root) is None
+        for bad in (
+            Stop("", good.arguments, exit_code=3),
+            Stop("", good.arguments, output=("no such text",)),
+            Stop("", (*good.arguments, "--json"), data=lambda data: data["count"] == 1),
+            Stop("", good.arguments, data=lambda data: True),
+            Stop("", good.arguments, holds=lambda: False),
+        ):
+            assert visit(bad, session.cache.root) is not None

@@ -1,0 +1,136 @@
+"""What each entry point imports: no MLX anywhere in a front end, no Textual in the headless command.
+
+Each runs in a process of its own, because imports of one test are seen by the next.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from mlxk_tui.demo.sample import build_sample_cache
+from tests.support.hf_cache import HfCache, model_files
+
+MLX = ("mlx", "mlx_lm", "transformers", "torch")
+"""Inference libraries: they cost seconds and memory, and only the worker process may load them."""
+HUB = ("huggingface_hub",)
+"""The hub's client: nothing in this version talks to the hub."""
+SCREEN = ("textual",)
+
+AT_EXIT = """
+import atexit, json, sys
+atexit.register(lambda: open({target!r}, "w").write(json.dumps(sorted(sys.modules))))
+"""
+
+
+def modules_of(code: str, tmp_path: Path, *, arguments: Iterable[str] = ()) -> set[str]:
+    """Run code in a fresh process and return the modules that were loaded when it ended."""
+    target = tmp_path / "modules.json"
+    result = subprocess.run(
+        [sys.executable, "-c", AT_EXIT.format(target=str(target)) + code, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert target.exists(), result.stderr
+    return set(json.loads(target.read_text()))
+
+
+def headless(*arguments: str) -> str:
+    """Code that runs the headless command."""
+    return (
+        f"sys.argv = ['mlxk-headless', *{arguments!r}]\n"
+        "from mlxk_tui_headless.__main__ import main\nraise SystemExit(main())\n"
+    )
+
+
+@pytest.fixture
+def filled(hub: Path) -> Path:
+    """A cache with a model in it."""
+    HfCache(hub).repo("mlx-community/tiny-4bit").add(model_files())
+    return hub
+
+
+COMMANDS = [
+    ("--version",),
+    ("--help",),
+    ("list", "--json"),
+    ("list", "--all", "--health"),
+    ("health", "--verify", "--json"),
+    ("show", "mlx-community/tiny-4bit", "--files"),
+    ("prune", "--dry-run", "--json"),
+    ("rm", "mlx-community/tiny-4bit", "--json"),
+    ("version", "--json"),
+    ("nonsense", "--json"),
+]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_no_headless_command_loads_a_screen_or_mlx(
+    arguments: tuple[str, ...], filled: Path, tmp_path: Path
+) -> None:
+    loaded = modules_of(headless(*arguments), tmp_path)
+    assert loaded & {*MLX, *HUB, *SCREEN} == set()
+    assert "mlxk_tui_headless.runner" in loaded or arguments[0] in {"--version", "--help"}
+
+
+def test_clone_loads_neither_a_screen_nor_mlx(filled: Path, tmp_path: Path) -> None:
+    arguments = ("clone", "mlx-community/tiny-4bit", str(tmp_path / "clone"), "--json")
+    loaded = modules_of(headless(*arguments), tmp_path)
+    assert loaded & {*MLX, *HUB, *SCREEN} == set()
+    assert (tmp_path / "clone" / "config.json").exists()
+
+
+def test_json_loads_no_rich_tables(filled: Path, tmp_path: Path) -> None:
+    assert "rich.table" not in modules_of(headless("list", "--json"), tmp_path)
+
+
+def test_the_version_is_told_without_pydantic_or_typer(tmp_path: Path) -> None:
+    assert modules_of(headless("--version"), tmp_path) & {"pydantic", "typer", "rich", "asyncio"} == set()
+
+
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+def test_the_app_tells_its_version_and_help_without_a_screen(flag: str, tmp_path: Path) -> None:
+    code = f"sys.argv = ['mlxk-tui', {flag!r}]\nfrom mlxk_tui.cli import main\nraise SystemExit(main())\n"
+    loaded = modules_of(code, tmp_path)
+    assert "mlxk_tui.cli" in loaded
+    assert loaded & {*MLX, *HUB, *SCREEN, "pydantic"} == set()
+
+
+APP = """
+import asyncio, os
+from pathlib import Path
+from mlxk_tui import settings
+from mlxk_tui.app import MlxkApp
+from mlxk_tui.ops.cache import Cache
+
+async def main():
+    app = MlxkApp(settings.load({}), Cache(Path(sys.argv[1])))
+    async with app.run_test(size=(120, 40)) as pilot:
+        while app.screen_stack is None or "Llama-3.2-3B" not in app.export_screenshot():
+            await pilot.pause(0.01)
+        for key in ("2", "1", "down", "down"):
+            await pilot.press(key)
+
+asyncio.run(main())
+"""
+
+
+def test_the_app_with_all_its_panes_loads_no_mlx_and_no_headless_command(tmp_path: Path) -> None:
+    build_sample_cache(tmp_path / "hub")
+    loaded = modules_of(APP, tmp_path, arguments=[str(tmp_path / "hub")])
+    assert "textual.app" in loaded
+    assert loaded & {*MLX, *HUB, "mlxk_tui_headless", "typer", "aiohttp"} == set()
+
+
+def test_importing_the_packages_runs_nothing(tmp_path: Path) -> None:
+    before = modules_of("", tmp_path)
+    loaded = modules_of("import mlxk_tui, mlxk_tui_headless\n", tmp_path) - before
+    assert {name for name in loaded if not name.startswith("mlxk_tui")} == set()
