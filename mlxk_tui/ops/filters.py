@@ -128,7 +128,7 @@ def _equality(name: str, value: str) -> Test:
 def _quantization(value: str, wrong: Callable[[], OpError]) -> Test:
     if value == "none":
         return lambda model: model.quantization is None
-    digits = value[:-3] if value.endswith("bit") else value
+    digits = value.removesuffix("bit")
     if not (digits.isascii() and digits.isdigit() and len(digits) < 4):
         raise wrong()
     bits = int(digits)

@@ -1,4 +1,4 @@
-"""Noticing that the cache changed on disk, cheaply: a few time stamps a repo, no file opened but `refs/main`."""
+"""Noticing that the cache changed on disk, cheaply: a few time stamps a repo, and no file is opened."""
 
 from __future__ import annotations
 
@@ -52,6 +52,16 @@ class Watcher:
         removed = tuple(name for name in self._seen if name not in now)
         self._seen = now
         return Changes(changed, removed)
+
+    def reset(self) -> None:
+        """Let the next poll report every repo that is there as changed."""
+        self._seen = dict.fromkeys(self._seen, ())
+
+    def touched_since(self, epoch_ns: int) -> frozenset[str]:
+        """Return the folder names of repos that, as last seen, were written to after a moment."""
+        return frozenset(
+            name for name, marks in self._seen.items() if any(changed >= epoch_ns for changed, _ in marks)
+        )
 
 
 def _fingerprint(path: str) -> Fingerprint:

@@ -1,0 +1,242 @@
+"""MlxkApp: the composition root. It makes the long-lived things, knows the panes and the global keys."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import ClassVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.command import Provider
+from textual.css.query import NoMatches
+from textual.screen import Screen
+from textual.theme import Theme
+from textual.worker import Worker, WorkerFailed, WorkerState
+
+from mlxk_tui import clipboard, themes
+from mlxk_tui.library import Library
+from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.format import plural, printable
+from mlxk_tui.ops.runtime import Runtime
+from mlxk_tui.panes.context import Context
+from mlxk_tui.panes.registry import PANES
+from mlxk_tui.settings import ConfigError, Loaded, save
+from mlxk_tui.tasks import Tasks
+
+
+def _commands() -> type[Provider]:
+    from mlxk_tui.palette import Commands  # noqa: PLC0415 - loaded when the palette first opens
+
+    return Commands
+
+
+def _collect_garbage_again() -> None:
+    if gc.isenabled():  # not started by the command
+        return
+    gc.freeze()  # modules, styles, classes: never looked at again
+    gc.enable()
+
+
+class MlxkApp(App[None]):
+    """The interactive session.
+
+    Args:
+        loaded: the settings and what was wrong with them.
+        cache: the cache to show.
+        label: what the cache is called in the header.
+        clock: seconds since the epoch.
+        runtime: what this machine can run; looked at when left out.
+        remember: whether a theme picked in the palette is written to the config file.
+    """
+
+    TITLE = "mlxk-tui"
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_commands}
+    DEFAULT_MODE = PANES[0].id
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    COMMAND_PALETTE_DISPLAY = "^p"
+    ENABLE_COMMAND_PALETTE = True
+    NOTIFICATION_TIMEOUT = 6
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(f"{number},f{number}", f"pane('{pane.id}')", pane.title, show=False, id=f"pane.{pane.id}")
+            for number, pane in enumerate(PANES, 1)
+        ),
+        Binding("question_mark,f12", "keys", "Help", key_display="?", id="app.help"),
+        Binding("q", "leave_app", "Quit", show=False, id="app.quit"),
+        Binding("ctrl+q", "leave_app", "Quit", show=False, system=True, id="app.quit_always", priority=True),
+        Binding("ctrl+c", "interrupt", "Copy or quit", show=False, system=True, id="app.interrupt"),
+    ]
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        cache: Cache,
+        *,
+        label: str = "hub",
+        clock: Callable[[], float] = time.time,
+        runtime: Runtime | None = None,
+        remember: bool = True,
+    ) -> None:
+        super().__init__(css_path=list(themes.stylesheets()))
+        settings = loaded.settings
+        self._loaded = loaded
+        self._remember = remember
+        self.library = Library(
+            self, cache, refresh_seconds=settings.refresh_seconds, clock=clock, runtime=runtime
+        )
+        self.tasks = Tasks(self)
+        self.context = Context(self.library, settings, self.tasks, label)
+        for theme in (themes.DARK, themes.LIGHT):
+            self.register_theme(theme)
+        known = settings.theme in self.available_themes
+        self.theme = settings.theme if known else themes.DEFAULT_THEME
+        self._theme_problem = "" if known else f"There is no theme '{printable(settings.theme)}'."
+        if not settings.animations:
+            self.animation_level = "none"
+        for pane in PANES:
+            self.add_mode(pane.id, self._maker(pane.id))
+
+    def _maker(self, pane_id: str) -> Callable[[], Screen[None]]:
+        pane = next(pane for pane in PANES if pane.id == pane_id)
+        return lambda: pane.make(self.context)
+
+    def get_css_variables(self) -> dict[str, str]:
+        """Add this app's colour tokens to Textual's."""
+        variables = super().get_css_variables()
+        variables.update(themes.tokens(self.current_theme, variables))
+        self.theme_variables = variables
+        return variables
+
+    def on_mount(self) -> None:
+        """Start reading the cache, and say what was wrong with the settings."""
+        # Not earlier: the scan's thread would slow the making of the first pane by more than it gains.
+        self.run_worker(self.library.run(), name="library", group="library", exit_on_error=False)
+        self.set_timer(1.0, _collect_garbage_again)
+        self._use_keymap()
+        # `kill` leaves as `q` does: the terminal is restored. Only where signals can be had.
+        with suppress(NotImplementedError, RuntimeError, ValueError):
+            asyncio.get_running_loop().add_signal_handler(
+                signal.SIGTERM, self.exit, None, 128 + signal.SIGTERM
+            )
+        problems = [*self._loaded.problems, *([self._theme_problem] if self._theme_problem else [])]
+        for problem in problems[:4]:
+            self.notify(problem, title="Settings", severity="warning", timeout=15, markup=False)
+        self.theme_changed_signal.subscribe(self, self._remember_theme)
+
+    def _use_keymap(self) -> None:
+        keymap = self.context.settings.keymap
+        if not keymap:
+            return
+        from mlxk_tui.keys import known_ids  # noqa: PLC0415 - only who has a keymap pays for it
+
+        unknown = sorted(set(keymap) - known_ids())
+        self.set_keymap({name: keys for name, keys in keymap.items() if name not in unknown})
+        if unknown:
+            names = ", ".join(printable(name) for name in unknown)
+            text = f"{self._loaded.path}: no key has the name {names}. docs/keys.md lists them."
+            self.notify(text, title="Settings", severity="warning", timeout=15, markup=False)
+
+    def _remember_theme(self, theme: Theme) -> None:
+        if not self._remember:
+            return
+        try:
+            save(self._loaded.path, "theme", theme.name)
+        except ConfigError as error:
+            self.notify(str(error), title="Settings", severity="warning", timeout=12, markup=False)
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """Say so when something failed that nobody expected; the app goes on."""
+        if event.state is WorkerState.ERROR:
+            text = f"{event.worker.name or 'A task'} failed: {event.worker.error!r}. Please report this."
+            self.notify(printable(text), severity="error", timeout=20, markup=False)
+
+    def _handle_exception(self, error: Exception) -> None:
+        """Let a worker be late: one that looks for a widget of a screen which was left meanwhile.
+
+        Textual's own palette has such a worker (8.2.8), and its failure would end the app.
+        """
+        if isinstance(error, WorkerFailed) and isinstance(error.error, NoMatches):
+            return
+        super()._handle_exception(error)
+
+    def _fatal_error(self) -> None:
+        """Leave with one sentence instead of a traceback with the values of all variables.
+
+        The hook is Textual's own (8.2.8), called once an exception has ended a message loop.
+        """
+        from rich.text import Text  # noqa: PLC0415 - the last thing that happens
+
+        from mlxk_tui import crash  # noqa: PLC0415 - as above
+
+        self._exit_renderables.append(Text(crash.report(self._exception), no_wrap=True, overflow="ignore"))
+        self._close_messages_no_wait()
+
+    # -- global actions ------------------------------------------------------------------------------
+
+    def action_command_palette(self) -> None:
+        """Open the palette, unless it or a dialog is open already, maybe below another screen."""
+        if self.use_command_palette and not any(screen.is_modal for screen in self.screen_stack):
+            from mlxk_tui.palette import Palette  # noqa: PLC0415 - loaded when it first opens
+
+            self.push_screen(Palette())
+
+    def action_pane(self, pane_id: str) -> None:
+        """Switch to a pane."""
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
+        self.switch_mode(pane_id)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leave dialogs alone: digits and q are theirs."""
+        del parameters
+        own = action in {"pane", "keys", "leave_app"}
+        return not (own and self._running and self.screen.is_modal)
+
+    def action_keys(self) -> None:
+        """Explain the keys that work where the focus is."""
+        from mlxk_tui.keys import help_sections  # noqa: PLC0415 - loaded when it is first needed
+        from mlxk_tui.widgets.dialogs import Help  # noqa: PLC0415 - as above
+
+        self.push_screen(Help("Keys", help_sections(self)))
+
+    async def action_interrupt(self) -> None:
+        """Copy the selected text; with nothing selected, stop what runs or say how to leave."""
+        if (selected := self.screen.get_selected_text()) is not None:
+            self.copy_to_clipboard(selected)
+        elif not self.tasks.cancel():
+            self.notify("Press q to quit.", markup=False, timeout=3)
+
+    def action_leave_app(self) -> None:
+        """Quit; ask where a long task would be lost."""
+        if not any(worker.group == "quit" and not worker.is_finished for worker in self.workers):
+            self.run_worker(self._leave(), group="quit", exit_on_error=False)
+
+    async def _leave(self) -> None:
+        if self.tasks.running:
+            from mlxk_tui.widgets.dialogs import Question  # noqa: PLC0415 - when it is needed
+
+            names = ", ".join(task.title for task in self.tasks.running)
+            count = len(self.tasks.running)
+            text = f"{names} {'is' if count == 1 else 'are'} not finished and will be stopped."
+            title = f"Quit while {plural(count, 'task')} {'runs' if count == 1 else 'run'}?"
+            if not await self.push_screen_wait(Question(title, text, proceed="Quit", cancel="Stay")):
+                return
+        self.exit()
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Put text on the clipboard of the machine that the user sits at."""
+        super().copy_to_clipboard(text.encode("utf-8", "replace").decode())
+        if self._driver is not None and os.environ.get("TMUX"):
+            self._driver.write(clipboard.tmux_sequence(text))
+        if self.is_headless or self.is_web or clipboard.is_remote(os.environ):
+            return
+        self.run_worker(
+            lambda: clipboard.copy_locally(text), group="clipboard", thread=True, exit_on_error=False
+        )

@@ -1,0 +1,112 @@
+"""The `mlxk-tui` command: options, terminal check, then the app. Textual is imported only when it opens."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from mlxk_tui import __version__
+
+EXIT_USAGE = 2
+"""Exit status when the program cannot start as it was called."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the argument parser."""
+    made = argparse.ArgumentParser(
+        prog="mlxk-tui",
+        description="Full-screen workbench for MLX models in the Hugging Face cache.",
+        epilog="For scripts there is mlxk-headless. Keys: press ? inside.",
+    )
+    made.add_argument("--version", action="version", version=f"mlxk-tui {__version__}")
+    made.add_argument(
+        "--demo", action="store_true", help="open on a built-in sample; nothing of yours is touched"
+    )
+    made.add_argument("--cache-dir", metavar="DIR", help="hub cache folder (the one that holds models--*)")
+    made.add_argument("--theme", metavar="NAME", help="mlxk-dark, mlxk-light, ansi-dark, ansi-light, …")
+    made.add_argument("--web", action="store_true", help="serve the app to a browser on this machine")
+    made.add_argument(
+        "--web-port", metavar="PORT", type=int, default=8000, help="port for --web (default 8000)"
+    )
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    arguments = parser().parse_args(argv)
+    if arguments.web:
+        return _serve(arguments)
+    # textual-serve runs this program without a terminal and speaks with it over pipes.
+    if "TEXTUAL_DRIVER" not in os.environ and not _at_terminal():
+        return _refuse(
+            "this needs a terminal. For scripts use mlxk-headless, such as: mlxk-headless list --json"
+        )
+    if os.environ.get("TERM") == "dumb":
+        return _refuse("this terminal (TERM=dumb) cannot show a full screen. Use mlxk-headless here.")
+    return _open(arguments)
+
+
+def _at_terminal() -> bool:
+    """Tell whether all three streams are a terminal; Textual draws on stderr."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+
+
+def _refuse(text: str) -> int:
+    sys.stderr.write(f"mlxk-tui: {text}\n")
+    return EXIT_USAGE
+
+
+def _open(arguments: argparse.Namespace) -> int:
+    import gc  # noqa: PLC0415 - as below
+
+    gc.disable()  # until the first models are drawn: what is made until then stays, a tenth of the start
+    # pydantic would read the entry points of every installed package to look for plugins.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    from mlxk_tui import settings  # noqa: PLC0415 - --version and --help do without
+
+    try:
+        loaded = settings.load({"cache_dir": arguments.cache_dir, "theme": arguments.theme})
+    except settings.ConfigError as error:
+        return _refuse(str(error))
+    from mlxk_tui.app import MlxkApp  # noqa: PLC0415 - as above
+    from mlxk_tui.ops.cache import Cache  # noqa: PLC0415 - as above
+
+    with ExitStack() as stack:
+        label = "hub"
+        if arguments.demo:
+            from mlxk_tui.demo.session import DemoSession  # noqa: PLC0415 - only for the demo
+
+            cache, label = stack.enter_context(DemoSession()).cache, "demo"
+        elif loaded.settings.cache_dir is not None:
+            folder = os.path.abspath(os.path.expanduser(loaded.settings.cache_dir))
+            cache = Cache.from_environment({**os.environ, "HF_HUB_CACHE": folder})
+        else:
+            cache = Cache.from_environment()
+        # The scan runs in threads of this process: with Python's 5 ms a key would wait for it noticeably.
+        sys.setswitchinterval(0.0005)
+        app = MlxkApp(loaded, cache, label=label, remember=not arguments.demo)
+        app.run()
+    return app.return_code or 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    try:
+        from textual_serve.server import Server  # noqa: PLC0415 - an optional package
+    except ImportError:
+        return _refuse("--web needs textual-serve, which is not installed. Run: pip install 'mlxk-tui[web]'")
+    command = [sys.executable, "-m", "mlxk_tui"]
+    command += ["--demo"] if arguments.demo else []
+    for name in ("cache_dir", "theme"):
+        if value := getattr(arguments, name):
+            command += [f"--{name.replace('_', '-')}", value]
+    # textual-serve hands the command to a shell and has no login: quoted, and on loopback only.
+    Server(shlex.join(command), host="127.0.0.1", port=arguments.web_port, title="mlxk-tui").serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""What is left of a fault of our own: a file with the traceback, and one sentence for the terminal."""
+
+from __future__ import annotations
+
+import os
+import platform
+import traceback
+from pathlib import Path
+
+import platformdirs
+
+from mlxk_tui import __version__
+
+
+def report(error: BaseException | None) -> str:
+    """Write the traceback of `error` to a file and return the sentence that names it.
+
+    Only code locations and the error's text are written, no values of variables: those can hold
+    what a user would not want to send.
+    """
+    kind = type(error).__name__ if error else "an unknown fault"
+    shown = "".join(traceback.format_exception(error)) if error else "no traceback\n"
+    facts = f"mlxk-tui {__version__}, Python {platform.python_version()}, {platform.platform()}\n\n"
+    path = platformdirs.user_state_path("mlxk-tui", appauthor=False) / "crash.log"
+    try:
+        _write(path, facts + shown)
+    except OSError:
+        return f"mlxk-tui stopped because of a fault of its own ({kind}). Please report it.\n{shown}"
+    return (
+        f"mlxk-tui stopped because of a fault of its own ({kind}); nothing in your cache was changed by it.\n"
+        f"The details are in {path}: please report them.\n"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+        stream.write(text.encode("utf-8", "backslashreplace").decode())

@@ -1,0 +1,122 @@
+"""Keys as data: every binding there is, the help of a place, and the page of the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Any
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.keys import format_key
+
+PLACES = (
+    ("Everywhere", "mlxk_tui.app:MlxkApp"),
+    ("Models", "mlxk_tui.panes.models:ModelsPane"),
+    ("Models: the table", "mlxk_tui.widgets.model_table:ModelTable"),
+    ("Models: the filter", "mlxk_tui.widgets.filter_bar:FilterInput"),
+    ("Health", "mlxk_tui.panes.health:HealthPane"),
+    ("Every list", "mlxk_tui.widgets.row_list:RowList"),
+    ("The inspector", "mlxk_tui.widgets.inspector:InspectorBody"),
+    ("The inspector as a screen of its own", "mlxk_tui.panes.details:InspectorScreen"),
+    ("Dialogs", "mlxk_tui.widgets.dialogs:Dialog"),
+    ("The clone form", "mlxk_tui.widgets.clone_dialog:CloneDialog"),
+    ("Help", "mlxk_tui.widgets.dialogs:Help"),
+)
+"""Where keys are bound: a heading and the class."""
+
+
+def bindings_of(place: str) -> list[Binding]:
+    """Return the bindings that a class itself declares."""
+    module, _, name = place.partition(":")
+    declared: Sequence[BindingType] = getattr(import_module(module), name).__dict__.get("BINDINGS", ())
+    return [binding for binding in declared if isinstance(binding, Binding)]
+
+
+def _all() -> Iterator[Binding]:
+    for _, place in PLACES:
+        yield from bindings_of(place)
+
+
+def known_ids() -> set[str]:
+    """Return the id of every binding, for keymaps."""
+    return {binding.id for binding in _all() if binding.id}
+
+
+def shown_keys(binding: Binding) -> str:
+    """Return the keys of a binding as people write them."""
+    return " ".join(dict.fromkeys(_shown(key.strip()) for key in binding.key.split(",")))
+
+
+_NAMES = {
+    "escape": "esc",
+    "enter": "⏎",
+    "pagedown": "pgdn",
+    "pageup": "pgup",
+    "question_mark": "?",
+    "slash": "/",
+}
+
+
+def _shown(key: str) -> str:
+    if key in _NAMES:
+        return _NAMES[key]
+    if key.startswith("ctrl+"):
+        return "^" + key[5:]
+    return key if len(key) == 1 else format_key(key)
+
+
+def help_sections(app: App[Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return what works at the focus now, nearest first: heading and (keys, what they do)."""
+    sections: dict[int, tuple[str, list[tuple[str, str]]]] = {}
+    seen: set[tuple[int, str]] = set()
+    titles = {place.partition(":")[2]: heading for heading, place in PLACES}
+    for active in app.screen.active_bindings.values():
+        binding, node = active.binding, active.node
+        if not binding.description or (binding.id is None and not binding.show):
+            continue
+        key = (id(node), binding.action)
+        if key in seen:
+            continue
+        seen.add(key)
+        same = [
+            other.binding.key
+            for other in app.screen.active_bindings.values()
+            if other.node is node and other.binding.action == binding.action
+        ]
+        heading = titles.get(type(node).__name__, type(node).__name__)
+        section = sections.setdefault(id(node), (heading, []))
+        text = binding.tooltip or binding.description
+        section[1].append((" ".join(dict.fromkeys(_shown(each) for each in same)), text))
+    # The pane itself first, then what is focused inside it, then what works everywhere.
+    first = id(app.screen)
+    return sorted(sections.values(), key=lambda section: section is not sections.get(first))
+
+
+def document() -> str:
+    """Return docs/keys.md."""
+    parts = [
+        "# Keys",
+        "",
+        "Made from the bindings of the program by `python -m mlxk_tui.keys`; a test fails when it is stale.",
+        "Every key can be changed in the config file by its id:",
+        "",
+        "```toml",
+        "[keymap]",
+        '"models.delete" = "D"',
+        '"list.down" = "down,j,n"',
+        "```",
+    ]
+    for heading, place in PLACES:
+        bindings = bindings_of(place)
+        if not bindings:
+            continue
+        parts += ["", f"## {heading}", "", "| keys | what they do | id |", "|---|---|---|"]
+        for binding in bindings:
+            keys = " ".join(f"`{key}`" for key in shown_keys(binding).split(" "))
+            parts.append(f"| {keys} | {binding.tooltip or binding.description} | `{binding.id}` |")
+    return "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    print(document(), end="")  # noqa: T201 - this is what it is for

@@ -1,0 +1,111 @@
+"""The command palette: every action that works now, every pane, every theme, and every model by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
+
+from mlxk_tui.app import MlxkApp
+from mlxk_tui.keys import shown_keys
+from mlxk_tui.panes.models import ModelsPane
+from mlxk_tui.panes.registry import PANES
+from mlxk_tui.widgets.transient import Transient
+
+_OWN_THEMES = ("mlxk-dark", "mlxk-light", "ansi-dark", "ansi-light")
+_MAX_MODELS = 100
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line of the palette."""
+
+    title: str
+    help: str
+    run: Callable[[], object]
+    discover: bool = True
+    """Whether it shows before anything is typed."""
+
+
+class Palette(CommandPalette, Transient[None]):
+    """Textual's palette, made safe against keys that come before its list has been laid out."""
+
+    DEFAULT_CLASSES = "--textual-command-palette"
+
+    def __init__(self) -> None:
+        super().__init__(id="--command-palette")
+
+    def _action_command_list(self, action: str) -> None:
+        with suppress(KeyError):  # paging in a list without lines (Textual 8.2.8)
+            super()._action_command_list(action)
+
+
+class Commands(Provider):
+    """The one provider."""
+
+    @property
+    def mlxk(self) -> MlxkApp:
+        """The app, by its own type."""
+        return cast("MlxkApp", self.app)
+
+    def _commands(self) -> Iterator[Command]:
+        app = self.mlxk
+        for active in self.screen.active_bindings.values():
+            binding = active.binding
+            if (
+                binding.id is None
+                or not active.enabled
+                or not binding.description
+                or binding.id.startswith("list.")
+            ):
+                continue
+            name = binding.id.partition(".")[0]
+            if name in {"pane", "table", "inspector", "filter"} or binding.action.endswith("leave"):
+                continue
+            run = partial(app.run_action, binding.action, active.node)
+            about = f"{shown_keys(binding)} · {binding.tooltip}" if binding.tooltip else shown_keys(binding)
+            yield Command(binding.description, about, run)
+        for pane in PANES:
+            yield Command(f"Go to {pane.title}", "Pane", partial(app.action_pane, pane.id))
+        others = sorted(set(app.available_themes) - set(_OWN_THEMES))
+        for theme in (*_OWN_THEMES, *others):
+            text = "In use" if theme == app.theme else "Theme"
+            yield Command(
+                f"Theme: {theme}", text, partial(setattr, app, "theme", theme), theme in _OWN_THEMES
+            )
+
+    async def discover(self) -> Hits:
+        """List what there is before anything is typed."""
+        for command in self._commands():
+            if command.discover:
+                yield DiscoveryHit(Content(command.title), command.run, command.title, command.help)
+
+    async def search(self, query: str) -> Hits:
+        """List what matches."""
+        matcher = self.matcher(query)
+        seen = set()
+        for command in self._commands():
+            score = matcher.match(command.title)
+            if score > 0 and command.title not in seen:
+                seen.add(command.title)
+                yield Hit(score, matcher.highlight(command.title), command.run, command.title, command.help)
+        found = 0
+        for entry in list(self.mlxk.library.entries.values()):
+            score = matcher.match(entry.name)
+            if score > 0:
+                found += 1
+                run = partial(self._open_model, entry.key)
+                yield Hit(score, matcher.highlight(entry.name), run, entry.name, "Model")
+            if found >= _MAX_MODELS:
+                return
+
+    async def _open_model(self, key: str) -> None:
+        self.mlxk.action_pane("models")
+        pane = self.mlxk.screen
+        if isinstance(pane, ModelsPane):
+            pane.call_after_refresh(pane.select, key)

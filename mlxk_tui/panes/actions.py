@@ -1,0 +1,204 @@
+"""What can be done with models, from whichever screen: verify, clone, delete, prune, copy."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from textual.screen import Screen
+
+from mlxk_tui.library import Entry
+from mlxk_tui.ops.errors import OpError
+from mlxk_tui.ops.events import OnEvent, Progress
+from mlxk_tui.ops.format import plural, printable
+from mlxk_tui.panes.context import Context
+from mlxk_tui.widgets.text import sentence, spaced_size
+
+Host = Screen[Any]
+DIALOG_GROUP = "dialog"
+"""Workers that ask the user something."""
+
+
+def tell_error(host: Host, error: OpError) -> None:
+    """Show an error as a sentence."""
+    host.notify(sentence(error.message), severity="error", timeout=12, markup=False)
+
+
+def subject(entries: Sequence[Entry]) -> str:
+    """Return what a task is about: the model's name, or how many there are."""
+    return entries[0].short if len(entries) == 1 else plural(len(entries), "model")
+
+
+def ask(host: Host, dialog: Coroutine[Any, Any, None]) -> None:
+    """Run an action that asks something, unless one is asking already.
+
+    It runs in a worker of the app that nothing cancels: in Textual 8.2.8 a worker that is cancelled
+    while it pushes a screen (its own screen was popped, or another worker of its group took over)
+    ends the app's message loop, and with it the app.
+    """
+    app = host.app
+    if any(worker.group == DIALOG_GROUP and not worker.is_finished for worker in app.workers):
+        dialog.close()
+        return
+    app.run_worker(dialog, group=DIALOG_GROUP, exit_on_error=False)
+
+
+def _left(host: Host) -> bool:
+    """Tell whether the user went elsewhere before the question was ready."""
+    return host.app.screen is not host
+
+
+# -- verify ----------------------------------------------------------------------------------------
+
+
+def verify_models(context: Context, entries: Sequence[Entry]) -> None:
+    """Start comparing the checksums of models, one after the other."""
+    if entries:
+        context.tasks.start(
+            f"Verifying {subject(entries)}", lambda on_event: _verify(context, list(entries), on_event)
+        )
+
+
+async def _verify(context: Context, entries: list[Entry], on_event: OnEvent) -> str:
+    from mlxk_tui.ops.verify import verify_ref  # noqa: PLC0415 - loaded when it is first needed
+
+    total = sum(entry.model.size_bytes for entry in entries)
+    done, wrong, checked = 0, 0, 0
+    problems: list[str] = []
+    for entry in entries:
+        start = done
+
+        def report(event: Progress, start: int = start) -> None:
+            on_event(replace(event, bytes_done=start + event.bytes_done, bytes_total=max(total, 1)))
+
+        try:
+            result = await verify_ref(context.library.cache, entry.report.ref, on_event=report)
+        except OpError as error:
+            problems.append(error.message)
+            continue
+        finally:
+            done += entry.model.size_bytes
+        checked += result.checksums.files
+        wrong += bool(result.checksums.mismatched)
+        context.library.set_verified(entry.key, result)
+    if problems and len(entries) == 1:
+        return problems[0]
+    if wrong:
+        return f"{subject(entries)}: checksums are wrong in {plural(wrong, 'model')}. Health has the details."
+    skipped = f"; {plural(len(problems), 'model')} could not be read" if problems else ""
+    return f"{subject(entries)}: {plural(checked, 'file')} compared, all right{skipped}."
+
+
+# -- copy ------------------------------------------------------------------------------------------
+
+
+def copy_text(host: Host, text: str, what: str) -> None:
+    """Copy text and say so."""
+    host.app.copy_to_clipboard(text)
+    host.notify(f"{what} copied: {printable(text)}", markup=False, timeout=3)
+
+
+def copy_name(host: Host, entries: Sequence[Entry]) -> None:
+    """Copy the names of models, one a line."""
+    copy_text(host, "\n".join(entry.report.ref.name for entry in entries), "Name")
+
+
+def copy_path(host: Host, entry: Entry) -> None:
+    """Copy the folder that other programs load: the selected snapshot, or the repo without one."""
+    path = entry.report.ref.path
+    snapshot = path / "snapshots" / entry.model.hash if entry.model.hash else path
+    copy_text(host, str(snapshot if snapshot.is_dir() else path), "Path")
+
+
+# -- delete ----------------------------------------------------------------------------------------
+
+
+async def delete_models(host: Host, context: Context, entries: Sequence[Entry]) -> None:
+    """Show what would go and, once confirmed, delete it. Run with `ask`."""
+    from mlxk_tui.ops.remove import RemovePlan, plan_remove_ref, remove  # noqa: PLC0415 - when needed
+    from mlxk_tui.widgets.delete_dialog import DeleteDialog  # noqa: PLC0415 - when needed
+
+    plans: list[tuple[Entry, RemovePlan]] = []
+    for entry in entries:
+        try:
+            plans.append((entry, await plan_remove_ref(context.library.cache, entry.report.ref)))
+        except OpError as error:  # noqa: PERF203 - one model must not hide the others
+            tell_error(host, error)
+    if not plans or _left(host) or not await host.app.push_screen_wait(DeleteDialog(plans)):
+        return
+
+    async def work(on_event: OnEvent) -> str:
+        freed, gone = 0, 0
+        total = sum(plan.freed_bytes for _, plan in plans)
+        failures: list[OpError] = []
+        for entry, plan in plans:
+
+            def report(event: Progress, freed: int = freed) -> None:
+                on_event(replace(event, bytes_done=freed + event.bytes_done, bytes_total=max(total, 1)))
+
+            try:
+                result = await remove(
+                    context.library.cache, plan, force=bool(plan.held_locks), on_event=report
+                )
+            except OpError as error:
+                failures.append(error)
+                continue
+            freed += result.freed_bytes
+            gone += 1
+            context.library.drop([entry.key])
+        if failures:
+            raise failures[0]
+        return f"{subject([entry for entry, _ in plans])} deleted, {spaced_size(freed)} freed."
+
+    context.tasks.start(f"Deleting {subject([entry for entry, _ in plans])}", work)
+
+
+# -- prune -----------------------------------------------------------------------------------------
+
+
+async def prune_cache(host: Host, context: Context) -> None:
+    """Show what downloads left behind and, once confirmed, delete it. Run with `ask`."""
+    from mlxk_tui.ops.prune import plan_prune, prune  # noqa: PLC0415 - loaded when it is first needed
+    from mlxk_tui.widgets.prune_dialog import PruneDialog  # noqa: PLC0415 - when needed
+
+    try:
+        plan = await plan_prune(context.library.cache)
+    except OpError as error:
+        tell_error(host, error)
+        return
+    if not plan.revisions and not plan.blobs and not plan.incomplete:
+        host.notify("There is nothing to prune.", markup=False)
+        return
+    if _left(host) or not await host.app.push_screen_wait(PruneDialog(plan)):
+        return
+
+    async def work(on_event: OnEvent) -> str:
+        done = await prune(context.library.cache, on_event=on_event)
+        await context.library.refresh()
+        return f"Pruned, {spaced_size(done.freed_bytes)} freed."
+
+    context.tasks.start("Pruning", work)
+
+
+# -- clone -----------------------------------------------------------------------------------------
+
+
+async def clone_model(host: Host, context: Context, entry: Entry) -> None:
+    """Ask where to and copy a model there. Run with `ask`."""
+    from mlxk_tui.ops.clone import clone  # noqa: PLC0415 - loaded when it is first needed
+    from mlxk_tui.widgets.clone_dialog import CloneDialog  # noqa: PLC0415 - when needed
+
+    target: Path | None = None
+    if not _left(host):
+        target = await host.app.push_screen_wait(CloneDialog(entry))
+    if target is None:
+        return
+
+    async def work(on_event: OnEvent) -> str:
+        done = await clone(context.library.cache, entry.report.ref.name, target, on_event=on_event)
+        how = " without using more disk" if done.reflinked else ""
+        return f"{entry.short} cloned to {printable(str(target))}{how}."
+
+    context.tasks.start(f"Cloning {entry.short}", work)

@@ -1,0 +1,145 @@
+"""What every pane shares: header line, tab strip, task bar, footer, and how keys explain themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from textual import events, getters
+from textual.app import ComposeResult
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Footer, Static
+
+from mlxk_tui.library import Changed, Phase
+from mlxk_tui.ops.format import plural
+from mlxk_tui.panes.context import Context
+from mlxk_tui.panes.registry import PANES
+from mlxk_tui.widgets.tab_strip import Tab, TabStrip
+from mlxk_tui.widgets.task_bar import TaskBar
+from mlxk_tui.widgets.text import Part, line, spaced_size
+
+
+class HeaderLine(Static):
+    """What the cache holds; the right side belongs to engine and server."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(id="header")
+        self._given = context
+
+    def draw(self) -> None:
+        """Draw what is known now."""
+        library = self._given.library
+        parts: list[Part] = [("mlxk", "$accent bold"), (f"   {self._given.label}", "$strong")]
+        if library.phase is Phase.FAILED:
+            parts.append((" · cannot be read", "$bad"))
+        else:
+            parts.append((f" · {plural(len(library.entries), 'model')}", ""))
+            if library.entries:
+                parts.append((f" · {spaced_size(library.total_bytes)}", ""))
+        if library.phase is Phase.LOADING:
+            parts.append((" · reading …", "$muted"))
+        self.update(line(parts))
+
+
+class Pane(Screen[None]):
+    """One pane: subclasses compose the body and say why an action is not possible now."""
+
+    TITLE = "mlxk-tui"
+    pane_id = ""
+    """The id in the registry."""
+
+    header = getters.query_one(HeaderLine)
+    tabs = getters.query_one("#tabs", TabStrip)
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+        self._stale = False
+        self._possible: tuple[bool, ...] = ()
+
+    def compose(self) -> ComposeResult:
+        """Lay out the shell round the body."""
+        yield HeaderLine(self.context)
+        yield TabStrip(self._tabs(), self.pane_id, id="tabs")
+        yield from self.body()
+        yield TaskBar(self.context.tasks)
+        yield Footer(compact=True)
+
+    def body(self) -> Iterable[Widget]:
+        """Return the pane's own widgets."""
+        raise NotImplementedError
+
+    def _tabs(self) -> list[Tab]:
+        tabs = []
+        for number, pane in enumerate(PANES, 1):
+            count = pane.badge(self.context.library)
+            tabs.append(Tab(pane.id, pane.title, str(number), f"●{count}" if count else "", "bad"))
+        return tabs
+
+    def on_mount(self) -> None:
+        """Follow the library."""
+        self.context.library.changed.subscribe(self, self._library_changed)
+        self._library_changed(Changed(frozenset(self.context.library.entries)))
+
+    def _library_changed(self, change: Changed) -> None:
+        if not self.is_current and self.app.screen_stack[0] is not self:
+            self._stale = True  # drawn when it is looked at again
+            self.forget(change)
+            return
+        self.forget(change)
+        self.draw_shell()
+        self.draw_library(change)
+
+    def on_screen_resume(self) -> None:
+        """Catch up with what happened while another pane was open."""
+        if self._stale:
+            self._stale = False
+            self.draw_shell()
+            self.draw_library(Changed(frozenset(self.context.library.entries)))
+
+    def draw_shell(self) -> None:
+        """Draw header and tabs."""
+        self.header.draw()
+        self.tabs.tabs = tuple(self._tabs())
+
+    def draw_library(self, change: Changed) -> None:
+        """Draw the pane for the library's present state."""
+        raise NotImplementedError
+
+    def forget(self, change: Changed) -> None:
+        """Drop what belongs to removed repos; called whether the pane is looked at or not."""
+
+    def on_tab_strip_opened(self, event: TabStrip.Opened) -> None:
+        """Switch to the pane whose tab was clicked."""
+        if event.source.id == "tabs":
+            self.app.switch_mode(event.id)
+
+    # -- actions that are not possible now ---------------------------------------------------------
+
+    def why_not(self, action: str) -> str | None:
+        """Return why an action is not possible now, as a sentence; None where it is."""
+        del action
+        return None
+
+    def update_keys(self) -> None:
+        """Draw the footer again where other keys work than before; that costs, so only then."""
+        actions = [
+            binding.action for bindings in self._bindings.key_to_bindings.values() for binding in bindings
+        ]
+        possible = tuple(self.why_not(action) is None for action in actions)
+        if possible != self._possible:
+            self._possible = possible
+            self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Dim the keys of actions that are not possible now."""
+        del parameters
+        return None if self.why_not(action) else True
+
+    def on_key(self, event: events.Key) -> None:
+        """Say why a dimmed key does nothing."""
+        active = self.active_bindings.get(event.key)
+        if active is not None and not active.enabled:
+            action = active.binding.action.partition("(")[0].rpartition(".")[2]
+            if reason := self.why_not(action):
+                self.notify(reason, severity="warning", markup=False, timeout=4)

@@ -1,0 +1,121 @@
+"""The inspector and the disk use as screens of their own, for terminals below 100 columns."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import Footer
+
+from mlxk_tui.library import Changed, Entry
+from mlxk_tui.panes import actions, model_keys
+from mlxk_tui.panes.context import Context
+from mlxk_tui.widgets.disk_use import DiskUse
+from mlxk_tui.widgets.inspector import Inspector
+from mlxk_tui.widgets.task_bar import TaskBar
+from mlxk_tui.widgets.transient import Transient
+
+_BACK = Binding("escape,q", "dismiss", "Back", key_display="esc", id="details.back")
+
+
+class InspectorScreen(Transient[None]):
+    """One model, over the whole screen."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        _BACK,
+        model_keys.VERIFY,
+        model_keys.CLONE,
+        model_keys.DELETE,
+        model_keys.COPY_NAME,
+        model_keys.COPY_PATH,
+    ]
+    AUTO_FOCUS = "#inspector-body"
+
+    def __init__(self, context: Context, key: str, tab: str) -> None:
+        super().__init__()
+        self.context = context
+        self._key = key
+        self._tab = tab
+
+    @property
+    def entry(self) -> Entry | None:
+        """The model."""
+        return self.context.library.entries.get(self._key)
+
+    def compose(self) -> ComposeResult:
+        """Lay out the inspector."""
+        library = self.context.library
+        yield Inspector(
+            library.cache,
+            machine_bytes=lambda: library.machine_bytes,
+            now=library.now,
+            tab=self._tab,
+            id="inspector",
+        )
+        yield TaskBar(self.context.tasks)
+        yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        """Show the model and follow it."""
+        self.query_one(Inspector).show(self.entry)
+        self.context.library.changed.subscribe(self, self._library_changed)
+
+    def _library_changed(self, change: Changed) -> None:
+        if self._key in change.removed:
+            self.dismiss()
+        elif self._key in change.updated:
+            self.query_one(Inspector).show(self.entry)
+
+    def on_screen_resume(self) -> None:
+        """Leave when the model went while a dialog lay over this screen."""
+        if self.entry is None:
+            self.dismiss()
+
+    def action_verify(self) -> None:
+        """Compare checksums."""
+        if entry := self.entry:
+            actions.verify_models(self.context, [entry])
+
+    def action_clone(self) -> None:
+        """Clone the model."""
+        if entry := self.entry:
+            actions.ask(self, actions.clone_model(self, self.context, entry))
+
+    def action_delete(self) -> None:
+        """Delete the model."""
+        if entry := self.entry:
+            actions.ask(self, actions.delete_models(self, self.context, [entry]))
+
+    def action_copy_name(self) -> None:
+        """Copy the name."""
+        if entry := self.entry:
+            actions.copy_name(self, [entry])
+
+    def action_copy_path(self) -> None:
+        """Copy the path."""
+        if entry := self.entry:
+            actions.copy_path(self, entry)
+
+
+class DiskUseScreen(Transient[None]):
+    """Who takes the disk, over the whole screen."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [_BACK]
+    AUTO_FOCUS = "DiskUse"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+
+    def compose(self) -> ComposeResult:
+        """Lay out the panel."""
+        yield DiskUse(id="disk-use")
+        yield Footer(compact=True)
+
+    def on_resize(self) -> None:
+        """Draw for the new width."""
+        self.call_after_refresh(self._draw)
+
+    def _draw(self) -> None:
+        self.query_one(DiskUse).show(list(self.context.library.entries.values()))

@@ -1,0 +1,161 @@
+"""The Health pane: everything unsound first, each finding with its cause, its file and its fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual import getters, work
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widget import Widget
+
+from mlxk_tui.library import Changed, Entry, Phase, State
+from mlxk_tui.ops.format import printable
+from mlxk_tui.panes import actions, model_keys
+from mlxk_tui.panes.base import Pane
+from mlxk_tui.panes.details import InspectorScreen
+from mlxk_tui.widgets.health_list import HealthList
+from mlxk_tui.widgets.row_list import RowList
+from mlxk_tui.widgets.state_view import StateView
+from mlxk_tui.widgets.text import Part, line, sentence
+
+
+class HealthPane(Pane):
+    """Findings of the whole cache."""
+
+    pane_id = "health"
+    AUTO_FOCUS = "#health-list"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        model_keys.VERIFY,
+        Binding(
+            "V",
+            "verify_all",
+            "Verify all",
+            id="health.verify_all",
+            tooltip="Read every byte of every model and compare it with its checksum",
+        ),
+        model_keys.DELETE,
+        model_keys.PRUNE,
+        model_keys.COPY_NAME,
+        model_keys.COPY_PATH,
+        model_keys.RESCAN,
+        Binding("escape", "leave", "Back", show=False, id="health.leave"),
+    ]
+
+    findings = getters.query_one("#health-list", HealthList)
+    panel = getters.query_one("#health-panel", Vertical)
+    message = getters.query_one("#health-message", StateView)
+
+    def body(self) -> Iterable[Widget]:
+        """Lay out the pane."""
+        panel = Vertical(
+            HealthList(now=self.context.library.now, id="health-list"),
+            StateView(id="health-message"),
+            id="health-panel",
+        )
+        panel.border_title = "Health"
+        yield panel
+
+    @property
+    def selected(self) -> Entry | None:
+        """The model under the cursor."""
+        return self.context.library.entries.get(self.findings.cursor_key or "")
+
+    def draw_library(self, change: Changed) -> None:
+        """Draw findings and counts."""
+        del change
+        library = self.context.library
+        self.findings.show(library.entries.values())
+        self.panel.set_class(not library.entries, "-message")
+        counts: list[Part] = []
+        for state, word in (
+            (State.BAD, "unsound"),
+            (State.ATTENTION, "will not run or tight"),
+            (State.GOOD, "sound"),
+        ):
+            if count := library.count(state):
+                counts += [(f"{state.glyph} {count} ", state.style), (f"{word}   ", "$muted")]
+        if counts:
+            counts[-1] = (counts[-1][0].rstrip(), counts[-1][1])
+        self.panel.border_subtitle = line(counts) if counts else Content("")
+        self._draw_message()
+        self.update_keys()
+
+    def _draw_message(self) -> None:
+        library, view = self.context.library, self.message
+        if library.entries:
+            return
+        where = printable(str(library.cache.root))
+        if library.phase is Phase.FAILED and library.error is not None:
+            view.show(
+                "✗",
+                "The cache cannot be read",
+                [sentence(library.error.message)],
+                style="$bad",
+                keys=[("r", "try again"), ("q", "quit")],
+            )
+        elif library.phase is Phase.LOADING:
+            view.show("·  ·  ·", "Looking at every model", [where])
+        else:
+            view.show(
+                "◇", "Nothing to judge yet", ["Models appear here as soon as the cache holds some.", where]
+            )
+
+    def on_row_list_highlighted(self, event: RowList.Highlighted) -> None:
+        """Know which keys work for the model under the cursor."""
+        event.stop()
+        self.update_keys()
+
+    def on_row_list_chosen(self, event: RowList.Chosen) -> None:
+        """Open the model's inspector at its health."""
+        event.stop()
+        self.app.push_screen(InspectorScreen(self.context, event.key, "health"))
+
+    # -- actions -----------------------------------------------------------------------------------
+
+    def why_not(self, action: str) -> str | None:
+        """Return why an action is not possible now."""
+        if action in {"verify", "delete", "copy_name", "copy_path"} and self.selected is None:
+            return "No model is selected."
+        if action == "verify_all" and not self.context.library.entries:
+            return "There is no model to verify."
+        return None
+
+    def action_verify(self) -> None:
+        """Compare the checksums of the model under the cursor."""
+        if entry := self.selected:
+            actions.verify_models(self.context, [entry])
+
+    def action_verify_all(self) -> None:
+        """Compare the checksums of every model."""
+        actions.verify_models(self.context, list(self.context.library.entries.values()))
+
+    def action_delete(self) -> None:
+        """Delete the model under the cursor."""
+        if entry := self.selected:
+            actions.ask(self, actions.delete_models(self, self.context, [entry]))
+
+    def action_prune(self) -> None:
+        """Prune the cache."""
+        actions.ask(self, actions.prune_cache(self, self.context))
+
+    @work(group="rescan", exclusive=True, exit_on_error=False)
+    async def action_rescan(self) -> None:
+        """Read the cache again."""
+        await self.context.library.rescan()
+
+    def action_copy_name(self) -> None:
+        """Copy the model's name."""
+        if entry := self.selected:
+            actions.copy_name(self, [entry])
+
+    def action_copy_path(self) -> None:
+        """Copy the model's path."""
+        if entry := self.selected:
+            actions.copy_path(self, entry)
+
+    def action_leave(self) -> None:
+        """Stop the running task."""
+        self.context.tasks.cancel()

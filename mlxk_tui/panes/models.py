@@ -1,0 +1,353 @@
+"""The Models pane: every repo of the cache in a table, with an inspector beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual import getters, work
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widget import Widget
+
+from mlxk_tui.library import Changed, Entry, Phase
+from mlxk_tui.ops.contract import Framework
+from mlxk_tui.ops.format import plural, printable
+from mlxk_tui.panes import actions, model_keys
+from mlxk_tui.panes.base import Pane
+from mlxk_tui.panes.context import Context
+from mlxk_tui.panes.details import DiskUseScreen, InspectorScreen
+from mlxk_tui.widgets.disk_use import DiskUse
+from mlxk_tui.widgets.filter_bar import FilterBar, FilterInput
+from mlxk_tui.widgets.inspector import Inspector
+from mlxk_tui.widgets.model_table import COLUMN_IDS, COLUMNS, ModelTable, TableHeader, sorted_entries
+from mlxk_tui.widgets.row_list import RowList
+from mlxk_tui.widgets.state_view import StateView
+from mlxk_tui.widgets.text import sentence, spaced_size
+
+FIRST_MODEL = "hf download mlx-community/Qwen3-0.6B-4bit"
+"""What a user with an empty cache is told to run: small, and of an architecture that runs everywhere."""
+
+
+_PATIENCE_SECONDS = 0.4
+
+
+class ModelsPane(Pane):
+    """Table and inspector."""
+
+    pane_id = "models"
+    AUTO_FOCUS = "#table"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter", key_display="/", id="models.filter"),
+        model_keys.VERIFY,
+        model_keys.CLONE,
+        model_keys.DELETE,
+        model_keys.COPY_NAME,
+        model_keys.COPY_PATH,
+        Binding("s", "sort_next", "Sort", show=False, id="models.sort", tooltip="Sort by the next column"),
+        Binding("S", "sort_turn", "Turn the order round", show=False, id="models.sort_reverse"),
+        Binding("u", "disk_use", "Disk", id="models.disk_use", tooltip="Who takes the disk"),
+        model_keys.PRUNE,
+        model_keys.RESCAN,
+        Binding(
+            "m",
+            "show_all",
+            "MLX only or all",
+            show=False,
+            id="models.show_all",
+            tooltip="Show only models made for MLX, or everything",
+        ),
+        Binding("escape", "leave", "Back", show=False, id="models.leave"),
+    ]
+
+    table = getters.query_one("#table", ModelTable)
+    columns = getters.query_one("#table-header", TableHeader)
+    inspector = getters.query_one("#inspector", Inspector)
+    disk_use = getters.query_one("#disk-use", DiskUse)
+    filter_bar = getters.query_one(FilterBar)
+    panel = getters.query_one("#models-panel", Vertical)
+    message = getters.query_one("#models-message", StateView)
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._sort: str = context.settings.sort
+        self._reverse = context.settings.sort_reverse
+        self._show_all = context.settings.show_all
+        self._shown: list[Entry] = []
+        self._patience_over = False
+
+    def body(self) -> Iterable[Widget]:
+        """Lay out the pane."""
+        library = self.context.library
+        header, table = TableHeader(id="table-header"), ModelTable(now=library.now, id="table")
+        panel = Vertical(
+            FilterBar(self.context.settings.filter),
+            header,
+            table,
+            StateView(id="models-message"),
+            id="models-panel",
+        )
+        panel.border_title = "Models"
+        inspector = Inspector(
+            library.cache, machine_bytes=lambda: library.machine_bytes, now=library.now, id="inspector"
+        )
+        yield Horizontal(panel, inspector, DiskUse(id="disk-use"), id="models-body")
+
+    def on_mount(self) -> None:
+        """Show the sort order of the settings."""
+        self.columns.show_sort(self._sort, reverse=self._reverse)
+        self.disk_use.display = False
+        self.set_timer(_PATIENCE_SECONDS, self._say_what_happens)
+
+    # -- drawing -----------------------------------------------------------------------------------
+
+    def forget(self, change: Changed) -> None:
+        """Take marks of removed repos away."""
+        self.table.forget(change.removed)
+
+    def draw_library(self, change: Changed) -> None:
+        """Draw table, messages and inspector."""
+        entries = [
+            entry
+            for entry in self.context.library.entries.values()
+            if (self._show_all or entry.model.framework is Framework.MLX)
+            and self.filter_bar.filter.matches(entry.model)
+        ]
+        self._shown = sorted_entries(entries, self._sort, reverse=self._reverse)
+        self.table.show(self._shown)
+        self._draw_message()
+        self._draw_counts()
+        if self.table.cursor_key in change.updated:
+            self.inspector.show(self.selected)
+        if self.disk_use.display:
+            self.disk_use.show(list(self.context.library.entries.values()))
+        self.update_keys()
+
+    def _say_what_happens(self) -> None:
+        self._patience_over = True
+        self._draw_message()
+
+    def _draw_message(self) -> None:
+        library = self.context.library
+        filtered = bool(self.filter_bar.filter.text) or not self._show_all
+        view = self.message
+        # While the first models are being judged an empty table stands: no flash of a message.
+        begun = library.phase is not Phase.LOADING or self._patience_over
+        self.panel.set_class(not self._shown and begun, "-message")
+        self.query_one("#models-body").set_class(not library.entries and begun, "-empty")
+        if self._shown or not begun:
+            return
+        where = printable(str(library.cache.root))
+        if library.phase is Phase.FAILED and library.error is not None:
+            view.show(
+                "✗",
+                "The cache cannot be read",
+                [sentence(library.error.message)],
+                style="$bad",
+                keys=[("r", "try again"), ("q", "quit")],
+            )
+        elif library.phase is Phase.LOADING:
+            view.show("·  ·  ·", "Reading the cache", [where])
+        elif library.entries and filtered:
+            keys = [("esc", "clear the filter")] if self.filter_bar.filter.text else []
+            keys += [] if self._show_all else [("m", "show what is not made for MLX")]
+            view.show(
+                "∅", "No model matches", [f"{plural(len(library.entries), 'model')} in the cache."], keys=keys
+            )
+        else:
+            view.show(
+                "◇",
+                "No models yet",
+                [f"{where} is empty.", "", "Get a small one to begin with, in another terminal:"],
+                command=FIRST_MODEL,
+                keys=[("y", "copy the command"), ("r", "look again")],
+            )
+
+    def _draw_counts(self) -> None:
+        marks = [
+            self.context.library.entries[key]
+            for key in self.table.marks
+            if key in self.context.library.entries
+        ]
+        total = len(self.context.library.entries)
+        counted = f"{len(self._shown):,} of {total:,}"
+        self.filter_bar.draw_answer(counted)
+        if marks:
+            text = f"◆ {len(marks)} marked · {spaced_size(sum(entry.model.disk_bytes for entry in marks))}"
+        elif len(self._shown) < total:
+            text = f"{counted} · {spaced_size(sum(entry.model.disk_bytes for entry in self._shown))}"
+        else:
+            text = f"{self.table.cursor + 1:,}/{total:,}" if total else ""
+        self.panel.border_subtitle = Content(text)
+
+    # -- what is selected --------------------------------------------------------------------------
+
+    @property
+    def selected(self) -> Entry | None:
+        """The model under the cursor."""
+        return self.context.library.entries.get(self.table.cursor_key or "")
+
+    @property
+    def chosen(self) -> list[Entry]:
+        """The marked models, or the one under the cursor."""
+        entries = self.context.library.entries
+        marked = [entries[key] for key in self.table.marks if key in entries]
+        if marked:
+            return sorted_entries(marked, self._sort, reverse=self._reverse)
+        return [self.selected] if self.selected else []
+
+    def select(self, key: str) -> None:
+        """Put the cursor on a model, the filter cleared where it hides it."""
+        if key not in self.table.keys:
+            self.filter_bar.clear()
+            self._show_all = True
+            self.filter_bar.filter = type(self.filter_bar.filter)()
+            self.draw_library(Changed())
+        self.table.move_to(key)
+        self.table.focus()
+
+    def on_row_list_highlighted(self, event: RowList.Highlighted) -> None:
+        """Inspect the model under the cursor."""
+        event.stop()
+        self.inspector.show(self.selected)
+        self._draw_counts()
+        self.update_keys()
+
+    def on_row_list_chosen(self, event: RowList.Chosen) -> None:
+        """Go into the inspector."""
+        event.stop()
+        if self.has_class("-narrow"):
+            self.app.push_screen(InspectorScreen(self.context, event.key, self.inspector.tab))
+        else:
+            self._show_disk_use(False)
+            self.inspector.body.focus()
+
+    def on_model_table_marked(self) -> None:
+        """Count the marks."""
+        self._draw_counts()
+        self.update_keys()
+
+    # -- actions -----------------------------------------------------------------------------------
+
+    def why_not(self, action: str) -> str | None:
+        """Return why an action is not possible now."""
+        if action in {"filter", "disk_use", "prune", "sort_next"} and not self.context.library.entries:
+            return "There is nothing in the cache."
+        if action in {"verify", "delete", "copy_path"} and not self.chosen:
+            return "No model is selected."
+        if action == "copy_name" and not self.chosen and self.context.library.phase is not Phase.READY:
+            return "No model is selected."
+        if action == "clone":
+            if not self.selected:
+                return "No model is selected."
+            if len(self.table.marks) > 1:
+                return "Only one model at a time can be cloned; escape takes the marks away."
+        return None
+
+    def action_filter(self) -> None:
+        """Go into the filter."""
+        self.filter_bar.open()
+
+    def on_filter_bar_changed(self) -> None:
+        """Draw what matches."""
+        self.draw_library(Changed())
+
+    def on_filter_input_left(self, event: FilterInput.Left) -> None:
+        """Go back to the table."""
+        if event.clear:
+            self.filter_bar.clear()
+        else:
+            self.filter_bar.close()
+        self.table.focus()
+
+    def action_sort_next(self) -> None:
+        """Sort by the next column."""
+        place = COLUMN_IDS.index(self._sort)
+        self._sort_by(COLUMN_IDS[(place + 1) % len(COLUMN_IDS)])
+
+    def action_sort_turn(self) -> None:
+        """Turn the order round."""
+        self._sort_by(self._sort)
+
+    def on_table_header_clicked(self, event: TableHeader.Clicked) -> None:
+        """Sort by the column that was clicked."""
+        self._sort_by(event.column)
+
+    def _sort_by(self, column_id: str) -> None:
+        column = next(column for column in COLUMNS if column.id == column_id)
+        self._reverse = not self._reverse if column_id == self._sort else column.largest_first
+        self._sort = column_id
+        self.columns.show_sort(column_id, reverse=self._reverse)
+        self.draw_library(Changed())
+
+    def action_show_all(self) -> None:
+        """Show only what is made for MLX, or everything."""
+        self._show_all = not self._show_all
+        self.draw_library(Changed())
+        text = "All models are shown." if self._show_all else "Only models made for MLX are shown."
+        self.notify(text, markup=False, timeout=3)
+
+    def action_disk_use(self) -> None:
+        """Show who takes the disk."""
+        if self.has_class("-narrow"):
+            self.app.push_screen(DiskUseScreen(self.context))
+        else:
+            self._show_disk_use(not self.disk_use.display)
+
+    def _show_disk_use(self, shown: bool) -> None:
+        self.disk_use.display = shown
+        self.inspector.display = not shown
+        if shown:
+            self.call_after_refresh(self.disk_use.show, list(self.context.library.entries.values()))
+
+    def action_verify(self) -> None:
+        """Compare checksums."""
+        actions.verify_models(self.context, self.chosen)
+
+    def action_clone(self) -> None:
+        """Clone the model."""
+        if entry := self.selected:
+            actions.ask(self, actions.clone_model(self, self.context, entry))
+
+    def action_delete(self) -> None:
+        """Delete what is chosen."""
+        actions.ask(self, actions.delete_models(self, self.context, self.chosen))
+
+    def action_prune(self) -> None:
+        """Prune the cache."""
+        actions.ask(self, actions.prune_cache(self, self.context))
+
+    @work(group="rescan", exclusive=True, exit_on_error=False)
+    async def action_rescan(self) -> None:
+        """Read the cache again."""
+        await self.context.library.rescan()
+        if self.context.library.phase is Phase.READY:
+            count = plural(len(self.context.library.entries), "model")
+            self.notify(f"The cache was read again: {count}.", markup=False, timeout=3)
+
+    def action_copy_name(self) -> None:
+        """Copy the name of what is chosen; on an empty cache the command that fills it."""
+        if chosen := self.chosen:
+            actions.copy_name(self, chosen)
+        else:
+            actions.copy_text(self, FIRST_MODEL, "Command")
+
+    def action_copy_path(self) -> None:
+        """Copy the path of the model under the cursor."""
+        if entry := self.selected:
+            actions.copy_path(self, entry)
+
+    def action_leave(self) -> None:
+        """Leave what is transient, one thing at a time."""
+        if self.disk_use.display:
+            self._show_disk_use(False)
+        elif self.context.tasks.cancel():
+            return
+        elif self.table.marks:
+            self.table.clear_marks()
+        elif self.filter_bar.input.value:
+            self.filter_bar.clear()
+            self.table.focus()
+        else:
+            self.table.focus()

@@ -1,0 +1,211 @@
+"""The settings: one model, filled from command line, environment, config file and defaults, in that order.
+
+Plain pydantic: pydantic-settings 2.16 alone adds 0.12 s to every start, half of what an empty
+Textual app needs, for what is one merged dict here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+ENV_PREFIX = "MLXK_"
+"""Start of every environment variable of the settings: `MLXK_THEME`, `MLXK_REFRESH_SECONDS`."""
+_MAX_CONFIG_BYTES = 1_000_000
+
+SortColumn = Literal["name", "type", "quant", "size", "modified", "state"]
+
+
+class ConfigError(Exception):
+    """A setting cannot be used; the text says where it stands and what to do."""
+
+
+class Settings(BaseModel):
+    """Everything a user can set."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    cache_dir: Path | None = Field(
+        default=None,
+        description="Hub cache folder (it holds `models--*`); that of huggingface_hub when not set.",
+    )
+    theme: str = Field(
+        default="mlxk-dark",
+        description="Colours: `mlxk-dark`, `mlxk-light`, `ansi-dark`, `ansi-light` or any theme of Textual.",
+    )
+    animations: bool = Field(
+        default=True,
+        description="Whether anything may move that need not; off is calmer over slow connections.",
+    )
+    refresh_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=3600,
+        description="How often the cache is looked at for changes, in seconds; 0 never.",
+    )
+    sort: SortColumn = Field(
+        default="name",
+        description="Column of the order: `name`, `type`, `quant`, `size`, `modified` or `state`.",
+    )
+    sort_reverse: bool = Field(default=False, description="Whether the order is turned round.")
+    filter: str = Field(default="", description="Filter of the model list at the start, such as `type:chat`.")
+    show_all: bool = Field(
+        default=True, description="Whether models that are not made for MLX are listed too."
+    )
+    keymap: dict[str, str] = Field(
+        default_factory=dict,
+        description="Own keys: the id of a binding (see `docs/keys.md`) and its keys.",
+    )
+
+    @field_validator("keymap", mode="before")
+    @classmethod
+    def _keymap_from_text(cls, value: object) -> object:
+        """Read the keymap of an environment variable, which is JSON."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError('it must be JSON such as {"models.delete": "D"}') from None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Settings, and what was wrong on the way to them."""
+
+    settings: Settings
+    problems: tuple[str, ...]
+    """Sentences that name the file or variable, the key and the fix."""
+    path: Path
+    """The config file, whether it is there or not."""
+
+
+def config_path(environ: Mapping[str, str] | None = None) -> Path:
+    """Return where the config file is looked for; `MLXK_CONFIG` names another."""
+    named = (os.environ if environ is None else environ).get(f"{ENV_PREFIX}CONFIG")
+    return Path(named).expanduser() if named else platformdirs.user_config_path("mlxk-tui") / "config.toml"
+
+
+def load(command_line: Mapping[str, object] | None = None, path: Path | None = None) -> Loaded:
+    """Return the settings. A value that cannot be used is told of and its default taken instead.
+
+    Args:
+        command_line: values given there, by field name; None means not given.
+        path: the config file; the usual one when left out.
+
+    Raises:
+        ConfigError: a value of the command line cannot be used.
+    """
+    path = path or config_path()
+    stored, problems = _read(path)
+    variables = _variables(os.environ)
+    given = {name: value for name, value in (command_line or {}).items() if value is not None}
+    for _ in range(2 * len(Settings.model_fields) + 1):  # each round drops at least one bad value
+        try:
+            return Loaded(Settings(**{**stored, **variables, **given}), tuple(problems), path)
+        except ValidationError as error:  # noqa: PERF203 - a handful of rounds
+            for fault in error.errors():
+                name = str(fault["loc"][0])
+                cause = fault["msg"].removeprefix("Value error, ")
+                cause = cause[0].lower() + cause[1:]
+                if name in given:
+                    raise ConfigError(f"--{name.replace('_', '-')}: {cause}.") from None
+                if variables.pop(name, None) is not None:
+                    problems.append(f"{variable(name)} cannot be used: {cause}. Correct it or unset it.")
+                else:
+                    problems.append(f"{path}: `{name}` cannot be used: {cause}. Correct or remove that line.")
+                    stored.pop(name, None)
+    raise ConfigError(f"{path}: the settings cannot be read.")
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values that environment variables give; an empty one gives none."""
+    return {name: environ[variable(name)] for name in Settings.model_fields if environ.get(variable(name))}
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"{ENV_PREFIX}{name.upper()}"
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of the config file and what is wrong with it as a whole."""
+    try:
+        with open(path, "rb") as stream:
+            raw = stream.read(_MAX_CONFIG_BYTES)
+    except FileNotFoundError:
+        return {}, []
+    except OSError as error:
+        return {}, [f"{path} cannot be read: {error.strerror}. Defaults are used."]
+    import tomlkit  # noqa: PLC0415 - only who has a config file pays for it
+    from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415
+
+    try:
+        document = tomlkit.parse(raw.decode()).unwrap()
+    except (TOMLKitError, UnicodeDecodeError) as error:
+        return {}, [f"{path} is not valid TOML: {error}. Defaults are used until it is corrected."]
+    import difflib  # noqa: PLC0415 - as above
+
+    problems = []
+    for name in [name for name in document if name not in Settings.model_fields]:
+        near = difflib.get_close_matches(name, Settings.model_fields, 1)
+        hint = f"did you mean `{near[0]}`?" if near else "remove that line."
+        problems.append(f"{path}: there is no setting `{name}`; {hint}")
+        del document[name]
+    return document, problems
+
+
+def save(path: Path, name: str, value: str | float | bool) -> None:
+    """Write one setting into the config file, keeping comments and order; in one step, or not at all.
+
+    Raises:
+        ConfigError: the file cannot be read or written.
+    """
+    import tempfile  # noqa: PLC0415 - as above
+
+    import tomlkit  # noqa: PLC0415 - as above
+    from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        target = path.resolve()  # a config that is a link into a dotfiles folder stays one
+        text = target.read_text(encoding="utf-8") if target.exists() else ""
+        document = tomlkit.parse(text)
+        document[name] = value
+        handle, temporary = tempfile.mkstemp(prefix=".config-", suffix=".toml", dir=target.parent)
+        try:
+            with open(handle, "w", encoding="utf-8") as stream:
+                stream.write(tomlkit.dumps(document))
+                stream.flush()
+                os.fsync(stream.fileno())
+            if target.exists():
+                os.chmod(temporary, target.stat().st_mode & 0o777)
+            os.replace(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except (TOMLKitError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML, so `{name}` was not saved: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"`{name}` was not saved to {path}: {error.strerror}.") from None
+
+
+def reference() -> str:
+    """Return the settings as a Markdown table for the documentation."""
+    rows = ["| setting | variable | default | meaning |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = (
+            "" if default is None else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        )
+        rows.append(f"| `{name}` | `{variable(name)}` | {shown} | {field.description} |")
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,133 @@
+"""Small modal screens: the frame of every dialog, a question, and help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widget import Widget
+from textual.widgets import Button, Static
+
+from mlxk_tui.widgets.text import Part, lines, pad
+from mlxk_tui.widgets.transient import Transient
+
+
+class Dialog(ModalScreen[bool], Transient[bool]):
+    """A framed question; the safe button stands first and has the focus.
+
+    Args:
+        title: stands in the frame; plain text.
+        proceed: label of the button that does it; None for a message with one button.
+        danger: whether doing it loses something.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "answer(False)", "Cancel", show=False, id="dialog.cancel"),
+        Binding("left,up", "app.focus_previous", "Previous", show=False, id="dialog.previous"),
+        Binding("right,down", "app.focus_next", "Next", show=False, id="dialog.next"),
+    ]
+    AUTO_FOCUS = "#safe"
+
+    def __init__(
+        self, title: str, *, proceed: str | None = None, cancel: str = "Cancel", danger: bool = False
+    ) -> None:
+        super().__init__()
+        self._dialog_title = title
+        self._proceed = proceed
+        self._cancel = cancel
+        self._danger = danger
+
+    def compose(self) -> ComposeResult:
+        """Lay out the frame, its body and the buttons."""
+        with Vertical(classes="dialog -danger" if self._danger else "dialog") as frame:
+            frame.border_title = Content(self._dialog_title)
+            yield from self.body()
+            with Horizontal(classes="buttons"):
+                yield Button(self._cancel, id="safe", compact=True)
+                if self._proceed is not None:
+                    yield Button(
+                        self._proceed,
+                        id="proceed",
+                        variant="error" if self._danger else "primary",
+                        compact=True,
+                    )
+
+    def body(self) -> Iterable[Widget]:
+        """Return what stands between title and buttons."""
+        raise NotImplementedError
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Answer."""
+        self.dismiss(event.button.id == "proceed")
+
+    def on_click(self, event: events.Click) -> None:
+        """Leave when the click is outside the frame."""
+        if event.widget is self:
+            self.action_answer(False)
+
+    def action_answer(self, answer: bool) -> None:
+        """Leave with an answer."""
+        self.dismiss(answer)
+
+
+class Question(Dialog):
+    """A yes-or-no question in a sentence."""
+
+    def __init__(self, title: str, text: str, *, proceed: str, cancel: str = "Cancel") -> None:
+        super().__init__(title, proceed=proceed, cancel=cancel)
+        self._text = text
+
+    def body(self) -> Iterable[Widget]:
+        """Return the sentence."""
+        yield Static(Content(self._text), classes="dialog-text")
+
+
+HelpSection = tuple[str, Sequence[tuple[str, str]]]
+"""A heading and its (keys, what they do)."""
+
+
+class Help(ModalScreen[None], Transient[None]):
+    """The keys that work where the focus was."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,question_mark,q", "dismiss", "Close", show=False, id="help.close"),
+        Binding("down,j", "scroll(1)", "Down", show=False, id="help.down"),
+        Binding("up,k", "scroll(-1)", "Up", show=False, id="help.up"),
+    ]
+    AUTO_FOCUS = None
+
+    def __init__(self, title: str, sections: Sequence[HelpSection]) -> None:
+        super().__init__()
+        self._help_title = title
+        self._sections = sections
+
+    def compose(self) -> ComposeResult:
+        """Lay out the sections."""
+        with VerticalScroll(classes="dialog help", can_focus=False) as frame:
+            frame.border_title = Content(self._help_title)
+            frame.border_subtitle = Content("esc close")
+            yield Static(self._content())
+
+    def _content(self) -> Content:
+        rows: list[list[Part]] = []
+        for heading, keys in self._sections:
+            if rows:
+                rows.append([])
+            rows.append([(heading, "$strong bold")])
+            rows += [[(pad(key, 16), "$accent"), (does, "")] for key, does in keys]
+        return lines(rows)
+
+    def action_scroll(self, by: int) -> None:
+        """Scroll by a line."""
+        self.query_one(VerticalScroll).scroll_relative(y=by, animate=False)
+
+    def on_click(self, event: events.Click) -> None:
+        """Leave when the click is outside the frame."""
+        if event.widget is self:
+            self.dismiss()

@@ -1,0 +1,261 @@
+"""The table of models: columns, sorting, marks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.strip import Strip
+from textual.widget import Widget
+
+from mlxk_tui.library import Entry
+from mlxk_tui.ops.format import age, size
+from mlxk_tui.widgets.row_list import Row, RowList
+from mlxk_tui.widgets.text import Part, cut, pad, quant_word, type_word
+
+_GAP = 2
+_MARK = 2
+_MIN_NAME = 24
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table."""
+
+    id: str
+    title: str
+    width: int
+    """Cells; 0 for the one that takes what is left."""
+    sort: Callable[[Entry], Any]
+    right: bool = False
+    """Whether values stand flush right."""
+    largest_first: bool = False
+    """Which way the first press sorts."""
+    spare: int = 0
+    """Columns with a higher number go first when the table is narrow; 0 never goes."""
+
+
+def _name(entry: Entry) -> tuple[str, str]:
+    return (entry.short.casefold(), entry.org.casefold())
+
+
+def _quant(entry: Entry) -> tuple[int, str]:
+    quantization = entry.model.quantization
+    return (quantization.bits if quantization else 99, entry.model.framework.value)
+
+
+COLUMNS = (
+    Column("name", "Name", 0, _name),
+    Column("type", "Type", 5, lambda entry: entry.model.model_type.value, spare=2),
+    Column("quant", "Quant", 6, _quant, spare=1),
+    Column("size", "Size", 6, lambda entry: entry.model.disk_bytes, right=True, largest_first=True),
+    Column(
+        "modified",
+        "Modified",
+        10,
+        lambda entry: entry.model.last_modified or "",
+        right=True,
+        largest_first=True,
+        spare=3,
+    ),
+    Column("state", "✓", 1, lambda entry: entry.state.rank),
+)
+"""The columns, left to right."""
+COLUMN_IDS = tuple(column.id for column in COLUMNS)
+
+
+def layout(width: int) -> list[tuple[Column, int]]:
+    """Return the columns that fit into `width` cells, with their widths."""
+    chosen = list(COLUMNS)
+
+    def left() -> int:
+        return width - _MARK - sum(_GAP + column.width for column in chosen if column.width)
+
+    while left() < _MIN_NAME and any(column.spare for column in chosen):
+        chosen.remove(max(chosen, key=lambda column: column.spare))
+    name = max(4, left())
+    return [(column, column.width or name) for column in chosen]
+
+
+def sorted_entries(entries: Iterable[Entry], column_id: str, *, reverse: bool) -> list[Entry]:
+    """Return entries in the order of a column; equal ones by name, whichever way the column goes."""
+    column = next(column for column in COLUMNS if column.id == column_id)
+    by_name = sorted(entries, key=_name)
+    return (
+        by_name if column_id == "name" and not reverse else sorted(by_name, key=column.sort, reverse=reverse)
+    )
+
+
+class ModelTable(RowList):
+    """The rows."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "space",
+            "mark",
+            "Mark",
+            key_display="spc",
+            id="table.mark",
+            tooltip="Mark the model, to act on several at once",
+        ),
+        Binding("ctrl+a", "mark_all", "Mark all shown", show=False, id="table.mark_all"),
+    ]
+
+    @dataclass
+    class Marked(Message):
+        """The set of marked models changed."""
+
+        marks: frozenset[str]
+
+    def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._now = now
+        self._entries: dict[str, Entry] = {}
+        self.marks: set[str] = set()
+
+    def show(self, entries: Sequence[Entry]) -> None:
+        """Show entries in the given order."""
+        self._entries = {entry.key: entry for entry in entries}
+        self.set_rows([Row(entry.key) for entry in entries])
+
+    def row_line(self, row: Row, number: int, width: int) -> list[Part]:
+        """Draw one model."""
+        del number
+        entry = self._entries[row.key]
+        parts: list[Part] = [("◆ " if row.key in self.marks else "  ", "accent")]
+        for column, cells in layout(width - 1):
+            if column.id == "name":
+                parts.extend(name_parts(entry, cells))
+                continue
+            text, token = self._cell(column, entry)
+            parts.append((" " * _GAP + pad(text, cells, right=column.right), token))
+        return parts
+
+    def _cell(self, column: Column, entry: Entry) -> Part:
+        model = entry.model
+        if column.id == "type":
+            return type_word(model), "muted"
+        if column.id == "quant":
+            return quant_word(model), "muted"
+        if column.id == "size":
+            return size(model.disk_bytes), ""
+        if column.id == "modified":
+            return age(model.last_modified, self._now()) if model.last_modified else "–", "muted"
+        return entry.state.glyph, entry.state.value
+
+    def clicked(self, row: Row, event: events.Click) -> None:
+        """Mark with the mouse: a click left of the name, or with ctrl held."""
+        if event.x <= _MARK or event.ctrl:
+            self.toggle(row.key)
+
+    def toggle(self, key: str) -> None:
+        """Mark a row, or take its mark away."""
+        self.marks.symmetric_difference_update({key})
+        self._marks_changed()
+
+    def clear_marks(self) -> None:
+        """Take all marks away."""
+        self.marks.clear()
+        self._marks_changed()
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Take the marks of rows that are gone away."""
+        if self.marks.intersection(keys):
+            self.marks.difference_update(keys)
+            self._marks_changed()
+
+    def _marks_changed(self) -> None:
+        self.refresh()
+        self.post_message(self.Marked(frozenset(self.marks)))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Dim marking where there is nothing to mark."""
+        del parameters
+        return None if action in {"mark", "mark_all"} and not self._entries else True
+
+    def action_mark(self) -> None:
+        """Mark the row under the cursor and go on to the next."""
+        if (key := self.cursor_key) is not None:
+            self.toggle(key)
+            self.action_cursor_move(1)
+
+    def action_mark_all(self) -> None:
+        """Mark every row that is shown; when all are, none."""
+        shown = set(self.keys)
+        self.marks = self.marks - shown if shown <= self.marks else self.marks | shown
+        self._marks_changed()
+
+
+def name_parts(entry: Entry, cells: int) -> list[Part]:
+    """Return a name in exactly `cells`: the model's own name first, then its organisation, dimmed."""
+    short = cut(entry.short, cells)
+    left = cells - cell_len(short)
+    parts: list[Part] = [(short, "strong")]
+    if entry.org and left >= 2 + cell_len(entry.org):  # whole or not at all: rests of it are noise
+        parts.append((f"  {entry.org}", "faint"))
+        left -= 2 + cell_len(entry.org)
+    parts.append((" " * left, ""))
+    return parts
+
+
+class TableHeader(Widget):
+    """The column titles; a click sorts."""
+
+    ALLOW_SELECT = False
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"title", "title-sorted"}
+
+    @dataclass
+    class Clicked(Message):
+        """A title was clicked."""
+
+        column: str
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's own name
+        super().__init__(id=id)
+        self._sorted = ("name", False)
+
+    def show_sort(self, column: str, *, reverse: bool) -> None:
+        """Put the arrow on a column."""
+        self._sorted = (column, reverse)
+        self.refresh()
+
+    def _titles(self) -> list[tuple[Column, str]]:
+        # One cell for the cursor bar on the left, one of air and one for the scrollbar on the right.
+        column_id, reverse = self._sorted
+        titles = []
+        for column, cells in layout(self.size.width - 3):
+            title = column.title
+            if column.id == column_id:
+                arrow = "▼" if reverse else "▲"
+                title = (
+                    arrow if column.width == 1 else f"{arrow}{title}" if column.right else f"{title}{arrow}"
+                )
+            titles.append((column, pad(title, cells, right=column.right)))
+        return titles
+
+    def render_line(self, y: int) -> Strip:
+        """Draw the titles."""
+        plain, active = self.get_component_rich_style("title"), self.get_component_rich_style("title-sorted")
+        segments = [Segment(" " * (1 + _MARK), plain)]
+        for column, title in self._titles():
+            style = active if column.id == self._sorted[0] else plain
+            segments.append(Segment(title, style))
+            segments.append(Segment(" " * _GAP, plain))
+        return Strip(segments).adjust_cell_length(self.size.width, plain)
+
+    def on_click(self, event: events.Click) -> None:
+        """Sort by the column under the mouse."""
+        left = 1 + _MARK
+        for column, title in self._titles():
+            right = left + cell_len(title) + _GAP
+            if left <= event.x < right:
+                self.post_message(self.Clicked(column.id))
+                return
+            left = right

@@ -1,0 +1,97 @@
+"""The real app on real caches: fixed clock, fixed machine, snapshots in the top-level `snapshots/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_textual_snapshot  # type: ignore[import-untyped]  # it ships no types
+from syrupy.assertion import SnapshotAssertion
+from syrupy.location import PyTestLocation
+from textual.pilot import Pilot
+
+from mlxk_tui.app import MlxkApp
+from mlxk_tui.demo.sample import build_sample_cache
+from mlxk_tui.library import Phase
+from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.runtime import Runtime
+from mlxk_tui.settings import load
+
+NOW = 1_767_225_600.0
+"""2026-01-01 00:00 UTC: the clock of every test."""
+MACHINE = Runtime(
+    "0.32.0",
+    frozenset(
+        {"bert", "gemma2", "llama", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3"}
+    ),
+    memory_bytes=24_000_000_000,
+)
+"""The machine of every test."""
+SNAPSHOTS = Path(__file__).parent.parent.parent / "snapshots"
+
+
+class TopLevelSVG(pytest_textual_snapshot.SVGImageExtension):  # type: ignore[misc]  # untyped, as above
+    """Keeps snapshots in one folder for the whole project, one subfolder a test module."""
+
+    @classmethod
+    def dirname(cls, *, test_location: PyTestLocation) -> str:
+        """Return the folder of a test module's snapshots."""
+        return str(SNAPSHOTS / Path(test_location.filepath).stem)
+
+
+@pytest.fixture
+def snapshot(snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch) -> SnapshotAssertion:
+    """Let `snap_compare` write to the top-level folder (syrupy 4.8 has no option for it)."""
+    monkeypatch.setattr(pytest_textual_snapshot, "SVGImageExtension", TopLevelSVG)
+    return snapshot
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the terminal, the settings and the clipboard of whoever runs the tests out of them."""
+    for name in ("NO_COLOR", "TEXTUAL_THEME", "TEXTUAL_ANIMATIONS", "TMUX", "SSH_TTY", "SSH_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLXK_CONFIG", str(tmp_path / "config.toml"))
+    monkeypatch.setenv("MLXK_VERDICTS", "off")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def sample(hub: Path) -> Cache:
+    """Return the sample cache of the demo."""
+    build_sample_cache(hub, now=NOW)
+    return Cache(hub)
+
+
+AppMaker = Callable[..., MlxkApp]
+
+
+@pytest.fixture
+def make_app() -> AppMaker:
+    """Return a function that makes the app on a cache; settings as keywords."""
+
+    def make(cache: Cache, **settings: object) -> MlxkApp:
+        settings.setdefault("refresh_seconds", 0)
+        return MlxkApp(load(settings), cache, clock=lambda: NOW, runtime=MACHINE)
+
+    return make
+
+
+async def wait_until(pilot: Pilot[Any], predicate: Callable[[], bool], *, ticks: int = 600) -> None:
+    """Let the app run until `predicate` holds; fail after about ten seconds."""
+    for _ in range(ticks):
+        await pilot.pause(0.015)
+        if predicate():
+            await pilot.pause()
+            return
+    raise AssertionError("the app never got there")
+
+
+async def ready(pilot: Pilot[Any]) -> None:
+    """Wait for the first scan to end and what it found to be drawn."""
+    app = pilot.app
+    assert isinstance(app, MlxkApp)
+    await wait_until(pilot, lambda: app.library.phase is not Phase.LOADING and app.focused is not None)
+    await pilot.pause()

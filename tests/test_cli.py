@@ -1,0 +1,63 @@
+"""The `mlxk-tui` command before the app opens."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlxk_tui import __version__, cli
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mlxk_tui", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **variables},
+        check=False,
+        timeout=60,
+    )
+
+
+def test_version_is_printed() -> None:
+    assert run("--version").stdout == f"mlxk-tui {__version__}\n"
+
+
+def test_without_a_terminal_it_says_what_to_use_instead() -> None:
+    done = run()
+    assert done.returncode == cli.EXIT_USAGE
+    assert done.stdout == ""
+    assert "needs a terminal" in done.stderr
+    assert "mlxk-headless" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_unknown_option_is_a_usage_error() -> None:
+    assert run("--nonsense").returncode == cli.EXIT_USAGE
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_neither_textual_nor_pydantic_is_loaded_for_a_word(option: str) -> None:
+    code = (
+        "import sys\nfrom mlxk_tui import cli\n"
+        f"try:\n cli.main([{option!r}])\nexcept SystemExit:\n pass\n"
+        "print(sorted({'textual', 'pydantic', 'rich', 'huggingface_hub', 'mlx'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.endswith("[]\n")
+
+
+def test_web_without_textual_serve_says_how_to_get_it(tmp_path: Path) -> None:
+    # A package of that name that cannot be imported stands for one that is not installed.
+    (tmp_path / "textual_serve").mkdir()
+    (tmp_path / "textual_serve" / "__init__.py").write_text("raise ImportError\n")
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])
+    done = run("--web", PYTHONPATH=path)
+    assert done.returncode == cli.EXIT_USAGE
+    assert "pip install 'mlxk-tui[web]'" in done.stderr

@@ -1,0 +1,110 @@
+"""Settings: which source wins, and that a fault is a sentence and never a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlxk_tui.settings import ConfigError, Settings, load, reference, save
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "config.toml"
+
+
+def test_command_line_beats_environment_beats_file_beats_default(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load({}, config).settings.theme == "mlxk-dark"
+    config.write_text('theme = "nord"\nsort = "size"\n')
+    assert load({}, config).settings.theme == "nord"
+    monkeypatch.setenv("MLXK_THEME", "mlxk-light")
+    assert load({}, config).settings.theme == "mlxk-light"
+    assert load({"theme": "ansi-dark"}, config).settings.theme == "ansi-dark"
+    assert load({"theme": None}, config).settings.sort == "size"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("theme = = 1", ("is not valid TOML", "line 1")),
+        ('sort = "colour"', ("`sort` cannot be used", "'name'", "Correct or remove")),
+        ("refresh_seconds = -1", ("`refresh_seconds` cannot be used", "greater than or equal to 0")),
+        ("refresh_secnds = 1", ("no setting `refresh_secnds`", "did you mean `refresh_seconds`?")),
+        ("keymap = 3", ("`keymap` cannot be used",)),
+    ],
+)
+def test_a_fault_in_the_file_names_file_key_and_fix(config: Path, text: str, words: tuple[str, ...]) -> None:
+    config.write_text(text + "\nanimations = false\n")
+    loaded = load({}, config)
+    assert len(loaded.problems) == 1
+    assert str(config) in loaded.problems[0]
+    assert all(word in loaded.problems[0] for word in words), loaded.problems
+    assert loaded.settings.sort == "name"
+
+
+def test_one_bad_value_does_not_cost_the_good_ones(config: Path) -> None:
+    config.write_text('sort = 1\ntheme = "nord"\n')
+    assert load({}, config).settings.theme == "nord"
+
+
+def test_bytes_that_are_not_text_and_a_folder_are_sentences(config: Path) -> None:
+    config.write_bytes(b"\xff\xfe\x00")
+    assert "not valid TOML" in load({}, config).problems[0]
+    config.unlink()
+    config.mkdir()
+    assert "cannot be read" in load({}, config).problems[0]
+
+
+def test_a_bad_variable_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLXK_REFRESH_SECONDS", "soon")
+    monkeypatch.setenv("MLXK_KEYMAP", "{")
+    loaded = load({}, config)
+    assert [problem.split()[0] for problem in loaded.problems] == ["MLXK_REFRESH_SECONDS", "MLXK_KEYMAP"]
+    assert loaded.settings == Settings()
+
+
+def test_a_keymap_can_come_from_the_environment(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLXK_KEYMAP", '{"models.delete": "D"}')
+    assert load({}, config).settings.keymap == {"models.delete": "D"}
+
+
+def test_a_bad_value_on_the_command_line_is_refused(config: Path) -> None:
+    with pytest.raises(ConfigError, match="--sort: input should be"):
+        load({"sort": "colour"}, config)
+
+
+def test_saving_keeps_comments_order_and_tables(config: Path) -> None:
+    config.write_text('# mine\nsort = "size"  # why not\n\n[keymap]\n"models.delete" = "D"\n')
+    save(config, "theme", "nord")
+    text = config.read_text()
+    assert text.startswith('# mine\nsort = "size"  # why not\n')
+    assert load({}, config).settings == Settings(theme="nord", sort="size", keymap={"models.delete": "D"})
+    assert list(config.parent.iterdir()) == [config]
+
+
+def test_saving_makes_the_folder_and_follows_a_link(tmp_path: Path) -> None:
+    real, link = tmp_path / "dotfiles" / "mlxk.toml", tmp_path / "config" / "config.toml"
+    save(real, "theme", "nord")
+    link.parent.mkdir()
+    link.symlink_to(real)
+    save(link, "theme", "gruvbox")
+    assert link.is_symlink()
+    assert load({}, real).settings.theme == "gruvbox"
+
+
+def test_saving_into_a_broken_file_changes_nothing(config: Path) -> None:
+    config.write_text("theme = = 1\n")
+    with pytest.raises(ConfigError, match="was not saved"):
+        save(config, "theme", "nord")
+    assert config.read_text() == "theme = = 1\n"
+
+
+def test_every_setting_is_in_the_reference() -> None:
+    table = reference()
+    for name, field in Settings.model_fields.items():
+        assert f"`{name}`" in table
+        assert field.description
+        assert field.description in table
