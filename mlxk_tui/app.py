@@ -23,7 +23,7 @@ from mlxk_tui import clipboard, themes
 from mlxk_tui.library import Library
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.format import plural, printable
-from mlxk_tui.ops.runtime import Runtime
+from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.registry import PANES
 from mlxk_tui.settings import ConfigError, Loaded, save

@@ -22,8 +22,8 @@ from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.contract import Finding, Health, MemoryFit, Model, Severity
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.ops.report import Report
-from mlxk_tui.ops.runtime import Runtime
 from mlxk_tui.ops.verify import Verification
 from mlxk_tui.ops.watch import Changes, Watcher
 
@@ -88,7 +88,7 @@ class Entry:
     @property
     def key(self) -> str:
         """The folder name: unique, also where two names look the same."""
-        return self.report.ref.path.name
+        return self.report.ref.folder_name
 
     @property
     def name(self) -> str:
@@ -253,12 +253,14 @@ class Library:
 
     def _inspect(self, refs: Sequence[RepoRef], runtime: Runtime) -> list[Report | str]:
         """Return a report for each repo, or its folder name where it vanished meanwhile."""
+        from mlxk_tui.ops.judge import inspect  # noqa: PLC0415 - the first frame does without
+
         reports: list[Report | str] = []
         for ref in refs:
             try:
-                reports.append(catalog.inspect(self.cache, ref, runtime))
+                reports.append(inspect(self.cache, ref, runtime))
             except OpError:  # noqa: PERF203 - a repo that vanished must not stop the others
-                reports.append(ref.path.name)
+                reports.append(ref.folder_name)
         return reports
 
     def _fail(self, error: OpError) -> None:
@@ -274,7 +276,7 @@ class Library:
         """Take reports in and publish them."""
         keys = set()
         for report in reports:
-            key = report.ref.path.name
+            key = report.ref.folder_name
             old = self.entries.get(key)
             # A checksum result speaks about one revision's bytes: a new report of another drops it.
             same = old is not None and old.model.hash == report.model.hash

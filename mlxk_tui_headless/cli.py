@@ -1,6 +1,7 @@
-"""The command line: a Typer app, one function a command, each turning its arguments into a Request."""
+"""The command line: a Typer app, one function a command, each turning its arguments into a Request.
 
-from __future__ import annotations
+Annotations are real objects here, not strings: Typer would compile each string at every start.
+"""
 
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -78,7 +79,7 @@ def list_models(
 ) -> Request:
     """List the cached models: MLX chat models, unless --verbose or --all."""
 
-    def execute(session: Session) -> Contract:
+    def execute(session: "Session") -> "Contract":
         from mlxk_tui.ops import catalog  # noqa: PLC0415 - each command loads only its own operation
 
         return session.wait(catalog.list_models(session.cache, pattern))
@@ -97,7 +98,7 @@ def show(
 ) -> Request:
     """Show one model: what it is, whether it is sound, whether it runs here."""
 
-    def execute(session: Session) -> Contract:
+    def execute(session: "Session") -> "Contract":
         from mlxk_tui.ops import show as operation  # noqa: PLC0415 - as in list
 
         return session.wait(operation.show(session.cache, model, files=files, config=config))
@@ -120,13 +121,13 @@ def health(
 ) -> Request:
     """Check whether the cached models are complete and sound."""
 
-    def execute(session: Session) -> Contract:
+    def execute(session: "Session") -> "Contract":
         from mlxk_tui.ops import catalog  # noqa: PLC0415 - as in list
 
         with session.progress(quiet=not verify) as on_event:
             return session.wait(catalog.check_health(session.cache, model, verify=verify, on_event=on_event))
 
-    def status(data: Contract) -> int:
+    def status(data: "Contract") -> int:
         return 1 if exit_code and getattr(data, "unhealthy", None) else 0
 
     _note(ctx, as_json, progress)
@@ -143,7 +144,7 @@ def rm(
 ) -> Request:
     """Remove a model, or one revision of it, from the cache."""
 
-    def execute(session: Session) -> Contract:
+    def execute(session: "Session") -> "Contract":
         from mlxk_tui_headless import deletion  # noqa: PLC0415 - as in list
 
         return deletion.remove(session, model, force=force)
@@ -162,7 +163,7 @@ def prune(
 ) -> Request:
     """Remove detached revisions, orphan blobs and the rest of dead downloads."""
 
-    def execute(session: Session) -> Contract:
+    def execute(session: "Session") -> "Contract":
         from mlxk_tui_headless import deletion  # noqa: PLC0415 - as in list
 
         return deletion.prune(session, dry_run=dry_run, force=force)
@@ -188,7 +189,7 @@ def clone(
 ) -> Request:
     """Copy a cached model into a folder of its own."""
 
-    def execute(session: Session) -> Contract:
+    def execute(session: "Session") -> "Contract":
         from pathlib import Path  # noqa: PLC0415 - as in list
 
         from mlxk_tui.ops import clone as operation  # noqa: PLC0415
@@ -220,7 +221,7 @@ def version(ctx: typer.Context, as_json: JsonOption = False) -> Request:
 
 
 def _version_request() -> Request:
-    def execute(session: Session) -> Contract:
+    def execute(session: "Session") -> "Contract":
         from mlxk_tui.ops import about  # noqa: PLC0415 - as in list
 
         return session.wait(about.version(session.cache))

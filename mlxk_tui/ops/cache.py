@@ -18,8 +18,18 @@ class RepoRef:
 
     name: str
     """The repo's name; undecodable bytes and control characters are shown escaped."""
-    path: Path
-    """The entry itself, unresolved."""
+    folder: str
+    """The entry itself: an absolute path, unresolved."""
+
+    @property
+    def path(self) -> Path:
+        """The entry as a Path; making one costs more than a stat, so that scans go without."""
+        return Path(self.folder)
+
+    @property
+    def folder_name(self) -> str:
+        """The entry's own name; unique in a cache, also where two names look the same."""
+        return os.path.basename(self.folder)
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ class Cache:
                 for entry in entries:
                     name = dir_to_name(entry.name)
                     if name is not None and (entry.is_symlink() or entry.is_dir()):
-                        found.append(RepoRef(printable(name), Path(entry.path)))
+                        found.append(RepoRef(printable(name), entry.path))
         except FileNotFoundError:
             raise OpError(
                 ErrorType.CACHE_NOT_FOUND,
@@ -98,7 +108,7 @@ class Cache:
                 ErrorType.CACHE_NOT_FOUND,
                 f"The cache at {self._shown} cannot be read: {error.strerror or error}.",
             ) from None
-        return sorted(found, key=lambda ref: (ref.name.casefold(), ref.name, ref.path.name))
+        return sorted(found, key=lambda ref: (ref.name.casefold(), ref.name, ref.folder))
 
     def find(self, spec_text: str) -> Found:
         """Return the repo that `NAME[@REV]` stands for; the revision is not looked at.

@@ -7,12 +7,12 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING
 
 from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.contract import (
     Finding,
     FindingCode,
-    Framework,
     Health,
     HealthData,
     HealthEntry,
@@ -21,64 +21,19 @@ from mlxk_tui.ops.contract import (
     Model,
     Severity,
 )
-from mlxk_tui.ops.detect import detect
-from mlxk_tui.ops.documents import read_documents
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, Progress, ignore
-from mlxk_tui.ops.format import iso_utc
-from mlxk_tui.ops.health import check_integrity
+from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.ops.remember import Verdicts
-from mlxk_tui.ops.repo import Repo, Snapshot, read_repo
 from mlxk_tui.ops.report import Report
-from mlxk_tui.ops.runtime import Runtime, check_runtime, estimate_memory
-from mlxk_tui.ops.verify import Verification, verify_repo
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.verify import Verification
 
 _REACHES_OUT = {FindingCode.BROKEN_LINK, FindingCode.LINK_OUTSIDE_CACHE, FindingCode.UNREADABLE}
 """Findings that can end without a change inside the repo; such verdicts are not remembered."""
 _BATCH_SECONDS = 0.03
 """How long a scan gathers models before it hands them over: about two frames."""
-
-
-def inspect(cache: Cache, ref: RepoRef, runtime: Runtime, revision: str | None = None) -> Report:
-    """Read and judge one repo; blocking, for threads.
-
-    Raises:
-        OpError: `model_not_found` when the repo vanished, `revision_not_found`, `ambiguous_match`.
-    """
-    repo = read_repo(cache, ref)
-    return judge(repo, repo.revision(revision), runtime)
-
-
-def judge(repo: Repo, snapshot: Snapshot | None, runtime: Runtime) -> Report:
-    """Judge a snapshot of a repo that has been read."""
-    documents = read_documents(snapshot)
-    integrity = check_integrity(repo, snapshot, documents)
-    detection = detect(repo.ref.name, documents, integrity.weights)
-    sound = not any(finding.severity is Severity.ERROR for finding in integrity.findings)
-    memory = estimate_memory(integrity.weights, detection) if detection.framework is Framework.MLX else None
-    obstacles = check_runtime(runtime, detection, documents, memory) if sound else ()
-    findings = (*integrity.findings, *obstacles)
-    first = next((finding for finding in findings if finding.severity is Severity.ERROR), None)
-    model = Model(
-        name=repo.ref.name,
-        hash=snapshot.hash if snapshot else repo.selected_hash,
-        size_bytes=snapshot.size_bytes if snapshot else 0,
-        last_modified=iso_utc(snapshot.modified if snapshot else None),
-        framework=detection.framework,
-        model_type=detection.model_type,
-        capabilities=list(detection.capabilities),
-        health=Health.HEALTHY if sound else Health.UNHEALTHY,
-        runtime_compatible=first is None,
-        reason=first.message if first else None,
-        cached=True,
-        quantization=detection.quantization,
-        context_length=detection.context_length,
-        revisions=len(repo.snapshots),
-        disk_bytes=repo.disk_bytes,
-        memory_bytes=memory,
-        memory_fit=runtime.fit(memory),
-    )
-    return Report(repo.ref, model, findings, detection.facts)
 
 
 async def inspect_model(cache: Cache, spec: str, *, runtime: Runtime | None = None) -> Report:
@@ -88,6 +43,8 @@ async def inspect_model(cache: Cache, spec: str, *, runtime: Runtime | None = No
         OpError: `validation_error`, `model_not_found`, `ambiguous_match`, `revision_not_found`,
             `cache_not_found`, `permission_denied`.
     """
+
+    from mlxk_tui.ops.judge import inspect  # noqa: PLC0415 - `list` of remembered verdicts does without
 
     def work() -> Report:
         found = cache.find(spec)
@@ -130,6 +87,9 @@ def _recall(cache: Cache, ref: RepoRef, runtime: Runtime, verdicts: Verdicts, be
     known = verdicts.get(ref)
     if known is not None:
         return known
+    from mlxk_tui.ops.judge import judge  # noqa: PLC0415 - as in inspect_model
+    from mlxk_tui.ops.repo import read_repo  # noqa: PLC0415 - as in inspect_model
+
     repo = read_repo(cache, ref)
     report = judge(repo, repo.selected, runtime)
     if not any(finding.code in _REACHES_OUT for finding in report.findings):
@@ -230,6 +190,8 @@ async def check_health(
 
     def work() -> HealthData:
         machine = runtime or Runtime.here()
+        if spec is None and not verify:
+            return _summary([health_entry(report) for report in walk(cache, stop, runtime=machine)])
         if spec is None:
             targets: list[tuple[RepoRef, str | None]] = [(ref, None) for ref in repos_or_none(cache)]
         else:
@@ -241,21 +203,36 @@ async def check_health(
                 break
             on_event(Progress("scan", ref.name, 0, 0, 0.0, number, len(targets)))
             try:
-                repo = read_repo(cache, ref)
-                snapshot = repo.revision(revision)
+                entries.append(_examine(cache, ref, revision, machine, stop, on_event if verify else None))
             except OpError:
                 if spec is not None:
-                    raise
-                continue  # vanished
-            report = judge(repo, snapshot, machine)
-            checked = verify_repo(repo, snapshot, stop, on_event) if verify and snapshot else None
-            entries.append(health_entry(report, checked))
+                    raise  # else it vanished
         return _summary(entries)
 
     try:
         return await asyncio.to_thread(work)
     finally:
         stop.set()
+
+
+def _examine(
+    cache: Cache,
+    ref: RepoRef,
+    revision: str | None,
+    runtime: Runtime,
+    stop: threading.Event,
+    on_event: OnEvent | None,
+) -> HealthEntry:
+    """Read and judge one repo anew; with `on_event` hash it too."""
+    from mlxk_tui.ops.judge import judge  # noqa: PLC0415 - as in inspect_model
+    from mlxk_tui.ops.repo import read_repo  # noqa: PLC0415 - as in inspect_model
+    from mlxk_tui.ops.verify import verify_repo  # noqa: PLC0415 - as in inspect_model
+
+    repo = read_repo(cache, ref)
+    snapshot = repo.revision(revision)
+    report = judge(repo, snapshot, runtime)
+    hashed = verify_repo(repo, snapshot, stop, on_event) if on_event is not None and snapshot else None
+    return health_entry(report, hashed)
 
 
 def health_entry(report: Report, verification: Verification | None = None) -> HealthEntry:

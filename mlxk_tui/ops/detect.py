@@ -9,6 +9,7 @@ from mlxk_tui.ops.contract import Capability, Framework, ModelType, Quantization
 from mlxk_tui.ops.documents import Documents, Json, int_of, text_of, texts_of
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.names import DEFAULT_ORG
+from mlxk_tui.ops.report import Facts
 from mlxk_tui.ops.weights import Weights, is_weights
 
 _CHAT_NAME = re.compile(r"instruct|chat|-it(?![a-z0-9])", re.IGNORECASE)
@@ -37,24 +38,6 @@ _CONTEXT_KEYS = (
     "n_positions",
     "n_ctx",
 )
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Numbers of a model for people; None where config.json does not say."""
-
-    architecture: str | None = None
-    """`model_type` of config.json."""
-    layers: int | None = None
-    hidden_size: int | None = None
-    vocab_size: int | None = None
-    kv_heads: int | None = None
-    head_dim: int | None = None
-    parameters: int | None = None
-    """Counted in the safetensors headers, packed quantised weights unpacked."""
-    license: str | None = None
-    base_model: str | None = None
-    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def parse_json(raw: bytes) -> JsonFile:
         return JsonFile(exists=True, problem=f"holds a {_KINDS.get(type(value), 'value')}, not an object")
     if not value:
         return JsonFile(exists=True, problem="is an empty object")
-    if _too_deep(value):
+    if raw.count(b"{") + raw.count(b"[") > _MAX_DEPTH and _too_deep(value):
         return JsonFile(exists=True, problem="is nested absurdly deep")
     if b"\\ud" in raw or b"\\uD" in raw:  # may have left lone surrogates, which no UTF-8 output can hold
         value = _without_surrogates(value)

@@ -40,7 +40,7 @@ def held_locks(cache: Cache, ref: RepoRef) -> tuple[str, ...]:
         OpError: `cache_not_found`.
     """
     with open_cache(cache.root) as root:
-        return held_in(root, ref.path.name)
+        return held_in(root, ref.folder_name)
 
 
 def held_in(root: Folder, repo_folder: str) -> tuple[str, ...]:

@@ -183,7 +183,7 @@ def _plan_repo(cache: Cache, root: Folder, ref: RepoRef, payloads: Payloads) -> 
         if (blob.partial or _TEMPORARY.fullmatch(name)) and _settled(blob.path)
     ]
     aside = leftovers(ref.path)
-    if not (detached or orphans or partials or aside) or held_in(root, ref.path.name):
+    if not (detached or orphans or partials or aside) or held_in(root, ref.folder_name):
         return _RepoPlan()
     return _RepoPlan(
         tuple(
@@ -238,7 +238,7 @@ def _record(result: _Result, ref: RepoRef, plan: _RepoPlan) -> None:
 def _delete(
     root: Folder, ref: RepoRef, plan: _RepoPlan, payloads: Payloads, result: _Result, meter: Meter
 ) -> None:
-    folder_name = ref.path.name
+    folder_name = ref.folder_name
     with root.inner(folder_name) as folder:
         if folder is None:
             return
@@ -278,4 +278,4 @@ def _sweep_store(store: SharedStore, result: _Result, meter: Meter, *, dry_run: 
 
 
 def _file(ref: RepoRef, path: str, freed: int) -> PrunedFile:
-    return PrunedFile(name=ref.name, path=printable(f"{ref.path.name}/{path}"), freed_bytes=freed)
+    return PrunedFile(name=ref.name, path=printable(f"{ref.folder_name}/{path}"), freed_bytes=freed)

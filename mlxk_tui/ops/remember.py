@@ -13,27 +13,45 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import secrets
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
 
 import platformdirs
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mlxk_tui import __version__
 from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.contract import SPEC_VERSION, Finding, Model
-from mlxk_tui.ops.detect import Facts
-from mlxk_tui.ops.report import Report
-from mlxk_tui.ops.runtime import Runtime
+from mlxk_tui.ops.machine import Runtime
+from mlxk_tui.ops.report import Facts, Report
 
 ENVIRONMENT_VARIABLE = "MLXK_VERDICTS"
 """A folder for the remembered verdicts, or `off`."""
 _RACY_NS = 2_000_000_000
 _MAX_BYTES = 64_000_000
+
+
+class _Entry(BaseModel):
+    """What is remembered of one repo."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    witnesses: tuple[str, ...]
+    """Everything that the reading looked at, relative to the repo."""
+    stamp: int
+    """Hash of the witnesses' stats."""
+    model: Model
+    findings: tuple[Finding, ...]
+    facts: Facts
+
+
+class _File(BaseModel):
+    """The file, as it is parsed and validated in one go."""
+
+    header: tuple[str, ...]
+    repos: dict[str, _Entry]
 
 
 class Verdicts:
@@ -48,9 +66,10 @@ class Verdicts:
             runtime: what they were judged against.
         """
         self._path = path
-        self._header = [__version__, SPEC_VERSION, os.fspath(cache.root), repr(_facts_of(runtime))]
-        self._entries: dict[str, Any] = _load(path, self._header) if path else {}
-        self._kept: dict[str, Any] = {}
+        # The hash of numbers is the same in every process of one Python, and is not promised beyond.
+        self._header = (__version__, SPEC_VERSION, sys.version, os.fspath(cache.root), _words_of(runtime))
+        self._entries: dict[str, _Entry] = _load(path, self._header) if path else {}
+        self._kept: dict[str, _Entry] = {}
         self._changed = False
 
     @classmethod
@@ -65,25 +84,19 @@ class Verdicts:
 
     def get(self, ref: RepoRef) -> Report | None:
         """Return the remembered report of a repo in which nothing has changed, else None."""
-        entry = self._entries.get(ref.path.name)
+        entry = self._entries.get(ref.folder_name)
         try:
-            if entry is None or entry["stamp"] != _stamp(os.fspath(ref.path), entry["witnesses"])[0]:
+            if entry is None or entry.stamp != _stamp(ref.folder, entry.witnesses)[0]:
                 return None
-            report = Report(
-                ref,
-                Model.model_validate(entry["model"]),
-                tuple(Finding.model_validate(finding) for finding in entry["findings"]),
-                Facts(**{**entry["facts"], "tags": tuple(entry["facts"]["tags"])}),
-            )
-        except (OSError, KeyError, TypeError, ValidationError):  # vanished, or not written by us
+        except (OSError, ValueError):  # vanished
             return None
-        self._kept[ref.path.name] = entry
-        return report
+        self._kept[ref.folder_name] = entry
+        return Report(ref, entry.model, entry.findings, entry.facts)
 
     def keep(self, ref: RepoRef) -> None:
         """Keep what is remembered of a repo that was not looked at."""
-        if ref.path.name in self._entries:
-            self._kept[ref.path.name] = self._entries[ref.path.name]
+        if ref.folder_name in self._entries:
+            self._kept[ref.folder_name] = self._entries[ref.folder_name]
 
     def put(self, report: Report, witnesses: tuple[str, ...], began_ns: int) -> None:
         """Remember a report, unless what it is about changed just before it was read.
@@ -95,22 +108,22 @@ class Verdicts:
         """
         if self._path is None:
             return
-        root = os.fspath(report.ref.path)
-        relative = [os.path.relpath(path, root) for path in witnesses]
+        root = report.ref.folder
+        relative = tuple(os.path.relpath(path, root) for path in witnesses)
         try:
+            "".join((report.ref.folder_name, *relative)).encode()
             stamp, newest = _stamp(root, relative)
-        except OSError:
+        except (OSError, UnicodeEncodeError):  # vanished, or a name that JSON cannot hold
             return
-        self._changed = True
-        if newest > began_ns - _RACY_NS:
-            return
-        self._kept[report.ref.path.name] = {
-            "witnesses": relative,
-            "stamp": stamp,
-            "model": report.model.model_dump(mode="json"),
-            "findings": [finding.model_dump(mode="json") for finding in report.findings],
-            "facts": asdict(report.facts),
-        }
+        if newest <= began_ns - _RACY_NS:
+            self._changed = True
+            self._kept[report.ref.folder_name] = _Entry.model_construct(
+                witnesses=relative,
+                stamp=stamp,
+                model=report.model,
+                findings=report.findings,
+                facts=report.facts,
+            )
 
     def save(self) -> None:
         """Write what was used or stored since loading; a failure costs only the next scan's time."""
@@ -118,47 +131,41 @@ class Verdicts:
             return
         temporary = f"{self._path}.{secrets.token_hex(4)}.tmp"
         try:
+            content = _File.model_construct(header=self._header, repos=self._kept).model_dump_json()
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-                json.dump({"header": self._header, "repos": self._kept}, stream, separators=(",", ":"))
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(content)
             os.replace(temporary, self._path)
-        except OSError:
+        except (OSError, ValueError):
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
 
 
-def _facts_of(runtime: Runtime) -> tuple[object, ...]:
-    return runtime.mlx_lm, len(runtime.architectures), len(runtime.remapping), runtime.memory_bytes
+def _words_of(runtime: Runtime) -> str:
+    facts = (runtime.mlx_lm, len(runtime.architectures), len(runtime.remapping), runtime.memory_bytes)
+    return " ".join(map(str, facts))
 
 
-def _load(path: str, header: list[str]) -> dict[str, Any]:
+def _load(path: str, header: tuple[str, ...]) -> dict[str, _Entry]:
     try:
         if os.path.getsize(path) > _MAX_BYTES:
             return {}
-        with open(path, encoding="ascii") as stream:
-            content = json.load(stream)
-        if (
-            isinstance(content, dict)
-            and content.get("header") == header
-            and isinstance(content["repos"], dict)
-        ):
-            return content["repos"]
-    except (OSError, ValueError, KeyError, RecursionError):
-        pass
-    return {}
+        with open(path, "rb") as stream:
+            content = _File.model_validate_json(stream.read())
+    except (OSError, ValidationError):
+        return {}
+    return content.repos if content.header == header else {}
 
 
-def _stamp(root: str, witnesses: list[str]) -> tuple[str, int]:
-    """Return a digest of the witnesses' stats and the newest change time among them, in ns.
+def _stamp(root: str, witnesses: tuple[str, ...]) -> tuple[int, int]:
+    """Return a hash of the witnesses' stats and the newest change time among them, in ns.
 
     Raises:
         OSError: one of them vanished.
     """
-    newest = 0
-    parts: list[int] = []
     prefix = root + os.sep
-    for path in witnesses:
-        info = os.lstat(prefix + path)
-        newest = max(newest, info.st_ctime_ns, info.st_mtime_ns)
-        parts += (info.st_size, info.st_ino, info.st_mtime_ns, info.st_ctime_ns)
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest(), newest
+    stats = [os.lstat(prefix + path) for path in witnesses]
+    changed = [info.st_ctime_ns for info in stats]
+    facts = [part for info in stats for part in (info.st_mtime_ns, info.st_size, info.st_ino)]
+    return hash((*changed, *facts)), max(changed, default=0)

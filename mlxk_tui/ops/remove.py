@@ -113,7 +113,7 @@ def _plan(cache: Cache, ref: RepoRef, wanted: str | None, *, exact: bool) -> Rem
     repo = _read(cache, ref)
     held = held_locks(cache, ref)
     payloads = Payloads.of(cache)
-    abandoned = sum(payloads.abandoned(ref.path.name).values())
+    abandoned = sum(payloads.abandoned(ref.folder_name).values())
     if wanted is not None:
         _refuse_inner_links(ref)
         plan = plan_revision(repo, _commit(repo, wanted), payloads)
@@ -130,10 +130,10 @@ def _plan(cache: Cache, ref: RepoRef, wanted: str | None, *, exact: bool) -> Rem
 
 def _read(cache: Cache, ref: RepoRef) -> Repo:
     """Read a repo that may be deleted: a real folder directly inside the cache."""
-    if ref.path.parent != cache.root or dir_to_name(ref.path.name) is None:
+    if ref.path.parent != cache.root or dir_to_name(ref.folder_name) is None:
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"{printable(str(ref.path))} is not a model of this cache; nothing was deleted.",
+            f"{printable(ref.folder)} is not a model of this cache; nothing was deleted.",
         )
     repo = read_repo(cache, ref)
     if repo.linked:
@@ -145,7 +145,7 @@ def _is_link(ref: RepoRef) -> OpError:
     return OpError(
         ErrorType.PERMISSION_DENIED,
         f"{ref.name} is a link in the cache, and links are not followed; nothing was deleted. "
-        f"Remove the link itself ({printable(str(ref.path))}) if you want it gone.",
+        f"Remove the link itself ({printable(ref.folder)}) if you want it gone.",
     )
 
 
@@ -178,7 +178,7 @@ def _commit(repo: Repo, wanted: str) -> str:
 
 def _remove(cache: Cache, plan: RemovePlan, *, force: bool, meter: Meter) -> RmData:
     repo = _read(cache, plan.ref)
-    name = plan.ref.path.name
+    name = plan.ref.folder_name
     check_allowed(cache.root)
     with open_cache(cache.root) as root, root.inner(name) as folder:
         if folder is None:
@@ -250,7 +250,7 @@ def _delete_revision(
             available_hashes=list(repo.snapshots),
         )
     plan = plan_revision(repo, commit, payloads)
-    name = repo.ref.path.name
+    name = repo.ref.folder_name
     # What an earlier run left that was killed comes first: it may be all that is still to be done.
     freed = sum(payloads.store.release(payload) for payload in payloads.abandoned(name))
     freed += delete_leftovers(folder, meter)

@@ -197,7 +197,7 @@ class _Reader:
     witnesses: list[str] = field(default_factory=list)
 
     def read(self) -> Repo:
-        root = os.fspath(self.ref.path)
+        root = self.ref.folder
         try:
             linked = stat.S_ISLNK(os.lstat(root).st_mode)
         except OSError:
@@ -249,7 +249,7 @@ class _Reader:
 
     def _roots(self) -> tuple[str, ...]:
         if self.allowed is None:
-            roots = (os.fspath(self.cache.root), os.fspath(self.ref.path))
+            roots = (os.fspath(self.cache.root), self.ref.folder)
             self.allowed = tuple(os.path.join(os.path.realpath(root), "") for root in roots)
         return self.allowed
 
@@ -340,12 +340,15 @@ class _Reader:
             link = os.readlink(path)
         except OSError:
             return SnapshotFile(name, path, None, None, None, FindingCode.BROKEN_LINK)
-        target = os.path.normpath(os.path.join(os.path.dirname(path), link))
-        folder, etag = os.path.split(target)
-        if folder == os.path.join(self.ref.path, "blobs"):
-            blob = self.blobs.get(etag)
-            if blob is not None:
-                return SnapshotFile(name, path, blob.target, blob.size, etag, blob.problem)
+        # As huggingface_hub writes it: up out of the snapshot, then blobs/<etag>.
+        way, _, etag = link.rpartition("/")
+        blob = self.blobs.get(etag) if way == "../" * (name.count("/") + 2) + "blobs" else None
+        if blob is None:
+            target = os.path.normpath(os.path.join(os.path.dirname(path), link))
+            folder, etag = os.path.split(target)
+            blob = self.blobs.get(etag) if folder == os.path.join(self.ref.folder, "blobs") else None
+        if blob is not None:
+            return SnapshotFile(name, path, blob.target, blob.size, etag, blob.problem)
         resolved, size, problem = self._follow(path)
         self.witnesses.append(resolved or path)
         return SnapshotFile(name, path, resolved, size, None, problem)

@@ -6,7 +6,24 @@ from dataclasses import dataclass
 
 from mlxk_tui.ops.cache import RepoRef
 from mlxk_tui.ops.contract import Finding, Model
-from mlxk_tui.ops.detect import Facts
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Numbers of a model for people; None where config.json does not say."""
+
+    architecture: str | None = None
+    """`model_type` of config.json."""
+    layers: int | None = None
+    hidden_size: int | None = None
+    vocab_size: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    parameters: int | None = None
+    """Counted in the safetensors headers, packed quantised weights unpacked."""
+    license: str | None = None
+    base_model: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ class Watcher:
             if error.type is not ErrorType.CACHE_NOT_FOUND or self.cache.root.exists():
                 raise
             refs = []
-        now = {ref.path.name: _fingerprint(str(ref.path)) for ref in refs}
-        changed = tuple(ref for ref in refs if self._seen.get(ref.path.name) != now[ref.path.name])
+        now = {ref.folder_name: _fingerprint(ref.folder) for ref in refs}
+        changed = tuple(ref for ref in refs if self._seen.get(ref.folder_name) != now[ref.folder_name])
         removed = tuple(name for name in self._seen if name not in now)
         self._seen = now
         return Changes(changed, removed)

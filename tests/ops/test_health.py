@@ -13,8 +13,8 @@ from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.catalog import check_health, inspect_model
 from mlxk_tui.ops.contract import FindingCode, Health, Severity
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.ops.report import Report
-from mlxk_tui.ops.runtime import Runtime
 from tests.support.hf_cache import HfCache, HfRepo, model_files, safetensors
 
 NAME = "mlx-community/Model-Instruct"

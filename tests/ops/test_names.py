@@ -161,7 +161,7 @@ def test_no_spec_finds_a_folder_outside_the_cache(text: str) -> None:
     except OpError:
         return
     assert found.ref.path.parent == root
-    assert found.ref.path.name.startswith("models--")
+    assert found.ref.folder_name.startswith("models--")
 
 
 @pytest.mark.parametrize(

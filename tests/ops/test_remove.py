@@ -491,7 +491,7 @@ async def test_a_crafted_folder_name_is_removed_as_the_folder_that_it_is(
     (folder / "snapshots" / OLD).mkdir(parents=True)
     (folder / "snapshots" / OLD / "config.json").write_text("{}")
     before = tree_of(canary)
-    (ref,) = [ref for ref in cache.repos() if ref.path.name == name]
+    (ref,) = [ref for ref in cache.repos() if ref.folder_name == name]
 
     await remove(cache, await plan_remove_ref(cache, ref))
 
@@ -509,7 +509,7 @@ async def test_only_a_model_directly_inside_the_cache_is_a_target(
     before = tree_of(hf.root)
 
     with refused(ErrorType.VALIDATION_ERROR):
-        await plan_remove_ref(cache, RepoRef("org/x", hf.root / path))
+        await plan_remove_ref(cache, RepoRef("org/x", str(hf.root / path)))
 
     assert tree_of(hf.root) == before
 

@@ -16,7 +16,7 @@ from mlxk_tui.app import MlxkApp
 from mlxk_tui.demo.sample import build_sample_cache
 from mlxk_tui.library import Phase
 from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.runtime import Runtime
+from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.settings import load
 
 NOW = 1_767_225_600.0

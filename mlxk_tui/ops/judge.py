@@ -1,0 +1,56 @@
+"""The verdict on one repo: read it, tell what it is, whether it is sound and whether it will run."""
+
+from __future__ import annotations
+
+from mlxk_tui.ops.cache import Cache, RepoRef
+from mlxk_tui.ops.contract import Framework, Health, Model, Severity
+from mlxk_tui.ops.detect import detect
+from mlxk_tui.ops.documents import read_documents
+from mlxk_tui.ops.format import iso_utc
+from mlxk_tui.ops.health import check_integrity
+from mlxk_tui.ops.machine import Runtime
+from mlxk_tui.ops.repo import Repo, Snapshot, read_repo
+from mlxk_tui.ops.report import Report
+from mlxk_tui.ops.runtime import check_runtime, estimate_memory
+
+
+def inspect(cache: Cache, ref: RepoRef, runtime: Runtime, revision: str | None = None) -> Report:
+    """Read and judge one repo; blocking, for threads.
+
+    Raises:
+        OpError: `model_not_found` when the repo vanished, `revision_not_found`, `ambiguous_match`.
+    """
+    repo = read_repo(cache, ref)
+    return judge(repo, repo.revision(revision), runtime)
+
+
+def judge(repo: Repo, snapshot: Snapshot | None, runtime: Runtime) -> Report:
+    """Judge a snapshot of a repo that has been read."""
+    documents = read_documents(snapshot)
+    integrity = check_integrity(repo, snapshot, documents)
+    detection = detect(repo.ref.name, documents, integrity.weights)
+    sound = not any(finding.severity is Severity.ERROR for finding in integrity.findings)
+    memory = estimate_memory(integrity.weights, detection) if detection.framework is Framework.MLX else None
+    obstacles = check_runtime(runtime, detection, documents, memory) if sound else ()
+    findings = (*integrity.findings, *obstacles)
+    first = next((finding for finding in findings if finding.severity is Severity.ERROR), None)
+    model = Model(
+        name=repo.ref.name,
+        hash=snapshot.hash if snapshot else repo.selected_hash,
+        size_bytes=snapshot.size_bytes if snapshot else 0,
+        last_modified=iso_utc(snapshot.modified if snapshot else None),
+        framework=detection.framework,
+        model_type=detection.model_type,
+        capabilities=list(detection.capabilities),
+        health=Health.HEALTHY if sound else Health.UNHEALTHY,
+        runtime_compatible=first is None,
+        reason=first.message if first else None,
+        cached=True,
+        quantization=detection.quantization,
+        context_length=detection.context_length,
+        revisions=len(repo.snapshots),
+        disk_bytes=repo.disk_bytes,
+        memory_bytes=memory,
+        memory_fit=runtime.fit(memory),
+    )
+    return Report(repo.ref, model, findings, detection.facts)
