@@ -116,8 +116,8 @@ class MlxkApp(App[None]):
 
     def on_mount(self) -> None:
         """Start reading the cache, and say what was wrong with the settings."""
-        # Not earlier: the scan's thread would slow the making of the first pane by more than it gains.
-        self.run_worker(self.library.run(), name="library", group="library", exit_on_error=False)
+        # Not earlier: reading the cache, and importing what reads it, would hold up the first frame.
+        self.call_after_refresh(self._read_cache)
         self.set_timer(1.0, _collect_garbage_again)
         self._use_keymap()
         # `kill` leaves as `q` does: the terminal is restored. Only where signals can be had.
@@ -129,6 +129,9 @@ class MlxkApp(App[None]):
         for problem in problems[:4]:
             self.notify(problem, title="Settings", severity="warning", timeout=15, markup=False)
         self.theme_changed_signal.subscribe(self, self._remember_theme)
+
+    def _read_cache(self) -> None:
+        self.run_worker(self.library.run(), name="library", group="library", exit_on_error=False)
 
     def _use_keymap(self) -> None:
         keymap = self.context.settings.keymap

@@ -13,19 +13,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from textual.dom import DOMNode
 from textual.signal import Signal
 
-from mlxk_tui.ops import catalog
 from mlxk_tui.ops.cache import Cache, RepoRef
-from mlxk_tui.ops.contract import Finding, Health, MemoryFit, Model, Severity
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.ops.report import Report
-from mlxk_tui.ops.verify import Verification
+from mlxk_tui.ops.terms import Health, MemoryFit, Severity
 from mlxk_tui.ops.watch import Changes, Watcher
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.contract import Finding, Model
+    from mlxk_tui.ops.verify import Verification
 
 _BATCH_SECONDS = 0.1
 _CLOCK_GRAIN_NS = 2_000_000_000
@@ -194,6 +197,8 @@ class Library:
         await self.refresh()
 
     async def _scan(self) -> None:
+        from mlxk_tui.ops.catalog import scan  # noqa: PLC0415 - the first frame does without
+
         self.phase, self.error = Phase.LOADING, None
         self.changed.publish(Changed())
         began_ns = time.time_ns()
@@ -202,7 +207,7 @@ class Library:
         baseline: asyncio.Task[Changes] | None = None
         try:
             self._runtime = await asyncio.to_thread(self._look)
-            async for report in catalog.scan(self.cache, runtime=self._runtime):
+            async for report in scan(self.cache, runtime=self._runtime):
                 batch.append(report)
                 if time.monotonic() >= due:
                     self.put(batch)

@@ -1,7 +1,7 @@
 """The settings: one model, filled from command line, environment, config file and defaults, in that order.
 
-Plain pydantic: pydantic-settings 2.16 alone adds 0.12 s to every start, half of what an empty
-Textual app needs, for what is one merged dict here.
+The model is a dataclass that pydantic validates values against when there are any: importing pydantic
+takes 0.1 s, half of what an empty Textual app needs to start.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 ENV_PREFIX = "MLXK_"
 """Start of every environment variable of the settings: `MLXK_THEME`, `MLXK_REFRESH_SECONDS`."""
@@ -28,53 +27,68 @@ class ConfigError(Exception):
     """A setting cannot be used; the text says where it stands and what to do."""
 
 
-class Settings(BaseModel):
+@dataclass(frozen=True)
+class Settings:
     """Everything a user can set."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
-
-    cache_dir: Path | None = Field(
+    cache_dir: Path | None = field(
         default=None,
-        description="Hub cache folder (it holds `models--*`); that of huggingface_hub when not set.",
+        metadata={"about": "Hub cache folder (it holds `models--*`); that of huggingface_hub when not set."},
     )
-    theme: str = Field(
+    theme: str = field(
         default="mlxk-dark",
-        description="Colours: `mlxk-dark`, `mlxk-light`, `ansi-dark`, `ansi-light` or any theme of Textual.",
+        metadata={
+            "about": "Colours: `mlxk-dark`, `mlxk-light`, `ansi-dark`, `ansi-light` or any theme of Textual."
+        },
     )
-    animations: bool = Field(
+    animations: bool = field(
         default=True,
-        description="Whether anything may move that need not; off is calmer over slow connections.",
+        metadata={"about": "Whether anything may move that need not; off is calmer over slow connections."},
     )
-    refresh_seconds: float = Field(
+    refresh_seconds: float = field(
         default=2.0,
-        ge=0,
-        le=3600,
-        description="How often the cache is looked at for changes, in seconds; 0 never.",
+        metadata={
+            "about": "How often the cache is looked at for changes, in seconds; 0 never.",
+            "limits": {"ge": 0, "le": 3600},
+        },
     )
-    sort: SortColumn = Field(
+    sort: SortColumn = field(
         default="name",
-        description="Column of the order: `name`, `type`, `quant`, `size`, `modified` or `state`.",
+        metadata={"about": "Column of the order: `name`, `type`, `quant`, `size`, `modified` or `state`."},
     )
-    sort_reverse: bool = Field(default=False, description="Whether the order is turned round.")
-    filter: str = Field(default="", description="Filter of the model list at the start, such as `type:chat`.")
-    show_all: bool = Field(
-        default=True, description="Whether models that are not made for MLX are listed too."
+    sort_reverse: bool = field(default=False, metadata={"about": "Whether the order is reversed."})
+    filter: str = field(
+        default="", metadata={"about": "Filter of the model list at the start, such as `type:chat`."}
     )
-    keymap: dict[str, str] = Field(
+    show_all: bool = field(
+        default=True, metadata={"about": "Whether models that are not made for MLX are listed too."}
+    )
+    keymap: Mapping[str, str] = field(
         default_factory=dict,
-        description="Own keys: the id of a binding (see `docs/keys.md`) and its keys.",
+        metadata={"about": "Own keys: the id of a binding (see `docs/keys.md`) and its keys."},
     )
 
-    @field_validator("keymap", mode="before")
-    @classmethod
-    def _keymap_from_text(cls, value: object) -> object:
-        """Read the keymap of an environment variable, which is JSON."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return json.loads(value)
-        except ValueError:
-            raise ValueError('it must be JSON such as {"models.delete": "D"}') from None
+
+FIELDS = {declared.name: declared for declared in fields(Settings)}
+"""Every setting by name."""
+
+
+def _validated(values: Mapping[str, object]) -> Settings:
+    """Return the settings with these values in the place of defaults.
+
+    Raises:
+        pydantic.ValidationError: a value has not the type of its field, or lies outside its limits.
+    """
+    if not values:
+        return Settings()
+    from pydantic import Field, create_model  # noqa: PLC0415 - who sets nothing does without
+
+    hints = get_type_hints(Settings)
+    definitions: dict[str, Any] = {}
+    for name in values:
+        definitions[name] = (hints[name], Field(**FIELDS[name].metadata.get("limits", {})))
+    given = create_model("Settings", **definitions)(**values)
+    return Settings(**{name: getattr(given, name) for name in values})
 
 
 @dataclass(frozen=True)
@@ -108,27 +122,60 @@ def load(command_line: Mapping[str, object] | None = None, path: Path | None = N
     stored, problems = _read(path)
     variables = _variables(os.environ)
     given = {name: value for name, value in (command_line or {}).items() if value is not None}
-    for _ in range(2 * len(Settings.model_fields) + 1):  # each round drops at least one bad value
+    for _ in range(2 * len(FIELDS) + 1):  # each round drops at least one bad value
+        faults: list[tuple[str, str]] = []
         try:
-            return Loaded(Settings(**{**stored, **variables, **given}), tuple(problems), path)
-        except ValidationError as error:  # noqa: PERF203 - a handful of rounds
-            for fault in error.errors():
-                name = str(fault["loc"][0])
-                cause = fault["msg"].removeprefix("Value error, ")
-                cause = cause[0].lower() + cause[1:]
-                if name in given:
-                    raise ConfigError(f"--{name.replace('_', '-')}: {cause}.") from None
-                if variables.pop(name, None) is not None:
-                    problems.append(f"{variable(name)} cannot be used: {cause}. Correct it or unset it.")
-                else:
-                    problems.append(f"{path}: `{name}` cannot be used: {cause}. Correct or remove that line.")
-                    stored.pop(name, None)
+            return Loaded(_validated({**stored, **_parsed(variables), **given}), tuple(problems), path)
+        except _NotJsonError:
+            faults = [("keymap", 'it must be JSON such as {"models.delete": "D"}')]
+        except ValueError as error:
+            faults = _faults(error)
+        for name, cause in faults:
+            if name in given:
+                raise ConfigError(f"--{name.replace('_', '-')}: {cause}.") from None
+            if variables.pop(name, None) is not None:
+                problems.append(f"{variable(name)} cannot be used: {cause}. Correct it or unset it.")
+            else:
+                problems.append(f"{path}: `{name}` cannot be used: {cause}. Correct or remove that line.")
+                stored.pop(name, None)
     raise ConfigError(f"{path}: the settings cannot be read.")
 
 
-def _variables(environ: Mapping[str, str]) -> dict[str, Any]:
+class _NotJsonError(Exception):
+    """The keymap of an environment variable is not JSON."""
+
+
+def _parsed(variables: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of environment variables, the keymap read as JSON."""
+    values: dict[str, Any] = dict(variables)
+    if "keymap" in values:
+        try:
+            values["keymap"] = json.loads(values["keymap"])
+        except ValueError:
+            raise _NotJsonError from None
+    return values
+
+
+def _faults(error: ValueError) -> list[tuple[str, str]]:
+    """Return (setting, cause) for each fault that pydantic found.
+
+    Raises:
+        ValueError: the error is not pydantic's.
+    """
+    from pydantic import ValidationError  # noqa: PLC0415 - it is imported already when this runs
+
+    if not isinstance(error, ValidationError):
+        raise error
+    found = []
+    for fault in error.errors():
+        cause = fault["msg"].removeprefix("Value error, ")
+        found.append((str(fault["loc"][0]), cause[0].lower() + cause[1:]))
+    return found
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the values that environment variables give; an empty one gives none."""
-    return {name: environ[variable(name)] for name in Settings.model_fields if environ.get(variable(name))}
+    return {name: environ[variable(name)] for name in FIELDS if environ.get(variable(name))}
 
 
 def variable(name: str) -> str:
@@ -155,8 +202,8 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     import difflib  # noqa: PLC0415 - as above
 
     problems = []
-    for name in [name for name in document if name not in Settings.model_fields]:
-        near = difflib.get_close_matches(name, Settings.model_fields, 1)
+    for name in [name for name in document if name not in FIELDS]:
+        near = difflib.get_close_matches(name, FIELDS, 1)
         hint = f"did you mean `{near[0]}`?" if near else "remove that line."
         problems.append(f"{path}: there is no setting `{name}`; {hint}")
         del document[name]
@@ -202,10 +249,9 @@ def save(path: Path, name: str, value: str | float | bool) -> None:
 def reference() -> str:
     """Return the settings as a Markdown table for the documentation."""
     rows = ["| setting | variable | default | meaning |", "|---|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        shown = (
-            "" if default is None else f"`{str(default).lower() if isinstance(default, bool) else default}`"
-        )
-        rows.append(f"| `{name}` | `{variable(name)}` | {shown} | {field.description} |")
+    for name, declared in FIELDS.items():
+        default = getattr(Settings(), name)
+        shown = str(default).lower() if isinstance(default, bool) else str(default)
+        cell = f"`{shown}`" if default not in (None, "", {}) else ""
+        rows.append(f"| `{name}` | `{variable(name)}` | {cell} | {declared.metadata['about']} |")
     return "\n".join(rows) + "\n"

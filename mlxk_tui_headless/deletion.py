@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlxk_tui.ops import prune as prune_operation
-from mlxk_tui.ops import remove as remove_operation
+from mlxk_tui.ops import prune as prune_operation, remove as remove_operation
 from mlxk_tui.ops.contract import PruneData, RmData
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import plural, size

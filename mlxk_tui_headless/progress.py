@@ -28,11 +28,11 @@ def bar() -> Iterator[OnEvent]:
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
         DownloadColumn,
+        Progress as RichProgress,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
-    from rich.progress import Progress as RichProgress  # noqa: PLC0415
 
     from mlxk_tui.ops.format import middle, printable  # noqa: PLC0415
 

@@ -13,12 +13,16 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-from mlxk_tui.ops.contract import Framework, Health, MemoryFit, Model, ModelType
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.terms import Framework, Health, MemoryFit, ModelType
 
-Test = Callable[[Model], bool]
+if TYPE_CHECKING:
+    from mlxk_tui.ops.contract import Model
+
+Test: TypeAlias = "Callable[[Model], bool]"
 
 FIELDS = {
     "type": "chat, embedding, base or unknown",

@@ -11,7 +11,7 @@ import platform
 import re
 from dataclasses import dataclass, field
 
-from mlxk_tui.ops.contract import MemoryFit
+from mlxk_tui.ops.terms import MemoryFit
 
 _REMAPPING = re.compile(r"^MODEL_REMAPPING\s*(?::[^=]+)?=\s*\{(.*?)^\}", re.MULTILINE | re.DOTALL)
 _PAIR = re.compile(r"""["']([^"']+)["']\s*:\s*["']([^"']+)["']""")

@@ -36,7 +36,7 @@ _MAX_BYTES = 64_000_000
 class _Entry(BaseModel):
     """What is remembered of one repo."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     witnesses: tuple[str, ...]
     """Everything that the reading looked at, relative to the repo."""
@@ -49,6 +49,8 @@ class _Entry(BaseModel):
 
 class _File(BaseModel):
     """The file, as it is parsed and validated in one go."""
+
+    model_config = ConfigDict(defer_build=True)
 
     header: tuple[str, ...]
     repos: dict[str, _Entry]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlxk_tui.ops.cache import RepoRef
-from mlxk_tui.ops.contract import Finding, Model
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.contract import Finding, Model
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from textual.content import Content
 from textual.widget import Widget
 
 from mlxk_tui.library import Changed, Entry, Phase
-from mlxk_tui.ops.contract import Framework
 from mlxk_tui.ops.format import plural, printable
+from mlxk_tui.ops.terms import Framework
 from mlxk_tui.panes import actions, model_keys
 from mlxk_tui.panes.base import Pane
 from mlxk_tui.panes.context import Context

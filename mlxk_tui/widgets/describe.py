@@ -5,25 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from textual.content import Content
 
 from mlxk_tui.library import Entry, State
-from mlxk_tui.ops.contract import (
-    Finding,
-    FindingCode,
-    Fix,
-    Framework,
-    Health,
-    MemoryFit,
-    ModelFile,
-    ModelType,
-    Severity,
-)
 from mlxk_tui.ops.format import age, plural, printable, size
 from mlxk_tui.ops.names import is_clean
+from mlxk_tui.ops.terms import FindingCode, Fix, Framework, Health, MemoryFit, ModelType, Severity
 from mlxk_tui.widgets.text import (
     FIT_STYLES,
     FIT_WORDS,
@@ -36,6 +26,9 @@ from mlxk_tui.widgets.text import (
     quant_phrase,
     spaced_size,
 )
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.contract import Finding, ModelFile
 
 _LABEL = 13
 _GAUGE = 10

@@ -9,8 +9,8 @@ from datetime import datetime
 from rich.cells import cell_len
 
 from mlxk_tui.library import Entry, State
-from mlxk_tui.ops.contract import Severity
 from mlxk_tui.ops.format import plural, size
+from mlxk_tui.ops.terms import Severity
 from mlxk_tui.widgets.describe import checksum_sentence, findings_rows, wrap
 from mlxk_tui.widgets.row_list import Row, RowList
 from mlxk_tui.widgets.text import Part, cut

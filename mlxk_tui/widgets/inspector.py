@@ -17,9 +17,7 @@ from textual.visual import VisualType
 from textual.widgets import Static
 
 from mlxk_tui.library import Entry
-from mlxk_tui.ops import show
 from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.contract import ModelFile
 from mlxk_tui.ops.errors import OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.widgets import describe
@@ -158,6 +156,8 @@ class Inspector(Vertical):
 
     async def _load(self, entry: Entry, tab: str) -> None:
         await asyncio.sleep(_SETTLE_SECONDS)  # a held key runs past many models; read only where it rests
+        from mlxk_tui.ops import show  # noqa: PLC0415 - the first frame does without
+
         loaders: dict[str, Callable[..., Any]] = {
             "files": show.read_files,
             "config": show.read_config,
@@ -176,6 +176,8 @@ class Inspector(Vertical):
         if isinstance(value, OpError):
             return Content.styled(sentence(value.message), "$bad")
         if tab == "files":
+            from mlxk_tui.ops.contract import ModelFile  # noqa: PLC0415 - the first frame does without
+
             listed = (
                 [file for file in value if isinstance(file, ModelFile)] if isinstance(value, list) else []
             )

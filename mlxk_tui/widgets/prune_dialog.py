@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from textual.containers import VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Static
 
-from mlxk_tui.ops.contract import PruneData
 from mlxk_tui.ops.format import plural, printable, size
 from mlxk_tui.widgets.dialogs import Dialog
 from mlxk_tui.widgets.text import Part, lines, pad, spaced_size
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.contract import PruneData
 
 _WIDTH = 65
 _SIZE = 9

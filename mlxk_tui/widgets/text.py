@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 
-from mlxk_tui.ops.contract import Framework, MemoryFit, Model, ModelType, Quantization
 from mlxk_tui.ops.format import middle, printable, size
+from mlxk_tui.ops.terms import Framework, MemoryFit, ModelType
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.contract import Model, Quantization
 
 Part = tuple[str, str]
 """A piece of text and its style: a theme token such as `$muted`, or empty."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mlxk_tui.ops.contract import Framework, Health, MemoryFit, Model, ModelType, Quantization
 from mlxk_tui.ops.errors import ErrorType, OpError

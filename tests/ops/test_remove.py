@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.catalog import check_health

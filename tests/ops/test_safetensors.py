@@ -10,8 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mlxk_tui.ops.safetensors import HeaderError, HeaderFault, read_header
 from tests.support.hf_cache import safetensors
