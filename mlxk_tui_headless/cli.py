@@ -3,6 +3,7 @@
 Annotations are real objects here, not strings: Typer would compile each string at every start.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -202,7 +203,7 @@ def clone(
                 operation.clone(
                     session.cache,
                     model,
-                    Path(directory).expanduser(),
+                    Path(os.path.expanduser(directory)),
                     revision=branch,
                     check_health=health_check,
                     on_event=on_event,

@@ -23,8 +23,15 @@ HUB = ("huggingface_hub",)
 SCREEN = ("textual",)
 
 AT_EXIT = """
-import atexit, json, sys
-atexit.register(lambda: open({target!r}, "w").write(json.dumps(sorted(sys.modules))))
+import atexit, json, os, sys
+def tell():
+    with open({target!r}, "w") as stream:
+        json.dump(sorted(sys.modules), stream)
+def leave(status, real=os._exit):  # how the headless command ends
+    tell()
+    real(status)
+atexit.register(tell)
+os._exit = leave
 """
 
 

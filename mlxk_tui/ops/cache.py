@@ -68,7 +68,21 @@ class Cache:
     @classmethod
     def at(cls, path: str | os.PathLike[str]) -> Cache:
         """Return the cache at `path`, with `~` and variables expanded."""
-        return cls(Path(os.path.abspath(os.path.expanduser(os.path.expandvars(os.fspath(path))))))
+        text = os.path.expanduser(os.path.expandvars(os.fspath(path)))
+        try:
+            return cls(Path(os.path.abspath(text)))
+        except FileNotFoundError:  # a relative path, and the current folder was deleted
+            return cls(Path("/", text))
+
+    def is_absent(self) -> bool:
+        """Tell whether nothing is there yet, as opposed to something that is no cache."""
+        try:
+            os.lstat(self.root)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def repos(self) -> list[RepoRef]:
         """Return every model repo, sorted by name.

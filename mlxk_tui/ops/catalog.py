@@ -92,7 +92,7 @@ def _recall(cache: Cache, ref: RepoRef, runtime: Runtime, verdicts: Verdicts, be
 
     repo = read_repo(cache, ref)
     report = judge(repo, repo.selected, runtime)
-    if not any(finding.code in _REACHES_OUT for finding in report.findings):
+    if repo.witnesses and not any(finding.code in _REACHES_OUT for finding in report.findings):
         verdicts.put(report, repo.witnesses, began_ns)
     return report
 
@@ -106,7 +106,7 @@ def repos_or_none(cache: Cache) -> list[RepoRef]:
     try:
         return cache.repos()
     except OpError as error:
-        if error.type is ErrorType.CACHE_NOT_FOUND and not cache.root.exists():
+        if error.type is ErrorType.CACHE_NOT_FOUND and cache.is_absent():
             return []
         raise
 

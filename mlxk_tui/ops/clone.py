@@ -78,7 +78,7 @@ class _Job:
         """Return the result of this clone."""
         name = self.found.ref.name
         return CloneData(
-            model=name,
+            model=printable(self.found.spec.name),
             clone_status="failed" if failed else "success",
             message=message,
             target_dir=printable(str(self.target)),
@@ -106,7 +106,9 @@ def _clone(
     on_event: OnEvent,
 ) -> CloneData:
     found = _find(cache, spec)
-    wanted = revision or found.spec.revision
+    if revision is not None and not revision.strip():
+        raise OpError(ErrorType.VALIDATION_ERROR, "The revision is empty. Give a branch, a tag or a commit.")
+    wanted = found.spec.revision if revision is None else revision
     if revision and found.spec.revision and revision != found.spec.revision:
         raise OpError(
             ErrorType.VALIDATION_ERROR,

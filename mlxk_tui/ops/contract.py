@@ -169,7 +169,7 @@ class CloneData(Contract):
     """`clone`."""
 
     model: str
-    clone_status: Literal["success", "failed", "cancelled"]
+    clone_status: Literal["success", "failed"]
     message: str
     target_dir: str
     expanded_name: str | None

@@ -12,7 +12,7 @@ from mlxk_tui.ops.repo import Snapshot, SnapshotFile, read_bytes
 
 MAX_JSON_BYTES = 8_000_000
 """Longest config-like JSON file that is parsed."""
-MAX_INDEX_BYTES = 64_000_000
+MAX_INDEX_BYTES = 32_000_000
 """Longest weight index that is parsed; the largest real ones are about 9 MB."""
 CANNOT_BE_READ = "cannot be read"
 """The problem of a file that is there but that the file system does not hand out."""

@@ -7,7 +7,9 @@ from datetime import datetime, timezone
 
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline, DEL, C1
-    "\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"  # invisible and bidirectional controls
+    "\xad\u061c\u180e\u200b\u200e\u200f"  # invisible and bidirectional controls
+    "\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f"  # tags: text that nobody sees
     "\ud800-\udfff]"  # lone surrogates: undecodable bytes as os.fsdecode shows them
 )
 _BREAKS = re.compile("[\t\n]")
@@ -30,7 +32,7 @@ def _escape(match: re.Match[str]) -> str:
     code = ord(match.group())
     if 0xDC80 <= code <= 0xDCFF:  # os.fsdecode's surrogateescape range: the byte is what was meant
         code -= 0xDC00
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 _UNITS = ("KB", "MB", "GB", "TB", "PB", "EB")

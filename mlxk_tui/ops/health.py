@@ -64,7 +64,7 @@ def check_integrity(repo: Repo, snapshot: Snapshot | None, documents: Documents)
     pointers, partial files, completeness against the file list that huggingface_hub remembers.
     """
     if snapshot is None:
-        return Integrity(_ordered([_no_snapshot(repo), *repo.problems]), Weights())
+        return Integrity(_ordered([*repo.problems, _no_snapshot(repo)]), Weights())
     findings = [*repo.problems, *check_files(snapshot, documents)]
     weights = check_weights(documents)
     findings += weights.findings
@@ -87,6 +87,8 @@ def check_files(snapshot: Snapshot, documents: Documents) -> Iterable[Finding]:
     for file in snapshot.files:
         if is_lfs_pointer(file):
             yield _error(FindingCode.LFS_POINTER, file.name, "is a Git LFS pointer, not the file itself")
+        if file.size == 0 and file.name in _NEEDED_NAMES and file.name != "config.json":
+            yield _error(FindingCode.FILE_EMPTY, file.name, "is empty")
         if file.name.endswith(PARTIAL_ENDINGS):
             yield _error(FindingCode.PARTIAL_FILE, file.name, "is the rest of an unfinished download")
 
@@ -166,9 +168,9 @@ def _has_size(entry: Any) -> bool:
 def _check_tree(tree: dict[str, int] | None, documents: Documents, *, shards_told: bool) -> Iterable[Finding]:
     if tree is None:
         return
-    have_weights = any(is_weights(name) for name in documents.files)
+    present = [name for name in documents.files if is_weights(name)]
     absent = [name for name in tree if name not in documents.files]
-    needed = [name for name in absent if _needed(name, have_weights=have_weights)]
+    needed = [name for name in absent if _needed(name, present)]
     left_out = [name for name in absent if name not in needed]
     if shards_told:  # each missing shard counts once
         needed = [name for name in needed if not loads_in_mlx(name)]
@@ -208,16 +210,19 @@ def _some(names: list[str]) -> str:
     return ", ".join(printable(name) for name in names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _needed(name: str, *, have_weights: bool) -> bool:
+def _needed(name: str, present: list[str]) -> bool:
     """Tell whether a model is broken without this file of its repo.
 
     mlx-lm and others download by pattern (no README, no weights of another format), so a file
     that is left out counts only if the model needs it: its settings, its tokenizer, the weights
     that mlx-lm loads, or weights when there are none at all.
     """
-    if name in _NEEDED_NAMES or loads_in_mlx(name):
-        return True
-    return is_weights(name) and not have_weights
+    if is_weights(name):
+        # Of another format than those that are there, or one of several GGUF files: left out on purpose.
+        return not present or (loads_in_mlx(name) and any(map(loads_in_mlx, present)))
+    if present and all(other.endswith(".gguf") for other in present):
+        return False  # a GGUF file carries configuration and tokenizer
+    return name in _NEEDED_NAMES
 
 
 def _check_downloads(repo: Repo, *, complete: bool) -> Iterable[Finding]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from mlxk_tui.ops.background import Meter, in_thread
@@ -33,6 +34,7 @@ from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, ignore
 from mlxk_tui.ops.format import plural, printable, size
 from mlxk_tui.ops.locks import blob_lock, clean_locks, held_in
+from mlxk_tui.ops.neighbours import foreign_uses
 from mlxk_tui.ops.repo import Repo, read_repo
 from mlxk_tui.ops.revisions import (
     EMPTY_FOLDERS,
@@ -141,11 +143,11 @@ def _prune(cache: Cache, meter: Meter, *, dry_run: bool) -> PruneData:
         raise
     if not dry_run:
         check_allowed(cache.root)
-    payloads = Payloads.of(cache)
+    payloads, uses = Payloads.of(cache), foreign_uses(cache)
     with open_cache(cache.root) as root:
         for ref in refs:
             meter.add(ref.name)
-            plan = _plan_repo(cache, root, ref, payloads)
+            plan = _plan_repo(cache, root, ref, payloads, uses.get(ref.folder_name, {}))
             if not plan:
                 continue
             if dry_run:
@@ -163,15 +165,19 @@ def _prune(cache: Cache, meter: Meter, *, dry_run: bool) -> PruneData:
     return result.data(dry_run=dry_run)
 
 
-def _plan_repo(cache: Cache, root: Folder, ref: RepoRef, payloads: Payloads) -> _RepoPlan:
+def _plan_repo(
+    cache: Cache, root: Folder, ref: RepoRef, payloads: Payloads, foreign: Mapping[str, Collection[str]]
+) -> _RepoPlan:
     try:
         repo = read_repo(cache, ref)
     except OpError:  # vanished
         return _RepoPlan()
     if repo.linked or any(os.path.islink(ref.path / inner) for inner in EMPTY_FOLDERS):
         return _RepoPlan()
-    used = blobs_in_use(list(repo.snapshots.values()), repo)
-    detached = _detached(repo) if used is not None else []
+    used = blobs_in_use(list(repo.snapshots.values()), repo, foreign)
+    if not set(repo.refs.values()) <= repo.snapshots.keys():
+        used = None  # a ref names a snapshot that is not there: what it would use cannot be known
+    detached = _detached(repo) if used is not None and not foreign else []
     orphans = [
         blob
         for name, blob in sorted(repo.blobs.items())
@@ -187,7 +193,7 @@ def _plan_repo(cache: Cache, root: Folder, ref: RepoRef, payloads: Payloads) -> 
         return _RepoPlan()
     return _RepoPlan(
         tuple(
-            plan_revision(repo, commit, payloads, gone=detached[:position])
+            plan_revision(repo, commit, payloads, gone=detached[:position], foreign=foreign)
             for position, commit in enumerate(detached)
         ),
         tuple((blob.name, payloads.pick(blob.path)) for blob in orphans),

@@ -81,6 +81,7 @@ class Verdicts:
         folder = env.get(ENVIRONMENT_VARIABLE) or platformdirs.user_cache_dir("mlxk-tui", appauthor=False)
         if folder.lower() == "off":
             return cls(None, cache, runtime)
+        folder = os.path.abspath(os.path.expanduser(folder))
         key = hashlib.sha256(os.fsencode(cache.root)).hexdigest()[:16]
         return cls(os.path.join(folder, f"verdicts-{key}.json"), cache, runtime)
 
@@ -145,8 +146,15 @@ class Verdicts:
 
 
 def _words_of(runtime: Runtime) -> str:
-    facts = (runtime.mlx_lm, len(runtime.architectures), len(runtime.remapping), runtime.memory_bytes)
-    return " ".join(map(str, facts))
+    known = " ".join((*sorted(runtime.architectures), *map(str, sorted(runtime.remapping.items()))))
+    digest = hashlib.sha256(known.encode("utf-8", "replace")).hexdigest()
+    return f"{runtime.mlx_lm} {digest} {runtime.memory_bytes} {_rules()}"
+
+
+def _rules() -> int:
+    """Return when the rules last changed, in ns: in a checkout they do so without a new version."""
+    with os.scandir(os.path.dirname(__file__)) as entries:
+        return max(entry.stat().st_mtime_ns for entry in entries if entry.name.endswith(".py"))
 
 
 def _load(path: str, header: tuple[str, ...]) -> dict[str, _Entry]:

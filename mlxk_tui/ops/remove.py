@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from mlxk_tui.ops.background import Meter, in_thread
@@ -31,6 +32,7 @@ from mlxk_tui.ops.events import OnEvent, ignore
 from mlxk_tui.ops.format import plural, printable, size
 from mlxk_tui.ops.locks import clean_locks, delete_locks, held_in, held_locks
 from mlxk_tui.ops.names import dir_to_name
+from mlxk_tui.ops.neighbours import foreign_uses
 from mlxk_tui.ops.repo import Repo, read_repo
 from mlxk_tui.ops.revisions import (
     EMPTY_FOLDERS,
@@ -116,7 +118,9 @@ def _plan(cache: Cache, ref: RepoRef, wanted: str | None, *, exact: bool) -> Rem
     abandoned = sum(payloads.abandoned(ref.folder_name).values())
     if wanted is not None:
         _refuse_inner_links(ref)
-        plan = plan_revision(repo, _commit(repo, wanted), payloads)
+        plan = plan_revision(
+            repo, _commit(repo, wanted), payloads, foreign=foreign_uses(cache).get(ref.folder_name, {})
+        )
         count = int(plan.commit in repo.snapshots)
         freed = plan.freed_bytes + abandoned
         return RemovePlan(ref, exact, plan.commit, count, plan.files, freed, held)
@@ -187,12 +191,17 @@ def _remove(cache: Cache, plan: RemovePlan, *, force: bool, meter: Meter) -> RmD
         held = held_in(root, name)
         if held and not force:
             raise _locked(plan, held)
+        foreign = foreign_uses(cache).get(name, {})
+        if plan.revision is None and foreign and not force:
+            raise _used_elsewhere(plan, foreign)
         check_writable(plan.ref.path, cache.root)
         try:
             if plan.revision is None:
                 freed, locks = _delete_model(root, folder, name, Payloads.of(cache), meter)
             else:
-                freed, locks = _delete_revision(root, folder, repo, plan.revision, Payloads.of(cache), meter)
+                freed, locks = _delete_revision(
+                    root, folder, repo, plan.revision, Payloads.of(cache), foreign, meter
+                )
         except OSError as error:
             inner = error.filename if isinstance(error.filename, str) else ""
             raise refused(error, os.path.join(folder.path, inner)) from None
@@ -239,7 +248,13 @@ def _delete_model(
 
 
 def _delete_revision(
-    root: Folder, folder: Folder, repo: Repo, commit: str, payloads: Payloads, meter: Meter
+    root: Folder,
+    folder: Folder,
+    repo: Repo,
+    commit: str,
+    payloads: Payloads,
+    foreign: Mapping[str, Collection[str]],
+    meter: Meter,
 ) -> tuple[int, int]:
     """Delete a revision; return the bytes freed and the lock files cleaned."""
     _refuse_inner_links(repo.ref)
@@ -249,7 +264,7 @@ def _delete_revision(
             f"Revision {printable(commit[:12])} of {repo.ref.name} was removed meanwhile.",
             available_hashes=list(repo.snapshots),
         )
-    plan = plan_revision(repo, commit, payloads)
+    plan = plan_revision(repo, commit, payloads, foreign=foreign)
     name = repo.ref.folder_name
     # What an earlier run left that was killed comes first: it may be all that is still to be done.
     freed = sum(payloads.store.release(payload) for payload in payloads.abandoned(name))
@@ -265,6 +280,25 @@ def _vanished(ref: RepoRef) -> OpError:
     return OpError(
         ErrorType.MODEL_NOT_FOUND, f"{ref.name} is no longer in the cache; somebody else removed it."
     )
+
+
+def _used_elsewhere(plan: RemovePlan, foreign: Mapping[str, Collection[str]]) -> OpError:
+    users = sorted({user for names in foreign.values() for user in names})
+    message = (
+        f"Files of {plan.ref.name} are linked from {', '.join(users[:3])}{', …' if len(users) > 3 else ''}, "
+        "which would break; nothing was deleted. Remove those first, or force the deletion with -f."
+    )
+    data = RmData(
+        model=plan.ref.name,
+        revision=None,
+        action="requires_confirmation",
+        message=message,
+        freed_bytes=plan.freed_bytes,
+        lock_files_cleaned=0,
+        matches=users,
+        lock_files=[],
+    )
+    return OpError(ErrorType.CONFIRMATION_REQUIRED, message, matches=users, data=data)
 
 
 def _locked(plan: RemovePlan, held: tuple[str, ...]) -> OpError:

@@ -27,6 +27,7 @@ _FOLDERS = frozenset({"blobs", "refs", "snapshots", "trees"})
 _MAX_DEPTH = 16
 _MAX_FILES = 50_000
 _MAX_REF_BYTES = 512
+_MAX_BAD_REFS = 20
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Repo:
     problems: tuple[Finding, ...]
     witnesses: tuple[str, ...] = ()
     """Every folder, blob, ref and plain file that the pass looked at: unless one of them changes,
-    another pass sees the same."""
+    another pass sees the same. Empty where an unusual link was followed, whose way is not known."""
 
     @property
     def selected(self) -> Snapshot | None:
@@ -195,6 +196,7 @@ class _Reader:
     blobs: dict[str, Blob] = field(default_factory=dict)
     allowed: tuple[str, ...] | None = None
     witnesses: list[str] = field(default_factory=list)
+    usual: bool = True
 
     def read(self) -> Repo:
         root = self.ref.folder
@@ -215,7 +217,14 @@ class _Reader:
             self.witnesses += [entry.path for entry in found]
             trees = frozenset(entry.name[:-5] for entry in found)
         return Repo(
-            self.ref, linked, refs, snapshots, self.blobs, trees, tuple(self.problems), tuple(self.witnesses)
+            self.ref,
+            linked,
+            refs,
+            snapshots,
+            self.blobs,
+            trees,
+            tuple(self.problems),
+            tuple(self.witnesses) if self.usual else (),
         )
 
     def _scan(self, path: str) -> list[os.DirEntry[str]]:
@@ -234,7 +243,9 @@ class _Reader:
         """Tell whether a folder of the repo is one, or a link that leads to one inside the cache."""
         if entry.name not in _FOLDERS or not entry.is_symlink():
             return True
-        if os.path.realpath(entry.path).startswith(self._roots()):
+        target = os.path.realpath(entry.path)
+        if target.startswith(self._roots()):
+            self.witnesses.append(target)
             return True
         self.problems.append(
             Finding(
@@ -291,6 +302,7 @@ class _Reader:
 
     def _follow(self, path: str) -> tuple[str | None, int | None, FindingCode | None]:
         """Resolve an unusual link: the real path, its size, or why it is not used."""
+        self.usual = False
         try:
             resolved = os.path.realpath(path, strict=True)
             info = os.lstat(resolved)
@@ -308,6 +320,9 @@ class _Reader:
         found: dict[str, Snapshot] = {}
         for entry in self._scan(folder):
             try:
+                if entry.is_symlink():
+                    self.problems.append(_linked_snapshot(entry.name))
+                    continue
                 if not entry.is_dir(follow_symlinks=False):
                     continue
                 modified = entry.stat(follow_symlinks=False).st_mtime
@@ -323,6 +338,8 @@ class _Reader:
 
     def _walk(self, folder: str, prefix: str, files: list[SnapshotFile], depth: int) -> None:
         for entry in self._scan(folder):
+            if is_litter(entry.name):
+                continue
             name = prefix + entry.name
             if len(files) >= _MAX_FILES or depth > _MAX_DEPTH:
                 self.problems.append(_too_deep(printable(prefix) or None))
@@ -355,10 +372,13 @@ class _Reader:
 
     def _read_refs(self, folder: str, snapshots: dict[str, Snapshot]) -> dict[str, str]:
         refs: dict[str, str] = {}
+        bad = 0
         pending = [(folder, "", 0)]
         while pending:
             path, prefix, depth = pending.pop()
             for entry in self._scan(path):
+                if is_litter(entry.name):
+                    continue
                 name = prefix + entry.name
                 if entry.is_dir(follow_symlinks=False):
                     if depth < _MAX_DEPTH:
@@ -368,9 +388,26 @@ class _Reader:
                 commit = _read_ref(entry)
                 if commit is not None and (COMMIT.fullmatch(commit) or commit in snapshots):
                     refs[name] = commit
-                else:
+                elif bad < _MAX_BAD_REFS:
+                    bad += 1
                     self.problems.append(_bad_ref(name))
         return refs
+
+
+def is_litter(name: str) -> bool:
+    """Tell whether a file is macOS's own: `.DS_Store`, or `._x` beside x on a foreign file system."""
+    return name == ".DS_Store" or name.startswith("._")
+
+
+def _linked_snapshot(name: str) -> Finding:
+    path = f"snapshots/{printable(name)}"
+    return Finding(
+        code=FindingCode.UNREADABLE,
+        severity=Severity.ERROR,
+        path=path,
+        message=f"{path} is a link, which is not followed.",
+        fix=Fix.NONE,
+    )
 
 
 def _plain_file(name: str, entry: os.DirEntry[str]) -> SnapshotFile:

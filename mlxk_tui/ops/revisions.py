@@ -22,7 +22,7 @@ from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.contract import FindingCode
 from mlxk_tui.ops.deletion import REMOVING, Folder, freed_by_removal, freed_by_unlink
 from mlxk_tui.ops.format import printable
-from mlxk_tui.ops.repo import Repo, Snapshot
+from mlxk_tui.ops.repo import Repo, Snapshot, is_litter
 from mlxk_tui.ops.shared_store import SharedStore
 
 EMPTY_FOLDERS = ("snapshots", "blobs", "trees", "refs")
@@ -90,12 +90,20 @@ class RevisionPlan:
     freed_bytes: int
 
 
-def blobs_in_use(snapshots: Collection[Snapshot], repo: Repo) -> set[str] | None:
-    """Return the blobs that these snapshots lead to, by name; None where one cannot be read in full."""
+def blobs_in_use(
+    snapshots: Collection[Snapshot], repo: Repo, foreign: Mapping[str, Collection[str]]
+) -> set[str] | None:
+    """Return the blobs that these snapshots lead to, by name; None where one cannot be read in full.
+
+    Args:
+        snapshots: those that stay.
+        repo: their repo.
+        foreign: what other repos link to, by path inside this one; it is in use as well.
+    """
     if any(problem.code is FindingCode.UNREADABLE for problem in repo.problems):
         return None
     folder = os.path.realpath(os.path.join(repo.ref.path, "blobs"))
-    used: set[str] = set()
+    used = {os.path.basename(path) for path in foreign if path.startswith("blobs/")}
     for snapshot in snapshots:
         if snapshot.problems:
             return None
@@ -111,7 +119,14 @@ def blobs_in_use(snapshots: Collection[Snapshot], repo: Repo) -> set[str] | None
     return used
 
 
-def plan_revision(repo: Repo, commit: str, payloads: Payloads, gone: Collection[str] = ()) -> RevisionPlan:
+def plan_revision(
+    repo: Repo,
+    commit: str,
+    payloads: Payloads,
+    gone: Collection[str] = (),
+    *,
+    foreign: Mapping[str, Collection[str]],
+) -> RevisionPlan:
     """Return what removing a revision takes away and frees.
 
     Args:
@@ -119,11 +134,12 @@ def plan_revision(repo: Repo, commit: str, payloads: Payloads, gone: Collection[
         commit: name of a snapshot folder, or a commit that only a ref names any more.
         payloads: the shared store; its picks are added to.
         gone: other snapshots that go as well, by name.
+        foreign: what other repos link to, by path inside this one.
     """
     snapshot = repo.snapshots.get(commit)
     files = snapshot.files if snapshot else ()
     others = [snap for name, snap in repo.snapshots.items() if name != commit and name not in gone]
-    used = blobs_in_use(others, repo)
+    used = blobs_in_use(others, repo, foreign)
     own = sorted({file.etag for file in files if file.etag is not None})
     blobs = tuple(etag for etag in own if etag not in used) if used is not None else ()
     refs = tuple(sorted(name for name, named in repo.refs.items() if named == commit))
@@ -184,14 +200,23 @@ def delete_leftovers(folder: Folder, meter: Meter) -> int:
 def delete_if_empty(root: Folder, folder: Folder, name: str) -> bool:
     """Delete the shell of a repo that holds nothing any more and return whether it is gone."""
     for inner in folder.names():
-        if inner not in EMPTY_FOLDERS:
+        if is_litter(inner):
+            folder.unlink(inner)
+        elif inner not in EMPTY_FOLDERS or not _only_litter(folder, inner):
             return False
-        with folder.inner(inner) as child:
-            if child is None or child.names():
-                return False
     for inner in EMPTY_FOLDERS:
         folder.rmdir(inner)
     return root.rmdir(name)
+
+
+def _only_litter(folder: Folder, name: str) -> bool:
+    """Take macOS's own files out of a folder inside `folder` and return whether nothing else was there."""
+    with folder.inner(name) as child:
+        if child is None or not all(map(is_litter, child.names())):
+            return False
+        for litter in child.names():
+            child.unlink(litter)
+    return True
 
 
 def _unlink(folder: Folder, parts: tuple[str, ...]) -> int:

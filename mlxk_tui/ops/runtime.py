@@ -71,10 +71,13 @@ def _problems(runtime: Runtime, documents: Documents) -> Iterable[Finding]:
             "It needs code from the repo (model_file), which is never run.",
         )
     yield from _architecture(runtime, config)
-    if not any(name in documents.files for name in _TOKENIZER_FILES) and not any(
-        name.endswith(".tiktoken") for name in documents.files
-    ):
+    if not has_tokenizer(documents):
         yield _error(FindingCode.TOKENIZER_MISSING, None, "It has no tokenizer.", Fix.PULL)
+
+
+def has_tokenizer(documents: Documents) -> bool:
+    """Tell whether there is a tokenizer in one of the forms that mlx-lm loads."""
+    return any(name in _TOKENIZER_FILES or name.endswith(".tiktoken") for name in documents.files)
 
 
 def _architecture(runtime: Runtime, config: dict[str, object]) -> Iterable[Finding]:

@@ -81,6 +81,7 @@ class FindingCode(str, Enum):
     LINK_OUTSIDE_CACHE = "link_outside_cache"
     PARTIAL_FILE = "partial_file"
     DOWNLOAD_UNFINISHED = "download_unfinished"
+    FILE_EMPTY = "file_empty"
     FILE_MISSING = "file_missing"
     SIZE_MISMATCH = "size_mismatch"
     UNREADABLE = "unreadable"

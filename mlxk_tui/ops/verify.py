@@ -143,7 +143,9 @@ class _Run:
         with self.lock:
             self.files_done += 1
         self._count(file, 0, last=self.files_done == self.files_total)
-        return None if digest.hexdigest() == file.etag else "differs from its checksum: the bytes have rotted"
+        return (
+            None if digest.hexdigest() == file.etag else "differs from its checksum: its bytes have changed"
+        )
 
     def _count(self, file: SnapshotFile, count: int, *, last: bool = False) -> None:
         with self.lock:

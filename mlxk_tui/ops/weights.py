@@ -19,7 +19,9 @@ LFS_MAGIC = b"version https://git-lfs.github.com/spec/"
 LFS_POINTER_BYTES = range(100, 1024)
 """Sizes a pointer file can have: three short lines (the specification sets 1,024 as the limit)."""
 
-_PYTORCH = re.compile(r"(?:.*/)?pytorch_model.*\.bin")
+_PYTORCH = re.compile(r"(?:.*/)?[^/]*model[^/]*\.bin")
+_OTHER_WEIGHTS = (".bin", ".ckpt", ".h5", ".mlmodel", ".msgpack", ".onnx", ".pt", ".pth", ".tflite")
+_GGUF_SHARD = re.compile(r"(?P<stem>.+)-(?P<n>\d{5})-of-(?P<of>\d{5})\.gguf")
 _SHARD = re.compile(r"(?P<stem>.*?(?:pytorch_)?model)-(?P<n>\d{5})-of-(?P<of>\d{5})\.(?:safetensors|bin)")
 _FAULT_CODES = {
     HeaderFault.EMPTY: FindingCode.WEIGHTS_EMPTY,
@@ -55,7 +57,7 @@ def check_weights(documents: Documents) -> Weights:
             continue  # the link itself is a finding already
         findings += _check_file(file, elements)
     findings += _check_sets(documents)
-    if not files:
+    if not files and not any(name.endswith(_OTHER_WEIGHTS) for name in documents.files):
         findings.append(
             _error(
                 FindingCode.WEIGHTS_MISSING,
@@ -138,6 +140,10 @@ def is_lfs_pointer(file: SnapshotFile) -> bool:
 def _check_sets(documents: Documents) -> Iterable[Finding]:
     """Check indexes and numbered shards."""
     files = documents.files
+    for index in files:
+        if index.endswith(".safetensors.index.json") and index != SAFETENSORS_INDEX:
+            yield from _check_index(documents, index)
+    yield from _gguf_sets(documents)
     shards = [match for match in map(_SHARD.fullmatch, files) if match and "/" not in match.string]
     has_safetensors = any(loads_in_mlx(name) and file.size for name, file in files.items())
     for index in (SAFETENSORS_INDEX, PYTORCH_INDEX):
@@ -168,7 +174,8 @@ def _check_index(documents: Documents, index: str) -> Iterable[Finding]:
         yield _error(
             FindingCode.INDEX_INVALID, index, f"{index} maps weights to something that is no file name."
         )
-    missing = sorted(shard for shard in shards if shard not in documents.files)
+    folder = index[: index.rfind("/") + 1]
+    missing = sorted(shard for shard in shards if folder + shard not in documents.files)
     unsafe = [shard for shard in missing if _unsafe(shard)]
     if unsafe:
         yield _error(
@@ -185,6 +192,20 @@ def _check_index(documents: Documents, index: str) -> Iterable[Finding]:
             printable(absent[0]),
             f"{plural(len(absent), 'shard')} of {len(shards)} missing: {some}.",
         )
+
+
+def _gguf_sets(documents: Documents) -> Iterable[Finding]:
+    """Check that of each GGUF model in several files all are there (llama.cpp's gguf-split names)."""
+    sets: dict[tuple[str, int], set[int]] = {}
+    for match in map(_GGUF_SHARD.fullmatch, documents.files):
+        if match:
+            sets.setdefault((match["stem"], int(match["of"])), set()).add(int(match["n"]))
+    for (stem, of), present in sets.items():
+        first = next((n for n in range(1, min(of, len(present) + 1) + 1) if n not in present), None)
+        if first is not None:
+            name = f"{printable(stem)}-{first:05d}-of-{of:05d}.gguf"
+            gone = plural(of - len(present), "part")
+            yield _error(FindingCode.SHARD_MISSING, name, f"{gone} of {of} missing, such as {name}.")
 
 
 def _unsafe(name: str) -> bool:

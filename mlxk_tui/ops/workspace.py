@@ -24,6 +24,7 @@ from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.health import check_files
 from mlxk_tui.ops.repo import Snapshot, SnapshotFile, unreadable
+from mlxk_tui.ops.runtime import has_tokenizer
 from mlxk_tui.ops.weights import PYTORCH_INDEX, SAFETENSORS_INDEX, check_weights, is_weights
 
 LINK_OUTSIDE = "link_outside_workspace"
@@ -34,7 +35,6 @@ IGNORED = frozenset({".git", ".cache/huggingface", ".DS_Store"})
 _MAX_FILES = 50_000
 _MAX_DEPTH = 16
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<n>\d{5})-of-(?P<of>\d{5})(?P<ending>\.(?:safetensors|bin|gguf))")
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "vocab.txt", "vocab.json")
 
 
 async def check_workspace(folder: Path) -> WorkspaceHealth:
@@ -53,7 +53,7 @@ def _check(folder: Path, stop: threading.Event) -> WorkspaceHealth:
     documents = read_documents(snapshot)
     findings = [*check_files(snapshot, documents), *check_weights(documents).findings]
     anomalies = [_anomaly(finding) for finding in findings]
-    tokenizer = any(name in documents.files for name in _TOKENIZERS)
+    tokenizer = has_tokenizer(documents)
     if not tokenizer and any(name.endswith(".safetensors") for name in documents.files):
         message = "There is no tokenizer; the model will not run without one."
         anomalies.append(

@@ -236,3 +236,37 @@ def test_off_remembers_nothing(
     HfCache(hub).repo("org/a").add(model_files())
     _walk(cache)
     assert not verdicts.exists()
+
+
+def test_a_runtime_with_other_architectures_judges_anew(cache: Cache, hub: Path, verdicts: Path) -> None:
+    HfCache(hub).repo("mlx-community/m").add(model_files())
+    here = Runtime("1", frozenset({"llama", "x"}), memory_bytes=10**10)
+    assert _walk(cache, here)[0].model.runtime_compatible
+    other = Runtime("1", frozenset({"qwen", "x"}), memory_bytes=10**10)
+    assert not _walk(cache, other)[0].model.runtime_compatible
+
+
+def test_what_lies_behind_a_linked_folder_is_watched_too(cache: Cache, hub: Path, verdicts: Path) -> None:
+    repo = HfCache(hub).repo("org/m")
+    files = model_files()
+    repo.add(files, tree=False)
+    repo.blobs.rename(repo.path / "elsewhere")
+    repo.blobs.symlink_to("elsewhere")
+    assert _walk(cache)[0].model.health is Health.HEALTHY
+    (repo.path / "elsewhere" / "x.incomplete").write_bytes(b"half")
+    assert _walk(cache)[0].model.health is Health.UNHEALTHY
+
+
+@pytest.mark.parametrize("kind", ["loop", "below a file", "long"])
+async def test_what_is_no_cache_is_no_empty_cache(tmp_path: Path, kind: str) -> None:
+    if kind == "loop":
+        root = tmp_path / "loop"
+        root.symlink_to(root)
+    elif kind == "below a file":
+        (tmp_path / "file").write_text("x")
+        root = tmp_path / "file" / "hub"
+    else:
+        root = tmp_path / ("x" * 300)
+    with pytest.raises(OpError) as caught:
+        await list_models(Cache(root))
+    assert caught.value.type is ErrorType.CACHE_NOT_FOUND

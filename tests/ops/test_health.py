@@ -323,3 +323,78 @@ async def test_several_missing_files_are_one_finding(cache: Cache, repo: HfRepo)
     report = await _judge(cache)
     assert _codes(report) == [FindingCode.FILE_MISSING]
     assert "tokenizer.json, tokenizer_config.json" in report.findings[0].message
+
+
+GGUF = b"GGUF\x03\0\0\0" + b"\0" * 100
+
+
+async def test_one_of_several_ggufs_is_a_complete_model(cache: Cache, hub: Path) -> None:
+    repo = HfCache(hub).repo("org/M-GGUF")
+    commit = repo.add(
+        {"M-Q4.gguf": GGUF, "M-Q8.gguf": GGUF + b"8", "config.json": b'{"a": 1}', "tokenizer.json": b"{}"}
+    )
+    for name in ("M-Q8.gguf", "config.json", "tokenizer.json"):
+        (repo.snapshot(commit) / name).unlink()
+    report = await _judge(cache, "org/M-GGUF")
+    assert _codes(report) == [FindingCode.FRAMEWORK_UNSUPPORTED]
+    assert report.model.health is Health.HEALTHY
+
+
+@pytest.mark.parametrize("tree", [False, True])
+async def test_a_part_of_a_split_gguf_is_missed(cache: Cache, hub: Path, tree: bool) -> None:
+    repo = HfCache(hub).repo("org/M-GGUF")
+    commit = repo.add({f"M-Q8-{n:05d}-of-00003.gguf": GGUF + bytes([n]) for n in (1, 2, 3)}, tree=tree)
+    assert (await _judge(cache, "org/M-GGUF")).model.health is Health.HEALTHY
+    (repo.snapshot(commit) / "M-Q8-00002-of-00003.gguf").unlink()
+    report = await _judge(cache, "org/M-GGUF")
+    assert (report.findings[0].code, report.findings[0].path) == (
+        FindingCode.SHARD_MISSING,
+        "M-Q8-00002-of-00003.gguf",
+    )
+
+
+async def test_an_index_in_a_folder_speaks_of_that_folder(cache: Cache, hub: Path) -> None:
+    repo = HfCache(hub).repo("org/pipeline")
+    shards = [f"diffusion_pytorch_model-{n:05d}-of-00002.safetensors" for n in (1, 2)]
+    index = {"weight_map": {str(n): shard for n, shard in enumerate(shards)}}
+    files = {f"transformer/{shard}": safetensors(fill=bytes([n])) for n, shard in enumerate(shards)}
+    files |= {"transformer/diffusion_pytorch_model.safetensors.index.json": json.dumps(index).encode()}
+    commit = repo.add({**files, "model_index.json": b'{"_class_name": "P"}'}, tree=False)
+    assert (await _judge(cache, "org/pipeline")).model.health is Health.HEALTHY
+    (repo.snapshot(commit) / "transformer" / shards[1]).unlink()
+    assert _codes(await _judge(cache, "org/pipeline")) == [FindingCode.SHARD_MISSING]
+
+
+async def test_macos_litter_is_no_part_of_a_model(cache: Cache, repo: HfRepo) -> None:
+    commit = repo.add(model_files(), tree=False)
+    for path in (repo.snapshot(commit) / "._model.safetensors", repo.path / "refs" / "._main"):
+        path.write_bytes(b"\0\x05\x16\x07" * 20)
+    (repo.path / "refs" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    report = await _judge(cache)
+    assert report.findings == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["adapter_model.bin", "unet/diffusion_pytorch_model.bin", "m.onnx", "model.pt"]
+)
+async def test_weights_of_any_format_are_weights(cache: Cache, hub: Path, name: str) -> None:
+    HfCache(hub).repo("org/other").add(
+        {"config.json": b'{"a": 1}', name: b"\x80\x02" + b"x" * 99}, tree=False
+    )
+    assert (await _judge(cache, "org/other")).model.health is Health.HEALTHY
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+async def test_an_empty_file_that_the_model_needs_is_unhealthy(cache: Cache, repo: HfRepo, name: str) -> None:
+    repo.add({**model_files(), name: b""})
+    assert _codes(await _judge(cache)) == [FindingCode.FILE_EMPTY]
+
+
+async def test_a_snapshot_that_is_a_link_is_said_so(cache: Cache, repo: HfRepo) -> None:
+    commit = repo.add(model_files())
+    aside = repo.path / "elsewhere"
+    repo.snapshot(commit).rename(aside)
+    repo.snapshot(commit).symlink_to(aside)
+    report = await _judge(cache)
+    assert report.findings[0].code is FindingCode.UNREADABLE
+    assert "is a link" in (report.model.reason or "")

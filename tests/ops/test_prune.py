@@ -322,3 +322,29 @@ async def test_progress_names_the_repos(cache: Cache, repo: HfRepo) -> None:
 
     assert {event.stage for event in events} == {"prune"}
     assert events[0].file == "org/model"
+
+
+async def test_a_repo_with_a_linked_snapshot_is_left_alone(cache: Cache, hf: HfCache) -> None:
+    """What lies behind the link cannot be known to be unused."""
+    repo = hf.repo("org/linked")
+    commit = repo.add(model_files(), modified=LONG_AGO)
+    aside = repo.path / "elsewhere"
+    repo.snapshot(commit).rename(aside)
+    repo.snapshot(commit).symlink_to(aside)
+    before = tree_of(repo.path)
+    await prune(cache)
+    assert tree_of(repo.path) == before
+
+
+async def test_a_blob_that_another_repo_links_to_is_in_use(cache: Cache, hf: HfCache) -> None:
+    first, second = hf.repo("org/first"), hf.repo("org/second")
+    files = model_files(fill=b"\7")
+    first.add(files, refs=(), modified=LONG_AGO)
+    first.add(model_files(fill=b"\10"), modified=LONG_AGO + 10)
+    second.add(files, modified=LONG_AGO)
+    shared = second.blob("model.safetensors", files["model.safetensors"])
+    owner = first.blob("model.safetensors", files["model.safetensors"])
+    shared.unlink()
+    shared.symlink_to(f"../../{first.dir_name}/blobs/{owner.name}")
+    await prune(cache)
+    assert shared.read_bytes() == files["model.safetensors"]

@@ -591,3 +591,30 @@ async def test_no_spec_reaches_outside_the_cache(hub: Path, canary: Path, spec: 
 
     assert tree_of(canary) == before
     assert hf.repo("org/link").path.is_symlink()
+
+
+async def test_what_another_repo_links_to_stays_unless_it_is_forced(cache: Cache, hub: Path) -> None:
+    hf = HfCache(hub)
+    first, second = hf.repo("org/first"), hf.repo("org/second")
+    files = model_files(fill=b"\7")
+    old = first.add(files, refs=())
+    first.add(model_files(fill=b"\10"))
+    second.add(files)
+    shared = second.blob("model.safetensors", files["model.safetensors"])
+    owner = first.blob("model.safetensors", files["model.safetensors"])
+    shared.unlink()
+    shared.symlink_to(f"../../{first.dir_name}/blobs/{owner.name}")
+
+    await remove(cache, await plan_remove(cache, f"org/first@{old}"))
+    assert shared.read_bytes() == files["model.safetensors"]
+
+    plan = await plan_remove(cache, "org/first")
+    with pytest.raises(OpError) as caught:
+        await remove(cache, plan)
+    assert caught.value.type is ErrorType.CONFIRMATION_REQUIRED
+    assert caught.value.matches == ("org/second",)
+    assert shared.exists()
+
+    await remove(cache, plan, force=True)
+    assert not first.path.exists()
+    assert not shared.exists()

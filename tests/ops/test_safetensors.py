@@ -120,3 +120,16 @@ def test_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(HeaderError):
         read_header(str(path))
+
+
+@pytest.mark.parametrize("item", [b"[]", b"{}", b"[[[]]]"])
+def test_a_bomb_of_empty_things_is_refused_before_it_is_parsed(tmp_path: Path, item: bytes) -> None:
+    text = b'{"a":[' + item + (b"," + item) * 1_000_000 + b"]}"
+    with pytest.raises(HeaderError) as caught:
+        read_header(_file(tmp_path, struct.pack("<Q", len(text)) + text))
+    assert caught.value.message == "has a header that is not one of tensors"
+
+
+def test_a_header_of_many_tensors_is_read(tmp_path: Path) -> None:
+    many = {f"model.layers.{n}.self_attn.q_proj.weight": ("F16", (1,)) for n in range(20_000)}
+    assert read_header(_file(tmp_path, safetensors(many))).tensors == 20_000
