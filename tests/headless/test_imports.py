@@ -13,13 +13,14 @@ from tests.headless.conftest import SOUND
 from tests.headless.running import TIMEOUT, environment
 
 _TELL = """
-import json, sys
+import json, os, sys
+def leave(status, real=os._exit):  # how the command ends
+    print(json.dumps([status, sorted(sys.modules)]), file=sys.stderr, flush=True)
+    real(status)
+os._exit = leave
 from mlxk_tui_headless.__main__ import main
 sys.argv[0] = "mlxk-headless"
-try:
-    main()
-except SystemExit as leaving:
-    print(json.dumps([leaving.code, sorted(sys.modules)]), file=sys.stderr)
+main()
 """
 HEAVY = {"textual", "mlx", "mlx_lm", "transformers", "huggingface_hub", "aiohttp", "numpy", "torch"}
 
