@@ -117,7 +117,9 @@ def _page(data: Contract | None, view: View, width: int | None) -> Page:
     if isinstance(data, PruneData):
         return Page(list(_prune(data)))
     if isinstance(data, CloneData):
-        return Page([] if view.quiet else [_text(f"clone: {data.expanded_name or data.model} → {data.target_dir}")])
+        return Page(
+            [] if view.quiet else [_text(f"clone: {data.expanded_name or data.model} → {data.target_dir}")]
+        )
     if isinstance(data, VersionData):
         return Page([_version(data)])
     raise TypeError(f"no human output for {type(data).__name__}")

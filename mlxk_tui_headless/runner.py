@@ -148,11 +148,21 @@ def _open_session(request: Request, options: Globals) -> Iterator[Session]:
         with DemoSession() as demo:
             yield Session(demo.cache, options, request.command)
     elif options.cache_dir is None:
-        yield Session(Cache.from_environment(), options, request.command)
+        yield Session(_usual_cache(), options, request.command)
     else:
         if not options.cache_dir.strip() or "\0" in options.cache_dir:
             raise OpError(ErrorType.VALIDATION_ERROR, "--cache-dir needs the path of a folder.")
         yield Session(Cache.at(options.cache_dir), options, request.command)
+
+
+def _usual_cache() -> Cache:
+    """Return the cache of the environment or, behind it, of the app's config file."""
+    from mlxk_tui import settings  # noqa: PLC0415 - --cache-dir and --demo do without
+
+    loaded = settings.load()
+    for problem in loaded.problems:
+        output.warn(f"Warning: {problem}")
+    return settings.cache_for(loaded, os.environ)
 
 
 def _fault(error: Exception) -> OpError:
