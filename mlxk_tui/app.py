@@ -15,6 +15,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.css.query import NoMatches
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.theme import Theme
 from textual.worker import Worker, WorkerFailed, WorkerState
@@ -69,6 +70,16 @@ class MlxkApp(App[None]):
             for number, pane in enumerate(PANES, 1)
         ),
         Binding("question_mark,f12", "keys", "Help", key_display="?", id="app.help"),
+        Binding(
+            "ctrl+p",
+            "command_palette",
+            "palette",
+            show=False,
+            key_display="^p",
+            priority=True,
+            id="app.palette",
+            tooltip="Find every action, pane, theme and model by name",
+        ),
         Binding("q", "leave_app", "Quit", show=False, id="app.quit"),
         Binding("ctrl+q", "leave_app", "Quit", show=False, system=True, id="app.quit_always", priority=True),
         Binding("ctrl+c", "interrupt", "Copy or quit", show=False, system=True, id="app.interrupt"),
@@ -97,11 +108,19 @@ class MlxkApp(App[None]):
             self.register_theme(theme)
         known = settings.theme in self.available_themes
         self.theme = settings.theme if known else themes.DEFAULT_THEME
-        self._theme_problem = "" if known else f"There is no theme '{printable(settings.theme)}'."
+        self._theme_problem = "" if known else self._theme_unknown(settings.theme)
         if not settings.animations:
             self.animation_level = "none"
         for pane in PANES:
             self.add_mode(pane.id, self._maker(pane.id))
+
+    def _theme_unknown(self, name: str) -> str:
+        own = (themes.DARK.name, themes.LIGHT.name, "ansi-dark", "ansi-light")
+        others = sorted(set(self.available_themes) - set(own))
+        return (
+            f"{self._loaded.where('theme')}: there is no theme '{printable(name)}'. "
+            f"The default is used. Themes are {', '.join((*own, *others))}."
+        )
 
     def _maker(self, pane_id: str) -> Callable[[], Screen[None]]:
         pane = next(pane for pane in PANES if pane.id == pane_id)
@@ -153,6 +172,21 @@ class MlxkApp(App[None]):
             save(self._loaded.path, "theme", theme.name)
         except ConfigError as error:
             self.notify(str(error), title="Settings", severity="warning", timeout=12, markup=False)
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = True,
+    ) -> None:
+        """Show a toast; one that says the same goes, so that equal ones do not stack."""
+        for old in list(self._notifications):
+            if (old.message, old.title, old.severity) == (message, title, severity):
+                self._unnotify(old, refresh=False)
+        super().notify(message, title=title, severity=severity, timeout=timeout, markup=markup)
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
         """Say so when something failed that nobody expected; the app goes on."""
@@ -213,7 +247,7 @@ class MlxkApp(App[None]):
         """Copy the selected text; with nothing selected, stop what runs or say how to leave."""
         if (selected := self.screen.get_selected_text()) is not None:
             self.copy_to_clipboard(selected)
-        elif not self.tasks.cancel():
+        elif not self.tasks.stop():
             self.notify("Press q to quit.", markup=False, timeout=3)
 
     def action_leave_app(self) -> None:

@@ -73,7 +73,6 @@ def _open(arguments: argparse.Namespace) -> int:
     except settings.ConfigError as error:
         return _refuse(str(error))
     from mlxk_tui.app import MlxkApp  # noqa: PLC0415 - as above
-    from mlxk_tui.ops.cache import Cache  # noqa: PLC0415 - as above
 
     with ExitStack() as stack:
         label = "hub"
@@ -81,11 +80,8 @@ def _open(arguments: argparse.Namespace) -> int:
             from mlxk_tui.demo.session import DemoSession  # noqa: PLC0415 - only for the demo
 
             cache, label = stack.enter_context(DemoSession()).cache, "demo"
-        elif loaded.settings.cache_dir is not None:
-            folder = os.path.abspath(os.path.expanduser(loaded.settings.cache_dir))
-            cache = Cache.from_environment({**os.environ, "HF_HUB_CACHE": folder})
         else:
-            cache = Cache.from_environment()
+            cache = settings.cache_for(loaded, os.environ)
         # The scan runs in threads of this process: with Python's 5 ms a key would wait for it noticeably.
         sys.setswitchinterval(0.0005)
         app = MlxkApp(loaded, cache, label=label, remember=not arguments.demo)

@@ -16,6 +16,8 @@ PLACES = (
     ("Models: the table", "mlxk_tui.widgets.model_table:ModelTable"),
     ("Models: the filter", "mlxk_tui.widgets.filter_bar:FilterInput"),
     ("Health", "mlxk_tui.panes.health:HealthPane"),
+    ("Health: the list", "mlxk_tui.widgets.health_list:HealthList"),
+    ("Disk use", "mlxk_tui.panes.details:DiskUseScreen"),
     ("Every list", "mlxk_tui.widgets.row_list:RowList"),
     ("The inspector", "mlxk_tui.widgets.inspector:InspectorBody"),
     ("The inspector as a screen of its own", "mlxk_tui.panes.details:InspectorScreen"),
@@ -84,7 +86,9 @@ def help_sections(app: App[Any]) -> list[tuple[str, list[tuple[str, str]]]]:
             for other in app.screen.active_bindings.values()
             if other.node is node and other.binding.action == binding.action
         ]
-        heading = titles.get(type(node).__name__, type(node).__name__)
+        heading = next(
+            (titles[base.__name__] for base in type(node).__mro__ if base.__name__ in titles), "Here"
+        )
         section = sections.setdefault(id(node), (heading, []))
         text = binding.tooltip or binding.description
         section[1].append((" ".join(dict.fromkeys(_shown(each) for each in same)), text))

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from mlxk_tui.ops.contract import Finding, Model
     from mlxk_tui.ops.verify import Verification
 
+DEFAULT_ORG = "mlx-community"
+"""The organisation that goes without saying: most models for MLX come from there."""
 _BATCH_SECONDS = 0.1
 _CLOCK_GRAIN_NS = 2_000_000_000
 """Coarsest time stamp of a file system that is in use (FAT)."""

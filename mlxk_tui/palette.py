@@ -62,6 +62,7 @@ class Commands(Provider):
                 or not active.enabled
                 or not binding.description
                 or binding.id.startswith("list.")
+                or binding.action == "command_palette"
             ):
                 continue
             name = binding.id.partition(".")[0]

@@ -12,15 +12,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import platformdirs
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.cache import Cache
 
 ENV_PREFIX = "MLXK_"
 """Start of every environment variable of the settings: `MLXK_THEME`, `MLXK_REFRESH_SECONDS`."""
 _MAX_CONFIG_BYTES = 1_000_000
+_HUB_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
 
-SortColumn = Literal["name", "type", "quant", "size", "modified", "state"]
+SortColumn = Literal["name", "org", "type", "quant", "size", "modified", "state"]
 
 
 class ConfigError(Exception):
@@ -33,7 +37,9 @@ class Settings:
 
     cache_dir: Path | None = field(
         default=None,
-        metadata={"about": "Hub cache folder (it holds `models--*`); that of huggingface_hub when not set."},
+        metadata={
+            "about": "Hub cache folder (it holds `models--*`); in the file it gives way to `HF_HUB_CACHE`."
+        },
     )
     theme: str = field(
         default="mlxk-dark",
@@ -54,7 +60,9 @@ class Settings:
     )
     sort: SortColumn = field(
         default="name",
-        metadata={"about": "Column of the order: `name`, `type`, `quant`, `size`, `modified` or `state`."},
+        metadata={
+            "about": "Column of the order: `name`, `org`, `type`, `quant`, `size`, `modified` or `state`."
+        },
     )
     sort_reverse: bool = field(default=False, metadata={"about": "Whether the order is reversed."})
     filter: str = field(
@@ -100,6 +108,32 @@ class Loaded:
     """Sentences that name the file or variable, the key and the fix."""
     path: Path
     """The config file, whether it is there or not."""
+    from_command_line: frozenset[str] = frozenset()
+    """Names of the settings that the command line gave."""
+    from_environment: frozenset[str] = frozenset()
+    """Names of the settings that the environment gave and the command line did not."""
+
+    def where(self, name: str) -> str:
+        """Return where a setting that is not the default was given: option, variable or file."""
+        if name in self.from_command_line:
+            return f"--{name.replace('_', '-')}"
+        return variable(name) if name in self.from_environment else str(self.path)
+
+
+def cache_for(loaded: Loaded, environ: Mapping[str, str]) -> Cache:
+    """Return the cache to show.
+
+    Sources, the first that is given: `--cache-dir`, `MLXK_CACHE_DIR`, what huggingface_hub reads
+    (`HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`), the config file's `cache_dir`, the default.
+    """
+    from mlxk_tui.ops.cache import Cache  # noqa: PLC0415 - who loads settings alone does without
+
+    folder = loaded.settings.cache_dir
+    near = "cache_dir" in loaded.from_command_line | loaded.from_environment
+    if folder is not None and (near or not any(environ.get(name) for name in _HUB_VARIABLES)):
+        # Not `Cache.at`: a folder that was named is meant as it stands, dollar signs too.
+        return Cache(Path(os.path.abspath(os.path.expanduser(folder))))
+    return Cache.from_environment(environ)
 
 
 def config_path(environ: Mapping[str, str] | None = None) -> Path:
@@ -125,7 +159,9 @@ def load(command_line: Mapping[str, object] | None = None, path: Path | None = N
     for _ in range(2 * len(FIELDS) + 1):  # each round drops at least one bad value
         faults: list[tuple[str, str]] = []
         try:
-            return Loaded(_validated({**stored, **_parsed(variables), **given}), tuple(problems), path)
+            settings = _validated({**stored, **_parsed(variables), **given})
+            near = frozenset(given)
+            return Loaded(settings, tuple(problems), path, near, frozenset(variables) - near)
         except _NotJsonError:
             faults = [("keymap", 'it must be JSON such as {"models.delete": "D"}')]
         except ValueError as error:
@@ -134,9 +170,11 @@ def load(command_line: Mapping[str, object] | None = None, path: Path | None = N
             if name in given:
                 raise ConfigError(f"--{name.replace('_', '-')}: {cause}.") from None
             if variables.pop(name, None) is not None:
-                problems.append(f"{variable(name)} cannot be used: {cause}. Correct it or unset it.")
+                used = "The config file's value is used." if name in stored else "The default is used."
+                problems.append(f"{variable(name)} cannot be used: {cause}. Correct or unset it. {used}")
             else:
-                problems.append(f"{path}: `{name}` cannot be used: {cause}. Correct or remove that line.")
+                fix = "Correct or remove that line. The default is used."
+                problems.append(f"{path}: `{name}` cannot be used: {cause}. {fix}")
                 stored.pop(name, None)
     raise ConfigError(f"{path}: the settings cannot be read.")
 
@@ -156,6 +194,20 @@ def _parsed(variables: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
+_CAUSES = {
+    "path_type": "it must be a folder in quotes",
+    "string_type": "it must be text in quotes",
+    "mapping_type": "it must be a table of ids and keys",
+    "dict_type": "it must be a table of ids and keys",
+    "bool_type": "it must be true or false",
+    "bool_parsing": "it must be true or false",
+    "float_type": "it must be a number",
+    "float_parsing": "it must be a number",
+    "finite_number": "it must be a number",
+}
+"""What pydantic's codes mean to a user; its own messages name Python's types."""
+
+
 def _faults(error: ValueError) -> list[tuple[str, str]]:
     """Return (setting, cause) for each fault that pydantic found.
 
@@ -168,8 +220,9 @@ def _faults(error: ValueError) -> list[tuple[str, str]]:
         raise error
     found = []
     for fault in error.errors():
-        cause = fault["msg"].removeprefix("Value error, ")
-        found.append((str(fault["loc"][0]), cause[0].lower() + cause[1:]))
+        said = fault["msg"]
+        cause = _CAUSES.get(fault["type"]) or said[0].lower() + said[1:]
+        found.append((str(fault["loc"][0]), cause))
     return found
 
 
@@ -191,14 +244,16 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     except FileNotFoundError:
         return {}, []
     except OSError as error:
-        return {}, [f"{path} cannot be read: {error.strerror}. Defaults are used."]
+        return {}, [f"{path} cannot be read: {error.strerror}. The defaults are used."]
     import tomlkit  # noqa: PLC0415 - only who has a config file pays for it
     from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415
 
     try:
         document = tomlkit.parse(raw.decode()).unwrap()
-    except (TOMLKitError, UnicodeDecodeError) as error:
-        return {}, [f"{path} is not valid TOML: {error}. Defaults are used until it is corrected."]
+    except UnicodeDecodeError:
+        return {}, [f"{path} is not text in UTF-8. Correct the file. The defaults are used."]
+    except TOMLKitError as error:
+        return {}, [f"{path} is not valid TOML: {error}. Correct the file. The defaults are used."]
     import difflib  # noqa: PLC0415 - as above
 
     problems = []
@@ -240,7 +295,9 @@ def save(path: Path, name: str, value: str | float | bool) -> None:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
-    except (TOMLKitError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not text in UTF-8, so `{name}` was not saved.") from None
+    except TOMLKitError as error:
         raise ConfigError(f"{path} is not valid TOML, so `{name}` was not saved: {error}") from None
     except OSError as error:
         raise ConfigError(f"`{name}` was not saved to {path}: {error.strerror}.") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.settings import FIELDS, ConfigError, Settings, load, reference, save
+from mlxk_tui.settings import FIELDS, ConfigError, Settings, cache_for, load, reference, save
 
 
 @pytest.fixture
@@ -33,7 +33,9 @@ def test_command_line_beats_environment_beats_file_beats_default(
         ('sort = "colour"', ("`sort` cannot be used", "'name'", "Correct or remove")),
         ("refresh_seconds = -1", ("`refresh_seconds` cannot be used", "greater than or equal to 0")),
         ("refresh_secnds = 1", ("no setting `refresh_secnds`", "did you mean `refresh_seconds`?")),
-        ("keymap = 3", ("`keymap` cannot be used",)),
+        ("keymap = 3", ("`keymap` cannot be used: it must be a table", "The default is used.")),
+        ("cache_dir = 3", ("`cache_dir` cannot be used: it must be a folder", "The default is used.")),
+        ("filter = 3", ("`filter` cannot be used: it must be text", "The default is used.")),
     ],
 )
 def test_a_fault_in_the_file_names_file_key_and_fix(config: Path, text: str, words: tuple[str, ...]) -> None:
@@ -42,7 +44,44 @@ def test_a_fault_in_the_file_names_file_key_and_fix(config: Path, text: str, wor
     assert len(loaded.problems) == 1
     assert str(config) in loaded.problems[0]
     assert all(word in loaded.problems[0] for word in words), loaded.problems
+    assert not any(word in loaded.problems[0] for word in ("<class", "codec", "pathlib"))
     assert loaded.settings.sort == "name"
+
+
+def test_the_cache_is_that_of_the_nearest_source(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def root(command_line: str | None = None, **environ: str) -> str:
+        loaded = load({"cache_dir": command_line}, config)
+        return cache_for(loaded, {"XDG_CACHE_HOME": str(tmp_path / "xdg"), **environ}).root.name
+
+    hub = {"HF_HUB_CACHE": "/x/hub-cache"}
+    assert root() == "hub"
+    config.write_text('cache_dir = "/x/of-the-file"\n')
+    assert root() == "of-the-file"
+    assert root(**hub) == "hub-cache"
+    assert root(HUGGINGFACE_HUB_CACHE="/x/old-name") == "old-name"
+    assert root(HF_HOME="/x/home") == "hub"
+    assert root(HF_HOME="") == "of-the-file"
+    monkeypatch.setenv("MLXK_CACHE_DIR", "/x/of-the-variable")
+    assert root(**hub) == "of-the-variable"
+    assert root("/x/of-the-option", **hub) == "of-the-option"
+
+
+def test_the_folder_of_a_cache_is_taken_as_it_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    config.write_text('cache_dir = "~/models $HOME"\n')
+    assert cache_for(load({}, config), {}).root == Path("/home/someone/models $HOME")
+    monkeypatch.chdir(config.parent)
+    assert cache_for(load({"cache_dir": "here"}, config), {}).root == config.parent / "here"
+
+
+def test_it_is_known_where_a_setting_was_given(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text('theme = "nord"\n')
+    assert load({}, config).where("theme") == str(config)
+    monkeypatch.setenv("MLXK_THEME", "nord")
+    assert load({}, config).where("theme") == "MLXK_THEME"
+    assert load({"theme": "nord"}, config).where("theme") == "--theme"
 
 
 def test_one_bad_value_does_not_cost_the_good_ones(config: Path) -> None:
@@ -52,7 +91,9 @@ def test_one_bad_value_does_not_cost_the_good_ones(config: Path) -> None:
 
 def test_bytes_that_are_not_text_and_a_folder_are_sentences(config: Path) -> None:
     config.write_bytes(b"\xff\xfe\x00")
-    assert "not valid TOML" in load({}, config).problems[0]
+    assert load({}, config).problems == (
+        f"{config} is not text in UTF-8. Correct the file. The defaults are used.",
+    )
     config.unlink()
     config.mkdir()
     assert "cannot be read" in load({}, config).problems[0]
@@ -62,7 +103,8 @@ def test_a_bad_variable_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("MLXK_REFRESH_SECONDS", "soon")
     monkeypatch.setenv("MLXK_KEYMAP", "{")
     loaded = load({}, config)
-    assert [problem.split()[0] for problem in loaded.problems] == ["MLXK_REFRESH_SECONDS", "MLXK_KEYMAP"]
+    assert {problem.split()[0] for problem in loaded.problems} == {"MLXK_REFRESH_SECONDS", "MLXK_KEYMAP"}
+    assert all(problem.endswith("The default is used.") for problem in loaded.problems)
     assert loaded.settings == Settings()
 
 

@@ -9,16 +9,16 @@ from typing import Any
 
 from textual.screen import Screen
 
-from mlxk_tui.library import Entry
+from mlxk_tui.library import Entry, Phase
 from mlxk_tui.ops.errors import OpError
 from mlxk_tui.ops.events import OnEvent, Progress
 from mlxk_tui.ops.format import plural, printable
+from mlxk_tui.ops.terms import Severity
 from mlxk_tui.panes.context import Context
+from mlxk_tui.tasks import DIALOG_GROUP
 from mlxk_tui.widgets.text import sentence, spaced_size
 
 Host = Screen[Any]
-DIALOG_GROUP = "dialog"
-"""Workers that ask the user something."""
 
 
 def tell_error(host: Host, error: OpError) -> None:
@@ -53,12 +53,22 @@ def _left(host: Host) -> bool:
 # -- verify ----------------------------------------------------------------------------------------
 
 
-def verify_models(context: Context, entries: Sequence[Entry]) -> None:
-    """Start comparing the checksums of models, one after the other."""
-    if entries:
+def verify_models(host: Host, context: Context, entries: Sequence[Entry]) -> None:
+    """Start comparing the checksums of models, one after the other; those at work already are left out."""
+    fresh = [entry for entry in entries if not context.tasks.works_on(_verifying(entry))]
+    if entries and not fresh:
+        verb = "is" if len(entries) == 1 else "are"
+        host.notify(f"{subject(entries)} {verb} being verified already.", markup=False, timeout=4)
+    if fresh:
         context.tasks.start(
-            f"Verifying {subject(entries)}", lambda on_event: _verify(context, list(entries), on_event)
+            f"Verifying {subject(fresh)}",
+            lambda on_event: _verify(context, fresh, on_event),
+            about=[_verifying(entry) for entry in fresh],
         )
+
+
+def _verifying(entry: Entry) -> str:
+    return f"verify {entry.key}"
 
 
 async def _verify(context: Context, entries: list[Entry], on_event: OnEvent) -> str:
@@ -84,20 +94,35 @@ async def _verify(context: Context, entries: list[Entry], on_event: OnEvent) -> 
         wrong += bool(result.checksums.mismatched)
         context.library.set_verified(entry.key, result)
     if problems and len(entries) == 1:
-        return problems[0]
+        return sentence(problems[0])
+    about = subject(entries)
     if wrong:
-        return f"{subject(entries)}: checksums are wrong in {plural(wrong, 'model')}. Health has the details."
+        where = "" if len(entries) == 1 else f" in {plural(wrong, 'model')}"
+        return f"{about}: checksums are wrong{where}. Health has the details."
     skipped = f"; {plural(len(problems), 'model')} could not be read" if problems else ""
-    return f"{subject(entries)}: {plural(checked, 'file')} compared, all right{skipped}."
+    if not checked:
+        return f"{about}: no file with a checksum to compare{skipped}."
+    compared = f"{about}: {plural(checked, 'file')} compared; "
+    known = [context.library.entries.get(entry.key, entry) for entry in entries]
+    unsound = [entry for entry in known if not entry.sound]
+    if not unsound:
+        return f"{compared}checksums right{skipped}."
+    if len(entries) > 1:
+        many = f"{plural(len(unsound), 'model')} {'is' if len(unsound) == 1 else 'are'} still not sound"
+        return f"{compared}checksums right, {many}{skipped}. Health has the details."
+    cause = next((f.message for f in unsound[0].findings if f.severity is Severity.ERROR), "see Health.")
+    return f"{compared}checksums right, the model is still not sound: {sentence(cause)}"
 
 
 # -- copy ------------------------------------------------------------------------------------------
 
 
 def copy_text(host: Host, text: str, what: str) -> None:
-    """Copy text and say so."""
+    """Copy text and say so; `what` names one line of it."""
     host.app.copy_to_clipboard(text)
-    host.notify(f"{what} copied: {printable(text)}", markup=False, timeout=3)
+    count = text.count("\n") + 1
+    told = f"{what} copied: {printable(text)}" if count == 1 else f"{plural(count, what.lower())} copied."
+    host.notify(told, markup=False, timeout=3)
 
 
 def copy_name(host: Host, entries: Sequence[Entry]) -> None:
@@ -105,11 +130,16 @@ def copy_name(host: Host, entries: Sequence[Entry]) -> None:
     copy_text(host, "\n".join(entry.report.ref.name for entry in entries), "Name")
 
 
-def copy_path(host: Host, entry: Entry) -> None:
-    """Copy the folder that other programs load: the selected snapshot, or the repo without one."""
+def copy_path(host: Host, entries: Sequence[Entry]) -> None:
+    """Copy the folders that other programs load, one a line."""
+    copy_text(host, "\n".join(str(_folder(entry)) for entry in entries), "Path")
+
+
+def _folder(entry: Entry) -> Path:
+    """Return the selected snapshot, or the repo without one."""
     path = entry.report.ref.path
     snapshot = path / "snapshots" / entry.model.hash if entry.model.hash else path
-    copy_text(host, str(snapshot if snapshot.is_dir() else path), "Path")
+    return snapshot if snapshot.is_dir() else path
 
 
 # -- delete ----------------------------------------------------------------------------------------
@@ -182,22 +212,52 @@ async def prune_cache(host: Host, context: Context) -> None:
     context.tasks.start("Pruning", work)
 
 
+# -- rescan ----------------------------------------------------------------------------------------
+
+
+async def rescan(host: Host, context: Context) -> None:
+    """Read the cache again and say what there is."""
+    await context.library.rescan()
+    if context.library.phase is Phase.READY:
+        count = plural(len(context.library.entries), "model")
+        host.notify(f"The cache was read again: {count}.", markup=False, timeout=3)
+
+
 # -- clone -----------------------------------------------------------------------------------------
 
 
-async def clone_model(host: Host, context: Context, entry: Entry) -> None:
-    """Ask where to and copy a model there. Run with `ask`."""
-    from mlxk_tui.ops.clone import clone  # noqa: PLC0415 - loaded when it is first needed
-    from mlxk_tui.widgets.clone_dialog import CloneDialog  # noqa: PLC0415 - when needed
+async def clone_model(
+    host: Host, context: Context, entry: Entry, *, text: str | None = None, problem: str = ""
+) -> None:
+    """Ask where to and copy a model there. Run with `ask`.
 
-    target: Path | None = None
+    Args:
+        host: the screen that asks.
+        context: what every pane is given.
+        entry: the model.
+        text: the folder that stands in the form; one named after the model when left out.
+        problem: why the last attempt failed.
+    """
+    from mlxk_tui.ops.clone import clone  # noqa: PLC0415 - loaded when it is first needed
+    from mlxk_tui.widgets.clone_dialog import CloneDialog, absolute  # noqa: PLC0415 - when needed
+
+    cache = context.library.cache
+    typed: str | None = None
     if not _left(host):
-        target = await host.app.push_screen_wait(CloneDialog(entry))
-    if target is None:
+        typed = await host.app.push_screen_wait(CloneDialog(entry, cache.root, text=text, problem=problem))
+    if typed is None:
         return
+    target = Path(absolute(typed))
 
     async def work(on_event: OnEvent) -> str:
-        done = await clone(context.library.cache, entry.report.ref.name, target, on_event=on_event)
+        try:
+            done = await clone(cache, entry.report.ref.name, target, on_event=on_event)
+        except OpError as error:
+            if _left(host) or not host.is_attached:
+                raise
+            cause = sentence(error.message)
+            ask(host, clone_model(host, context, entry, text=typed, problem=cause))
+            return ""
         how = " without using more disk" if done.reflinked else ""
         return f"{entry.short} cloned to {printable(str(target))}{how}."
 

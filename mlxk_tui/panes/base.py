@@ -8,12 +8,13 @@ from textual import events, getters
 from textual.app import ComposeResult
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from mlxk_tui.library import Changed, Phase
 from mlxk_tui.ops.format import plural
 from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.registry import PANES
+from mlxk_tui.widgets.key_line import KeyLine
 from mlxk_tui.widgets.tab_strip import Tab, TabStrip
 from mlxk_tui.widgets.task_bar import TaskBar
 from mlxk_tui.widgets.text import Part, line, spaced_size
@@ -63,7 +64,7 @@ class Pane(Screen[None]):
         yield TabStrip(self._tabs(), self.pane_id, id="tabs")
         yield from self.body()
         yield TaskBar(self.context.tasks)
-        yield Footer(compact=True)
+        yield KeyLine()
 
     def body(self) -> Iterable[Widget]:
         """Return the pane's own widgets."""
@@ -120,6 +121,17 @@ class Pane(Screen[None]):
         """Return why an action is not possible now, as a sentence; None where it is."""
         del action
         return None
+
+    def why_nothing(self) -> str | None:
+        """Return why there is no model to act on, as a sentence; None where there is one."""
+        library = self.context.library
+        if library.entries:
+            return None
+        if library.phase is Phase.FAILED:
+            return "The cache cannot be read; r tries again."
+        if library.phase is Phase.LOADING:
+            return "The cache is still being read."
+        return "There is nothing in the cache."
 
     def update_keys(self) -> None:
         """Draw the footer again where other keys work than before; that costs, so only then."""

@@ -6,21 +6,30 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import Footer
 
 from mlxk_tui.library import Changed, Entry
 from mlxk_tui.panes import actions, model_keys
 from mlxk_tui.panes.context import Context
 from mlxk_tui.widgets.disk_use import DiskUse
 from mlxk_tui.widgets.inspector import Inspector
+from mlxk_tui.widgets.key_line import KeyLine
 from mlxk_tui.widgets.task_bar import TaskBar
 from mlxk_tui.widgets.transient import Transient
 
+WIDE = 100
+"""From this many columns on there is room for a panel beside the table, as in the app's breakpoints."""
 _BACK = Binding("escape,q", "dismiss", "Back", key_display="esc", id="details.back")
 
 
 class InspectorScreen(Transient[None]):
-    """One model, over the whole screen."""
+    """One model, over the whole screen.
+
+    Args:
+        context: what every pane is given.
+        key: the model.
+        tab: the tab to open.
+        below: the pane's own inspector, where it has one: this screen goes once that can be seen again.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         _BACK,
@@ -32,8 +41,9 @@ class InspectorScreen(Transient[None]):
     ]
     AUTO_FOCUS = "#inspector-body"
 
-    def __init__(self, context: Context, key: str, tab: str) -> None:
+    def __init__(self, context: Context, key: str, tab: str, below: Inspector | None = None) -> None:
         super().__init__()
+        self._below = below
         self.context = context
         self._key = key
         self._tab = tab
@@ -54,7 +64,7 @@ class InspectorScreen(Transient[None]):
             id="inspector",
         )
         yield TaskBar(self.context.tasks)
-        yield Footer(compact=True)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         """Show the model and follow it."""
@@ -68,14 +78,22 @@ class InspectorScreen(Transient[None]):
             self.query_one(Inspector).show(self.entry)
 
     def on_screen_resume(self) -> None:
-        """Leave when the model went while a dialog lay over this screen."""
+        """Leave when that was due while a dialog lay over this screen."""
         if self.entry is None:
+            self.dismiss()
+        else:
+            self.on_resize()
+
+    def on_resize(self) -> None:
+        """Make way for the inspector below once the terminal is wide enough for both."""
+        if self._below is not None and self.size.width >= WIDE:
+            self._below.open(self.query_one(Inspector).tab)
             self.dismiss()
 
     def action_verify(self) -> None:
         """Compare checksums."""
         if entry := self.entry:
-            actions.verify_models(self.context, [entry])
+            actions.verify_models(self, self.context, [entry])
 
     def action_clone(self) -> None:
         """Clone the model."""
@@ -95,7 +113,7 @@ class InspectorScreen(Transient[None]):
     def action_copy_path(self) -> None:
         """Copy the path."""
         if entry := self.entry:
-            actions.copy_path(self, entry)
+            actions.copy_path(self, [entry])
 
 
 class DiskUseScreen(Transient[None]):
@@ -111,11 +129,17 @@ class DiskUseScreen(Transient[None]):
     def compose(self) -> ComposeResult:
         """Lay out the panel."""
         yield DiskUse(id="disk-use")
-        yield Footer(compact=True)
+        yield KeyLine()
 
     def on_resize(self) -> None:
-        """Draw for the new width."""
+        """Draw for the new width; make way for the panel of the pane once there is room for it."""
+        if self.size.width >= WIDE:
+            self.dismiss()
         self.call_after_refresh(self._draw)
+
+    def on_screen_resume(self) -> None:
+        """Leave when that was due while a dialog lay over this screen."""
+        self.on_resize()
 
     def _draw(self) -> None:
         self.query_one(DiskUse).show(list(self.context.library.entries.values()))

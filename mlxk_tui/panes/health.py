@@ -72,7 +72,7 @@ class HealthPane(Pane):
         counts: list[Part] = []
         for state, word in (
             (State.BAD, "unsound"),
-            (State.ATTENTION, "will not run or tight"),
+            (State.ATTENTION, "won't run or tight"),
             (State.GOOD, "sound"),
         ):
             if count := library.count(state):
@@ -117,20 +117,21 @@ class HealthPane(Pane):
 
     def why_not(self, action: str) -> str | None:
         """Return why an action is not possible now."""
+        needs_models = {"verify", "verify_all", "delete", "prune", "copy_name", "copy_path"}
+        if action in needs_models and (reason := self.why_nothing()):
+            return reason
         if action in {"verify", "delete", "copy_name", "copy_path"} and self.selected is None:
             return "No model is selected."
-        if action == "verify_all" and not self.context.library.entries:
-            return "There is no model to verify."
         return None
 
     def action_verify(self) -> None:
         """Compare the checksums of the model under the cursor."""
         if entry := self.selected:
-            actions.verify_models(self.context, [entry])
+            actions.verify_models(self, self.context, [entry])
 
     def action_verify_all(self) -> None:
         """Compare the checksums of every model."""
-        actions.verify_models(self.context, list(self.context.library.entries.values()))
+        actions.verify_models(self, self.context, list(self.context.library.entries.values()))
 
     def action_delete(self) -> None:
         """Delete the model under the cursor."""
@@ -144,7 +145,7 @@ class HealthPane(Pane):
     @work(group="rescan", exclusive=True, exit_on_error=False)
     async def action_rescan(self) -> None:
         """Read the cache again."""
-        await self.context.library.rescan()
+        await actions.rescan(self, self.context)
 
     def action_copy_name(self) -> None:
         """Copy the model's name."""
@@ -154,8 +155,8 @@ class HealthPane(Pane):
     def action_copy_path(self) -> None:
         """Copy the model's path."""
         if entry := self.selected:
-            actions.copy_path(self, entry)
+            actions.copy_path(self, [entry])
 
     def action_leave(self) -> None:
         """Stop the running task."""
-        self.context.tasks.cancel()
+        self.context.tasks.stop()

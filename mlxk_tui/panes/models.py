@@ -12,12 +12,13 @@ from textual.content import Content
 from textual.widget import Widget
 
 from mlxk_tui.library import Changed, Entry, Phase
+from mlxk_tui.ops.filters import FIELDS
 from mlxk_tui.ops.format import plural, printable
-from mlxk_tui.ops.terms import Framework
+from mlxk_tui.ops.terms import Framework, Health
 from mlxk_tui.panes import actions, model_keys
 from mlxk_tui.panes.base import Pane
 from mlxk_tui.panes.context import Context
-from mlxk_tui.panes.details import DiskUseScreen, InspectorScreen
+from mlxk_tui.panes.details import WIDE, DiskUseScreen, InspectorScreen
 from mlxk_tui.widgets.disk_use import DiskUse
 from mlxk_tui.widgets.filter_bar import FilterBar, FilterInput
 from mlxk_tui.widgets.inspector import Inspector
@@ -39,14 +40,21 @@ class ModelsPane(Pane):
     pane_id = "models"
     AUTO_FOCUS = "#table"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "Filter", key_display="/", id="models.filter"),
+        Binding(
+            "slash",
+            "filter",
+            "Filter",
+            key_display="/",
+            id="models.filter",
+            tooltip=f"Filter by words of the name and by {', '.join(FIELDS)}",
+        ),
         model_keys.VERIFY,
         model_keys.CLONE,
         model_keys.DELETE,
         model_keys.COPY_NAME,
         model_keys.COPY_PATH,
         Binding("s", "sort_next", "Sort", show=False, id="models.sort", tooltip="Sort by the next column"),
-        Binding("S", "sort_turn", "Turn the order round", show=False, id="models.sort_reverse"),
+        Binding("S", "sort_turn", "Reverse the order", show=False, id="models.sort_reverse"),
         Binding("u", "disk_use", "Disk", id="models.disk_use", tooltip="Who takes the disk"),
         model_keys.PRUNE,
         model_keys.RESCAN,
@@ -124,6 +132,13 @@ class ModelsPane(Pane):
             self.disk_use.show(list(self.context.library.entries.values()))
         self.update_keys()
 
+    def on_resize(self) -> None:
+        """Give the focus back to the table when what has it is not shown at this width."""
+        focused = self.focused
+        beside = {self.inspector, self.disk_use}
+        if self.size.width < WIDE and (focused is None or beside.intersection(focused.ancestors_with_self)):
+            self.table.focus()
+
     def _say_what_happens(self) -> None:
         self._patience_over = True
         self._draw_message()
@@ -159,22 +174,25 @@ class ModelsPane(Pane):
             view.show(
                 "◇",
                 "No models yet",
-                [f"{where} is empty.", "", "Get a small one to begin with, in another terminal:"],
+                [
+                    f"{where} {'is empty' if library.cache.root.exists() else 'does not exist yet'}.",
+                    "",
+                    "Get a small one to begin with, in another terminal:",
+                ],
                 command=FIRST_MODEL,
                 keys=[("y", "copy the command"), ("r", "look again")],
             )
 
     def _draw_counts(self) -> None:
-        marks = [
-            self.context.library.entries[key]
-            for key in self.table.marks
-            if key in self.context.library.entries
-        ]
+        marks = self._marked
+        hidden = len(self.table.marks) - len(marks)
         total = len(self.context.library.entries)
         counted = f"{len(self._shown):,} of {total:,}"
         self.filter_bar.draw_answer(counted)
-        if marks:
-            text = f"◆ {len(marks)} marked · {spaced_size(sum(entry.model.disk_bytes for entry in marks))}"
+        if marks or hidden:
+            taken = spaced_size(sum(entry.model.disk_bytes for entry in marks))
+            text = f"◆ {len(marks):,} marked · {taken}" if marks else "◆"
+            text += f"{' · ' if marks else ' '}{hidden:,} marked hidden by the filter" if hidden else ""
         elif len(self._shown) < total:
             text = f"{counted} · {spaced_size(sum(entry.model.disk_bytes for entry in self._shown))}"
         else:
@@ -189,13 +207,14 @@ class ModelsPane(Pane):
         return self.context.library.entries.get(self.table.cursor_key or "")
 
     @property
+    def _marked(self) -> list[Entry]:
+        """The marked models that are shown, in the order of the table."""
+        return [entry for entry in self._shown if entry.key in self.table.marks]
+
+    @property
     def chosen(self) -> list[Entry]:
-        """The marked models, or the one under the cursor."""
-        entries = self.context.library.entries
-        marked = [entries[key] for key in self.table.marks if key in entries]
-        if marked:
-            return sorted_entries(marked, self._sort, reverse=self._reverse)
-        return [self.selected] if self.selected else []
+        """What actions act on: the marked models that are shown, or the one under the cursor."""
+        return self._marked or ([self.selected] if self.selected else [])
 
     def select(self, key: str) -> None:
         """Put the cursor on a model, the filter cleared where it hides it."""
@@ -218,7 +237,7 @@ class ModelsPane(Pane):
         """Go into the inspector."""
         event.stop()
         if self.has_class("-narrow"):
-            self.app.push_screen(InspectorScreen(self.context, event.key, self.inspector.tab))
+            self.app.push_screen(InspectorScreen(self.context, event.key, self.inspector.tab, self.inspector))
         else:
             self._show_disk_use(False)
             self.inspector.body.focus()
@@ -232,18 +251,25 @@ class ModelsPane(Pane):
 
     def why_not(self, action: str) -> str | None:
         """Return why an action is not possible now."""
-        if action in {"filter", "disk_use", "prune", "sort_next"} and not self.context.library.entries:
-            return "There is nothing in the cache."
-        if action in {"verify", "delete", "copy_path"} and not self.chosen:
-            return "No model is selected."
-        if action == "copy_name" and not self.chosen and self.context.library.phase is not Phase.READY:
-            return "No model is selected."
+        empty = self.why_nothing()
+        if action in {"filter", "disk_use", "prune", "sort_next", "sort_turn"}:
+            return empty
+        if action in {"verify", "delete", "copy_path", "clone"} and not self.chosen:
+            return empty or "No model is selected."
+        if action == "copy_name" and not self.chosen and (empty is None or not self._invites):
+            return empty or "No model is selected."
         if action == "clone":
-            if not self.selected:
-                return "No model is selected."
-            if len(self.table.marks) > 1:
+            if len(self.chosen) > 1:
                 return "Only one model at a time can be cloned; escape takes the marks away."
+            if self.chosen[0].model.health is not Health.HEALTHY:
+                return f"{self.chosen[0].short} is not sound and cannot be cloned; Health says why."
         return None
+
+    @property
+    def _invites(self) -> bool:
+        """Whether the message of an empty cache stands there, with a command to copy."""
+        library = self.context.library
+        return not library.entries and library.phase is Phase.READY
 
     def action_filter(self) -> None:
         """Go into the filter."""
@@ -262,12 +288,14 @@ class ModelsPane(Pane):
         self.table.focus()
 
     def action_sort_next(self) -> None:
-        """Sort by the next column."""
+        """Sort by the next column that is shown."""
+        shown = self.columns.shown
         place = COLUMN_IDS.index(self._sort)
-        self._sort_by(COLUMN_IDS[(place + 1) % len(COLUMN_IDS)])
+        around = (*COLUMN_IDS[place + 1 :], *COLUMN_IDS[: place + 1])
+        self._sort_by(next((column for column in around if column in shown), self._sort))
 
     def action_sort_turn(self) -> None:
-        """Turn the order round."""
+        """Reverse the order."""
         self._sort_by(self._sort)
 
     def on_table_header_clicked(self, event: TableHeader.Clicked) -> None:
@@ -303,12 +331,12 @@ class ModelsPane(Pane):
 
     def action_verify(self) -> None:
         """Compare checksums."""
-        actions.verify_models(self.context, self.chosen)
+        actions.verify_models(self, self.context, self.chosen)
 
     def action_clone(self) -> None:
         """Clone the model."""
-        if entry := self.selected:
-            actions.ask(self, actions.clone_model(self, self.context, entry))
+        if chosen := self.chosen:
+            actions.ask(self, actions.clone_model(self, self.context, chosen[0]))
 
     def action_delete(self) -> None:
         """Delete what is chosen."""
@@ -321,10 +349,7 @@ class ModelsPane(Pane):
     @work(group="rescan", exclusive=True, exit_on_error=False)
     async def action_rescan(self) -> None:
         """Read the cache again."""
-        await self.context.library.rescan()
-        if self.context.library.phase is Phase.READY:
-            count = plural(len(self.context.library.entries), "model")
-            self.notify(f"The cache was read again: {count}.", markup=False, timeout=3)
+        await actions.rescan(self, self.context)
 
     def action_copy_name(self) -> None:
         """Copy the name of what is chosen; on an empty cache the command that fills it."""
@@ -334,20 +359,19 @@ class ModelsPane(Pane):
             actions.copy_text(self, FIRST_MODEL, "Command")
 
     def action_copy_path(self) -> None:
-        """Copy the path of the model under the cursor."""
-        if entry := self.selected:
-            actions.copy_path(self, entry)
+        """Copy the path of what is chosen."""
+        if chosen := self.chosen:
+            actions.copy_path(self, chosen)
 
     def action_leave(self) -> None:
-        """Leave what is transient, one thing at a time."""
-        if self.disk_use.display:
-            self._show_disk_use(False)
-        elif self.context.tasks.cancel():
-            return
-        elif self.table.marks:
-            self.table.clear_marks()
+        """Leave what is transient, one thing at a time; a running task is stopped last."""
+        if not self.table.has_focus:
+            self.table.focus()
         elif self.filter_bar.input.value:
             self.filter_bar.clear()
-            self.table.focus()
+        elif self.table.marks:
+            self.table.clear_marks()
+        elif self.disk_use.display:
+            self._show_disk_use(False)
         else:
-            self.table.focus()
+            self.context.tasks.stop()

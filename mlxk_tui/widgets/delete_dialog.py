@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from textual.containers import VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Static
 
 from mlxk_tui.library import Entry
 from mlxk_tui.ops.format import plural, printable, size
 from mlxk_tui.ops.remove import RemovePlan
-from mlxk_tui.widgets.dialogs import Dialog
+from mlxk_tui.widgets.dialogs import Dialog, DialogList
 from mlxk_tui.widgets.text import Part, lines, pad, spaced_size
 
 _WIDTH = 65
@@ -43,8 +42,7 @@ class DeleteDialog(Dialog):
                 [("  ▲ ", "$attention"), (f"in use by another process: {printable(lock)}", "")]
                 for lock in plan.held_locks[:3]
             ]
-        with VerticalScroll(classes="dialog-list", can_focus=False):
-            yield Static(lines(rows))
+        yield DialogList(rows)
         freed = sum(plan.freed_bytes for _, plan in self._plans)
         total: list[list[Part]] = [
             [

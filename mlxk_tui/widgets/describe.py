@@ -25,6 +25,7 @@ from mlxk_tui.widgets.text import (
     pad,
     quant_phrase,
     spaced_size,
+    wrap,
 )
 
 if TYPE_CHECKING:
@@ -37,11 +38,6 @@ _MAX_CONFIG = 400
 """Lines shown; more is a file for an editor."""
 
 _TYPES = {ModelType.CHAT: "chat", ModelType.EMBEDDING: "embedding", ModelType.BASE: "base"}
-
-
-def wrap(text: str, width: int) -> list[str]:
-    """Return `text` in lines of at most `width` cells."""
-    return [part.plain.rstrip() for part in Content(text).wrap(max(8, width))]
 
 
 def verdict(entry: Entry) -> tuple[State, str]:
@@ -114,18 +110,16 @@ def findings_rows(
     return rows
 
 
-def memory_gauge(needed: int, machine: int, fit: MemoryFit | None) -> list[Part]:
-    """Return the memory fit: what is needed, what there is, a gauge and the word."""
+def memory_gauge(needed: int, machine: int, fit: MemoryFit | None, width: int) -> list[list[Part]]:
+    """Return the memory fit: what is needed, what there is, a gauge and the word; two lines if it must be."""
     style = FIT_STYLES.get(fit, "$muted") if fit else "$muted"
     full, empty = gauge(needed / machine if machine else 0, _GAUGE)
-    parts: list[Part] = [
-        (f"needs {spaced_size(needed)} of {spaced_size(machine)}   ", ""),
-        (full, style),
-        (empty, "$line"),
-    ]
-    if fit:
-        parts.append((f"  {FIT_WORDS[fit]}", style))
-    return parts
+    text = f"needs {spaced_size(needed)} of {spaced_size(machine)}"
+    word = f"  {FIT_WORDS[fit]}" if fit else ""
+    drawn: list[Part] = [(full, style), (empty, "$line"), (word, style)]
+    if cell_len(text) + 3 + _GAUGE + cell_len(word) <= width:
+        return [[(text + "   ", ""), *drawn]]
+    return [[(text, "")], drawn]
 
 
 def overview(entry: Entry, machine_bytes: int, now: datetime, width: int) -> Content:
@@ -143,10 +137,12 @@ def overview(entry: Entry, machine_bytes: int, now: datetime, width: int) -> Con
         rows += [[(text, "$strong bold")] for text in wrap(entry.short, width)]
     rows += [[(text, "$muted")] for text in wrap(" · ".join(kind), width)]
     rows += [[], [(f"{state.glyph} ", state.style), (words, state.style)]]
-    if state is not State.GOOD and model.reason:
-        rows += [[("  ", ""), (text, "$muted")] for text in wrap(printable(model.reason), width - 2)]
+    # The findings know of checksums too, which the model's own reason does not.
+    first = next((f.message for f in entry.findings if f.severity is Severity.ERROR), model.reason)
+    if state is not State.GOOD and first:
+        rows += [[("  ", ""), (text, "$muted")] for text in wrap(printable(first), width - 2)]
     if model.memory_bytes is not None and machine_bytes:
-        rows += [[], memory_gauge(model.memory_bytes, machine_bytes, model.memory_fit)]
+        rows += [[], *memory_gauge(model.memory_bytes, machine_bytes, model.memory_fit, width)]
     rows.append([])
     for label, value, note in _facts(entry, now):
         shown = wrap(value, width - _LABEL)
@@ -219,11 +215,11 @@ def checksum_sentence(entry: Entry, now: datetime) -> str:
         return ""
     sums = verified.result.checksums
     when = age(datetime.fromtimestamp(verified.at, now.tzinfo).strftime("%Y-%m-%dT%H:%M:%SZ"), now)
-    text = f"Checksums compared {when}: {plural(sums.files, 'file')}, {spaced_size(sums.bytes)}"
-    if sums.mismatched:
-        text += f", {sums.mismatched} wrong"
-    elif sums.files:
-        text += ", all right"
+    if not sums.files:
+        text = f"Verified {when}: no file with a checksum to compare"
+    else:
+        wrong = f"{sums.mismatched:,} wrong" if sums.mismatched else "none wrong"
+        text = f"Checksums compared {when}: {plural(sums.files, 'file')}, {spaced_size(sums.bytes)}, {wrong}"
     if sums.unverifiable:
         text += f"; {plural(sums.unverifiable, 'file')} without a checksum"
     return text + "."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from rich.cells import cell_len
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
@@ -15,6 +16,8 @@ from mlxk_tui.widgets.text import Part, bar, lines, pad, spaced_size
 
 _SIZE = 8
 _MAX_BARS = 30
+_MIN_BAR = 6
+_MAX_BAR = 40
 _MAX_LARGEST = 8
 
 
@@ -50,8 +53,10 @@ def describe(entries: list[Entry], width: int) -> Content:
         [("By organisation", "$strong")],
     ]
     most = use.most_common(_MAX_BARS)
-    name_width = min(22, max(10, width // 3))
-    cells = max(6, width - name_width - _SIZE - 7)
+    # Names have the room; a bar says enough with a few cells.
+    longest = max((cell_len(org) for org, _ in most), default=0)
+    name_width = max(10, min(longest, width - 7 - _SIZE - _MIN_BAR))
+    cells = max(_MIN_BAR, min(_MAX_BAR, width - name_width - _SIZE - 7))
     peak = most[0][1] if most else 1
     for org, taken in most:
         drawn, rest = bar(taken / peak if peak else 0, cells)

@@ -17,7 +17,26 @@ from mlxk_tui.ops.errors import OpError
 from mlxk_tui.ops.filters import Filter, parse
 from mlxk_tui.widgets.text import sentence
 
-PLACEHOLDER = "text, type:chat, health:bad, size>10GB, org:…, quant:4bit, fit:tight"
+_EXAMPLES = (
+    "type:chat",
+    "health:bad",
+    "size>10GB",
+    "quant:4bit",
+    "fit:tight",
+    "org:qwen",
+    "runs:yes",
+    "context>=32k",
+)
+
+
+def placeholder(width: int) -> str:
+    """Return as many whole examples as fit into `width` cells."""
+    text = "part of a name"
+    for example in _EXAMPLES:
+        if len(text) + 2 + len(example) > width:
+            break
+        text += f", {example}"
+    return text if len(text) <= width else ""
 
 
 class FilterInput(Input):
@@ -26,6 +45,7 @@ class FilterInput(Input):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave(True)", "Clear", id="filter.clear", tooltip="Clear the filter and leave it"),
         Binding("enter,down", "leave(False)", "To the list", key_display="⏎", id="filter.leave"),
+        Binding("f12", "app.keys", "Help", key_display="F12", id="filter.help"),
     ]
 
     @dataclass
@@ -33,6 +53,14 @@ class FilterInput(Input):
         """The input was left."""
 
         clear: bool
+
+    def check_consume_key(self, key: str, character: str | None) -> bool:
+        """Keep the keys that are typed out of the footer; Textual (8.2.8) does not know these as letters."""
+        return key in {"slash", "question_mark"} or super().check_consume_key(key, character)
+
+    def on_resize(self) -> None:
+        """Show the examples that fit."""
+        self.placeholder = placeholder(self.scrollable_content_region.width)
 
     def action_leave(self, clear: bool) -> None:
         """Go back to the list."""
@@ -62,7 +90,7 @@ class FilterBar(Vertical):
         """Lay out the line."""
         with Horizontal(id="filter-line"):
             yield Static("/", id="filter-prompt", markup=False)
-            yield FilterInput(self._first, placeholder=PLACEHOLDER, compact=True, select_on_focus=False)
+            yield FilterInput(self._first, compact=True, select_on_focus=False)
             yield Static(id="filter-answer", markup=False)
         yield Static(id="filter-problem", markup=False)
 

@@ -8,12 +8,12 @@ from datetime import datetime
 
 from rich.cells import cell_len
 
-from mlxk_tui.library import Entry, State
+from mlxk_tui.library import DEFAULT_ORG, Entry, State
 from mlxk_tui.ops.format import plural, size
 from mlxk_tui.ops.terms import Severity
-from mlxk_tui.widgets.describe import checksum_sentence, findings_rows, wrap
+from mlxk_tui.widgets.describe import checksum_sentence, findings_rows
 from mlxk_tui.widgets.row_list import Row, RowList
-from mlxk_tui.widgets.text import Part, cut
+from mlxk_tui.widgets.text import Part, cut, wrap
 
 _INDENT = 4
 _MAX_FINDINGS = 5
@@ -102,7 +102,7 @@ class HealthList(RowList):
         name = cut(entry.short, max(12, width - len(taken) - 4))
         head: list[Part] = [(f"{entry.state.glyph} ", entry.state.value), (name, "strong")]
         left = width - 2 - cell_len(name) - len(taken) - 2
-        if entry.org and left > 8:
+        if entry.org not in {"", DEFAULT_ORG} and left > 8:
             org = cut(entry.org, left - 3)
             head.append((f"  {org}", "faint"))
             left -= 2 + cell_len(org)

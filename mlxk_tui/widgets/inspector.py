@@ -99,10 +99,11 @@ class Inspector(Vertical):
         same = entry is not None and before is not None and entry.key == before.key
         self._entry = entry
         self._loaded = {}
-        if not same:
-            self.body.scroll_home(animate=False)
-        self._title()
-        self._draw()
+        with self.app.batch_update():  # title and text in one frame
+            if not same:
+                self.body.scroll_home(animate=False)
+            self._title()
+            self._draw()
 
     @property
     def tab(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -15,14 +15,16 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from mlxk_tui.library import Entry
+from mlxk_tui.library import DEFAULT_ORG, Entry
 from mlxk_tui.ops.format import age, size
 from mlxk_tui.widgets.row_list import Row, RowList
-from mlxk_tui.widgets.text import Part, cut, pad, quant_word, type_word
+from mlxk_tui.widgets.text import Part, cut, pad, quant_word, short_age, type_word
 
 _GAP = 2
 _MARK = 2
-_MIN_NAME = 24
+_MIN_NAME = 20
+_ROOMY_NAME = 24
+"""With less room for the name the columns that have a short form take it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Column:
     """Which way the first press sorts."""
     spare: int = 0
     """Columns with a higher number go first when the table is narrow; 0 never goes."""
+    short: tuple[str, int] | None = None
+    """Title and width of the short form, where there is one."""
 
 
 def _name(entry: Entry) -> tuple[str, str]:
@@ -53,8 +57,9 @@ def _quant(entry: Entry) -> tuple[int, str]:
 
 COLUMNS = (
     Column("name", "Name", 0, _name),
+    Column("org", "Organisation", 16, lambda entry: (entry.org.casefold(), entry.short.casefold()), spare=4),
     Column("type", "Type", 5, lambda entry: entry.model.model_type.value, spare=2),
-    Column("quant", "Quant", 6, _quant, spare=1),
+    Column("quant", "Quant", 5, _quant, spare=1),
     Column("size", "Size", 6, lambda entry: entry.model.disk_bytes, right=True, largest_first=True),
     Column(
         "modified",
@@ -64,6 +69,7 @@ COLUMNS = (
         right=True,
         largest_first=True,
         spare=3,
+        short=("Age", 5),
     ),
     Column("state", "✓", 1, lambda entry: entry.state.rank),
 )
@@ -78,8 +84,18 @@ def layout(width: int) -> list[tuple[Column, int]]:
     def left() -> int:
         return width - _MARK - sum(_GAP + column.width for column in chosen if column.width)
 
-    while left() < _MIN_NAME and any(column.spare for column in chosen):
+    def drop() -> None:
         chosen.remove(max(chosen, key=lambda column: column.spare))
+
+    if left() < _ROOMY_NAME:
+        drop()
+    if left() < _ROOMY_NAME:
+        chosen = [
+            replace(column, title=column.short[0], width=column.short[1]) if column.short else column
+            for column in chosen
+        ]
+    while left() < _MIN_NAME and any(column.spare for column in chosen):
+        drop()
     name = max(4, left())
     return [(column, column.width or name) for column in chosen]
 
@@ -130,9 +146,10 @@ class ModelTable(RowList):
         del number
         entry = self._entries[row.key]
         parts: list[Part] = [("◆ " if row.key in self.marks else "  ", "accent")]
-        for column, cells in layout(width - 1):
+        columns = layout(width - 1)
+        for column, cells in columns:
             if column.id == "name":
-                parts.extend(name_parts(entry, cells))
+                parts.extend(name_parts(entry, cells, org=not any(other.id == "org" for other, _ in columns)))
                 continue
             text, token = self._cell(column, entry)
             parts.append((" " * _GAP + pad(text, cells, right=column.right), token))
@@ -140,6 +157,8 @@ class ModelTable(RowList):
 
     def _cell(self, column: Column, entry: Entry) -> Part:
         model = entry.model
+        if column.id == "org":
+            return entry.org, "faint" if entry.org == DEFAULT_ORG else "muted"
         if column.id == "type":
             return type_word(model), "muted"
         if column.id == "quant":
@@ -147,6 +166,8 @@ class ModelTable(RowList):
         if column.id == "size":
             return size(model.disk_bytes), ""
         if column.id == "modified":
+            if column.width < 10:
+                return short_age(model.last_modified, self._now()), "muted"
             return age(model.last_modified, self._now()) if model.last_modified else "–", "muted"
         return entry.state.glyph, entry.state.value
 
@@ -193,16 +214,15 @@ class ModelTable(RowList):
         self._marks_changed()
 
 
-def name_parts(entry: Entry, cells: int) -> list[Part]:
-    """Return a name in exactly `cells`: the model's own name first, then its organisation, dimmed."""
+def name_parts(entry: Entry, cells: int, *, org: bool) -> list[Part]:
+    """Return a name in exactly `cells`: the model's own, then flush right an unusual organisation, dimmed."""
     short = cut(entry.short, cells)
     left = cells - cell_len(short)
     parts: list[Part] = [(short, "strong")]
-    if entry.org and left >= 2 + cell_len(entry.org):  # whole or not at all: rests of it are noise
-        parts.append((f"  {entry.org}", "faint"))
-        left -= 2 + cell_len(entry.org)
-    parts.append((" " * left, ""))
-    return parts
+    # Whole or not at all: rests of it are noise.
+    if org and entry.org not in {"", DEFAULT_ORG} and left >= 2 + cell_len(entry.org):
+        return [*parts, (" " * (left - cell_len(entry.org)), ""), (entry.org, "faint")]
+    return [*parts, (" " * left, "")]
 
 
 class TableHeader(Widget):
@@ -226,18 +246,27 @@ class TableHeader(Widget):
         self._sorted = (column, reverse)
         self.refresh()
 
-    def _titles(self) -> list[tuple[Column, str]]:
+    def _columns(self) -> list[tuple[Column, int]]:
         # One cell for the cursor bar on the left, one of air and one for the scrollbar on the right.
+        return layout(self.size.width - 3)
+
+    @property
+    def shown(self) -> list[str]:
+        """Ids of the columns that are shown, left to right."""
+        return [column.id for column, _ in self._columns()]
+
+    def _titles(self) -> list[tuple[Column, str]]:
+        """Return each column with its title and the gap behind it, which an arrow may reach into."""
         column_id, reverse = self._sorted
         titles = []
-        for column, cells in layout(self.size.width - 3):
+        for column, cells in self._columns():
             title = column.title
             if column.id == column_id:
-                arrow = "▼" if reverse else "▲"
-                title = (
-                    arrow if column.width == 1 else f"{arrow}{title}" if column.right else f"{title}{arrow}"
-                )
-            titles.append((column, pad(title, cells, right=column.right)))
+                title += " ↓" if reverse else " ↑"
+            if column.right:
+                titles.append((column, pad(title, cells, right=True) + " " * _GAP))
+            else:
+                titles.append((column, pad(title, cells + _GAP)))
         return titles
 
     def render_line(self, y: int) -> Strip:
@@ -247,14 +276,13 @@ class TableHeader(Widget):
         for column, title in self._titles():
             style = active if column.id == self._sorted[0] else plain
             segments.append(Segment(title, style))
-            segments.append(Segment(" " * _GAP, plain))
         return Strip(segments).adjust_cell_length(self.size.width, plain)
 
     def on_click(self, event: events.Click) -> None:
         """Sort by the column under the mouse."""
         left = 1 + _MARK
         for column, title in self._titles():
-            right = left + cell_len(title) + _GAP
+            right = left + cell_len(title)
             if left <= event.x < right:
                 self.post_message(self.Clicked(column.id))
                 return

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from textual.containers import VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Static
 
 from mlxk_tui.ops.format import plural, printable, size
-from mlxk_tui.widgets.dialogs import Dialog
+from mlxk_tui.widgets.dialogs import Dialog, DialogList
 from mlxk_tui.widgets.text import Part, lines, pad, spaced_size
 
 if TYPE_CHECKING:
@@ -59,9 +58,16 @@ class PruneDialog(Dialog):
                 )
             if len(items) > _MAX_ROWS:
                 rows.append([(f"  … and {len(items) - _MAX_ROWS:,} more", "$muted")])
-        with VerticalScroll(classes="dialog-list", can_focus=False):
-            yield Static(lines(rows))
+        yield DialogList(rows)
         yield Static(
-            lines([[("Frees ", "$muted"), (spaced_size(plan.freed_bytes), "bold"), (" on disk.", "$muted")]]),
+            lines(
+                [
+                    [
+                        ("Frees ", "$muted"),
+                        (spaced_size(plan.freed_bytes), "bold"),
+                        (" on disk. This cannot be undone.", "$muted"),
+                    ]
+                ]
+            ),
             classes="dialog-total",
         )

@@ -28,6 +28,12 @@ class Tab:
     badge_style: str = "attention"
 
 
+def _cells(tab: Tab) -> int:
+    words = [tab.key] if tab.key else []
+    words += [tab.title] + ([tab.badge] if tab.badge else [])
+    return cell_len(" ".join(words))
+
+
 class TabStrip(Widget):
     """Tabs side by side; a click opens one."""
 
@@ -61,14 +67,15 @@ class TabStrip(Widget):
         """Draw the tabs."""
         style = self.get_component_rich_style
         plain = style("tab")
-        segments = []
+        segments = [] if self._roomy else [Segment(" ", plain)]
+        around = " " if self._roomy else ""
         for tab in self.tabs:
             base = plain
             if tab.id == self.active:
                 base = style("tab-active")
             elif tab.id == self.hover:
                 base = style("tab-hover")
-            segments.append(Segment(" ", base))
+            segments.append(Segment(around, base))
             if tab.key:
                 key_style = style("tab-key", partial=True)
                 segments.append(Segment(f"{tab.key} ", base if tab.id == self.active else base + key_style))
@@ -76,16 +83,19 @@ class TabStrip(Widget):
             if tab.badge:
                 badge = style(tab.badge_style, partial=True)
                 segments.append(Segment(f" {tab.badge}", base + badge))
-            segments.append(Segment(" ", base))
+            segments.append(Segment(around, base))
             segments.append(Segment(" ", plain))
         return Strip(segments).adjust_cell_length(self.size.width, plain)
 
+    @property
+    def _roomy(self) -> bool:
+        """Whether every tab can have a blank cell on both sides."""
+        return sum(_cells(tab) + 3 for tab in self.tabs) - 1 <= self.size.width
+
     def _at(self, x: int) -> str:
-        left = 0
+        left, around = (0, 2) if self._roomy else (1, 0)
         for tab in self.tabs:
-            words = [tab.key] if tab.key else []
-            words += [tab.title] + ([tab.badge] if tab.badge else [])
-            right = left + cell_len(" ".join(words)) + 2
+            right = left + _cells(tab) + around
             if left <= x < right:
                 return tab.id
             left = right + 1

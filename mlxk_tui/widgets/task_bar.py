@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from rich.cells import cell_len
 from textual.content import Content
 from textual.timer import Timer
 from textual.widgets import Static
@@ -9,6 +12,8 @@ from textual.widgets import Static
 from mlxk_tui.ops.format import printable
 from mlxk_tui.tasks import Task, Tasks
 from mlxk_tui.widgets.text import Part, cut, gauge, line, spaced_size
+
+_GAUGE = 12
 
 
 class TaskBar(Static):
@@ -42,7 +47,7 @@ class TaskBar(Static):
 
     def on_click(self) -> None:
         """Stop the task."""
-        self._tasks.cancel()
+        self._tasks.stop()
 
     def _draw(self) -> None:
         if self._tasks.running and self.is_attached and self.screen.is_current:
@@ -53,22 +58,37 @@ def describe(running: list[Task], width: int) -> Content:
     """Return the line for the task started last."""
     task = running[-1]
     progress = task.progress
-    tail: list[Part] = []
+    title = printable(task.title)
+    # What does not fit beside the name goes; the name is cut last.
+    share: list[Part] = []
+    numbers: list[Part] = []
+    rate: list[Part] = []
+    full, empty = "", ""
     if progress is not None and progress.bytes_total:
-        share = progress.bytes_done / progress.bytes_total
-        full, empty = gauge(share, 12)
-        tail += [(full, "$accent"), (empty, "$line"), (f" {share:4.0%}", "")]
-        tail.append(
-            (f"  {spaced_size(progress.bytes_done)} of {spaced_size(progress.bytes_total)}", "$muted")
-        )
-        if progress.rate and width >= 100:
-            tail.append((f"  {spaced_size(int(progress.rate))}/s", "$muted"))
+        part = progress.bytes_done / progress.bytes_total
+        share = [(f" {part:4.0%}", "")]
+        full, empty = gauge(part, _GAUGE)
+        done, total = spaced_size(progress.bytes_done), spaced_size(progress.bytes_total)
+        numbers = [(f"  {done} of {total}", "$muted")]
+        if progress.rate:
+            rate = [(f"  {spaced_size(int(progress.rate))}/s", "$muted")]
     elif progress is not None and progress.files_total:
-        tail.append((f"{progress.files_done:,} of {progress.files_total:,}", "$muted"))
-    if len(running) > 1:
-        tail.append((f"  +{len(running) - 1} more", "$muted"))
+        numbers = [(f" {progress.files_done:,} of {progress.files_total:,}", "$muted")]
+    more: list[Part] = [(f"  +{len(running) - 1} more", "$muted")] if len(running) > 1 else []
     stop: list[Part] = [("  esc", "$accent"), (" stop", "$muted")]
-    taken = sum(len(text) for text, _ in (*tail, *stop)) + 5
-    return line(
-        [("● ", "$accent"), (cut(printable(task.title), max(8, width - taken)), ""), ("  ", ""), *tail, *stop]
-    )
+    left = width - 4 - cell_len(title) - _cells([*share, *more, *stop])
+    if _cells(numbers) > left:
+        numbers = []
+    left -= _cells(numbers)
+    drawn: list[Part] = [(f" {full}", "$accent"), (empty, "$line")] if full or empty else []
+    if _cells(drawn) > left:
+        drawn = []
+    left -= _cells(drawn)
+    if _cells(rate) > left:
+        rate = []
+    tail = [*drawn, *share, *numbers, *rate, *more, *stop]
+    return line([("● ", "$accent"), (cut(title, max(8, width - 4 - _cells(tail))), ""), *tail])
+
+
+def _cells(parts: Sequence[Part]) -> int:
+    return sum(cell_len(text) for text, _ in parts)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from math import ceil
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 
-from mlxk_tui.ops.format import middle, printable, size
+from mlxk_tui.ops.format import age, middle, printable, size
 from mlxk_tui.ops.terms import Framework, MemoryFit, ModelType
 
 if TYPE_CHECKING:
@@ -74,6 +75,28 @@ def pad(text: str, width: int, *, right: bool = False) -> str:
     if gap <= 0:
         return set_cell_size(text, width)
     return " " * gap + text if right else text + " " * gap
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Return `text` in lines of at most `width` cells."""
+    return [part.plain.rstrip() for part in Content(text).wrap(max(8, width))]
+
+
+def short_age(iso: str | None, now: datetime) -> str:
+    """Return how long ago a time of the contract was, in at most four cells: `25d`, `4mo`, `2y`."""
+    if not iso:
+        return "–"
+    shown = age(iso, now)
+    if shown == "just now":
+        return "now"
+    if shown.endswith(" ago"):
+        return shown.removesuffix(" ago")
+    try:
+        then = datetime.strptime(iso, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return "–"
+    days = (now - then).days
+    return f"{days // 30}mo" if days < 365 else f"{days // 365}y"
 
 
 def gauge(share: float, cells: int) -> tuple[str, str]:
