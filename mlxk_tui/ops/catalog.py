@@ -88,7 +88,7 @@ def _recall(cache: Cache, ref: RepoRef, runtime: Runtime, verdicts: Verdicts, be
     if known is not None:
         return known
     from mlxk_tui.ops.judge import judge  # noqa: PLC0415 - as in inspect_model
-    from mlxk_tui.ops.repo import read_repo  # noqa: PLC0415 - as in inspect_model
+    from mlxk_tui.ops.reading import read_repo  # noqa: PLC0415 - as in inspect_model
 
     repo = read_repo(cache, ref)
     report = judge(repo, repo.selected, runtime)
@@ -225,7 +225,7 @@ def _examine(
 ) -> HealthEntry:
     """Read and judge one repo anew; with `on_event` hash it too."""
     from mlxk_tui.ops.judge import judge  # noqa: PLC0415 - as in inspect_model
-    from mlxk_tui.ops.repo import read_repo  # noqa: PLC0415 - as in inspect_model
+    from mlxk_tui.ops.reading import read_repo  # noqa: PLC0415 - as in inspect_model
     from mlxk_tui.ops.verify import verify_repo  # noqa: PLC0415 - as in inspect_model
 
     repo = read_repo(cache, ref)

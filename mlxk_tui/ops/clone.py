@@ -22,8 +22,9 @@ from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, ignore
 from mlxk_tui.ops.format import plural, printable, size
 from mlxk_tui.ops.health import check_integrity
+from mlxk_tui.ops.reading import read_repo
 from mlxk_tui.ops.reflink import copy, open_source, reflink
-from mlxk_tui.ops.repo import Repo, Snapshot, SnapshotFile, read_repo
+from mlxk_tui.ops.repo import Repo, Snapshot, SnapshotFile
 from mlxk_tui.ops.staging import staged
 
 

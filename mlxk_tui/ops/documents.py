@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlxk_tui.ops.repo import Snapshot, SnapshotFile, read_bytes
+from mlxk_tui.ops.reading import read_bytes
+from mlxk_tui.ops.repo import Snapshot, SnapshotFile
 
 MAX_JSON_BYTES = 8_000_000
 """Longest config-like JSON file that is parsed."""

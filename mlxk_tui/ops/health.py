@@ -10,7 +10,8 @@ from typing import Any
 from mlxk_tui.ops.contract import Finding, FindingCode, Fix, Severity
 from mlxk_tui.ops.documents import CANNOT_BE_READ, Documents, parse_json
 from mlxk_tui.ops.format import plural, printable, size
-from mlxk_tui.ops.repo import PARTIAL_ENDINGS, Repo, Snapshot, read_bytes
+from mlxk_tui.ops.reading import read_bytes
+from mlxk_tui.ops.repo import PARTIAL_ENDINGS, Repo, Snapshot
 from mlxk_tui.ops.weights import (
     SAFETENSORS_INDEX,
     Weights,

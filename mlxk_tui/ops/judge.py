@@ -9,7 +9,8 @@ from mlxk_tui.ops.documents import read_documents
 from mlxk_tui.ops.format import iso_utc
 from mlxk_tui.ops.health import check_integrity
 from mlxk_tui.ops.machine import Runtime
-from mlxk_tui.ops.repo import Repo, Snapshot, read_repo
+from mlxk_tui.ops.reading import read_repo
+from mlxk_tui.ops.repo import Repo, Snapshot
 from mlxk_tui.ops.report import Report
 from mlxk_tui.ops.runtime import check_runtime, estimate_memory
 

@@ -35,7 +35,8 @@ from mlxk_tui.ops.events import OnEvent, ignore
 from mlxk_tui.ops.format import plural, printable, size
 from mlxk_tui.ops.locks import blob_lock, clean_locks, held_in
 from mlxk_tui.ops.neighbours import foreign_uses
-from mlxk_tui.ops.repo import Repo, read_repo
+from mlxk_tui.ops.reading import read_repo
+from mlxk_tui.ops.repo import Repo
 from mlxk_tui.ops.revisions import (
     EMPTY_FOLDERS,
     Payloads,

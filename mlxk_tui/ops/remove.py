@@ -33,7 +33,8 @@ from mlxk_tui.ops.format import plural, printable, size
 from mlxk_tui.ops.locks import clean_locks, delete_locks, held_in, held_locks
 from mlxk_tui.ops.names import dir_to_name
 from mlxk_tui.ops.neighbours import foreign_uses
-from mlxk_tui.ops.repo import Repo, read_repo
+from mlxk_tui.ops.reading import read_repo
+from mlxk_tui.ops.repo import Repo
 from mlxk_tui.ops.revisions import (
     EMPTY_FOLDERS,
     Payloads,

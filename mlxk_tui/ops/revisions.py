@@ -22,7 +22,8 @@ from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.contract import FindingCode
 from mlxk_tui.ops.deletion import REMOVING, Folder, freed_by_removal, freed_by_unlink
 from mlxk_tui.ops.format import printable
-from mlxk_tui.ops.repo import Repo, Snapshot, is_litter
+from mlxk_tui.ops.reading import is_litter
+from mlxk_tui.ops.repo import Repo, Snapshot
 from mlxk_tui.ops.shared_store import SharedStore
 
 EMPTY_FOLDERS = ("snapshots", "blobs", "trees", "refs")

@@ -11,7 +11,8 @@ from mlxk_tui.ops.contract import FileType, ModelFile, ShowData
 from mlxk_tui.ops.documents import MAX_JSON_BYTES, read_json
 from mlxk_tui.ops.judge import judge
 from mlxk_tui.ops.machine import Runtime
-from mlxk_tui.ops.repo import Snapshot, read_bytes, read_repo
+from mlxk_tui.ops.reading import read_bytes, read_repo
+from mlxk_tui.ops.repo import Snapshot
 from mlxk_tui.ops.weights import is_weights
 
 MAX_CARD_BYTES = 200_000

@@ -19,7 +19,8 @@ from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.contract import Checksums, Finding, FindingCode, Fix, Severity
 from mlxk_tui.ops.events import OnEvent, Progress, ignore
 from mlxk_tui.ops.format import printable
-from mlxk_tui.ops.repo import Repo, Snapshot, SnapshotFile, read_repo
+from mlxk_tui.ops.reading import read_repo
+from mlxk_tui.ops.repo import Repo, Snapshot, SnapshotFile
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")

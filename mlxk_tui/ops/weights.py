@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from mlxk_tui.ops.contract import Finding, FindingCode, Fix, Severity
 from mlxk_tui.ops.documents import CANNOT_BE_READ, MAX_INDEX_BYTES, Documents, read_json
 from mlxk_tui.ops.format import plural, printable
-from mlxk_tui.ops.repo import SnapshotFile, read_bytes
+from mlxk_tui.ops.reading import read_bytes
+from mlxk_tui.ops.repo import SnapshotFile
 from mlxk_tui.ops.safetensors import HeaderError, HeaderFault, read_header
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"

@@ -23,7 +23,8 @@ from mlxk_tui.ops.documents import MAX_INDEX_BYTES, Documents, read_documents, r
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.health import check_files
-from mlxk_tui.ops.repo import Snapshot, SnapshotFile, unreadable
+from mlxk_tui.ops.reading import unreadable
+from mlxk_tui.ops.repo import Snapshot, SnapshotFile
 from mlxk_tui.ops.runtime import has_tokenizer
 from mlxk_tui.ops.weights import PYTORCH_INDEX, SAFETENSORS_INDEX, check_weights, is_weights
 

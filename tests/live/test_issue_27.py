@@ -25,7 +25,8 @@ from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.catalog import check_health, list_models
 from mlxk_tui.ops.contract import FindingCode, Health, HealthEntry
 from mlxk_tui.ops.errors import OpError
-from mlxk_tui.ops.repo import Snapshot, read_repo
+from mlxk_tui.ops.reading import read_repo
+from mlxk_tui.ops.repo import Snapshot
 
 pytestmark = [pytest.mark.issue27, pytest.mark.wet]
 

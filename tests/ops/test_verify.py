@@ -12,7 +12,7 @@ from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.catalog import check_health
 from mlxk_tui.ops.contract import FindingCode, Health
 from mlxk_tui.ops.events import Progress
-from mlxk_tui.ops.repo import read_repo
+from mlxk_tui.ops.reading import read_repo
 from mlxk_tui.ops.verify import verify, verify_repo
 from tests.ops.test_health import RUNTIME
 from tests.support.hf_cache import HfCache, HfRepo, model_files
