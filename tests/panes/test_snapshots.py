@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 
+from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache import Cache
-from tests.panes.conftest import AppMaker, ready, wait_until
+from mlxk_tui.panes.base import HeaderLine
+from mlxk_tui.settings import load
+from tests.panes.conftest import MACHINE, NOW, AppMaker, ready, wait_until
 
 SMALL, LARGE = (80, 24), (120, 40)
 Compare = Callable[..., bool]
@@ -70,17 +76,48 @@ def test_no_color(
     assert snap_compare(make_app(sample), terminal_size=SMALL, run_before=after(key, "j"))
 
 
-@pytest.mark.parametrize("key", ["1", "2"], ids=["models", "health"])
-def test_empty(
-    snap_compare: Compare, make_app: AppMaker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
+PANE_KEYS = pytest.mark.parametrize("key", ["1", "2"], ids=["models", "health"])
+SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
+
+
+@SIZES
+@PANE_KEYS
+def test_empty(snap_compare: Compare, make_app: AppMaker, key: str, size: tuple[int, int]) -> None:
+    assert snap_compare(make_app(Cache(Path("hub"))), terminal_size=size, run_before=after(key))
+
+
+@SIZES
+@PANE_KEYS
+def test_error(
+    snap_compare: Compare, make_app: AppMaker, tmp_path: Path, key: str, size: tuple[int, int]
 ) -> None:
-    assert snap_compare(make_app(Cache(Path("hub"))), terminal_size=SMALL, run_before=after(key))
-
-
-@pytest.mark.parametrize("key", ["1", "2"], ids=["models", "health"])
-def test_error(snap_compare: Compare, make_app: AppMaker, tmp_path: Path, key: str) -> None:
     (tmp_path / "hub").write_text("a file where a folder should be")
-    assert snap_compare(make_app(Cache(Path("hub"))), terminal_size=SMALL, run_before=after(key))
+    assert snap_compare(make_app(Cache(Path("hub"))), terminal_size=size, run_before=after(key))
+
+
+class Waiting(MlxkApp):
+    """The app on a machine whose only worker thread is busy, so that the scan cannot begin."""
+
+    def on_load(self) -> None:
+        self.busy = threading.Event()
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        loop.run_in_executor(None, self.busy.wait)
+
+    def on_unmount(self) -> None:
+        self.busy.set()
+
+
+@SIZES
+@PANE_KEYS
+def test_loading(snap_compare: Compare, key: str, size: tuple[int, int]) -> None:
+    async def press(pilot: Pilot[Any]) -> None:
+        await pilot.press(key)
+        await pilot.pause()
+        pilot.app.screen.query_one(HeaderLine)
+
+    app = Waiting(load({"refresh_seconds": 0}), Cache(Path("hub")), clock=lambda: NOW, runtime=MACHINE)
+    assert snap_compare(app, terminal_size=size, run_before=press)
 
 
 @pytest.mark.parametrize("tab", ["health", "files", "config", "card"])
@@ -118,6 +155,12 @@ def test_disk_use(snap_compare: Compare, make_app: AppMaker, sample: Cache) -> N
 def test_delete_dialog(snap_compare: Compare, make_app: AppMaker, sample: Cache) -> None:
     run = after("space", "space", "space", "d", until=open_dialog)
     assert snap_compare(make_app(sample), terminal_size=SMALL, run_before=run)
+
+
+@pytest.mark.parametrize("key", ["c", "x"], ids=["clone", "prune"])
+def test_other_dialogs(snap_compare: Compare, make_app: AppMaker, sample: Cache, key: str) -> None:
+    run = after(*"jjjjj", key, until=open_dialog)
+    assert snap_compare(make_app(sample), terminal_size=LARGE, run_before=run)
 
 
 def test_help(snap_compare: Compare, make_app: AppMaker, sample: Cache) -> None:
