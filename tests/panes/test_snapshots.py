@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 
-from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache import Cache
-from mlxk_tui.panes.base import HeaderLine
-from mlxk_tui.settings import load
-from tests.panes.conftest import MACHINE, NOW, AppMaker, ready, wait_until
+from tests.panes.conftest import AppMaker, ready, wait_until
 
 SMALL, LARGE = (80, 24), (120, 40)
 Compare = Callable[..., bool]
@@ -95,31 +89,6 @@ def test_error(
     assert snap_compare(make_app(Cache(Path("hub"))), terminal_size=size, run_before=after(key))
 
 
-class Waiting(MlxkApp):
-    """The app on a machine whose only worker thread is busy, so that the scan cannot begin."""
-
-    def on_load(self) -> None:
-        self.busy = threading.Event()
-        loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(1))
-        loop.run_in_executor(None, self.busy.wait)
-
-    def on_unmount(self) -> None:
-        self.busy.set()
-
-
-@SIZES
-@PANE_KEYS
-def test_loading(snap_compare: Compare, key: str, size: tuple[int, int]) -> None:
-    async def press(pilot: Pilot[Any]) -> None:
-        await pilot.press(key)
-        await pilot.pause()
-        pilot.app.screen.query_one(HeaderLine)
-
-    app = Waiting(load({"refresh_seconds": 0}), Cache(Path("hub")), clock=lambda: NOW, runtime=MACHINE)
-    assert snap_compare(app, terminal_size=size, run_before=press)
-
-
 @pytest.mark.parametrize("tab", ["health", "files", "config", "card"])
 def test_inspector_tabs(snap_compare: Compare, make_app: AppMaker, sample: Cache, tab: str) -> None:
     steps = ["health", "files", "config", "card"].index(tab) + 1
@@ -157,9 +126,8 @@ def test_delete_dialog(snap_compare: Compare, make_app: AppMaker, sample: Cache)
     assert snap_compare(make_app(sample), terminal_size=SMALL, run_before=run)
 
 
-@pytest.mark.parametrize("key", ["c", "x"], ids=["clone", "prune"])
-def test_other_dialogs(snap_compare: Compare, make_app: AppMaker, sample: Cache, key: str) -> None:
-    run = after(*"jjjjj", key, until=open_dialog)
+def test_prune_dialog(snap_compare: Compare, make_app: AppMaker, sample: Cache) -> None:
+    run = after(*"jjjjj", "x", until=open_dialog)
     assert snap_compare(make_app(sample), terminal_size=LARGE, run_before=run)
 
 
