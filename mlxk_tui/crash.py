@@ -27,7 +27,7 @@ def report(error: BaseException | None) -> str:
     except OSError:
         return f"mlxk-tui stopped because of a fault of its own ({kind}). Please report it.\n{shown}"
     return (
-        f"mlxk-tui stopped because of a fault of its own ({kind}); nothing in your cache was changed by it.\n"
+        f"mlxk-tui stopped because of a fault of its own ({kind}).\n"
         f"The details are in {path}: please report them.\n"
     )
 
