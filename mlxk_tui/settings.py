@@ -24,6 +24,7 @@ ENV_PREFIX = "MLXK_"
 _MAX_CONFIG_BYTES = 1_000_000
 _HUB_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
 
+TransferBackend = Literal["mlxk", "hub"]
 SortColumn = Literal["name", "org", "type", "quant", "size", "modified", "state"]
 
 
@@ -70,6 +71,32 @@ class Settings:
     )
     show_all: bool = field(
         default=True, metadata={"about": "Whether models that are not made for MLX are listed too."}
+    )
+    parallel_transfers: int = field(
+        default=2,
+        metadata={
+            "about": "How many pulls and pushes run at once; the others wait.",
+            "limits": {"ge": 1, "le": 8},
+        },
+    )
+    transfer_backend: TransferBackend = field(
+        default="mlxk",
+        metadata={
+            "about": "Who moves the bytes of a pull: `mlxk` (resumable) or `hub` (huggingface_hub with Xet)."
+        },
+    )
+    push: bool = field(
+        default=False,
+        metadata={
+            "about": "Whether the experimental push may be used; so does `MLXK2_ENABLE_EXPERIMENTAL_PUSH=1`."
+        },
+    )
+    idle_unload_minutes: float = field(
+        default=30.0,
+        metadata={
+            "about": "After how many idle minutes a model leaves the memory; 0 never.",
+            "limits": {"ge": 0, "le": 10_080},
+        },
     )
     keymap: Mapping[str, str] = field(
         default_factory=dict,
@@ -201,6 +228,9 @@ _CAUSES = {
     "dict_type": "it must be a table of ids and keys",
     "bool_type": "it must be true or false",
     "bool_parsing": "it must be true or false",
+    "int_type": "it must be a whole number",
+    "int_parsing": "it must be a whole number",
+    "int_from_float": "it must be a whole number",
     "float_type": "it must be a number",
     "float_parsing": "it must be a number",
     "finite_number": "it must be a number",

@@ -1,6 +1,7 @@
 """The JSON contract: pydantic models of every result, the envelope and the spec version.
 
-This file is the single source. `docs/json-api-schema.json` is generated from it, the headless
+This file is the single source, with `transfer_contract.py` and `run_contract.py` for what moves and runs
+models. `docs/json-api-schema.json` is generated from it, the headless
 output prints it and the app draws from it.
 
 Annotations are real objects here, not strings: pydantic would compile each string at every start.
@@ -36,6 +37,10 @@ class Command(str, Enum):
     RM = "rm"
     CLONE = "clone"
     PRUNE = "prune"
+    PULL = "pull"
+    PUSH = "push"
+    SEARCH = "search"
+    RUN = "run"
     VERSION = "version"
     CLI = "cli"
     """No command was recognised."""
@@ -288,15 +293,3 @@ class Envelope(Contract):
     command: Command
     data: Contract | None
     error: ErrorInfo | None
-
-
-COMMAND_DATA: dict[Command, type[Contract]] = {
-    Command.LIST: ListData,
-    Command.SHOW: ShowData,
-    Command.HEALTH: HealthData,
-    Command.RM: RmData,
-    Command.CLONE: CloneData,
-    Command.PRUNE: PruneData,
-    Command.VERSION: VersionData,
-}
-"""The type of `data` of each command."""

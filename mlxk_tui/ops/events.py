@@ -11,7 +11,7 @@ class Progress:
     """One step of a long operation, sent at most about ten times a second for each file."""
 
     stage: str
-    """What is going on: `scan`, `verify`, `remove`, `prune`, `clone`."""
+    """What is going on: `scan`, `verify`, `remove`, `prune`, `clone`, `pull`, `push`."""
     file: str
     """The file or model being worked on; empty when the step is about the whole."""
     bytes_done: int
@@ -24,6 +24,10 @@ class Progress:
     """Files or models finished so far."""
     files_total: int = 0
     """Files or models in all; 0 while unknown."""
+    file_bytes_done: int = 0
+    """Bytes of `file` finished so far; 0 where files are not counted one by one."""
+    file_bytes_total: int = 0
+    """Bytes of `file` in all; 0 while unknown."""
 
 
 OnEvent = Callable[[Progress], None]

@@ -14,12 +14,43 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from mlxk_tui.ops.contract import COMMAND_DATA, SPEC_VERSION, Command, Contract, ErrorInfo
+from mlxk_tui.ops.contract import (
+    SPEC_VERSION,
+    CloneData,
+    Command,
+    Contract,
+    ErrorInfo,
+    HealthData,
+    ListData,
+    PruneData,
+    RmData,
+    ShowData,
+    VersionData,
+)
 from mlxk_tui.ops.events import Progress
+from mlxk_tui.ops.run_contract import RunData
+from mlxk_tui.ops.transfer_contract import PullData, PushData, SearchData
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-PARTIAL_DATA = frozenset({Command.RM, Command.PRUNE, Command.CLONE})
+COMMAND_DATA: dict[Command, type[Contract]] = {
+    Command.LIST: ListData,
+    Command.SHOW: ShowData,
+    Command.HEALTH: HealthData,
+    Command.RM: RmData,
+    Command.CLONE: CloneData,
+    Command.PRUNE: PruneData,
+    Command.PULL: PullData,
+    Command.PUSH: PushData,
+    Command.SEARCH: SearchData,
+    Command.RUN: RunData,
+    Command.VERSION: VersionData,
+}
+"""The type of `data` of each command."""
+
+PARTIAL_DATA = frozenset(
+    {Command.RM, Command.PRUNE, Command.CLONE, Command.PULL, Command.PUSH, Command.RUN}
+)
 """Commands whose error may carry data too: what would have gone, or how far it came."""
 
 

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import jsonschema
 import pytest
 
-from mlxk_tui.ops.contract import COMMAND_DATA, Command, ErrorInfo
-from mlxk_tui.ops.schema import build_schema
+from mlxk_tui.ops.contract import Command, ErrorInfo
+from mlxk_tui.ops.schema import COMMAND_DATA, build_schema
 from mlxk_tui_headless.runner import run
 
 PROGRAM = (sys.executable, "-m", "mlxk_tui_headless")

@@ -13,7 +13,6 @@ import typer.main
 
 from mlxk_tui import __version__
 from mlxk_tui.ops.contract import (
-    COMMAND_DATA,
     SPEC_VERSION,
     Capability,
     Command,
@@ -24,7 +23,7 @@ from mlxk_tui.ops.contract import (
     Model,
 )
 from mlxk_tui.ops.errors import ERRORS, ErrorType
-from mlxk_tui.ops.schema import build_schema
+from mlxk_tui.ops.schema import COMMAND_DATA, build_schema
 from mlxk_tui_headless.cli import app
 from tests.headless.running import checked_envelope
 

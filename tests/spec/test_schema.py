@@ -11,8 +11,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from mlxk_tui.ops.contract import COMMAND_DATA, SPEC_VERSION, Command
-from mlxk_tui.ops.schema import build_schema, schema_text
+from mlxk_tui.ops.contract import SPEC_VERSION, Command
+from mlxk_tui.ops.schema import COMMAND_DATA, build_schema, schema_text
 
 pytestmark = pytest.mark.spec
 
@@ -77,7 +77,7 @@ def test_a_right_envelope_is_valid(
     "envelope",
     [
         pytest.param(_envelope(command="show"), id="data of another command"),
-        pytest.param(_envelope(command="pull"), id="a command that there is not"),
+        pytest.param(_envelope(command="pick"), id="a command that there is not"),
         pytest.param(_envelope(command="cli"), id="a success of no command"),
         pytest.param(_envelope(data=None), id="a success without data"),
         pytest.param(_envelope(error=_ERROR), id="a success with an error"),
