@@ -1,0 +1,163 @@
+"""Writes a chat to a Markdown or JSON file, and reads such JSON back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import re
+import secrets
+import time
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mlxk_tui.chats.model import Message, Role, Session, State
+from mlxk_tui.chats.store import ChatStore
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.format import iso_utc, printable, size
+
+_MAX_IMPORT_BYTES = 64_000_000
+_NAME_BYTES = 100
+
+
+def suggested_name(session: Session, ending: str) -> str:
+    """Return a file name for a chat, made of its day and title: `2026-01-31-hello.md`.
+
+    It holds letters and digits of any script and hyphens, so it is safe on every file system.
+    """
+    day = time.strftime("%Y-%m-%d", time.gmtime(session.created))
+    words = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFC", session.title)).strip("-").lower()
+    short = words.encode()[:_NAME_BYTES].decode(errors="ignore").strip("-")
+    return f"{day}-{short or f'chat-{session.id}'}{ending}"
+
+
+async def export_markdown(store: ChatStore, session_id: int, path: Path, *, overwrite: bool = False) -> Path:
+    """Write the shown conversation as Markdown.
+
+    Raises:
+        OpError: the file is there already (`validation_error`), or cannot be written.
+    """
+    session = await store.session(session_id)
+    messages = await store.messages(session_id, limit=None)
+    await _write(path, markdown(session, messages).encode(), overwrite=overwrite)
+    return path
+
+
+async def export_json(store: ChatStore, session_id: int, path: Path, *, overwrite: bool = False) -> Path:
+    """Write a session with all its branches as JSON, which `import_json` reads; see `document.py`.
+
+    Raises:
+        OpError: the file is there already (`validation_error`), or cannot be written.
+    """
+    session, messages = await store.whole_session(session_id)
+
+    def serialised() -> bytes:
+        from mlxk_tui.chats.document import document_of  # noqa: PLC0415 - pydantic takes 0.1 s
+
+        return document_of(session, messages).model_dump_json(indent=2).encode() + b"\n"
+
+    await _write(path, await asyncio.to_thread(serialised), overwrite=overwrite)
+    return path
+
+
+async def import_json(store: ChatStore, path: Path) -> Session:
+    """Add the session that `export_json` wrote, as a new one.
+
+    Raises:
+        OpError: `validation_error` where the file is none of those or too large.
+    """
+
+    def read() -> tuple[Session, list[Message]]:
+        from mlxk_tui.chats.document import parse  # noqa: PLC0415 - pydantic takes 0.1 s
+        from mlxk_tui.ops.reading import read_bytes  # noqa: PLC0415 - the same
+
+        data = read_bytes(os.fspath(path), _MAX_IMPORT_BYTES)
+        if data is None:
+            raise OpError(ErrorType.VALIDATION_ERROR, "The file cannot be read. Choose another one.")
+        if len(data) > _MAX_IMPORT_BYTES:
+            raise OpError(
+                ErrorType.VALIDATION_ERROR,
+                f"The file is larger than {size(_MAX_IMPORT_BYTES)}, which no exported chat is. "
+                "Choose another one.",
+            )
+        return parse(data)
+
+    session, messages = await asyncio.to_thread(read)
+    return await store.import_session(session, messages)
+
+
+def markdown(session: Session, messages: Sequence[Message]) -> str:
+    """Return a conversation as Markdown that is safe to show in a terminal.
+
+    Text of messages stands as it was written; reasoning is folded, attachments and tool calls are
+    fenced.
+    """
+    parts = [f"# {printable(session.title) or 'Chat'}"]
+    about = [iso_utc(session.created) or "", f"model {printable(session.model)}" if session.model else ""]
+    parts.append(" · ".join(filter(None, about)))
+    if session.system:
+        parts.append("\n".join(f"> {line}" for line in _safe(session.system).splitlines()))
+    for message in messages:
+        parts.extend(_of_message(message))
+    return "\n\n".join(parts) + "\n"
+
+
+def _of_message(message: Message) -> Iterator[str]:
+    name = {Role.USER: "You", Role.SYSTEM: "System", Role.TOOL: "Tool"}.get(message.role)
+    yield f"## {name or printable(message.model or 'Assistant')}"
+    if message.reasoning.strip():
+        yield f"<details><summary>Reasoning</summary>\n\n{_safe(message.reasoning).strip()}\n\n</details>"
+    for attachment in message.attachments:
+        yield f"Attached: {printable(attachment.name)}"
+        yield _fenced(_safe(attachment.text))
+    if message.content:
+        yield _safe(message.content).strip("\n")
+    if message.tool_calls:
+        yield _fenced(json.dumps([dict(call) for call in message.tool_calls], indent=2), "json")
+    if message.state is State.FAILED:
+        yield f"*(failed: {printable(message.error or 'unknown reason')})*"
+    elif message.state is State.STOPPED:
+        yield "*(stopped)*"
+
+
+def _safe(text: str) -> str:
+    return printable(text.replace("\r\n", "\n"), keep_newlines=True)
+
+
+def _fenced(text: str, language: str = "") -> str:
+    """Return text in a fence longer than any in it."""
+    longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+async def _write(path: Path, data: bytes, *, overwrite: bool) -> None:
+    """Write a file whole or not at all."""
+
+    def write() -> None:
+        if not overwrite and os.path.lexists(path):
+            shown = printable(path.name)
+            raise OpError(
+                ErrorType.VALIDATION_ERROR, f"{shown} is there already. Choose another name, or replace it."
+            )
+        temporary = f"{os.fspath(path)}.{secrets.token_hex(4)}.tmp"
+        try:
+            with open(temporary, "xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = error.strerror or "input/output error"
+            raise OpError(
+                ErrorType.DISK_FULL if full else ErrorType.PERMISSION_DENIED,
+                f"{printable(path.name)} cannot be written: {reason}. Choose another folder.",
+            ) from error
+
+    await asyncio.to_thread(write)

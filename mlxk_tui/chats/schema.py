@@ -1,0 +1,119 @@
+"""The tables of the chat database, and how an older one becomes the present one.
+
+`PRAGMA user_version` is the version. A message's id is `session << 24 | number within the session`, so
+that what a full-text search finds tells its session without a look at the message.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from mlxk_tui.ops.errors import ErrorType, OpError
+
+MESSAGE_BITS = 24
+"""Bits of a message's id that count the messages of its session."""
+MAX_MESSAGES = 2**MESSAGE_BITS - 1
+"""Most messages of one session."""
+
+_MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (  # 1: sessions and their messages
+        """CREATE TABLE sessions (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            title TEXT NOT NULL DEFAULT '',
+            model TEXT,
+            system TEXT NOT NULL DEFAULT '',
+            settings TEXT NOT NULL DEFAULT '{}',
+            created REAL NOT NULL,
+            updated REAL NOT NULL,
+            head INTEGER REFERENCES messages(id) ON DELETE SET NULL
+        )""",
+        """CREATE TABLE messages (
+            id INTEGER PRIMARY KEY,
+            session_id INTEGER NOT NULL REFERENCES sessions(id) ON DELETE CASCADE,
+            parent_id INTEGER REFERENCES messages(id) ON DELETE CASCADE,
+            role TEXT NOT NULL CHECK (role IN ('system', 'user', 'assistant', 'tool')),
+            content TEXT NOT NULL DEFAULT '',
+            reasoning TEXT NOT NULL DEFAULT '',
+            tool_calls TEXT NOT NULL DEFAULT '[]',
+            tool_call_id TEXT,
+            attachments TEXT NOT NULL DEFAULT '[]',
+            model TEXT,
+            usage TEXT NOT NULL DEFAULT '{}',
+            timings TEXT NOT NULL DEFAULT '{}',
+            finish_reason TEXT,
+            state TEXT NOT NULL DEFAULT 'done' CHECK (state IN ('streaming', 'done', 'stopped', 'failed')),
+            error TEXT,
+            created REAL NOT NULL
+        )""",
+        "CREATE INDEX messages_by_parent ON messages(session_id, parent_id)",
+        "CREATE INDEX messages_children ON messages(parent_id) WHERE parent_id IS NOT NULL",
+        "CREATE INDEX sessions_by_head ON sessions(head)",
+    ),
+    (  # 2: pinned and deleted sessions, who writes a streaming message, what the search index holds
+        "ALTER TABLE sessions ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE sessions ADD COLUMN deleted REAL",
+        "ALTER TABLE messages ADD COLUMN owner TEXT",
+        "ALTER TABLE messages ADD COLUMN indexed INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX sessions_in_order ON sessions(pinned DESC, updated DESC) WHERE deleted IS NULL",
+        "CREATE INDEX messages_streaming ON messages(owner) WHERE state = 'streaming'",
+        "CREATE INDEX messages_unindexed ON messages(id) WHERE indexed = 0",
+    ),
+)
+VERSION = len(_MIGRATIONS)
+"""The version that this program writes."""
+
+_SEARCH = """CREATE VIRTUAL TABLE IF NOT EXISTS message_search
+    USING fts5(content, content='messages', content_rowid='id', tokenize='unicode61 remove_diacritics 2')"""
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a database to the present version, each step whole or not at all.
+
+    Raises:
+        OpError: `validation_error` where it is newer than this program, or another program's.
+        sqlite3.DatabaseError: the file is damaged.
+    """
+    while _version(connection) < VERSION:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            version = _version(connection)  # another process may have been quicker
+            for statement in _MIGRATIONS[version] if version < VERSION else ():
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {min(version + 1, VERSION)}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    """Return the version of a database that this program may open."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > VERSION:
+        raise OpError(
+            ErrorType.VALIDATION_ERROR,
+            f"The chats were written by a newer mlxk-tui (database version {version}, this one knows "
+            f"{VERSION}). Upgrade mlxk-tui to open them; nothing was changed.",
+        )
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if version < 0 or (version == 0 and tables):
+        raise OpError(
+            ErrorType.VALIDATION_ERROR,
+            "The file of the chats is another program's database. Move it away to start anew; nothing "
+            "was changed.",
+        )
+    return version
+
+
+def make_search_index(connection: sqlite3.Connection) -> bool:
+    """Make the full-text index where SQLite has FTS5; return whether it has.
+
+    The index is kept by the store, not by triggers: those would make every write fail in a Python
+    whose SQLite lacks FTS5. `messages.indexed` tells what is in it.
+    """
+    found = connection.execute("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'").fetchone()
+    if found is None:
+        return False
+    connection.execute(_SEARCH)
+    return True

@@ -1,0 +1,202 @@
+"""The tree of a session's messages: paths, siblings, branches. Used inside the database's thread."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from mlxk_tui.chats.model import Message, Role, Session, State
+from mlxk_tui.chats.rows import (
+    attachments_json,
+    message_of,
+    one_line,
+    session_by_id,
+    storable,
+    storable_or_none,
+    title_of,
+    to_json,
+)
+from mlxk_tui.chats.schema import MAX_MESSAGES, MESSAGE_BITS
+from mlxk_tui.ops.errors import ErrorType, OpError
+
+_COPIED = (
+    "role, content, reasoning, tool_calls, tool_call_id, attachments, model, usage, timings, finish_reason, "
+    "error, created"
+)
+_PATH = """WITH RECURSIVE path(id, parent_id, height) AS (
+    SELECT id, parent_id, 0 FROM messages WHERE id = ?
+    UNION ALL
+    SELECT messages.id, messages.parent_id, height + 1
+        FROM path JOIN messages ON messages.id = path.parent_id
+    LIMIT ?
+) SELECT messages.* FROM path JOIN messages ON messages.id = path.id ORDER BY height DESC"""
+
+
+def no_message(message_id: int) -> OpError:
+    """Return the error for a message that is not there."""
+    return OpError(
+        ErrorType.VALIDATION_ERROR, f"Message {message_id} is not in the chat any more. Open the chat again."
+    )
+
+
+def message(connection: sqlite3.Connection, message_id: int) -> Message:
+    """Return one message.
+
+    Raises:
+        OpError: `validation_error` where it is not there.
+    """
+    row = connection.execute("SELECT * FROM messages WHERE id = ?", (message_id,)).fetchone()
+    if row is None:
+        raise no_message(message_id)
+    return _with_siblings(connection, [row])[0]
+
+
+def path(connection: sqlite3.Connection, start: int | None, limit: int | None) -> list[Message]:
+    """Return at most `limit` messages from above `start` down to it."""
+    rows = connection.execute(_PATH, (start, -1 if limit is None else limit)).fetchall()
+    return _with_siblings(connection, rows)
+
+
+def siblings(connection: sqlite3.Connection, message_id: int) -> list[Message]:
+    """Return a message and those with the same parent, oldest first."""
+    one = message(connection, message_id)
+    sql = "SELECT * FROM messages WHERE session_id = ? AND parent_id IS ? ORDER BY id"
+    rows = connection.execute(sql, (one.session_id, one.parent_id)).fetchall()
+    return _with_siblings(connection, rows)
+
+
+def leaf(connection: sqlite3.Connection, message_id: int) -> int:
+    """Return the message at the end of the newest branch below a message."""
+    sql = "SELECT max(id) FROM messages WHERE parent_id = ?"
+    while (child := connection.execute(sql, (message_id,)).fetchone()[0]) is not None:
+        message_id = int(child)
+    return message_id
+
+
+def add(
+    connection: sqlite3.Connection, session_id: int, row: Mapping[str, object], sibling_of: int | None
+) -> Message:
+    """Add a message below a session's head, or beside another one, and make it the head.
+
+    Args:
+        connection: the database.
+        session_id: the session, which takes its title from its first user message.
+        row: columns of the message, without its place in the tree.
+        sibling_of: the message that it stands beside.
+    """
+    session = session_by_id(connection, session_id)
+    parent = session.head
+    if sibling_of is not None:
+        beside = message(connection, sibling_of)
+        if beside.session_id != session_id:
+            raise no_message(sibling_of)
+        parent = beside.parent_id
+    number = _next_number(connection, session_id)
+    if number > MAX_MESSAGES:
+        raise OpError(ErrorType.VALIDATION_ERROR, "The chat is full. Start a new one.")
+    new, now = session_id << MESSAGE_BITS | number, time.time()
+    _insert(connection, {**row, "id": new, "session_id": session_id, "parent_id": parent, "created": now})
+    title = session.title
+    if row["role"] == Role.USER.value and not title:
+        title = title_of(str(row["content"]))
+    sql = "UPDATE sessions SET head = ?, updated = ?, title = ? WHERE id = ?"
+    connection.execute(sql, (new, now, title, session_id))
+    return message(connection, new)
+
+
+def _next_number(connection: sqlite3.Connection, session_id: int) -> int:
+    """Return the number of a session's next message, from 1 on."""
+    first = session_id << MESSAGE_BITS
+    sql = "SELECT max(id) FROM messages WHERE id BETWEEN ? AND ?"
+    newest = connection.execute(sql, (first, first + MAX_MESSAGES)).fetchone()[0]
+    return 1 if newest is None else int(newest) - first + 1
+
+
+def _insert(connection: sqlite3.Connection, row: Mapping[str, object]) -> None:
+    """Insert a row of `messages`; its keys are column names of this program."""
+    columns, places = ", ".join(row), ", ".join("?" * len(row))
+    sql = f"INSERT INTO messages({columns}) VALUES ({places})"  # noqa: S608 - column names, no values
+    connection.execute(sql, tuple(row.values()))
+
+
+def all_of(connection: sqlite3.Connection, session_id: int) -> list[Message]:
+    """Return the messages of all branches, parents before children."""
+    rows = connection.execute("SELECT * FROM messages WHERE session_id = ? ORDER BY id", (session_id,))
+    return _with_siblings(connection, rows.fetchall())
+
+
+def insert_session(connection: sqlite3.Connection, session: Session, messages: Sequence[Message]) -> int:
+    """Insert a session whose messages count from 1 on; return its id."""
+    values = (one_line(session.title), storable_or_none(session.model), storable(session.system))
+    cursor = connection.execute(
+        "INSERT INTO sessions(title, model, system, settings, created, updated) VALUES (?,?,?,?,?,?)",
+        (*values, to_json(dict(session.settings)), session.created, session.updated),
+    )
+    new = cursor.lastrowid or 0
+    first = new << MESSAGE_BITS
+    for one in messages:
+        row = {
+            "id": first + one.id,
+            "session_id": new,
+            "parent_id": None if one.parent_id is None else first + one.parent_id,
+            "role": one.role.value,
+            "content": storable(one.content),
+            "reasoning": storable(one.reasoning),
+            "tool_calls": to_json([dict(call) for call in one.tool_calls]),
+            "tool_call_id": storable_or_none(one.tool_call_id),
+            "attachments": attachments_json(one.attachments),
+            "model": storable_or_none(one.model),
+            "usage": to_json(dict(one.usage)),
+            "timings": to_json(dict(one.timings)),
+            "finish_reason": storable_or_none(one.finish_reason),
+            "state": (State.STOPPED if one.state is State.STREAMING else one.state).value,
+            "error": storable_or_none(one.error),
+            "created": one.created,
+        }
+        _insert(connection, row)
+    if session.head is not None:
+        connection.execute("UPDATE sessions SET head = ? WHERE id = ?", (first + session.head, new))
+    return new
+
+
+def automatic_title(connection: sqlite3.Connection, session_id: int) -> str:
+    """Return the title that a session's first user message gives; empty while there is none."""
+    sql = "SELECT content FROM messages WHERE session_id = ? AND role = ? ORDER BY id LIMIT 1"
+    row = connection.execute(sql, (session_id, Role.USER.value)).fetchone()
+    return "" if row is None else title_of(row[0])
+
+
+def duplicate(connection: sqlite3.Connection, session_id: int) -> int:
+    """Copy a session and its tree; return the copy's id."""
+    now = time.time()
+    cursor = connection.execute(
+        "INSERT INTO sessions(title, model, system, settings, created, updated) "
+        "SELECT CASE title WHEN '' THEN '' ELSE title || ' (copy)' END, model, system, settings, ?, ? "
+        "FROM sessions WHERE id = ?",
+        (now, now, session_id),
+    )
+    copy = cursor.lastrowid or 0
+    shift = (copy - session_id) << MESSAGE_BITS
+    connection.execute(
+        f"INSERT INTO messages(id, session_id, parent_id, state, {_COPIED}) "  # noqa: S608 - constants
+        "SELECT id + ?, ?, parent_id + ?, CASE state WHEN 'streaming' THEN 'stopped' ELSE state END, "
+        f"{_COPIED} FROM messages WHERE session_id = ? ORDER BY id",
+        (shift, copy, shift, session_id),
+    )
+    sql = "UPDATE sessions SET head = (SELECT head + ? FROM sessions WHERE id = ?) WHERE id = ?"
+    connection.execute(sql, (shift, session_id, copy))
+    return copy
+
+
+def _with_siblings(connection: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[Message]:
+    sql = (
+        "SELECT count(*), count(CASE WHEN id <= ? THEN 1 END) FROM messages "
+        "WHERE session_id = ? AND parent_id IS ?"
+    )
+    found: list[Message] = []
+    for row in rows:
+        values = (row["id"], row["session_id"], row["parent_id"])
+        count, number = connection.execute(sql, values).fetchone()
+        found.append(message_of(row, number, count))
+    return found

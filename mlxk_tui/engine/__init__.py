@@ -1,0 +1,1 @@
+"""Inference: a worker process that runs MLX, and its async client, which does not."""

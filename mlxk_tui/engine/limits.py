@@ -1,0 +1,100 @@
+"""How many tokens an answer may have, and whether a model fits into memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlxk_tui.engine.protocol import Budget
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.format import plural, size
+from mlxk_tui.ops.machine import Runtime
+from mlxk_tui.ops.terms import MemoryFit
+
+UNKNOWN_CONTEXT_TOKENS = 4096
+"""Context taken for a model whose config.json names none, in tokens.
+
+It bounds only what nobody asked for: a prompt is never refused on a guess.
+"""
+
+
+def token_budget(
+    prompt_tokens: int,
+    context_length: int | None,
+    *,
+    max_tokens: int | None = None,
+    budget: Budget = "run",
+) -> int:
+    """Return how many tokens an answer may have at most; at least one.
+
+    What was asked for, bounded by what the prompt leaves of the context. Where nothing was asked for:
+    all that is left for `run`, and for `server` at most half of the context, so that one request
+    cannot occupy it for ever. With an unknown context an explicit number is taken as it is, and else
+    `UNKNOWN_CONTEXT_TOKENS` less the prompt (at least half of them) for `run`, half of them for `server`.
+
+    Raises:
+        OpError: `validation_error` for a `max_tokens` below one; `context_length_exceeded` where the
+            prompt leaves no room for an answer.
+    """
+    if max_tokens is not None and max_tokens < 1:
+        raise OpError(
+            ErrorType.VALIDATION_ERROR, f"max_tokens is {max_tokens}. Give 1 or more, or leave it out."
+        )
+    if context_length is None or context_length < 1:
+        half = UNKNOWN_CONTEXT_TOKENS // 2
+        if max_tokens is not None:
+            return max_tokens
+        return max(half, UNKNOWN_CONTEXT_TOKENS - prompt_tokens) if budget == "run" else half
+    left = context_length - prompt_tokens
+    if left < 1:
+        raise OpError(
+            ErrorType.CONTEXT_LENGTH_EXCEEDED,
+            f"The prompt has {plural(prompt_tokens, 'token')} and the model's context holds "
+            f"{context_length:,}, which leaves none for an answer. Shorten the prompt, start a new chat, "
+            "or take a model with a longer context.",
+        )
+    if max_tokens is not None:
+        return min(max_tokens, left)
+    return left if budget == "run" else min(left, max(1, context_length // 2))
+
+
+@dataclass(frozen=True)
+class MemoryVerdict:
+    """Whether a model fits into the memory that models can use here."""
+
+    fit: MemoryFit | None
+    """None where the need or the memory is unknown."""
+    needed_bytes: int | None
+    usable_bytes: int
+    message: str
+    """One sentence with the numbers; empty where there is nothing to say."""
+
+
+def memory_verdict(needed_bytes: int | None, runtime: Runtime, *, name: str = "The model") -> MemoryVerdict:
+    """Compare a model's estimated need with this machine, as list and show do."""
+    fit = runtime.fit(needed_bytes)
+    numbers = f"about {size(needed_bytes)} of memory, and models can use {size(runtime.memory_bytes)} here"
+    message = ""
+    if fit is MemoryFit.TOO_LARGE:
+        message = f"{name} needs {numbers}: it does not fit."
+    elif fit is MemoryFit.TIGHT:
+        message = f"{name} needs {numbers}: that is tight."
+    elif fit is MemoryFit.FITS:
+        message = f"{name} needs {numbers}: it fits."
+    return MemoryVerdict(fit, needed_bytes, runtime.memory_bytes, message)
+
+
+def check_memory(
+    needed_bytes: int | None, runtime: Runtime, *, name: str = "The model", force: bool = False
+) -> MemoryVerdict:
+    """Return the verdict, or refuse a model that does not fit.
+
+    Raises:
+        OpError: `insufficient_memory`, with the numbers, unless forced.
+    """
+    verdict = memory_verdict(needed_bytes, runtime, name=name)
+    if verdict.fit is MemoryFit.TOO_LARGE and not force:
+        raise OpError(
+            ErrorType.INSUFFICIENT_MEMORY,
+            f"{verdict.message} Take a smaller model or a stronger quantisation, or force it.",
+        )
+    return verdict

@@ -1,0 +1,416 @@
+"""What the engine's client and its worker process say to each other: one typed definition.
+
+Both sides are of one version and trust each other; a message is one line of JSON. `Generation` and
+the events of a stream are also what panes, commands and the server see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from typing import Any, Literal, TypeAlias
+
+Budget = Literal["run", "server"]
+"""Who asks: `run` may use all that is left of the context, `server` half of it."""
+
+
+class FinishReason(str, Enum):
+    """Why a generation ended; the words of the OpenAI API, and `cancelled`."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn; None leaves a value to generation_config.json, then to mlx-lm."""
+
+    temperature: float | None = None
+    """0 is greedy."""
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    top_k: int | None = None
+    """0 is all tokens."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """Token id to what is added to its logit."""
+    seed: int | None = None
+    """Makes an answer repeatable on this machine; a seeded request draws with a key of its own."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One request; exactly one of `messages`, `prompt` and `tokens` is given."""
+
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    """A conversation in OpenAI's shape: role, content (text), reasoning_content, tool_calls, tool_call_id."""
+    prompt: str | None = None
+    """Text to go on with, taken as it is."""
+    tokens: tuple[int, ...] | None = None
+    """Token ids to go on with."""
+    sampling: Sampling = Sampling()
+    max_tokens: int | None = None
+    """Most tokens to generate; None leaves it to `budget`."""
+    budget: Budget = "run"
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer, and are not part of it."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Tools in OpenAI's shape, for the chat template."""
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """More variables for the chat template, such as `enable_thinking`."""
+    chat_template: bool = True
+    """False puts messages together plainly, as where a model has no template."""
+    logprobs: int | None = None
+    """Top tokens to report with each token, 0 to 20; None reports none."""
+    want_tokens: bool = False
+    """Report token ids."""
+    grammar: str | None = None
+    """A JSON schema as text that the answer must follow; `{}` is any JSON object."""
+    draft_model: str | None = None
+    """Folder of a smaller model with the same tokenizer that guesses ahead; decoded outside the batch."""
+    kv_bits: int | None = None
+    """Bits of the KV cache (4 or 8); decoded outside the batch."""
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A complete tool call of an answer."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+    """JSON."""
+
+
+@dataclass(frozen=True)
+class TopToken:
+    """A token that might have been drawn."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token that was drawn, with how likely it was (natural logarithm) before sampling."""
+
+    id: int
+    text: str
+    logprob: float
+    top: tuple[TopToken, ...] = ()
+    """The likeliest, first first."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Counted tokens."""
+
+    prompt_tokens: int
+    """All of the prompt, the cached ones included."""
+    cached_tokens: int
+    """Those of the prompt that needed no prefill."""
+    completion_tokens: int
+    """All that was generated, an end-of-turn token included."""
+    reasoning_tokens: int
+    """Those of the completion that are reasoning."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where the time went, in seconds; rates in tokens per second."""
+
+    queued_s: float
+    """From the request to its first prefill step."""
+    time_to_first_token_s: float
+    """From the request, loading included."""
+    prompt_s: float
+    generation_s: float
+    prompt_tps: float
+    generation_tps: float
+    peak_memory_bytes: int
+    load_s: float = 0.0
+    """Time spent loading the model for this request."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The model is being loaded first."""
+
+    stage: str
+    """`start`, `import`, `weights`, `tokenizer` or `warm-up`."""
+    done: int
+    """Bytes."""
+    total: int
+    """Bytes; 0 while unknown."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """The request is valid and queued."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    max_tokens: int
+    context_length: int
+    """Tokens; 0 where the model names none."""
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """Part of a long prompt has been read."""
+
+    done: int
+    """Tokens, cached ones included."""
+    total: int
+
+
+@dataclass(frozen=True)
+class Delta:
+    """More of the answer: reasoning, then text, then tool calls; any of them may be empty."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tokens: int = 0
+    """Tokens generated since the last delta, also those whose text is held back."""
+    token_ids: tuple[int, ...] = ()
+    """With `want_tokens`."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """With `logprobs`."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event of a stream."""
+
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    stop_string: str | None = None
+    """The one of `stop` that ended the answer."""
+
+
+Event: TypeAlias = Loading | Started | Prefill | Delta | Finished
+"""What `Engine.generate` yields, in this order."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """Command: load the model of a folder, unloading any other; answered by `Loaded` or `Fault`."""
+
+    id: int
+    name: str
+    folder: str
+    cache_bytes: int
+    """Most bytes of kept prompt caches."""
+    context_length: int | None = None
+    """Tokens; None leaves it to config.json."""
+
+
+@dataclass(frozen=True)
+class Unload:
+    """Command: free the model; answered by `Done`."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Command: generate; answered by events, the last one `Finished` or `Fault`."""
+
+    id: int
+    request: Generation
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Command: end a generation at its next step; it is answered by its `Finished`."""
+
+    id: int
+    """The generation's."""
+
+
+@dataclass(frozen=True)
+class CountTokens:
+    """Command: count the tokens of a conversation as a prompt; answered by `Counted`."""
+
+    id: int
+    messages: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """First words of a worker."""
+
+    mlx: str
+    """Version of MLX."""
+    mlx_lm: str
+    device: str
+    """`gpu` or `cpu`."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Answer: the model is there."""
+
+    id: int
+    context_length: int
+    """Tokens; 0 where the model names none."""
+    vocab_size: int
+    memory_bytes: int
+    """Memory that MLX uses with the model loaded."""
+    load_s: float
+    has_chat_template: bool
+    has_thinking: bool
+    has_tools: bool
+
+
+@dataclass(frozen=True)
+class Done:
+    """Answer: done."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Answer: so many tokens."""
+
+    id: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Answer: it failed; `id` 0 is the worker itself, which then leaves."""
+
+    id: int
+    type: str
+    """A value of `ErrorType`."""
+    message: str
+
+
+@dataclass(frozen=True)
+class Beat:
+    """The MLX thread lives; sent several times a second while there is work, and after changes."""
+
+    memory_bytes: int
+    """What MLX holds, its own pool of freed buffers not counted."""
+    cache_bytes: int
+    """Kept prompt caches, part of `memory_bytes`."""
+    tokens_per_s: float
+    """Over all streams, the last second or so."""
+    streams: int
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """An event of a generation."""
+
+    id: int
+    event: Event
+
+
+Command: TypeAlias = Load | Unload | Generate | Cancel | CountTokens
+"""What the client says."""
+Message: TypeAlias = Ready | Loaded | Done | Counted | Fault | Beat | Streamed
+"""What the worker says."""
+
+_KINDS: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (
+        *(Loading, Started, Prefill, Delta, Finished, Load, Unload, Generate, Cancel, CountTokens),
+        *(Ready, Loaded, Done, Counted, Fault, Beat, Streamed),
+    )
+}
+
+
+def to_json(message: Any) -> dict[str, Any]:
+    """Return a message, event or `Generation` as JSON values; fields at their default are left out."""
+    values: dict[str, Any] = {"is": type(message).__name__}
+    for item in fields(message):
+        value = getattr(message, item.name)
+        if value is not None and value not in (item.default, ()):
+            values[item.name] = _plain(value)
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value):
+        return to_json(value)
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def from_json(values: Mapping[str, Any]) -> Any:
+    """Return what `to_json` was given.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no message of this version.
+    """
+    given = dict(values)
+    name = given.pop("is")
+    return _READERS[name](given)
+
+
+def _generation(given: dict[str, Any]) -> Generation:
+    for name in ("messages", "tokens", "stop", "tools"):
+        if name in given:
+            given[name] = tuple(given[name])
+    if "sampling" in given:
+        given["sampling"] = _sampling(given["sampling"])
+    return Generation(**given)
+
+
+def _sampling(values: Mapping[str, Any]) -> Sampling:
+    given = {name: value for name, value in values.items() if name != "is"}
+    given["logit_bias"] = {int(token): bias for token, bias in given.get("logit_bias", {}).items()}
+    return Sampling(**given)
+
+
+def _delta(given: dict[str, Any]) -> Delta:
+    given["tool_calls"] = tuple(map(from_json, given.get("tool_calls", ())))
+    given["logprobs"] = tuple(map(from_json, given.get("logprobs", ())))
+    given["token_ids"] = tuple(given.get("token_ids", ()))
+    return Delta(**given)
+
+
+def _token_logprob(given: dict[str, Any]) -> TokenLogprob:
+    given["top"] = tuple(map(from_json, given.get("top", ())))
+    return TokenLogprob(**given)
+
+
+def _finished(given: dict[str, Any]) -> Finished:
+    given["finish_reason"] = FinishReason(given["finish_reason"])
+    return Finished(**{**given, "usage": from_json(given["usage"]), "timings": from_json(given["timings"])})
+
+
+def _count_tokens(given: dict[str, Any]) -> CountTokens:
+    return CountTokens(id=given["id"], messages=tuple(given.get("messages", ())))
+
+
+_READERS: dict[str, Any] = {
+    **{name: (lambda given, kind=kind: kind(**given)) for name, kind in _KINDS.items()},
+    "ToolCall": lambda given: ToolCall(**given),
+    "TopToken": lambda given: TopToken(**given),
+    "Usage": lambda given: Usage(**given),
+    "Timings": lambda given: Timings(**given),
+    "Sampling": _sampling,
+    "Generation": _generation,
+    "TokenLogprob": _token_logprob,
+    "Delta": _delta,
+    "Finished": _finished,
+    "Generate": lambda given: Generate(id=given["id"], request=from_json(given["request"])),
+    "CountTokens": _count_tokens,
+    "Streamed": lambda given: Streamed(id=given["id"], event=from_json(given["event"])),
+}

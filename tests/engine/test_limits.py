@@ -1,0 +1,81 @@
+"""Budgets of tokens, and verdicts on memory."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from mlxk_tui.engine.limits import UNKNOWN_CONTEXT_TOKENS, check_memory, memory_verdict, token_budget
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.machine import Runtime
+from mlxk_tui.ops.terms import MemoryFit
+
+
+@pytest.mark.parametrize(
+    ("prompt", "context", "asked", "budget", "expected"),
+    [
+        (100, 4096, None, "run", 3996),
+        (100, 4096, None, "server", 2048),
+        (3000, 4096, None, "server", 1096),
+        (100, 4096, 50, "run", 50),
+        (100, 4096, 3000, "server", 3000),
+        (100, 4096, 100_000, "run", 3996),
+        (4095, 4096, None, "run", 1),
+        (0, 1, None, "server", 1),
+        (10, None, None, "run", UNKNOWN_CONTEXT_TOKENS - 10),
+        (100_000, None, None, "run", UNKNOWN_CONTEXT_TOKENS // 2),
+        (10, None, None, "server", UNKNOWN_CONTEXT_TOKENS // 2),
+        (10, None, 100_000, "server", 100_000),
+        (10, 0, 7, "run", 7),
+    ],
+)
+def test_an_answer_has_what_the_context_leaves(
+    prompt: int, context: int | None, asked: int | None, budget: Literal["run", "server"], expected: int
+) -> None:
+    assert token_budget(prompt, context, max_tokens=asked, budget=budget) == expected
+
+
+@pytest.mark.parametrize("prompt", [4096, 5000])
+def test_a_prompt_that_fills_the_context_is_refused_with_the_numbers(prompt: int) -> None:
+    with pytest.raises(OpError) as refused:
+        token_budget(prompt, 4096, max_tokens=1)
+    assert refused.value.type is ErrorType.CONTEXT_LENGTH_EXCEEDED
+    assert f"{prompt:,}" in refused.value.message
+    assert "4,096" in refused.value.message
+
+
+@pytest.mark.parametrize("asked", [0, -1])
+def test_no_tokens_at_all_are_no_answer(asked: int) -> None:
+    with pytest.raises(OpError) as refused:
+        token_budget(10, 4096, max_tokens=asked)
+    assert refused.value.type is ErrorType.VALIDATION_ERROR
+    assert str(asked) in refused.value.message
+
+
+HERE = Runtime("0.32", frozenset(), memory_bytes=10_000_000_000)
+
+
+@pytest.mark.parametrize(
+    ("needed", "fit", "says"),
+    [
+        (2_000_000_000, MemoryFit.FITS, "fits"),
+        (9_000_000_000, MemoryFit.TIGHT, "tight"),
+        (11_000_000_000, MemoryFit.TOO_LARGE, "does not fit"),
+        (None, None, ""),
+    ],
+)
+def test_memory_is_judged_with_the_numbers(needed: int | None, fit: MemoryFit | None, says: str) -> None:
+    verdict = memory_verdict(needed, HERE, name="org/model")
+    assert verdict.fit is fit
+    assert says in verdict.message
+    assert needed is None or ("10.0GB" in verdict.message and "org/model" in verdict.message)
+
+
+def test_what_does_not_fit_is_refused_unless_forced() -> None:
+    with pytest.raises(OpError) as refused:
+        check_memory(11_000_000_000, HERE)
+    assert refused.value.type is ErrorType.INSUFFICIENT_MEMORY
+    assert "11.0GB" in refused.value.message
+    assert check_memory(11_000_000_000, HERE, force=True).fit is MemoryFit.TOO_LARGE
+    assert check_memory(9_000_000_000, HERE).fit is MemoryFit.TIGHT
