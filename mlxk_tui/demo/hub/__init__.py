@@ -1,0 +1,59 @@
+"""A hub of models on this machine: a real HTTP server that huggingface_hub takes for the hub.
+
+For the tests, the benchmarks and the demo; `LocalHub` runs in a thread, `HubProcess` as its own process,
+`HubOnDemand` as one that starts with the first connection. Names are loaded when they are first used:
+whoever only starts the process does without the server.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlxk_tui.demo.hub.blobs import Blob, Content, Generated
+    from mlxk_tui.demo.hub.faults import Fault, Faults
+    from mlxk_tui.demo.hub.log import Request, RequestLog
+    from mlxk_tui.demo.hub.on_demand import HubOnDemand
+    from mlxk_tui.demo.hub.process import HubProcess
+    from mlxk_tui.demo.hub.seeds import add_folder, add_folders, seed_demo
+    from mlxk_tui.demo.hub.server import LocalHub
+    from mlxk_tui.demo.hub.users import User
+
+__all__ = [
+    "Blob",
+    "Content",
+    "Fault",
+    "Faults",
+    "Generated",
+    "HubOnDemand",
+    "HubProcess",
+    "LocalHub",
+    "Request",
+    "RequestLog",
+    "User",
+    "add_folder",
+    "add_folders",
+    "seed_demo",
+]
+
+_MODULES = {
+    "Blob": "blobs",
+    "Content": "blobs",
+    "Generated": "blobs",
+    "Fault": "faults",
+    "Faults": "faults",
+    "Request": "log",
+    "RequestLog": "log",
+    "HubOnDemand": "on_demand",
+    "HubProcess": "process",
+    "add_folder": "seeds",
+    "add_folders": "seeds",
+    "seed_demo": "seeds",
+    "LocalHub": "server",
+    "User": "users",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

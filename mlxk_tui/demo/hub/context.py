@@ -1,0 +1,116 @@
+"""What a handler of the local hub gets: the request, taken apart, and the hub's state."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from mlxk_tui.demo.hub.faults import Fault
+from mlxk_tui.demo.hub.log import Request
+from mlxk_tui.demo.hub.replies import HubError, Redirect, not_found
+from mlxk_tui.demo.hub.repos import Repo
+from mlxk_tui.demo.hub.users import User
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from mlxk_tui.demo.hub.state import State
+
+_BODY_LIMIT = 512 << 20
+
+
+class Hangup(Exception):  # noqa: N818 - the end of a connection that a fault asked for
+    """The connection is to be closed without an answer."""
+
+
+@dataclass
+class Context:
+    """One request."""
+
+    state: State
+    request: web.BaseRequest
+    record: Request
+    fault: Fault | None = None
+    user: User | None = None
+    segments: list[str] = field(default_factory=list)
+    """The path between slashes, each part unquoted by itself: a branch may hold slashes."""
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """The query's values by name; `name[]` counts as `name`."""
+        values: dict[str, list[str]] = {}
+        for name, value in self.request.query.items():
+            values.setdefault(name.removesuffix("[]"), []).append(value)
+        return values
+
+    def flag(self, name: str) -> bool:
+        """Tell whether the query asks for something."""
+        return self.query.get(name, ["false"])[-1].lower() in {"1", "true"}
+
+    def repo(self, name: str) -> Repo:
+        """Return the repo.
+
+        Raises:
+            Redirect: it has another name now (307, as the hub does).
+            HubError: there is none.
+        """
+        found = self.state.repos.get(name)
+        if found is not None:
+            return found
+        moved = self.state.renamed.get(name)
+        if moved is not None:
+            raise Redirect(self.request.raw_path.replace(f"/{name}", f"/{moved}", 1))
+        raise not_found(known=self.user is not None)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the request's body as it comes, at the hub's pace, as far as a fault lets it."""
+        fault = self.fault
+        due = time.monotonic()
+        async for chunk in self.request.content.iter_any():
+            self.record.bytes_received += len(chunk)
+            if fault and fault.after_bytes is not None and self.record.bytes_received >= fault.after_bytes:
+                if fault.kind == "cut":
+                    raise Hangup
+                if fault.kind == "silent":
+                    await self.state.silence()
+            rate = (fault.rate if fault and fault.kind == "slow" else None) or self.state.rate_per_connection
+            if rate:
+                due = max(due, time.monotonic() - 1) + len(chunk) / rate
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+            yield chunk
+
+    async def body(self) -> bytes:
+        """Return the request's body."""
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in self.chunks():
+            parts.append(chunk)
+            size += len(chunk)
+            if size > _BODY_LIMIT:
+                raise HubError(413, "Payload too large")
+        return b"".join(parts)
+
+    async def json(self) -> dict[str, Any]:
+        """Return the request's body, a JSON object.
+
+        Raises:
+            HubError: 400.
+        """
+        try:
+            document = json.loads(await self.body() or b"{}")
+        except ValueError as problem:
+            raise HubError(400, "The body is not JSON") from problem
+        if not isinstance(document, dict):
+            raise HubError(400, "The body is not a JSON object")
+        return document
+
+
+def split_path(raw: str) -> list[str]:
+    """Return the parts of a raw path (with or without query), each unquoted."""
+    return [unquote(part) for part in raw.partition("?")[0].split("/")[1:]]
