@@ -5,11 +5,12 @@ Annotations are real objects here, not strings: Typer would compile each string 
 
 import os
 from collections.abc import Callable, Sequence
-from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlxk_tui_headless import push_command, run_command, transfer_commands
+from mlxk_tui_headless.options import JsonOption, ProgressOption, note
 from mlxk_tui_headless.request import Globals, Request, UsageError, View
 
 if TYPE_CHECKING:
@@ -27,17 +28,6 @@ app = typer.Typer(
 )
 
 
-class ProgressFormat(str, Enum):
-    """Values of `--progress`."""
-
-    JSON = "json"
-
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-ProgressOption = Annotated[
-    ProgressFormat | None,
-    typer.Option("--progress", help="Write progress to stderr, one JSON event a line."),
-]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Full name or a part of it.")]
 RevisionArgument = Annotated[
     str, typer.Argument(metavar="MODEL[@REV]", help="Full name, or a part of it; branch, tag or commit.")
@@ -58,7 +48,7 @@ def root(
     """See, judge and manage the MLX models in the Hugging Face cache."""
     options = ctx.ensure_object(Globals)
     options.demo, options.cache_dir, options.version = demo, cache_dir, show_version
-    _note(ctx, as_json, progress)
+    note(ctx, as_json, progress)
     if ctx.invoked_subcommand is not None:
         options.command = ctx.invoked_subcommand
         return None
@@ -85,7 +75,7 @@ def list_models(
 
         return session.wait(catalog.list_models(session.cache, pattern))
 
-    _note(ctx, as_json)
+    note(ctx, as_json)
     return Request("list", execute, View(pattern=pattern, show_all=show_all, verbose=verbose, health=health))
 
 
@@ -104,7 +94,7 @@ def show(
 
         return session.wait(operation.show(session.cache, model, files=files, config=config))
 
-    _note(ctx, as_json)
+    note(ctx, as_json)
     return Request("show", execute)
 
 
@@ -128,10 +118,10 @@ def health(
         with session.progress(quiet=not verify) as on_event:
             return session.wait(catalog.check_health(session.cache, model, verify=verify, on_event=on_event))
 
-    def status(data: "Contract") -> int:
+    def status(data: "Contract | None") -> int:
         return 1 if exit_code and getattr(data, "unhealthy", None) else 0
 
-    _note(ctx, as_json, progress)
+    note(ctx, as_json, progress)
     return Request("health", execute, View(verbose=verbose), status)
 
 
@@ -150,7 +140,7 @@ def rm(
 
         return deletion.remove(session, model, force=force)
 
-    _note(ctx, as_json, progress)
+    note(ctx, as_json, progress)
     return Request("rm", execute)
 
 
@@ -169,7 +159,7 @@ def prune(
 
         return deletion.prune(session, dry_run=dry_run, force=force)
 
-    _note(ctx, as_json, progress)
+    note(ctx, as_json, progress)
     return Request("prune", execute)
 
 
@@ -188,13 +178,14 @@ def clone(
     as_json: JsonOption = False,
     progress: ProgressOption = None,
 ) -> Request:
-    """Copy a cached model into a folder of its own."""
+    """Copy a model into a folder of its own; one that is not cached, or not sound, is pulled first."""
 
     def execute(session: "Session") -> "Contract":
         from pathlib import Path  # noqa: PLC0415 - as in list
 
         from mlxk_tui.ops import clone as operation  # noqa: PLC0415
         from mlxk_tui.ops.errors import ErrorType, OpError  # noqa: PLC0415
+        from mlxk_tui.ops.hub import Hub  # noqa: PLC0415
 
         if not directory.strip() or "\0" in directory:
             raise OpError(ErrorType.VALIDATION_ERROR, "The target is not a path. Give a folder to copy into.")
@@ -206,18 +197,26 @@ def clone(
                     Path(os.path.expanduser(directory)),
                     revision=branch,
                     check_health=health_check,
+                    hub=Hub.from_environment(),
+                    via_hub=transfer_commands.backend_is_hub(),
                     on_event=on_event,
                 )
             )
 
-    _note(ctx, as_json, progress)
+    note(ctx, as_json, progress)
     return Request("clone", execute, View(quiet=quiet))
+
+
+app.command()(transfer_commands.pull)
+app.command(hidden=True)(push_command.push)
+app.command()(transfer_commands.search)
+app.command()(run_command.run)
 
 
 @app.command()
 def version(ctx: typer.Context, as_json: JsonOption = False) -> Request:
     """Print the versions of this program, its JSON contract and what it works with."""
-    _note(ctx, as_json)
+    note(ctx, as_json)
     return _version_request()
 
 
@@ -228,13 +227,6 @@ def _version_request() -> Request:
         return session.wait(about.version(session.cache))
 
     return Request("version", execute)
-
-
-def _note(ctx: typer.Context, as_json: bool, progress: ProgressFormat | None = None) -> None:
-    """Remember the global options that were given at this place."""
-    options = ctx.ensure_object(Globals)
-    options.json = options.json or as_json
-    options.json_progress = options.json_progress or progress is not None
 
 
 def parse(argv: Sequence[str], options: Globals) -> Request | None:

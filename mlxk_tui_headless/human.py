@@ -67,7 +67,7 @@ def show(envelope: Envelope, view: View | None = None) -> int:
         output.write_error(render([text], sys.stderr))
         return 0
     width = _console(sys.stdout).width if output.is_terminal(sys.stdout) else None
-    page = _page(envelope.data, view, width)
+    page = Page() if envelope.data is None else _page(envelope.data, view, width)
     status = output.write(render(page.parts, sys.stdout)) if page.parts else 0
     for note in page.notes:
         output.write_error(render([_text(note, style="dim")], sys.stderr))
@@ -122,6 +122,26 @@ def _page(data: Contract | None, view: View, width: int | None) -> Page:
         )
     if isinstance(data, VersionData):
         return Page([_version(data)])
+    return _moved_or_run(data, view, width)
+
+
+def _moved_or_run(data: Contract | None, view: View, width: int | None) -> Page:
+    from mlxk_tui.ops.run_contract import RunData  # noqa: PLC0415 - the others do without
+    from mlxk_tui.ops.transfer_contract import PullData, PushData, SearchData  # noqa: PLC0415 - the others do without
+    from mlxk_tui_headless import human_transfers  # noqa: PLC0415
+
+    if isinstance(data, RunData):
+        from mlxk_tui_headless.human_run import run_page  # noqa: PLC0415
+
+        return Page(*run_page(data, view))
+    if isinstance(data, PullData):
+        return Page(list(human_transfers.pull_lines(data)), human_transfers.pull_notes(data))
+    if isinstance(data, SearchData):
+        return Page(*human_transfers.search_table(data, width))
+    if isinstance(data, PushData):
+        from mlxk_tui_headless import human_push  # noqa: PLC0415
+
+        return Page(list(human_push.push_lines(data, view)), human_push.push_notes(data))
     raise TypeError(f"no human output for {type(data).__name__}")
 
 

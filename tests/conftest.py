@@ -106,6 +106,7 @@ def _isolate() -> tuple[Path, bool]:
     ):
         folder.mkdir(parents=True, exist_ok=True)
         env[name] = str(folder)
+    env["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nothing listens there: no test asks the real hub
     env["HF_HUB_DISABLE_TELEMETRY"] = "1"
     env["MLXK2_STRICT_TEST_DELETE"] = "1"
     _mark(home / "huggingface")

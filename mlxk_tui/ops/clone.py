@@ -1,4 +1,4 @@
-"""Cloning a cached model into a folder of the user's: real files, without the network.
+"""Cloning a model into a folder of the user's: real files, from the cache; what is not there is pulled first.
 
 The files are written into a hidden folder beside the target, which is renamed at the end, so that a
 kill leaves no half clone there.
@@ -13,6 +13,7 @@ import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlxk_tui.ops.background import Meter, in_thread
 from mlxk_tui.ops.cache import Cache, Found
@@ -27,6 +28,13 @@ from mlxk_tui.ops.reflink import copy, open_source, reflink
 from mlxk_tui.ops.repo import Repo, Snapshot, SnapshotFile
 from mlxk_tui.ops.staging import staged
 
+if TYPE_CHECKING:
+    from mlxk_tui.ops.hub import Hub
+
+
+class NotWholeError(OpError):
+    """The cached model is not sound, or there is nothing of it: pulling it again may mend that."""
+
 
 async def clone(
     cache: Cache,
@@ -35,9 +43,11 @@ async def clone(
     *,
     revision: str | None = None,
     check_health: bool = True,
+    hub: Hub | None = None,
+    via_hub: bool = False,
     on_event: OnEvent = ignore,
 ) -> CloneData:
-    """Copy a cached model into a folder that does not exist yet or is empty.
+    """Copy a model into a folder that does not exist yet or is empty.
 
     Args:
         cache: where the model is.
@@ -45,17 +55,42 @@ async def clone(
         target: the folder to make; its parents are made too.
         revision: branch, tag or commit, in place of `@REV`.
         check_health: refuse a model whose files are not sound.
+        hub: where a model is pulled from that is not cached, or not sound; None stays with the cache.
+        via_hub: let huggingface_hub move the bytes of that pull.
         on_event: receives progress, from a thread.
 
     Raises:
         OpError: `validation_error` for the target or a contradictory revision, `model_not_found`,
             `ambiguous_match`, `revision_not_found`, `clone_failed` (with `data`) when the model is
-            not sound or changes meanwhile, `disk_full`, `permission_denied`.
+            not sound or changes meanwhile, `disk_full`, `permission_denied`; with a hub those of `pull`.
     """
-    return await in_thread(
-        lambda stop: _clone(
-            cache, spec, target, revision=revision, check_health=check_health, stop=stop, on_event=on_event
+
+    async def copy_cached(wanted: str, revision: str | None) -> CloneData:
+        return await in_thread(
+            lambda stop: _clone(
+                cache,
+                wanted,
+                target,
+                revision=revision,
+                check_health=check_health,
+                stop=stop,
+                on_event=on_event,
+            )
         )
+
+    if hub is None:
+        return await copy_cached(spec, revision)
+    from mlxk_tui.ops.clone_pull import clone_or_pull  # noqa: PLC0415 - a clone without a hub does without
+
+    return await clone_or_pull(
+        copy_cached,
+        lambda: usable_target(cache, target),
+        cache,
+        spec,
+        revision=revision,
+        hub=hub,
+        via_hub=via_hub,
+        on_event=on_event,
     )
 
 
@@ -115,13 +150,7 @@ def _clone(
             ErrorType.VALIDATION_ERROR,
             f"'{printable(spec)}' and '{printable(revision)}' are two different revisions. Give one of them.",
         )
-    try:
-        target = _check_target(cache, target)
-    except OSError as error:
-        raise OpError(
-            ErrorType.VALIDATION_ERROR,
-            f"{printable(str(target))[:300]} cannot be used: {error.strerror or error}. Give another folder.",
-        ) from None
+    target = usable_target(cache, target)
     repo = read_repo(cache, found.ref)
     job = _job(repo, found, repo.revision(wanted), target, check_health=check_health)
     meter = Meter("clone", stop, on_event, bytes_total=job.bytes_total, files_total=len(job.files))
@@ -151,6 +180,21 @@ def _find(cache: Cache, spec: str) -> Found:
             ErrorType.MODEL_NOT_FOUND,
             f"'{printable(spec.strip())}' is not in the cache at {printable(str(cache.root))}. "
             "Pull it first, then clone it.",
+        ) from None
+
+
+def usable_target(cache: Cache, target: Path) -> Path:
+    """Return the absolute target when a clone may be made there; blocking, for threads.
+
+    Raises:
+        OpError: `validation_error`, `permission_denied`.
+    """
+    try:
+        return _check_target(cache, target)
+    except OSError as error:
+        raise OpError(
+            ErrorType.VALIDATION_ERROR,
+            f"{printable(str(target))[:300]} cannot be used: {error.strerror or error}. Give another folder.",
         ) from None
 
 
@@ -197,7 +241,7 @@ def _job(repo: Repo, found: Found, snapshot: Snapshot | None, target: Path, *, c
     integrity = check_integrity(repo, snapshot, read_documents(snapshot))
     reason = next((f.message for f in integrity.findings if f.severity is Severity.ERROR), None)
     if snapshot is None:
-        raise OpError(
+        raise NotWholeError(
             ErrorType.CLONE_FAILED,
             f"There is nothing of {repo.ref.name} to clone: {reason} Pull it again first.",
         )
@@ -205,16 +249,18 @@ def _job(repo: Repo, found: Found, snapshot: Snapshot | None, target: Path, *, c
     files = tuple(file for file in snapshot.files if file.target is not None and file.problem is None)
     job = _Job(found, snapshot, target, health, files)
     if check_health and reason:
-        raise job.failed(
-            ErrorType.CLONE_FAILED,
+        raise _not_whole(
+            job,
             f"{repo.ref.name} is not sound: {reason} Pull it again first, or clone it as it is "
             "without the health check.",
         )
     if not files:
-        raise job.failed(
-            ErrorType.CLONE_FAILED, f"There is no file of {repo.ref.name} to clone. Pull it again first."
-        )
+        raise _not_whole(job, f"There is no file of {repo.ref.name} to clone. Pull it again first.")
     return job
+
+
+def _not_whole(job: _Job, message: str) -> NotWholeError:
+    return NotWholeError(ErrorType.CLONE_FAILED, message, data=job.data(message, failed=True))
 
 
 def _copy_all(job: _Job, aside: Path, meter: Meter) -> bool:

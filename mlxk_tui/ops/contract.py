@@ -24,7 +24,7 @@ from mlxk_tui.ops.terms import (
     Severity as Severity,
 )
 
-SPEC_VERSION = "0.2.0"
+SPEC_VERSION = "0.3.0"
 """Version of the JSON contract; it keeps every key of MLX-Knife's JSON API 0.1.5."""
 
 

@@ -11,7 +11,7 @@ class Progress:
     """One step of a long operation, sent at most about ten times a second for each file."""
 
     stage: str
-    """What is going on: `scan`, `verify`, `remove`, `prune`, `clone`, `pull`, `push`."""
+    """What is going on: `scan`, `verify`, `remove`, `prune`, `clone`, `pull`, `push`, `load`; `wait` for another process."""
     file: str
     """The file or model being worked on; empty when the step is about the whole."""
     bytes_done: int
@@ -19,7 +19,7 @@ class Progress:
     bytes_total: int
     """Bytes in all; 0 while unknown."""
     rate: float
-    """Bytes per second since the operation began."""
+    """Bytes per second, of late where the operation takes long."""
     files_done: int = 0
     """Files or models finished so far."""
     files_total: int = 0

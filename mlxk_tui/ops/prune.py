@@ -8,7 +8,8 @@
 
 A download may run beside it: a repo with a lock that is held is left alone altogether, and so is
 whatever changed within the last hour, since a file is downloaded before anything links to it and a
-revision that is asked for by its commit never gets a ref.
+revision that is asked for by its commit never gets a ref. What a pull of ours left unfinished can be
+resumed: for a week it counts as wanted, and with it the revision that it belongs to.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from mlxk_tui.ops.events import OnEvent, ignore
 from mlxk_tui.ops.format import plural, printable, size
 from mlxk_tui.ops.locks import blob_lock, clean_locks, held_in
 from mlxk_tui.ops.neighbours import foreign_uses
+from mlxk_tui.ops.partial import is_resumable
 from mlxk_tui.ops.reading import read_repo
 from mlxk_tui.ops.repo import Repo
 from mlxk_tui.ops.revisions import (
@@ -51,6 +53,8 @@ from mlxk_tui.ops.shared_store import SharedStore
 
 GRACE_SECONDS = 3600.0
 """What changed more recently than this may belong to a running download."""
+RESUMABLE_SECONDS = 7 * 86_400.0
+"""The same for an unfinished file that a pull can go on with."""
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.(?:shared|new)|tmp_[0-9a-f-]{36}")
 """Temporary names of huggingface_hub 2.4 in `blobs` besides the partial files."""
@@ -205,6 +209,8 @@ def _plan_repo(
 
 def _detached(repo: Repo) -> list[str]:
     """Return the snapshots that nothing names, oldest first; none where there is doubt."""
+    if any(is_resumable(blob.name) and not _settled(blob.path) for blob in repo.blobs.values()):
+        return []  # a pull writes the ref last
     if any(problem.code is FindingCode.REF_INVALID for problem in repo.problems):
         return []
     named = set(repo.refs.values())
@@ -228,8 +234,9 @@ def _is_orphan(name: str, path: str, store: SharedStore) -> bool:
 
 def _settled(path: str) -> bool:
     """Tell whether an entry has not changed for so long that no download is at work on it."""
+    grace = RESUMABLE_SECONDS if is_resumable(os.path.basename(path)) else GRACE_SECONDS
     try:
-        return time.time() - os.lstat(path).st_mtime > GRACE_SECONDS
+        return time.time() - os.lstat(path).st_mtime > grace
     except OSError:
         return False
 

@@ -14,7 +14,8 @@ from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.contract import PruneData
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import Progress
-from mlxk_tui.ops.prune import GRACE_SECONDS, plan_prune, prune
+from mlxk_tui.ops.partial import JOURNAL, PARTIAL
+from mlxk_tui.ops.prune import GRACE_SECONDS, RESUMABLE_SECONDS, plan_prune, prune
 from tests.support.hf_cache import (
     HfCache,
     HfRepo,
@@ -185,6 +186,19 @@ async def test_stale_partials_go_and_fresh_ones_stay(cache: Cache, repo: HfRepo,
     assert done.freed_bytes == 4
     assert fresh.exists()
     assert not stale.exists()
+
+
+async def test_a_pull_that_was_paused_for_days_loses_nothing(cache: Cache, repo: HfRepo) -> None:
+    for ending in (PARTIAL, JOURNAL):
+        path = repo.path / "blobs" / f"{'e' * 64}{ending}"
+        path.write_bytes(b"half of it")
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    assert await prunes_nothing(cache)  # nor its revision, which gets a ref only in the end
+    for path in (repo.path / "blobs").glob("*.incomplete"):
+        os.utime(path, (LONG_AGO - RESUMABLE_SECONDS, LONG_AGO - RESUMABLE_SECONDS))
+    done = await prune(cache)
+    assert len(done.incomplete) == 2
+    assert [found.hash for found in done.revisions] == [OLD]
 
 
 async def test_a_repo_that_is_being_downloaded_is_left_alone(cache: Cache, repo: HfRepo) -> None:

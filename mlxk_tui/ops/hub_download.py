@@ -1,0 +1,79 @@
+"""The child process in which huggingface_hub moves the bytes itself: `python -m mlxk_tui.ops.hub_download`.
+
+In Xet mode nothing can stop it from inside, so its parent ends this process. One line of JSON on stdin
+says what to fetch, one on stdout how it went; when stdin closes the parent is gone, and so is this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+from mlxk_tui.ops.hub_client import LIBRARY, Timeouts, prepare
+from mlxk_tui.ops.hub_errors import Asked, map_error
+
+_FILES_AT_ONCE = 4
+_TIMEOUTS = Timeouts(connect_s=10, read_s=30)
+
+
+def main() -> int:
+    """Fetch what stdin says and return the exit status."""
+    job: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    asked = Asked(job["endpoint"], job["repo"], job["commit"], job["token"] is not None, job["token"])
+    try:
+        _fetch(job)
+    except Exception as error:  # noqa: BLE001 - the border: the parent tells the user
+        known = map_error(error, asked)
+        _answer({"type": known.type.value, "message": known.message})
+        return 1
+    _answer({"type": None, "message": ""})
+    return 0
+
+
+def _fetch(job: dict[str, Any]) -> None:
+    prepare(_TIMEOUTS)
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415 - after what makes it quiet
+
+    download: Callable[..., object] = hf_hub_download
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+        running = [
+            pool.submit(
+                download,
+                job["repo"],
+                path,
+                revision=job["commit"],
+                cache_dir=job["cache"],
+                endpoint=job["endpoint"],
+                token=job["token"] or False,
+                library_name=LIBRARY,
+                force_download=path in job["anew"],
+            )
+            for path in job["files"]
+        ]
+        try:
+            for done in as_completed(running):
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _leave_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def _answer(result: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    status = main()
+    os._exit(status)  # threads of Xet may still be at work after an error

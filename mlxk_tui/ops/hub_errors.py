@@ -1,0 +1,259 @@
+"""What the errors of the hub, of its client and of the way there mean for the user.
+
+Exceptions are known by the names of their classes: huggingface_hub changed its HTTP library between two
+major versions and kept the names, and nothing has to be imported for it. Their own texts are not shown:
+they hold addresses, headers and whatever the server says.
+"""
+
+from __future__ import annotations
+
+import errno
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.format import printable
+
+LOG_IN = "Log in with 'hf auth login' or set HF_TOKEN"
+"""How to come by a token; the start of a sentence."""
+_MAX_WORDS = 200
+_BAD_CREDENTIALS = "invalid credentials"
+_TIMEOUTS = frozenset({"TimeoutException", "TimeoutError"})
+_UNREACHABLE = frozenset({"ConnectError", "ProxyError", "UnsupportedProtocol"})
+_BROKEN = frozenset({"TransportError", "RequestError", "ConnectionError"})
+_NOT_UNDERSTOOD = frozenset(
+    {
+        "AnswerError",
+        "DecodingError",
+        "JSONDecodeError",
+        "RecursionError",
+        "TooManyRedirects",
+        "UnicodeDecodeError",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of the hub, for the messages; never holds a token."""
+
+    endpoint: str
+    repo: str = ""
+    """The repo, or empty where the request is about none."""
+    revision: str | None = None
+    with_token: bool = False
+    """Whether a token was sent."""
+    secret: str | None = None
+    """The token, only to strike it out of a server's words."""
+
+    @property
+    def host(self) -> str:
+        """The hub as people know it, without credentials that an address can hold."""
+        return shown_endpoint(self.endpoint).partition("://")[2]
+
+    @property
+    def what(self) -> str:
+        """The repo, or the hub's host."""
+        return printable(self.repo) if self.repo else self.host
+
+
+def shown_endpoint(endpoint: str) -> str:
+    """Return an endpoint without user name and password, safe to show."""
+    try:
+        parts = urlsplit(endpoint)
+        port = f":{parts.port}" if parts.port else ""
+        return printable(f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}".rstrip("/"))
+    except ValueError:
+        return "the hub"
+
+
+def map_error(error: BaseException, asked: Asked) -> OpError:
+    """Return the typed error for anything that a request to the hub raised."""
+    for link in _chain(error):
+        if isinstance(link, OpError):
+            return link
+        known = _known(link, asked)
+        if known is not None:
+            return known
+    return OpError(
+        ErrorType.NETWORK_ERROR,
+        f"Talking to {asked.host} failed ({type(error).__name__}). Try again, and report it if it stays so.",
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what caused it: huggingface_hub wraps the real reason in 'not found locally'."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+
+
+def _known(error: BaseException, asked: Asked) -> OpError | None:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "OfflineModeIsEnabled" in names:
+        return offline(asked)
+    if "HFValidationError" in names:
+        return OpError(
+            ErrorType.VALIDATION_ERROR,
+            f"'{asked.what}' is not a name that the hub allows. Give 'organisation/model'.",
+        )
+    if "LocalTokenNotFoundError" in names:
+        return OpError(ErrorType.AUTH_ERROR, f"This needs a token. {LOG_IN}.")
+    response = getattr(error, "response", None)
+    if "HfHubHTTPError" in names and response is not None:
+        return _refused(names, response, asked)
+    if "LocalEntryNotFoundError" in names:  # its cause says why
+        return None
+    if names & _TIMEOUTS:
+        return timed_out(asked)
+    if names & _UNREACHABLE:
+        return _unreachable(error, asked)
+    if names & _NOT_UNDERSTOOD:
+        return not_understood(asked)
+    if names & _BROKEN:
+        return OpError(
+            ErrorType.NETWORK_ERROR,
+            f"The connection to {asked.host} broke off. Check the network and try again.",
+        )
+    return _local(error) if isinstance(error, OSError) else None
+
+
+def offline(asked: Asked) -> OpError:
+    """Return the error for a request while HF_HUB_OFFLINE is set."""
+    return OpError(
+        ErrorType.NETWORK_ERROR,
+        f"HF_HUB_OFFLINE is set, so {asked.host} is not asked. Unset it to go online.",
+    )
+
+
+def timed_out(asked: Asked) -> OpError:
+    """Return the error for a hub that does not answer."""
+    return OpError(
+        ErrorType.NETWORK_ERROR, f"{asked.host} did not answer in time. Check the network and try again."
+    )
+
+
+def not_understood(asked: Asked) -> OpError:
+    """Return the error for an answer that makes no sense."""
+    return OpError(
+        ErrorType.NETWORK_ERROR,
+        f"The answer of {asked.host} about {asked.what} is not understood. Check HF_ENDPOINT, or try again.",
+    )
+
+
+def _unreachable(error: BaseException, asked: Asked) -> OpError:
+    if any(isinstance(link, ssl.SSLError) or "CERTIFICATE" in str(link) for link in _chain(error)):
+        return OpError(
+            ErrorType.NETWORK_ERROR,
+            f"The certificate of {asked.host} is not trusted. Check the clock, a proxy, or SSL_CERT_FILE.",
+        )
+    return OpError(
+        ErrorType.NETWORK_ERROR,
+        f"{asked.host} cannot be reached. Check the network, a proxy, or HF_ENDPOINT, and try again.",
+    )
+
+
+def _refused(names: set[str], response: Any, asked: Asked) -> OpError:
+    """Return what an answer with an error status means."""
+    status = int(getattr(response, "status_code", 0) or 0)
+    headers: Mapping[str, str] = getattr(response, "headers", {})
+    words = headers.get("X-Error-Message") or ""
+    revision = printable(asked.revision or "main")
+    if "GatedRepoError" in names:
+        return OpError(ErrorType.ACCESS_DENIED, _gated(asked))
+    if "DisabledRepoError" in names:
+        return OpError(
+            ErrorType.ACCESS_DENIED, f"{asked.what} is disabled on {asked.host}: nobody can download it now."
+        )
+    if "RevisionNotFoundError" in names:
+        return OpError(
+            ErrorType.REVISION_NOT_FOUND,
+            f"{asked.what} has no branch, tag or commit '{revision}' on {asked.host}. Look there for one.",
+        )
+    # The hub answers 401 for repos that do not exist when nobody is logged in; a token that it does not
+    # know is told apart by its words.
+    if status == 401 and (_BAD_CREDENTIALS in words.lower() or "RepositoryNotFoundError" not in names):
+        return _unauthorised(asked)
+    if "RepositoryNotFoundError" in names:
+        hint = (
+            "a private repo shows to its members only." if asked.with_token else f"is it private? {LOG_IN}."
+        )
+        return OpError(
+            ErrorType.REPO_NOT_FOUND, f"{asked.what} is not on {asked.host}. Check the name; {hint}"
+        )
+    if "EntryNotFoundError" in names:
+        return OpError(
+            ErrorType.DOWNLOAD_FAILED, f"A file of {asked.what} is no longer on {asked.host}. Pull it again."
+        )
+    if status in {403, 451}:
+        said = _said(words, asked)
+        return OpError(
+            ErrorType.ACCESS_DENIED,
+            f"{asked.host} refuses access to {asked.what}{said}. "
+            f"{'Check what the token may do' if asked.with_token else LOG_IN}.",
+        )
+    if status == 429:
+        wait = _seconds(headers.get("Retry-After"))
+        return OpError(
+            ErrorType.NETWORK_ERROR,
+            f"{asked.host} has had too many requests. Try again {f'in {wait} seconds' if wait else 'later'}"
+            f"{'' if asked.with_token else '; logged in, more are allowed'}.",
+        )
+    if status >= 500:
+        return OpError(
+            ErrorType.NETWORK_ERROR,
+            f"{asked.host} has a fault of its own (status {status}). Try again later.",
+        )
+    return OpError(
+        ErrorType.NETWORK_ERROR,
+        f"{asked.host} refuses the request about {asked.what} (status {status}){_said(words, asked)}. "
+        "Check the name and HF_ENDPOINT.",
+    )
+
+
+def _gated(asked: Asked) -> str:
+    where = f"{shown_endpoint(asked.endpoint)}/{asked.what}"
+    if asked.with_token:
+        return f"{asked.what} is gated, and the token's account has no access yet. Ask for it at {where}"
+    return (
+        f"{asked.what} is gated: ask for access at {where}, then log in with 'hf auth login' or set HF_TOKEN."
+    )
+
+
+def _unauthorised(asked: Asked) -> OpError:
+    if asked.with_token:
+        return OpError(
+            ErrorType.AUTH_ERROR,
+            f"{asked.host} does not accept the token: it is wrong or has expired. {LOG_IN} to a valid one.",
+        )
+    return OpError(ErrorType.AUTH_ERROR, f"{asked.host} wants to know who asks for {asked.what}. {LOG_IN}.")
+
+
+def _said(words: str, asked: Asked) -> str:
+    """Return a server's own words as the rest of a sentence, struck of the token and made safe to show."""
+    if asked.secret:
+        words = words.replace(asked.secret, "…")
+    words = printable(words.strip()[:_MAX_WORDS]).rstrip(".")
+    return f": {words}" if words else ""
+
+
+def _seconds(retry_after: str | None) -> int | None:
+    return int(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None
+
+
+def _local(error: OSError) -> OpError | None:
+    """Return what an error of this machine's own means, else None."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return OpError(ErrorType.DISK_FULL, "The disk is full. Free some space and run it again.")
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return OpError(
+            ErrorType.PERMISSION_DENIED,
+            f"The file system refused: {error.strerror}. Check who owns the cache.",
+        )
+    return None

@@ -1,0 +1,110 @@
+"""The commands that ask the hub and bring models from it: `pull` and `search`.
+
+Annotations are real objects here, for the reason given in `cli.py`.
+"""
+
+import gc
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlxk_tui_headless.options import JsonOption, ProgressOption, note
+from mlxk_tui_headless.request import Request
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.contract import Contract
+    from mlxk_tui.ops.pull_plan import PullPlan
+    from mlxk_tui_headless.runner import Session
+
+NewModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL[@REV]", help="Full name, or one of mlx-community; branch, tag or commit behind the @."
+    ),
+]
+ViaHubOption = Annotated[
+    bool,
+    typer.Option(
+        "--via-hub", help="Let huggingface_hub move the bytes (Xet). It cannot resume a file that broke off."
+    ),
+]
+
+
+def pull(
+    ctx: typer.Context,
+    model: NewModelArgument,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be fetched.")] = False,
+    via_hub: ViaHubOption = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash what is there already; fetch anew what is wrong.")
+    ] = False,
+    as_json: JsonOption = False,
+    progress: ProgressOption = None,
+) -> Request:
+    """Bring a model into the cache: the first time, newer, or whole again. What is there stays."""
+
+    def execute(session: "Session") -> "Contract":
+        from mlxk_tui.ops import pull as operation  # noqa: PLC0415 - each command loads only its own operation
+        from mlxk_tui.ops.errors import ErrorType, OpError  # noqa: PLC0415
+        from mlxk_tui.ops.hub import Hub  # noqa: PLC0415
+        from mlxk_tui.ops.transfer_contract import DownloadStatus  # noqa: PLC0415
+
+        gc.enable()  # a long transfer makes garbage; what ends at once does without a collection
+        plans: list[PullPlan] = []
+        with session.progress() as on_event:
+            tally = operation.Tally(on_event)
+            try:
+                return session.wait(
+                    operation.pull(
+                        session.cache,
+                        model,
+                        hub=Hub.from_environment(),
+                        dry_run=dry_run,
+                        via_hub=via_hub or backend_is_hub(),
+                        verify=verify,
+                        on_event=tally.on_event,
+                        on_plan=plans.append,
+                    )
+                )
+            except KeyboardInterrupt:
+                message = "Stopped by the user. The same command goes on where it stopped."
+                raise OpError(
+                    ErrorType.CANCELLED,
+                    message,
+                    data=operation.unfinished(
+                        model,
+                        plans[0] if plans else None,
+                        DownloadStatus.CANCELLED,
+                        message,
+                        downloaded=tally.received,
+                    ),
+                ) from None
+
+    note(ctx, as_json, progress)
+    return Request("pull", execute)
+
+
+def search(
+    ctx: typer.Context,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="Words of the name; '' for the best known.")],
+    limit: Annotated[int, typer.Option("--limit", metavar="N", help="Most results, 1 to 200.")] = 20,
+    as_json: JsonOption = False,
+) -> Request:
+    """Look for models on the hub; those made for MLX come first."""
+
+    def execute(session: "Session") -> "Contract":
+        from mlxk_tui.ops import search as operation  # noqa: PLC0415 - as in pull
+        from mlxk_tui.ops.hub import Hub  # noqa: PLC0415
+
+        hub = Hub.from_environment()
+        return session.wait(operation.search(hub, query, limit=limit, cache=session.cache))
+
+    note(ctx, as_json)
+    return Request("search", execute)
+
+
+def backend_is_hub() -> bool:
+    """Tell whether the settings hand every transfer to huggingface_hub."""
+    from mlxk_tui import settings  # noqa: PLC0415 - read where bytes are to be moved only
+
+    return settings.load().settings.transfer_backend == "hub"

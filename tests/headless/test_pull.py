@@ -1,0 +1,262 @@
+"""`pull` and `clone` as real processes: their envelopes, Ctrl-C, kills, and two at once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlxk_tui.demo.hub import Fault, Generated, LocalHub
+from tests.headless.running import PROGRAM, TIMEOUT, Result, at_terminal, call, environment, headless
+from tests.support.hf_cache import tree_of
+from tests.support.pulling import FILES, NAME, content_of, sent
+
+SIZE = 6 << 20
+LARGE = "org/large"
+TOTAL = sum(map(len, FILES.values()))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    with LocalHub() as server:
+        server.add_repo(NAME, FILES)
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server
+
+
+@contextlib.contextmanager
+def started(*arguments: str, hub: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the real command beside the test."""
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(hub),
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=TIMEOUT)
+
+
+def result_of(process: subprocess.Popen[bytes]) -> Result:
+    out, err = process.communicate(timeout=TIMEOUT)
+    return Result(process.returncode, out.decode(), err.decode())
+
+
+def wait_until_sent(server: LocalHub, count: int) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while sent(server) < count:
+        assert time.monotonic() < deadline, f"only {sent(server)} bytes were asked for"
+        threading.Event().wait(0.01)
+
+
+def test_a_pull_prints_its_envelope_and_nothing_else(server: LocalHub, hub: Path) -> None:
+    result = headless("pull", "Tiny-4bit", "--json", hub=hub)
+    assert (result.status, result.stderr) == (0, "")
+    data = result.data
+    assert (data["model"], data["expanded_name"], data["download_status"]) == ("Tiny-4bit", NAME, "success")
+    assert (data["bytes_downloaded"], data["files_count"]) == (TOTAL, len(FILES))
+    assert content_of(hub) == FILES
+    assert call("pull", NAME, "--json", hub=hub).data["download_status"] == "already_exists"
+    assert call("list", "--json", hub=hub).data["models"][0]["health"] == "healthy"
+
+
+def test_people_get_a_line(server: LocalHub, hub: Path) -> None:
+    planned = call("pull", NAME, "--dry-run", hub=hub)
+    assert planned.status == 0
+    first, second = planned.stdout.splitlines()
+    assert first.startswith("pull: Would fetch 6 files of ")
+    assert "licence apache-2.0" in second
+    assert not (hub / "models--mlx-community--Tiny-4bit").exists()
+    assert call("pull", NAME, hub=hub).stdout.startswith(f"pull: Pulled {NAME} at ")
+    assert call("pull", NAME, hub=hub).stdout.startswith(f"pull: {NAME} is here and complete")
+    error = call("pull", "org/nope", hub=hub)
+    assert (error.status, error.stdout) == (1, "")
+    assert error.stderr.startswith("Error: org/nope is not on ")
+
+
+def test_a_terminal_shows_a_bar_and_then_the_line(server: LocalHub, hub: Path) -> None:
+    server.add_repo(LARGE, {**FILES, "big.bin": Generated(SIZE // 3, seed=1)})
+    server.rate_per_connection = 1 << 20
+    with at_terminal("pull", LARGE, hub=hub) as terminal:
+        terminal.wait_for("big.bin")
+        status, text = terminal.finish()
+    assert status == 0
+    assert text.rstrip().splitlines()[-1].strip().endswith("2.10MB.")
+
+
+def test_progress_is_one_event_a_line(server: LocalHub, hub: Path) -> None:
+    result = headless("pull", NAME, "--json", "--progress", "json", hub=hub)
+    events = [json.loads(line) for line in result.stderr.splitlines()]
+    assert events[-1]["bytes_done"] == events[-1]["bytes_total"] == TOTAL
+    assert {event["stage"] for event in events} <= {"pull", "verify", "wait"}
+
+
+@pytest.mark.parametrize(
+    ("name", "type_", "status"),
+    [
+        ("org/nope", "repo_not_found", "access_denied"),
+        ("org/gated", "access_denied", "access_denied"),
+        (f"{NAME}@nope", "revision_not_found", "failed"),
+    ],
+)
+def test_a_refusal_has_its_type_and_leaves_nothing(
+    name: str, type_: str, status: str, server: LocalHub, hub: Path
+) -> None:
+    server.add_repo("org/gated", FILES, gated=True)
+    before = tree_of(hub)
+    result = call("pull", name, "--json", hub=hub)
+    assert (result.status, result.error["type"]) == (1, type_)
+    assert result.envelope["data"]["download_status"] == status
+    assert tree_of(hub) == before
+
+
+def test_tokens_come_from_the_environment_and_never_out_again(
+    server: LocalHub, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add_repo("org/private", FILES, private=True)
+    for variable in ("HF_TOKEN", "HUGGINGFACE_HUB_TOKEN"):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, server.GOOD_TOKEN)
+            result = call("pull", "org/private", "--dry-run", "--json", hub=hub)
+            assert result.data["download_status"] == "planned"
+            assert variable == "HF_TOKEN" or "HF_TOKEN" not in os.environ
+    monkeypatch.setenv("HF_TOKEN", "hf_quite_wrong")
+    monkeypatch.setenv("MLXK_DEBUG", "1")
+    for command in (["pull", "org/private", "--json"], ["pull", "org/private"]):
+        wrong = call(*command, hub=hub)
+        assert wrong.status == 1
+        assert "hf_quite_wrong" not in wrong.stdout + wrong.stderr
+        assert "hf auth login" in wrong.stdout + wrong.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_answered_within_a_second(number: int, server: LocalHub, hub: Path) -> None:
+    server.add_repo(LARGE, {**FILES, "big.bin": Generated(SIZE, seed=2)})
+    server.rate_per_connection = 1 << 18
+    with started("pull", LARGE, "--json", hub=hub) as process:
+        wait_until_sent(server, SIZE // 20)
+        began = time.monotonic()
+        process.send_signal(number)
+        result = result_of(process)
+        took = time.monotonic() - began
+    assert took < 1.2  # the interpreter's own way out included
+    assert (result.status, result.error["type"], result.stderr) == (1, "cancelled", "")
+    data = result.envelope["data"]
+    assert (data["download_status"], data["bytes_total"]) == ("cancelled", SIZE + TOTAL)
+    assert data["bytes_downloaded"] > 0
+    server.rate_per_connection = None
+    assert call("pull", LARGE, "--json", hub=hub).data["download_status"] == "success"
+    assert sent(server) <= 1.05 * (SIZE + TOTAL)
+    assert content_of(hub, LARGE)["big.bin"] == server.read(LARGE, "big.bin")
+
+
+def test_a_hub_that_says_nothing_does_not_hold_up_a_signal(server: LocalHub, hub: Path) -> None:
+    server.faults.add(Fault("silent", times=None))
+    with started("pull", NAME, "--json", hub=hub) as process:
+        deadline = time.monotonic() + TIMEOUT
+        while not server.requests.running:
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.01)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        result = result_of(process)
+    assert time.monotonic() - began < 1.2
+    assert result.error["type"] == "cancelled"
+    assert result.envelope["data"]["download_status"] == "cancelled"
+
+
+def test_after_a_kill_the_next_pull_goes_on_from_there(server: LocalHub, hub: Path) -> None:
+    large = {"big.bin": Generated(SIZE, seed=3), "other.bin": Generated(SIZE // 4, seed=4)}
+    server.add_repo(LARGE, {**FILES, **large})
+    total = sum(blob.size for blob in server.files(LARGE).values())
+    server.rate_per_connection = 2 << 20
+    for share in (0.3, 0.6):
+        with started("pull", LARGE, "--json", hub=hub) as process:
+            wait_until_sent(server, int(share * total))
+            os.kill(process.pid, signal.SIGKILL)
+        assert not (hub / "models--org--large" / "refs").exists()
+        listed = call("list", "--json", hub=hub).data["models"]
+        assert [model["health"] for model in listed] == ["unhealthy"]
+    server.rate_per_connection = None
+    data = call("pull", LARGE, "--json", hub=hub).data
+    assert (data["download_status"], data["bytes_total"]) == ("success", total)
+    assert data["bytes_downloaded"] + data["bytes_reused"] == total
+    assert sent(server) <= 1.05 * total
+    assert content_of(hub, LARGE)["big.bin"] == server.read(LARGE, "big.bin")
+    assert content_of(hub, LARGE)["other.bin"] == server.read(LARGE, "other.bin")
+
+
+def test_two_processes_fetch_a_model_once(server: LocalHub, hub: Path) -> None:
+    server.add_repo(LARGE, {**FILES, "big.bin": Generated(SIZE // 2, seed=5)})
+    server.rate_per_connection = 1 << 20
+    with (
+        started("pull", LARGE, "--json", hub=hub) as one,
+        started("pull", LARGE, "--json", hub=hub) as two,
+    ):
+        results = [result_of(one), result_of(two)]
+    assert {result.data["download_status"] for result in results} <= {"success", "already_exists"}
+    assert content_of(hub, LARGE)["big.bin"] == server.read(LARGE, "big.bin")
+    assert sent(server) <= 1.05 * (SIZE // 2) + 3 * TOTAL
+
+
+def test_a_setting_lets_huggingface_hub_move_the_bytes(server: LocalHub, hub: Path) -> None:
+    result = headless("pull", NAME, "--json", hub=hub, env={"MLXK_TRANSFER_BACKEND": "hub"})
+    assert (result.data["download_status"], result.stderr) == ("success", "")
+    assert content_of(hub) == FILES
+    agents = {request.user_agent for request in server.requests.matching("*/resolve/*")}
+    assert agents
+    assert all("hf_hub/" in agent for agent in agents)
+
+
+def test_a_kill_takes_the_process_of_huggingface_hub_along(server: LocalHub, hub: Path) -> None:
+    server.add_repo(LARGE, {**FILES, "big.bin": Generated(SIZE, seed=6)})
+    server.rate_per_connection = 1 << 19
+    with started("pull", LARGE, "--via-hub", "--json", hub=hub) as process:
+        wait_until_sent(server, SIZE // 20)
+        os.kill(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while server.requests.running:
+        assert time.monotonic() < deadline, "somebody still downloads"
+        threading.Event().wait(0.01)
+
+
+def test_clone_pulls_first(server: LocalHub, hub: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy"
+    result = headless("clone", "Tiny-4bit", str(target), "--json", hub=hub)
+    assert (result.status, result.stderr) == (0, "")
+    assert result.data["clone_status"] == "success"
+    assert {path.name for path in target.iterdir()} == {name.partition("/")[0] for name in FILES}
+    assert call("clone", "org/nope", str(tmp_path / "no"), "--json", hub=hub).error["type"] in {
+        "repo_not_found",
+        "model_not_found",
+    }
+
+
+def test_offline_is_told_and_is_no_fault(server: LocalHub, hub: Path) -> None:
+    call("pull", NAME, "--json", hub=hub)
+    data = headless("pull", NAME, "--json", hub=hub, env={"HF_HUB_OFFLINE": "1"}).data
+    assert data["download_status"] == "already_exists"
+    assert "HF_HUB_OFFLINE" in data["message"]
+    assert data["warnings"]
+
+
+@pytest.mark.parametrize("command", ["pull", "search", "clone"])
+def test_help_tells_what_there_is(command: str, hub: Path) -> None:
+    result = headless(command, "--help", hub=hub, env={"COLUMNS": "120"})
+    assert (result.status, result.stderr) == (0, "")
+    assert "--json" in result.stdout
+    assert command != "pull" or all(word in result.stdout for word in ("--dry-run", "--via-hub", "--verify"))

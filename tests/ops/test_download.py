@@ -1,0 +1,394 @@
+"""The downloader when nothing goes wrong: layout, reuse, repair, events, and huggingface_hub beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from huggingface_hub import scan_cache_dir, snapshot_download
+
+from mlxk_tui.demo.hub import Fault, Generated, LocalHub
+from mlxk_tui.ops.download import DownloadOptions, download, forget
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.remote import RemoteFile
+from tests.support.downloads import FAST, Model, checksum, small_files, until
+from tests.support.hf_cache import complaints_of_huggingface_hub, held_by_another_process
+from tests.support.unprivileged import give_away, open_folder, unprivileged
+
+
+@pytest.fixture(scope="module")
+def local_hub() -> Iterator[LocalHub]:
+    with LocalHub() as running:
+        yield running
+
+
+@pytest.fixture
+def model(local_hub: LocalHub, hub: Path) -> Model:
+    local_hub.faults.clear()
+    local_hub.requests.clear()
+    local_hub.rate_per_connection = None
+    return Model(local_hub, "org/model", local_hub.add_repo("org/model", small_files()), hub)
+
+
+async def test_a_first_download_is_whole_and_leaves_nothing_else(model: Model) -> None:
+    done = await model.download()
+    assert (done.bytes_downloaded, done.bytes_reused, done.files) == (model.size, 0, 4)
+    model.check_whole()
+    assert os.readlink(model.snapshot / "sub/folder/notes.md") == "../../../../blobs/" + model.etag(
+        "sub/folder/notes.md"
+    )
+
+
+async def test_huggingface_hub_takes_it_for_its_own(model: Model) -> None:
+    await model.download()
+    (model.folder / "refs").mkdir()
+    (model.folder / "refs" / "main").write_text(model.commit)
+    found = await asyncio.to_thread(
+        snapshot_download, model.name, cache_dir=model.cache, local_files_only=True
+    )
+    assert Path(found) == model.snapshot
+    assert complaints_of_huggingface_hub(model.cache) == []
+    scanned = await asyncio.to_thread(scan_cache_dir, model.cache)
+    assert {repo.repo_id: repo.nb_files for repo in scanned.repos} == {model.name: 4}
+
+
+async def test_a_second_download_asks_the_hub_for_nothing(model: Model) -> None:
+    await model.download()
+    model.hub.requests.clear()
+    done = await model.download()
+    assert (done.bytes_downloaded, done.bytes_reused) == (0, model.size)
+    assert len(model.hub.requests) == 0
+
+
+async def test_another_commit_fetches_only_what_is_new(model: Model) -> None:
+    await model.download()
+    newer = Model(model.hub, model.name, model.hub.commit(model.name, {"new.txt": b"new"}), model.cache)
+    done = await newer.download()
+    assert done.bytes_downloaded == 3
+    assert newer.in_snapshot() == model.in_snapshot() | {"new.txt"}
+
+
+async def test_a_blob_under_two_names_is_fetched_once(model: Model) -> None:
+    twice = {"a.bin": Generated(70_000, 9), "b/c.bin": Generated(70_000, 9)}
+    model.commit = model.hub.add_repo("org/model", twice)
+    done = await model.download()
+    assert done.bytes_downloaded == 70_000
+    model.check_whole()
+
+
+async def test_without_links_the_snapshot_holds_the_files(model: Model) -> None:
+    model.commit = model.hub.add_repo("org/model", {**small_files(), "copy.json": b'{"model_type": "llama"}'})
+    options = replace(FAST, links=False)
+    await model.download(options)
+    assert not any(path.is_symlink() for path in model.snapshot.rglob("*"))
+    assert model.in_snapshot() == {file.path for file in model.files}
+    model.check_nothing_wrong()
+    again = await model.download(options)
+    assert again.bytes_downloaded == 0
+
+
+async def test_a_blob_that_is_not_trusted_is_fetched_again_and_swapped(model: Model) -> None:
+    await model.download()
+    blob = model.blobs / model.etag("model.safetensors")
+    blob.write_bytes(b"\0" * 300_000)
+    assert (await model.download()).bytes_downloaded == 0  # the size is right: nobody looks closer
+    done = await model.download(replace(FAST, distrust=frozenset({blob.name})))
+    assert done.bytes_downloaded == 300_000
+    model.check_whole()
+
+
+@pytest.mark.parametrize("size", [0, 10, 299_999, 300_001])
+async def test_a_blob_of_another_size_is_replaced(model: Model, size: int) -> None:
+    model.blobs.mkdir(parents=True)
+    (model.blobs / model.etag("model.safetensors")).write_bytes(b"x" * size)
+    await model.download()
+    model.check_whole()
+
+
+async def test_what_is_in_the_way_of_a_link_is_replaced(model: Model) -> None:
+    model.snapshot.mkdir(parents=True)
+    (model.snapshot / "config.json").symlink_to("../../blobs/" + "0" * 40)
+    (model.snapshot / "model.safetensors").write_bytes(b"half")
+    await model.download()
+    model.check_whole()
+
+
+async def test_a_blob_in_the_shared_store_is_used(model: Model) -> None:
+    etag = model.etag("config.json")
+    payload = model.cache / "blobs" / "ab" / ("ab" * 32)
+    payload.parent.mkdir(parents=True)
+    payload.write_bytes(b'{"model_type": "llama"}')
+    model.blobs.mkdir(parents=True)
+    (model.blobs / etag).symlink_to("../../blobs/ab/" + payload.name)
+    done = await model.download()
+    assert done.bytes_reused == len(payload.read_bytes())
+    assert (model.blobs / etag).is_symlink()
+
+
+async def test_a_blob_that_leads_out_of_the_cache_is_replaced_not_followed(
+    model: Model, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(b'{"model_type": "LLAMA"}')
+    model.blobs.mkdir(parents=True)
+    (model.blobs / model.etag("config.json")).symlink_to(outside)
+    await model.download()
+    model.check_whole()
+    assert outside.read_bytes() == b'{"model_type": "LLAMA"}'
+
+
+@pytest.mark.parametrize("which", ["blobs", "snapshots", "snapshots/COMMIT", "snapshots/COMMIT/sub"])
+async def test_a_folder_that_is_a_link_is_refused(model: Model, tmp_path: Path, which: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link = model.folder / which.replace("COMMIT", model.commit)
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    with pytest.raises(OpError, match="is a link") as caught:
+        await model.download()
+    assert caught.value.type is ErrorType.PERMISSION_DENIED
+    assert os.listdir(outside) == []
+
+
+async def test_a_killed_download_of_huggingface_hub_is_left_alone(model: Model) -> None:
+    orphan = model.blobs / f"{model.etag('model.safetensors')}.12ab34cd.incomplete"
+    orphan.parent.mkdir(parents=True)
+    orphan.write_bytes(b"half")
+    await model.download()
+    assert orphan.read_bytes() == b"half"
+    orphan.unlink()
+    model.check_whole()
+
+
+async def test_what_was_left_behind_a_finished_blob_goes(model: Model) -> None:
+    """A process that was killed between giving the blob its name and deleting the journal."""
+    await model.download()
+    journal = model.blobs / f"{model.etag('model.safetensors')}.mlxk-journal.incomplete"
+    journal.write_bytes(b"left")
+    done = await model.download()
+    assert done.bytes_downloaded == 0
+    model.check_whole()
+
+
+async def test_events_tell_of_each_file_and_of_the_whole(model: Model) -> None:
+    model.hub.rate_per_connection = 150_000
+    await model.download()
+    about = [event for event in model.events if event.file == "model.safetensors"]
+    assert about
+    assert {event.file_bytes_total for event in about} == {300_000}
+    assert [event.file_bytes_done for event in about] == sorted(event.file_bytes_done for event in about)
+    assert all(event.bytes_total == model.size and event.files_total == 4 for event in model.events)
+    last = model.events[-1]
+    assert (last.stage, last.file, last.bytes_done, last.files_done) == ("pull", "", model.size, 4)
+
+
+async def test_the_token_goes_to_the_hub_and_nowhere_else(model: Model) -> None:
+    await model.download()
+    assert {request.authorization for request in model.hub.requests if request.origin == "hub"} == {True}
+    assert {request.authorization for request in model.hub.requests if request.origin == "cdn"} == {False}
+
+
+async def test_large_files_are_fetched_in_ranges_by_several_connections(model: Model) -> None:
+    model.commit = model.hub.add_repo("org/model", {"model.safetensors": Generated(8 << 20, 4)})
+    model.hub.rate_per_connection = 4e6
+    await model.download()
+    parts = model.hub.requests.matching("*model.safetensors", origin="cdn")
+    assert len(parts) > 8
+    assert len({part.connection for part in parts}) >= 4
+    assert model.sent == 8 << 20
+    model.check_whole()
+
+
+async def test_the_hub_is_asked_once_where_a_large_file_lies(model: Model) -> None:
+    model.commit = model.hub.add_repo("org/model", {"model.safetensors": Generated(4 << 20, 4)})
+    await model.download()
+    asked = model.hub.requests.matching("/org/model/resolve/*", origin="hub")
+    assert len(asked) <= 16  # one for each connection that began before the first answer
+    assert len(model.hub.requests.matching("*model.safetensors", origin="cdn")) > 20
+
+
+async def test_another_process_that_downloads_is_waited_for(model: Model) -> None:
+    etag = model.etag("model.safetensors")
+    lock = model.cache / ".locks" / model.folder.name / f"{etag}.lock"
+    lock.parent.mkdir(parents=True)
+    with held_by_another_process(lock):
+        task = asyncio.create_task(model.download())
+        await until(lambda: any(event.stage == "wait" for event in model.events))
+        assert not task.done()
+        model.blobs.mkdir(exist_ok=True)
+        (model.blobs / etag).write_bytes(model.hub.read(model.name, "model.safetensors"))
+    done = await task
+    assert done.bytes_reused == 300_000
+    assert not model.hub.requests.matching("*model.safetensors")
+    model.check_whole()
+
+
+async def test_two_processes_fetch_each_file_once(model: Model) -> None:
+    files = {f"model-{number}.safetensors": Generated(400_000, number) for number in range(8)}
+    model.commit = model.hub.add_repo("org/model", files)
+    model.hub.rate_per_connection = 800_000
+    ours = [asyncio.create_subprocess_exec(*model.command(), stdout=subprocess.PIPE) for _ in range(2)]
+    running = await asyncio.gather(*ours)
+    await asyncio.gather(*(process.communicate() for process in running))
+    assert [process.returncode for process in running] == [0, 0]
+    assert model.sent == model.size
+    model.check_whole()
+
+
+async def huggingface_hub(model: Model) -> asyncio.subprocess.Process:
+    """Start `hf download` of the model."""
+    env = {
+        **os.environ,
+        "HF_ENDPOINT": model.hub.url,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_CACHE": str(model.cache),
+    }
+    hf = str(Path(sys.executable).parent / "hf")
+    return await asyncio.create_subprocess_exec(
+        hf, "download", model.name, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+async def test_huggingface_hub_finishes_what_was_begun_here(model: Model) -> None:
+    """Our unfinished files do not disturb it, and go when its blob is found."""
+    model.hub.faults.add(Fault("cut", path="*model.safetensors", origin="cdn", times=None, skip=8))
+    with pytest.raises(OpError):
+        await model.download()
+    model.hub.faults.clear()
+    assert list(model.blobs.glob("*.mlxk.incomplete"))
+    assert complaints_of_huggingface_hub(model.cache) == []
+    theirs = await huggingface_hub(model)
+    await theirs.communicate()
+    assert theirs.returncode == 0
+    done = await model.download()
+    assert done.bytes_downloaded == 0
+    model.check_whole()
+
+
+async def test_beside_huggingface_hub_each_file_is_fetched_once(model: Model) -> None:
+    files = {f"model-{number}.safetensors": Generated(400_000, number) for number in range(8)}
+    model.commit = model.hub.add_repo("org/model", files)
+    model.hub.rate_per_connection = 400_000
+    theirs = await huggingface_hub(model)
+    await until(lambda: bool(model.hub.requests.matching("*", origin="cdn")))
+    await model.download()
+    await theirs.communicate()
+    assert theirs.returncode == 0
+    assert model.sent == model.size
+    model.check_whole()
+
+
+async def test_cancel_returns_within_a_second_and_what_was_fetched_stays(model: Model) -> None:
+    model.commit = model.hub.add_repo("org/model", {"model.safetensors": Generated(4 << 20, 4)})
+    model.hub.rate_per_connection = 300_000
+    task = asyncio.create_task(model.download())
+    await until(lambda: any(event.bytes_done > 500_000 for event in model.events))
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert loop.time() - begin < 1
+    model.check_nothing_wrong()
+    model.hub.rate_per_connection = None
+    done = await model.download()
+    assert done.bytes_reused >= 500_000
+    assert model.sent <= 1.05 * model.size
+    model.check_whole()
+
+
+async def test_cancel_while_waiting_for_another_process(model: Model) -> None:
+    etag = model.etag("model.safetensors")
+    lock = model.cache / ".locks" / model.folder.name / f"{etag}.lock"
+    lock.parent.mkdir(parents=True)
+    with held_by_another_process(lock):
+        task = asyncio.create_task(model.download())
+        await until(lambda: any(event.stage == "wait" for event in model.events))
+        begin = asyncio.get_running_loop().time()
+        task.cancel()
+        await asyncio.wait([task])
+        assert asyncio.get_running_loop().time() - begin < 1
+    assert task.cancelled()
+
+
+async def test_forget_deletes_what_an_unfinished_download_left(model: Model) -> None:
+    model.hub.faults.add(Fault("cut", path="*model.safetensors", times=None, after_bytes=5000))
+    with pytest.raises(OpError):
+        await model.download()
+    left = [path for path in model.blobs.iterdir() if path.name.endswith(".incomplete")]
+    assert left
+    freed = await forget(model.folder, [file.etag for file in model.files])
+    assert freed > 5000
+    assert not [path for path in model.blobs.iterdir() if path.name.endswith(".incomplete")]
+
+
+async def test_a_cache_that_may_not_be_written_is_permission_denied(local_hub: LocalHub) -> None:
+    local_hub.faults.clear()
+    commit = local_hub.add_repo("org/model", small_files())
+    with open_folder() as folder:
+        give_away(folder)
+        model = Model(local_hub, "org/model", commit, folder)
+        folder.chmod(0o555)
+        with unprivileged(), pytest.raises(OpError) as caught:
+            await model.download()
+    assert caught.value.type is ErrorType.PERMISSION_DENIED
+
+
+async def test_too_little_space_is_told_before_anything_is_fetched(model: Model) -> None:
+    huge = RemoteFile("model.safetensors", 1 << 49, "f" * 64, "sha256")
+    with pytest.raises(OpError, match="are missing and") as caught:
+        await download(model.source, [huge], model.folder)
+    assert caught.value.type is ErrorType.DISK_FULL
+    assert len(model.hub.requests) == 0
+    assert not model.folder.exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small tmpfs can only be mounted by root on Linux")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+async def test_a_disk_that_fills_up_is_disk_full_and_the_rest_comes_when_there_is_room(
+    model: Model, small_disk: Path
+) -> None:
+    weights = Generated(1_500_000, 7)
+    model = Model(
+        model.hub, "org/model", model.hub.add_repo("org/model", {"w.safetensors": weights}), small_disk
+    )
+    model.hub.rate_per_connection = 400_000
+    task = asyncio.create_task(model.download())
+    await until(lambda: any(event.bytes_done for event in model.events))
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        while file.write(b"x" * 65536) == 65536 and shutil.disk_usage(small_disk).free:
+            pass
+    with pytest.raises(OpError) as caught:
+        await task
+    assert caught.value.type is ErrorType.DISK_FULL
+    model.check_nothing_wrong()
+    ballast.unlink()
+    model.hub.rate_per_connection = None
+    done = await model.download()
+    assert done.bytes_reused > 0
+    model.check_whole()
+
+
+async def test_options_bound_the_connections(model: Model) -> None:
+    model.commit = model.hub.add_repo("org/model", {"model.safetensors": Generated(2 << 20, 4)})
+    await model.download(DownloadOptions(connections=1))
+    assert len({request.connection for request in model.hub.requests.matching("*", origin="cdn")}) == 1
+    assert checksum(model.snapshot / "model.safetensors", "sha256") == model.etag("model.safetensors")

@@ -1,0 +1,315 @@
+"""The downloader against a hub that fails: it ends whole, or in a clear error that can be resumed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import socket
+import subprocess
+from collections.abc import Awaitable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from mlxk_tui.demo.hub import Fault, Generated, LocalHub
+from mlxk_tui.ops.download import Source, download
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.fetch import _redirected, retry_after
+from tests.support.downloads import FAST, Model, small_files, until
+
+WEIGHTS = "*model.safetensors"
+SENDABLE = {
+    ErrorType.NETWORK_ERROR,
+    ErrorType.DOWNLOAD_FAILED,
+    ErrorType.CHECKSUM_MISMATCH,
+    ErrorType.AUTH_ERROR,
+    ErrorType.ACCESS_DENIED,
+    ErrorType.REPO_NOT_FOUND,
+}
+
+
+@pytest.fixture(scope="module")
+def local_hub() -> Iterator[LocalHub]:
+    with LocalHub() as running:
+        yield running
+
+
+@pytest.fixture
+def model(local_hub: LocalHub, hub: Path) -> Model:
+    local_hub.faults.clear()
+    local_hub.requests.clear()
+    local_hub.rate_per_connection = None
+    return Model(local_hub, "org/model", local_hub.add_repo("org/model", small_files()), hub)
+
+
+async def fails(model: Model, **options: float) -> OpError:
+    """Download, which must fail, and mend the hub."""
+    with pytest.raises(OpError) as caught:
+        await model.download(replace(FAST, **options))  # type: ignore[arg-type]  # of the right types
+    model.check_nothing_wrong()
+    assert model.hub.GOOD_TOKEN not in caught.value.message
+    model.hub.faults.clear()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("cut", WEIGHTS, origin="cdn"),
+        Fault("cut", WEIGHTS, origin="cdn", after_bytes=0),
+        Fault("cut", WEIGHTS, origin="cdn", after_bytes=9_999, times=3),
+        Fault("cut", "*notes.md", after_bytes=100),
+        Fault("cut", "*", origin="hub", times=2),
+        Fault("corrupt", WEIGHTS, origin="cdn", after_bytes=5_000),
+        Fault("corrupt", "*config.json"),
+        Fault("silent", WEIGHTS, origin="cdn"),
+        Fault("silent", WEIGHTS, origin="cdn", after_bytes=3_000),
+        Fault("silent", "*notes.md", origin="hub"),
+        Fault("status", "*", status=500, times=2),
+        Fault("status", "*", status=503, retry_after=0),
+        Fault("status", WEIGHTS, status=429, retry_after="0", times=2),
+        Fault("status", WEIGHTS, origin="cdn", status=416),
+        Fault("status", WEIGHTS, origin="cdn", status=403),
+        Fault("ignore_range", WEIGHTS, origin="cdn"),
+        Fault("ignore_range", WEIGHTS, origin="cdn", times=None),
+        Fault("wrong_range", WEIGHTS, origin="cdn", times=2),
+        Fault("wrong_size", WEIGHTS, origin="cdn", times=2),
+        Fault("wrong_size", "*notes.md", size_delta=7),
+        Fault("wrong_size", WEIGHTS, origin="cdn", size_delta=7),
+        Fault("slow", "*", delay_s=0.05, rate=1e6, times=4),
+    ],
+    ids=lambda fault: f"{fault.kind}-{fault.path[1:]}-{fault.after_bytes}-{fault.times}-{fault.status}",
+)
+async def test_a_passing_fault_is_lived_through(model: Model, fault: Fault) -> None:
+    model.hub.faults.add(fault)
+    await model.download(replace(FAST, read_s=0.3))
+    assert model.hub.faults.hits() > 0
+    model.check_whole()
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "words"),
+    [
+        (Fault("cut", WEIGHTS, origin="cdn"), ErrorType.NETWORK_ERROR, "given up after 6 attempts"),
+        (Fault("cut", WEIGHTS, after_bytes=10, origin="cdn"), ErrorType.NETWORK_ERROR, "cut"),
+        (Fault("corrupt", WEIGHTS, origin="cdn"), ErrorType.CHECKSUM_MISMATCH, "checksum, twice"),
+        (Fault("status", WEIGHTS, status=500), ErrorType.DOWNLOAD_FAILED, "answered 500"),
+        (Fault("status", WEIGHTS, status=429), ErrorType.DOWNLOAD_FAILED, "busy"),
+        (Fault("status", WEIGHTS, status=418), ErrorType.DOWNLOAD_FAILED, "answered 418"),
+        (Fault("status", WEIGHTS, status=404, error_code="EntryNotFound"), ErrorType.DOWNLOAD_FAILED, "404"),
+        (Fault("status", WEIGHTS, status=404, error_code="RepoNotFound"),
+         ErrorType.REPO_NOT_FOUND, "no repo"),
+        (Fault("status", WEIGHTS, status=401), ErrorType.AUTH_ERROR, "HF_TOKEN"),
+        (Fault("status", WEIGHTS, status=403), ErrorType.ACCESS_DENIED, "refuses access"),
+        (Fault("status", WEIGHTS, status=403, error_code="GatedRepo"), ErrorType.ACCESS_DENIED, "gated"),
+        (Fault("status", WEIGHTS, status=429, retry_after=3600), ErrorType.DOWNLOAD_FAILED, "wait 3600 s"),
+        (Fault("wrong_range", WEIGHTS, origin="cdn"), ErrorType.DOWNLOAD_FAILED, "another range"),
+        (Fault("wrong_size", WEIGHTS, origin="cdn"), ErrorType.DOWNLOAD_FAILED, "bytes instead of"),
+        (Fault("wrong_size", "*notes.md", size_delta=9), ErrorType.DOWNLOAD_FAILED, "bytes instead of"),
+        (Fault("status", WEIGHTS, status=302, headers={"Location": "file:///etc/passwd"}),
+         ErrorType.DOWNLOAD_FAILED, "no http address"),
+        (Fault("status", WEIGHTS, status=302, headers={"Location": ""}),
+         ErrorType.DOWNLOAD_FAILED, "nowhere"),
+        (Fault("status", WEIGHTS, status=302, headers={"Location": "/x/model.safetensors"}),
+         ErrorType.DOWNLOAD_FAILED, "more than 5 times"),
+    ],
+    ids=lambda value: value.kind if isinstance(value, Fault) else str(value),
+)  # fmt: skip
+async def test_a_fault_that_stays_is_a_clear_error_and_the_next_download_goes_on(
+    model: Model, fault: Fault, error: ErrorType, words: str
+) -> None:
+    model.hub.faults.add(replace(fault, times=None))
+    found = await fails(model)
+    assert found.type is error
+    assert words in found.message
+    assert not (model.snapshot / "model.safetensors").exists() or "notes" in fault.path
+    await model.download()
+    model.check_whole()
+
+
+@pytest.mark.parametrize("after", [None, 0])
+@pytest.mark.parametrize("skip", [0, 9])
+async def test_a_silent_hub_is_a_network_error_in_time(model: Model, after: int | None, skip: int) -> None:
+    model.hub.faults.add(Fault("silent", "*", times=None, after_bytes=after, skip=skip))
+    begin = asyncio.get_running_loop().time()
+    found = await fails(model, read_s=0.4, silence_s=1.0)
+    assert found.type is ErrorType.NETWORK_ERROR
+    assert asyncio.get_running_loop().time() - begin < 2
+    await model.download()
+    model.check_whole()
+
+
+def test_the_defaults_notice_silence_within_thirty_seconds() -> None:
+    from mlxk_tui.ops.download import DownloadOptions
+
+    options = DownloadOptions()
+    assert options.silence_s + 1 < 30
+    assert max(options.read_s, options.connect_s) < options.silence_s
+
+
+async def test_a_hub_that_is_not_there_is_a_network_error(model: Model) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        source = Source(f"http://127.0.0.1:{nobody.getsockname()[1]}", model.name, model.commit)
+        with pytest.raises(OpError, match="cannot be reached") as caught:
+            await download(source, model.files, model.folder, options=FAST)
+    assert caught.value.type is ErrorType.NETWORK_ERROR
+
+
+async def test_a_hub_that_does_not_accept_connections_is_a_network_error(model: Model) -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        with socket.create_connection(address), socket.socket() as second:
+            second.setblocking(False)
+            second.connect_ex(address)  # the queue is full now: connecting hangs, or is never answered
+            source = Source(f"http://127.0.0.1:{address[1]}", model.name, model.commit)
+            options = replace(FAST, connect_s=0.2, read_s=0.2, silence_s=0.8)
+            with pytest.raises(OpError) as caught:
+                await download(source, model.files, model.folder, options=options)
+    assert caught.value.type is ErrorType.NETWORK_ERROR
+
+
+async def test_retry_after_is_honoured(model: Model) -> None:
+    model.hub.faults.add(Fault("status", WEIGHTS, status=429, retry_after=1))
+    begin = asyncio.get_running_loop().time()
+    await model.download()
+    assert 1 <= asyncio.get_running_loop().time() - begin < 3
+    model.check_whole()
+
+
+async def test_a_wait_that_the_hub_asked_for_can_be_cancelled(model: Model) -> None:
+    fault = model.hub.faults.add(Fault("status", WEIGHTS, status=429, retry_after=60))
+    task = asyncio.create_task(model.download())
+    await until(lambda: model.hub.faults.hits(fault) > 0)
+    begin = asyncio.get_running_loop().time()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert asyncio.get_running_loop().time() - begin < 1
+
+
+async def test_cancel_while_the_hub_is_silent(model: Model) -> None:
+    fault = model.hub.faults.add(Fault("silent", "*", times=None, after_bytes=1))
+    task = asyncio.create_task(model.download(replace(FAST, read_s=30, silence_s=60)))
+    await until(lambda: model.hub.faults.hits(fault) > 2)
+    begin = asyncio.get_running_loop().time()
+    task.cancel()
+    await asyncio.wait([task])
+    assert asyncio.get_running_loop().time() - begin < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7", 7), ("0", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("soon", None), ("", None), ("-1", None)],
+)
+def test_retry_after_is_a_number_or_a_date(text: str, seconds: float | None) -> None:
+    assert retry_after({"Retry-After": text}) == seconds
+
+
+def test_https_is_never_left_for_http() -> None:
+    with pytest.raises(OpError, match="not followed"):
+        _redirected(urlsplit("https://hub.example/x"), "http://hub.example/x", "x")
+    assert _redirected(urlsplit("https://hub.example/a/b"), "/c d?e=1%2F", "x").geturl() == (
+        "https://hub.example/c%20d?e=1%2F"
+    )
+
+
+async def test_a_hub_that_ignores_ranges_does_not_lose_what_was_there(model: Model) -> None:
+    model.hub.faults.add(Fault("cut", WEIGHTS, origin="cdn", times=None, skip=8))
+    await fails(model)
+    model.hub.faults.add(Fault("ignore_range", WEIGHTS, times=None))
+    done = await model.download()
+    assert done.bytes_reused > 100_000
+    model.check_whole()
+
+
+async def test_wrong_bytes_of_an_earlier_process_are_found_and_fetched_again(model: Model) -> None:
+    model.hub.faults.add(Fault("cut", WEIGHTS, origin="cdn", times=None, skip=8))
+    await fails(model)
+    partial = model.blobs / f"{model.etag('model.safetensors')}.mlxk.incomplete"
+    with partial.open("r+b") as file:
+        file.write(b"wrong")
+    await model.download()
+    model.check_whole()
+
+
+def faulty(seed: int) -> list[Fault]:
+    """Return some faults that follow from a seed."""
+    pick = random.Random(seed)
+    found = []
+    for _ in range(pick.randint(1, 6)):
+        kind = pick.choice(
+            ["cut", "cut", "status", "corrupt", "silent", "ignore_range", "wrong_range", "wrong_size", "slow"]
+        )
+        found.append(
+            Fault(
+                kind,  # type: ignore[arg-type]  # one of them
+                pick.choice(["*", WEIGHTS, WEIGHTS, "*notes.md", "*config.json"]),
+                origin=pick.choice([None, "hub", "cdn"]),
+                skip=pick.randint(0, 6),
+                times=pick.choice([1, 1, 2, 5, None]),
+                after_bytes=pick.choice([None, 0, 1, pick.randint(0, 60_000)]),
+                rate=2e6,
+                status=pick.choice([429, 500, 503, 403, 404, 416]),
+                retry_after=pick.choice([None, 0]),
+                size_delta=pick.choice([-1, 1, 5000]),
+            )
+        )
+    return found
+
+
+async def error_of(download: Awaitable[object]) -> OpError | None:
+    try:
+        await download
+    except OpError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("batch", range(10))
+async def test_random_faults_end_whole_or_in_a_clear_error_that_can_be_resumed(
+    model: Model, batch: int, tmp_path: Path
+) -> None:
+    """200 seeds: nothing wrong ever gets into a snapshot, and the next download finishes."""
+    options = replace(
+        FAST, attempts=4, backoff_s=0.002, longest_backoff_s=0.01, read_s=0.05, connect_s=0.5, silence_s=0.15
+    )
+    for seed in range(batch * 20, batch * 20 + 20):
+        name = f"org/m{seed}"
+        commit = model.hub.add_repo(name, small_files(random.Random(seed).randint(1, 250_000), seed=seed))
+        one = Model(model.hub, name, commit, tmp_path)
+        for fault in faulty(seed):
+            model.hub.faults.add(fault)
+        error = await error_of(one.download(options))
+        if error is None:
+            one.check_whole()
+        else:
+            assert error.type in SENDABLE, f"seed {seed}: {error.type} {error.message}"
+            one.check_nothing_wrong()
+        model.hub.faults.clear()
+        await one.download(FAST)
+        one.check_whole()
+
+
+@pytest.mark.parametrize(("size", "seed"), [(2 << 20, 1), (2 << 20, 2), (24 << 20, 3), (24 << 20, 4)])
+async def test_a_killed_process_loses_at_most_a_twentieth(model: Model, size: int, seed: int) -> None:
+    """SIGKILL at some moment; the hub's own log says what was sent twice."""
+    files = {**small_files(size - 300_000, seed=seed), "tokenizer.json": Generated(299_000, seed + 100)}
+    model.commit = model.hub.add_repo("org/model", files)
+    model.hub.rate_per_connection = size / 4
+    enough = random.Random(seed).uniform(0.05, 0.95) * size
+    child = await asyncio.create_subprocess_exec(*model.command(), stdout=subprocess.DEVNULL)
+    await until(lambda: model.sent >= enough)
+    child.send_signal(signal.SIGKILL)
+    assert await child.wait() == -signal.SIGKILL
+    model.check_nothing_wrong()
+    await until(lambda: model.hub.requests.running == 0)
+    model.hub.rate_per_connection = None
+    await model.download()
+    model.check_whole()
+    assert model.sent <= 1.05 * size

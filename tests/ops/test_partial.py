@@ -1,0 +1,271 @@
+"""Unfinished blobs: what the journal proves after a kill, a loss of power, or worse."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from mlxk_tui.ops.download_spans import Spans
+from mlxk_tui.ops.partial import (
+    JOURNAL,
+    PARTIAL,
+    BusyError,
+    JournalWriter,
+    Partial,
+    boot_id,
+    names,
+    replay,
+    resumable,
+)
+
+ETAG = hashlib.sha256(b"x").hexdigest()
+SIZE = 4000
+BOOT, NEXT_BOOT = b"b" * 16, b"c" * 16
+
+spans = st.tuples(st.integers(0, SIZE - 1), st.integers(1, 600)).map(lambda s: (s[0], min(SIZE, sum(s))))
+steps = st.lists(st.one_of(spans, st.just(None)), max_size=12)
+"""What a download does: writes of ranges, and checkpoints (None)."""
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Iterator[int]:
+    folder = tmp_path / "blobs"
+    folder.mkdir()
+    fd = os.open(folder, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+def offsets(found: Spans) -> set[int]:
+    return {offset for start, end in found for offset in range(start, end)}
+
+
+def journal(script: list[tuple[int, int] | None], boot: bytes = BOOT) -> tuple[bytes, set[int], set[int]]:
+    """Return a journal, every offset that was written, and every one that was durable."""
+    writer = JournalWriter()
+    raw = writer.header(ETAG, SIZE, boot)
+    written: set[int] = set()
+    durable: set[int] = set()
+    for step in script:
+        if step is None:
+            raw += writer.synced(writer.records)
+            durable = set(written)
+        else:
+            raw += writer.have(*step)
+            written |= set(range(*step))
+    return raw, written, durable
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 60), st.integers(0, 20))))
+def test_spans_are_a_set_of_offsets(script: list[tuple[bool, int, int]]) -> None:
+    found, model = Spans(), set[int]()
+    for adding, start, length in script:
+        new = set(range(start, start + length))
+        if adding:
+            assert found.add(start, start + length) == len(new - model)
+            model |= new
+        else:
+            found.remove(start, start + length)
+            model -= new
+        assert offsets(found) == model
+        assert found.total == len(model)
+        assert found.front == next(n for n in range(100) if n not in model)
+        assert offsets(Spans(found.gaps(5, 50))) == set(range(5, 50)) - model
+    ranges = list(found)
+    assert all(end < later for (_, end), (later, _) in itertools.pairwise(ranges))
+
+
+@given(steps)
+def test_a_journal_proves_all_that_was_written_in_this_boot(script: list[tuple[int, int] | None]) -> None:
+    raw, written, durable = journal(script)
+    found = replay(raw, ETAG, SIZE, BOOT)
+    assert found is not None
+    assert offsets(found.have) == written
+    assert offsets(found.durable) == durable
+
+
+@given(steps)
+def test_after_a_loss_of_power_only_what_was_synced_counts(script: list[tuple[int, int] | None]) -> None:
+    raw, _, durable = journal(script)
+    found = replay(raw, ETAG, SIZE, NEXT_BOOT)
+    assert found is not None
+    assert offsets(found.have) == offsets(found.durable) == durable
+
+
+@settings(max_examples=300)
+@given(steps, st.data())
+def test_a_damaged_journal_never_claims_bytes_that_were_not_written(
+    script: list[tuple[int, int] | None], data: st.DataObject
+) -> None:
+    raw, written, durable = journal(script)
+    damaged = bytearray(raw[: data.draw(st.integers(0, len(raw)), label="kept")])
+    for _ in range(data.draw(st.integers(0, 2), label="flips")):
+        if damaged:
+            damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    damaged += data.draw(st.binary(max_size=60), label="garbage")
+    for boot, proven in ((BOOT, written), (NEXT_BOOT, durable)):
+        found = replay(bytes(damaged), ETAG, SIZE, boot)
+        assert found is None or offsets(found.have) <= proven
+
+
+@pytest.mark.parametrize("raw", [b"", b"x" * 10, b"\0" * 500, journal([(0, 9)])[0][1:]])
+def test_garbage_is_no_journal(raw: bytes) -> None:
+    assert replay(raw, ETAG, SIZE, BOOT) is None
+
+
+def test_a_journal_of_another_blob_proves_nothing() -> None:
+    raw, _, _ = journal([(0, 9)])
+    assert replay(raw, ETAG, SIZE + 1, BOOT) is None
+    assert replay(raw, hashlib.sha256(b"y").hexdigest(), SIZE, BOOT) is None
+
+
+def test_a_record_beyond_the_end_of_the_file_ends_the_journal() -> None:
+    writer = JournalWriter()
+    raw = writer.header(ETAG, SIZE, BOOT) + writer.have(0, 5) + writer.have(7, SIZE + 1) + writer.have(8, 9)
+    found = replay(raw, ETAG, SIZE, BOOT)
+    assert found is not None
+    assert list(found.have) == [(0, 5)]
+
+
+def test_what_one_process_wrote_the_next_finds(blobs: int) -> None:
+    first = Partial(blobs, ETAG, SIZE)
+    first.write(100, b"abc")
+    first.record(100, 103)
+    first.close()
+    assert resumable(blobs, ETAG, SIZE) == 3
+    second = Partial(blobs, ETAG, SIZE)
+    assert list(second.have) == [(100, 103)]
+    assert second.read(100, 3) == b"abc"
+    second.close()
+
+
+def test_bytes_without_a_record_do_not_count(blobs: int) -> None:
+    first = Partial(blobs, ETAG, SIZE)
+    first.write(0, b"abc")
+    first.close()
+    second = Partial(blobs, ETAG, SIZE)
+    assert list(second.have) == []
+    second.close()
+
+
+def test_an_older_boots_unproven_claims_stay_forgotten(blobs: int) -> None:
+    """A checkpoint of the next boot must not cover what the boot before only claimed."""
+    first = Partial(blobs, ETAG, SIZE, boot=BOOT)
+    for start in (0, 200):
+        first.write(start, b"x" * 100)
+        first.record(start, start + 100)
+        if start == 0:
+            first.checkpoint()
+    first.close()
+    second = Partial(blobs, ETAG, SIZE, boot=NEXT_BOOT)
+    assert list(second.have) == [(0, 100)]
+    second.write(300, b"y" * 10)
+    second.record(300, 310)
+    second.checkpoint()
+    second.close()
+    third = Partial(blobs, ETAG, SIZE, boot=b"d" * 16)
+    assert list(third.have) == [(0, 100), (300, 310)]
+    third.close()
+
+
+def test_what_the_file_system_lost_does_not_count(blobs: int) -> None:
+    first = Partial(blobs, ETAG, SIZE)
+    first.write(0, b"x" * 300)
+    first.record(0, 300)
+    first.close()
+    fd = os.open(ETAG + PARTIAL, os.O_WRONLY, dir_fd=blobs)
+    os.ftruncate(fd, 120)
+    os.close(fd)
+    assert resumable(blobs, ETAG, SIZE) == 120
+    second = Partial(blobs, ETAG, SIZE)
+    assert list(second.have) == [(0, 120)]
+    second.close()
+
+
+def test_commit_leaves_the_blob_and_nothing_else(blobs: int) -> None:
+    partial = Partial(blobs, ETAG, 3)
+    partial.write(0, b"abc")
+    partial.record(0, 3)
+    partial.checkpoint()
+    partial.commit()
+    partial.close()
+    assert os.listdir(blobs) == [ETAG]
+
+
+def test_discard_leaves_nothing(blobs: int) -> None:
+    partial = Partial(blobs, ETAG, SIZE)
+    partial.write(0, b"abc")
+    partial.discard()
+    partial.close()
+    assert os.listdir(blobs) == []
+
+
+def test_only_one_may_write(blobs: int) -> None:
+    first = Partial(blobs, ETAG, SIZE)
+    with pytest.raises(BusyError):
+        Partial(blobs, ETAG, SIZE)
+    first.close()
+    Partial(blobs, ETAG, SIZE).close()
+
+
+@pytest.mark.parametrize("ending", [PARTIAL, JOURNAL])
+@pytest.mark.parametrize("make", [os.symlink, os.link])
+def test_nothing_is_written_through_a_link(
+    blobs: int, tmp_path: Path, ending: str, make: Callable[[Path, Path], None]
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    make(victim, tmp_path / "blobs" / (ETAG + ending))
+    partial = Partial(blobs, ETAG, SIZE)
+    partial.write(0, b"overwritten")
+    partial.record(0, 11)
+    partial.close()
+    assert victim.read_bytes() == b"precious"
+
+
+def test_the_boot_is_the_same_until_the_next_one() -> None:
+    if sys.platform not in {"linux", "darwin"}:
+        pytest.skip("no boot id is known for this system: synced bytes alone count")
+    assert boot_id() == boot_id()
+
+
+_FULL = """
+import os, resource, signal, sys
+from mlxk_tui.ops.partial import Partial
+fd = os.open(sys.argv[1], os.O_RDONLY)
+partial = Partial(fd, sys.argv[2], 4000)
+partial.write(0, b"x" * 1000)
+partial.record(0, 1000)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+try:
+    partial.write(1000, b"y" * 1000)
+except OSError as error:
+    print(error.errno)
+"""
+
+
+def test_a_full_disk_keeps_what_was_recorded(blobs: int, tmp_path: Path) -> None:
+    """A process that may not write files beyond 1,500 bytes stands for the full disk."""
+    assert resource.RLIMIT_FSIZE >= 0
+    found = subprocess.run(
+        [sys.executable, "-c", _FULL, tmp_path / "blobs", ETAG], capture_output=True, text=True, check=True
+    )
+    assert int(found.stdout) == errno.EFBIG
+    again = Partial(blobs, ETAG, SIZE)
+    assert list(again.have) == [(0, 1000)]
+    assert again.read(0, SIZE)[:1000] == b"x" * 1000
+    again.close()
+
+
+def test_names_are_those_that_others_take_for_unfinished(blobs: int) -> None:
+    assert all(name.startswith(ETAG + ".") and name.endswith(".incomplete") for name in names(ETAG))
