@@ -1,0 +1,382 @@
+"""The engine as everything else sees it: load, generate, cancel, unload, stop; no MLX in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mlxk_tui.engine import memory
+from mlxk_tui.engine.connection import Connection
+from mlxk_tui.engine.gate import Gate, Pass
+from mlxk_tui.engine.protocol import (
+    Counted,
+    CountTokens,
+    Event,
+    Finished,
+    FinishReason,
+    Generation,
+    Load,
+    Loaded,
+    Loading,
+    Timings,
+    Unload,
+    Usage,
+)
+from mlxk_tui.engine.status import EngineState, EngineStatus, LoadedModel
+from mlxk_tui.engine.stream import GenerationStream
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.events import OnEvent, Progress, ignore
+
+if TYPE_CHECKING:
+    from mlxk_tui.engine.models import Runnable
+
+__all__ = ["Engine", "EngineState", "EngineStatus", "GenerationStream", "LoadedModel"]
+
+_ATTEMPTS = 3
+"""How often a request looks for a worker that dies just before it is asked."""
+
+
+class Engine:
+    """Runs models in a worker process that starts with the first use.
+
+    One of it serves a whole app or command: chat pane and server share it. All methods belong to
+    one event loop.
+
+    Args:
+        idle_unload_s: seconds without a request after which the model is freed; 0 never.
+        cache_bytes: most bytes of kept prompt caches; None for a tenth of the memory.
+        hang_s: seconds without a sign of life, while generations run, after which the worker is killed.
+        environ: environment of the worker; that of this process by default.
+    """
+
+    def __init__(
+        self,
+        *,
+        idle_unload_s: float = 0,
+        cache_bytes: int | None = None,
+        hang_s: float = 60.0,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.idle_unload_s = idle_unload_s
+        """May be changed at any time; counts from the next request on."""
+        self._cache_bytes = memory.prompt_cache_bytes() if cache_bytes is None else cache_bytes
+        self._gate = Gate(self._changed)
+        self._connection = Connection(self._changed, self._lost, hang_s=hang_s, environ=environ)
+        self._loaded: LoadedModel | None = None
+        self._loading: str | None = None
+        self._last_error: str | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._subscribers: list[Callable[[EngineStatus], None]] = []
+        self._told = EngineStatus()
+
+    @property
+    def status(self) -> EngineStatus:
+        """What the engine is doing now."""
+        beat = self._connection.beat
+        return EngineStatus(
+            state=self._state,
+            model=self._loaded,
+            loading=self._loading,
+            streams=self._connection.streams,
+            waiting=self._gate.waiting,
+            tokens_per_s=beat.tokens_per_s if beat and self._connection.streams else 0.0,
+            memory_bytes=beat.memory_bytes if beat else 0,
+            last_error=self._last_error,
+            pid=self._connection.pid,
+        )
+
+    def subscribe(self, callback: Callable[[EngineStatus], None]) -> Callable[[], None]:
+        """Call `callback` in the event loop with each new status; returns what ends that."""
+        self._subscribers.append(callback)
+
+        def unsubscribe() -> None:
+            with contextlib.suppress(ValueError):
+                self._subscribers.remove(callback)
+
+        return unsubscribe
+
+    async def load(self, model: Runnable, *, on_event: OnEvent = ignore) -> LoadedModel:
+        """Load a model, waiting for the streams of another one to end.
+
+        Events have the stages of `Loading`, and bytes while the weights are read.
+
+        Raises:
+            OpError: `insufficient_memory`, `model_not_runnable`, `engine_crashed`, `dependency_missing`,
+                `cancelled` (the engine was stopped).
+        """
+        begin = time.monotonic()
+
+        def tell(event: Loading) -> None:
+            rate = event.done / max(time.monotonic() - begin, 1e-3)
+            on_event(Progress(event.stage, model.name, event.done, event.total, rate))
+
+        loaded = await self._acquire(model, tell)
+        self._gate.leave()
+        return loaded
+
+    async def unload(self) -> None:
+        """Free the model when its streams have ended; nothing happens without one."""
+        if self._loaded is None and self._gate.idle:
+            return
+        await self._gate.enter(None)
+        try:
+            if self._loaded is not None:
+                self._loaded = None
+                await self._connection.ask(Unload)
+        finally:
+            self._gate.switched(None)
+
+    async def stop(self) -> None:
+        """End everything: running streams raise `cancelled`, no process is left. Final."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop())
+        await asyncio.shield(self._stopping)
+
+    def generate(self, model: Runnable, request: Generation) -> GenerationStream:
+        """Return the events of a generation, the last one `Finished`; the model is loaded on demand.
+
+        It begins when the first event is waited for. Closing the stream (`aclose`), cancelling the task
+        that waits for it or forgetting it frees the row within a step; `cancel` does so too and lets
+        the stream go on to its `Finished`.
+
+        Raises:
+            OpError: while iterating: `validation_error`, `context_length_exceeded`, `engine_crashed`,
+                `cancelled` (the engine was stopped), and those of `load`.
+        """
+        run = _Run(self, model, request)
+        stream = GenerationStream(run.begin, run.cancel)
+        run.stream = weakref.ref(stream)
+        return stream
+
+    async def count_tokens(self, model: Runnable, messages: Sequence[Mapping[str, Any]]) -> int:
+        """Return how many tokens a conversation has as a prompt; the model is loaded on demand.
+
+        Raises:
+            OpError: as `generate`.
+        """
+        await self._acquire(model, lambda event: None)
+        try:
+            said = await self._connection.ask(lambda id: CountTokens(id, tuple(messages)))  # noqa: A006
+        finally:
+            self._gate.leave()
+        return said.tokens if isinstance(said, Counted) else 0
+
+    # How a model comes into memory
+
+    async def _acquire(self, model: Runnable, on_loading: Callable[[Loading], None]) -> LoadedModel:
+        """Wait until `model` is there and count as one of its requests, to be ended by the gate's `leave`."""
+        key = str(model.folder)
+        for _ in range(_ATTEMPTS):
+            if self._stopping is not None:
+                raise _stopped()
+            if await self._gate.enter(key) is Pass.RUN:
+                if (
+                    self._loaded is not None
+                    and self._loaded.folder == key
+                    and self._connection.pid is not None
+                ):
+                    return self._loaded
+                self._gate.leave()  # it died a moment ago
+                continue
+            try:
+                loaded = await self._load(model, key, on_loading)
+            except BaseException:
+                self._gate.switched(self._loaded.folder if self._loaded else None)
+                raise
+            self._gate.switched(key, run=True)
+            return loaded
+        raise OpError(ErrorType.ENGINE_CRASHED, "The inference process keeps ending. Try again in a moment.")
+
+    async def _load(self, model: Runnable, key: str, on_loading: Callable[[Loading], None]) -> LoadedModel:
+        self._loading = model.name
+        self._changed()
+        try:
+            beat = self._connection.beat
+            memory.check(model, beat.memory_bytes if beat else 0)
+            if self._connection.pid is None:
+                on_loading(Loading("start", 0, 0))
+            await self._connection.start()
+            self._loaded = None
+            said = await self._connection.ask(
+                lambda id: Load(id, model.name, key, self._cache_bytes, model.context_length),  # noqa: A006
+                on_loading,
+            )
+            if not isinstance(said, Loaded):
+                raise OpError(ErrorType.INTERNAL_ERROR, "The inference process said something else.")
+            loaded = _loaded_model(model, said)
+            self._loaded = loaded
+            self._last_error = None
+        except OpError as error:
+            self._last_error = error.message
+            raise
+        finally:
+            self._loading = None
+            self._changed()
+        return loaded
+
+    # What changes
+
+    @property
+    def _state(self) -> EngineState:
+        if self._loading is not None:
+            return EngineState.LOADING if self._connection.ready else EngineState.STARTING
+        if self._connection.pid is None:
+            failed = self._connection.failed and self._stopping is None
+            return EngineState.FAILED if failed else EngineState.STOPPED
+        return EngineState.READY if self._loaded is not None else EngineState.IDLE
+
+    def _changed(self) -> None:
+        self._watch_idle()
+        status = self.status
+        if status != self._told:
+            self._told = status
+            for callback in list(self._subscribers):
+                callback(status)
+
+    def _lost(self, error: OpError) -> None:
+        """The worker is gone."""
+        self._loaded = None
+        if self._stopping is None:
+            self._last_error = error.message
+        self._gate.lost()
+
+    def _watch_idle(self) -> None:
+        wanted = self.idle_unload_s > 0 and self._loaded is not None and self._gate.idle
+        if wanted and self._stopping is None:
+            if self._idle_timer is None:
+                loop = asyncio.get_running_loop()
+                self._idle_timer = loop.call_later(self.idle_unload_s, self._idle_out)
+        elif self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
+    def _idle_out(self) -> None:
+        self._idle_timer = None
+        self.spawn(self._unload_quietly())
+
+    async def _unload_quietly(self) -> None:
+        with contextlib.suppress(OpError):  # it died meanwhile: what was to be freed is free
+            await self.unload()
+
+    def spawn(self, work: Any) -> asyncio.Task[None]:
+        """Run a coroutine to its end, held by the engine; for `_Run`."""
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _stop(self) -> None:
+        self._watch_idle()
+        self._gate.refuse_all(_stopped())
+        await self._connection.stop(_stopped())
+        self._loaded = None
+        self._changed()
+
+
+class _Run:
+    """A generation between its stream and the worker."""
+
+    def __init__(self, engine: Engine, model: Runnable, request: Generation) -> None:
+        self.stream: weakref.ref[GenerationStream] | None = None
+        """The consumer's side; not held, so that a forgotten one is noticed."""
+        self._engine = engine
+        self._model = model
+        self._request = request
+        self._task: asyncio.Task[None] | None = None
+        self._id: int | None = None
+        self._cancelled = False
+        self._begun = self._sent = 0.0
+        self._load_s = 0.0
+
+    def begin(self) -> None:
+        """Start."""
+        self._begun = time.monotonic()
+        self._task = self._engine.spawn(self._start())
+
+    def cancel(self) -> None:
+        """Give up, wherever it is."""
+        if self._cancelled:
+            return
+        self._cancelled = True
+        if self._id is not None:
+            self._engine._connection.cancel(self._id)
+        elif self._task is not None:
+            self._task.cancel()
+
+    async def _start(self) -> None:
+        engine = self._engine
+        try:
+            if self._cancelled:
+                raise asyncio.CancelledError
+            await engine._acquire(self._model, self._push)
+        except OpError as error:
+            self._end(error)
+        except asyncio.CancelledError:
+            self._push(_never_ran())
+            if not self._cancelled:
+                raise
+        else:
+            self._sent = time.monotonic()
+            self._id = engine._connection.generate(self._request, self._on_event, self._on_end)
+            engine._changed()
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Finished):
+            event = replace(event, timings=self._timings(event.timings))
+        self._push(event)
+
+    def _on_end(self, error: OpError | None) -> None:
+        if error is not None:
+            self._end(error)
+        self._engine._gate.leave()
+
+    def _timings(self, timings: Timings) -> Timings:
+        """Count what happened before the worker heard of the request."""
+        before = self._sent - self._begun
+        return replace(
+            timings,
+            queued_s=timings.queued_s + before,
+            time_to_first_token_s=timings.time_to_first_token_s + before,
+            load_s=self._load_s,
+        )
+
+    def _push(self, event: Event) -> None:
+        if isinstance(event, Loading):
+            self._load_s = time.monotonic() - self._begun
+        stream = self.stream() if self.stream is not None else None
+        if stream is not None:
+            stream.push(event)
+
+    def _end(self, error: OpError) -> None:
+        stream = self.stream() if self.stream is not None else None
+        if stream is not None:
+            stream.end(error)
+
+
+def _loaded_model(model: Runnable, said: Loaded) -> LoadedModel:
+    return LoadedModel(
+        name=model.name,
+        folder=str(model.folder),
+        context_length=said.context_length,
+        vocab_size=said.vocab_size,
+        memory_bytes=said.memory_bytes,
+        load_s=said.load_s,
+        has_chat_template=said.has_chat_template,
+        has_thinking=said.has_thinking,
+        has_tools=said.has_tools,
+    )
+
+
+def _stopped() -> OpError:
+    return OpError(ErrorType.CANCELLED, "The engine was stopped.")
+
+
+def _never_ran() -> Finished:
+    return Finished(FinishReason.CANCELLED, Usage(0, 0, 0, 0), Timings(0, 0, 0, 0, 0, 0, 0))

@@ -1,0 +1,291 @@
+"""The conversation with the worker process: who asked what, what came back, and whether it still lives."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mlxk_tui.engine.process import WorkerProcess
+from mlxk_tui.engine.protocol import (
+    Beat,
+    Cancel,
+    Command,
+    Counted,
+    Done,
+    Event,
+    Fault,
+    Finished,
+    Generate,
+    Generation,
+    Loaded,
+    Loading,
+    Message,
+    Ready,
+    Streamed,
+)
+from mlxk_tui.ops.errors import ErrorType, OpError
+
+_TICK_S = 0.25
+_START_S = 60.0
+"""How long a worker that starts or loads may be silent at least, in seconds."""
+
+Reply = Loaded | Done | Counted
+
+
+@dataclass(eq=False)
+class _Question:
+    answer: asyncio.Future[Reply]
+    on_loading: Callable[[Loading], None] | None
+
+
+@dataclass(eq=False)
+class _Stream:
+    on_event: Callable[[Event], None]
+    on_end: Callable[[OpError | None], None]
+
+
+class Connection:
+    """One worker at a time; a new one on demand after the last has ended.
+
+    Args:
+        on_change: called when anything below has changed.
+        on_lost: called with the reason when the worker is gone, after all questions and streams have failed.
+        hang_s: seconds of silence, while generations run, after which the worker is killed.
+        environ: environment of the worker; that of this process by default.
+    """
+
+    def __init__(
+        self,
+        on_change: Callable[[], None],
+        on_lost: Callable[[OpError], None],
+        *,
+        hang_s: float,
+        environ: Mapping[str, str] | None,
+    ) -> None:
+        self.beat: Beat | None = None
+        """What the worker last told of itself."""
+        self.ready = False
+        """Whether the worker has started up."""
+        self.failed = False
+        """Whether the last worker ended by itself."""
+        self._on_change = on_change
+        self._on_lost = on_lost
+        self._hang_s = hang_s
+        self._environ = environ
+        self._worker: WorkerProcess | None = None
+        self._starting: asyncio.Future[None] | None = None
+        self._launching: asyncio.Task[None] | None = None
+        self._questions: dict[int, _Question] = {}
+        self._streams: dict[int, _Stream] = {}
+        self._next_id = 0
+        self._fault: OpError | None = None
+        self._silent_s = 0.0
+        self._ticked = 0.0
+        self._tick: asyncio.TimerHandle | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker while it lives."""
+        return self._worker.pid if self._worker is not None else None
+
+    @property
+    def streams(self) -> int:
+        """Generations that run."""
+        return len(self._streams)
+
+    async def start(self) -> None:
+        """Have a worker that is ready.
+
+        Raises:
+            OpError: `dependency_missing`, `engine_crashed`.
+        """
+        if self._worker is None:
+            self._fault = None
+            self._worker = WorkerProcess(self._hear, self._exited)
+            self._starting = asyncio.get_running_loop().create_future()
+            self._launching = asyncio.create_task(self._launch(self._worker))
+        if self._starting is not None:
+            await asyncio.shield(self._starting)
+
+    async def _launch(self, worker: WorkerProcess) -> None:
+        """Start a worker; in a task of its own, as who asked for it may go away half-way."""
+        try:
+            await worker.start(self._environ)
+        except OSError as error:
+            self._worker = None
+            self._fail(_crashed(f"No inference process could be started: {error.strerror or error}."))
+        else:
+            self._arm()
+        self._on_change()
+
+    async def ask(
+        self, command: Callable[[int], Command], on_loading: Callable[[Loading], None] | None = None
+    ) -> Reply:
+        """Send the command made with a new id and return its answer; cancelling gives the question up.
+
+        Raises:
+            OpError: what the worker says, or `engine_crashed`.
+        """
+        if self._worker is None:
+            raise _crashed("The inference process has ended.")
+        self._next_id += 1
+        number = self._next_id
+        question = _Question(asyncio.get_running_loop().create_future(), on_loading)
+        self._questions[number] = question
+        self._worker.send(command(number))
+        self._arm()
+        try:
+            return await question.answer
+        except asyncio.CancelledError:
+            self._questions.pop(number, None)
+            self.cancel(number)
+            raise
+
+    def generate(
+        self,
+        request: Generation,
+        on_event: Callable[[Event], None],
+        on_end: Callable[[OpError | None], None],
+    ) -> int:
+        """Start a generation and return its id; `on_end` is called once, after its last event."""
+        self._next_id += 1
+        number = self._next_id
+        self._streams[number] = _Stream(on_event, on_end)
+        if self._worker is None:
+            self._end(number, _crashed("The inference process has ended."))
+        else:
+            self._worker.send(Generate(number, request))
+            self._arm()
+        return number
+
+    def cancel(self, number: int) -> None:
+        """Give up a generation or a question; a generation still tells its `Finished`."""
+        if self._worker is not None:
+            self._worker.send(Cancel(number))
+
+    async def stop(self, error: OpError) -> None:
+        """End the worker; whatever is outstanding fails with `error`."""
+        self._fail(error)
+        if self._launching is not None:
+            await asyncio.wait([self._launching])
+        if self._worker is not None:
+            self._fault = error
+            await self._worker.stop()
+
+    def _hear(self, message: Message) -> None:
+        self._silent_s = 0.0
+        if isinstance(message, Streamed):
+            self._hear_event(message)
+        elif isinstance(message, Fault):
+            self._hear_fault(message)
+        elif isinstance(message, Beat):
+            self.beat = message
+            self._on_change()
+        elif isinstance(message, Ready):
+            self.ready = True
+            if self._starting is not None and not self._starting.done():
+                self._starting.set_result(None)
+            self._on_change()
+        else:
+            question = self._questions.pop(message.id, None)
+            if question is not None and not question.answer.done():
+                question.answer.set_result(message)
+
+    def _hear_event(self, message: Streamed) -> None:
+        stream = self._streams.get(message.id)
+        if stream is not None:
+            stream.on_event(message.event)
+            if isinstance(message.event, Finished):
+                self._end(message.id, None)
+        elif isinstance(message.event, Loading):
+            question = self._questions.get(message.id)
+            if question is not None and question.on_loading is not None:
+                question.on_loading(message.event)
+
+    def _hear_fault(self, message: Fault) -> None:
+        error = OpError(ErrorType(message.type), message.message)
+        question = self._questions.pop(message.id, None)
+        if message.id == 0:
+            self._fault = error
+        elif question is not None:
+            if not question.answer.done():
+                question.answer.set_exception(error)
+        else:
+            self._end(message.id, error)
+
+    def _end(self, number: int, error: OpError | None) -> None:
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            stream.on_end(error)
+            self._on_change()
+
+    def _exited(self, status: int) -> None:
+        worker, self._worker = self._worker, None
+        error = self._fault or _crashed(_story(status, worker.last_words if worker is not None else ""))
+        self.failed = True
+        self.ready = False
+        self.beat = None
+        self._fail(error)
+        self._on_lost(error)
+        self._on_change()
+
+    def _fail(self, error: OpError) -> None:
+        starting, self._starting = self._starting, None
+        if starting is not None and not starting.done():
+            starting.set_exception(error)
+            starting.exception()  # seen, should nobody wait any more
+        for number in list(self._questions):
+            answer = self._questions.pop(number).answer
+            if not answer.done():
+                answer.set_exception(error)
+        for number in list(self._streams):
+            self._end(number, error)
+
+    # Signs of life
+
+    def _arm(self) -> None:
+        """Watch the worker as long as it owes something."""
+        if self._tick is None:
+            self._silent_s = 0.0
+            self._ticked = time.monotonic()
+            self._tick = asyncio.get_running_loop().call_later(_TICK_S, self._look)
+
+    def _look(self) -> None:
+        self._tick = None
+        starting = self._starting is not None and not self._starting.done()
+        if self._worker is None or not (starting or self._questions or self._streams):
+            return
+        now = time.monotonic()
+        # A parent that was itself stopped or asleep wakes up late: that is no silence of the worker's.
+        self._silent_s += min(now - self._ticked, 2 * _TICK_S)
+        self._ticked = now
+        slow = starting or self._questions  # imports and weights may come from a cold disk
+        bound = max(self._hang_s, _START_S) if slow else self._hang_s
+        if self._silent_s > bound:
+            self._fault = _crashed(
+                f"The inference process gave no sign of life for {bound:g} seconds and was ended."
+            )
+            self._worker.kill()
+            return
+        self._tick = asyncio.get_running_loop().call_later(_TICK_S, self._look)
+
+
+def _crashed(what: str) -> OpError:
+    return OpError(ErrorType.ENGINE_CRASHED, f"{what} It restarts with the next request.")
+
+
+def _story(status: int, last_words: str) -> str:
+    """Tell how a process ended."""
+    tail = f" Its last words: {last_words[:200]}" if last_words else ""
+    if status < 0:
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
+        if -status == signal.SIGKILL:
+            return f"The inference process was killed ({name}), often because memory ran out."
+        return f"The inference process crashed ({name}).{tail}"
+    return f"The inference process ended by itself (status {status}).{tail}"

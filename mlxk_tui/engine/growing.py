@@ -1,0 +1,48 @@
+"""Several deltas as one: what a model wrote between two looks at it."""
+
+from __future__ import annotations
+
+from mlxk_tui.engine.protocol import Delta, TokenLogprob, ToolCall
+
+
+class GrowingDelta:
+    """Collects parts of an answer in linear time; the order of reasoning, text and tool calls is kept."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.token_ids: list[int] = []
+        self.logprobs: list[TokenLogprob] = []
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._tool_calls: list[ToolCall] = []
+
+    def takes(self, delta: Delta) -> bool:
+        """Whether a delta can be added: nothing of it comes before what is there already."""
+        if delta.reasoning and (self._text or self._tool_calls):
+            return False
+        return not (delta.text and self._tool_calls)
+
+    def add(self, delta: Delta) -> None:
+        """Append a delta."""
+        if delta.text:
+            self._text.append(delta.text)
+        if delta.reasoning:
+            self._reasoning.append(delta.reasoning)
+        self._tool_calls.extend(delta.tool_calls)
+        self.tokens += delta.tokens
+        self.token_ids.extend(delta.token_ids)
+        self.logprobs.extend(delta.logprobs)
+
+    def whole(self) -> Delta:
+        """Return everything as one delta."""
+        return Delta(
+            text="".join(self._text),
+            reasoning="".join(self._reasoning),
+            tool_calls=tuple(self._tool_calls),
+            tokens=self.tokens,
+            token_ids=tuple(self.token_ids),
+            logprobs=tuple(self.logprobs),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.tokens or self._text or self._reasoning or self._tool_calls)

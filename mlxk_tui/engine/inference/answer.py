@@ -1,0 +1,138 @@
+"""Turns the tokens of one generation into deltas: text that is certain, reasoning, tool calls, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from mlxk_tui.engine.growing import GrowingDelta
+from mlxk_tui.engine.inference.loading import LoadedModel
+from mlxk_tui.engine.inference.prompting import Prompt
+from mlxk_tui.engine.protocol import Delta, FinishReason, Generation, TokenLogprob, TopToken
+from mlxk_tui.engine.text import Kind, Markers, OutputSplitter, Piece
+from mlxk_tui.engine.tool_calls import parse_tool_calls
+
+
+class Answer:
+    """The text of one generation as it grows; `take` collects what is new."""
+
+    def __init__(self, model: LoadedModel, request: Generation, prompt: Prompt) -> None:
+        self.tokens = 0
+        """Tokens so far."""
+        self.reasoning_tokens = 0
+        """Those of them that are reasoning, its markers included."""
+        tokenizer = model.tokenizer
+        self._tokenizer = tokenizer
+        self._request = request
+        self._implied = prompt.implied_stops
+        self._detokenizer = tokenizer.detokenizer
+        templated = request.messages is not None and request.chat_template and tokenizer.has_chat_template
+        tools = tokenizer.has_tool_calling and bool(request.tools)
+        self._splitter = OutputSplitter(
+            (*request.stop, *prompt.implied_stops),
+            reasoning=Markers(tokenizer.think_start, tokenizer.think_end) if tokenizer.has_thinking else None,
+            reasoning_open=prompt.reasoning_open,
+            tools=Markers(tokenizer.tool_call_start, tokenizer.tool_call_end or "") if tools else None,
+            dropped=tuple(tokenizer.structural_markers) if templated else (),
+        )
+        self._calls = 0
+        self._done: list[Delta] = []
+        self._growing = GrowingDelta()
+
+    @property
+    def stop_string(self) -> str | None:
+        """The request's stop string that ended the text."""
+        found = self._splitter.stopped
+        return None if found in self._implied else found
+
+    def push(self, token: int, logprobs: mx.array | None, *, ends_turn: bool = False) -> bool:
+        """Take a token; return True where the text ends here, by a stop string.
+
+        Args:
+            token: its id.
+            logprobs: log-probabilities of the vocabulary, (vocabulary,).
+            ends_turn: it is an end-of-turn token, which is counted and never shown.
+        """
+        self.tokens += 1
+        self._growing.tokens += 1
+        reasoning = self._splitter.kind is Kind.REASONING
+        if self._request.want_tokens:
+            self._growing.token_ids.append(token)
+        if not ends_turn:
+            if self._request.logprobs is not None and logprobs is not None:
+                self._growing.logprobs.append(self._likely(token, logprobs, self._request.logprobs))
+            self._detokenizer.add_token(token)
+            self._sort(self._splitter.push(self._detokenizer.last_segment))
+        if reasoning or self._splitter.kind is Kind.REASONING:
+            self.reasoning_tokens += 1
+        return self._splitter.stopped is not None
+
+    def finish(self) -> None:
+        """Let out what was held back: no token follows."""
+        try:
+            self._detokenizer.finalize()
+        except KeyError:  # mlx-lm 0.32: bytes and an added token in one rest, when an answer is cut off
+            pass
+        else:
+            self._sort(self._splitter.push(self._detokenizer.last_segment))
+        self._sort(self._splitter.finish())
+
+    def reason(self, reason: FinishReason) -> FinishReason:
+        """Return why it ended: an answer that stops after tool calls waits for their results."""
+        return FinishReason.TOOL_CALLS if reason is FinishReason.STOP and self._calls else reason
+
+    def take(self) -> list[Delta]:
+        """Return everything since the last call: mostly one delta, or none."""
+        deltas, self._done = self._done, []
+        if self._growing:
+            deltas.append(self._growing.whole())
+            self._growing = GrowingDelta()
+        return deltas
+
+    def _sort(self, pieces: Sequence[Piece]) -> None:
+        for piece in pieces:
+            delta = self._delta_of(piece)
+            if not self._growing.takes(delta):
+                self._done.append(self._growing.whole())
+                self._growing = GrowingDelta()
+            self._growing.add(delta)
+
+    def _delta_of(self, piece: Piece) -> Delta:
+        if piece.kind is Kind.REASONING:
+            return Delta(reasoning=piece.text)
+        if piece.kind is Kind.CONTENT:
+            return Delta(text=piece.text)
+        calls = parse_tool_calls(
+            piece.text,
+            parser=self._tokenizer.tool_parser,
+            tools=self._request.tools,
+            first_index=self._calls,
+        )
+        if calls is None:
+            return Delta(text=piece.source)
+        self._calls += len(calls)
+        return Delta(tool_calls=calls)
+
+    def _likely(self, token: int, logprobs: mx.array, top: int) -> TokenLogprob:
+        values = logprobs.astype(mx.float32)
+        best: list[TopToken] = []
+        if top:
+            ids = mx.argpartition(-values, kth=top - 1)[:top] if top < values.size else mx.arange(values.size)
+            ids = ids[mx.argsort(-values[ids])]
+            likeliest: Any = ids.tolist()
+            theirs: Any = values[ids].tolist()
+            best = [
+                TopToken(i, self._token_text(i), _finite(v)) for i, v in zip(likeliest, theirs, strict=True)
+            ]
+        own: Any = values[token].item()
+        return TokenLogprob(token, self._token_text(token), _finite(own), tuple(best))
+
+    def _token_text(self, token: int) -> str:
+        return str(self._tokenizer.decode([token]))
+
+
+def _finite(logprob: float) -> float:
+    """Return a number that JSON can hold: a masked token has a log-probability of minus infinity."""
+    return max(logprob, -9999.0)

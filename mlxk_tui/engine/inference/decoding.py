@@ -1,0 +1,223 @@
+"""Steps all running generations: one alone, several as a batch, joined and parted at any step."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import mlx.core as mx
+from mlx_lm.generate import BatchGenerator
+from mlx_lm.models.cache import make_prompt_cache
+
+from mlxk_tui.engine.inference.loading import LoadedModel
+from mlxk_tui.engine.inference.pace import Pace
+from mlxk_tui.engine.inference.prompt_cache import PromptCache
+from mlxk_tui.engine.inference.rows import Row
+from mlxk_tui.engine.inference.solo import Solo, Speculative, check_alone
+
+_BATCH, _PREFILL_BATCH, _LARGEST_CHUNK = 32, 8, 2048
+
+End = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A token of a row."""
+
+    row: Row
+    token: int
+    logprobs: mx.array
+    end: End | None
+    """`stop` for an end-of-turn token, `length` for the last one allowed."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """Part of a row's prompt was read."""
+
+    row: Row
+    done: int
+    """Tokens, cached ones included."""
+
+
+class Decoder:
+    """All rows of one model.
+
+    A row that is alone is decoded without mlx-lm's batch, which costs several percent; when a second
+    one comes both go into the batch. Rows that cannot be in a batch (quantised cache, draft model,
+    caches that do not merge) take their steps beside it.
+    """
+
+    def __init__(self, model: LoadedModel, cache_bytes: int) -> None:
+        self.kept = PromptCache(cache_bytes)
+        """Caches of past prompts."""
+        self._model = model
+        self._pace = Pace()
+        self._alone: list[Solo] = []
+        self._lone: Solo | None = None
+        self._batch: Any = BatchGenerator(
+            model.model,
+            stop_tokens=[[token] for token in model.stop_tokens],
+            completion_batch_size=_BATCH,
+            prefill_batch_size=_PREFILL_BATCH,
+            prefill_step_size=_LARGEST_CHUNK,
+        )
+        self._rows: dict[int, Row] = {}
+        self._boundaries: set[int] = set()
+        self._moved: list[Drawn] = []
+        self._decode_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self._alone) + len(self._rows) + (self._lone is not None)
+
+    def add(self, row: Row, draft: LoadedModel | None = None) -> None:
+        """Let a row take part from the next step on.
+
+        Raises:
+            OpError: `validation_error`: a quantised cache or the draft model is not possible.
+        """
+        if row.kind is not None:
+            check_alone(self._model, row, draft)
+        if draft is not None:
+            self._alone.append(Speculative(row, self._model, draft, self.kept))
+        elif row.kind is not None or not self._model.batchable:
+            self._alone.append(Solo(row, self._model, self.kept))
+        elif self._lone is None and not self._rows:
+            self._lone = Solo(row, self._model, self.kept)
+        else:
+            self._join()
+            self._insert(Solo(row, self._model, self.kept))
+
+    def remove(self, row: Row) -> None:
+        """Free a row's place; what it read is kept for later."""
+        self._moved = [drawn for drawn in self._moved if drawn.row is not row]
+        if self._lone is not None and self._lone.row is row:
+            self._lone.end()
+            self._lone = None
+            return
+        for solo in self._alone:
+            if solo.row is row:
+                self._alone.remove(solo)
+                solo.end()
+                return
+        for uid, other in self._rows.items():
+            if other is row:
+                del self._rows[uid]
+                self._boundaries.discard(uid)
+                with mx.stream(self._batch.stream):
+                    removed = self._batch.remove([uid], return_prompt_caches=True)
+                    caches, tokens = removed.get(uid, ([], []))
+                    self.kept.insert(tokens, caches)
+                return
+
+    def close(self) -> None:
+        """Free everything."""
+        self._alone.clear()
+        self._lone = None
+        self._rows.clear()
+        self._moved.clear()
+        self._batch.close()
+        self.kept.clear()
+
+    def step(self) -> tuple[list[Drawn], list[Read]]:
+        """Take one step of every row: a token each, or a piece of a prompt."""
+        drawn, self._moved = self._moved, []
+        read: list[Read] = []
+        for solo in [*self._alone, *([self._lone] if self._lone else [])]:
+            self._step_solo(solo, drawn, read)
+        if self._rows:
+            self._step_batch(drawn, read)
+        return drawn, read
+
+    def _step_solo(self, solo: Solo, drawn: list[Drawn], read: list[Read]) -> None:
+        row = solo.row
+        if solo.prefilling:
+            begin = time.perf_counter()
+            count = solo.prefill(self._pace.chunk(shared=len(self) > 1))
+            self._pace.learn(count, time.perf_counter() - begin)
+            read.append(Read(row, len(solo.tokens)))
+            return
+        token, logprobs = solo.next()
+        end = self._count(row, token)
+        drawn.append(Drawn(row, token, logprobs, end))
+        if end is not None:
+            if solo is self._lone:
+                self._lone = None
+            else:
+                self._alone.remove(solo)
+            solo.end()
+
+    def _count(self, row: Row, token: int) -> End | None:
+        row.emitted += 1
+        if token in self._model.stop_tokens:
+            return "stop"
+        return "length" if row.emitted >= row.prompt.max_tokens else None
+
+    def _join(self) -> None:
+        """Put the lone row into the batch; the token that it has under way goes out with the next step."""
+        solo, self._lone = self._lone, None
+        if solo is None:
+            return
+        pending = solo.pending()
+        if pending is not None:
+            token, logprobs = pending
+            end = self._count(solo.row, token)
+            self._moved.append(Drawn(solo.row, token, logprobs, end))
+            if end is not None:
+                solo.end()
+                return
+            solo.rest = [token]
+        self._insert(solo)
+
+    def _insert(self, solo: Solo) -> None:
+        row = solo.row
+        segments = [solo.rest]
+        split = row.prompt.boundary - len(solo.tokens)
+        bounded = 0 < split < len(solo.rest)
+        if bounded:
+            segments = [solo.rest[:split], solo.rest[split:]]
+        (uid,) = self._batch.insert_segments(
+            [segments],
+            max_tokens=[row.prompt.max_tokens - row.emitted],
+            caches=[solo.caches if solo.tokens else make_prompt_cache(self._model.model)],
+            all_tokens=[list(solo.tokens)],
+            samplers=[row.sampler],
+            logits_processors=[row.processors],
+        )
+        self._rows[uid] = row
+        if bounded:
+            self._boundaries.add(uid)
+
+    def _step_batch(self, drawn: list[Drawn], read: list[Read]) -> None:
+        self._batch.prefill_step_size = self._pace.chunk(shared=len(self) > 1)
+        begin = time.perf_counter()
+        prompts, generated = self._batch.next()
+        taken = time.perf_counter() - begin
+        longest = 0
+        for progress in prompts:
+            row = self._rows[progress.uid]
+            done, total = progress.progress
+            before = len(row.prompt.tokens) + row.emitted - total
+            longest = max(longest, min(done, self._batch.prefill_step_size))
+            if not progress.end_of_prompt:
+                read.append(Read(row, min(before + done, len(row.prompt.tokens))))
+            if progress.end_of_segment and progress.uid in self._boundaries:
+                self._boundaries.discard(progress.uid)
+                with mx.stream(self._batch.stream):
+                    caches, tokens = self._batch.extract_cache([progress.uid])[progress.uid]
+                    self.kept.insert(tokens, caches)
+        if any(not progress.end_of_prompt for progress in prompts):
+            self._pace.learn(longest, max(taken - self._decode_s, 1e-4))
+        else:
+            self._decode_s = taken
+        for response in generated:
+            row = self._rows[response.uid]
+            row.emitted += 1
+            end: End | None = None
+            if response.finish_reason is not None:
+                end = "stop" if response.token in self._model.stop_tokens else "length"
+                del self._rows[response.uid]
+                with mx.stream(self._batch.stream):
+                    self.kept.insert(response.all_tokens, response.prompt_cache)
+            drawn.append(Drawn(row, response.token, response.logprobs, end))

@@ -1,0 +1,177 @@
+"""Loads a model, shard by shard with progress, and gathers what the rest needs to know of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from mlx_lm import utils
+from mlx_lm.models.cache import KVCache, make_prompt_cache
+
+from mlxk_tui.engine import sampling
+from mlxk_tui.engine.protocol import Sampling
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.format import printable
+
+OnStage = Callable[[str, int, int], None]
+"""Receives stage, bytes done and bytes in all; raises to stop the loading."""
+
+load_tokenizer: Callable[..., Any] = utils.load_tokenizer  # mlx-lm 0.32 declares no types for it
+_CHUNK_BYTES = 64 * 2**20
+"""How much is read between two events."""
+_CONTEXT_KEYS = ("max_position_embeddings", "max_sequence_length", "model_max_length", "n_positions", "n_ctx")
+_TURN_ENDS = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<end_of_turn>",
+    "<|end_of_turn|>",
+    "<|END_OF_TURN_TOKEN|>",
+)
+"""Tokens that end a turn in the templates that name them, whatever eos_token_id says."""
+
+
+@dataclass
+class LoadedModel:
+    """A model in memory with its tokenizer."""
+
+    name: str
+    model: Any
+    """mlx-lm's nn.Module."""
+    tokenizer: Any
+    """mlx-lm's TokenizerWrapper."""
+    context_length: int | None
+    vocab_size: int
+    """Size of the logits."""
+    defaults: Sampling
+    """What generation_config.json recommends."""
+    stop_tokens: frozenset[int]
+    """Every token that ends a turn."""
+    batchable: bool
+    """Whether its caches can be put together into a batch."""
+    trimmable: bool
+    """Whether its caches can always be cut back to a shorter prompt."""
+    head_sizes: frozenset[int]
+    """Sizes of keys and values in the caches that can be quantised; empty where one cannot."""
+    load_s: float = 0.0
+    drafts: dict[str, LoadedModel] = field(default_factory=dict)
+    """Draft models by folder; at most one."""
+
+
+def load(name: str, folder: Path, context_length: int | None, on_stage: OnStage) -> LoadedModel:
+    """Load the model of a snapshot folder.
+
+    Raises:
+        OpError: `model_not_runnable` with what mlx-lm says, `insufficient_memory`.
+        Exception: what `on_stage` raises.
+    """
+    begin = time.monotonic()
+    try:
+        model, config = utils.load_model(folder, lazy=True)
+        _read_weights(model, on_stage)
+        on_stage("tokenizer", 0, 0)
+        tokenizer: Any = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
+        on_stage("warm-up", 0, 0)
+        caches = make_prompt_cache(model)
+        logits = model(mx.array([[0]]), cache=caches)
+        mx.eval(logits)
+    except (OpError, LoadStopped):
+        raise
+    except MemoryError as error:
+        raise _no_memory(name) from error
+    except Exception as error:
+        if "malloc" in str(error) or "memory" in str(error).lower():
+            raise _no_memory(name) from error
+        raise OpError(
+            ErrorType.MODEL_NOT_RUNNABLE,
+            f"{name} could not be loaded: {_said(error)} "
+            "'mlxk-headless health' tells whether its files are sound.",
+        ) from error
+    vocab_size = int(logits.shape[-1])
+    generation_config = _read_json(folder / "generation_config.json")
+    plain = all(type(cache) is KVCache for cache in caches)
+    sizes = {array.shape[-1] for cache in caches for array in (cache.keys, cache.values)} if plain else ()
+    return LoadedModel(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        context_length=context_length or _context_length(config),
+        vocab_size=vocab_size,
+        defaults=sampling.defaults(generation_config, vocab_size),
+        stop_tokens=_stop_tokens(tokenizer, generation_config, vocab_size),
+        batchable=all(hasattr(cache, "merge") for cache in caches),
+        trimmable=plain,
+        head_sizes=frozenset(sizes),
+        load_s=time.monotonic() - begin,
+    )
+
+
+class LoadStopped(Exception):  # noqa: N818 - nothing is wrong: nobody wants the model any more
+    """Raised by an `OnStage` to give a loading up."""
+
+
+def _read_weights(model: Any, on_stage: OnStage) -> None:
+    leaves: list[Any] = [leaf[1] for leaf in tree_flatten(model.parameters())]
+    arrays = [leaf for leaf in leaves if isinstance(leaf, mx.array)]
+    total = sum(array.nbytes for array in arrays)
+    done = pending = 0
+    chunk: list[mx.array] = []
+    on_stage("weights", 0, total)
+    for array in arrays:
+        chunk.append(array)
+        pending += array.nbytes
+        if pending >= _CHUNK_BYTES:
+            mx.eval(chunk)
+            done, pending = done + pending, 0
+            chunk.clear()
+            on_stage("weights", done, total)
+    mx.eval(chunk)
+    mx.eval(model.parameters())
+    on_stage("weights", total, total)
+
+
+def _stop_tokens(tokenizer: Any, generation_config: object, vocab_size: int) -> frozenset[int]:
+    tokens = set(tokenizer.eos_token_ids) | set(sampling.eos_token_ids(generation_config, vocab_size))
+    template = tokenizer.chat_template
+    texts = template.values() if isinstance(template, Mapping) else (template,)
+    named = "".join(text for text in texts if isinstance(text, str))
+    known = tokenizer.get_added_vocab() if hasattr(tokenizer, "get_added_vocab") else {}
+    tokens |= {known[word] for word in _TURN_ENDS if word in named and word in known}
+    return frozenset(int(token) for token in tokens)
+
+
+def _context_length(config: Mapping[str, Any]) -> int | None:
+    inner = config.get("text_config")
+    for place in (config, inner if isinstance(inner, Mapping) else {}):
+        for key in _CONTEXT_KEYS:
+            value = place.get(key)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value
+    return None
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _said(error: BaseException) -> str:
+    """Return the first line of what an exception says, bounded and safe to show, as a sentence."""
+    text = printable((str(error).strip() or type(error).__name__).splitlines()[0])
+    text = text if len(text) <= 300 else text[:299] + "…"
+    return text if text.endswith((".", "…")) else f"{text}."
+
+
+def _no_memory(name: str) -> OpError:
+    return OpError(
+        ErrorType.INSUFFICIENT_MEMORY,
+        f"Memory ran out while {name} was loaded. Close other programs or take a smaller model.",
+    )

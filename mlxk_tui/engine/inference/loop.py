@@ -1,0 +1,296 @@
+"""The MLX thread: takes commands between steps, steps what runs, tells what came of it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import queue
+import time
+from collections import deque
+from pathlib import Path
+
+import mlx.core as mx
+
+from mlxk_tui.engine.inference.answer import Answer
+from mlxk_tui.engine.inference.channel import Inbox, Outbox
+from mlxk_tui.engine.inference.decoding import Decoder, Drawn, Read
+from mlxk_tui.engine.inference.loading import LoadedModel, LoadStopped, load
+from mlxk_tui.engine.inference.preparing import Prepared, Preparer
+from mlxk_tui.engine.inference.prompting import Prompt
+from mlxk_tui.engine.inference.rows import Row
+from mlxk_tui.engine.inference.samplers import processors_of, sampler_of
+from mlxk_tui.engine.protocol import (
+    Beat,
+    Cancel,
+    Command,
+    Counted,
+    CountTokens,
+    Done,
+    Fault,
+    FinishReason,
+    Generate,
+    Load,
+    Loaded,
+    Loading,
+    Prefill,
+    Started,
+    Streamed,
+    Unload,
+)
+from mlxk_tui.ops.errors import ErrorType, OpError
+
+_BEAT_S = 0.2
+_FLUSH_S = 0.008
+"""Deltas that come quicker than this go out together: nobody reads a hundred writes a second."""
+_PREPARING_LIMIT_S = 30.0
+_RATE_WINDOW_S = 1.5
+_LONG_PROMPT = 256
+"""Tokens from which on the reading of a prompt is told."""
+
+
+class Loop:
+    """Everything that happens to the model, one thing at a time."""
+
+    def __init__(self, inbox: Inbox, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._inbox: queue.SimpleQueue[Command | Prepared] = inbox.queue
+        self._cancelled = inbox.cancelled
+        self._preparer = Preparer(self._inbox.put)
+        self._model: LoadedModel | None = None
+        self._decoder: Decoder | None = None
+        self._rows: dict[int, Row] = {}
+        self._preparing: set[int] = set()
+        self._resting = False
+        self._beaten = self._flushed = 0.0
+        self._drawn: deque[tuple[float, int]] = deque()
+
+    def run(self) -> None:
+        """Work until the process ends."""
+        while True:
+            self._handle_all()
+            if self._decoder is not None and self._rows:
+                self._step(self._decoder)
+            self._beat()
+
+    # Commands
+
+    def _handle_all(self) -> None:
+        """Handle what has come; wait for something where there is nothing else to do."""
+        try:
+            if not self._rows:
+                self._beat(force=not self._resting)
+                self._outbox.flush()
+                self._resting = True
+                wait = _BEAT_S if self._preparing else None
+                self._handle(self._inbox.get(timeout=wait))
+                self._resting = False
+            while True:
+                self._handle(self._inbox.get_nowait())
+        except queue.Empty:
+            return
+
+    def _handle(self, item: Command | Prepared) -> None:
+        if isinstance(item, Prepared):
+            self._begin(item)
+        elif isinstance(item, (Generate, CountTokens)):
+            if self._model is None:
+                self._outbox.put(Fault(item.id, ErrorType.INTERNAL_ERROR.value, "No model is loaded."))
+            else:
+                self._preparing.add(item.id)
+                self._preparer.put(item, self._model)
+        elif isinstance(item, Cancel):
+            self._cancel(item.id)
+        elif isinstance(item, Load):
+            self._load(item)
+        else:
+            self._unload(item)
+
+    def _load(self, command: Load) -> None:
+        self._free()
+
+        def on_stage(stage: str, done: int, total: int) -> None:
+            if command.id in self._cancelled:
+                raise LoadStopped
+            self._outbox.put(Streamed(command.id, Loading(stage, done, total)))
+            self._beat(force=True)
+            self._outbox.flush()
+
+        try:
+            mx.reset_peak_memory()
+            model = load(command.name, Path(command.folder), command.context_length, on_stage)
+            self._decoder = Decoder(model, command.cache_bytes)
+        except LoadStopped:
+            self._free()
+            self._outbox.put(Fault(command.id, ErrorType.CANCELLED.value, "The loading was given up."))
+        except OpError as error:
+            self._free()
+            self._outbox.put(Fault(command.id, error.type.value, error.message))
+        else:
+            self._model = model
+            tokenizer = model.tokenizer
+            self._outbox.put(
+                Loaded(
+                    id=command.id,
+                    context_length=model.context_length or 0,
+                    vocab_size=model.vocab_size,
+                    memory_bytes=mx.get_active_memory(),
+                    load_s=model.load_s,
+                    has_chat_template=bool(tokenizer.has_chat_template),
+                    has_thinking=bool(tokenizer.has_thinking),
+                    has_tools=bool(tokenizer.has_tool_calling),
+                )
+            )
+        self._cancelled.discard(command.id)
+        self._beat(force=True)
+
+    def _unload(self, command: Unload) -> None:
+        self._free()
+        self._outbox.put(Done(command.id))
+        self._beat(force=True)
+
+    def _free(self) -> None:
+        for row in list(self._rows.values()):
+            self._end(row, FinishReason.CANCELLED)
+        if self._decoder is not None:
+            self._decoder.close()
+        self._decoder = self._model = None
+        gc.collect()  # modules refer to each other in circles
+        mx.clear_cache()
+
+    def _begin(self, prepared: Prepared) -> None:
+        """Start a request that came out of preparation."""
+        command, result = prepared.command, prepared.result
+        self._preparing.discard(command.id)
+        if isinstance(result, OpError):
+            self._outbox.put(Fault(command.id, result.type.value, result.message))
+        elif isinstance(command, CountTokens):
+            if isinstance(result, int):
+                self._outbox.put(Counted(command.id, result))
+        elif isinstance(result, Prompt):
+            try:
+                self._start(command, result, prepared.arrived)
+            except OpError as error:
+                self._outbox.put(Fault(command.id, error.type.value, error.message))
+        self._cancelled.discard(command.id)
+        self._outbox.flush()
+
+    def _start(self, command: Generate, prompt: Prompt, arrived: float) -> None:
+        model, decoder = self._model, self._decoder
+        if model is None or decoder is None:
+            raise OpError(ErrorType.INTERNAL_ERROR, "The model was unloaded meanwhile.")
+        request = command.request
+        row = Row(
+            id=command.id,
+            request=request,
+            prompt=prompt,
+            answer=Answer(model, request, prompt),
+            sampler=sampler_of(prompt.sampling),
+            processors=processors_of(request, prompt.sampling, model),
+            arrived=arrived,
+        )
+        if command.id in self._cancelled:
+            self._outbox.put(Streamed(row.id, row.finished(FinishReason.CANCELLED, mx.get_peak_memory())))
+            return
+        draft = self._draft(model, request.draft_model) if request.draft_model is not None else None
+        decoder.add(row, draft)
+        self._rows[row.id] = row
+        self._outbox.put(
+            Streamed(
+                row.id,
+                Started(len(prompt.tokens), row.cached, prompt.max_tokens, model.context_length or 0),
+            )
+        )
+
+    def _draft(self, model: LoadedModel, folder: str) -> LoadedModel:
+        if folder not in model.drafts:
+            model.drafts.clear()
+            draft = load(Path(folder).name, Path(folder), None, lambda *_: self._beat(force=True))
+            model.drafts[folder] = draft
+        return model.drafts[folder]
+
+    def _cancel(self, id: int) -> None:  # noqa: A002 - the protocol's own name
+        row = self._rows.get(id)
+        if row is not None and self._decoder is not None:
+            self._decoder.remove(row)
+            self._end(row, FinishReason.CANCELLED)
+            self._outbox.flush()
+        if id not in self._preparing:
+            self._cancelled.discard(id)
+
+    # Steps
+
+    def _step(self, decoder: Decoder) -> None:
+        drawn, read = decoder.step()
+        urgent = bool(read)
+        for token in drawn:
+            urgent = self._on_token(decoder, token) or urgent
+        for progress in read:
+            self._on_read(progress)
+        now = time.monotonic()
+        self._drawn.append((now, len(drawn)))
+        if urgent or now - self._flushed >= _FLUSH_S:
+            for row in self._rows.values():
+                self._tell(row)
+            self._outbox.flush()
+            self._flushed = now
+
+    def _on_token(self, decoder: Decoder, drawn: Drawn) -> bool:
+        """Take a token in; return True where somebody waits for it."""
+        row = drawn.row
+        if row.id not in self._rows:
+            return False
+        first = row.first_token is None
+        if first:
+            row.first_token = time.monotonic()
+        stopped = row.answer.push(drawn.token, drawn.logprobs, ends_turn=drawn.end == "stop")
+        if stopped and drawn.end is None:
+            decoder.remove(row)
+        if stopped or drawn.end == "stop":
+            self._end(row, FinishReason.STOP)
+        elif drawn.end == "length":
+            self._end(row, FinishReason.LENGTH)
+        return first or stopped or drawn.end is not None
+
+    def _on_read(self, progress: Read) -> None:
+        row = progress.row
+        total = len(row.prompt.tokens)
+        if row.id in self._rows and total - row.cached >= _LONG_PROMPT:
+            self._outbox.put(Streamed(row.id, Prefill(progress.done, total)))
+
+    def _end(self, row: Row, reason: FinishReason) -> None:
+        del self._rows[row.id]
+        row.answer.finish()
+        if row.answer.stop_string is not None and reason is FinishReason.LENGTH:
+            reason = FinishReason.STOP  # the text held back at the end held a stop string
+        self._tell(row)
+        self._outbox.put(Streamed(row.id, row.finished(reason, mx.get_peak_memory())))
+
+    def _tell(self, row: Row) -> None:
+        for delta in row.answer.take():
+            self._outbox.put(Streamed(row.id, delta))
+
+    # Signs of life
+
+    def _beat(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if not force and now - self._beaten < _BEAT_S:
+            return
+        self._beaten = now
+        if self._preparer.busy_s > _PREPARING_LIMIT_S:
+            self._outbox.send(
+                Fault(0, ErrorType.ENGINE_CRASHED.value, "A chat template ran for too long and was stopped.")
+            )
+            os._exit(1)
+        while self._drawn and now - self._drawn[0][0] > _RATE_WINDOW_S:
+            self._drawn.popleft()
+        span = now - self._drawn[0][0] if len(self._drawn) > 1 else 0.0
+        rate = sum(count for _, count in self._drawn) / span if span > 0 else 0.0
+        self._outbox.put(
+            Beat(
+                memory_bytes=mx.get_active_memory(),
+                cache_bytes=self._decoder.kept.bytes if self._decoder is not None else 0,
+                tokens_per_s=rate if self._rows else 0.0,
+                streams=len(self._rows),
+            )
+        )
+        self._outbox.flush()

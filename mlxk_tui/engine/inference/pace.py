@@ -1,0 +1,30 @@
+"""How much of a prompt is read in one step: enough to be quick, little enough that others keep flowing."""
+
+from __future__ import annotations
+
+_SMALLEST, _LARGEST = 32, 2048
+_ALONE_S, _SHARED_S = 0.25, 0.08
+"""How long a step may take: alone, where only a cancel waits for it, and while others stream."""
+
+
+class Pace:
+    """Learns how fast this model reads here."""
+
+    def __init__(self) -> None:
+        self._rate = 0.0  # tokens per second
+
+    def chunk(self, *, shared: bool) -> int:
+        """Return how many tokens the next prefill step should take, a power of two."""
+        if not self._rate:
+            return 128
+        wanted = self._rate * (_SHARED_S if shared else _ALONE_S)
+        size = _SMALLEST
+        while size * 2 <= min(wanted, _LARGEST):
+            size *= 2
+        return size
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """Take note of a step; short ones say little of how long a chunk takes."""
+        if tokens >= _SMALLEST and seconds > 0:
+            rate = tokens / seconds
+            self._rate = rate if not self._rate else 0.5 * self._rate + 0.5 * rate

@@ -1,0 +1,281 @@
+"""Turns a request into prompt tokens: chat template, plain fallback, raw text or tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlxk_tui.engine.inference.loading import LoadedModel
+from mlxk_tui.engine.limits import token_budget
+from mlxk_tui.engine.protocol import Generation, Sampling
+from mlxk_tui.engine.sampling import merged, validate
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.format import printable
+
+_ROLES = {"system": "System", "developer": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
+_RESERVED = frozenset({"tokenize", "return_dict", "add_generation_prompt", "return_tensors", "chat_template"})
+_MAX_STOPS = 64
+_MAX_STOP_CHARACTERS = 4096
+_TAIL_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A valid request, ready for the MLX thread."""
+
+    tokens: list[int]
+    boundary: int
+    """How many tokens the next turn of the conversation will surely begin with; 0 while unknown."""
+    reasoning_open: bool
+    """The prompt ends inside reasoning."""
+    implied_stops: tuple[str, ...]
+    """Stops that belong to the plain form of a conversation, not to the request."""
+    max_tokens: int
+    sampling: Sampling
+
+
+def prepare(model: LoadedModel, request: Generation) -> Prompt:
+    """Check a request against a model and build its prompt.
+
+    Raises:
+        OpError: `validation_error`, `context_length_exceeded`, `model_not_runnable` (its chat template
+            fails).
+    """
+    _check(request)
+    validate(request.sampling, model.vocab_size)
+    implied: tuple[str, ...] = ()
+    boundary = 0
+    if request.tokens is not None:
+        tokens = list(request.tokens)
+        _check_range(model, tokens)
+        text = model.tokenizer.decode(tokens[-_TAIL_TOKENS:]) if model.tokenizer.has_thinking else ""
+    elif request.prompt is not None:
+        text = _clean(request.prompt)
+        tokens = _encode_raw(model, text)
+    elif request.chat_template and model.tokenizer.has_chat_template:
+        messages = [_plain_message(message) for message in request.messages or ()]
+        text = render(model, request, messages, generation_prompt=True)
+        tokens = encode(model, text)
+        boundary = _boundary(model, request, messages, tokens)
+    else:
+        text, implied = _transcript([_plain_message(message) for message in request.messages or ()])
+        tokens = _encode_raw(model, text)
+    if not tokens:
+        raise _invalid("The prompt is empty. Give it some text.")
+    _check_range(model, tokens)
+    return Prompt(
+        tokens=tokens,
+        boundary=boundary,
+        reasoning_open=_reasoning_open(model, text),
+        implied_stops=implied,
+        max_tokens=token_budget(
+            len(tokens), model.context_length, max_tokens=request.max_tokens, budget=request.budget
+        ),
+        sampling=merged(request.sampling, model.defaults),
+    )
+
+
+def count(model: LoadedModel, messages: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many tokens a conversation has as a prompt.
+
+    Raises:
+        OpError: as `prepare`, but never for its length.
+    """
+    plain = [_plain_message(message) for message in messages]
+    if model.tokenizer.has_chat_template:
+        return len(encode(model, render(model, Generation(), plain, generation_prompt=True)))
+    return len(_encode_raw(model, _transcript(plain)[0]))
+
+
+def render(
+    model: LoadedModel, request: Generation, messages: list[dict[str, Any]], *, generation_prompt: bool
+) -> str:
+    """Return a conversation as the model's chat template writes it.
+
+    A template that refuses a system message (Gemma's did) gets it at the head of the first user
+    message.
+
+    Raises:
+        OpError: `model_not_runnable`: the template fails; `validation_error` where the messages are why.
+    """
+    try:
+        return _apply(model, request, messages, generation_prompt)
+    except Exception as error:
+        folded = _fold_system(messages)
+        if folded is not None:
+            try:
+                return _apply(model, request, folded, generation_prompt)
+            except Exception:  # noqa: BLE001, S110 - the first failure tells more
+                pass
+        said = printable((str(error).strip() or type(error).__name__).splitlines()[0])[:300]
+        refused = "raise_exception" in _template_of(model) and "TemplateError" in type(error).__name__
+        raise OpError(
+            ErrorType.VALIDATION_ERROR if refused else ErrorType.MODEL_NOT_RUNNABLE,
+            f"The chat template of {model.name} cannot write this conversation: {said.rstrip('.')}. "
+            "Change the messages, or go without the template.",
+        ) from error
+
+
+def encode(model: LoadedModel, text: str) -> list[int]:
+    """Return the tokens of templated text, which brings its own special tokens."""
+    return [int(token) for token in model.tokenizer.encode(text, add_special_tokens=False)]
+
+
+def _apply(
+    model: LoadedModel, request: Generation, messages: list[dict[str, Any]], generation_prompt: bool
+) -> str:
+    more = {name: value for name, value in request.template_kwargs.items() if name not in _RESERVED}
+    tools = {"tools": list(request.tools)} if request.tools else {}
+    text = model.tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=generation_prompt, **tools, **more
+    )
+    return _clean(str(text))
+
+
+def _boundary(
+    model: LoadedModel, request: Generation, messages: list[dict[str, Any]], tokens: list[int]
+) -> int:
+    """Return how far the prompt agrees with the same conversation without the opening of an answer.
+
+    The opening is what a next turn may write differently (`<think>`); only caches that cannot be cut
+    back need to know.
+    """
+    if model.trimmable:
+        return 0
+    try:
+        bare = encode(model, _apply(model, request, messages, generation_prompt=False))
+    except Exception:  # noqa: BLE001 - as above; the prompt itself was fine
+        return 0
+    same = 0
+    for left, right in zip(tokens, bare, strict=False):
+        if left != right:
+            break
+        same += 1
+    return min(same, len(tokens) - 1)
+
+
+def _encode_raw(model: LoadedModel, text: str) -> list[int]:
+    bos = getattr(model.tokenizer, "bos_token", None)
+    special = bos is None or not text.startswith(bos)  # as mlx_lm.stream_generate does
+    return [int(token) for token in model.tokenizer.encode(text, add_special_tokens=special)]
+
+
+def _transcript(messages: list[dict[str, Any]]) -> tuple[str, tuple[str, ...]]:
+    """Write a conversation plainly; a lone user message is just its text, to be gone on with."""
+    if len(messages) == 1 and messages[0]["role"] == "user":
+        return messages[0]["content"], ()
+    lines = [f"{_ROLES.get(m['role'], m['role'])}: {m['content']}" for m in messages]
+    return "\n\n".join((*lines, "Assistant:")), ("\nUser:", "\nSystem:")
+
+
+def _plain_message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message as templates want it: text content, tool arguments as objects."""
+    role = message.get("role")
+    if not isinstance(role, str) or not role:
+        raise _invalid("A message has no role. Give 'system', 'user', 'assistant' or 'tool'.")
+    plain = {name: _clean_all(value) for name, value in message.items() if value is not None}
+    plain["content"] = _text_of(message.get("content"))
+    calls = plain.get("tool_calls")
+    if isinstance(calls, list):
+        plain["tool_calls"] = [_with_object(call) for call in calls]
+    return plain
+
+
+def _text_of(content: object) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return _clean(content)
+    if isinstance(content, (list, tuple)):
+        parts = []
+        for part in content:
+            text = part.get("text") if isinstance(part, Mapping) else part
+            if not isinstance(text, str):
+                raise _invalid("A message holds something other than text, which this model cannot read.")
+            parts.append(_clean(text))
+        return "".join(parts)
+    raise _invalid("The content of a message must be text.")
+
+
+def _with_object(call: object) -> object:
+    """Return a tool call with its arguments as an object, which most templates want."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(call, dict) or not isinstance(function, dict):
+        return call
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            parsed = json.loads(arguments) if arguments else {}
+        except (ValueError, RecursionError):
+            return call
+        return {**call, "function": {**function, "arguments": parsed}}
+    return call
+
+
+def _fold_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
+        return None
+    merged_content = f"{messages[0]['content']}\n\n{messages[1]['content']}"
+    return [{**messages[1], "content": merged_content}, *messages[2:]]
+
+
+def _reasoning_open(model: LoadedModel, text: str) -> bool:
+    start = model.tokenizer.think_start
+    return bool(start) and text.rstrip().endswith(start)
+
+
+def _template_of(model: LoadedModel) -> str:
+    return str(model.tokenizer.chat_template or "")
+
+
+def _check(request: Generation) -> None:
+    given = [value for value in (request.messages, request.prompt, request.tokens) if value is not None]
+    if len(given) != 1:
+        raise _invalid("Give exactly one of messages, prompt and tokens.")
+    if request.messages is not None and not request.messages:
+        raise _invalid("There is no message to answer.")
+    if request.tokens is not None and not all(_is_whole(token) for token in request.tokens):
+        raise _invalid("Tokens are whole numbers.")
+    if request.logprobs is not None and not (_is_whole(request.logprobs) and 0 <= request.logprobs <= 20):
+        raise _invalid("logprobs takes a whole number from 0 to 20.")
+    if request.max_tokens is not None and not _is_whole(request.max_tokens):
+        raise _invalid("max_tokens takes a whole number.")
+    if len(request.stop) > _MAX_STOPS:
+        raise _invalid(f"At most {_MAX_STOPS} stop strings are possible.")
+    stops: Sequence[object] = request.stop
+    if not all(isinstance(stop, str) and len(stop) <= _MAX_STOP_CHARACTERS for stop in stops):
+        raise _invalid(f"A stop string is a text of at most {_MAX_STOP_CHARACTERS:,} characters.")
+    if request.kv_bits is not None and request.kv_bits not in (4, 8):
+        raise _invalid("kv_bits takes 4 or 8.")
+
+
+def _check_range(model: LoadedModel, tokens: Sequence[int]) -> None:
+    """Refuse ids without an embedding, also those of a tokenizer that is larger than its model."""
+    wrong = next((token for token in tokens if not 0 <= token < model.vocab_size), None)
+    if wrong is not None:
+        raise _invalid(f"Token {wrong} is out of range: the model's ids go from 0 to {model.vocab_size - 1}.")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _clean(text: str) -> str:
+    """Replace lone surrogates (bytes that were no UTF-8), which tokenizers refuse."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _clean_all(value: Any) -> Any:
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, Mapping):
+        return {_clean(str(name)): _clean_all(item) for name, item in value.items()}
+    return [_clean_all(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _invalid(message: str) -> OpError:
+    return OpError(ErrorType.VALIDATION_ERROR, message)

@@ -1,0 +1,99 @@
+"""Which cached model is to be run: found by its name, judged sound, compared with the machine's memory."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlxk_tui.ops.cache import Cache, Found
+from mlxk_tui.ops.contract import FindingCode, Framework
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.format import printable, size
+from mlxk_tui.ops.judge import judge
+from mlxk_tui.ops.machine import Runtime
+from mlxk_tui.ops.reading import read_repo
+from mlxk_tui.ops.report import Report
+from mlxk_tui.ops.terms import MemoryFit
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """A model that the engine can be asked to run; two with the same folder are the same model."""
+
+    name: str
+    """As shown and as asked for."""
+    folder: Path
+    """The snapshot."""
+    memory_bytes: int | None = None
+    """Estimate to load it and hold a conversation; None leaves the memory unchecked."""
+    context_length: int | None = None
+    """Tokens, as config.json has it."""
+    hash: str | None = None
+    """The commit."""
+    fit: MemoryFit | None = None
+    """How the estimate compares with this machine; `tight` is worth a warning."""
+    forced: bool = False
+    """Load it whatever the memory says."""
+
+
+async def find_runnable(cache: Cache, spec: str, *, force: bool = False) -> Runnable:
+    """Return the model of `NAME[@REV]`, ready for the engine.
+
+    Args:
+        cache: where to look.
+        spec: the model's name, or a part of it, with an optional revision.
+        force: run it even if it does not fit into memory.
+
+    Raises:
+        OpError: `model_not_runnable` with the reason, `insufficient_memory` with the numbers,
+            `dependency_missing` where mlx-lm is not installed, and those of `Cache.find` and
+            `Repo.revision`.
+    """
+    return await asyncio.to_thread(_find, cache, spec, force)
+
+
+def _find(cache: Cache, spec: str, force: bool) -> Runnable:
+    found = cache.find(spec)
+    repo = read_repo(cache, found.ref)
+    snapshot = repo.revision(found.spec.revision)
+    runtime = Runtime.here()
+    report = judge(repo, snapshot, runtime)
+    model = report.model
+    _refuse_missing(report)
+    if snapshot is None or not model.runtime_compatible:
+        raise _not_runnable(found, report)
+    if model.memory_fit is MemoryFit.TOO_LARGE and not force:
+        raise OpError(
+            ErrorType.INSUFFICIENT_MEMORY,
+            f"{model.name} needs about {size(model.memory_bytes)} of memory; models can use "
+            f"{size(runtime.memory_bytes)} here. Choose a smaller or more quantised one, or force it.",
+        )
+    return Runnable(
+        name=model.name,
+        folder=Path(snapshot.path),
+        memory_bytes=model.memory_bytes,
+        context_length=model.context_length,
+        hash=model.hash,
+        fit=model.memory_fit,
+        forced=force,
+    )
+
+
+def _refuse_missing(report: Report) -> None:
+    if any(finding.code is FindingCode.MLX_LM_MISSING for finding in report.findings):
+        raise OpError(
+            ErrorType.DEPENDENCY_MISSING,
+            "mlx-lm is not installed here, so no model can run. It needs Apple silicon or Linux; "
+            "install it with 'pip install mlx-lm'.",
+        )
+
+
+def _not_runnable(found: Found, report: Report) -> OpError:
+    model = report.model
+    mlx = model.framework is Framework.MLX
+    hint = "'mlxk-headless health' tells more." if mlx else "The models of mlx-community run here."
+    reason = model.reason or "It has no snapshot."
+    return OpError(
+        ErrorType.MODEL_NOT_RUNNABLE, f"{printable(found.ref.name)} cannot run here: {reason} {hint}"
+    )

@@ -1,0 +1,59 @@
+"""What the engine is doing, for headers and health answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class EngineState(str, Enum):
+    """What the engine is doing."""
+
+    STOPPED = "stopped"
+    """No worker runs: not yet, or for good."""
+    STARTING = "starting"
+    IDLE = "idle"
+    """A worker runs and no model is loaded."""
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    """The worker ended by itself; the next request starts another."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """The model in memory."""
+
+    name: str
+    folder: str
+    context_length: int
+    """Tokens; 0 where the model names none."""
+    vocab_size: int
+    memory_bytes: int
+    """What MLX held when it was loaded."""
+    load_s: float
+    has_chat_template: bool
+    has_thinking: bool
+    has_tools: bool
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """One look at the engine."""
+
+    state: EngineState = EngineState.STOPPED
+    model: LoadedModel | None = None
+    loading: str | None = None
+    """Name of the model that is being loaded."""
+    streams: int = 0
+    """Generations that run."""
+    waiting: int = 0
+    """Requests that wait for another model's streams to end, or for theirs to load."""
+    tokens_per_s: float = 0.0
+    """Over all streams, the last second or so."""
+    memory_bytes: int = 0
+    """What MLX holds now, kept prompt caches included."""
+    last_error: str | None = None
+    """The sentence of the last crash or failed load; None after a success."""
+    pid: int | None = None
+    """The worker process."""

@@ -1,0 +1,54 @@
+"""The worker process, `python -m mlxk_tui.engine.worker`: commands on stdin, messages on stdout.
+
+Logs go to stderr. It ends when stdin does. One line of JSON is one message; `protocol.py` defines them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from importlib.metadata import version
+
+from mlxk_tui.engine.inference.channel import Inbox, Outbox, guard_stdout, listen
+from mlxk_tui.engine.protocol import Fault, Ready
+from mlxk_tui.ops.errors import ErrorType
+
+_MISSING = (
+    "MLX cannot be used here ({reason}), so no model can run. It needs Apple silicon or Linux, "
+    "and the packages mlx and mlx-lm."
+)
+
+
+def main() -> int:
+    """Run until stdin ends; returns only where MLX is not there or fails."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the parent's to handle
+    outbox = Outbox(guard_stdout())
+    inbox = Inbox()
+    listen(sys.stdin.buffer, inbox)
+    try:
+        import mlx.core as mx  # noqa: PLC0415 - 2 s of imports, watched over by the thread above
+
+        from mlxk_tui.engine.inference.loop import Loop  # noqa: PLC0415
+    except Exception as error:  # noqa: BLE001 - a broken installation raises anything
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
+        outbox.send(Fault(0, ErrorType.DEPENDENCY_MISSING.value, _MISSING.format(reason=reason)))
+        return 1
+    mx.random.seed(int.from_bytes(os.urandom(4), "little"))
+    device = "gpu" if mx.default_device() == mx.gpu else "cpu"
+    outbox.send(Ready(mlx=version("mlx"), mlx_lm=version("mlx-lm"), device=device))
+    try:
+        Loop(inbox, outbox).run()
+    except Exception as error:  # noqa: BLE001 - whatever MLX raises, all that ran is lost
+        traceback.print_exc()
+        said = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        outbox.send(Fault(0, ErrorType.ENGINE_CRASHED.value, f"The inference process failed: {said}"))
+    return 1
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)  # at once: on Metal, threads that still run must not meet a dying interpreter

@@ -1,0 +1,168 @@
+"""What the engine's tests share: real models, an engine a module, and whether a process is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from mlxk_tui.demo import tiny_model
+from mlxk_tui.engine.client import Engine, EngineStatus
+from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.protocol import (
+    Delta,
+    Event,
+    Finished,
+    Generation,
+    Sampling,
+    Started,
+    TokenLogprob,
+    ToolCall,
+)
+from tests.engine.small_models import make_model
+
+needs_mlx = pytest.mark.skipif(
+    importlib.util.find_spec("mlx_lm") is None, reason="mlx-lm is not installed on this platform"
+)
+"""For everything that starts a worker."""
+GREEDY = Sampling(temperature=0)
+
+
+@dataclass
+class Result:
+    """A generation to its end."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    tokens: int = 0
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def started(self) -> Started:
+        return next(event for event in self.events if isinstance(event, Started))
+
+    @property
+    def finished(self) -> Finished:
+        last = self.events[-1]
+        assert isinstance(last, Finished)
+        return last
+
+
+async def run(engine: Engine, model: Runnable, request: Generation) -> Result:
+    """Generate to the end."""
+    result = Result()
+    async for event in engine.generate(model, request):
+        result.events.append(event)
+        if isinstance(event, Delta):
+            result.text += event.text
+            result.reasoning += event.reasoning
+            result.tool_calls += event.tool_calls
+            result.token_ids += event.token_ids
+            result.logprobs += event.logprobs
+            result.tokens += event.tokens
+    return result
+
+
+async def until(
+    engine: Engine, condition: Callable[[EngineStatus], bool], seconds: float = 10
+) -> EngineStatus:
+    """Wait for a status for which the condition holds."""
+    changed = asyncio.Event()
+    unsubscribe = engine.subscribe(lambda status: changed.set())
+    begin = time.monotonic()
+    try:
+        while not condition(engine.status):
+            changed.clear()
+            await asyncio.wait_for(changed.wait(), seconds - (time.monotonic() - begin))
+    finally:
+        unsubscribe()
+    return engine.status
+
+
+def chat(*contents: str, **more: Any) -> Generation:
+    """Return a greedy request from a conversation that begins with the user and alternates."""
+    roles = ("user", "assistant")
+    messages = tuple({"role": roles[i % 2], "content": text} for i, text in enumerate(contents))
+    return replace(Generation(messages=messages, sampling=GREEDY), **more)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Look again and again until `condition` holds; fail when it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.005)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process is neither running nor a zombie of ours; an orphan is init's to reap."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() == psutil.STATUS_ZOMBIE and process.ppid() != os.getpid()
+    except psutil.NoSuchProcess:
+        return True
+
+
+def worker_environment(**more: str) -> dict[str, str]:
+    """Return the environment of a worker in tests: without compiling, which takes a C++ compiler seconds."""
+    return {**os.environ, "MLX_DISABLE_COMPILE": "1", **more}
+
+
+def new_engine(**options: Any) -> Engine:
+    """Return an engine for tests; whoever makes it stops it."""
+    return Engine(**{"environ": worker_environment(), **options})
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[Engine]:
+    """Return the engine of this module, which leaves nothing behind."""
+    engine = new_engine()
+    yield engine
+    pid = engine.status.pid
+    await engine.stop()
+    assert pid is None or is_gone(pid)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Runnable:
+    """Return the demo model: trained, and sure of what it says."""
+    return Runnable("mlxk-tui/tiny-demo", tiny_model.folder())
+
+
+@pytest.fixture(scope="session")
+def babbler(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
+    """Return a model of random weights that goes on for long."""
+    return Runnable(
+        "test/babbler", make_model(tmp_path_factory.mktemp("babbler") / "m", context=4096, endless=True)
+    )
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
+    """Return a second model of random weights, with a short context."""
+    return Runnable(
+        "test/other", make_model(tmp_path_factory.mktemp("other") / "m", context=256, seed=1, endless=True)
+    )
+
+
+def executable() -> str:
+    """Return the interpreter that the tests run with."""
+    return sys.executable
+
+
+def folder_of(runnable: Runnable) -> str:
+    """Return a model's folder as text."""
+    return str(Path(runnable.folder))

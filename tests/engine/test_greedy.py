@@ -1,0 +1,159 @@
+"""Greedy output is the same however it comes about, and it is mlx-lm's own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from typing import Any, NamedTuple
+
+import pytest
+
+from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.protocol import Delta, Generation
+from tests.engine.conftest import (
+    GREEDY,
+    Result,
+    chat,
+    executable,
+    folder_of,
+    needs_mlx,
+    run,
+    worker_environment,
+)
+
+pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="module")]
+
+QUESTIONS = (
+    "What do the panes do?",
+    "What does verify do?",
+    "Why does a model not run here?",
+    "Show me Python code",
+    "Tell me a tip",
+    "Give me a tour of the app",
+    "Hello!",
+    "Can you write JSON?",
+)
+_PEER = """
+import json, sys
+from mlx_lm import generate, load, stream_generate
+model, tokenizer = load(sys.argv[1])
+answers = []
+for question in json.loads(sys.argv[2]):
+    messages = [{"role": "user", "content": question}]
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=False)
+    tokens = [step.token for step in stream_generate(model, tokenizer, prompt, max_tokens=150)]
+    answers.append([tokens, generate(model, tokenizer, prompt, max_tokens=150)])
+print(json.dumps(answers))
+"""
+
+
+class Said(NamedTuple):
+    """An answer."""
+
+    tokens: list[int]
+    text: str
+
+    def is_said_by(self, result: Result) -> bool:
+        """Compare; where the model wrote markers its text is split here and is not there."""
+        split = "think>" in self.text
+        return self.tokens == result.token_ids and (split or self.text == result.text)
+
+
+def ask(question: str, **more: Any) -> Generation:
+    return chat(
+        question, max_tokens=150, want_tokens=True, template_kwargs={"enable_thinking": False}, **more
+    )
+
+
+@pytest.fixture(scope="module")
+def expected(tiny: Runnable) -> list[Said]:
+    """Return what mlx_lm.generate says, each question on its own."""
+    done = subprocess.run(
+        [executable(), "-c", _PEER, folder_of(tiny), json.dumps(QUESTIONS)],
+        env=worker_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+    )
+    answers = [Said(*answer) for answer in json.loads(done.stdout)]
+    assert len({answer.text for answer in answers}) > len(QUESTIONS) // 2  # the questions are told apart
+    return answers
+
+
+async def test_one_stream_says_what_mlx_lm_says(engine: Engine, tiny: Runnable, expected: list[Said]) -> None:
+    for question, answer in zip(QUESTIONS, expected, strict=True):
+        assert answer.is_said_by(await run(engine, tiny, ask(question))), question
+
+
+async def test_eight_at_once_say_the_same(engine: Engine, tiny: Runnable, expected: list[Said]) -> None:
+    results = await asyncio.gather(*(run(engine, tiny, ask(question)) for question in QUESTIONS))
+    for answer, result in zip(expected, results, strict=True):
+        assert answer.is_said_by(result)
+
+
+async def test_a_repeated_prompt_is_cached_and_says_the_same(
+    engine: Engine, tiny: Runnable, expected: list[Said]
+) -> None:
+    result = await run(engine, tiny, ask(QUESTIONS[0]))
+    assert result.started.cached_tokens == result.started.prompt_tokens - 1
+    assert expected[0].is_said_by(result)
+
+
+async def test_joining_and_leaving_neighbours_change_nothing(
+    engine: Engine, tiny: Runnable, expected: list[Said]
+) -> None:
+    async def neighbour(question: str, tokens: int) -> None:
+        stream = engine.generate(tiny, ask(question, stop=("never said",)))
+        async for event in stream:
+            if isinstance(event, Delta):
+                tokens -= event.tokens
+            if tokens <= 0:
+                break
+        await stream.aclose()
+
+    results = await asyncio.gather(
+        run(engine, tiny, ask(QUESTIONS[2])),
+        neighbour(QUESTIONS[3], 3),
+        neighbour(QUESTIONS[5], 20),
+        run(engine, tiny, ask(QUESTIONS[4])),
+    )
+    assert expected[2].is_said_by(results[0])
+    assert expected[4].is_said_by(results[3])
+
+
+async def test_tokens_and_text_prompts_say_the_same(engine: Engine, tiny: Runnable) -> None:
+    whole = await run(engine, tiny, ask(QUESTIONS[1]))
+    prompt = f"<|im_start|>user\n{QUESTIONS[1]}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    raw = await run(
+        engine, tiny, Generation(prompt=prompt, sampling=GREEDY, max_tokens=150, want_tokens=True)
+    )
+    assert raw.token_ids == whole.token_ids
+    assert raw.text == whole.text
+
+
+async def test_a_quantised_cache_and_a_draft_model_are_possible(
+    engine: Engine, tiny: Runnable, expected: list[Said]
+) -> None:
+    drafted = await run(engine, tiny, ask(QUESTIONS[0], draft_model=folder_of(tiny)))
+    assert expected[0].is_said_by(drafted)
+    quantised = await run(engine, tiny, ask(QUESTIONS[0], kv_bits=8))
+    assert quantised.text[:20] == expected[0].text[:20]
+    again = await run(engine, tiny, ask(QUESTIONS[0], kv_bits=8))
+    assert again.started.cached_tokens == again.started.prompt_tokens - 1
+    assert again.text == quantised.text
+
+
+async def test_the_next_turn_reads_only_what_is_new_and_says_what_a_cold_start_says(
+    engine: Engine, tiny: Runnable
+) -> None:
+    first = await run(engine, tiny, ask(QUESTIONS[0]))
+    turns = (QUESTIONS[0], first.text, QUESTIONS[1])
+    request = chat(*turns, max_tokens=100, template_kwargs={"enable_thinking": False})
+    warm = await run(engine, tiny, request)
+    assert warm.started.cached_tokens > first.started.prompt_tokens // 2
+    await engine.unload()
+    cold = await run(engine, tiny, request)
+    assert cold.started.cached_tokens == 0
+    assert cold.text == warm.text

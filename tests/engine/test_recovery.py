@@ -1,0 +1,123 @@
+"""The worker may die in any way: what ran says so within seconds, and the next request just works."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+import pytest_asyncio
+
+from mlxk_tui.engine.client import Engine, EngineState
+from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.protocol import Generation
+from mlxk_tui.ops.errors import ErrorType, OpError
+from tests.engine.conftest import GREEDY, is_gone, needs_mlx, new_engine, run, until, worker_environment
+
+pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="module")]
+
+LONG = Generation(prompt="Hello, world! How are", sampling=GREEDY, max_tokens=3000, stop=("never said",))
+SHORT = replace(LONG, max_tokens=5)
+BOUND_S = 1.0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[Engine]:
+    """Return an engine that takes a second of silence for a hang."""
+    engine = new_engine(hang_s=BOUND_S, environ=worker_environment())
+    yield engine
+    await engine.stop()
+
+
+async def fate(engine: Engine, model: Runnable, request: Generation) -> str:
+    """Generate and tell how it ended: a finish reason or an error type."""
+    try:
+        result = await run(engine, model, request)
+    except OpError as error:
+        return error.type.value
+    return result.finished.finish_reason.value
+
+
+def pid_of(engine: Engine) -> int:
+    pid = engine.status.pid
+    assert pid is not None
+    return pid
+
+
+async def test_a_killed_worker_fails_what_ran_at_once_and_the_next_request_starts_another(
+    engine: Engine, babbler: Runnable
+) -> None:
+    tasks = [asyncio.create_task(fate(engine, babbler, LONG)) for _ in range(3)]
+    await until(engine, lambda status: status.streams == 3)
+    pid = pid_of(engine)
+    os.kill(pid, signal.SIGKILL)
+    begin = time.monotonic()
+    assert await asyncio.gather(*tasks) == ["engine_crashed"] * 3
+    assert time.monotonic() - begin < 1
+    assert is_gone(pid)
+    failed = engine.status
+    assert failed.state is EngineState.FAILED
+    assert "killed (SIGKILL)" in (failed.last_error or "")
+    assert await fate(engine, babbler, SHORT) == "length"
+    assert engine.status.state is EngineState.READY
+    assert engine.status.last_error is None
+
+
+async def test_a_worker_that_hangs_is_ended(engine: Engine, babbler: Runnable) -> None:
+    await engine.load(babbler)
+    task = asyncio.create_task(fate(engine, babbler, LONG))
+    await until(engine, lambda status: status.streams == 1)
+    pid = pid_of(engine)
+    os.kill(pid, signal.SIGSTOP)
+    begin = time.monotonic()
+    assert await task == "engine_crashed"
+    assert BOUND_S - 0.5 < time.monotonic() - begin < BOUND_S + 2
+    assert is_gone(pid)
+    assert "no sign of life" in (engine.status.last_error or "")
+
+
+async def test_who_waits_for_another_model_is_served_after_a_crash(
+    engine: Engine, babbler: Runnable, other: Runnable
+) -> None:
+    running = asyncio.create_task(fate(engine, babbler, LONG))
+    await until(engine, lambda status: status.streams == 1)
+    waiting = asyncio.create_task(fate(engine, other, SHORT))
+    await until(engine, lambda status: status.waiting == 1)
+    crashes: list[str | None] = []
+    unsubscribe = engine.subscribe(lambda status: crashes.append(status.last_error))
+    os.kill(pid_of(engine), signal.SIGABRT)  # what Metal does when it is out of memory
+    assert await running == "engine_crashed"
+    assert await waiting == "length"
+    unsubscribe()
+    assert any("crashed (SIGABRT)" in crash for crash in crashes if crash)
+
+
+async def test_a_crash_at_rest_and_one_while_loading_are_noticed(engine: Engine, babbler: Runnable) -> None:
+    await engine.load(babbler)
+    os.kill(pid_of(engine), signal.SIGKILL)
+    await until(engine, lambda status: status.state is EngineState.FAILED)
+    assert engine.status.model is None
+    task = asyncio.create_task(engine.load(babbler))
+    await until(engine, lambda status: status.state is EngineState.STARTING and status.pid is not None)
+    os.kill(pid_of(engine), signal.SIGKILL)
+    with pytest.raises(OpError) as caught:
+        await task
+    assert caught.value.type is ErrorType.ENGINE_CRASHED
+    assert await fate(engine, babbler, SHORT) == "length"
+
+
+async def test_where_mlx_is_not_installed_it_is_said(babbler: Runnable, tmp_path_factory: object) -> None:
+    assert isinstance(tmp_path_factory, pytest.TempPathFactory)
+    folder = tmp_path_factory.mktemp("shadow")
+    (folder / "mlx_lm.py").write_text("raise ImportError('No module named mlx_lm')\n")
+    engine = new_engine(environ=worker_environment(PYTHONPATH=str(folder)))
+    with pytest.raises(OpError) as caught:
+        await run(engine, babbler, SHORT)
+    assert caught.value.type is ErrorType.DEPENDENCY_MISSING
+    assert "No module named mlx_lm" in caught.value.message
+    await engine.stop()
+    assert engine.status.pid is None

@@ -1,0 +1,149 @@
+"""The worker process by itself: what it prints, and that it never outlives its parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.protocol import (
+    Cancel,
+    Command,
+    Delta,
+    Finished,
+    Generate,
+    Generation,
+    Load,
+    Loaded,
+    Message,
+    Ready,
+    Streamed,
+    from_json,
+    to_json,
+)
+from tests.engine.conftest import GREEDY, executable, is_gone, needs_mlx, wait_until, worker_environment
+
+pytestmark = needs_mlx
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LONG = Generation(prompt="Hello, world! How are", sampling=GREEDY, max_tokens=4000, stop=("never said",))
+
+
+class Worker(NamedTuple):
+    """A worker and the pipes to it."""
+
+    process: subprocess.Popen[bytes]
+
+    def say(self, command: Command) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(to_json(command)).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def hear(self, kind: type[Any]) -> Any:
+        """Return the next message of a kind; every line on the way must be a message."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            message: Message = from_json(json.loads(line))
+            inner = message.event if isinstance(message, Streamed) else message
+            if isinstance(inner, kind):
+                return inner
+        raise AssertionError("it ended")
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    process = subprocess.Popen(
+        [executable(), "-m", "mlxk_tui.engine.worker"],
+        cwd=ROOT,
+        env=worker_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    yield Worker(process)
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+def test_it_speaks_in_lines_leaves_interrupts_to_its_parent_and_goes_with_its_stdin(
+    worker: Worker, babbler: Runnable
+) -> None:
+    worker.hear(Ready)
+    worker.say(Load(1, babbler.name, str(babbler.folder), 10**8))
+    assert worker.hear(Loaded).vocab_size > 256
+    worker.say(Generate(2, LONG))
+    worker.hear(Delta)
+    worker.process.send_signal(signal.SIGINT)
+    worker.say(Cancel(2))
+    assert worker.hear(Finished).usage.completion_tokens > 0
+    worker.say(Generate(3, LONG))
+    worker.hear(Delta)
+    assert worker.process.stdin is not None
+    worker.process.stdin.close()
+    assert worker.process.wait(timeout=1) == 0
+
+
+def test_it_goes_with_its_stdin_before_anything_is_imported(worker: Worker) -> None:
+    assert worker.process.stdin is not None
+    worker.process.stdin.close()
+    assert worker.process.wait(timeout=1) == 0
+
+
+_PARENT = """
+import asyncio, sys
+from pathlib import Path
+from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.protocol import Delta, Generation, Sampling
+
+async def main():
+    engine = Engine()
+    stage = sys.argv[2]
+    engine.subscribe(lambda status: stage == status.state.value and print(status.pid, flush=True))
+    request = Generation(prompt="Hello", sampling=Sampling(temperature=0), stop=("never said",))
+    async for event in engine.generate(Runnable("m", Path(sys.argv[1])), request):
+        if isinstance(event, Delta):
+            print(engine.status.pid, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("stage", ["starting", "streaming"])
+def test_a_killed_parent_leaves_no_worker(babbler: Runnable, stage: str) -> None:
+    parent = subprocess.Popen(
+        [executable(), "-c", _PARENT, str(babbler.folder), stage],
+        cwd=ROOT,
+        env=worker_environment(PYTHONPATH=os.pathsep.join([str(ROOT), *sys.path])),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    assert parent.stdout is not None
+    pid = next(int(line) for line in parent.stdout if line.strip().isdigit())
+    assert not is_gone(pid)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.communicate()
+    wait_until(lambda: is_gone(pid), 1.0)
+
+
+def test_messages_come_back_as_they_were() -> None:
+    request = Generation(
+        messages=({"role": "user", "content": "x"},),
+        sampling=GREEDY,
+        stop=("a", "b"),
+        template_kwargs={"enable_thinking": False},
+        logprobs=0,
+    )
+    command = Generate(7, request)
+    assert from_json(json.loads(json.dumps(to_json(command)))) == command
