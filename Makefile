@@ -20,8 +20,9 @@ run: $(STAMP) ## open the app on your Hugging Face cache
 demo: $(STAMP) ## try it on a built-in sample; without a terminal, a headless tour
 	@if [ -t 0 ] && [ -t 1 ]; then $(BIN)/mlxk-tui --demo $(ARGS); else $(BIN)/python -m mlxk_tui.demo.tour; fi
 
-test: $(STAMP) ## run the test suite
-	@$(BIN)/python -m pytest $(ARGS)
+# A file stays in one process: what a module's tests share is made once. ARGS='-n 0' runs in this one.
+test: $(STAMP) ## run the test suite, in two processes
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import contracts, oldest Python
 	@$(BIN)/ruff check .
@@ -39,7 +40,7 @@ bench: $(STAMP) ## measure against peers, in one run
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 snapshots: $(STAMP) ## draw the SVG snapshots anew; look at them before committing
-	@$(BIN)/python -m pytest tests/panes --snapshot-update $(ARGS)
+	@$(BIN)/python -m pytest tests/panes/test_snapshots*.py --snapshot-update $(ARGS)
 
 build: $(STAMP) ## make dist/: sdist and wheel
 	@$(BIN)/python -m build $(ARGS)

@@ -75,23 +75,24 @@ def _open(arguments: argparse.Namespace) -> int:
     from mlxk_tui.app import MlxkApp  # noqa: PLC0415 - as above
 
     with ExitStack() as stack:
-        label = "hub"
+        label, state = "hub", None
         if arguments.demo:
             from mlxk_tui.demo.session import DemoSession  # noqa: PLC0415 - only for the demo
 
-            cache, label = stack.enter_context(DemoSession()).cache, "demo"
+            demo = stack.enter_context(DemoSession())
+            cache, label, state = demo.cache, "demo", demo.state
         else:
             cache = settings.cache_for(loaded, os.environ)
         # The scan runs in threads of this process: with Python's 5 ms a key would wait for it noticeably.
         sys.setswitchinterval(0.0005)
-        app = MlxkApp(loaded, cache, label=label, remember=not arguments.demo)
+        app = MlxkApp(loaded, cache, label=label, remember=not arguments.demo, state=state)
         app.run()
     return app.return_code or 0
 
 
 def _serve(arguments: argparse.Namespace) -> int:
     try:
-        from textual_serve.server import Server  # noqa: PLC0415 - an optional package
+        from mlxk_tui.web import LocalServer  # noqa: PLC0415 - textual-serve is an optional package
     except ImportError:
         return _refuse("--web needs textual-serve, which is not installed. Run: pip install 'mlxk-tui[web]'")
     command = [sys.executable, "-m", "mlxk_tui"]
@@ -100,7 +101,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         if value := getattr(arguments, name):
             command += [f"--{name.replace('_', '-')}", value]
     # textual-serve hands the command to a shell and has no login: quoted, and on loopback only.
-    Server(shlex.join(command), host="127.0.0.1", port=arguments.web_port, title="mlxk-tui").serve()
+    LocalServer(shlex.join(command), arguments.web_port).serve()
     return 0
 
 

@@ -42,6 +42,9 @@ def _run(argv: Sequence[str]) -> int:
         return run(argv)
     except KeyboardInterrupt:
         return output.last_words(argv, "cancelled", "Stopped before the command began.")
+    except SystemExit as leaving:
+        # Nobody here raises it: Rich and Typer do, with 1, when the reader of what they print went away.
+        return output.EXIT_CLOSED_PIPE if leaving.code == 1 else 1
     except Exception as error:  # noqa: BLE001 - the border: one object and an exit status, never a traceback
         output.debug_traceback(error)
         message = f"The program failed to start ({type(error).__name__}). MLXK_DEBUG=1 prints the traceback."

@@ -1,4 +1,4 @@
-"""A demo session: the sample cache in a temporary folder that goes away with the program."""
+"""A demo session: sample cache, tiny model and local hub, all of which go away with the program."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from mlxk_tui.demo import tiny_model
+from mlxk_tui.demo.hub.on_demand import HubOnDemand
 from mlxk_tui.demo.sample import build_sample_cache
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.remember import ENVIRONMENT_VARIABLE as VERDICTS
 
 PREFIX = "mlxk-demo-"
+ACCOUNT = "hf_local_other"
+"""Token of the demo's account at the local hub, `visitor`: it opens nothing anywhere else."""
+_RATE = 8_000_000.0
+"""Bytes a second that the local hub gives a connection, so that a transfer can be watched."""
+_GONE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HUGGINGFACE_HUB_TOKEN")
+"""Variables of the user's that would keep the demo from its hub, or hand it a token."""
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -24,11 +32,13 @@ class DemoSession:
     """Makes the sample on entering and removes it on leaving, also after an exception, SIGTERM or SIGHUP.
 
     Nothing of the user's is read or written: the hub folder lies in a fresh temporary folder, and so
-    does, through the environment, what is remembered of it. Hand `cache` to whatever works on it.
+    does, through the environment, what is remembered of it. The environment also names the local hub and
+    an account there, and allows to push to it. Hand `cache` to whatever works on it.
 
     Attributes:
         home: the temporary folder; there is room for more beside the cache.
         cache: the sample's cache.
+        state: where the app keeps what outlives it; here it does not.
     """
 
     def __init__(self, *, now: float | None = None) -> None:
@@ -36,7 +46,8 @@ class DemoSession:
         self._now = now
         self._home: Path | None = None
         self._handlers: dict[signal.Signals, _Handler] = {}
-        self._remembered: str | None = None
+        self._environment: dict[str, str | None] = {}
+        self._hub: HubOnDemand | None = None
 
     @property
     def home(self) -> Path:
@@ -58,13 +69,31 @@ class DemoSession:
         """
         return Cache(self.home / "hub")
 
+    @property
+    def state(self) -> Path:
+        """The app's folder for state and chats.
+
+        Raises:
+            RuntimeError: the session has not been entered.
+        """
+        return self.home / "state"
+
     def __enter__(self) -> DemoSession:
         self._home = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
         self._watch_signals()
-        self._remembered = os.environ.get(VERDICTS)
-        os.environ[VERDICTS] = str(self._home / "verdicts")
         try:
+            self._hub = HubOnDemand(rate=_RATE)
+            self._set_environment(
+                {
+                    VERDICTS: str(self._home / "verdicts"),
+                    "HF_ENDPOINT": self._hub.url,
+                    "HF_TOKEN": ACCOUNT,
+                    "MLXK2_ENABLE_EXPERIMENTAL_PUSH": "1",
+                    **dict.fromkeys(_GONE),
+                }
+            )
             build_sample_cache(self.cache.root, now=self._now)
+            tiny_model.install(self.cache.root)
         except BaseException:
             self.close()
             raise
@@ -80,13 +109,23 @@ class DemoSession:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
+        if self._hub is not None:
+            self._hub.close()
+            self._hub = None
+        self._set_environment(self._environment)
+        self._environment = {}
         if self._home is not None:
-            if self._remembered is None:
-                os.environ.pop(VERDICTS, None)
-            else:
-                os.environ[VERDICTS] = self._remembered
             shutil.rmtree(self._home, ignore_errors=True)
             self._home = None
+
+    def _set_environment(self, values: Mapping[str, str | None]) -> None:
+        """Set variables, None takes one away, and remember what they were."""
+        self._environment = {name: os.environ.get(name) for name in values}
+        for name, value in values.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
     def _watch_signals(self) -> None:
         """Let a signal that would end the program at once unwind it instead."""

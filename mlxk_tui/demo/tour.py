@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlxk_tui.demo import tiny_model
 from mlxk_tui.demo.sample import SAMPLES
 from mlxk_tui.demo.session import DemoSession
+from mlxk_tui.ops.machine import Runtime
 
 COMMAND = "mlxk-headless"
 
 _LLAMA = "mlx-community/Llama-3.2-3B-Instruct-4bit"
 _MIXTRAL = "mlx-community/Mixtral-8x7B-Instruct-v0.1-4bit"
 _ROTTEN = "mlx-community/SmolLM2-135M-Instruct-4bit"
-_LEFT = "mlx-community/SmolLM3-3B-4bit"
 _SMALL = "sentence-transformers/all-MiniLM-L6-v2"
+
+_GATED = "prompt-lab/gemma-2-2b-it-4bit"
 
 Data = dict[str, Any]
 """`data` of an envelope, as JSON."""
@@ -41,9 +44,16 @@ class Stop:
     """What else must hold afterwards."""
 
 
+_ANSWER = Stop(
+    "Ask the tiny model, which knows only this program.",
+    ("run", tiny_model.NAME, tiny_model.SUGGESTIONS[1], "--temperature", "0", "--verbose"),
+    output=("tok/s",),
+)
+
+
 def stops(folder: Path) -> list[Stop]:
     """Return the tour; `folder` is where it may write."""
-    total = len(SAMPLES)
+    total = len(SAMPLES) + 1  # the tiny model
     clone = folder / "clone"
     return [
         Stop(
@@ -88,10 +98,26 @@ def stops(folder: Path) -> list[Stop]:
             output=("all-MiniLM-L6-v2",),
             holds=lambda: (clone / "model.safetensors").stat().st_size > 90_000_000,
         ),
+        Stop("What does the hub have?", ("search", "smollm2"), output=(_ROTTEN,)),
         Stop(
-            "One model less than at the start.",
-            ("list", "smollm", "--json"),
-            data=lambda data: [model["name"] for model in data["models"]] == [_LEFT],
+            "What would come, and does it fit? Nothing is written yet.",
+            ("pull", _ROTTEN, "--dry-run"),
+            output=("75.8MB", "free on disk"),
+        ),
+        Stop("The removed model comes back, every byte checked.", ("pull", _ROTTEN), output=("Pulled",)),
+        Stop("It is sound now.", ("health", _ROTTEN, "--verify"), output=("unhealthy 0",)),
+        Stop("Once more: nothing to do.", ("pull", _ROTTEN), output=("here and complete",)),
+        Stop(
+            "A gated repo says where to ask for access, and leaves nothing behind.",
+            ("pull", _GATED, "--json"),
+            exit_code=1,
+            output=("access_denied",),
+        ),
+        *([_ANSWER] if Runtime.here().mlx_lm is not None else []),
+        Stop(
+            "As many models as at the start.",
+            ("health",),
+            output=(f"total {total}",),
         ),
     ]
 
@@ -101,7 +127,7 @@ def main() -> int:
     faults: list[str] = []
     with DemoSession() as session:
         folder = session.home
-        _say(f"A tour of {COMMAND} on a sample of {len(SAMPLES)} repos in {session.cache.root}\n")
+        _say(f"A tour of {COMMAND} on a sample of {len(SAMPLES) + 1} repos in {session.cache.root}\n")
         for stop in stops(folder):
             _say(f"# {stop.about}\n$ {COMMAND} {' '.join(stop.arguments)}")
             fault = visit(stop, session.cache.root)
@@ -146,9 +172,9 @@ def _run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _shortened(text: str, lines: int = 40) -> str:
-    """Return the text, cut after so many lines."""
-    every = text.strip().splitlines()
+def _shortened(text: str, lines: int = 40, width: int = 600) -> str:
+    """Return the text, cut after so many lines and, in each, so many characters."""
+    every = [line if len(line) <= width else f"{line[:width]} …" for line in text.strip().splitlines()]
     return "\n".join([*every[:lines], *(["  …"] if len(every) > lines else [])])
 
 

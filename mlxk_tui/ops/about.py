@@ -6,12 +6,11 @@ import asyncio
 import platform
 from importlib import metadata
 
-import psutil
-
 from mlxk_tui import __version__
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.contract import SPEC_VERSION, System, VersionData
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.machine import total_memory
 
 
 async def version(cache: Cache | None = None) -> VersionData:
@@ -28,7 +27,7 @@ def _system(cache: Cache) -> System:
     return System(
         platform=platform.platform(),
         python=platform.python_version(),
-        memory_bytes=psutil.virtual_memory().total,
+        memory_bytes=total_memory(),
         mlx=_installed("mlx"),
         mlx_lm=_installed("mlx-lm"),
         huggingface_hub=_installed("huggingface_hub"),

@@ -38,7 +38,7 @@ async def in_thread(work: Callable[[threading.Event], T]) -> T:
 
 
 class Meter:
-    """Counts what is done, sends events and notices the wish to stop; used by one thread."""
+    """Counts what is done, sends events and notices the wish to stop; threads may share one."""
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class Meter:
         self._began = time.monotonic()
         self._sent = 0.0
         self._file = ""
+        self._lock = threading.Lock()
 
     def check(self) -> None:
         """Raise StoppedError when the work shall stop."""
@@ -73,17 +74,19 @@ class Meter:
         Raises:
             StoppedError: the work shall stop.
         """
-        self.bytes_done += n_bytes
-        self.files_done += files
-        self._file = file
-        now = time.monotonic()
-        if now - self._sent >= _INTERVAL:
-            self._send(now)
+        with self._lock:
+            self.bytes_done += n_bytes
+            self.files_done += files
+            self._file = file
+            now = time.monotonic()
+            if now - self._sent >= _INTERVAL:
+                self._send(now)
         self.check()
 
     def finish(self) -> None:
         """Send the last event."""
-        self._send(time.monotonic())
+        with self._lock:
+            self._send(time.monotonic())
 
     def _send(self, now: float) -> None:
         self._sent = now

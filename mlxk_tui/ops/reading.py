@@ -15,7 +15,7 @@ from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.contract import Finding, FindingCode, Fix, Severity
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
-from mlxk_tui.ops.repo import COMMIT, Blob, Repo, Snapshot, SnapshotFile
+from mlxk_tui.ops.repo import COMMIT, Blob, Inode, Repo, Snapshot, SnapshotFile
 
 _STORE_NAME = re.compile(r"[0-9a-f]{64}")
 _FOLDERS = frozenset({"blobs", "refs", "snapshots", "trees"})
@@ -33,6 +33,16 @@ def read_repo(cache: Cache, ref: RepoRef) -> Repo:
             finding in `problems`.
     """
     return _Reader(cache, ref).read()
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Where an unusual link leads."""
+
+    path: str | None = None
+    size: int | None = None
+    problem: FindingCode | None = None
+    inode: Inode | None = None
 
 
 @dataclass
@@ -120,7 +130,8 @@ class _Reader:
             except OSError:  # vanished: another process renames what it has finished
                 continue
             if stat.S_ISREG(info.st_mode):
-                blob = Blob(entry.name, entry.path, info.st_size, info.st_mtime)
+                inode = (info.st_dev, info.st_ino)
+                blob = Blob(entry.name, entry.path, info.st_size, info.st_mtime, inode=inode)
             elif stat.S_ISLNK(info.st_mode):
                 blob = self._linked_blob(entry, info.st_mtime)
             else:
@@ -145,25 +156,26 @@ class _Reader:
             except OSError:
                 return Blob(entry.name, entry.path, None, modified, problem=FindingCode.BROKEN_LINK)
             if stat.S_ISREG(info.st_mode):
-                return Blob(entry.name, entry.path, info.st_size, info.st_mtime, shared=target)
-        resolved, size, problem = self._follow(entry.path)
-        return Blob(entry.name, entry.path, size, modified, shared=resolved, problem=problem)
+                inode = (info.st_dev, info.st_ino)
+                return Blob(entry.name, entry.path, info.st_size, info.st_mtime, shared=target, inode=inode)
+        way = self._follow(entry.path)
+        return Blob(entry.name, entry.path, way.size, modified, way.path, way.problem, way.inode)
 
-    def _follow(self, path: str) -> tuple[str | None, int | None, FindingCode | None]:
+    def _follow(self, path: str) -> _Way:
         """Resolve an unusual link: the real path, its size, or why it is not used."""
         self.usual = False
         try:
             resolved = os.path.realpath(path, strict=True)
             info = os.lstat(resolved)
         except PermissionError:
-            return None, None, FindingCode.UNREADABLE
+            return _Way(problem=FindingCode.UNREADABLE)
         except OSError:  # dangling, or a loop
-            return None, None, FindingCode.BROKEN_LINK
+            return _Way(problem=FindingCode.BROKEN_LINK)
         if not resolved.startswith(self._roots()):
-            return None, None, FindingCode.LINK_OUTSIDE_CACHE
+            return _Way(problem=FindingCode.LINK_OUTSIDE_CACHE)
         if not stat.S_ISREG(info.st_mode):
-            return None, None, FindingCode.UNREADABLE
-        return resolved, info.st_size, None
+            return _Way(problem=FindingCode.UNREADABLE)
+        return _Way(resolved, info.st_size, inode=(info.st_dev, info.st_ino))
 
     def _read_snapshots(self, folder: str) -> dict[str, Snapshot]:
         found: dict[str, Snapshot] = {}
@@ -215,9 +227,9 @@ class _Reader:
             blob = self.blobs.get(etag) if folder == os.path.join(self.ref.folder, "blobs") else None
         if blob is not None:
             return SnapshotFile(name, path, blob.target, blob.size, etag, blob.problem)
-        resolved, size, problem = self._follow(path)
-        self.witnesses.append(resolved or path)
-        return SnapshotFile(name, path, resolved, size, None, problem)
+        found = self._follow(path)
+        self.witnesses.append(found.path or path)
+        return SnapshotFile(name, path, found.path, found.size, None, found.problem)
 
     def _read_refs(self, folder: str, snapshots: dict[str, Snapshot]) -> dict[str, str]:
         refs: dict[str, str] = {}
@@ -266,7 +278,8 @@ def _plain_file(name: str, entry: os.DirEntry[str]) -> SnapshotFile:
         return SnapshotFile(name, entry.path, None, None, None, FindingCode.UNREADABLE)
     if not stat.S_ISREG(info.st_mode):  # a pipe, a socket, a device: opening it could hang
         return SnapshotFile(name, entry.path, None, None, None, FindingCode.UNREADABLE)
-    return SnapshotFile(name, entry.path, entry.path, info.st_size, None)
+    inode = (info.st_dev, info.st_ino)
+    return SnapshotFile(name, entry.path, entry.path, info.st_size, None, inode=inode)
 
 
 def _read_ref(entry: os.DirEntry[str]) -> str | None:

@@ -20,6 +20,8 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 _PREFIX = re.compile(r"[0-9a-f]{3,40}")
 PARTIAL_ENDINGS = (".incomplete", ".partial", ".tmp")
 """How an unfinished download ends; a word inside a name means nothing."""
+Inode = tuple[int, int]
+"""Device and inode number: two names of one file have the same."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Blob:
     shared: str | None = None
     """The payload in the shared store, when the blob is a link to it."""
     problem: FindingCode | None = None
+    inode: Inode | None = None
+    """Which file on disk holds the payload; None where there is none."""
 
     @property
     def partial(self) -> bool:
@@ -62,6 +66,8 @@ class SnapshotFile:
     etag: str | None
     """Name of the blob, where the file is a link to one."""
     problem: FindingCode | None = None
+    inode: Inode | None = None
+    """Which file on disk this is, where it is a plain one and no link."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +135,18 @@ class Repo:
 
     @property
     def disk_bytes(self) -> int:
-        """Bytes of the whole repo: every blob once, partial ones and shared payload included."""
-        total = sum(blob.size or 0 for blob in self.blobs.values())
+        """Bytes of the whole repo: every payload once, partial and shared ones included.
+
+        Hard links to one file are one payload.
+        """
+        sizes: dict[Inode | str, int] = {}
+        for blob in self.blobs.values():
+            sizes[blob.inode or blob.path] = blob.size or 0
         for snapshot in self.snapshots.values():
-            total += sum(file.size or 0 for file in snapshot.files if file.target == file.path)
-        return total
+            for file in snapshot.files:
+                if file.target == file.path:
+                    sizes[file.inode or file.path] = file.size or 0
+        return sum(sizes.values())
 
     def revision(self, wanted: str | None) -> Snapshot | None:
         """Return the snapshot of a ref name or commit prefix; of None, the selected one.

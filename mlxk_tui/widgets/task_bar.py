@@ -17,11 +17,17 @@ _GAUGE = 12
 
 
 class TaskBar(Static):
-    """Title, gauge, share, bytes and rate of the task started last; hidden while nothing runs."""
+    """Title, gauge, share, bytes and rate of the task started last; hidden while nothing runs.
 
-    def __init__(self, tasks: Tasks) -> None:
+    Args:
+        tasks: what it follows.
+        stop_key: the key that stops the task on this screen, as it is shown.
+    """
+
+    def __init__(self, tasks: Tasks, *, stop_key: str = "esc") -> None:
         super().__init__(id="task-bar")
         self._tasks = tasks
+        self._stop_key = stop_key
         self._timer: Timer | None = None
         self.display = False
 
@@ -51,11 +57,11 @@ class TaskBar(Static):
 
     def _draw(self) -> None:
         if self._tasks.running and self.is_attached and self.screen.is_current:
-            self.update(describe(self._tasks.running, self.size.width))
+            self.update(describe(self._tasks.running, self.size.width, self._stop_key))
 
 
-def describe(running: list[Task], width: int) -> Content:
-    """Return the line for the task started last."""
+def describe(running: list[Task], width: int, stop_key: str = "esc") -> Content:
+    """Return the line for the task started last, with the key that stops it."""
     task = running[-1]
     progress = task.progress
     title = printable(task.title)
@@ -75,7 +81,7 @@ def describe(running: list[Task], width: int) -> Content:
     elif progress is not None and progress.files_total:
         numbers = [(f" {progress.files_done:,} of {progress.files_total:,}", "$muted")]
     more: list[Part] = [(f"  +{len(running) - 1} more", "$muted")] if len(running) > 1 else []
-    stop: list[Part] = [("  esc", "$accent"), (" stop", "$muted")]
+    stop: list[Part] = [(f"  {stop_key}", "$accent"), (" stop", "$muted")]
     left = width - 4 - cell_len(title) - _cells([*share, *more, *stop])
     if _cells(numbers) > left:
         numbers = []

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
+from mlxk_tui.demo import tiny_model
 from mlxk_tui.demo.session import DemoSession
+from mlxk_tui.ops.judge import inspect
+from mlxk_tui.ops.machine import Runtime
+from mlxk_tui.ops.terms import Health, ModelType
 
 PROGRAM = """
 import sys
@@ -66,10 +73,28 @@ def test_afterwards_the_environment_and_the_signal_handlers_are_as_before() -> N
     environment, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
     with DemoSession() as session:
         changed = {name for name, value in os.environ.items() if environment.get(name) != value}
-        assert changed == {"MLXK_VERDICTS"}
+        assert changed == {"MLXK_VERDICTS", "HF_ENDPOINT", "HF_TOKEN", "MLXK2_ENABLE_EXPERIMENTAL_PUSH"}
+        assert os.environ["HF_ENDPOINT"].startswith("http://127.0.0.1:")
         assert os.environ["MLXK_VERDICTS"].startswith(str(session.home))
     assert dict(os.environ) == environment
     assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_the_hub_starts_with_the_first_question_and_ends_with_the_session() -> None:
+    with DemoSession():
+        children = psutil.Process().children()
+        with urllib.request.urlopen(f"{os.environ['HF_ENDPOINT']}/api/models/{tiny_model.NAME}") as answer:
+            assert json.load(answer)["id"] == tiny_model.NAME
+        [started] = [child for child in psutil.Process().children() if child not in children]
+    assert not started.is_running()
+
+
+def test_the_tiny_model_is_in_the_cache_and_can_run() -> None:
+    with DemoSession() as session:
+        found = session.cache.find("tiny-demo")
+        report = inspect(session.cache, found.ref, Runtime.here())
+    assert report.model.health is Health.HEALTHY
+    assert report.model.model_type is ModelType.CHAT
 
 
 def test_a_session_that_was_not_entered_has_no_cache() -> None:

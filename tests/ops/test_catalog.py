@@ -48,6 +48,20 @@ async def test_models_come_sorted_and_everything_that_is_no_model_is_left_out(
     assert _names(found) == ["a", "mlx-community/C", "org/b"]
 
 
+async def test_hard_links_to_one_payload_take_the_disk_once(cache: Cache, hub: Path) -> None:
+    repo = HfCache(hub).repo("org/linked")
+    commit = repo.add(model_files())
+    before = (await list_models(cache)).models[0].disk_bytes
+    blob = max(repo.blobs.iterdir(), key=lambda path: path.stat().st_size)
+    os.link(blob, repo.blobs / ("0" * 40))
+    plain = repo.snapshot(commit) / "copy.bin"  # as huggingface_hub writes where it cannot make links
+    os.link(blob, plain)
+    assert (await list_models(cache)).models[0].disk_bytes == before
+    plain.unlink()
+    plain.write_bytes(blob.read_bytes())
+    assert (await list_models(cache)).models[0].disk_bytes == before + blob.stat().st_size
+
+
 async def test_a_cache_that_does_not_exist_yet_is_empty_not_an_error(tmp_path: Path) -> None:
     assert (await list_models(Cache(tmp_path / "none"))).count == 0
 

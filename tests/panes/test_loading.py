@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from mlxk_tui.app import MlxkApp
 from mlxk_tui.library import Phase
 from mlxk_tui.ops.cache import Cache
-from mlxk_tui.settings import load
-from tests.panes.conftest import MACHINE, NOW, wait_until
-
-
-class Waiting(MlxkApp):
-    """The app on a machine whose only worker thread is busy, so that the scan cannot begin."""
-
-    def on_load(self) -> None:
-        self.busy = threading.Event()
-        loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(1))
-        loop.run_in_executor(None, self.busy.wait)
-
-    def on_unmount(self) -> None:
-        self.busy.set()
+from tests.panes.conftest import wait_until
+from tests.panes.gallery import Waiting, open_app
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
 async def test_both_panes_say_that_the_cache_is_being_read(hub: Path, size: tuple[int, int]) -> None:
-    app = Waiting(load({"refresh_seconds": 0}), Cache(hub), clock=lambda: NOW, runtime=MACHINE)
+    app = open_app(Cache(hub), loading=True)
+    assert isinstance(app, Waiting)
     async with app.run_test(size=size) as pilot:
 
         def said(text: str) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from textual.command import CommandList, CommandPalette
 
 from mlxk_tui import keys
 from mlxk_tui.ops.cache import Cache
+from mlxk_tui.panes.details import InspectorScreen
 from mlxk_tui.panes.health import HealthPane
 from mlxk_tui.panes.models import ModelsPane
 from mlxk_tui.settings import load
@@ -110,8 +112,6 @@ async def test_quitting_asks_only_while_a_task_runs(make_app: AppMaker, hub: Pat
     app = make_app(three(hub))
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await ready(pilot)
-        import asyncio
-
         started = asyncio.Event()
 
         async def forever(_: object) -> str:
@@ -130,6 +130,26 @@ async def test_quitting_asks_only_while_a_task_runs(make_app: AppMaker, hub: Pat
         await wait_until(pilot, lambda: not app.tasks.running)
         await pilot.press("q")
         await wait_until(pilot, lambda: app._exit)
+
+
+async def test_the_key_that_the_task_bar_names_stops_what_runs_in_the_inspector(
+    make_app: AppMaker, hub: Path
+) -> None:
+    app = make_app(three(hub))
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await ready(pilot)
+
+        async def forever(_: object) -> str:
+            await asyncio.Event().wait()
+            return ""
+
+        app.tasks.start("Waiting", forever)
+        await wait_until(pilot, lambda: "esc stop" in text(app))
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: isinstance(app.screen, InspectorScreen) and "^c stop" in text(app))
+        await pilot.press("ctrl+c")
+        await wait_until(pilot, lambda: not app.tasks.running)
+        assert isinstance(app.screen, InspectorScreen)
 
 
 async def test_health_lists_the_unsound_first_and_deletes_with_one_key(make_app: AppMaker, hub: Path) -> None:

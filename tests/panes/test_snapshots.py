@@ -1,137 +1,150 @@
-"""How both panes look in every state. Changed on purpose? `make snapshots`, then look at each one."""
+"""How the panes of the cache look in every state, and what opens over them.
+
+Changed on purpose? `make snapshots` draws them all anew; look at each one that differs. Another pane that
+shows the cache is a line in ROWS and one in each state of SAYS; what opens over it is a Scene in OVER.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from textual.pilot import Pilot
+import textual._doc
+from textual.app import App
 
+from mlxk_tui.app import MlxkApp
+from mlxk_tui.demo.sample import build_sample_cache
 from mlxk_tui.ops.cache import Cache
-from tests.panes.conftest import AppMaker, ready, wait_until
+from mlxk_tui.panes import model_keys
+from mlxk_tui.panes.registry import PANES
+from tests.panes.conftest import NOW
+from tests.panes.gallery import NO_COLOR, Scene, draw, open_app
 
-SMALL, LARGE = (80, 24), (120, 40)
-Compare = Callable[..., bool]
+SIZES = {"80x24": (80, 24), "120x40": (120, 40)}
+LOOKS = ("dark", "light", NO_COLOR)
+SAYS = {
+    "empty": {"models": "No models yet", "health": "Nothing to judge yet"},
+    "loading": {"models": "Reading the cache", "health": "Looking at every model"},
+    "error": {"models": "The cache cannot be read", "health": "The cache cannot be read"},
+    "full": {"models": "6/25", "health": "Not sound"},
+}
+"""What each pane says in each state of the cache, once it is drawn."""
+ROWS: dict[str, Sequence[str]] = {"models": "jjjjj", "health": "j"}
+"""How to get from the top of a full pane to a row that is worth a look."""
+OVER = (
+    Scene("inspector-overview", (*ROWS["models"], "enter"), "Context"),
+    Scene("inspector-health", ("right",), "Sound"),
+    Scene("inspector-files", ("right",), "config.json"),
+    Scene("inspector-config", ("right",), "model_type"),
+    Scene("inspector-card", ("right",), "Context of", back=("right", "escape")),
+    Scene(
+        "clone",
+        (model_keys.CLONE.key,),
+        "→ /tmp/mlxk-tui/my-model",
+        text="/tmp/mlxk-tui/my-model",
+        back=("escape",),
+    ),
+    Scene("prune", ("x",), "Frees", back=("escape",)),
+    Scene("help", ("question_mark",), "esc close", back=("escape",)),
+    Scene("palette", ("ctrl+p",), "Verify", back=("escape",)),
+    Scene("palette-typed", ("ctrl+p",), "Model", text="qwen3-4", back=("escape",)),
+    Scene("filter", ("slash",), "of 25", text="type:chat size>2GB", back=("escape",)),
+    Scene("filter-bad", ("slash",), "takes good or bad", text="health:ugly", back=("escape",)),
+    Scene("disk-use", ("u",), "mlx-community", back=("escape",)),
+    Scene("marked", ("g", "space", "space", "space"), "3 marked"),
+    Scene("delete", ("d",), "Frees", back=("escape", "escape", "g")),
+)
+"""What opens over the Models pane of a full cache; each begins where the one before it ended."""
+
+Pictures = dict[tuple[str, str, str], str]
+Picture = Callable[..., Awaitable[str]]
 
 
-def after(*keys: str, until: Callable[[Pilot[Any]], bool] | None = None) -> Callable[[Pilot[Any]], Any]:
-    """Return what `snap_compare` runs first: wait for the scan, press keys, wait for their result."""
-
-    async def run(pilot: Pilot[Any]) -> None:
-        await ready(pilot)
-        for key in keys:
-            await pilot.press(key)
-            await pilot.pause()
-        if until is not None:
-            await wait_until(pilot, lambda: until(pilot))
-        for node in pilot.app.screen.query("Input"):
-            node.cursor_blink = False  # type: ignore[attr-defined]  # every Input has it
-        await pilot.pause()
-
-    return run
+def _make(state: str) -> MlxkApp:
+    """Return the app in a state; paths are relative, so that they read the same on every machine."""
+    hub = Path("hub")
+    if state == "error":
+        hub.write_text("a file where a folder should be")
+    if state == "full":
+        build_sample_cache(hub.absolute(), now=NOW)
+    return open_app(Cache(hub), loading=state == "loading")
 
 
-def open_dialog(pilot: Pilot[Any]) -> bool:
-    """Whether a dialog is there and has been put into the middle."""
-    frames = pilot.app.screen.query(".dialog")
-    return bool(frames) and frames.first().region.y > 0
+async def _draw(state: str, looks: Sequence[str]) -> Pictures:
+    """Return pictures of every pane in a state; of what opens over them, where the state is `over`."""
+    if state == "over":
+        return await draw(lambda: _make("full"), SIZES, OVER, looks)
+    scenes = []
+    for number, pane in enumerate(PANES, 1):
+        if pane.id in ROWS:
+            rows = ROWS[pane.id] if state == "full" else ()
+            back = ("g",) if rows else ()
+            scenes.append(Scene(pane.id, (f"f{number}", *rows), SAYS[state][pane.id], back=back))
+    return await draw(lambda: _make(state), SIZES, scenes, looks)
 
 
-def typed(text: str) -> list[str]:
-    names = {" ": "space", ":": "colon", ">": "greater_than_sign", "/": "slash"}
-    return [names.get(character, character) for character in text]
+@pytest.fixture(scope="module")
+def runs() -> dict[tuple[str, bool], Pictures | Exception]:
+    """Return what each run of the app has drawn."""
+    return {}
 
 
-@pytest.mark.parametrize("theme", ["mlxk-dark", "mlxk-light", "ansi-dark"])
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
-def test_models(
-    snap_compare: Compare, make_app: AppMaker, sample: Cache, size: tuple[int, int], theme: str
+@pytest.fixture
+def picture(runs: dict[tuple[str, bool], Pictures | Exception]) -> Picture:
+    """Return a function that gives the picture of a scene; the first to ask waits for the run."""
+
+    async def find(state: str, scene: str, size: str, look: str) -> str:
+        looks = {"over": ["dark"], "full": ["dark", "light", "ansi"]}.get(state, ["dark", "light"])
+        run = (state, look == NO_COLOR)
+        if run not in runs:
+            try:
+                runs[run] = await _draw(state, [NO_COLOR] if look == NO_COLOR else looks)
+            except Exception as error:  # noqa: BLE001 - every test of this run fails of it, at once
+                runs[run] = error
+        drawn = runs[run]
+        if isinstance(drawn, Exception):
+            raise drawn
+        return drawn[scene, size, look]
+
+    return find
+
+
+@pytest.fixture
+def unchanged(snap_compare: Callable[..., bool], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], bool]:
+    """Return a function that compares a picture with the one kept; `snapshot_report.html` shows both."""
+
+    def compare(drawn: str) -> bool:
+        # The plugin would run an app for each picture; its report is worth having.
+        monkeypatch.setattr(textual._doc, "take_svg_screenshot", lambda **_: drawn)
+        return snap_compare(App[None]())
+
+    return compare
+
+
+ALL_PANES = pytest.mark.parametrize("pane", ROWS)
+ALL_SIZES = pytest.mark.parametrize("size", SIZES)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@ALL_SIZES
+@ALL_PANES
+@pytest.mark.parametrize("state", SAYS)
+async def test_pane(
+    unchanged: Callable[[str], bool], picture: Picture, state: str, pane: str, size: str, look: str
 ) -> None:
-    app = make_app(sample, theme=theme)
-    assert snap_compare(app, terminal_size=size, run_before=after(*"jjjjj"))
+    assert unchanged(await picture(state, pane, size, look))
 
 
-@pytest.mark.parametrize("theme", ["mlxk-dark", "mlxk-light"])
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
-def test_health(
-    snap_compare: Compare, make_app: AppMaker, sample: Cache, size: tuple[int, int], theme: str
+@ALL_SIZES
+@ALL_PANES
+async def test_pane_in_the_colours_of_the_terminal(
+    unchanged: Callable[[str], bool], picture: Picture, pane: str, size: str
 ) -> None:
-    app = make_app(sample, theme=theme)
-    assert snap_compare(app, terminal_size=size, run_before=after("2", "j"))
+    assert unchanged(await picture("full", pane, size, "ansi"))
 
 
-@pytest.mark.parametrize("key", ["1", "2"], ids=["models", "health"])
-def test_no_color(
-    snap_compare: Compare, make_app: AppMaker, sample: Cache, monkeypatch: pytest.MonkeyPatch, key: str
-) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert snap_compare(make_app(sample), terminal_size=SMALL, run_before=after(key, "j"))
-
-
-PANE_KEYS = pytest.mark.parametrize("key", ["1", "2"], ids=["models", "health"])
-SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
-
-
-@SIZES
-@PANE_KEYS
-def test_empty(snap_compare: Compare, make_app: AppMaker, key: str, size: tuple[int, int]) -> None:
-    assert snap_compare(make_app(Cache(Path("hub"))), terminal_size=size, run_before=after(key))
-
-
-@SIZES
-@PANE_KEYS
-def test_error(
-    snap_compare: Compare, make_app: AppMaker, tmp_path: Path, key: str, size: tuple[int, int]
-) -> None:
-    (tmp_path / "hub").write_text("a file where a folder should be")
-    assert snap_compare(make_app(Cache(Path("hub"))), terminal_size=size, run_before=after(key))
-
-
-@pytest.mark.parametrize("tab", ["health", "files", "config", "card"])
-def test_inspector_tabs(snap_compare: Compare, make_app: AppMaker, sample: Cache, tab: str) -> None:
-    steps = ["health", "files", "config", "card"].index(tab) + 1
-
-    def loaded(pilot: Pilot[Any]) -> bool:
-        return "Reading" not in str(pilot.app.screen.query_one("#inspector-text").render())
-
-    run = after(*"jjjjj", "enter", *["right"] * steps, until=loaded)
-    assert snap_compare(make_app(sample), terminal_size=LARGE, run_before=run)
-
-
-def test_inspector_is_a_screen_of_its_own_at_80_columns(
-    snap_compare: Compare, make_app: AppMaker, sample: Cache
-) -> None:
-    assert snap_compare(make_app(sample), terminal_size=SMALL, run_before=after(*"jjjjj", "enter"))
-
-
-def test_filter(snap_compare: Compare, make_app: AppMaker, sample: Cache) -> None:
-    keys: Sequence[str] = ["slash", *typed("type:chat size>2GB")]
-    assert snap_compare(make_app(sample), terminal_size=LARGE, run_before=after(*keys))
-
-
-def test_bad_filter(snap_compare: Compare, make_app: AppMaker, sample: Cache) -> None:
-    assert snap_compare(
-        make_app(sample), terminal_size=SMALL, run_before=after("slash", *typed("health:ugly"))
-    )
-
-
-def test_disk_use(snap_compare: Compare, make_app: AppMaker, sample: Cache) -> None:
-    assert snap_compare(make_app(sample), terminal_size=LARGE, run_before=after("u"))
-
-
-def test_delete_dialog(snap_compare: Compare, make_app: AppMaker, sample: Cache) -> None:
-    run = after("space", "space", "space", "d", until=open_dialog)
-    assert snap_compare(make_app(sample), terminal_size=SMALL, run_before=run)
-
-
-def test_prune_dialog(snap_compare: Compare, make_app: AppMaker, sample: Cache) -> None:
-    run = after(*"jjjjj", "x", until=open_dialog)
-    assert snap_compare(make_app(sample), terminal_size=LARGE, run_before=run)
-
-
-def test_help(snap_compare: Compare, make_app: AppMaker, sample: Cache) -> None:
-    assert snap_compare(
-        make_app(sample), terminal_size=LARGE, run_before=after("question_mark", until=open_dialog)
-    )
+@ALL_SIZES
+@pytest.mark.parametrize("scene", [scene.name for scene in OVER])
+async def test_over(unchanged: Callable[[str], bool], picture: Picture, scene: str, size: str) -> None:
+    assert unchanged(await picture("over", scene, size, "dark"))

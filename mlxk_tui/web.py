@@ -1,0 +1,68 @@
+"""`--web`: the app in a browser on this machine, and in no other page that the browser has open."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from aiohttp import web
+from textual_serve.server import Server
+
+HOST = "127.0.0.1"
+_FONT_FROM_ELSEWHERE = re.compile(r"<link\b[^>]*\bfonts\.googleapis\.com[^>]*>")
+
+
+class LocalServer(Server):
+    """textual-serve's server for one machine.
+
+    That has no login, and any page in the user's browser could open a WebSocket to it and press keys
+    here: so a request must come for this address, and a WebSocket from a page of this server.
+
+    Args:
+        command: what a shell runs for each page that is opened.
+        port: the port on the loopback interface.
+    """
+
+    def __init__(self, command: str, port: int) -> None:
+        super().__init__(command, host=HOST, port=port, title="mlxk-tui")
+        self._addresses = frozenset({f"{HOST}:{port}", f"localhost:{port}"})
+        self._open: set[asyncio.Task[Any]] = set()
+
+    async def handle_index(self, request: web.Request) -> web.StreamResponse:
+        """Serve the page, which loads nothing from elsewhere and is in no other page's frame."""
+        self._check(request)
+        response = await super().handle_index(request)
+        if isinstance(response, web.Response):  # it always is, which the decorator's type does not say
+            response.text = _FONT_FROM_ELSEWHERE.sub("", response.text or "")
+        response.headers["X-Frame-Options"] = "DENY"
+        return response
+
+    async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
+        """Run the app for a page of this server."""
+        self._check(request)
+        scheme, _, address = request.headers.get("Origin", "").partition("://")
+        if scheme != "http" or address not in self._addresses:
+            raise web.HTTPForbidden(text="Only pages of this server may use it.")
+        if (task := asyncio.current_task()) is not None:
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
+        return await super().handle_websocket(request)
+
+    async def on_shutdown(self, app: web.Application) -> None:
+        """End the apps that are open; aiohttp would wait a minute for their pages to be closed."""
+        del app
+        for task in self._open:
+            task.cancel()
+        if self._open:
+            await asyncio.wait(self._open, timeout=5)
+
+    async def handle_download(self, request: web.Request) -> web.StreamResponse:
+        """Serve a file that the app offered."""
+        self._check(request)
+        return await super().handle_download(request)
+
+    def _check(self, request: web.Request) -> None:
+        """Refuse a request for another name, which a page from elsewhere may have led here."""
+        if request.headers.get("Host") not in self._addresses:
+            raise web.HTTPForbidden(text=f"This server is http://{HOST}:{self.port} and nothing else.")
