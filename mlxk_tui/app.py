@@ -9,26 +9,39 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
+import platformdirs
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.css.query import NoMatches
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
+from textual.signal import Signal
 from textual.theme import Theme
 from textual.worker import Worker, WorkerFailed, WorkerState
 
 from mlxk_tui import clipboard, themes
 from mlxk_tui.library import Library
 from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.format import plural, printable
+from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.machine import Runtime
+from mlxk_tui.panes.chat_backend import ChatBackend
 from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.registry import PANES
 from mlxk_tui.settings import ConfigError, Loaded, save
 from mlxk_tui.tasks import Tasks
+from mlxk_tui.transfers.jobs import State as Stage
+from mlxk_tui.transfers.queue import TransferQueue
+from mlxk_tui.transfers.runners import push_enabled, runners
+from mlxk_tui.transfers.store import state_file
+from mlxk_tui.transfers.teller import Change
+
+if TYPE_CHECKING:
+    from mlxk_tui.engine.client import Engine
+    from mlxk_tui.ops.hub import Hub
 
 
 def _commands() -> type[Provider]:
@@ -54,6 +67,11 @@ class MlxkApp(App[None]):
         clock: seconds since the epoch.
         runtime: what this machine can run; looked at when left out.
         remember: whether a theme picked in the palette is written to the config file.
+        state: folder for what outlives the program, such as the queue of transfers and the chats; the
+            user's own when left out.
+        hub: the hub to pull from and push to; the environment's when left out.
+        transfers: the queue; one on that folder, for this cache and this hub, when left out.
+        engine: what runs models; one that starts with the first chat and ends with the app when left out.
     """
 
     TITLE = "mlxk-tui"
@@ -94,6 +112,10 @@ class MlxkApp(App[None]):
         clock: Callable[[], float] = time.time,
         runtime: Runtime | None = None,
         remember: bool = True,
+        state: Path | None = None,
+        hub: Hub | None = None,
+        transfers: TransferQueue | None = None,
+        engine: Engine | None = None,
     ) -> None:
         super().__init__(css_path=list(themes.stylesheets()))
         settings = loaded.settings
@@ -103,7 +125,38 @@ class MlxkApp(App[None]):
             self, cache, refresh_seconds=settings.refresh_seconds, clock=clock, runtime=runtime
         )
         self.tasks = Tasks(self)
-        self.context = Context(self.library, settings, self.tasks, label)
+        self._hub = hub
+        push = push_enabled(settings.push, os.environ)
+        self.transfers = transfers or TransferQueue(
+            state_file(state or platformdirs.user_state_path("mlxk-tui"), cache.root),
+            runners(
+                cache,
+                self._ask_hub,
+                via_hub=settings.transfer_backend == "hub",
+                push=push,
+            ),
+            parallel=settings.parallel_transfers,
+            clock=clock,
+        )
+        self.transfers_changed: Signal[Change] = Signal(self, "transfers-changed")
+        self.chats = ChatBackend(
+            self,
+            state or platformdirs.user_data_path("mlxk-tui"),
+            idle_unload_s=60 * settings.idle_unload_minutes,
+            engine=engine,
+        )
+        self.context = Context(
+            self.library,
+            settings,
+            self.tasks,
+            self.transfers,
+            self.transfers_changed,
+            self._ask_hub,
+            self.chats,
+            runtime,
+            push,
+            label,
+        )
         for theme in (themes.DARK, themes.LIGHT):
             self.register_theme(theme)
         known = settings.theme in self.available_themes
@@ -151,6 +204,44 @@ class MlxkApp(App[None]):
 
     def _read_cache(self) -> None:
         self.run_worker(self.library.run(), name="library", group="library", exit_on_error=False)
+        self.run_worker(self._start_transfers(), name="transfers", group="transfers", exit_on_error=False)
+
+    async def _start_transfers(self) -> None:
+        self.transfers.subscribe(self._follow_transfers)
+        await self.transfers.start()
+        if self.transfers.problem:
+            self.notify(
+                self.transfers.problem, title="Transfers", severity="warning", timeout=15, markup=False
+            )
+
+    def _follow_transfers(self, change: Change) -> None:
+        """Tell the panes what is different, and the user what ended while another pane was open."""
+        self.transfers_changed.publish(change)
+        for transfer in change.ended:
+            failed = transfer.state is Stage.FAILED
+            if self.current_mode != "transfers":
+                said = transfer.failure.message if transfer.failure else transfer.result
+                self.notify(
+                    printable(said),
+                    title=printable(transfer.job.name),
+                    severity="error" if failed else "information",
+                    timeout=12 if failed else None,
+                    markup=False,
+                )
+        if any(not transfer.is_push and transfer.state is Stage.DONE for transfer in change.ended):
+            self.run_worker(self.library.refresh(), group="refresh", exit_on_error=False)
+
+    def _ask_hub(self) -> Hub:
+        """Return the hub; what it takes is loaded when it is first asked."""
+        if self._hub is None:
+            from mlxk_tui.ops.hub import Hub  # noqa: PLC0415 - as above
+
+            self._hub = Hub.from_environment(os.environ)
+        return self._hub
+
+    async def on_unmount(self) -> None:
+        """Stop what is being transferred, which goes on at the next start, and what is being answered."""
+        await asyncio.gather(self.transfers.close(), self.chats.close())
 
     def _use_keymap(self) -> None:
         keymap = self.context.settings.keymap
@@ -256,13 +347,11 @@ class MlxkApp(App[None]):
             self.run_worker(self._leave(), group="quit", exit_on_error=False)
 
     async def _leave(self) -> None:
-        if self.tasks.running:
+        if self.tasks.running or self.transfers.at_work:
             from mlxk_tui.widgets.dialogs import Question  # noqa: PLC0415 - when it is needed
+            from mlxk_tui.widgets.leaving import leaving  # noqa: PLC0415 - as above
 
-            names = ", ".join(task.title for task in self.tasks.running)
-            count = len(self.tasks.running)
-            text = f"{names} {'is' if count == 1 else 'are'} not finished and will be stopped."
-            title = f"Quit while {plural(count, 'task')} {'runs' if count == 1 else 'run'}?"
+            title, text = leaving([task.title for task in self.tasks.running], len(self.transfers.at_work))
             if not await self.push_screen_wait(Question(title, text, proceed="Quit", cancel="Stay")):
                 return
         self.exit()

@@ -98,6 +98,32 @@ class Settings:
             "limits": {"ge": 0, "le": 10_080},
         },
     )
+    server_host: str = field(
+        default="127.0.0.1",
+        metadata={"about": "Where the server listens; beyond this machine it takes an API key."},
+    )
+    server_port: int = field(
+        default=8000,
+        metadata={"about": "Port of the server; 0 takes a free one.", "limits": {"ge": 0, "le": 65535}},
+    )
+    server_model: str = field(
+        default="", metadata={"about": "Model of the server for requests that name none."}
+    )
+    server_max_tokens: int = field(
+        default=0,
+        metadata={
+            "about": "Most tokens of an answer where a request does not say; 0 is half of the context.",
+            "limits": {"ge": 0},
+        },
+    )
+    server_origins: str = field(
+        default="",
+        metadata={"about": "Origins of web pages that may call the server, separated by commas."},
+    )
+    server_hosts: str = field(
+        default="",
+        metadata={"about": "Further host names that the server answers to, separated by commas."},
+    )
     keymap: Mapping[str, str] = field(
         default_factory=dict,
         metadata={"about": "Own keys: the id of a binding (see `docs/keys.md`) and its keys."},

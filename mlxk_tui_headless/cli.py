@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlxk_tui_headless import push_command, run_command, transfer_commands
+from mlxk_tui_headless import push_command, run_command, serve_command, transfer_commands
 from mlxk_tui_headless.options import JsonOption, ProgressOption, note
 from mlxk_tui_headless.request import Globals, Request, UsageError, View
 
@@ -21,6 +21,7 @@ PROGRAM = "mlxk-headless"
 
 app = typer.Typer(
     name=PROGRAM,
+    cls=serve_command.CommandGroup,
     help="See, judge and manage the MLX models in the Hugging Face cache.",
     add_completion=False,  # it would write to the user's shell files
     pretty_exceptions_enable=False,
@@ -50,7 +51,7 @@ def root(
     options.demo, options.cache_dir, options.version = demo, cache_dir, show_version
     note(ctx, as_json, progress)
     if ctx.invoked_subcommand is not None:
-        options.command = ctx.invoked_subcommand
+        options.command = serve_command.ALIASES.get(ctx.invoked_subcommand, ctx.invoked_subcommand)
         return None
     if show_version:
         return _version_request()
@@ -211,6 +212,7 @@ app.command()(transfer_commands.pull)
 app.command(hidden=True)(push_command.push)
 app.command()(transfer_commands.search)
 app.command()(run_command.run)
+app.command()(serve_command.server)
 
 
 @app.command()

@@ -126,7 +126,7 @@ def _page(data: Contract | None, view: View, width: int | None) -> Page:
 
 
 def _moved_or_run(data: Contract | None, view: View, width: int | None) -> Page:
-    from mlxk_tui.ops.run_contract import RunData  # noqa: PLC0415 - the others do without
+    from mlxk_tui.ops.run_contract import RunData, ServerData  # noqa: PLC0415 - the others do without
     from mlxk_tui.ops.transfer_contract import PullData, PushData, SearchData  # noqa: PLC0415 - the others do without
     from mlxk_tui_headless import human_transfers  # noqa: PLC0415
 
@@ -134,6 +134,10 @@ def _moved_or_run(data: Contract | None, view: View, width: int | None) -> Page:
         from mlxk_tui_headless.human_run import run_page  # noqa: PLC0415
 
         return Page(*run_page(data, view))
+    if isinstance(data, ServerData):
+        from mlxk_tui_headless.human_serve import server_lines  # noqa: PLC0415
+
+        return Page(server_lines(data))
     if isinstance(data, PullData):
         return Page(list(human_transfers.pull_lines(data)), human_transfers.pull_notes(data))
     if isinstance(data, SearchData):

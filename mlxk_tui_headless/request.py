@@ -33,6 +33,7 @@ class View:
     verbose: bool = False
     health: bool = False
     quiet: bool = False
+    hide_reasoning: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class Request:
     """One command to run."""
 
     command: str
-    execute: Callable[[Session], Contract]
-    """Runs the operation; raises OpError."""
+    execute: Callable[[Session], Contract | None]
+    """Runs the operation; raises OpError. None where a person has seen everything already."""
     view: View = View()
-    exit_code: Callable[[Contract], int] = lambda data: 0
+    exit_code: Callable[[Contract | None], int] = lambda data: 0
     """Exit status of a success."""
 
 

@@ -31,6 +31,7 @@ class Session:
     Attributes:
         cache: the cache of `--demo`, `--cache-dir` or the environment.
         options: the global options.
+        status: exit status of a success, where it is not 0: whoever read the output has left.
         interactive: True when a person can be asked: text output, stdin and stdout at a terminal.
     """
 
@@ -38,6 +39,7 @@ class Session:
         self.cache = cache
         self.options = options
         self.command = command
+        self.status = 0
         at_terminal = output.is_terminal(sys.stdin) and output.is_terminal(sys.stdout)
         self.interactive = at_terminal and not options.json
 
@@ -130,7 +132,7 @@ def carry_out(request: Request, options: Globals) -> int:
         with _open_session(request, options) as session:
             data = request.execute(session)
         envelope = Envelope(status="success", command=Command(request.command), data=data, error=None)
-        status = request.exit_code(data)
+        status = session.status or request.exit_code(data)
     except OpError as error:
         envelope, status = _failed(request.command, error)
     except KeyboardInterrupt:

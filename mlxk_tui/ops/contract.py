@@ -41,6 +41,7 @@ class Command(str, Enum):
     PUSH = "push"
     SEARCH = "search"
     RUN = "run"
+    SERVER = "server"
     VERSION = "version"
     CLI = "cli"
     """No command was recognised."""

@@ -44,6 +44,13 @@ async def detached(work: Callable[[threading.Event], T], total_s: float) -> T:
 
     threading.Thread(target=run, name="hub", daemon=True).start()
     try:
-        return await asyncio.wait_for(result, total_s)
+        # Not `wait_for`: before Python 3.12 it drops a cancellation that arrives together with the result.
+        done, _ = await asyncio.wait([result], timeout=total_s)
+        if not done:
+            raise asyncio.TimeoutError
+        return result.result()
     finally:
         stop.set()
+        result.cancel()
+        if not result.cancelled():
+            result.exception()  # retrieved, so that asyncio does not report it as lost

@@ -150,13 +150,13 @@ class Hub:
         with self._understood(repo):
             return repo_info(answer, repo)
 
-    async def check_access(self, repo: str) -> None:
-        """Ask whether this account may read the files of a repo.
+    async def check_access(self, repo: str, *, write: bool = False) -> None:
+        """Ask whether this account may read the files of a repo, or with `write` change them.
 
         Raises:
             OpError: `access_denied`, and those of `info`.
         """
-        await self._ask(f"/api/models/{repo}/auth-check", repo, parsed=False)
+        await self._ask(f"/api/models/{repo}/auth-check{'/write' * write}", repo, parsed=False)
 
     async def files(self, repo: str, revision: str) -> tuple[TreeEntry, ...]:
         """Return every file of a commit, from one answer in as many pages as it has.

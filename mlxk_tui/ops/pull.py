@@ -336,7 +336,7 @@ def _data_without_plan(
         memory_bytes=None,
         memory_fit=None,
         license=None,
-        gated=False,
+        gated=None,
         warnings=list(warnings),
     )
 

@@ -38,8 +38,19 @@ class RunData(Contract):
     prompt: str
     response: str
     reasoning: str | None = Field(description="What the model thought, where it shows that apart.")
+    tool_calls: list[str] = Field(description="Tools that the model wants called: JSON texts.")
     finish_reason: Literal["stop", "length", "tool_calls", "cancelled"]
     tokens_generated: int
     generation_time_s: float = Field(description="From the request to the last token, in seconds.")
     usage: Usage
     timings: Timings
+
+
+class ServerData(Contract):
+    """`server`: where it listens, from now on."""
+
+    url: str = Field(description="Base of all routes; OpenAI's clients take it with /v1 behind it.")
+    host: str
+    port: int = Field(description="The real one, also where 0 was asked for.")
+    model: str | None = Field(description="Loaded at once; null where each request names its model.")
+    pid: int = Field(description="Process to send SIGTERM (end) or SIGHUP (read the settings again) to.")

@@ -28,7 +28,7 @@ from mlxk_tui.ops.contract import (
     VersionData,
 )
 from mlxk_tui.ops.events import Progress
-from mlxk_tui.ops.run_contract import RunData
+from mlxk_tui.ops.run_contract import RunData, ServerData
 from mlxk_tui.ops.transfer_contract import PullData, PushData, SearchData
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -44,6 +44,7 @@ COMMAND_DATA: dict[Command, type[Contract]] = {
     Command.PUSH: PushData,
     Command.SEARCH: SearchData,
     Command.RUN: RunData,
+    Command.SERVER: ServerData,
     Command.VERSION: VersionData,
 }
 """The type of `data` of each command."""

@@ -42,7 +42,7 @@ class PullData(Contract):
     memory_bytes: int | None = Field(description="Estimate of the memory to load and run it, in bytes.")
     memory_fit: MemoryFit | None
     license: str | None
-    gated: bool
+    gated: bool | None = Field(description="Null where the pull did not come far enough to learn it.")
     warnings: list[str] = Field(description="What could not be checked beforehand, a sentence each.")
 
 

@@ -142,6 +142,23 @@ def _folder(entry: Entry) -> Path:
     return snapshot if snapshot.is_dir() else path
 
 
+# -- chat ------------------------------------------------------------------------------------------
+
+
+def chat_with(host: Host, entry: Entry) -> None:
+    """Go to the Chat pane and begin a chat with a model."""
+
+    async def begin() -> None:
+        from mlxk_tui.panes.chat import ChatPane  # noqa: PLC0415 - when it is first needed
+
+        await host.app.run_action("app.pane('chat')")
+        pane = host.app.screen
+        if isinstance(pane, ChatPane):
+            pane.call_after_refresh(pane.begin, entry.report.ref.name)
+
+    host.app.call_later(begin)
+
+
 # -- delete ----------------------------------------------------------------------------------------
 
 

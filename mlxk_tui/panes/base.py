@@ -11,13 +11,14 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from mlxk_tui.library import Changed, Phase
-from mlxk_tui.ops.format import plural
+from mlxk_tui.ops.format import plural, printable
 from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.registry import PANES
+from mlxk_tui.transfers.teller import Change
 from mlxk_tui.widgets.key_line import KeyLine
 from mlxk_tui.widgets.tab_strip import Tab, TabStrip
 from mlxk_tui.widgets.task_bar import TaskBar
-from mlxk_tui.widgets.text import Part, line, spaced_size
+from mlxk_tui.widgets.text import Part, cut, flush_right, line, spaced_size
 
 
 class HeaderLine(Static):
@@ -39,7 +40,44 @@ class HeaderLine(Static):
                 parts.append((f" · {spaced_size(library.total_bytes)}", ""))
         if library.phase is Phase.LOADING:
             parts.append((" · reading …", "$muted"))
-        self.update(line(parts))
+        moving, engine = self._moving(), self._engine()
+        gap: list[Part] = [("   ", "")] if moving and engine else []
+        right = flush_right(parts, [*moving, *gap, *engine], self.size.width - 2)
+        parts += right or flush_right(parts, engine or moving, self.size.width - 2)
+        self.update(line(parts), layout=False)
+
+    def _moving(self) -> list[Part]:
+        """Return how much is being transferred and how fast, each direction by itself."""
+        queue = self._given.transfers
+        parts: list[Part] = []
+        for glyph, push in (("↓", False), ("↑", True)):
+            running = [transfer for transfer in queue.running if transfer.is_push is push]
+            if running:
+                rate = sum(transfer.rates.rate(queue.monotonic()) for transfer in running)
+                fast = f" {spaced_size(int(rate))}/s" if rate >= 1 else ""
+                parts.append((f"{'  ' if parts else ''}{glyph}{len(running)}{fast}", "$accent"))
+        return parts
+
+    def _engine(self) -> list[Part]:
+        """Return the model in memory and how fast it answers."""
+        status = self._given.chats.status
+        if status.loading is not None:
+            return [("○ ", "$accent"), (_short(status.loading), ""), (" loading", "$muted")]
+        if status.model is None:
+            return [("✗ ", "$bad"), ("engine ended", "$muted")] if status.state.value == "failed" else []
+        busy = status.streams > 0
+        parts: list[Part] = [("● ", "$good" if busy else "$muted"), (_short(status.model.name), "")]
+        if busy and status.tokens_per_s >= 1:
+            parts.append((f" {status.tokens_per_s:,.0f} tok/s", "$muted"))
+        return parts
+
+    def on_resize(self) -> None:
+        """Draw for the new width."""
+        self.draw()
+
+
+def _short(name: str) -> str:
+    return cut(printable(name.rpartition("/")[2]), 28)
 
 
 class Pane(Screen[None]):
@@ -73,13 +111,15 @@ class Pane(Screen[None]):
     def _tabs(self) -> list[Tab]:
         tabs = []
         for number, pane in enumerate(PANES, 1):
-            count = pane.badge(self.context.library)
-            tabs.append(Tab(pane.id, pane.title, str(number), f"●{count}" if count else "", "bad"))
+            badge = pane.badge(self.context)
+            tabs.append(Tab(pane.id, pane.title, str(number), badge.text, badge.style))
         return tabs
 
     def on_mount(self) -> None:
         """Follow the library."""
         self.context.library.changed.subscribe(self, self._library_changed)
+        self.context.transfers_changed.subscribe(self, self._transfers_changed)
+        self.context.chats.engine_changed.subscribe(self, lambda _: self._engine_changed())
         self._library_changed(Changed(frozenset(self.context.library.entries)))
 
     def _library_changed(self, change: Changed) -> None:
@@ -91,12 +131,27 @@ class Pane(Screen[None]):
         self.draw_shell()
         self.draw_library(change)
 
+    def _transfers_changed(self, change: Change) -> None:
+        if self.is_current or self.app.screen_stack[0] is self:
+            if self.context.transfers.running or change.structure:
+                self.draw_shell()
+            self.draw_transfers(change)
+        else:
+            self._stale = True
+
+    def _engine_changed(self) -> None:
+        if self.is_current:
+            self.header.draw()
+        else:
+            self._stale = True
+
     def on_screen_resume(self) -> None:
         """Catch up with what happened while another pane was open."""
         if self._stale:
             self._stale = False
             self.draw_shell()
             self.draw_library(Changed(frozenset(self.context.library.entries)))
+            self.draw_transfers(Change(structure=True))
 
     def draw_shell(self) -> None:
         """Draw header and tabs."""
@@ -106,6 +161,9 @@ class Pane(Screen[None]):
     def draw_library(self, change: Changed) -> None:
         """Draw the pane for the library's present state."""
         raise NotImplementedError
+
+    def draw_transfers(self, change: Change) -> None:
+        """Draw what the pane shows of the transfers; nothing by default."""
 
     def forget(self, change: Changed) -> None:
         """Drop what belongs to removed repos; called whether the pane is looked at or not."""

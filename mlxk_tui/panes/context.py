@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual.signal import Signal
 
 from mlxk_tui.library import Library
+from mlxk_tui.ops.machine import Runtime
+from mlxk_tui.panes.chat_backend import ChatBackend
 from mlxk_tui.settings import Settings
 from mlxk_tui.tasks import Tasks
+from mlxk_tui.transfers.queue import TransferQueue
+from mlxk_tui.transfers.teller import Change
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.hub import Hub
 
 
 @dataclass(frozen=True)
@@ -16,5 +27,16 @@ class Context:
     library: Library
     settings: Settings
     tasks: Tasks
+    transfers: TransferQueue
+    transfers_changed: Signal[Change]
+    """What is different in the queue, on the app's loop."""
+    hub: Callable[[], Hub]
+    """Returns the hub that is asked; raises OpError where its address or token cannot be used."""
+    chats: ChatBackend
+    """Engine and kept chats, made when they are first needed."""
+    runtime: Runtime | None = None
+    """What this machine can run, where that was given; else it is looked at."""
+    push: bool = False
+    """Whether the experimental push may be used."""
     label: str = "hub"
     """What the cache is called in the header."""

@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from mlxk_tui.library import Changed, Entry
-from mlxk_tui.panes import actions, model_keys
+from mlxk_tui.panes import actions, chat_models, model_keys, transfer_actions
 from mlxk_tui.panes.context import Context
 from mlxk_tui.widgets.disk_use import DiskUse
 from mlxk_tui.widgets.inspector import Inspector
@@ -33,6 +33,8 @@ class InspectorScreen(Transient[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         _BACK,
+        model_keys.CHAT,
+        model_keys.PULL,
         model_keys.VERIFY,
         model_keys.CLONE,
         model_keys.DELETE,
@@ -63,7 +65,7 @@ class InspectorScreen(Transient[None]):
             tab=self._tab,
             id="inspector",
         )
-        yield TaskBar(self.context.tasks)
+        yield TaskBar(self.context.tasks, stop_key="^c")  # escape leaves this screen
         yield KeyLine()
 
     def on_mount(self) -> None:
@@ -90,10 +92,25 @@ class InspectorScreen(Transient[None]):
             self._below.open(self.query_one(Inspector).tab)
             self.dismiss()
 
+    def action_pull(self) -> None:
+        """Fetch again what is missing, broken or older than on the hub."""
+        if entry := self.entry:
+            if reason := transfer_actions.why_no_pull(self.context, [entry]):
+                self.notify(reason, severity="warning", markup=False, timeout=4)
+            else:
+                transfer_actions.pull_again(self, self.context, [entry])
+
     def action_verify(self) -> None:
         """Compare checksums."""
         if entry := self.entry:
             actions.verify_models(self, self.context, [entry])
+
+    def action_chat(self) -> None:
+        """Begin a chat with the model."""
+        if reason := chat_models.why_no_chat(self.entry):
+            self.notify(reason, severity="warning", markup=False, timeout=4)
+        elif (entry := self.entry) is not None:
+            actions.chat_with(self, entry)
 
     def action_clone(self) -> None:
         """Clone the model."""

@@ -11,15 +11,14 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widget import Widget
 
-from mlxk_tui.library import Changed, Entry, Phase, State
-from mlxk_tui.ops.format import printable
-from mlxk_tui.panes import actions, model_keys
+from mlxk_tui.library import Changed, Entry, State
+from mlxk_tui.panes import actions, messages, model_keys, transfer_actions
 from mlxk_tui.panes.base import Pane
 from mlxk_tui.panes.details import InspectorScreen
 from mlxk_tui.widgets.health_list import HealthList
 from mlxk_tui.widgets.row_list import RowList
 from mlxk_tui.widgets.state_view import StateView
-from mlxk_tui.widgets.text import Part, line, sentence
+from mlxk_tui.widgets.text import Part, line
 
 
 class HealthPane(Pane):
@@ -28,6 +27,7 @@ class HealthPane(Pane):
     pane_id = "health"
     AUTO_FOCUS = "#health-list"
     BINDINGS: ClassVar[list[BindingType]] = [
+        model_keys.PULL,
         model_keys.VERIFY,
         Binding(
             "V",
@@ -41,6 +41,7 @@ class HealthPane(Pane):
         model_keys.COPY_NAME,
         model_keys.COPY_PATH,
         model_keys.RESCAN,
+        model_keys.PUSH,
         Binding("escape", "leave", "Back", show=False, id="health.leave"),
     ]
 
@@ -85,23 +86,10 @@ class HealthPane(Pane):
 
     def _draw_message(self) -> None:
         library, view = self.context.library, self.message
-        if library.entries:
+        if library.entries or messages.show_unread(view, library, reading="Looking at every model"):
             return
-        where = printable(str(library.cache.root))
-        if library.phase is Phase.FAILED and library.error is not None:
-            view.show(
-                "✗",
-                "The cache cannot be read",
-                [sentence(library.error.message)],
-                style="$bad",
-                keys=[("r", "try again"), ("q", "quit")],
-            )
-        elif library.phase is Phase.LOADING:
-            view.show("·  ·  ·", "Looking at every model", [where])
-        else:
-            view.show(
-                "◇", "Nothing to judge yet", ["Models appear here as soon as the cache holds some.", where]
-            )
+        later = "Models appear here as soon as the cache holds some."
+        view.show("◇", "Nothing to judge yet", [later, messages.where(library)])
 
     def on_row_list_highlighted(self, event: RowList.Highlighted) -> None:
         """Know which keys work for the model under the cursor."""
@@ -117,12 +105,25 @@ class HealthPane(Pane):
 
     def why_not(self, action: str) -> str | None:
         """Return why an action is not possible now."""
-        needs_models = {"verify", "verify_all", "delete", "prune", "copy_name", "copy_path"}
+        if action == "push":
+            return transfer_actions.why_no_push(self.context)
+        needs_models = {"pull", "verify", "verify_all", "delete", "prune", "copy_name", "copy_path"}
         if action in needs_models and (reason := self.why_nothing()):
             return reason
-        if action in {"verify", "delete", "copy_name", "copy_path"} and self.selected is None:
+        if action in {"pull", "verify", "delete", "copy_name", "copy_path"} and self.selected is None:
             return "No model is selected."
+        if action == "pull" and self.selected is not None:
+            return transfer_actions.why_no_pull(self.context, [self.selected])
         return None
+
+    def action_pull(self) -> None:
+        """Fetch again what is missing or broken."""
+        if entry := self.selected:
+            transfer_actions.pull_again(self, self.context, [entry])
+
+    def action_push(self) -> None:
+        """Push a folder."""
+        transfer_actions.push_folder(self, self.context)
 
     def action_verify(self) -> None:
         """Compare the checksums of the model under the cursor."""

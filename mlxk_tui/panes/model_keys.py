@@ -7,7 +7,23 @@ from textual.binding import Binding
 VERIFY = Binding(
     "v", "verify", "Verify", id="models.verify", tooltip="Read every byte and compare it with its checksum"
 )
-CLONE = Binding("c", "clone", "Clone", id="models.clone", tooltip="Copy the model into a folder of your own")
+PULL = Binding(
+    "p",
+    "pull",
+    "Pull",
+    id="models.pull",
+    tooltip="Fetch what is missing, broken, or newer on the hub; in an empty cache, choose a first model",
+)
+PUSH = Binding(
+    "P",
+    "push",
+    "Push a folder",
+    show=False,
+    id="models.push",
+    tooltip="Push a folder of yours to a private repo of the hub",
+)
+CHAT = Binding("c", "chat", "Chat", id="models.chat", tooltip="Begin a new chat with the model")
+CLONE = Binding("C", "clone", "Clone", id="models.clone", tooltip="Copy the model into a folder of your own")
 DELETE = Binding(
     "d", "delete", "Delete", id="models.delete", tooltip="Delete the model from the cache, after a question"
 )

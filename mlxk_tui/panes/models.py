@@ -13,23 +13,20 @@ from textual.widget import Widget
 
 from mlxk_tui.library import Changed, Entry, Phase
 from mlxk_tui.ops.filters import FIELDS
-from mlxk_tui.ops.format import plural, printable
+from mlxk_tui.ops.format import plural
 from mlxk_tui.ops.terms import Framework, Health
-from mlxk_tui.panes import actions, model_keys
+from mlxk_tui.panes import actions, chat_models, messages, model_keys, transfer_actions
 from mlxk_tui.panes.base import Pane
 from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.details import WIDE, DiskUseScreen, InspectorScreen
+from mlxk_tui.transfers.starters import STARTERS
 from mlxk_tui.widgets.disk_use import DiskUse
 from mlxk_tui.widgets.filter_bar import FilterBar, FilterInput
 from mlxk_tui.widgets.inspector import Inspector
 from mlxk_tui.widgets.model_table import COLUMN_IDS, COLUMNS, ModelTable, TableHeader, sorted_entries
 from mlxk_tui.widgets.row_list import RowList
 from mlxk_tui.widgets.state_view import StateView
-from mlxk_tui.widgets.text import sentence, spaced_size
-
-FIRST_MODEL = "hf download mlx-community/Qwen3-0.6B-4bit"
-"""What a user with an empty cache is told to run: small, and of an architecture that runs everywhere."""
-
+from mlxk_tui.widgets.text import spaced_size
 
 _PATIENCE_SECONDS = 0.4
 
@@ -48,6 +45,8 @@ class ModelsPane(Pane):
             id="models.filter",
             tooltip=f"Filter by words of the name and by {', '.join(FIELDS)}",
         ),
+        model_keys.CHAT,
+        model_keys.PULL,
         model_keys.VERIFY,
         model_keys.CLONE,
         model_keys.DELETE,
@@ -58,6 +57,7 @@ class ModelsPane(Pane):
         Binding("u", "disk_use", "Disk", id="models.disk_use", tooltip="Who takes the disk"),
         model_keys.PRUNE,
         model_keys.RESCAN,
+        model_keys.PUSH,
         Binding(
             "m",
             "show_all",
@@ -153,34 +153,26 @@ class ModelsPane(Pane):
         self.query_one("#models-body").set_class(not library.entries and begun, "-empty")
         if self._shown or not begun:
             return
-        where = printable(str(library.cache.root))
-        if library.phase is Phase.FAILED and library.error is not None:
-            view.show(
-                "✗",
-                "The cache cannot be read",
-                [sentence(library.error.message)],
-                style="$bad",
-                keys=[("r", "try again"), ("q", "quit")],
-            )
-        elif library.phase is Phase.LOADING:
-            view.show("·  ·  ·", "Reading the cache", [where])
-        elif library.entries and filtered:
+        if messages.show_unread(view, library, reading="Reading the cache"):
+            return
+        if library.entries and filtered:
             keys = [("esc", "clear the filter")] if self.filter_bar.filter.text else []
             keys += [] if self._show_all else [("m", "show what is not made for MLX")]
             view.show(
                 "∅", "No model matches", [f"{plural(len(library.entries), 'model')} in the cache."], keys=keys
             )
         else:
+            state = "is empty" if library.cache.root.exists() else "does not exist yet"
             view.show(
                 "◇",
                 "No models yet",
                 [
-                    f"{where} {'is empty' if library.cache.root.exists() else 'does not exist yet'}.",
+                    f"{messages.where(library)} {state}.",
                     "",
-                    "Get a small one to begin with, in another terminal:",
+                    "Begin with a small one:",
+                    *(f"{starter.name}  {spaced_size(starter.size_bytes)}" for starter in STARTERS),
                 ],
-                command=FIRST_MODEL,
-                keys=[("y", "copy the command"), ("r", "look again")],
+                keys=[("p", "choose and pull"), ("r", "look again")],
             )
 
     def _draw_counts(self) -> None:
@@ -254,10 +246,15 @@ class ModelsPane(Pane):
         empty = self.why_nothing()
         if action in {"filter", "disk_use", "prune", "sort_next", "sort_turn"}:
             return empty
-        if action in {"verify", "delete", "copy_path", "clone"} and not self.chosen:
+        if action in {"verify", "delete", "copy_name", "copy_path", "clone"} and not self.chosen:
             return empty or "No model is selected."
-        if action == "copy_name" and not self.chosen and (empty is None or not self._invites):
-            return empty or "No model is selected."
+        if action == "push":
+            return transfer_actions.why_no_push(self.context)
+        if action == "pull" and not self._invites:
+            unknown = empty or (None if self.chosen else "No model is selected.")
+            return unknown or transfer_actions.why_no_pull(self.context, self.chosen)
+        if action == "chat":
+            return empty or chat_models.why_no_chat(self.selected)
         if action == "clone":
             if len(self.chosen) > 1:
                 return "Only one model at a time can be cloned; escape takes the marks away."
@@ -267,7 +264,7 @@ class ModelsPane(Pane):
 
     @property
     def _invites(self) -> bool:
-        """Whether the message of an empty cache stands there, with a command to copy."""
+        """Whether the message of an empty cache stands there, with models to begin with."""
         library = self.context.library
         return not library.entries and library.phase is Phase.READY
 
@@ -329,9 +326,25 @@ class ModelsPane(Pane):
         if shown:
             self.call_after_refresh(self.disk_use.show, list(self.context.library.entries.values()))
 
+    def action_pull(self) -> None:
+        """Pull what is chosen again; in an empty cache, choose a first model."""
+        if self._invites:
+            transfer_actions.find_models(self, self.context)
+        else:
+            transfer_actions.pull_again(self, self.context, self.chosen)
+
+    def action_push(self) -> None:
+        """Push a folder."""
+        transfer_actions.push_folder(self, self.context)
+
     def action_verify(self) -> None:
         """Compare checksums."""
         actions.verify_models(self, self.context, self.chosen)
+
+    def action_chat(self) -> None:
+        """Begin a chat with the model under the cursor."""
+        if (entry := self.selected) is not None:
+            actions.chat_with(self, entry)
 
     def action_clone(self) -> None:
         """Clone the model."""
@@ -352,11 +365,9 @@ class ModelsPane(Pane):
         await actions.rescan(self, self.context)
 
     def action_copy_name(self) -> None:
-        """Copy the name of what is chosen; on an empty cache the command that fills it."""
+        """Copy the name of what is chosen."""
         if chosen := self.chosen:
             actions.copy_name(self, chosen)
-        else:
-            actions.copy_text(self, FIRST_MODEL, "Command")
 
     def action_copy_path(self) -> None:
         """Copy the path of what is chosen."""

@@ -8,8 +8,19 @@ from importlib import import_module
 
 from textual.screen import Screen
 
-from mlxk_tui.library import Library, State
+from mlxk_tui.library import State
 from mlxk_tui.panes.context import Context
+from mlxk_tui.transfers.jobs import State as Stage
+
+
+@dataclass(frozen=True)
+class Badge:
+    """What a pane's tab says behind its title."""
+
+    text: str = ""
+    """Empty where nothing wants attention."""
+    style: str = "bad"
+    """A component class of the tab strip."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +32,8 @@ class PaneInfo:
     title: str
     factory: str
     """`module:class`, imported when the pane is first opened."""
-    badge: Callable[[Library], int] = lambda library: 0
-    """How many things want attention."""
+    badge: Callable[[Context], Badge] = lambda context: Badge()
+    """What wants attention, or moves."""
 
     def make(self, context: Context) -> Screen[None]:
         """Return the pane's screen."""
@@ -33,10 +44,31 @@ class PaneInfo:
         return screen
 
 
+def _unsound(context: Context) -> Badge:
+    count = context.library.count(State.BAD)
+    return Badge(f"●{count}" if count else "")
+
+
+def _moving(context: Context) -> Badge:
+    running = context.transfers.running
+    down = sum(not transfer.is_push for transfer in running)
+    up = len(running) - down
+    moving = " ".join(text for text, count in ((f"↓{down}", down), (f"↑{up}", up)) if count)
+    failed = sum(transfer.state is Stage.FAILED for transfer in context.transfers.transfers)
+    if moving or not failed:
+        return Badge(moving, "accent")
+    return Badge(f"●{failed}")
+
+
+def _answering(context: Context) -> Badge:
+    count = len(context.chats.answers)
+    return Badge(f"●{count}" if count else "", "accent")
+
+
 PANES = (
     PaneInfo("models", "Models", "mlxk_tui.panes.models:ModelsPane"),
-    PaneInfo(
-        "health", "Health", "mlxk_tui.panes.health:HealthPane", lambda library: library.count(State.BAD)
-    ),
+    PaneInfo("health", "Health", "mlxk_tui.panes.health:HealthPane", _unsound),
+    PaneInfo("transfers", "Transfers", "mlxk_tui.panes.transfers:TransfersPane", _moving),
+    PaneInfo("chat", "Chat", "mlxk_tui.panes.chat:ChatPane", _answering),
 )
 """Every pane that works, left to right; the number keys follow."""

@@ -56,7 +56,7 @@ def verdict(entry: Entry) -> tuple[State, str]:
 def fix_phrase(finding: Finding, name: str) -> str:
     """Return what mends a finding, as something to do now; empty where nothing can be done."""
     if finding.fix is Fix.PULL:
-        return f"fetch it again: hf download {name}" if is_clean(name) else "fetch it again"
+        return "fetch again what is broken (p)" if is_clean(name) else "fetch it again under its own name"
     return {
         Fix.REMOVE: "remove the model (d)",
         Fix.PRUNE: "prune what downloads left behind (x)",

@@ -38,7 +38,15 @@ class TabStrip(Widget):
     """Tabs side by side; a click opens one."""
 
     ALLOW_SELECT = False
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"tab", "tab-key", "tab-active", "tab-hover", "attention", "bad"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "tab",
+        "tab-key",
+        "tab-active",
+        "tab-hover",
+        "accent",
+        "attention",
+        "bad",
+    }
 
     active: reactive[str] = reactive("")
     """Id of the open tab."""
@@ -82,7 +90,8 @@ class TabStrip(Widget):
             segments.append(Segment(tab.title, base))
             if tab.badge:
                 badge = style(tab.badge_style, partial=True)
-                segments.append(Segment(f" {tab.badge}", base + badge))
+                # Reversed, a colour of its own would be a block in the tab.
+                segments.append(Segment(f" {tab.badge}", base if base.reverse else base + badge))
             segments.append(Segment(around, base))
             segments.append(Segment(" ", plain))
         return Strip(segments).adjust_cell_length(self.size.width, plain)

@@ -115,6 +115,15 @@ def bar(share: float, cells: int) -> tuple[str, str]:
     return drawn, "━" * (cells - len(drawn))
 
 
+def flush_right(left: Sequence[Part], right: Sequence[Part], width: int) -> list[Part]:
+    """Return what puts `right` at the end of a line of `width` cells that begins with `left`.
+
+    Nothing where both do not fit.
+    """
+    gap = width - sum(cell_len(text) for text, _ in (*left, *right))
+    return [(" " * gap, ""), *right] if right and gap >= 2 else []
+
+
 def lines(rows: Sequence[Sequence[Part]]) -> Content:
     """Return rows of styled parts as one block of content."""
     return Content("\n").join(line(row) for row in rows)

@@ -17,7 +17,7 @@ from tests.headless.conftest import BASE, BROKEN, OTHER, SOUND, fill
 from tests.headless.running import call
 from tests.support.hf_cache import tree_of
 
-COMMANDS = sorted(command.value for command in Command)
+COMMANDS = sorted(command.value for command in Command if command is not Command.SERVER)  # that goes on
 OPTIONS = [
     *("--all", "--verbose", "-v", "--health", "--files", "--config", "--verify", "--exit-code", "-f"),
     *("--force", "--dry-run", "--branch", "--no-health-check", "--quiet", "--progress", "json", "--json"),

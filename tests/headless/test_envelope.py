@@ -215,7 +215,8 @@ def test_stdout_need_not_be_utf8(encoding: str, filled: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["list", "--all"], ["list", "--json"], ["--version"], ["lst", "--json"]]
+    "arguments",
+    [["list", "--all"], ["list", "--json"], ["--version"], ["lst", "--json"], ["--help"], ["rm", "--help"]],
 )
 def test_a_closed_pipe_is_silent(arguments: list[str], filled: Path) -> None:
     read, write = os.pipe()

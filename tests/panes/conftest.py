@@ -16,6 +16,7 @@ from mlxk_tui.app import MlxkApp
 from mlxk_tui.demo.sample import build_sample_cache
 from mlxk_tui.library import Phase
 from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.hub import Hub
 from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.settings import load
 
@@ -65,16 +66,19 @@ def sample(hub: Path) -> Cache:
     return Cache(hub)
 
 
+NOWHERE = "http://127.0.0.1:9"
+"""A hub that cannot be reached: no test of the panes asks the real one."""
+
 AppMaker = Callable[..., MlxkApp]
 
 
 @pytest.fixture
 def make_app() -> AppMaker:
-    """Return a function that makes the app on a cache; settings as keywords."""
+    """Return a function that makes the app on a cache, and a hub where one is given; settings as keywords."""
 
-    def make(cache: Cache, **settings: object) -> MlxkApp:
+    def make(cache: Cache, *, hub: Hub | None = None, **settings: object) -> MlxkApp:
         settings.setdefault("refresh_seconds", 0)
-        return MlxkApp(load(settings), cache, clock=lambda: NOW, runtime=MACHINE)
+        return MlxkApp(load(settings), cache, clock=lambda: NOW, runtime=MACHINE, hub=hub or Hub(NOWHERE))
 
     return make
 

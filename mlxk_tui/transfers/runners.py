@@ -1,0 +1,51 @@
+"""What does the jobs of the queue: the operations, with what the app knows filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.events import OnEvent
+from mlxk_tui.ops.push_terms import GATE
+from mlxk_tui.transfers.jobs import Job, Pull, Push
+from mlxk_tui.transfers.queue import Runner
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.hub import Hub
+
+NO_PUSH = f"Push is experimental and switched off. Set push = true in the config file, or {GATE}=1."
+
+
+def push_enabled(setting: bool, environ: Mapping[str, str]) -> bool:
+    """Tell whether push may be used."""
+    return setting or environ.get(GATE) == "1"
+
+
+def runners(
+    cache: Cache, hub: Callable[[], Hub], *, via_hub: bool = False, push: bool = False
+) -> dict[type[Job], Runner]:
+    """Return what does each kind of job.
+
+    Args:
+        cache: where models go.
+        hub: returns the hub that is asked.
+        via_hub: let huggingface_hub move the bytes of pulls.
+        push: whether push may be used.
+    """
+
+    async def run_pull(job: Pull, on_event: OnEvent) -> str:
+        from mlxk_tui.ops.pull import pull  # noqa: PLC0415 - it loads the contract, which is slow
+
+        done = await pull(cache, job.spec, hub=hub(), via_hub=via_hub, doubted=job.doubted, on_event=on_event)
+        return done.message
+
+    async def run_push(job: Push, on_event: OnEvent) -> str:
+        if not push:
+            raise OpError(ErrorType.FEATURE_DISABLED, NO_PUSH)
+        from mlxk_tui.transfers.pushing import upload  # noqa: PLC0415 - as above
+
+        return await upload(job, hub=hub(), on_event=on_event)
+
+    return {Pull: run_pull, Push: run_push}

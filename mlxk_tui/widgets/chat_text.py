@@ -1,0 +1,208 @@
+"""Cuts an answer's Markdown into pieces that are drawn one by one, so that no paint costs more than one.
+
+A piece ends where a block ends (a blank line, a fence), and before that where it grows too long: what
+stands before the last piece never changes again, however long the answer becomes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_LONG, _VERY_LONG = 1_500, 3_000
+"""Characters from which a piece ends at any blank line, and at any line end."""
+_CODE_LINES, _MANY_CODE_LINES = 30, 60
+"""Lines of code after which a piece ends at a blank line, and anywhere."""
+_FENCE = re.compile(r"^( *)(`{3,}|~{3,})[ \t]*([^`]*)$")
+_ITEM = re.compile(r"^ *(?:[-*+]|\d{1,9}[.)])(?: |$)")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of an answer that is drawn by itself."""
+
+    text: str
+    """Markdown; for code, the code alone."""
+    code: bool = False
+    language: str = ""
+    """The first word behind the fence."""
+    block: int = 0
+    """Number of the code block that it belongs to, from 0."""
+    gap: bool = False
+    """Whether a blank line stands before it."""
+    first: bool = True
+    """Whether it begins its code block."""
+
+
+@dataclass(frozen=True)
+class CodeBlock:
+    """A fenced block of an answer."""
+
+    language: str
+    text: str
+
+
+class Splitter:
+    """Takes Markdown as it comes; `done` grows, `rest` is what may still change."""
+
+    def __init__(self) -> None:
+        self.done: list[Piece] = []
+        """Pieces that never change again."""
+        self._partial: list[str] = []
+        """The unfinished last line, in parts."""
+        self._partial_length = 0
+        self._lines: list[str] = []
+        self._length = 0
+        self._fence: str | None = None
+        """The fence that the open code block began with."""
+        self._indent = 0
+        self._language = ""
+        self._block = -1
+        self._begins_block = True
+        self._list = False
+        """Whether the open piece is a list."""
+        self._blank = False
+        """Whether the last line was blank."""
+        self._gap = False
+        """Whether a blank line belongs before the open piece."""
+
+    def feed(self, text: str) -> None:
+        """Add text."""
+        *whole, last = text.split("\n")
+        for line in whole:
+            self._partial.append(line)
+            self._line("".join(self._partial))
+            self._partial, self._partial_length = [], 0
+        if last:
+            self._partial.append(last)
+            self._partial_length += len(last)
+            while self._partial_length > _VERY_LONG:
+                self._cut_partial()
+
+    def rest(self) -> Piece | None:
+        """Return what is not finished yet."""
+        partial = "".join(self._partial)
+        if self._fence is not None:
+            lines = [*self._lines, *([self._stripped(partial)] if partial else [])]
+            if partial and _closes(partial, self._fence):
+                lines.pop()
+            return self._code(lines) if lines or self._begins_block else None
+        lines = [*self._lines, *([partial] if partial else [])]
+        if partial and (found := _FENCE.match(partial)) and self._takes_fence(found):
+            lines.pop()  # half a fence: nothing to show yet
+        text = "\n".join(lines).strip("\n")
+        return Piece(text, gap=self._gap and bool(self.done)) if text.strip() else None
+
+    def pieces(self) -> list[Piece]:
+        """Return all there is."""
+        rest = self.rest()
+        return [*self.done, *([rest] if rest else [])]
+
+    def _cut_partial(self) -> None:
+        """End a line that never ends at a space."""
+        line = "".join(self._partial)
+        place = line.rfind(" ", _VERY_LONG // 2, _VERY_LONG)
+        place = place if place > 0 else _VERY_LONG
+        self._line(line[:place])
+        self._flush(gap=False)
+        left = line[place:].lstrip(" ") if self._fence is None else line[place:]
+        self._partial, self._partial_length = [left], len(left)
+
+    def _stripped(self, line: str) -> str:
+        spaces = len(line) - len(line.lstrip(" "))
+        return line[min(spaces, self._indent) :]
+
+    def _takes_fence(self, found: re.Match[str]) -> bool:
+        return len(found.group(1)) < 4 or self._list
+
+    def _line(self, line: str) -> None:
+        if self._fence is not None:
+            self._code_line(line)
+            return
+        found = _FENCE.match(line)
+        if found and self._takes_fence(found):
+            self._flush(gap=True)
+            self._fence = found.group(2)
+            self._indent = len(found.group(1))
+            self._language = found.group(3).strip().split(" ", 1)[0][:40]
+            self._block += 1
+            self._begins_block = True
+            self._blank = False
+            return
+        if not line.strip():
+            self._blank = bool(self._lines) or self._blank
+            if self._lines:
+                self._lines.append("")
+            return
+        item = _ITEM.match(line) is not None
+        goes_on = self._list and (item or line[0] in " \t")
+        if self._lines and self._blank and (not (goes_on or line.startswith("    ")) or self._length > _LONG):
+            self._flush(gap=not goes_on)
+        elif self._lines and self._length > _VERY_LONG:
+            self._flush(gap=False)
+        if not self._lines:
+            self._list = item or goes_on
+        elif item and not self._list:
+            self._list = True
+        self._blank = False
+        self._lines.append(line)
+        self._length += len(line) + 1
+
+    def _code_line(self, line: str) -> None:
+        if self._fence is not None and _closes(line, self._fence):
+            if self._lines or self._begins_block:
+                self._end_code()
+            self._fence = None
+            self._gap = True
+            return
+        line = self._stripped(line)
+        self._lines.append(line)
+        self._length += len(line) + 1
+        many = len(self._lines) >= _MANY_CODE_LINES or self._length > _VERY_LONG
+        if many or (len(self._lines) >= _CODE_LINES and not line.strip()):
+            self._end_code()
+
+    def _end_code(self) -> None:
+        self.done.append(self._code(self._lines))
+        self._begins_block = False
+        self._lines, self._length = [], 0
+
+    def _code(self, lines: Sequence[str]) -> Piece:
+        gap = self._begins_block and bool(self.done)
+        text = "\n".join(lines)
+        return Piece(text, True, self._language, self._block, gap, self._begins_block)
+
+    def _flush(self, *, gap: bool) -> None:
+        """End the open piece; `gap` tells whether the next one stands apart."""
+        if self._fence is not None:
+            if self._lines:
+                self._end_code()
+            return
+        text = "\n".join(self._lines).strip("\n")
+        if text.strip():
+            self.done.append(Piece(text, gap=self._gap and bool(self.done)))
+            self._gap = gap
+        self._lines, self._length = [], 0
+        self._list = False
+
+
+def _closes(line: str, fence: str) -> bool:
+    words = line.strip()
+    return len(words) >= len(fence) and words == fence[0] * len(words)
+
+
+def split(text: str) -> list[Piece]:
+    """Return the pieces of a whole answer."""
+    splitter = Splitter()
+    splitter.feed(text)
+    return splitter.pieces()
+
+
+def code_blocks(text: str) -> list[CodeBlock]:
+    """Return the fenced blocks of an answer, in order, as they would be copied."""
+    found: dict[int, list[Piece]] = {}
+    for piece in split(text):
+        if piece.code:
+            found.setdefault(piece.block, []).append(piece)
+    return [CodeBlock(parts[0].language, "\n".join(part.text for part in parts)) for parts in found.values()]

@@ -1,0 +1,273 @@
+"""The `server` command: listens, says so in one envelope, and works until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlxk_tui import settings
+from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.models import Runnable, find_runnable
+from mlxk_tui.ops.contract import Command, Envelope
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.run_contract import ServerData
+from mlxk_tui.server import keys
+from mlxk_tui.server.options import ServerOptions
+from mlxk_tui.server.server import Server
+from mlxk_tui_headless import output
+
+if TYPE_CHECKING:
+    from mlxk_tui_headless.runner import Session
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_log = logging.getLogger("mlxk_tui.server")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line asks for; None leaves it to the settings."""
+
+    model: str | None
+    host: str | None
+    port: int | None
+    max_tokens: int | None
+    api_keys: tuple[str, ...]
+    origins: tuple[str, ...]
+    hosts: tuple[str, ...]
+    aliases: tuple[str, ...]
+    max_queue: int | None
+    idle_unload_minutes: float | None
+    grace_s: float
+    log_level: str
+    log_prompts: bool
+
+
+def serve(session: Session, wanted: Wanted) -> None:
+    """Serve until a signal ends it; the envelope is printed as soon as it listens.
+
+    Raises:
+        OpError: `port_in_use`, `validation_error`, `permission_denied`, and those of `find_runnable`.
+    """
+    gc.enable()  # the command starts without a collection, because most end at once
+    kept = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        with _lines_on_stderr(wanted.log_level):
+            asyncio.run(_Serving(session, wanted).run())
+    finally:
+        for number, old in kept.items():
+            signal.signal(number, old)
+
+
+class _Serving:
+    def __init__(self, session: Session, wanted: Wanted) -> None:
+        self._session = session
+        self._wanted = wanted
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._was_at_terminal = _terminal_is_there()
+
+    async def run(self) -> None:
+        options, idle_unload_s = load_options(self._wanted)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._end)
+        engine = Engine(idle_unload_s=idle_unload_s)
+        server = Server(engine, self._session.cache, options)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up, engine, server)
+        loading: asyncio.Task[None] | None = None
+        try:
+            model = None
+            if options.model is not None:
+                model = await find_runnable(
+                    self._session.cache, options.aliases.get(options.model, options.model)
+                )
+            address = await server.start()
+            self._report(
+                ServerData(
+                    url=address.url,
+                    host=address.host,
+                    port=address.port,
+                    model=model.name if model is not None else None,
+                    pid=os.getpid(),
+                )
+            )
+            if model is not None:
+                loading = asyncio.create_task(_load(engine, model))
+            await self._stop.wait()
+            await self._finish(server)
+        finally:
+            if loading is not None:
+                loading.cancel()
+            await server.stop()
+            await engine.stop()
+
+    async def _finish(self, server: Server) -> None:
+        """Let answers end, for a while; a second signal ends the patience."""
+        if server.generations:
+            _log.info("Stopping; %d answers may end within %g s.", server.generations, self._wanted.grace_s)
+        ending = asyncio.create_task(server.stop(self._wanted.grace_s))
+        hurry = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait({ending, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        ending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ending
+
+    def _end(self) -> None:
+        (self._hurry if self._stop.is_set() else self._stop).set()
+
+    def _hang_up(self, engine: Engine, server: Server) -> None:
+        """Read the settings again; a terminal that was closed means the end instead."""
+        if self._was_at_terminal and not _terminal_is_there():
+            self._end()
+            return
+        try:
+            options, engine.idle_unload_s = load_options(self._wanted)
+        except OpError as error:
+            _log.error("The settings were not read again: %s", error.message)
+            return
+        server.reload(options)
+        _log.info("The settings were read again.")
+
+    def _report(self, data: ServerData) -> None:
+        envelope = Envelope(status="success", command=Command.SERVER, data=data, error=None)
+        if self._session.options.json:
+            output.write(output.envelope_json(envelope) + "\n")
+            # stdout has its one object; whatever is still to be said is text on stderr.
+            self._session.options.json = False
+        else:
+            from mlxk_tui_headless import human  # noqa: PLC0415 - Rich only for people
+
+            human.show(envelope)
+
+
+async def _load(engine: Engine, model: Runnable) -> None:
+    _log.info("Loading %s.", model.name)
+    try:
+        loaded = await engine.load(model)
+    except OpError as error:
+        _log.error("%s", error.message)
+    else:
+        _log.info("%s is loaded (%.1f s).", model.name, loaded.load_s)
+
+
+def load_options(wanted: Wanted) -> tuple[ServerOptions, float]:
+    """Return the options of command line, environment, settings and key file, and the idle time in seconds.
+
+    Raises:
+        OpError: `validation_error`, `permission_denied`.
+    """
+    loaded = settings.load()
+    for problem in loaded.problems:
+        output.warn(f"Warning: {problem}")
+    given = loaded.settings
+    idle_minutes = (
+        given.idle_unload_minutes if wanted.idle_unload_minutes is None else wanted.idle_unload_minutes
+    )
+    _check(wanted, idle_minutes)
+    defaults = ServerOptions()
+    options = ServerOptions(
+        host=wanted.host if wanted.host is not None else given.server_host,
+        port=wanted.port if wanted.port is not None else given.server_port,
+        api_keys=_keys(wanted.api_keys, loaded.path),
+        origins=(*_words(given.server_origins), *_origins(wanted.origins)),
+        hosts=(*_words(given.server_hosts), *wanted.hosts),
+        model=wanted.model if wanted.model is not None else given.server_model or None,
+        aliases=_aliases(wanted.aliases),
+        max_tokens=wanted.max_tokens or given.server_max_tokens or None,
+        max_queue=wanted.max_queue or defaults.max_queue,
+        log_prompts=wanted.log_prompts,
+    )
+    return options, idle_minutes * 60
+
+
+def _check(wanted: Wanted, idle_minutes: float) -> None:
+    for name, value in (("--max-tokens", wanted.max_tokens), ("--max-queue", wanted.max_queue)):
+        if value is not None and value < 1:
+            raise _invalid(f"{name} takes 1 or more.")
+    for name, number in (("--idle-unload", idle_minutes), ("--grace", wanted.grace_s)):
+        if not 0 <= number <= 1e6:
+            raise _invalid(f"{name} takes 0 or more.")
+
+
+def _keys(given: tuple[str, ...], config: Path) -> dict[str, str]:
+    """Return the keys of the command line, else of the environment, else of the key file."""
+    if given:
+        return keys.parse_keys(given, "--api-key")
+    return keys.from_environment(os.environ) or keys.read_keys(key_file(config))
+
+
+def key_file(config: Path) -> Path:
+    """Return where API keys are kept: beside the config file."""
+    return config.parent / "api-keys"
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in (part.strip() for part in text.split(",")) if word)
+
+
+def _origins(given: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in given:
+        if origin != "*" and "://" not in origin:
+            raise _invalid(f"--allow-origin {origin}: an origin looks like https://chat.example.org.")
+    return given
+
+
+def _aliases(given: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        name, equals, model = text.partition("=")
+        if not (equals and name.strip() and model.strip()):
+            raise _invalid(f"--alias {text}: write NAME=MODEL.")
+        found[name.strip()] = model.strip()
+    return found
+
+
+def _invalid(message: str) -> OpError:
+    return OpError(ErrorType.VALIDATION_ERROR, message)
+
+
+def _terminal_is_there() -> bool:
+    """Tell whether stdin is a terminal that still has somebody at it."""
+    if not output.is_terminal(sys.stdin):
+        return False
+    try:
+        os.tcgetpgrp(sys.stdin.fileno())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+class _Lines(logging.Handler):
+    """Writes a line about each record to stderr, made safe to show."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        time = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="seconds")
+        text = f"{time} {record.levelname.lower()} {record.getMessage()}"
+        if record.exc_info:
+            text += f"\n{logging.Formatter().formatException(record.exc_info)}"
+        output.warn(text)
+
+
+@contextlib.contextmanager
+def _lines_on_stderr(level: str) -> Iterator[None]:
+    handler = _Lines()
+    before = _log.level, _log.propagate
+    _log.addHandler(handler)
+    _log.setLevel(level.upper())
+    _log.propagate = False
+    try:
+        yield
+    finally:
+        _log.level, _log.propagate = before
+        _log.removeHandler(handler)

@@ -1,0 +1,125 @@
+"""What is no part of a push: patterns mean what they mean to git, and take no time worth naming."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.push_files import list_files
+from mlxk_tui.ops.push_ignore import Patterns
+
+FILES = (
+    "README.md", "a.log", "b.LOG", "keep.log", "deep/a.log", "deep/er/a.log", "deep/er/b.txt", "docs/x.md",
+    "docs/api/y.md", "docs/api/z.txt", "build/out.bin", "src/build/out.bin", "src/build.py", "a b.txt",
+    "trail ", "#hash", "!bang", "x1.txt", "x2.txt", "x10.txt", "xy.txt", "[odd].txt", "back\\slash.txt",
+    "one/two/three/f", "one/f", "star*file", "ü/ß.txt", ".hidden", "tmp/.keep", "tmp/other", "a-b.txt",
+    "logs/debug/x", "logs/x", "foo/bar", "bar/foo/bar",
+)  # fmt: skip
+PATTERNS = (
+    "*.log", "*.log\n!keep.log", "/a.log", "deep/", "deep/*", "deep/**", "**/a.log", "deep/**/a.log",
+    "build", "build/", "/build/", "src/build", "docs/*.md", "docs/**/*.md", "**/api/", "**/api/**", "x?.txt",
+    "x[0-9].txt", "x[!0-9].txt", "x[^0-9].txt", "x[0-9]*.txt", "\\#hash", "#hash", "\\!bang", "!bang",
+    "trail\\ ", "trail ", "a b.txt", "[[]odd].txt", "[odd].txt", "[]odd[].txt", "back\\\\slash.txt",
+    "one/**/f", "one/*/f", "/**/f", "star\\*file", "ü/", "*/ß.txt", ".*", "tmp/*\n!tmp/.keep",
+    "tmp/\n!tmp/.keep",
+    "*", "/*\n!/docs/", "**", "**/", "a[a-", "a\\", "x[[:digit:]].txt", "[[:upper:]]*", "x[[:nope:]].txt",
+    "a[+--]b.txt", "a[a\\-z]b.txt", "logs/**/x", "foo/bar", "/foo/bar", "**/foo/bar", "f*/b*r", "*.log   ",
+    "   ", "*.txt\r", "***.log", "docs/***/y.md", "x**.txt", "!*.md", "*.md\n!README.md\nREADME.*",
+)  # fmt: skip
+
+
+def fill(folder: Path) -> None:
+    for name in FILES:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+
+
+def listed(folder: Path) -> set[str]:
+    return {file.path for file in list_files(folder, threading.Event()).files}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ignored")
+    fill(folder)
+    try:
+        subprocess.run(["git", "init", "-q", folder], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("git is not there to compare with")
+    return folder
+
+
+@pytest.mark.parametrize("lines", PATTERNS, ids=ascii)
+def test_a_pattern_means_what_it_means_to_git(workspace: Path, lines: str) -> None:
+    ignore = workspace / ".hfignore"
+    ignore.write_bytes((lines + "\n").encode())
+    told = subprocess.run(
+        ["git", "-c", "core.quotePath=off", "ls-files", "-z", "--others", "--exclude-from=.hfignore"],
+        cwd=workspace, capture_output=True, check=True, env={**os.environ, "GIT_CONFIG_NOSYSTEM": "1"},
+    )  # fmt: skip
+    kept = {name for name in told.stdout.decode().split("\0") if name} - {".hfignore"}
+    assert listed(workspace) == kept
+
+
+def test_what_is_never_part_of_a_push(tmp_path: Path) -> None:
+    left_out = (
+        ".git/config", ".cache/huggingface/download/x.lock", "sub/.git", "sub/.DS_Store", ".DS_Store", ".env",
+        "__pycache__/a.pyc", "lib/__pycache__/b.pyc", "a.py~", ".model.json.swp", ".hfignore", "#b#",
+    )  # fmt: skip
+    for name in (*left_out, "config.json", "sub/model.safetensors", ".gitattributes"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert listed(tmp_path) == {".gitattributes", "config.json", "sub/model.safetensors"}
+    (tmp_path / ".hfignore").write_text("sub/\n!.env\n!.git\n!.cache\n")
+    assert listed(tmp_path) == {".env", ".gitattributes", "config.json"}
+    (tmp_path / ".gitignore").write_text("*.json\n")  # the hub leaves these out whatever .hfignore says
+    (tmp_path / ".hfignore").write_text("!config.json\n")
+    assert listed(tmp_path) == {".gitattributes", ".gitignore", "sub/model.safetensors"}
+
+
+def test_hostile_patterns_take_no_time(tmp_path: Path) -> None:
+    lines = [
+        "*a" * 200 + "b",
+        "**/" * 200 + "b",
+        "/**/a" * 100 + "/b",
+        "[a-z]*" * 100 + "!",
+        "?*" * 200 + "b",
+    ]
+    patterns = Patterns(lines * 10)
+    began = time.perf_counter()
+    assert not patterns.ignores("a" * 255, folder=False)
+    assert not patterns.ignores("/".join("a" * 450), folder=False)
+    assert time.perf_counter() - began < 2
+    assert patterns.ignores("a" * 254 + "b", folder=False)
+
+
+@pytest.mark.parametrize("content", [b"*.x\n" * 2_000, b"x" * 5_000, b"\n" * 300_000])
+def test_an_endless_ignore_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".hfignore").write_bytes(content)
+    with pytest.raises(OpError, match=r"\.hfignore is too long") as refused:
+        listed(tmp_path)
+    assert refused.value.type is ErrorType.VALIDATION_ERROR
+
+
+def test_an_ignore_file_is_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".hfignore")
+    with pytest.raises(OpError, match="no regular file"):
+        listed(tmp_path)
+    (tmp_path / ".hfignore").unlink()
+    (tmp_path / ".hfignore").symlink_to("/etc/passwd")
+    with pytest.raises(OpError, match="no regular file"):
+        listed(tmp_path)
+
+
+def test_bytes_that_are_no_text_and_a_bom_are_taken_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / ".hfignore").write_bytes(b"\xef\xbb\xbf*.log\n\xff*\n")
+    for name in (b"a.log", b"\xff1", b"b.txt"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"")
+    assert listed(tmp_path) == {"b.txt"}

@@ -1,0 +1,115 @@
+"""A queue with a runner whose jobs end when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlxk_tui.ops.events import OnEvent, Progress
+from mlxk_tui.transfers.jobs import Pull, Push, Transfer
+from mlxk_tui.transfers.queue import TransferQueue
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Works:
+    """Runs jobs: each waits until the test lets it end, and says what it had to do."""
+
+    def __init__(self) -> None:
+        self.began: list[str] = []
+        self.stopped: list[str] = []
+        self._on_event: dict[str, OnEvent] = {}
+        self._ends: dict[str, asyncio.Future[str]] = {}
+
+    async def __call__(self, job: Any, on_event: OnEvent) -> str:
+        name = job.name
+        self.began.append(name)
+        self._on_event[name] = on_event
+        self._ends[name] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._ends[name]
+        except asyncio.CancelledError:
+            self.stopped.append(name)
+            raise
+
+    def report(
+        self, name: str, done: int, total: int, *, file: str = "", files: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Let a job send progress; with a file the bytes are the file's too."""
+        sized = (done, total) if file else (0, 0)
+        self._on_event[name](Progress("pull", file, done, total, 0.0, *files, *sized))
+
+    def end(self, name: str, how: str | Exception = "Done.") -> None:
+        """Let a job end."""
+        if isinstance(how, Exception):
+            self._ends[name].set_exception(how)
+        else:
+            self._ends[name].set_result(how)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until something holds; fail after five seconds."""
+    for _ in range(1_000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it never came to that")
+
+
+@pytest.fixture
+def works() -> Works:
+    return Works()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+QueueMaker = Callable[..., TransferQueue]
+
+
+@pytest.fixture
+async def make_queue(tmp_path: Path, works: Works, clock: Clock) -> AsyncIterator[QueueMaker]:
+    """Return a function that makes a queue on this test's file; it is closed with the test."""
+    async with AsyncExitStack() as stack:
+
+        def make(**options: Any) -> TransferQueue:
+            path = options.pop("path", tmp_path / "state" / "transfers.json")
+            options.setdefault("clock", clock)
+            queue = TransferQueue(path, {Pull: works, Push: works}, **options)
+            stack.push_async_callback(queue.close)
+            return queue
+
+        yield make
+
+
+@pytest.fixture
+async def queue(make_queue: QueueMaker) -> TransferQueue:
+    """Return a queue that has read its (empty) file."""
+    queue = make_queue()
+    await queue.start()
+    return queue
+
+
+def states(queue: TransferQueue) -> list[tuple[str, str]]:
+    """Return name and state of every transfer, top to bottom."""
+    return [(transfer.job.name, transfer.state.value) for transfer in queue.transfers]
+
+
+def put(queue: TransferQueue, *specs: str) -> list[Transfer]:
+    """Queue pulls."""
+    return [queue.add(Pull(spec))[0] for spec in specs]

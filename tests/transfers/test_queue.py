@@ -1,0 +1,241 @@
+"""The queue: what runs when, what stops it, what is tried again, and what is told."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.transfers.jobs import Pull, Push, State
+from mlxk_tui.transfers.queue import KEPT, TransferQueue
+from mlxk_tui.transfers.teller import Change
+from tests.transfers.conftest import QueueMaker, Works, put, states, until
+
+
+async def test_a_bounded_number_runs_and_the_next_starts_when_one_ends(
+    queue: TransferQueue, works: Works
+) -> None:
+    put(queue, "o/a", "o/b", "o/c")
+    await until(lambda: works.began == ["o/a", "o/b"])
+    assert states(queue)[2] == ("o/c", "waiting")
+    works.end("o/a", "Got it.")
+    await until(lambda: works.began == ["o/a", "o/b", "o/c"])
+    assert states(queue) == [("o/b", "running"), ("o/c", "running"), ("o/a", "done")]
+    assert queue.transfers[2].result == "Got it."
+
+
+async def test_the_same_job_is_not_queued_twice(queue: TransferQueue) -> None:
+    first, new = queue.add(Pull("Org/Model"))
+    assert new
+    assert queue.add(Pull("org/model@main")) == (first, False)
+    assert queue.add(Pull("org/model@v2"))[1]
+    assert queue.add(Push("/folder", "org/model"))[1]
+    assert len(queue.transfers) == 3
+
+
+async def test_asking_again_for_what_is_paused_lets_it_go_on(queue: TransferQueue, works: Works) -> None:
+    (transfer,) = put(queue, "o/a")
+    await until(lambda: works.began == ["o/a"])
+    queue.pause(transfer.id)
+    await until(lambda: works.stopped == ["o/a"])
+    assert queue.add(Pull("o/a")) == (transfer, False)
+    await until(lambda: works.began == ["o/a", "o/a"])
+
+
+async def test_what_is_done_can_be_asked_for_again(queue: TransferQueue, works: Works) -> None:
+    put(queue, "o/a")
+    await until(lambda: works.began == ["o/a"])
+    works.end("o/a")
+    await until(lambda: states(queue) == [("o/a", "done")])
+    put(queue, "o/a")
+    await until(lambda: states(queue) == [("o/a", "running")])
+
+
+async def test_pausing_stops_at_once_and_gives_the_place_to_the_next(
+    make_queue: QueueMaker, works: Works
+) -> None:
+    queue = make_queue(parallel=1)
+    await queue.start()
+    first, _ = put(queue, "o/a", "o/b")
+    await until(lambda: works.began == ["o/a"])
+    queue.pause(first.id)
+    assert states(queue)[0] == ("o/a", "paused")
+    await until(lambda: works.began == ["o/a", "o/b"])
+    assert works.stopped == ["o/a"]
+    queue.resume(first.id)
+    assert states(queue)[0] == ("o/a", "waiting")  # the first in the order, but every place is taken
+    works.end("o/b")
+    await until(lambda: works.began == ["o/a", "o/b", "o/a"])
+
+
+async def test_pausing_and_resuming_in_one_breath_runs_it_again_only_once_it_has_stopped(
+    queue: TransferQueue, works: Works
+) -> None:
+    (transfer,) = put(queue, "o/a")
+    await until(lambda: works.began == ["o/a"])
+    queue.pause(transfer.id)
+    queue.resume(transfer.id)
+    assert works.began == ["o/a"]
+    await until(lambda: works.began == ["o/a", "o/a"])
+    assert works.stopped == ["o/a"]
+    assert transfer.state is State.RUNNING
+
+
+async def test_a_job_that_is_paused_before_its_first_step_never_runs(
+    queue: TransferQueue, works: Works
+) -> None:
+    (transfer,) = put(queue, "o/a")
+    queue.pause(transfer.id)
+    put(queue, "o/b")
+    await until(lambda: works.began == ["o/b"])
+    assert transfer.state is State.PAUSED
+
+
+async def test_cancelling_stops_for_good_and_retrying_goes_on(queue: TransferQueue, works: Works) -> None:
+    (transfer,) = put(queue, "o/a")
+    await until(lambda: works.began == ["o/a"])
+    queue.cancel(transfer.id)
+    await until(lambda: works.stopped == ["o/a"])
+    assert transfer.state is State.CANCELLED
+    queue.retry(transfer.id)
+    await until(lambda: works.began == ["o/a", "o/a"])
+
+
+async def test_removing_stops_it_and_takes_it_out(queue: TransferQueue, works: Works) -> None:
+    (transfer,) = put(queue, "o/a")
+    await until(lambda: works.began == ["o/a"])
+    queue.remove(transfer.id)
+    assert not queue.transfers
+    await until(lambda: works.stopped == ["o/a"])
+    put(queue, "o/b")
+    await until(lambda: states(queue) == [("o/b", "running")])
+
+
+async def test_moving_changes_what_runs_next(make_queue: QueueMaker, works: Works) -> None:
+    queue = make_queue(parallel=1)
+    await queue.start()
+    first, second, third = put(queue, "o/a", "o/b", "o/c")
+    assert queue.move(third.id, -1)
+    assert [t.job.name for t in queue.transfers] == ["o/a", "o/c", "o/b"]
+    assert not queue.move(first.id, -1)
+    assert not queue.move(second.id, 1)
+    await until(lambda: works.began == ["o/a"])
+    works.end("o/a")
+    await until(lambda: works.began == ["o/a", "o/c"])
+
+
+async def test_a_failure_of_the_network_is_tried_again_a_bounded_number_of_times(
+    make_queue: QueueMaker, works: Works
+) -> None:
+    queue = make_queue(delays=(0.01, 0.02))
+    await queue.start()
+    (transfer,) = put(queue, "o/a")
+    for attempt in (1, 2, 3):
+        await until(lambda attempt=attempt: len(works.began) == attempt)  # type: ignore[misc]  # mypy 1.x
+        works.end("o/a", OpError(ErrorType.NETWORK_ERROR, "The hub cannot be reached."))
+    await until(lambda: transfer.state is State.FAILED)
+    assert len(works.began) == 3
+    assert transfer.failure is not None
+    assert transfer.failure.type is ErrorType.NETWORK_ERROR
+    assert transfer.ended is not None
+
+
+async def test_a_bad_line_that_gets_on_is_never_given_up(make_queue: QueueMaker, works: Works) -> None:
+    queue = make_queue(delays=(0.01,))
+    await queue.start()
+    (transfer,) = put(queue, "o/a")
+    for attempt in range(1, 6):
+        await until(lambda attempt=attempt: len(works.began) == attempt)  # type: ignore[misc]  # as above
+        works.report("o/a", attempt * 100, 1_000)
+        works.end("o/a", OpError(ErrorType.DOWNLOAD_FAILED, "The line broke."))
+    await until(lambda: len(works.began) == 6)
+    assert transfer.state is State.RUNNING
+
+
+async def test_what_the_user_must_mend_fails_at_once(queue: TransferQueue, works: Works) -> None:
+    (transfer,) = put(queue, "o/a")
+    await until(lambda: works.began == ["o/a"])
+    works.end("o/a", OpError(ErrorType.DISK_FULL, "No space is left. Free some."))
+    await until(lambda: transfer.state is State.FAILED)
+    assert transfer.attempts == 1
+    assert transfer.failure is not None
+    assert transfer.failure.message == "No space is left. Free some."
+
+
+async def test_a_fault_of_a_job_stops_neither_the_queue_nor_the_others(
+    queue: TransferQueue, works: Works
+) -> None:
+    first, _, _ = put(queue, "o/a", "o/b", "o/c")
+    await until(lambda: len(works.began) == 2)
+    works.end("o/a", RuntimeError("nobody expected this"))
+    await until(lambda: len(works.began) == 3)
+    assert first.failure is not None
+    assert first.failure.type is ErrorType.INTERNAL_ERROR
+    assert "Please report it" in first.failure.message
+
+
+async def test_progress_is_kept_by_file_and_in_all(queue: TransferQueue, works: Works) -> None:
+    (transfer,) = put(queue, "o/a")
+    await until(lambda: works.began == ["o/a"])
+    works.report("o/a", 10, 100, file="x.safetensors", files=(1, 3))
+    works.report("o/a", 30, 100, file="y.safetensors", files=(1, 3))
+    works.report("o/a", 40, 100, file="x.safetensors", files=(2, 3))
+    await until(lambda: transfer.bytes_done == 40)
+    assert (transfer.bytes_total, transfer.files_done, transfer.files_total) == (100, 2, 3)
+    assert {name: (file.done, file.total) for name, file in transfer.files.items()} == {
+        "x.safetensors": (40, 100),
+        "y.safetensors": (30, 100),
+    }
+    assert transfer.share == 0.4
+
+
+async def test_changes_are_told_at_most_ten_times_a_second(queue: TransferQueue, works: Works) -> None:
+    told: list[tuple[float, Change]] = []
+    loop = asyncio.get_running_loop()
+    leave = queue.subscribe(lambda change: told.append((loop.time(), change)))
+    (transfer,) = put(queue, "o/a")
+    await until(lambda: works.began == ["o/a"])
+    number = 0
+    while len(told) < 4:
+        number += 1
+        works.report("o/a", number, 1_000_000)
+        await asyncio.sleep(0)
+    works.end("o/a")
+    await until(lambda: any(change.ended for _, change in told))
+    gaps = [after - before for (before, _), (after, _) in itertools.pairwise(told)]
+    assert all(gap > 0.09 for gap in gaps)
+    assert told[-1][1].ended == (transfer,)
+    leave()
+    count = len(told)
+    put(queue, "o/b")
+    await until(lambda: works.began == ["o/a", "o/b"])
+    works.end("o/b")
+    await until(lambda: len(queue.running) == 0)
+    assert len(told) == count
+
+
+async def test_only_the_last_finished_ones_are_remembered_and_can_be_cleared(
+    make_queue: QueueMaker, works: Works
+) -> None:
+    queue = make_queue(parallel=KEPT + 10)
+    await queue.start()
+    names = [f"o/m{number}" for number in range(KEPT + 5)]
+    put(queue, *names)
+    await until(lambda: len(works.began) == len(names))
+    for name in names:
+        works.end(name)
+    await until(lambda: not queue.running)
+    assert len(queue.transfers) == KEPT
+    assert queue.clear_finished() == KEPT
+    assert not queue.transfers
+
+
+async def test_five_hundred_waiting_jobs_are_quick(queue: TransferQueue, works: Works) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    put(queue, *(f"o/m{number}" for number in range(500)))
+    assert loop.time() - began < 2
+    with pytest.raises(OpError, match="wait already"):
+        put(queue, *(f"o/n{number}" for number in range(501)))

@@ -1,0 +1,53 @@
+"""Rates: what moved lately, and nothing else."""
+
+from __future__ import annotations
+
+from mlxk_tui.transfers.jobs import Pull, Transfer
+from mlxk_tui.transfers.rates import SECONDS, RateHistory
+
+
+def test_what_was_there_before_is_no_speed() -> None:
+    rates = RateHistory()
+    rates.add(10.0, 5_000)
+    rates.add(11.0, 5_000)
+    assert rates.rate(11.0) == 0
+    rates.add(12.0, 6_000)
+    assert rates.rate(12.0) > 0
+
+
+def test_the_rate_is_that_of_the_last_seconds() -> None:
+    rates = RateHistory()
+    for second in range(30):
+        rates.add(100.0 + second, second * 1_000_000)
+    for second in range(30, 60):
+        rates.add(100.0 + second, 29_000_000 + (second - 29) * 100)
+    assert 80 < rates.rate(159.0) < 130
+
+
+def test_history_holds_a_minute_of_whole_seconds_with_the_still_ones() -> None:
+    rates = RateHistory()
+    rates.add(0.0, 0)
+    rates.add(0.5, 10)
+    rates.add(3.2, 40)
+    assert rates.history(4.0) == [10, 0, 0, 30]
+    assert len(rates.history(500.0)) == SECONDS
+
+
+def test_a_file_that_begins_again_is_no_negative_speed() -> None:
+    rates = RateHistory()
+    rates.add(0.0, 0)
+    rates.add(1.0, 100)
+    rates.add(2.0, 20)
+    rates.add(3.0, 50)
+    assert rates.history(4.0) == [0, 100, 0, 30]
+
+
+def test_the_time_left_follows_from_the_rate() -> None:
+    transfer = Transfer("1", Pull("o/a"), bytes_total=1_000)
+    assert transfer.seconds_left(0.0) is None
+    for second in range(11):
+        transfer.bytes_done = second * 50
+        transfer.rates.add(float(second), transfer.bytes_done)
+    left = transfer.seconds_left(10.9)
+    assert left is not None
+    assert 8 < left < 12
