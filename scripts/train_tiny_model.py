@@ -1,0 +1,298 @@
+"""Train the tiny demo model from scripts/tiny_model/*.yaml and write it in Hugging Face layout.
+
+    .venv/bin/python scripts/train_tiny_model.py --out mlxk_tui/demo/tiny
+
+The same seed, machine, MLX and BLAS give the same bytes. MLX's CPU wheel for Linux brings a slow BLAS;
+with OpenBLAS in its place (`LD_PRELOAD=libopenblas.so.0`) the training is several times faster.
+"""
+
+# ruff: noqa: T201 - what a script prints is its result
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.optimizers as optim
+import numpy as np
+from mlx import nn
+from mlx.utils import tree_flatten
+from mlx_lm import generate, load
+from mlx_lm.models import qwen3
+from tiny_model import corpus, files
+from tokenizers import Tokenizer
+
+SIZE = {
+    "hidden_size": 128,
+    "num_hidden_layers": 3,
+    "intermediate_size": 384,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training."""
+
+    share: float
+    """Of all steps."""
+    lengths: tuple[tuple[int, float], ...]
+    """Tokens of a conversation and how often; 0 is one dialogue."""
+    openings: float = 0.0
+    """Share of conversations that are cut after the first tokens of their last answer."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A training of its own, with a learning rate that falls to nothing; it goes on from the one before."""
+
+    steps: int
+    peak_rate: float
+    phases: tuple[Phase, ...]
+    emphasis: int
+
+
+STAGES = (
+    Stage(
+        1300,
+        0.01,
+        (
+            # Which answer belongs to which question: many questions, only the openings of the answers.
+            Phase(0.25, ((0, 1.0),), openings=0.9),
+            # The answers.
+            Phase(0.40, ((0, 0.5), (128, 0.5)), openings=0.3),
+            # The same anywhere in a real chat.
+            Phase(0.35, ((0, 0.3), (128, 0.3), (512, 0.25), (1024, 0.1), (2048, 0.05)), openings=0.3),
+        ),
+        emphasis=1,
+    ),
+    # What was hard once more.
+    Stage(
+        1200,
+        0.006,
+        (Phase(1.0, ((0, 0.5), (128, 0.26), (512, 0.12), (1024, 0.07), (2048, 0.05)), openings=0.2),),
+        emphasis=2,
+    ),
+)
+POOL = 96
+"""Conversations that are sorted by length before they are cut into batches, to pad little."""
+TOKENS_PER_STEP = 1024
+CHARACTERS_PER_TOKEN = 3.0
+OPENING = 8
+"""Tokens at the start of an answer that count `OPENING_WEIGHT` times."""
+OPENING_WEIGHT = 4.0
+WARM_UP = 20
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids, shape (sequences, tokens), and which positions of it predict something to learn."""
+
+    tokens: mx.array
+    positions: mx.array
+    """Flat indexes into (sequences, tokens - 1)."""
+    targets: mx.array
+    weights: mx.array
+    """How much each target counts."""
+
+
+Row = tuple[list[int], list[float]]
+"""The tokens of a conversation and the weight of each in the loss."""
+
+
+class Batches:
+    """Makes batches of conversations of about one length."""
+
+    def __init__(self, sampler: corpus.Sampler, tokenizer: Tokenizer, seed: int) -> None:
+        self._sampler = sampler
+        self._tokenizer = tokenizer
+        self._random = np.random.default_rng(seed)
+        self._pad = tokenizer.token_to_id(files.PAD)
+        self._ready: list[list[Row]] = []
+        self._phase: Phase | None = None
+
+    def next(self, phase: Phase) -> Batch:
+        """Return a batch of about `TOKENS_PER_STEP` tokens, or of one longer conversation."""
+        if phase is not self._phase or not self._ready:
+            self._phase = phase
+            self._ready = self._pool(phase)
+        rows = self._ready.pop()
+        width = max(len(ids) for ids, _ in rows)
+        tokens = np.full((len(rows), width), self._pad, dtype=np.int32)
+        weights = np.zeros((len(rows), width), dtype=np.float32)
+        for index, (ids, counts) in enumerate(rows):
+            tokens[index, : len(ids)] = ids
+            weights[index, : len(ids)] = counts
+        positions = np.flatnonzero(weights[:, 1:])
+        targets, counted = (a[:, 1:].reshape(-1)[positions] for a in (tokens, weights))
+        return Batch(mx.array(tokens), mx.array(positions), mx.array(targets), mx.array(counted))
+
+    def _pool(self, phase: Phase) -> list[list[Row]]:
+        rows = sorted((self._row(phase) for _ in range(POOL)), key=lambda row: len(row[0]))
+        batches: list[list[Row]] = [[]]
+        for row in rows:
+            if batches[-1] and (len(batches[-1]) + 1) * len(row[0]) > TOKENS_PER_STEP:
+                batches.append([])
+            batches[-1].append(row)
+        return [batches[index] for index in self._random.permutation(len(batches))]
+
+    def _row(self, phase: Phase) -> Row:
+        lengths, shares = zip(*phase.lengths, strict=True)
+        tokens = int(self._random.choice(lengths, p=shares))
+        characters = self._random.uniform(0.6, 1.0) * tokens * CHARACTERS_PER_TOKEN
+        conversation = self._sampler.conversation(int(characters))
+        ids, weights = encode(self._tokenizer, corpus.render(conversation))
+        if self._random.random() < phase.openings:
+            counts = [index for index, weight in enumerate(weights) if weight == OPENING_WEIGHT]
+            ids, weights = ids[: counts[-1] + 1], weights[: counts[-1] + 1]
+        return ids, weights
+
+
+def encode(tokenizer: Tokenizer, pieces: list[tuple[str, bool]]) -> Row:
+    """Tokenise the joined text and weigh the tokens: those of the pieces to learn count.
+
+    The first tokens of an answer count more: they decide which one it is, the rest follows.
+    """
+    starts: list[tuple[int, bool]] = []
+    at = 0
+    for text, learn in pieces:
+        starts.append((at, learn))
+        at += len(text)
+    encoding = tokenizer.encode("".join(text for text, _ in pieces), add_special_tokens=False)
+    weights, piece, within = [], 0, 0
+    for begin, _ in encoding.offsets:
+        within += 1
+        while piece + 1 < len(starts) and starts[piece + 1][0] <= begin:
+            piece, within = piece + 1, 0
+        weights.append((OPENING_WEIGHT if within < OPENING else 1.0) if starts[piece][1] else 0.0)
+    return encoding.ids, weights
+
+
+def loss(model: nn.Module, batch: Batch) -> mx.array:
+    """Return the weighted mean cross entropy (nats a token) of what is to be learnt."""
+    hidden = model.model(batch.tokens[:, :-1]).reshape(-1, SIZE["hidden_size"])[batch.positions]
+    logits = model.model.embed_tokens.as_linear(hidden)
+    losses = nn.losses.cross_entropy(logits, batch.targets)
+    return (losses * batch.weights).sum() / batch.weights.sum()
+
+
+def schedule(peak: float, steps: int) -> Callable[[mx.array], mx.array]:
+    """Return a learning rate that rises, stays, and falls to nothing over the last half."""
+
+    def rate(step: mx.array) -> mx.array:
+        rise = mx.minimum(1.0, (step + 1) / min(WARM_UP, steps))
+        fall = mx.minimum(1.0, (steps - step) / max(1, steps // 2))
+        return peak * rise * (0.5 - 0.5 * mx.cos(math.pi * fall))
+
+    return rate
+
+
+def phase_at(phases: tuple[Phase, ...], share: float) -> Phase:
+    """Return the phase after this share of all steps."""
+    for phase in phases:
+        if share < phase.share:
+            return phase
+        share -= phase.share
+    return phases[-1]
+
+
+def train(model: nn.Module, batches: Batches, stage: Stage) -> None:
+    """Train the model through one stage; its loss is printed now and then."""
+    steps, rate = stage.steps, schedule(stage.peak_rate, stage.steps)
+    matrices = optim.Muon(rate, momentum=0.95, weight_decay=0.0)
+    others = optim.AdamW(rate, betas=[0.9, 0.98], weight_decay=0.0)
+    optimizer = optim.MultiOptimizer(
+        [matrices, others], [lambda path, weight: weight.ndim == 2 and "embed" not in path]
+    )
+    step_loss = nn.value_and_grad(model, loss)
+    began, seen, mean = time.monotonic(), 0, 0.0
+    for step in range(steps):
+        batch = batches.next(phase_at(stage.phases, step / steps))
+        value, gradients = step_loss(model, batch)
+        optimizer.update(model, gradients)
+        mx.eval(model.parameters(), optimizer.state)
+        seen += batch.tokens.size
+        mean = value.item() if step == 0 else 0.9 * mean + 0.1 * value.item()
+        if step % 25 == 24 or step == steps - 1:
+            seconds = time.monotonic() - began
+            speed = f"{seconds:.0f} s  {seen / seconds:.0f} tok/s"
+            print(f"{step + 1}/{steps}  loss {mean:.4f}  {speed}", flush=True)
+
+
+def save(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> int:
+    """Write the model into `folder`, which is made, and return the number of parameters."""
+    folder.mkdir(parents=True, exist_ok=True)
+    end = tokenizer.token_to_id(files.END)
+    weights = dict(tree_flatten(model.parameters()))
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        target = Path(scratch) / "model.safetensors"
+        mx.save_safetensors(str(target), weights, metadata={"format": "mlx"})
+        shutil.move(target, folder / target.name)
+    files.write(folder, tokenizer, files.config(SIZE, tokenizer.get_vocab_size(), end))
+    return sum(weight.size for weight in weights.values())
+
+
+def check(folder: Path, text: corpus.Corpus) -> bool:
+    """Ask the finished model everything, greedily, and print how much it answers word for word."""
+    model, tokenizer = load(str(folder))[:2]
+    asked, missed, tokens, began = 0, [], 0, time.monotonic()
+    for dialogue in text.dialogues:
+        messages = []
+        if dialogue.system:
+            messages.append({"role": "system", "content": text.changing[dialogue.system][0]})
+        for turn in dialogue.turns:
+            messages.append({"role": "user", "content": turn.asks[0]})
+            for thinking in (True, False):
+                prompt = tokenizer.apply_chat_template(
+                    messages, add_generation_prompt=True, enable_thinking=thinking
+                )
+                answer = generate(model, tokenizer, prompt, max_tokens=1000)
+                tokens += len(tokenizer.encode(answer))
+                thought = f"<think>\n{turn.think}\n</think>\n\n" if thinking and turn.think else ""
+                asked += 1
+                if answer not in [thought + expected for expected in turn.answers]:
+                    missed.append(f"{turn.asks[0]} -> {answer[:100]!r}")
+            messages.append({"role": "assistant", "content": turn.answers[0]})
+    for line in missed:
+        print(line)
+    rate = tokens / (time.monotonic() - began)
+    print(f"{asked - len(missed)} of {asked} questions answered word for word; {rate:.0f} tokens/s")
+    return len(missed) <= asked * 0.05
+
+
+def main() -> int:
+    """Train and write the model that the options ask for."""
+    parser = argparse.ArgumentParser(description="Train the tiny demo model.")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the model into")
+    parser.add_argument("--steps", type=int, help="end every stage after so many steps, for a try")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--check", action="store_true", help="ask it everything; fails below 95 %%")
+    options = parser.parse_args()
+    mx.set_default_device(mx.cpu)
+    mx.random.seed(options.seed)
+    text = corpus.load()
+    tokenizer = files.train_tokenizer(text.texts())
+    settings = files.config(SIZE, tokenizer.get_vocab_size(), tokenizer.token_to_id(files.END))
+    model = qwen3.Model(qwen3.ModelArgs.from_dict(settings))
+    for number, stage in enumerate(STAGES):
+        seed = options.seed + number
+        batches = Batches(corpus.Sampler(text, seed, stage.emphasis), tokenizer, seed)
+        train(model, batches, replace(stage, steps=min(stage.steps, options.steps or stage.steps)))
+    parameters = save(options.out, model, tokenizer)
+    size = sum(path.stat().st_size for path in options.out.iterdir())
+    print(f"{parameters:,} parameters, {size / 1e6:.2f} MB in {options.out}")
+    return 0 if not options.check or check(options.out, text) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
