@@ -1,0 +1,255 @@
+"""`run` on the tiny real model: one answer, a conversation, pipes, Ctrl-C, and what cannot be answered."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlxk_tui.demo import tiny_model
+from mlxk_tui_headless.answering import INTERRUPTED
+from tests.headless.running import PROGRAM, Result, call, environment, headless
+from tests.support.hf_cache import HfCache, model_files
+
+pytest.importorskip("mlx", reason="MLX is not installed on this platform")
+
+ASK = tiny_model.SUGGESTIONS[0]
+LONG = "Give me a tour of the app"
+FAST = {"MLX_DISABLE_COMPILE": "1"}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hub folder with the tiny model in it."""
+    hub = tmp_path_factory.mktemp("models")
+    tiny_model.install(hub)
+    return hub
+
+
+@pytest.fixture(scope="module")
+def answered(models: Path) -> Result:
+    """One answer as JSON."""
+    return headless("run", "tiny-demo", ASK, "--temperature", "0", "--json", hub=models, env=FAST)
+
+
+def test_json_holds_the_answer_with_honest_counts(answered: Result) -> None:
+    data = answered.envelope["data"]
+    assert answered.status == 0
+    assert data["model"] == tiny_model.NAME
+    assert data["prompt"] == ASK
+    assert data["finish_reason"] == "stop"
+    assert data["usage"]["completion_tokens"] == data["tokens_generated"] > 3
+    assert data["usage"]["total_tokens"] == data["usage"]["prompt_tokens"] + data["tokens_generated"]
+    assert data["generation_time_s"] >= data["timings"]["load_s"] > 0
+
+
+def test_a_stream_shows_the_same_answer_and_nothing_else(answered: Result, models: Path) -> None:
+    streamed = headless("run", "tiny-demo", "-", "--temperature", "0", hub=models, env=FAST, stdin=ASK)
+    assert streamed.status == 0
+    assert streamed.stdout == answered.envelope["data"]["response"].rstrip("\n") + "\n"
+    assert streamed.stderr == ""
+
+
+def test_every_line_of_a_pipe_is_answered_and_its_end_ends_it(answered: Result, models: Path) -> None:
+    arguments = ("run", "tiny-demo", "--temperature", "0", "--max-tokens", "200")
+    lines = headless(*arguments, hub=models, env=FAST, stdin=f"{ASK}\n\nhi\nexit\nnever asked\n")
+    assert lines.status == 0
+    first, _, second = lines.stdout.partition(answered.envelope["data"]["response"].rstrip("\n") + "\n")
+    assert first == ""
+    assert second.strip()
+
+
+def test_an_empty_stdin_ends_at_once(models: Path) -> None:
+    silent = headless("run", "tiny-demo", hub=models)
+    assert (silent.status, silent.stdout) == (0, "")
+    assert "stdin was empty" in silent.stderr
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(models: Path) -> None:
+    refused = headless("run", "tiny-demo", "-", "--json", hub=models, env=FAST, stdin="word " * 200_000)
+    assert refused.status == 1
+    assert refused.error["type"] == "context_length_exceeded"
+    assert any(character.isdigit() for character in refused.error["message"])
+
+
+def test_bytes_that_are_no_text_are_answered_too(models: Path) -> None:
+    arguments = (b"run", b"tiny-demo", b"caf\xe9 \xff?", b"--max-tokens", b"3", b"--json")
+    odd = headless(*arguments, hub=models, env=FAST)
+    assert odd.status == 0
+    assert odd.envelope["data"]["prompt"] == "caf\ufffd \ufffd?"
+    assert odd.envelope["data"]["finish_reason"] in {"length", "stop"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        (("run", "no-such-model", "hi"), "model_not_found", "no-such-model"),
+        (("run", "tiny-demo", "  "), "validation_error", "empty"),
+        (("run", "tiny-demo"), "validation_error", "PROMPT"),
+        (("run", "broken", "hi"), "model_not_runnable", "broken"),
+        (("run", "tiny-demo", "hi", "--draft", "none-such"), "model_not_found", "none-such"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_answered_is_told(
+    arguments: tuple[str, ...], error: str, says: str, hub: Path
+) -> None:
+    tiny_model.install(hub)
+    files = model_files()
+    files["model.safetensors"] = files["model.safetensors"][:100]
+    HfCache(hub).repo("mlx-community/broken-4bit").add(files)
+    refused = call(*arguments, "--json", hub=hub)
+    assert refused.status == 1
+    assert refused.error["type"] == error
+    assert says in refused.error["message"]
+
+
+def test_a_value_that_no_sampler_takes_is_refused(models: Path) -> None:
+    refused = headless("run", "tiny-demo", "hi", "--top-k", "-5", "--json", hub=models, env=FAST)
+    assert refused.status == 1
+    assert refused.error["type"] == "validation_error"
+    assert "top_k" in refused.error["message"]
+
+
+def _start(*arguments: str, hub: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*PROGRAM, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(hub, **FAST),
+    )
+
+
+def _workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def test_a_reader_that_leaves_ends_it_silently(models: Path) -> None:
+    process = _start("run", "tiny-demo", LONG, "--temperature", "0", hub=models)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(1)
+    workers = _workers(process)
+    process.stdout.close()
+    complaint = process.stderr.read()
+    assert process.wait(timeout=10) in {0, 141}  # it may have written all into the pipe before
+    assert complaint == b""
+    assert not psutil.wait_procs(workers, timeout=5)[1]
+
+
+def test_ctrl_c_ends_the_answer_with_its_notice_and_leaves_no_worker(models: Path) -> None:
+    process = _start("run", "tiny-demo", LONG, "--temperature", "1.5", hub=models)
+    assert process.stdout is not None
+    begun = process.stdout.read(1)
+    workers = _workers(process)
+    process.send_signal(signal.SIGINT)
+    rest, complaint = process.communicate(timeout=10)
+    assert begun
+    assert workers
+    if process.returncode == 0:  # the answer was faster than the signal
+        return
+    assert process.returncode == 1
+    assert (begun + rest).decode().endswith(f"{INTERRUPTED}\n")
+    assert b"Stopped by the user" in complaint
+    assert not psutil.wait_procs(workers, timeout=5)[1]
+
+
+class Terminal:
+    """The real command at a terminal of its own."""
+
+    def __init__(self, *arguments: str, hub: Path, home: Path) -> None:
+        self.pid, self._master = pty.fork()
+        if self.pid == 0:  # the child
+            env = environment(hub, TERM="xterm", XDG_STATE_HOME=str(home), **FAST)
+            os.execve(PROGRAM[0], [*PROGRAM, *arguments], env)
+        self.seen = ""
+
+    def until(self, holds: Callable[[str], bool], seconds: float = 30) -> str:
+        """Read until what was said since the last call does so, and return it."""
+        said, end = "", time.monotonic() + seconds
+        while not holds(said):
+            assert time.monotonic() < end, f"never came; said: {said!r}"
+            if select.select([self._master], [], [], 0.2)[0]:
+                try:
+                    said += os.read(self._master, 65536).decode(errors="replace").replace("\r\n", "\n")
+                except OSError:  # Linux: the other side has closed
+                    break
+        self.seen += said
+        return said
+
+    def say(self, text: str) -> None:
+        """Type this."""
+        os.write(self._master, text.encode())
+
+    def status(self) -> int:
+        """Wait for its end and return the exit status."""
+        self.until(lambda said: False, 15) if self._open() else None
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def _open(self) -> bool:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        os.close(self._master)
+
+
+@pytest.fixture
+def terminal(models: Path, tmp_path: Path) -> Iterator[Terminal]:
+    """A conversation with the tiny model."""
+    made = Terminal("run", "tiny-demo", "--temperature", "0", hub=models, home=tmp_path)
+    yield made
+    made.close()
+
+
+def _asks(said: str) -> bool:
+    return said.endswith(">>> ")
+
+
+def test_a_conversation_at_a_terminal(terminal: Terminal, tmp_path: Path, answered: Result) -> None:
+    assert "is ready" in terminal.until(_asks)
+    [worker] = psutil.Process(terminal.pid).children(recursive=True)
+    terminal.say(f"{ASK}\n")
+    said = terminal.until(_asks)
+    first_line = answered.envelope["data"]["response"].splitlines()[0]
+    assert first_line in said
+    terminal.say("/set temperature 9x\n")
+    assert "takes a number" in terminal.until(_asks)
+    terminal.say("/set seed 7\n")
+    assert "seed 7" in terminal.until(_asks)
+    terminal.say("/system Answer in one line.\n")
+    assert "Answer in one line." in terminal.until(_asks)
+    terminal.say("/nonsense\n")
+    assert "no command /nonsense" in terminal.until(_asks)
+    target = tmp_path / "talk.json"
+    terminal.say(f"/save {target}\n")
+    terminal.until(_asks)
+    saved = json.loads(target.read_text())
+    assert [message["role"] for message in saved["messages"]] == ["system", "user", "assistant"]
+    assert saved["messages"][1]["content"] == ASK
+    terminal.say(f"/save {target.with_suffix('.md')}\n")
+    terminal.until(_asks)
+    assert ASK in target.with_suffix(".md").read_text()
+    terminal.say(f"{LONG}\n")
+    terminal.until(lambda text: len(text) > len(LONG) + 40)
+    terminal.say("\x03")
+    terminal.until(_asks)
+    terminal.say(f"{ASK}\n")  # an interrupt does not block the next answer
+    assert len(terminal.until(_asks)) > len(ASK) + 20
+    terminal.say("\x03")  # at the prompt it leaves
+    assert terminal.status() == 0
+    assert not psutil.wait_procs([worker], timeout=5)[1]
+    history = tmp_path / "mlxk-tui" / "run_history"
+    assert ASK in history.read_text()
+    assert history.stat().st_mode & 0o077 == 0
+    assert "Traceback" not in terminal.seen
