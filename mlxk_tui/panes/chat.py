@@ -1,0 +1,531 @@
+"""The Chat pane: the kept chats, the open conversation, and the composer."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar, cast
+
+from textual import getters, work
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.timer import Timer
+from textual.widget import Widget
+from textual.widgets import Static
+
+from mlxk_tui.chats.model import Attachment, Message, Role, State
+from mlxk_tui.engine.models import Runnable
+from mlxk_tui.library import Changed
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.terms import MemoryFit
+from mlxk_tui.panes import (
+    actions,
+    chat_asking as asking,
+    chat_keys,
+    chat_models,
+    chat_shown,
+    transfer_actions,
+)
+from mlxk_tui.panes.base import Pane
+from mlxk_tui.panes.chat_answer import Answer
+from mlxk_tui.panes.chat_listing import Listing
+from mlxk_tui.panes.chat_reading import Reader
+from mlxk_tui.panes.chat_sending import Sender
+from mlxk_tui.panes.chat_sessions import SessionsScreen
+from mlxk_tui.panes.chat_shown import Notes, Opening, model_gone
+from mlxk_tui.panes.chat_talk import WINDOW, Question, Talk, questions_in
+from mlxk_tui.panes.context import Context
+from mlxk_tui.transfers.jobs import Pull
+from mlxk_tui.widgets.chat_attachments import MAX_FILES, AttachmentBar
+from mlxk_tui.widgets.chat_bar import ChatBar
+from mlxk_tui.widgets.chat_composer import Composer
+from mlxk_tui.widgets.chat_invite import ChatInvite
+from mlxk_tui.widgets.chat_list import UNTITLED, SessionsPanel
+from mlxk_tui.widgets.chat_view import Conversation
+from mlxk_tui.widgets.row_list import RowList
+from mlxk_tui.widgets.text import sentence
+
+_PAINT_SECONDS = 0.04
+"""How often an answer that is being written is drawn: 25 times a second."""
+_OF_MESSAGE = {"copy", "copy_code", "fold", "again", "edit", "branch"}
+
+
+class ChatPane(Pane):
+    """Sessions, conversation, composer."""
+
+    pane_id = "chat"
+    AUTO_FOCUS = "#composer"
+    BINDINGS: ClassVar[list[BindingType]] = chat_keys.PANE
+
+    conversation = getters.query_one("#conversation", Conversation)
+    composer = getters.query_one("#composer", Composer)
+    bar = getters.query_one("#chat-bar", ChatBar)
+    chips = getters.query_one("#chat-files", AttachmentBar)
+    note = getters.query_one("#chat-note", Static)
+    panel = getters.query_one("#chat-panel", Vertical)
+    invite = getters.query_one(ChatInvite)
+    own_list = getters.query_one("#chats", SessionsPanel)
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.talk = Talk(context.chats, context.library)
+        self.listing = Listing(self)
+        self.sender = Sender(self)
+        self.reader = Reader(self)
+        runtime = context.runtime
+        no_mlx = runtime.mlx_lm is None if runtime else importlib.util.find_spec("mlx_lm") is None
+        self.opening = Opening(no_mlx=no_mlx)
+        self.attachments: list[Attachment] = []
+        """What goes with the next question."""
+        self._editing: Message | None = None
+        """The question that another version is written of."""
+        self._recalled = -1
+        self._below = False
+        self._tight = False
+        self._drafts: dict[int, tuple[str, list[Attachment]]] = {}
+        self._paint_timer: Timer | None = None
+
+    def body(self) -> Iterable[Widget]:
+        """Lay out the pane."""
+        prompt = Static("❯", id="chat-prompt", markup=False)
+        panel = Vertical(
+            Conversation(id="conversation"),
+            ChatInvite(id="chat-invite"),
+            Static(id="chat-note", markup=False),
+            ChatBar(id="chat-bar"),
+            AttachmentBar(id="chat-files"),
+            Horizontal(prompt, Composer(id="composer"), id="chat-line"),
+            id="chat-panel",
+        )
+        yield Horizontal(SessionsPanel(now=self.context.library.now, id="chats"), panel, id="chat-body")
+
+    def on_mount(self) -> None:
+        """Open the chats."""
+        self.context.chats.answers_changed.subscribe(self, self._answer_changed)
+        self._paint_timer = self.set_interval(_PAINT_SECONDS, self._paint, pause=True)
+        self._open_store()
+
+    def start(self, group: str, job: Callable[[], Coroutine[Any, Any, None]], *, alone: bool = False) -> None:
+        """Run a job in a worker; `alone` ends the one before it, even before its first step."""
+        # Textual's type of a worker's job (8.2.8) fits no coroutine function that returns None.
+        todo = cast("Callable[[], None]", job)
+        self.run_worker(todo, group=f"chat-{group}", exclusive=alone, exit_on_error=False)
+
+    # -- which chat is open ------------------------------------------------------------------------
+
+    @work(group="chat-open", exclusive=True, exit_on_error=False)
+    async def _open_store(self) -> None:
+        self.opening = replace(self.opening, problem=None)
+        self.draw_state()
+        try:
+            store = await self.context.chats.store()
+            listed = await store.list_sessions(limit=1)
+            self.opening = replace(self.opening, done=True)
+            if store.notice:
+                self.notify(printable(store.notice), severity="warning", timeout=15, markup=False)
+            if listed and not self.talk.saved and self.talk.session.model is None:
+                await self._open(listed[0].session.id)
+        except OpError as error:
+            self.opening = replace(self.opening, problem=error)
+            self.conversation.focus()
+        self.talk.choose_a_model()
+        self.draw_state()
+        self.listing.read()
+
+    @work(group="chat-open", exclusive=True, exit_on_error=False)
+    async def open_session(self, session_id: int) -> None:
+        """Open a chat."""
+        try:
+            await self.context.chats.store()
+            self.opening = replace(self.opening, done=True)
+            await self._open(session_id)
+        except OpError as error:
+            actions.tell_error(self, error)
+
+    async def _open(self, session_id: int) -> None:
+        self._leave_draft()
+        found = await self.talk.open(session_id)
+        self.show(found)
+        self._take_draft()
+
+    def begin(self, model: str | None) -> None:
+        """Begin a new chat, with a model where one is named."""
+        self._leave_draft()
+        self.talk.begin(model)
+        self.show([])
+        self._take_draft()
+
+    def leave_deleted(self) -> None:
+        """Go to a new chat, the open one having been deleted."""
+        self.clear_composer()
+        self.talk.begin()
+        self.show([])
+
+    def _leave_draft(self) -> None:
+        """Keep what stands in the composer for the chat that is left; an edit is given up."""
+        if self._editing is None:
+            self._drafts[self.talk.session.id] = (self.composer.text, self.attachments)
+        self.stop_editing()
+
+    def _take_draft(self) -> None:
+        text, files = self._drafts.pop(self.talk.session.id, ("", []))
+        self.composer.put(text)
+        self.use_attachments(files)
+        self.composer.focus()
+
+    def show(self, found: list[Message], *, keep: bool = False) -> None:
+        """Draw a conversation; `keep` leaves the place on the screen as it is."""
+        self.reader.more = len(found) >= WINDOW
+        self._below = self._tight = False
+        answer = self.talk.answer
+        if answer is None or not found or found[-1].id != answer.message.id:
+            self.conversation.show(found, keep=keep)
+        else:
+            # What is stored may be behind: all of the text comes from the answer itself.
+            found = [*found[:-1], replace(found[-1], content="", reasoning="")]
+            self.conversation.show(found, answer.live(), keep=keep)
+            self.conversation.feed(answer.message.id, *answer.all_text(), answer.live())
+        self._follow_answer()
+        self.listing.point()
+        self.draw_state()
+
+    @work(group="chat-session", exclusive=True, exit_on_error=False)
+    async def session_changed(self, session_id: int) -> None:
+        """Draw a chat's new title."""
+        self.listing.read()
+        if session_id == self.talk.session.id:
+            self.talk.session = await self.talk.store.session(session_id)
+            self.draw_state()
+
+    # -- drawing -----------------------------------------------------------------------------------
+
+    def draw_library(self, change: Changed) -> None:
+        """Draw what depends on which models there are."""
+        del change
+        if self.opening.done:
+            self.talk.choose_a_model()
+        self.draw_state()
+
+    def draw_state(self) -> None:
+        """Draw everything but the messages."""
+        title = printable(self.talk.session.title) or (UNTITLED if self.opening.done else "Chat")
+        self.panel.border_title = Content(title)
+        self._draw_bar()
+        empty = not self.conversation.blocks
+        self.panel.set_class(empty, "-empty")
+        if empty:
+            questions = chat_shown.invite(self.invite.view, self.opening, self.talk)
+            suggest = partial(self.invite.suggest, questions)
+            self.start("suggest", suggest, alone=True)
+        self._draw_note()
+        self.update_keys()
+
+    def _draw_bar(self) -> None:
+        self.bar.show(chat_shown.bar_state(self.talk, self.conversation.last(Role.ASSISTANT)))
+
+    def _draw_note(self) -> None:
+        store, name = self.context.chats.opened, self.talk.session.model
+        is_gone = model_gone(self.context.library, name)
+        text, style = chat_shown.note(
+            Notes(
+                write_error=store.write_error if store is not None else None,
+                gone=name if is_gone else None,
+                editing=self._editing is not None,
+                below=self._below,
+                tight=self._tight,
+            )
+        )
+        self.note.display = bool(text)
+        self.note.update(Content.styled(text, style))
+
+    # -- the answer that is being written ----------------------------------------------------------
+
+    def answer_began(self, model: Runnable) -> None:
+        """Follow an answer."""
+        self._tight = model.fit is MemoryFit.TIGHT
+        self._follow_answer()
+        self.draw_state()
+
+    def _follow_answer(self) -> None:
+        if self._paint_timer is not None and self.talk.answer is not None:
+            self._paint_timer.resume()
+        elif self._paint_timer is not None:
+            self._paint_timer.pause()
+
+    def _paint(self) -> None:
+        """Draw what was written since the last time."""
+        answer = self.talk.answer
+        if answer is None:
+            self._follow_answer()
+        elif self.app.current_mode == self.pane_id:
+            self._paint_answer(answer)
+
+    def _paint_answer(self, answer: Answer) -> None:
+        content, reasoning = answer.new_text()
+        self.conversation.feed(answer.message.id, content, reasoning, answer.live())
+        if (content or reasoning) and not self.conversation.following and not self._below:
+            self._below = True
+            self._draw_note()
+        self._draw_bar()
+
+    def on_screen_resume(self) -> None:
+        """Catch up with what was written meanwhile."""
+        super().on_screen_resume()
+        self._paint()
+
+    def _answer_changed(self, answer: Answer) -> None:
+        """Draw that an answer began or ended."""
+        ended = answer.session.id not in self.context.chats.answers
+        if answer.session.id == self.talk.session.id:
+            if ended:
+                self._tight = False
+                self._paint_answer(answer)
+                self.conversation.settle(answer.message)
+            self._follow_answer()
+            self.draw_state()
+        self.session_changed(answer.session.id)
+        self.draw_shell()
+        if ended:
+            self._tell_end(answer)
+
+    def _tell_end(self, answer: Answer) -> None:
+        if answer.lost is not None:
+            actions.tell_error(self, answer.lost)
+        here = self.app.current_mode == self.pane_id and answer.session.id == self.talk.session.id
+        error = answer.error
+        if here and error is not None and error.type is ErrorType.INSUFFICIENT_MEMORY:
+            self.sender.offer_again(error, answer.message)
+        elif not here and answer.message.state is not State.STOPPED:
+            said = sentence(error.message) if error else "The answer is there."
+            title = printable(answer.session.title) or UNTITLED
+            self.notify(said, title=title, severity="error" if error else "information", markup=False)
+
+    # -- the composer ------------------------------------------------------------------------------
+
+    def on_composer_sent(self, event: Composer.Sent) -> None:
+        """Send the question."""
+        if event.text.strip() or self.attachments:
+            instead = self._editing.id if self._editing is not None else None
+            self.sender.send(Question(event.text, tuple(self.attachments), instead))
+
+    def on_chat_invite_asked(self, event: ChatInvite.Asked) -> None:
+        """Send a suggested question."""
+        self.composer.focus()
+        self.sender.send(Question(event.question))
+
+    def clear_composer(self) -> None:
+        """Empty the composer."""
+        self.stop_editing()
+        self.composer.put("")
+        self.use_attachments([])
+
+    def use_attachments(self, items: list[Attachment]) -> None:
+        """Let files go with the next question."""
+        self.attachments = items
+        self.chips.show(items)
+
+    def add_attachment(self, item: Attachment) -> None:
+        """Let one more file go with the next question."""
+        if len(self.attachments) >= MAX_FILES:
+            self.notify(f"At most {MAX_FILES} files go with a question.", severity="warning", markup=False)
+        elif item not in self.attachments:
+            self.use_attachments([*self.attachments, item])
+
+    def on_attachment_bar_removed(self, event: AttachmentBar.Removed) -> None:
+        """Take a file out."""
+        self.use_attachments([one for index, one in enumerate(self.attachments) if index != event.index])
+
+    def on_composer_erased(self) -> None:
+        """Take the last file out."""
+        self.use_attachments(self.attachments[:-1])
+
+    @work(group="chat-attach", exit_on_error=False)
+    async def on_composer_attach(self, event: Composer.Attach) -> None:
+        """Attach what was dragged in."""
+        await asking.add_files(self, event.paths)
+
+    def on_composer_pasted(self, event: Composer.Pasted) -> None:
+        """Attach a long paste."""
+        self.add_attachment(Attachment(f"pasted-{len(self.attachments) + 1}.txt", event.text))
+
+    def on_composer_recall(self, event: Composer.Recall) -> None:
+        """Take an earlier or later question up again."""
+        questions = questions_in([block.message for block in self.conversation.blocks])
+        place = self._recalled - event.way
+        if place < 0:
+            self.clear_composer()
+        elif place < len(questions):
+            self.edit(questions[place], place)
+
+    def edit(self, message: Message, place: int) -> None:
+        """Put a question into the composer, to be sent as another version; `place` counts from the last."""
+        self._editing, self._recalled = message, place
+        self.composer.recalling = True
+        self.use_attachments(list(message.attachments))
+        self.composer.put(message.content)
+        self._draw_note()
+
+    def stop_editing(self) -> None:
+        """Let what is written be a new question."""
+        self._editing, self._recalled = None, -1
+        self.composer.recalling = False
+        self._draw_note()
+
+    def on_composer_left(self) -> None:
+        """Stop the answer, leave an edit, or go to the messages: the first that there is."""
+        if self.talk.answer is not None:
+            self.talk.answer.stop()
+        elif self._editing is not None:
+            self.clear_composer()
+        else:
+            self.conversation.focus()
+
+    # -- what the widgets tell ---------------------------------------------------------------------
+
+    def on_sessions_panel_searched(self, event: SessionsPanel.Searched) -> None:
+        """Look for words."""
+        self.listing.search(event.query)
+
+    def on_row_list_chosen(self, event: RowList.Chosen) -> None:
+        """Open the chat."""
+        event.stop()
+        self.open_session(int(event.key))
+
+    def on_conversation_wants_more(self) -> None:
+        """Read earlier messages."""
+        self.reader.read_more()
+
+    def on_conversation_followed(self, event: Conversation.Followed) -> None:
+        """Forget the hint once the end is in sight."""
+        if event.following and self._below:
+            self._below = False
+            self._draw_note()
+
+    def on_conversation_moved(self) -> None:
+        """Know which keys work for the message under the cursor."""
+        self.update_keys()
+
+    def on_conversation_clicked(self, event: Conversation.Clicked) -> None:
+        """Do what was clicked on inside a message."""
+        self.reader.clicked(event.what)
+
+    def on_chat_bar_opened(self, event: ChatBar.Opened) -> None:
+        """Open the choice of models, or the settings."""
+        if event.what == "model":
+            self.action_model()
+        else:
+            self.action_settings()
+
+    # -- actions -----------------------------------------------------------------------------------
+
+    def why_not(self, action: str) -> str | None:
+        """Return why an action is not possible now."""
+        if action in {"new", "search", "undo", "settings", "attach"} and not self.opening.done:
+            return "The chats are not open."
+        if action == "retry_store" and self.opening.problem is None:
+            return "The chats are open." if self.opening.done else "The chats are being opened."
+        if action == "export" and not self.talk.saved:
+            return "There is nothing to export yet."
+        if action == "model" and not chat_models.answering(self.context.library):
+            return "No model of the cache can answer here."
+        if action == "pull" and not model_gone(self.context.library, self.talk.session.model):
+            return "The model of this chat is there."
+        if action in _OF_MESSAGE:
+            reason = self.reader.why_not(action) if self.is_mounted else "There is no message yet."
+            return reason or (self.sender.why_not() if action == "again" else None)
+        return None
+
+    def action_write(self) -> None:
+        """Go to the composer."""
+        self.composer.focus()
+
+    def action_retry_store(self) -> None:
+        """Try again to open the chats."""
+        self._open_store()
+
+    def action_new(self) -> None:
+        """Begin a new chat."""
+        self.begin(None)
+
+    def action_sessions(self) -> None:
+        """Go to the list of chats."""
+        if self.has_class("-narrow"):
+            self.app.push_screen(SessionsScreen(self))
+        else:
+            self.own_list.listing.focus()
+
+    def action_search(self) -> None:
+        """Find chats by their words."""
+        if self.has_class("-narrow"):
+            self.app.push_screen(SessionsScreen(self, search=True))
+        else:
+            self.own_list.open_search()
+
+    def action_rename(self) -> None:
+        """Give the chat under the cursor another title."""
+        self.listing.rename(self, self.own_list.listing.chosen)
+
+    def action_delete(self) -> None:
+        """Delete the chat under the cursor."""
+        self.listing.delete(self.own_list.listing.chosen)
+
+    def action_undo(self) -> None:
+        """Bring the chat that was deleted last back."""
+        self.listing.undo()
+
+    def action_again(self) -> None:
+        """Let the model answer again."""
+        self.reader.again()
+
+    def action_edit(self) -> None:
+        """Change a question and send it as another branch."""
+        self.reader.edit()
+
+    def action_copy(self) -> None:
+        """Copy the message."""
+        self.reader.copy()
+
+    def action_copy_code(self) -> None:
+        """Copy a code block of the message."""
+        self.reader.copy_code()
+
+    def action_fold(self) -> None:
+        """Show or hide the reasoning."""
+        self.reader.fold()
+
+    def action_branch(self, way: int) -> None:
+        """Show another branch."""
+        if (block := self.reader.block) is not None:
+            self.reader.turn(block, way)
+
+    def action_model(self) -> None:
+        """Choose who answers next."""
+        actions.ask(self, asking.choose_model(self))
+
+    def action_settings(self) -> None:
+        """Change how the chat is answered."""
+        actions.ask(self, asking.change_settings(self))
+
+    def action_export(self) -> None:
+        """Write the chat to a file."""
+        actions.ask(self, asking.export(self))
+
+    def action_attach(self) -> None:
+        """Attach a text file."""
+        actions.ask(self, asking.attach(self))
+
+    def action_pull(self) -> None:
+        """Pull the model that is gone."""
+        if name := self.talk.session.model:
+            transfer_actions.queue(self, self.context, [Pull(name)])
+
+    def action_leave(self) -> None:
+        """Stop the answer or a running task, else go back to the composer."""
+        if self.talk.answer is not None:
+            self.talk.answer.stop()
+        elif not (self.focused is self.conversation and self.context.tasks.stop()):
+            self.composer.focus()

@@ -1,0 +1,143 @@
+"""What chats need and the app has one of: the engine, the store, and the answers that are being written.
+
+Nothing is made before it is asked for: the first frame of the app does without all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textual.dom import DOMNode
+from textual.signal import Signal
+
+from mlxk_tui.engine.status import EngineStatus
+from mlxk_tui.ops.errors import OpError
+
+if TYPE_CHECKING:
+    from mlxk_tui.chats.model import Message, Session
+    from mlxk_tui.chats.store import ChatStore
+    from mlxk_tui.engine.client import Engine
+    from mlxk_tui.engine.models import Runnable
+    from mlxk_tui.panes.chat_answer import Answer
+
+_PATIENCE_SECONDS = 3.0
+"""How long the answers that run at the end may take to be stored."""
+
+
+class ChatBackend:
+    """Engine, store and answers of one app.
+
+    Args:
+        owner: the node that publishes changes (the app).
+        folder: where the chats are kept.
+        idle_unload_s: seconds without a request after which a model leaves the memory; 0 never.
+        engine: an engine to use; whoever gives one stops it.
+    """
+
+    def __init__(
+        self, owner: DOMNode, folder: Path, *, idle_unload_s: float = 0, engine: Engine | None = None
+    ) -> None:
+        self.answers: dict[int, Answer] = {}
+        """What is being written, by session."""
+        self.engine_changed: Signal[EngineStatus] = Signal(owner, "engine-changed")
+        self.answers_changed: Signal[Answer] = Signal(owner, "answers-changed")
+        """An answer began or ended."""
+        self.folder = folder
+        self._idle_unload_s = idle_unload_s
+        self._given = engine
+        self._engine: Engine | None = None
+        self._unsubscribe: Callable[[], None] | None = None
+        self._store: ChatStore | None = None
+        self._opening: asyncio.Task[ChatStore] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def status(self) -> EngineStatus:
+        """What the engine does; asking does not start it."""
+        return self._engine.status if self._engine is not None else EngineStatus()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine."""
+        if self._engine is None:
+            from mlxk_tui.engine.client import Engine  # noqa: PLC0415 - when it is first needed
+
+            self._engine = self._given or Engine(idle_unload_s=self._idle_unload_s)
+            self._unsubscribe = self._engine.subscribe(self.engine_changed.publish)
+        return self._engine
+
+    @property
+    def opened(self) -> ChatStore | None:
+        """The store, where it is open."""
+        return self._store
+
+    async def store(self) -> ChatStore:
+        """Return the store, opened with the first call.
+
+        Raises:
+            OpError: the chats cannot be opened; the next call tries again.
+        """
+        if self._store is not None:
+            return self._store
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+        try:
+            self._store = await asyncio.shield(self._opening)
+        finally:
+            if self._opening.done():
+                self._opening = None
+        return self._store
+
+    async def _open(self) -> ChatStore:
+        from mlxk_tui.chats.store import ChatStore  # noqa: PLC0415 - when it is first needed
+
+        return await ChatStore.open(self.folder / "chats.db")
+
+    def answer(self, session: Session, message: Message, model: Runnable) -> Answer:
+        """Begin to write an answer into a message, and return it."""
+        from mlxk_tui.panes.chat_answer import Answer  # noqa: PLC0415 - when it is first needed
+
+        store = self._store
+        if store is None:
+            raise RuntimeError("the chats are not open")
+        answer = Answer(session, message, model, self.engine, store)
+        self.answers[session.id] = answer
+        task = asyncio.create_task(self._write(answer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return answer
+
+    async def _write(self, answer: Answer) -> None:
+        self.answers_changed.publish(answer)
+        try:
+            await answer.run()
+        finally:
+            if self.answers.get(answer.session.id) is answer:
+                del self.answers[answer.session.id]
+            if not self._closed:
+                self.answers_changed.publish(answer)
+
+    async def close(self) -> None:
+        """Stop what is being written, store it, and leave no process behind."""
+        self._closed = True
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        for answer in list(self.answers.values()):
+            answer.stop()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=_PATIENCE_SECONDS)
+        if self._engine is not None and self._given is None:
+            await self._engine.stop()
+        if self._tasks:  # those that only the end of the engine could end
+            await asyncio.wait(set(self._tasks), timeout=_PATIENCE_SECONDS)
+        if self._opening is not None:
+            with contextlib.suppress(OpError):
+                self._store = await self._opening
+        if self._store is not None:
+            with contextlib.suppress(OpError):  # told while it ran
+                await self._store.close()

@@ -1,0 +1,116 @@
+"""The kept chats as the Chat pane lists them: searched, renamed, deleted and brought back."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mlxk_tui.chats.model import Listed
+from mlxk_tui.ops.errors import OpError
+from mlxk_tui.ops.format import printable
+from mlxk_tui.panes import actions, chat_asking as asking
+from mlxk_tui.panes.actions import Host
+from mlxk_tui.widgets.chat_list import UNTITLED, SessionsPanel
+
+if TYPE_CHECKING:
+    from mlxk_tui.panes.chat import ChatPane
+
+_MOST = 200
+
+
+class Listing:
+    """Keeps the list true, in the pane or on the screen that lies over it.
+
+    Args:
+        pane: the pane.
+    """
+
+    def __init__(self, pane: ChatPane) -> None:
+        self._pane = pane
+        self._elsewhere: SessionsPanel | None = None
+        self._query = ""
+        self._deleted: list[int] = []
+
+    @property
+    def panel(self) -> SessionsPanel:
+        """The list that is looked at."""
+        return self._elsewhere or self._pane.own_list
+
+    def use(self, panel: SessionsPanel | None) -> None:
+        """Show the chats in another list, or in the pane's own again."""
+        self._elsewhere = panel
+        self.search("" if panel is not None else self._pane.own_list.query_text)
+
+    def search(self, query: str) -> None:
+        """List the chats that hold words; all of them without words."""
+        self._query = query
+        self.read()
+
+    def read(self) -> None:
+        """Read the list again."""
+        self._pane.start("list", self._read, alone=True)
+
+    async def _read(self) -> None:
+        chats = self._pane.context.chats
+        if (store := chats.opened) is None:
+            return
+        try:
+            listed = await store.list_sessions(self._query or None, limit=_MOST)
+        except OpError as error:
+            actions.tell_error(self._pane, error)
+            return
+        if self.panel.is_attached:
+            self.panel.show(listed, self._open, set(chats.answers))
+
+    @property
+    def _open(self) -> int | None:
+        talk = self._pane.talk
+        return talk.session.id if talk.saved else None
+
+    def point(self) -> None:
+        """Mark the chat that is open."""
+        if self.panel.is_attached:
+            self.panel.listing.point(self._open)
+
+    def rename(self, host: Host, listed: Listed | None) -> None:
+        """Ask for another title."""
+        if listed is not None:
+            actions.ask(host, asking.rename(self._pane, host, listed))
+
+    def delete(self, listed: Listed | None) -> None:
+        """Delete a chat; `undo` brings it back."""
+        if listed is not None:
+            self._pane.start("delete", partial(self._delete, listed))
+
+    async def _delete(self, listed: Listed) -> None:
+        pane, session = self._pane, listed.session
+        if answer := pane.context.chats.answers.get(session.id):
+            answer.stop()
+        try:
+            await pane.talk.store.delete_session(session.id)
+        except OpError as error:
+            actions.tell_error(pane, error)
+            return
+        self._deleted.append(session.id)
+        title = printable(session.title) or UNTITLED
+        pane.notify(f"{title}: deleted. u brings it back.", markup=False, timeout=8)
+        if session.id == pane.talk.session.id:
+            pane.leave_deleted()
+        self.read()
+
+    def undo(self) -> None:
+        """Bring the chat that was deleted last back."""
+        self._pane.start("delete", self._undo)
+
+    async def _undo(self) -> None:
+        pane = self._pane
+        if not self._deleted:
+            pane.notify("Nothing was deleted.", markup=False, timeout=3)
+            return
+        try:
+            session = await pane.talk.store.restore_session(self._deleted.pop())
+        except OpError as error:
+            actions.tell_error(pane, error)
+            return
+        pane.notify(f"{printable(session.title) or UNTITLED}: brought back.", markup=False, timeout=3)
+        self.read()
