@@ -8,14 +8,18 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlxk_tui.engine import memory
 from mlxk_tui.engine.connection import Connection
+from mlxk_tui.engine.embedding import Embeddings, parts_of, vectors_of
 from mlxk_tui.engine.gate import Gate, Pass
 from mlxk_tui.engine.protocol import (
     Counted,
     CountTokens,
+    Embed,
+    Embedded,
     Event,
     Finished,
     FinishReason,
@@ -35,7 +39,7 @@ from mlxk_tui.ops.events import OnEvent, Progress, ignore
 if TYPE_CHECKING:
     from mlxk_tui.engine.models import Runnable
 
-__all__ = ["Engine", "EngineState", "EngineStatus", "GenerationStream", "LoadedModel"]
+__all__ = ["Embeddings", "Engine", "EngineState", "EngineStatus", "GenerationStream", "LoadedModel"]
 
 _ATTEMPTS = 3
 """How often a request looks for a worker that dies just before it is asked."""
@@ -167,6 +171,36 @@ class Engine:
         finally:
             self._gate.leave()
         return said.tokens if isinstance(said, Counted) else 0
+
+    async def embed(self, model: Runnable, texts: Sequence[str]) -> Embeddings:
+        """Return a vector of length one for each text; the model is loaded on demand.
+
+        Streams of the same model keep flowing meanwhile. Cancelling ends it within a step.
+
+        Raises:
+            OpError: `validation_error`: no text, an empty one, or a model that is not for this;
+                `context_length_exceeded`; `model_not_runnable`: an embedding model of a kind that
+                mlx-lm cannot run; and as `generate`.
+        """
+        if not model.embedding:
+            raise OpError(
+                ErrorType.VALIDATION_ERROR,
+                f"{model.name} is no embedding model. Choose one that is, such as Qwen3-Embedding.",
+            )
+        if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
+            raise OpError(ErrorType.VALIDATION_ERROR, "There is no text to embed. Give a list of texts.")
+        await self._acquire(model, lambda event: None)
+        vectors: list[list[float]] = []
+        tokens = 0
+        try:
+            for part in parts_of(texts):
+                said = await self._connection.ask(partial(Embed, texts=part))
+                if isinstance(said, Embedded):
+                    vectors += vectors_of(said)
+                    tokens += said.tokens
+        finally:
+            self._gate.leave()
+        return Embeddings(vectors, tokens)
 
     # How a model comes into memory
 

@@ -15,6 +15,7 @@ from mlxk_tui.engine.protocol import (
     Command,
     Counted,
     Done,
+    Embedded,
     Event,
     Fault,
     Finished,
@@ -32,7 +33,7 @@ _TICK_S = 0.25
 _START_S = 60.0
 """How long a worker that starts or loads may be silent at least, in seconds."""
 
-Reply = Loaded | Done | Counted
+Reply = Loaded | Done | Counted | Embedded
 
 
 @dataclass(eq=False)

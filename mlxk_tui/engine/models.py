@@ -14,7 +14,7 @@ from mlxk_tui.ops.judge import judge
 from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.ops.reading import read_repo
 from mlxk_tui.ops.report import Report
-from mlxk_tui.ops.terms import MemoryFit
+from mlxk_tui.ops.terms import MemoryFit, ModelType
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Runnable:
     """How the estimate compares with this machine; `tight` is worth a warning."""
     forced: bool = False
     """Load it whatever the memory says."""
+    embedding: bool = False
+    """It makes embeddings rather than text."""
 
 
 async def find_runnable(cache: Cache, spec: str, *, force: bool = False) -> Runnable:
@@ -77,6 +79,7 @@ def _find(cache: Cache, spec: str, force: bool) -> Runnable:
         hash=model.hash,
         fit=model.memory_fit,
         forced=force,
+        embedding=model.model_type is ModelType.EMBEDDING,
     )
 
 

@@ -77,10 +77,11 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it at once, whatever it does; `on_exit` follows."""
-        process = self._process
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)  # Popen's own kill may reap it behind asyncio's back
+        process, watch = self._process, self._watch
+        if process is None or process.returncode is not None or watch is None or watch.done():
+            return  # reaped: its number may be another's by now
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)  # Popen's own kill may reap it behind asyncio's back
 
     async def stop(self) -> None:
         """Let it leave by closing its stdin, end it if it does not, and wait until it is gone."""

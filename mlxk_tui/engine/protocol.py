@@ -246,6 +246,14 @@ class CountTokens:
 
 
 @dataclass(frozen=True)
+class Embed:
+    """Command: turn texts into vectors; answered by `Embedded`."""
+
+    id: int
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Ready:
     """First words of a worker."""
 
@@ -288,6 +296,19 @@ class Counted:
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """Answer: the vectors, one for each text."""
+
+    id: int
+    size: int
+    """Numbers in a vector."""
+    data: str
+    """All numbers, 32-bit little-endian, as Base64."""
+    tokens: int
+    """Of all texts."""
+
+
+@dataclass(frozen=True)
 class Fault:
     """Answer: it failed; `id` 0 is the worker itself, which then leaves."""
 
@@ -318,16 +339,17 @@ class Streamed:
     event: Event
 
 
-Command: TypeAlias = Load | Unload | Generate | Cancel | CountTokens
+Command: TypeAlias = Load | Unload | Generate | Cancel | CountTokens | Embed
 """What the client says."""
-Message: TypeAlias = Ready | Loaded | Done | Counted | Fault | Beat | Streamed
+Message: TypeAlias = Ready | Loaded | Done | Counted | Embedded | Fault | Beat | Streamed
 """What the worker says."""
 
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Loading, Started, Prefill, Delta, Finished, Load, Unload, Generate, Cancel, CountTokens),
-        *(Ready, Loaded, Done, Counted, Fault, Beat, Streamed),
+        *(Loading, Started, Prefill, Delta, Finished),
+        *(Load, Unload, Generate, Cancel, CountTokens, Embed),
+        *(Ready, Loaded, Done, Counted, Embedded, Fault, Beat, Streamed),
     )
 }
 
@@ -412,5 +434,6 @@ _READERS: dict[str, Any] = {
     "Finished": _finished,
     "Generate": lambda given: Generate(id=given["id"], request=from_json(given["request"])),
     "CountTokens": _count_tokens,
+    "Embed": lambda given: Embed(id=given["id"], texts=tuple(given.get("texts", ()))),
     "Streamed": lambda given: Streamed(id=given["id"], event=from_json(given["event"])),
 }

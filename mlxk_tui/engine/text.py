@@ -211,6 +211,7 @@ class OutputSplitter:
         reasoning_open: bool = False,
         tools: Markers | None = None,
         dropped: Sequence[str] = (),
+        reasoning_first: bool = False,
     ) -> None:
         """Prepare for one answer.
 
@@ -220,6 +221,8 @@ class OutputSplitter:
             reasoning_open: the prompt has already opened the reasoning.
             tools: markers of tool calls.
             dropped: texts that are structure, not content, such as mlx-lm's `structural_markers`.
+            reasoning_first: only reasoning at the very beginning counts; in what comes after it, or
+                after the first character of content, nothing is a marker.
         """
         self.stopped: str | None = None
         """The stop string that ended the answer; every later `push` returns nothing."""
@@ -233,6 +236,7 @@ class OutputSplitter:
                 self._scanners[kind] = StopMatcher((markers.end,))
         self._scanners[Kind.CONTENT] = StopMatcher(self._begins)
         self._stop = StopMatcher(stops)
+        self._reasoning_first = reasoning_first
         opened = reasoning_open and Kind.REASONING in self._scanners
         self._kind = Kind.REASONING if opened else Kind.CONTENT
         self._start = ""
@@ -251,6 +255,10 @@ class OutputSplitter:
         while at < len(text) and self.stopped is None:
             scanner = self._scanners[self._kind]
             released, marker, at = scanner.scan(text, at)
+            if self._reasoning_first and self._kind is Kind.CONTENT and released.strip():
+                released += marker or scanner.flush()
+                marker = None
+                self._mark_nothing()
             self._take(pieces, released)
             if marker is not None and self.stopped is None:
                 scanner.reset()
@@ -290,7 +298,13 @@ class OutputSplitter:
             if self._kind is Kind.TOOL:
                 self._close_call(pieces, marker)
             self._kind = Kind.CONTENT
+            if self._reasoning_first:
+                self._mark_nothing()
         self._lead.begin()
+
+    def _mark_nothing(self) -> None:
+        """Take all that follows for content."""
+        self._scanners[Kind.CONTENT] = StopMatcher(())
 
     def _close_call(self, pieces: list[Piece], end: str) -> None:
         payload = "".join(self._payload)

@@ -14,6 +14,8 @@ from typing import Any
 
 from mlxk_tui.engine.protocol import ToolCall
 
+Tools = Sequence[Mapping[str, Any]]
+"""Tools in OpenAI's shape."""
 Parser = Callable[[str, Any], Any]
 """mlx-lm's `tokenizer.tool_parser(payload, tools)`: a call or a list of calls, or it raises anything."""
 
@@ -52,6 +54,30 @@ def parse_tool_calls(
         if calls is not None:
             return calls
     return _calls_of(_json_values(payload), first_index)
+
+
+def forced_call_schema(tools: Tools) -> str:
+    """Return the JSON schema of a call of one of some tools, for `Generation.grammar`.
+
+    An answer that follows it is read by `parse_tool_calls`. References inside a tool's parameters
+    keep their meaning.
+    """
+    calls: list[dict[str, Any]] = []
+    for number, tool in enumerate(tools):
+        function = tool.get("function", tool)
+        parameters = function.get("parameters")
+        calls.append(
+            {
+                "type": "object",
+                "properties": {
+                    "name": {"const": function.get("name")},
+                    "arguments": {"$id": f"urn:tool:{number}", **(parameters or {"type": "object"})},
+                },
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+        )
+    return json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls})
 
 
 def _json_values(text: str) -> object:

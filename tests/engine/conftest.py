@@ -1,4 +1,4 @@
-"""What the engine's tests share: real models, an engine a module, and whether a process is gone."""
+"""What the engine's tests share: real models, an engine, and whether a process is gone."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ needs_mlx = pytest.mark.skipif(
 )
 """For everything that starts a worker."""
 GREEDY = Sampling(temperature=0)
+THOUGHT_OVER = "Why does a model not run here?"
+"""A question that the demo model reasons about before it answers."""
 
 
 @dataclass
@@ -126,9 +128,9 @@ def new_engine(**options: Any) -> Engine:
     return Engine(**{"environ": worker_environment(), **options})
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def engine() -> AsyncIterator[Engine]:
-    """Return the engine of this module, which leaves nothing behind."""
+    """Return the engine that most of these tests share; it leaves nothing behind."""
     engine = new_engine()
     yield engine
     pid = engine.status.pid

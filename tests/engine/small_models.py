@@ -39,10 +39,12 @@ def make_model(
     generation_config: dict[str, Any] | None = None,
     sliding_window: int | None = None,
     endless: bool = False,
+    bare: bool = False,
 ) -> Path:
     """Write a llama-style model of random weights with a byte-level tokenizer into `folder`.
 
     An endless one never ends its turn when it is greedy: the tokens for that have a logit of zero.
+    A bare one is a Qwen3 without output layer, its weights named as embedding models have them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     vocab = _tokenizer(folder, template)
@@ -67,10 +69,12 @@ def make_model(
     if sliding_window is not None:
         kinds = [*["sliding_attention"] * (layers - 1), "full_attention"]
         config |= {"sliding_window": sliding_window, "layer_types": kinds}
+    if bare:
+        config |= {"architectures": ["Qwen3Model"], "model_type": "qwen3", "tie_word_embeddings": False}
     (folder / "config.json").write_text(json.dumps(config))
     if generation_config is not None:
         (folder / "generation_config.json").write_text(json.dumps(generation_config))
-    _weights(folder, hidden, inner, layers, heads * 32, kv_heads * 32, vocab, seed, endless)
+    _weights(folder, hidden, inner, layers, heads * 32, kv_heads * 32, vocab, seed, endless, bare)
     return folder
 
 
@@ -110,6 +114,7 @@ def _weights(
     vocab: int,
     seed: int,
     endless: bool,
+    bare: bool,
 ) -> None:
     import numpy as np
     from safetensors.numpy import save_file
@@ -137,4 +142,9 @@ def _weights(
             f"{at}.mlp.up_proj.weight": matrix(inner, hidden),
             f"{at}.mlp.down_proj.weight": matrix(hidden, inner),
         }
+        if bare:
+            norm = np.ones(32, dtype=np.float32)
+            tensors |= {f"{at}.self_attn.q_norm.weight": norm, f"{at}.self_attn.k_norm.weight": norm}
+    if bare:
+        tensors = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     save_file(tensors, str(folder / "model.safetensors"))

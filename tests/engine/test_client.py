@@ -19,7 +19,7 @@ from mlxk_tui.ops.events import Progress
 from tests.engine.conftest import GREEDY, is_gone, needs_mlx, new_engine, run, until
 from tests.engine.small_models import make_model
 
-pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="package")]
 
 LONG = Generation(prompt="Hello, world! How are", sampling=GREEDY, max_tokens=3000)
 SHORT = replace(LONG, max_tokens=5)

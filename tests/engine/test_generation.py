@@ -15,10 +15,10 @@ from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.engine.protocol import FinishReason, Generation, Prefill, Sampling
 from mlxk_tui.ops.errors import ErrorType, OpError
-from tests.engine.conftest import GREEDY, chat, needs_mlx, run
+from tests.engine.conftest import GREEDY, THOUGHT_OVER, chat, needs_mlx, run
 from tests.engine.small_models import make_model
 
-pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="package")]
 
 PROMPT = Generation(prompt="Hello, world! How are", sampling=GREEDY, max_tokens=60)
 
@@ -79,7 +79,7 @@ async def test_the_token_budget_is_what_the_context_leaves(engine: Engine, other
 
 
 async def test_reasoning_is_told_apart(engine: Engine, tiny: Runnable) -> None:
-    result = await run(engine, tiny, chat("Show me how you think"))
+    result = await run(engine, tiny, chat(THOUGHT_OVER))
     assert result.reasoning
     assert result.text
     assert "think>" not in result.text + result.reasoning

@@ -23,7 +23,7 @@ from tests.engine.conftest import (
     worker_environment,
 )
 
-pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="package")]
 
 QUESTIONS = (
     "What do the panes do?",

@@ -14,7 +14,7 @@ from mlxk_tui.engine.protocol import Generation
 from tests.engine.conftest import GREEDY, chat, needs_mlx, new_engine, run
 from tests.engine.small_models import make_model
 
-pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="package")]
 
 HISTORY = "The quick brown fox jumps over the lazy dog. " * 12
 

@@ -29,13 +29,17 @@ class Answer:
         self._implied = prompt.implied_stops
         self._detokenizer = tokenizer.detokenizer
         templated = request.messages is not None and request.chat_template and tokenizer.has_chat_template
-        tools = tokenizer.has_tool_calling and bool(request.tools)
+        constraint = prompt.constraint
+        bound = constraint is not None  # then the answer is data, whatever markers it may hold
+        reasons = tokenizer.has_thinking and (constraint is None or constraint.reasons)
+        tools = tokenizer.has_tool_calling and bool(request.tools) and not bound
         self._splitter = OutputSplitter(
             (*request.stop, *prompt.implied_stops),
-            reasoning=Markers(tokenizer.think_start, tokenizer.think_end) if tokenizer.has_thinking else None,
+            reasoning=Markers(tokenizer.think_start, tokenizer.think_end) if reasons else None,
             reasoning_open=prompt.reasoning_open,
             tools=Markers(tokenizer.tool_call_start, tokenizer.tool_call_end or "") if tools else None,
-            dropped=tuple(tokenizer.structural_markers) if templated else (),
+            dropped=tuple(getattr(tokenizer, "structural_markers", ())) if templated and not bound else (),
+            reasoning_first=bound,
         )
         self._calls = 0
         self._done: list[Delta] = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import mlx.core as mx
+from mlx_lm import sample_utils
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
 
@@ -14,11 +15,21 @@ from mlxk_tui.engine.inference.loading import LoadedModel
 from mlxk_tui.engine.inference.pace import Pace
 from mlxk_tui.engine.inference.prompt_cache import PromptCache
 from mlxk_tui.engine.inference.rows import Row
+from mlxk_tui.engine.inference.samplers import Processor
 from mlxk_tui.engine.inference.solo import Solo, Speculative, check_alone
 
 _BATCH, _PREFILL_BATCH, _LARGEST_CHUNK = 32, 8, 2048
 
 End = Literal["stop", "length"]
+
+
+def _unchanged(tokens: mx.array, logits: mx.array) -> mx.array:
+    del tokens
+    return logits
+
+
+# mlx-lm 0.31 loses count of rows without a processor when one of their neighbours has one.
+_NO_PROCESSORS: list[Processor] = [] if hasattr(sample_utils, "greedy_sampler") else [_unchanged]
 
 
 @dataclass(frozen=True)
@@ -183,7 +194,7 @@ class Decoder:
             caches=[solo.caches if solo.tokens else make_prompt_cache(self._model.model)],
             all_tokens=[list(solo.tokens)],
             samplers=[row.sampler],
-            logits_processors=[row.processors],
+            logits_processors=[row.processors or _NO_PROCESSORS],
         )
         self._rows[uid] = row
         if bounded:

@@ -1,27 +1,262 @@
-"""Constrained decoding: the place where a JSON schema becomes a logits processor."""
+"""Constrained decoding: a JSON schema becomes a logits processor that lets only fitting tokens through.
+
+A model that reasons does so freely first: the schema binds the answer, which begins where the
+reasoning ends. Where the prompt has not opened the reasoning the model has to want it: its first
+choice for the first token opens it. Reasoning cannot end the turn, only itself; where it never does
+`max_tokens` cuts it off.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
+from mlxk_tui.engine.text import StopMatcher
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.format import printable
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+    from mlxk_tui.engine.inference.loading import LoadedModel
+
+_MAX_CHARACTERS = 256 * 1024
+_MAX_DEPTH = 64
+_ANY_OBJECT = '{"type":"object"}'
+
+Mask = npt.NDArray[np.bool_]
 
 
-def make_processor(schema: str, tokenizer: Any, vocab_size: int) -> Callable[[mx.array, mx.array], mx.array]:
-    """Return what masks the logits of tokens that `schema` does not allow next.
+class Constraint:
+    """One answer that follows a schema; a logits processor of one row, called once a step.
+
+    It never raises, as that would end every stream: what goes wrong is in `error`, and the row has to
+    be ended by whoever looks.
 
     Args:
-        schema: a JSON schema as text.
-        tokenizer: mlx-lm's wrapper.
-        vocab_size: size of the logits.
+        matcher: the compiled schema.
+        model: the model that answers.
+        prompt_length: tokens of the prompt.
+        reasoning_open: the prompt ends inside reasoning.
+        may_reason: the model may begin with reasoning of its own accord.
+    """
+
+    def __init__(
+        self,
+        matcher: LLMatcher,
+        model: LoadedModel,
+        *,
+        prompt_length: int,
+        reasoning_open: bool = False,
+        may_reason: bool = False,
+    ) -> None:
+        self.error: str | None = None
+        """Why the schema cannot be followed any further."""
+        self.reasons = reasoning_open or may_reason
+        """Whether the answer may begin with reasoning."""
+        self._matcher = matcher
+        self._tokenizer = model.tokenizer
+        self._stops = np.asarray(sorted(model.stop_tokens), dtype=np.int64)
+        self._prompt_length = prompt_length
+        self._taken = 0
+        self._opening: Sequence[int] = model.tokenizer.think_start_tokens if may_reason else ()
+        self._opened = 0
+        self._closing: Sequence[int] = model.tokenizer.think_end_tokens if self.reasons else ()
+        self._closed = 0
+        self._reasoning = StopMatcher((model.tokenizer.think_end,)) if reasoning_open else None
+
+    @property
+    def binding(self) -> bool:
+        """Whether what comes next has to follow the schema."""
+        return self._reasoning is None and not self._opened
+
+    def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        """Return the logits (1, vocabulary) with those of all tokens that do not fit at minus infinity.
+
+        Args:
+            tokens: the prompt and all that was generated.
+            logits: of the next token.
+        """
+        done = self._prompt_length + self._taken
+        if tokens.size > done:
+            fresh: Any = tokens[done:].tolist()
+            for token in fresh:
+                self.take(token)
+        if self._reasoning is not None:
+            return self._reason_on(logits)
+        if self._opening and not self._taken:
+            first: Any = mx.argmax(logits).item()
+            if first == self._opening[0]:
+                return _only(logits, first)
+        return mx.where(mx.array(self._allowed(logits.shape[-1])), logits, _never(logits))
+
+    def take(self, token: int) -> None:
+        """Go on by a token that was drawn."""
+        self._taken += 1
+        if self._reasoning is not None:
+            self._closed = self._closed + 1 if token == self._closing[self._closed] else 0
+            self._reasoning.push(str(self._tokenizer.decode([token])))
+            if self._reasoning.stopped is not None or self._closed == len(self._closing):
+                self._reasoning = None
+        elif self._opened or (self._taken == 1 and self._opening and token == self._opening[0]):
+            self._opened += 1
+            if self._opened == len(self._opening):
+                self._opened = 0
+                self._reasoning = StopMatcher((self._tokenizer.think_end,))
+        elif token not in self._stops and not self._matcher.consume_token(token):
+            self._fail()
+
+    def _reason_on(self, logits: mx.array) -> mx.array:
+        """Let everything through but an end of turn: a model that wants one closes its reasoning instead."""
+        stops = mx.array(self._stops)
+        free = mx.put_along_axis(logits, stops[None], _never(logits), axis=-1)
+        ends = (stops == mx.argmax(logits)).any()
+        return mx.where(ends, _only(logits, self._closing[self._closed]), free)
+
+    def completed_by(self, token: int, count: int) -> bool:
+        """Tell whether the answer is whole: nothing but an end of turn could follow.
+
+        Args:
+            token: the last one that was generated.
+            count: how many were, it included.
+        """
+        if self._taken < count:
+            self.take(token)
+        whole = self._taken == count and self.error is None and self.binding
+        return whole and self._matcher.is_stopped()
+
+    def _allowed(self, size: int) -> Mask:
+        """Return what may come next, (size,)."""
+        allowed = np.zeros(size, dtype=np.bool_)
+        if self._opened:
+            allowed[self._opening[self._opened]] = True
+            return allowed
+        if self.error is None:
+            bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+            fitting = np.unpackbits(bits, bitorder="little")[:size].astype(np.bool_)
+            allowed[: len(fitting)] = fitting
+            if self._matcher.is_error():
+                self._fail()
+        if self.error is not None:
+            allowed[:] = False
+        ends = self.error is not None or bool(allowed[self._stops].any())
+        allowed[self._stops] = ends  # the matcher knows one of a model's several ends of turn
+        if not allowed.any():
+            self.error = "no token of the model fits"
+            allowed[self._stops] = True
+        return allowed
+
+    def _fail(self) -> None:
+        self.error = _reason(self._matcher.get_error())
+
+
+def _never(logits: mx.array) -> mx.array:
+    return mx.array(-np.inf, dtype=logits.dtype)
+
+
+def _only(logits: mx.array, token: int) -> mx.array:
+    """Return logits that leave one token."""
+    return mx.where(mx.arange(logits.shape[-1]) == token, logits, _never(logits))
+
+
+def compile_schema(model: LoadedModel, schema: str) -> LLMatcher:
+    """Return what follows a schema, at its beginning; takes up to a second, not for the MLX thread.
+
+    Args:
+        model: the model; its tokenizer is prepared once and kept.
+        schema: a JSON schema as text; `{}` is any JSON object.
 
     Raises:
-        OpError: `feature_disabled`: it is not there yet.
+        OpError: `validation_error`: it is no schema, too large, or asks for what cannot be promised;
+            `dependency_missing`; `model_not_runnable`: the model's tokenizer is of an unusual kind.
     """
-    del schema, tokenizer, vocab_size
-    raise OpError(
-        ErrorType.FEATURE_DISABLED, "Answers that follow a JSON schema are not supported yet. Leave it out."
+    text = _checked(schema)
+    try:
+        from llguidance import LLMatcher  # noqa: PLC0415 - only for requests that need it
+    except ImportError as error:
+        raise OpError(
+            ErrorType.DEPENDENCY_MISSING,
+            "Answers that follow a JSON schema need the package llguidance. Install it, or leave "
+            "the schema out.",
+        ) from error
+    if model.grammar_tokenizer is None:
+        model.grammar_tokenizer = _prepare_tokenizer(model)
+    try:
+        grammar = LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_flexible": False})
+    except ValueError as error:
+        raise _invalid(_reason(str(error))) from error
+    matcher = LLMatcher(model.grammar_tokenizer, grammar, log_level=0)
+    if matcher.is_error():
+        raise _invalid(_reason(matcher.get_error()))
+    matcher.compute_bitmask()  # shows a schema that nothing fits, and warms up
+    if matcher.is_error():
+        raise _invalid(_reason(matcher.get_error()))
+    return matcher
+
+
+def _prepare_tokenizer(model: LoadedModel) -> LLTokenizer:
+    from llguidance import LLTokenizer  # noqa: PLC0415 - as above
+
+    try:
+        backend = copy.copy(model.tokenizer.backend_tokenizer)
+        backend.no_padding()
+        backend.no_truncation()
+        size = max(model.vocab_size, backend.get_vocab_size(with_added_tokens=True))
+        return LLTokenizer(backend.to_str(), n_vocab=size, eos_token=min(model.stop_tokens))
+    except Exception as error:
+        raise OpError(
+            ErrorType.MODEL_NOT_RUNNABLE,
+            f"{model.name} cannot be made to follow a JSON schema: its tokenizer is of an unusual kind. "
+            "Take another model, or leave the schema out.",
+        ) from error
+
+
+def _checked(schema: str) -> str:
+    """Return a schema as the compiler takes it."""
+    if len(schema) > _MAX_CHARACTERS:
+        raise _invalid(f"it has more than {_MAX_CHARACTERS:,} characters")
+    try:
+        value = json.loads(schema)
+    except (ValueError, RecursionError):
+        raise _invalid("it is not JSON") from None
+    if value is True or value == {}:
+        return _ANY_OBJECT
+    if not isinstance(value, dict):
+        raise _invalid("it is not an object")
+    if _deeper_than(value, _MAX_DEPTH):
+        raise _invalid(f"it is nested more than {_MAX_DEPTH} deep")
+    value.pop("x-guidance", None)  # options of the compiler, which are ours to choose
+    return json.dumps(value)
+
+
+def _deeper_than(value: object, depth: int) -> bool:
+    level: list[object] = [value]
+    for _ in range(depth):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, (Mapping, list))
+            for inner in (item.values() if isinstance(item, Mapping) else item)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _reason(said: str) -> str:
+    """Return the first sentence of an error, without what follows for the compiler's own developers."""
+    first = said.split("\n<", 1)[0].strip().replace("\n", " ")
+    return printable(" ".join(first.split()))[:200].rstrip(".") or "it cannot be compiled"
+
+
+def _invalid(reason: str) -> OpError:
+    return OpError(
+        ErrorType.VALIDATION_ERROR,
+        f"The JSON schema cannot be followed: {reason}. Change the schema, or leave it out.",
     )

@@ -23,6 +23,7 @@ OnStage = Callable[[str, int, int], None]
 """Receives stage, bytes done and bytes in all; raises to stop the loading."""
 
 load_tokenizer: Callable[..., Any] = utils.load_tokenizer  # mlx-lm 0.32 declares no types for it
+_model_classes: Callable[..., Any] = utils._get_classes
 _CHUNK_BYTES = 64 * 2**20
 """How much is read between two events."""
 _CONTEXT_KEYS = ("max_position_embeddings", "max_sequence_length", "model_max_length", "n_positions", "n_ctx")
@@ -42,6 +43,8 @@ class LoadedModel:
     """A model in memory with its tokenizer."""
 
     name: str
+    folder: Path
+    """The snapshot."""
     model: Any
     """mlx-lm's nn.Module."""
     tokenizer: Any
@@ -60,6 +63,8 @@ class LoadedModel:
     head_sizes: frozenset[int]
     """Sizes of keys and values in the caches that can be quantised; empty where one cannot."""
     load_s: float = 0.0
+    grammar_tokenizer: Any = None
+    """The tokenizer as llguidance knows it, once it was needed."""
     drafts: dict[str, LoadedModel] = field(default_factory=dict)
     """Draft models by folder; at most one."""
 
@@ -73,7 +78,8 @@ def load(name: str, folder: Path, context_length: int | None, on_stage: OnStage)
     """
     begin = time.monotonic()
     try:
-        model, config = utils.load_model(folder, lazy=True)
+        _refuse_code(name, folder)
+        model, config = utils.load_model(folder, lazy=True, get_model_classes=_classes_for(folder))
         _read_weights(model, on_stage)
         on_stage("tokenizer", 0, 0)
         tokenizer: Any = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
@@ -99,6 +105,7 @@ def load(name: str, folder: Path, context_length: int | None, on_stage: OnStage)
     sizes = {array.shape[-1] for cache in caches for array in (cache.keys, cache.values)} if plain else ()
     return LoadedModel(
         name=name,
+        folder=folder,
         model=model,
         tokenizer=tokenizer,
         context_length=context_length or _context_length(config),
@@ -110,6 +117,41 @@ def load(name: str, folder: Path, context_length: int | None, on_stage: OnStage)
         head_sizes=frozenset(sizes),
         load_s=time.monotonic() - begin,
     )
+
+
+def _refuse_code(name: str, folder: Path) -> None:
+    """Refuse a model that brings code along: mlx-lm 0.31 runs it unasked."""
+    config = _read_json(folder / "config.json")
+    if isinstance(config, Mapping) and config.get("model_file") is not None:
+        raise OpError(
+            ErrorType.MODEL_NOT_RUNNABLE,
+            f"{name} needs code from its repo, which is never run. Take another.",
+        )
+
+
+def _classes_for(folder: Path) -> Callable[..., Any]:
+    """Return how the classes of a model are found.
+
+    Embedding models often hold the inner model alone: its weights lack the prefix that mlx-lm's
+    classes expect, and there is no output layer.
+    """
+    first = next(iter(sorted(folder.glob("model*.safetensors"))), None)
+    names: Any = mx.load(str(first)) if first is not None else {}
+    if not any(name.startswith(("layers.", "embed_tokens.")) for name in names):
+        return _model_classes
+
+    def classes(config: dict[str, Any]) -> tuple[Any, Any]:
+        config["tie_word_embeddings"] = True
+        outer, arguments = _model_classes(config)
+
+        def sanitize(self: Any, weights: dict[str, Any]) -> Any:
+            weights = {f"model.{name}": value for name, value in weights.items()}
+            inherited = getattr(outer, "sanitize", None)
+            return inherited(self, weights) if inherited is not None else weights
+
+        return type(outer.__name__, (outer,), {"sanitize": sanitize}), arguments
+
+    return classes
 
 
 class LoadStopped(Exception):  # noqa: N818 - nothing is wrong: nobody wants the model any more

@@ -14,8 +14,10 @@ import mlx.core as mx
 from mlxk_tui.engine.inference.answer import Answer
 from mlxk_tui.engine.inference.channel import Inbox, Outbox
 from mlxk_tui.engine.inference.decoding import Decoder, Drawn, Read
+from mlxk_tui.engine.inference.embedding import EmbeddingJob
 from mlxk_tui.engine.inference.loading import LoadedModel, LoadStopped, load
-from mlxk_tui.engine.inference.preparing import Prepared, Preparer
+from mlxk_tui.engine.inference.pace import Pace
+from mlxk_tui.engine.inference.preparing import Prepared, Preparer, Result
 from mlxk_tui.engine.inference.prompting import Prompt
 from mlxk_tui.engine.inference.rows import Row
 from mlxk_tui.engine.inference.samplers import processors_of, sampler_of
@@ -26,6 +28,7 @@ from mlxk_tui.engine.protocol import (
     Counted,
     CountTokens,
     Done,
+    Embed,
     Fault,
     FinishReason,
     Generate,
@@ -59,6 +62,8 @@ class Loop:
         self._model: LoadedModel | None = None
         self._decoder: Decoder | None = None
         self._rows: dict[int, Row] = {}
+        self._jobs: deque[EmbeddingJob] = deque()
+        self._embedding_pace = Pace()
         self._preparing: set[int] = set()
         self._resting = False
         self._beaten = self._flushed = 0.0
@@ -70,6 +75,8 @@ class Loop:
             self._handle_all()
             if self._decoder is not None and self._rows:
                 self._step(self._decoder)
+            if self._jobs:
+                self._embed(self._jobs[0])
             self._beat()
 
     # Commands
@@ -77,7 +84,7 @@ class Loop:
     def _handle_all(self) -> None:
         """Handle what has come; wait for something where there is nothing else to do."""
         try:
-            if not self._rows:
+            if not (self._rows or self._jobs):
                 self._beat(force=not self._resting)
                 self._outbox.flush()
                 self._resting = True
@@ -92,7 +99,7 @@ class Loop:
     def _handle(self, item: Command | Prepared) -> None:
         if isinstance(item, Prepared):
             self._begin(item)
-        elif isinstance(item, (Generate, CountTokens)):
+        elif isinstance(item, (Generate, CountTokens, Embed)):
             if self._model is None:
                 self._outbox.put(Fault(item.id, ErrorType.INTERNAL_ERROR.value, "No model is loaded."))
             else:
@@ -151,6 +158,8 @@ class Loop:
     def _free(self) -> None:
         for row in list(self._rows.values()):
             self._end(row, FinishReason.CANCELLED)
+        self._jobs.clear()
+        self._embedding_pace = Pace()
         if self._decoder is not None:
             self._decoder.close()
         self._decoder = self._model = None
@@ -166,9 +175,12 @@ class Loop:
         elif isinstance(command, CountTokens):
             if isinstance(result, int):
                 self._outbox.put(Counted(command.id, result))
-        elif isinstance(result, Prompt):
+        else:
             try:
-                self._start(command, result, prepared.arrived)
+                if isinstance(command, Embed):
+                    self._queue_texts(command, result)
+                elif isinstance(result, Prompt):
+                    self._start(command, result, prepared.arrived)
             except OpError as error:
                 self._outbox.put(Fault(command.id, error.type.value, error.message))
         self._cancelled.discard(command.id)
@@ -185,7 +197,7 @@ class Loop:
             prompt=prompt,
             answer=Answer(model, request, prompt),
             sampler=sampler_of(prompt.sampling),
-            processors=processors_of(request, prompt.sampling, model),
+            processors=processors_of(prompt),
             arrived=arrived,
         )
         if command.id in self._cancelled:
@@ -201,6 +213,10 @@ class Loop:
             )
         )
 
+    def _queue_texts(self, command: Embed, result: Result) -> None:
+        if self._model is not None and isinstance(result, list) and command.id not in self._cancelled:
+            self._jobs.append(EmbeddingJob(command.id, self._model, result, self._embedding_pace))
+
     def _draft(self, model: LoadedModel, folder: str) -> LoadedModel:
         if folder not in model.drafts:
             model.drafts.clear()
@@ -214,6 +230,7 @@ class Loop:
             self._decoder.remove(row)
             self._end(row, FinishReason.CANCELLED)
             self._outbox.flush()
+        self._jobs = deque(job for job in self._jobs if job.id != id)
         if id not in self._preparing:
             self._cancelled.discard(id)
 
@@ -234,6 +251,13 @@ class Loop:
             self._outbox.flush()
             self._flushed = now
 
+    def _embed(self, job: EmbeddingJob) -> None:
+        job.step(shared=bool(self._rows))
+        self._jobs.rotate(-1)  # several are read in turn
+        if job.done:
+            self._jobs.remove(job)
+            self._outbox.send(job.answer())
+
     def _on_token(self, decoder: Decoder, drawn: Drawn) -> bool:
         """Take a token in; return True where somebody waits for it."""
         row = drawn.row
@@ -243,6 +267,12 @@ class Loop:
         if first:
             row.first_token = time.monotonic()
         stopped = row.answer.push(drawn.token, drawn.logprobs, ends_turn=drawn.end == "stop")
+        constraint = row.prompt.constraint
+        if constraint is not None:
+            stopped = constraint.completed_by(drawn.token, row.answer.tokens) or stopped
+            if constraint.error is not None:
+                self._give_up(decoder, drawn, constraint.error)
+                return True
         if stopped and drawn.end is None:
             decoder.remove(row)
         if stopped or drawn.end == "stop":
@@ -250,6 +280,15 @@ class Loop:
         elif drawn.end == "length":
             self._end(row, FinishReason.LENGTH)
         return first or stopped or drawn.end is not None
+
+    def _give_up(self, decoder: Decoder, drawn: Drawn, why: str) -> None:
+        """End a row whose schema leads nowhere."""
+        row = drawn.row
+        if drawn.end is None:
+            decoder.remove(row)
+        del self._rows[row.id]
+        message = f"The JSON schema cannot be followed any further: {why}. Make it simpler, or leave it out."
+        self._outbox.put(Fault(row.id, ErrorType.VALIDATION_ERROR.value, message))
 
     def _on_read(self, progress: Read) -> None:
         row = progress.row

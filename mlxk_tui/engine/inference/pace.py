@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 _SMALLEST, _LARGEST = 32, 2048
 _ALONE_S, _SHARED_S = 0.25, 0.08
 """How long a step may take: alone, where only a cancel waits for it, and while others stream."""
+
+
+@dataclass
+class Reading:
+    """A step of reading."""
+
+    tokens: int = 0
 
 
 class Pace:
@@ -28,3 +40,11 @@ class Pace:
         if tokens >= _SMALLEST and seconds > 0:
             rate = tokens / seconds
             self._rate = rate if not self._rate else 0.5 * self._rate + 0.5 * rate
+
+    @contextlib.contextmanager
+    def measured(self) -> Iterator[Reading]:
+        """Learn from what is done inside, once its number of tokens is set."""
+        begin = time.perf_counter()
+        reading = Reading()
+        yield reading
+        self.learn(reading.tokens, time.perf_counter() - begin)

@@ -7,20 +7,24 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from mlxk_tui.engine.inference.loading import LoadedModel
-from mlxk_tui.engine.inference.prompting import Prompt, count, prepare
-from mlxk_tui.engine.protocol import CountTokens, Generate
+from mlxk_tui.engine.inference.prompting import Prompt, count, prepare, read_texts
+from mlxk_tui.engine.protocol import CountTokens, Embed, Generate
 from mlxk_tui.ops.errors import ErrorType, OpError
+
+Preparable: TypeAlias = Generate | CountTokens | Embed
+Result: TypeAlias = Prompt | int | list[list[int]] | OpError
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A request that came out of the thread."""
 
-    command: Generate | CountTokens
-    result: Prompt | int | OpError
-    """The prompt, the number of tokens, or why there is none."""
+    command: Preparable
+    result: Result
+    """The prompt, the number of tokens, the tokens of each text, or why there is none."""
     arrived: float
     """When the request came, on the monotonic clock in seconds."""
 
@@ -30,13 +34,11 @@ class Preparer:
 
     def __init__(self, done: Callable[[Prepared], None]) -> None:
         self._done = done
-        self._queue: queue.SimpleQueue[tuple[Generate | CountTokens, LoadedModel, float]] = (
-            queue.SimpleQueue()
-        )
+        self._queue: queue.SimpleQueue[tuple[Preparable, LoadedModel, float]] = queue.SimpleQueue()
         self._begun: float | None = None
         threading.Thread(target=self._work, name="preparing", daemon=True).start()
 
-    def put(self, command: Generate | CountTokens, model: LoadedModel) -> None:
+    def put(self, command: Preparable, model: LoadedModel) -> None:
         """Queue a request."""
         self._queue.put((command, model, time.monotonic()))
 
@@ -56,10 +58,12 @@ class Preparer:
             del command, model, result  # waiting for the next one must not keep an unloaded model in memory
 
 
-def _prepared(command: Generate | CountTokens, model: LoadedModel) -> Prompt | int | OpError:
+def _prepared(command: Preparable, model: LoadedModel) -> Result:
     try:
         if isinstance(command, CountTokens):
             return count(model, command.messages)
+        if isinstance(command, Embed):
+            return read_texts(model, command.texts)
         return prepare(model, command.request)
     except OpError as error:
         return error

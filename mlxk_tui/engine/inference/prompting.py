@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlxk_tui.engine.inference.grammar import Constraint, compile_schema
 from mlxk_tui.engine.inference.loading import LoadedModel
 from mlxk_tui.engine.limits import token_budget
 from mlxk_tui.engine.protocol import Generation, Sampling
 from mlxk_tui.engine.sampling import merged, validate
 from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.format import plural, printable
 
 _ROLES = {"system": "System", "developer": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 _RESERVED = frozenset({"tokenize", "return_dict", "add_generation_prompt", "return_tensors", "chat_template"})
@@ -34,6 +35,8 @@ class Prompt:
     """Stops that belong to the plain form of a conversation, not to the request."""
     max_tokens: int
     sampling: Sampling
+    constraint: Constraint | None = None
+    """Of this request alone: it moves on with the answer."""
 
 
 def prepare(model: LoadedModel, request: Generation) -> Prompt:
@@ -65,15 +68,17 @@ def prepare(model: LoadedModel, request: Generation) -> Prompt:
     if not tokens:
         raise _invalid("The prompt is empty. Give it some text.")
     _check_range(model, tokens)
+    max_tokens = token_budget(
+        len(tokens), model.context_length, max_tokens=request.max_tokens, budget=request.budget
+    )
     return Prompt(
         tokens=tokens,
         boundary=boundary,
         reasoning_open=_reasoning_open(model, text),
         implied_stops=implied,
-        max_tokens=token_budget(
-            len(tokens), model.context_length, max_tokens=request.max_tokens, budget=request.budget
-        ),
+        max_tokens=max_tokens,
         sampling=merged(request.sampling, model.defaults),
+        constraint=_constraint(model, request, text, len(tokens)),
     )
 
 
@@ -87,6 +92,28 @@ def count(model: LoadedModel, messages: Sequence[Mapping[str, Any]]) -> int:
     if model.tokenizer.has_chat_template:
         return len(encode(model, render(model, Generation(), plain, generation_prompt=True)))
     return len(_encode_raw(model, _transcript(plain)[0]))
+
+
+def read_texts(model: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of texts that are to be embedded, with the special ones that the tokenizer adds.
+
+    Raises:
+        OpError: `validation_error`, `context_length_exceeded`.
+    """
+    read = []
+    for text in texts:
+        tokens = [int(token) for token in model.tokenizer.encode(_clean(text))]
+        if not tokens:
+            raise _invalid("A text to embed is empty. Give it some text.")
+        _check_range(model, tokens)
+        if model.context_length and len(tokens) > model.context_length:
+            raise OpError(
+                ErrorType.CONTEXT_LENGTH_EXCEEDED,
+                f"A text to embed has {plural(len(tokens), 'token')} and {model.name} takes "
+                f"{model.context_length:,}. Split it into smaller ones.",
+            )
+        read.append(tokens)
+    return read
 
 
 def render(
@@ -226,6 +253,26 @@ def _reasoning_open(model: LoadedModel, text: str) -> bool:
     return bool(start) and text.rstrip().endswith(start)
 
 
+def _constraint(model: LoadedModel, request: Generation, text: str, prompt_length: int) -> Constraint | None:
+    if request.grammar is None:
+        return None
+    tokenizer = model.tokenizer
+    templated = request.messages is not None and request.chat_template and tokenizer.has_chat_template
+    may_reason = (
+        templated
+        and tokenizer.has_thinking
+        and request.template_kwargs.get("enable_thinking", True) is not False
+        and not text.rstrip().endswith(tokenizer.think_end)  # the template has closed it already
+    )
+    return Constraint(
+        compile_schema(model, request.grammar),
+        model,
+        prompt_length=prompt_length,
+        reasoning_open=_reasoning_open(model, text),
+        may_reason=may_reason,
+    )
+
+
 def _template_of(model: LoadedModel) -> str:
     return str(model.tokenizer.chat_template or "")
 
@@ -247,6 +294,8 @@ def _check(request: Generation) -> None:
     stops: Sequence[object] = request.stop
     if not all(isinstance(stop, str) and len(stop) <= _MAX_STOP_CHARACTERS for stop in stops):
         raise _invalid(f"A stop string is a text of at most {_MAX_STOP_CHARACTERS:,} characters.")
+    if request.grammar is not None and request.draft_model is not None:
+        raise _invalid("A JSON schema cannot be followed with a draft model. Leave one of them out.")
     if request.kv_bits is not None and request.kv_bits not in (4, 8):
         raise _invalid("kv_bits takes 4 or 8.")
 

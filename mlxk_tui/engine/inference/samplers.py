@@ -11,19 +11,22 @@ from mlx_lm.sample_utils import (
     apply_min_p,
     apply_top_k,
     apply_top_p,
-    greedy_sampler,
     make_logits_processors,
     make_sampler,
 )
 
-from mlxk_tui.engine.inference import grammar
-from mlxk_tui.engine.inference.loading import LoadedModel
-from mlxk_tui.engine.protocol import Generation, Sampling
+from mlxk_tui.engine.inference.prompting import Prompt
+from mlxk_tui.engine.protocol import Sampling
 
 Sampler = Callable[[mx.array], mx.array]
 """Log-probabilities (rows, vocabulary) to token ids (rows)."""
 Processor = Callable[[mx.array, mx.array], mx.array]
 """Tokens so far and logits (1, vocabulary) to logits."""
+
+
+def greedy(logprobs: mx.array) -> mx.array:
+    """Return the likeliest tokens."""
+    return mx.argmax(logprobs, axis=-1)
 
 
 def sampler_of(sampling: Sampling) -> Sampler:
@@ -35,7 +38,7 @@ def sampler_of(sampling: Sampling) -> Sampler:
     temperature = sampling.temperature or 0.0
     parameters = (sampling.top_p or 0.0, sampling.min_p or 0.0, sampling.top_k or 0)
     if temperature == 0:
-        return greedy_sampler
+        return greedy
     if sampling.seed is None:
         return _shared(temperature, *parameters)
     return _Seeded(sampling.seed, temperature, *parameters)
@@ -67,18 +70,15 @@ class _Seeded:
         return mx.random.categorical(logprobs * self._scale, key=key)
 
 
-def processors_of(request: Generation, sampling: Sampling, model: LoadedModel) -> list[Processor]:
-    """Return what changes the logits before sampling; empty for most requests.
-
-    Raises:
-        OpError: `validation_error`, `feature_disabled`: the grammar cannot be used.
-    """
+def processors_of(prompt: Prompt) -> list[Processor]:
+    """Return what changes the logits before sampling; empty for most requests."""
+    sampling = prompt.sampling
     processors: list[Any] = make_logits_processors(
         logit_bias=dict(sampling.logit_bias) or None,
         repetition_penalty=None if sampling.repetition_penalty == 1 else sampling.repetition_penalty,
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
     )
-    if request.grammar is not None:
-        processors.append(grammar.make_processor(request.grammar, model.tokenizer, model.vocab_size))
+    if prompt.constraint is not None:
+        processors.append(prompt.constraint)  # last: nothing can lift again what it rules out
     return processors
