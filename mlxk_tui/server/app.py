@@ -1,0 +1,195 @@
+"""From an HTTP request to its answer: who may, which route, what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from mlxk_tui.ops.format import printable
+from mlxk_tui.server import chat, completions, messages, models, openapi, operational, responses
+from mlxk_tui.server.calls import Call, Route, Service
+from mlxk_tui.server.errors import NO_ROUTE, STOPPING, ApiError, api_error, json_response
+from mlxk_tui.server.http import Connection
+from mlxk_tui.server.requests import RequestEntry
+from mlxk_tui.server.sse import GoneError
+
+APIS: tuple[tuple[Route, ...], ...] = (
+    chat.ROUTES,
+    completions.ROUTES,
+    messages.ROUTES,
+    responses.ROUTES,
+    models.ROUTES,
+    operational.ROUTES,
+)
+"""The routes of each API; a new one is added here."""
+
+SERVER = "mlxk-tui"
+"""What the answers say of the program: no versions."""
+CLIENT_GONE = 499
+"""Status in the log of a request whose client went away."""
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_MAX_LOGGED = 1000
+"""Characters of a prompt in a log line, where prompts are logged."""
+_log = logging.getLogger("mlxk_tui.server")
+
+
+def all_routes() -> tuple[Route, ...]:
+    """Return every route, that of the OpenAPI document included."""
+    routes = tuple(route for api in APIS for route in api)
+    return (*routes, openapi.route_of(routes))
+
+
+class App:
+    """Answers requests.
+
+    Args:
+        service: what the handlers work with.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.stopping = False
+        """Whether new requests are refused."""
+        self._service = service
+        routes = all_routes()
+        self._exact = {(route.method, route.path): route for route in routes if route.prefix is None}
+        self._prefixed = [(route.prefix, route) for route in routes if route.prefix is not None]
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request; raises nothing but cancellation and a broken connection."""
+        connection = request.protocol
+        if isinstance(connection, Connection):
+            connection.begin()
+        call = self._call(request)
+        status = 500
+        try:
+            response = await self._respond(call)
+            status = response.status
+            return response
+        except asyncio.CancelledError:
+            status = CLIENT_GONE
+            raise
+        except GoneError as gone:
+            status = CLIENT_GONE
+            raise ConnectionResetError from gone
+        finally:
+            if isinstance(connection, Connection):
+                connection.end()
+            self._end(call, status)
+
+    def _call(self, request: web.BaseRequest) -> Call:
+        given = request.headers.get("X-Request-ID", "")
+        number = given if _REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
+        route, rest = self._find(request)
+        path = route.path if route is not None else "-"
+        if route is not None and route.quiet:
+            entry = RequestEntry(0, number, request.remote or "-", request.method, path)
+        else:
+            entry = self._service.log.begin(number, request.remote or "-", request.method, path)
+        return Call(request, entry, self._service, {"X-Request-ID": number, "Server": SERVER}, rest)
+
+    def _find(self, request: web.BaseRequest) -> tuple[Route | None, str]:
+        method = "GET" if request.method == "HEAD" else request.method
+        path = request.path
+        route = self._exact.get((method, path))
+        if route is not None:
+            return route, ""
+        for prefix, candidate in self._prefixed:
+            if candidate.method == method and path.startswith(prefix) and path != prefix:
+                return candidate, unquote(path[len(prefix) :])
+        return None, ""
+
+    async def _respond(self, call: Call) -> web.StreamResponse:
+        try:
+            response = await self._answer(call)
+        except (asyncio.CancelledError, GoneError, ConnectionError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the border: every fault becomes an answer
+            told = api_error(error)
+            if told.status >= 500 and not isinstance(error, ApiError):
+                _log.debug("%s %s failed", call.entry.method, call.entry.route, exc_info=error)
+            call.entry.error, call.entry.error_type = told.message, told.type
+            route, _ = self._find(call.request)
+            if route is not None and route.error_body is not None:
+                body = route.error_body(told, call.entry.id)
+                response = json_response(body, told.status, told.headers)
+            else:
+                response = told.response()
+        if not response.prepared:
+            response.headers.update(call.headers)
+        return response
+
+    async def _answer(self, call: Call) -> web.StreamResponse:
+        request, guard = call.request, self._service.guard
+        guard.check_host(request)
+        allowed = guard.cors(request)
+        call.headers.update(allowed)
+        if request.method == "OPTIONS":
+            return guard.preflight(request, allowed)
+        route, _ = self._find(request)
+        if guard.needs_key:
+            call.entry.key = guard.key_name(request)
+            call.trusted = call.entry.key is not None
+        if not call.trusted and not (route is not None and route.open):
+            raise guard.refuse_key()
+        if route is None:
+            raise self._no_route(request)
+        if self.stopping and not route.quiet:
+            raise ApiError(
+                503,
+                STOPPING,
+                "The server is stopping. Ask again when it is back.",
+                headers={"Connection": "close", "Retry-After": "5"},
+            )
+        return await route.handler(call)
+
+    def _no_route(self, request: web.BaseRequest) -> ApiError:
+        path = request.path
+        methods = sorted({method for method, exact in self._exact if exact == path})
+        methods += [
+            route.method for prefix, route in self._prefixed if path.startswith(prefix) and path != prefix
+        ]
+        if methods:
+            return ApiError(
+                405,
+                NO_ROUTE,
+                f"{path[:200]} takes {' and '.join(methods)} only.",
+                headers={"Allow": ", ".join([*methods, "OPTIONS"])},
+            )
+        hint = " Did you mean /v1" + path[:200] + "?" if ("POST", f"/v1{path}") in self._exact else ""
+        return ApiError(404, NO_ROUTE, f"There is no {path[:200]} here.{hint} GET /openapi.json lists all.")
+
+    def _end(self, call: Call, status: int) -> None:
+        entry = call.entry
+        if entry.number == 0:  # a quiet one
+            return
+        self._service.log.end(entry, status)
+        self._service.metrics.count(entry)
+        if _log.isEnabledFor(logging.INFO):
+            _log.info("%s", line_of(entry))
+            if entry.prompt is not None:
+                _log.info("prompt of %s: %s", entry.id, printable(entry.prompt[:_MAX_LOGGED]))
+
+
+def line_of(entry: RequestEntry) -> str:
+    """Return one line about a finished request: no text of prompts, no keys."""
+    words = [entry.client, entry.method, entry.route, str(entry.status)]
+    if entry.key is not None:
+        words.append(f"key={entry.key}")
+    if entry.model is not None:
+        words.append(printable(entry.model))
+    if entry.completion_tokens:
+        words.append(f"{entry.prompt_tokens}+{entry.completion_tokens} tokens")
+    if entry.tokens_per_s:
+        words.append(f"{entry.tokens_per_s:.1f} tok/s")
+    if entry.ttft_s is not None:
+        words.append(f"first after {entry.ttft_s:.3f} s")
+    words.append(f"{entry.age_s:.3f} s")
+    if entry.error_type is not None:
+        words.append(entry.error_type)
+    words.append(entry.id)
+    return " ".join(words)

@@ -1,0 +1,116 @@
+"""One call of the API and what its handler works with, and the entries of the table of routes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from mlxk_tui.engine.client import Engine
+from mlxk_tui.server import schemas
+from mlxk_tui.server.body import read_json
+from mlxk_tui.server.choose import Chooser
+from mlxk_tui.server.errors import ApiError, json_response
+from mlxk_tui.server.generation import Generator
+from mlxk_tui.server.metrics import Metrics
+from mlxk_tui.server.options import ServerOptions
+from mlxk_tui.server.requests import RequestEntry, RequestLog
+from mlxk_tui.server.security import Guard
+from mlxk_tui.server.sse import COMMENT, EventStream
+from mlxk_tui.server.supervisor import Supervisor
+
+S = TypeVar("S", bound=schemas.Schema)
+
+
+@dataclass
+class Service:
+    """What all handlers share. `options` and what follows from them may change between requests."""
+
+    options: ServerOptions
+    guard: Guard
+    engine: Engine
+    chooser: Chooser
+    generator: Generator
+    log: RequestLog
+    metrics: Metrics
+    supervisor: Supervisor
+
+
+@dataclass
+class Call:
+    """One request on its way to an answer."""
+
+    request: web.BaseRequest
+    entry: RequestEntry
+    service: Service
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers of the answer, whatever it is: request id, CORS."""
+    rest: str = ""
+    """What follows the prefix of a route that has one."""
+    trusted: bool = True
+    """False where keys are asked for and none was given: only open routes are called so."""
+
+    async def body(self, schema: type[S]) -> S:
+        """Return the request's body.
+
+        Raises:
+            ApiError: it is malformed, too large or too slow.
+        """
+        options = self.service.options
+        return schemas.parse(
+            schema, await read_json(self.request, options.max_body_bytes, options.body_timeout_s)
+        )
+
+    def json(self, value: Any) -> web.Response:
+        """Return an answer with this JSON."""
+        return json_response(value)
+
+    def event_stream(self, keep_alive: bytes = COMMENT) -> EventStream:
+        """Return an answer of events; `keep_alive` is sent in silence."""
+        self.entry.stream = True
+        options = self.service.options
+        return EventStream(
+            self.request,
+            self.headers,
+            keep_alive_s=options.keep_alive_s,
+            write_timeout_s=options.write_timeout_s,
+            keep_alive=keep_alive,
+        )
+
+    @property
+    def created(self) -> int:
+        """When it came, in seconds since the epoch, as answers have it."""
+        return int(self.entry.started_at or time.time())
+
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One operation of the API."""
+
+    method: str
+    path: str
+    """`{id}` at its end takes the rest of the path, slashes included."""
+    handler: Handler
+    summary: str
+    """One line for the OpenAPI document."""
+    schema: type[schemas.Schema] | None = None
+    """What the body is."""
+    streams: bool = False
+    """Whether it can answer with events."""
+    open: bool = False
+    """Whether it needs no key."""
+    error_body: Callable[[ApiError, str], dict[str, Any]] | None = None
+    """An error in another shape than OpenAI's, from it and the id of the request."""
+    quiet: bool = False
+    """Whether it stays out of the request log: programs ask for it all the time."""
+
+    @property
+    def prefix(self) -> str | None:
+        """The path without its parameter; None where it has none."""
+        return self.path[: -len("{id}")] if self.path.endswith("{id}") else None

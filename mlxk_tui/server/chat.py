@@ -1,0 +1,327 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any
+
+from aiohttp import web
+
+from mlxk_tui.engine.protocol import (
+    Delta,
+    Finished,
+    FinishReason,
+    Generation,
+    Started,
+    TokenLogprob,
+    ToolCall,
+    Usage,
+)
+from mlxk_tui.engine.tool_calls import parse_tool_calls
+from mlxk_tui.server.calls import Call, Route
+from mlxk_tui.server.conversation import (
+    messages_of,
+    sampling_of,
+    stops_of,
+    template_kwargs_of,
+    tools_of,
+)
+from mlxk_tui.server.errors import ApiError, invalid
+from mlxk_tui.server.generation import Choice, Wanted, collect
+from mlxk_tui.server.schemas import ChatRequest, NamedTool, ResponseFormat, Tool
+from mlxk_tui.server.streaming import stream
+
+DONE = b"data: [DONE]\n\n"
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """Answer a conversation."""
+    asked = await call.body(ChatRequest)
+    generation = generation_of(asked, call.service.options.max_tokens)
+    model = await call.service.chooser.choose(asked.model)
+    n = asked.n or 1
+    wanted = Wanted(model, choices_of(generation, n), n)
+    forced = forces_tool(asked)
+    name, number = model.name, f"chatcmpl-{call.entry.id}"
+    if asked.stream:
+        include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+        return await stream(
+            call, wanted, _Writer(number, call.created, name, n, include_usage=include_usage, forced=forced)
+        )
+    async with call.service.generator.generate(wanted, call.entry) as answers:
+        choices = await collect(answers, n)
+    return call.json(
+        {
+            "id": number,
+            "object": "chat.completion",
+            "created": call.created,
+            "model": name,
+            "choices": [
+                _choice(index, choice, forced, asked.logprobs is True) for index, choice in enumerate(choices)
+            ],
+            "usage": usage_json(answers.usage),
+        }
+    )
+
+
+def generation_of(asked: ChatRequest, max_tokens: int | None) -> Generation:
+    """Return what the engine has to do for one choice.
+
+    Args:
+        asked: the request.
+        max_tokens: most tokens where the request does not say.
+
+    Raises:
+        ApiError: a field cannot be used.
+    """
+    if asked.top_logprobs and not asked.logprobs:
+        raise invalid("top_logprobs: it needs logprobs to be true.", "top_logprobs")
+    tools = _chosen_tools(asked)
+    grammar = _tool_grammar(tools) if forces_tool(asked) else grammar_of(asked.response_format)
+    kwargs = template_kwargs_of(asked.chat_template_kwargs, asked.enable_thinking, asked.reasoning_effort)
+    return Generation(
+        messages=messages_of(asked.messages),
+        sampling=sampling_of(asked),
+        max_tokens=asked.max_completion_tokens or asked.max_tokens or max_tokens,
+        budget="server",
+        stop=stops_of(asked.stop),
+        tools=tools_of(tools),
+        template_kwargs=kwargs,
+        logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+        grammar=grammar,
+    )
+
+
+def choices_of(generation: Generation, n: int) -> tuple[Generation, ...]:
+    """Return a generation for each of `n` choices; each draws its own numbers from a seed."""
+    seed = generation.sampling.seed
+    if seed is None:
+        return (generation,) * n
+    return tuple(
+        replace(generation, sampling=replace(generation.sampling, seed=seed + number if number else seed))
+        for number in range(n)
+    )
+
+
+def grammar_of(wanted: ResponseFormat | None) -> str | None:
+    """Return the JSON schema that the answer must follow.
+
+    Raises:
+        ApiError: 400: `json_schema` without a schema.
+    """
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return "{}"
+    schema = wanted.json_schema.schema_ if wanted.json_schema is not None else None
+    if schema is None:
+        raise invalid("response_format: type 'json_schema' needs json_schema.schema.", "response_format")
+    return json.dumps(schema)
+
+
+def forces_tool(asked: ChatRequest) -> bool:
+    """Tell whether the answer has to be a tool call."""
+    return asked.tool_choice == "required" or isinstance(asked.tool_choice, NamedTool)
+
+
+def _chosen_tools(asked: ChatRequest) -> Sequence[Tool]:
+    """Return the tools that the model hears of."""
+    tools = asked.tools or []
+    if asked.tool_choice == "none":
+        return []
+    if asked.tool_choice == "required" and not tools:
+        raise invalid("tool_choice: 'required' needs tools.", "tool_choice")
+    if isinstance(asked.tool_choice, NamedTool):
+        name = asked.tool_choice.function.name
+        tools = [tool for tool in tools if tool.function.name == name]
+        if not tools:
+            raise invalid(f"tool_choice: there is no tool '{name[:60]}' in tools.", "tool_choice")
+    return tools
+
+
+def _tool_grammar(tools: Sequence[Tool]) -> str:
+    """Return the schema of a call of one of these tools."""
+    calls = [
+        {
+            "type": "object",
+            "properties": {
+                "name": {"const": tool.function.name},
+                "arguments": tool.function.parameters or {"type": "object"},
+            },
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for tool in tools
+    ]
+    return json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls})
+
+
+def _choice(index: int, choice: Choice, forced: bool, with_logprobs: bool) -> dict[str, Any]:
+    text, reason = "".join(choice.text), choice.finish_reason
+    calls: Sequence[ToolCall] = choice.tool_calls
+    if forced:
+        calls = parse_tool_calls(text) or ()
+        if calls:
+            text = ""
+            reason = FinishReason.TOOL_CALLS.value if reason == FinishReason.STOP.value else reason
+    message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
+    reasoning = "".join(choice.reasoning)
+    if reasoning:
+        message["reasoning_content"] = message["reasoning"] = reasoning
+    if calls:
+        message["tool_calls"] = [call_json(call) for call in calls]
+    message["refusal"] = None
+    return {
+        "index": index,
+        "message": message,
+        "logprobs": logprobs_json(choice.logprobs) if with_logprobs else None,
+        "finish_reason": reason,
+    }
+
+
+def call_json(call: ToolCall) -> dict[str, Any]:
+    """Return a tool call as OpenAI writes it."""
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
+
+
+def usage_json(usage: Usage) -> dict[str, Any]:
+    """Return counted tokens as OpenAI writes them."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+
+
+def logprobs_json(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
+    """Return log-probabilities as the chat API writes them."""
+    return {
+        "content": [
+            {
+                **_token(entry.text, entry.logprob),
+                "top_logprobs": [_token(top.text, top.logprob) for top in entry.top],
+            }
+            for entry in logprobs
+        ],
+        "refusal": None,
+    }
+
+
+def _token(text: str, logprob: float) -> dict[str, Any]:
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8", "replace"))}
+
+
+def error_event(error: ApiError) -> bytes:
+    """Return an error as an event, in the shape that OpenAI's clients raise."""
+    return b"data: " + json.dumps(error.body(), separators=(",", ":")).encode("ascii") + b"\n\n"
+
+
+class _Writer:
+    """Chunks of one answer. What does not change is written once; a delta costs one quoted text."""
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - OpenAI's own name
+        created: int,
+        model: str,
+        n: int,
+        *,
+        include_usage: bool,
+        forced: bool,
+    ) -> None:
+        head = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model}
+        self._head = "data: " + json.dumps(head, separators=(",", ":"))[:-1]
+        self._usage = ',"usage":null' if include_usage else ""
+        self._include_usage = include_usage
+        self._opened = [False] * n
+        self._calls = [0] * n
+        self._forced: list[list[str]] | None = [[] for _ in range(n)] if forced else None
+
+    def started(self, index: int, event: Started) -> bytes:
+        """Say nothing yet."""
+        del index, event
+        return b""
+
+    def delta(self, index: int, event: Delta) -> bytes:
+        """Return one chunk, or nothing where the text is held back."""
+        text = event.text
+        if self._forced is not None and text:
+            self._forced[index].append(text)
+            text = ""
+        if not (text or event.reasoning or event.tool_calls or event.logprobs):
+            return b""
+        parts = []
+        if event.reasoning:
+            said = quoted(event.reasoning)
+            parts.append(f'"reasoning_content":{said},"reasoning":{said}')
+        if text:
+            parts.append(f'"content":{quoted(text)}')
+        if event.tool_calls:
+            parts.append(f'"tool_calls":{self._tool_calls(index, event.tool_calls)}')
+        logprobs = json.dumps(logprobs_json(event.logprobs)) if event.logprobs else "null"
+        return self._chunk(index, parts, logprobs, "null")
+
+    def finished(self, index: int, event: Finished) -> bytes:
+        """Return the chunk with the reason."""
+        choice = Choice(finished=event)
+        reason = choice.finish_reason
+        data = b""
+        if self._forced is not None:
+            text = "".join(self._forced[index])
+            calls = parse_tool_calls(text)
+            if calls:
+                data = self._chunk(index, [f'"tool_calls":{self._tool_calls(index, calls)}'], "null", "null")
+                reason = FinishReason.TOOL_CALLS.value if reason == FinishReason.STOP.value else reason
+            elif text:
+                data = self._chunk(index, [f'"content":{quoted(text)}'], "null", "null")
+        return data + self._chunk(index, [], "null", quoted(reason))
+
+    def end(self, usage: Usage) -> bytes:
+        """Return the usage, where it is wanted, and the end."""
+        if not self._include_usage:
+            return DONE
+        counted = json.dumps(usage_json(usage), separators=(",", ":"))
+        return f'{self._head},"choices":[],"usage":{counted}}}\n\n'.encode("ascii") + DONE
+
+    def failed(self, error: ApiError) -> bytes:
+        """Return the error and the end."""
+        return error_event(error) + DONE
+
+    def _chunk(self, index: int, parts: list[str], logprobs: str, reason: str) -> bytes:
+        if not self._opened[index]:
+            self._opened[index] = True
+            parts.insert(0, '"role":"assistant"')
+            if not any(part.startswith('"content"') for part in parts):
+                parts.insert(1, '"content":""')
+        return (
+            f'{self._head},"choices":[{{"index":{index},"delta":{{{",".join(parts)}}},'
+            f'"logprobs":{logprobs},"finish_reason":{reason}}}]{self._usage}}}\n\n'
+        ).encode("ascii")
+
+    def _tool_calls(self, index: int, calls: Sequence[ToolCall]) -> str:
+        shown = []
+        for call in calls:
+            shown.append({"index": self._calls[index], **call_json(call)})
+            self._calls[index] += 1
+        return json.dumps(shown, separators=(",", ":"))
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/chat/completions",
+        create,
+        "Answer a conversation",
+        schema=ChatRequest,
+        streams=True,
+    ),
+)

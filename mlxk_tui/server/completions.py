@@ -1,0 +1,195 @@
+"""POST /v1/completions: text or tokens to go on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any
+
+from aiohttp import web
+
+from mlxk_tui.engine.protocol import Delta, Finished, Generation, Started, TokenLogprob, Usage
+from mlxk_tui.server.calls import Call, Route
+from mlxk_tui.server.chat import DONE, choices_of, error_event, usage_json
+from mlxk_tui.server.conversation import sampling_of, stops_of
+from mlxk_tui.server.errors import ApiError, invalid
+from mlxk_tui.server.generation import Choice, Wanted, collect
+from mlxk_tui.server.schemas import MAX_PROMPTS, CompletionRequest
+from mlxk_tui.server.streaming import stream
+
+Prompt = str | tuple[int, ...]
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """Go on with one or several texts."""
+    asked = await call.body(CompletionRequest)
+    prompts = _prompts(asked)
+    n = asked.n or 1
+    generations: list[Generation] = []
+    for prompt in prompts:
+        generations += choices_of(_generation(asked, prompt, call.service.options.max_tokens), n)
+    model = await call.service.chooser.choose(asked.model)
+    wanted = Wanted(model, tuple(generations), n)
+    echoed = [str(prompts[number // n]) if asked.echo else "" for number in range(len(generations))]
+    name, number = model.name, f"cmpl-{call.entry.id}"
+    if asked.stream:
+        include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+        return await stream(
+            call, wanted, _Writer(number, call.created, name, echoed, include_usage=include_usage)
+        )
+    async with call.service.generator.generate(wanted, call.entry) as answers:
+        choices = await collect(answers, len(generations))
+    return call.json(
+        {
+            "id": number,
+            "object": "text_completion",
+            "created": call.created,
+            "model": name,
+            "choices": [
+                _choice(index, choice, echoed[index], asked.logprobs is not None)
+                for index, choice in enumerate(choices)
+            ],
+            "usage": usage_json(answers.usage),
+        }
+    )
+
+
+def _prompts(asked: CompletionRequest) -> list[Prompt]:
+    """Return each prompt: a text, or token ids.
+
+    Raises:
+        ApiError: 400: something that is not done here, or no prompt.
+    """
+    if asked.suffix:
+        raise invalid("suffix: text cannot be filled in between two others here. Leave it out.", "suffix")
+    if asked.best_of is not None and asked.best_of > (asked.n or 1):
+        raise invalid("best_of: all answers are returned. Use n instead.", "best_of")
+    given = asked.prompt
+    prompts: list[Prompt]
+    if isinstance(given, str):
+        prompts = [given]
+    elif given and all(isinstance(token, int) for token in given):
+        prompts = [tuple(token for token in given if isinstance(token, int))]
+    else:
+        prompts = [
+            item if isinstance(item, str) else tuple(item) for item in given if not isinstance(item, int)
+        ]
+    if not prompts:
+        raise invalid("prompt: it is empty. Give a text, a list of texts, or token ids.", "prompt")
+    if len(prompts) > MAX_PROMPTS:
+        raise invalid(f"prompt: at most {MAX_PROMPTS} prompts are answered at once.", "prompt")
+    if not all(prompts):
+        raise invalid("prompt: an empty prompt leaves nothing to go on with.", "prompt")
+    if asked.echo and not all(isinstance(prompt, str) for prompt in prompts):
+        raise invalid("echo: only a prompt of text can be repeated. Leave echo out.", "echo")
+    if asked.echo and asked.logprobs is not None:
+        raise invalid("echo: the prompt's own log-probabilities are not computed here.", "echo")
+    return prompts
+
+
+def _generation(asked: CompletionRequest, prompt: Prompt, max_tokens: int | None) -> Generation:
+    return Generation(
+        prompt=prompt if isinstance(prompt, str) else None,
+        tokens=prompt if isinstance(prompt, tuple) else None,
+        sampling=sampling_of(asked),
+        max_tokens=asked.max_tokens or max_tokens,
+        budget="server",
+        stop=stops_of(asked.stop),
+        logprobs=asked.logprobs,
+    )
+
+
+def _choice(index: int, choice: Choice, echoed: str, with_logprobs: bool) -> dict[str, Any]:
+    # A model that reasons does so here too; its words are part of the text that was asked for.
+    text = "".join(choice.said)
+    return {
+        "index": index,
+        "text": echoed + text,
+        "logprobs": _logprobs(choice.logprobs, 0) if with_logprobs else None,
+        "finish_reason": choice.finish_reason,
+    }
+
+
+def _logprobs(logprobs: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
+    """Return log-probabilities as this API writes them; `offset` counts characters before the first."""
+    offsets = []
+    for entry in logprobs:
+        offsets.append(offset)
+        offset += len(entry.text)
+    return {
+        "tokens": [entry.text for entry in logprobs],
+        "token_logprobs": [entry.logprob for entry in logprobs],
+        "top_logprobs": [{top.text: top.logprob for top in entry.top} for entry in logprobs],
+        "text_offset": offsets,
+    }
+
+
+class _Writer:
+    """Chunks of one answer."""
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - OpenAI's own name
+        created: int,
+        model: str,
+        echoed: Sequence[str],
+        *,
+        include_usage: bool,
+    ) -> None:
+        head = {"id": id, "object": "text_completion", "created": created, "model": model}
+        self._head = "data: " + json.dumps(head, separators=(",", ":"))[:-1]
+        self._usage = ',"usage":null' if include_usage else ""
+        self._include_usage = include_usage
+        self._echoed = list(echoed)
+        self._offsets = [0] * len(echoed)
+
+    def started(self, index: int, event: Started) -> bytes:
+        """Repeat the prompt, where that is wanted."""
+        del event
+        echoed = self._echoed[index]
+        return self._chunk(index, echoed, "null", "null") if echoed else b""
+
+    def delta(self, index: int, event: Delta) -> bytes:
+        """Return one chunk, or nothing where the text is held back."""
+        text = event.reasoning + event.text
+        if not (text or event.logprobs):
+            return b""
+        logprobs = "null"
+        if event.logprobs:
+            logprobs = json.dumps(_logprobs(event.logprobs, self._offsets[index]))
+            self._offsets[index] += sum(len(entry.text) for entry in event.logprobs)
+        return self._chunk(index, text, logprobs, "null")
+
+    def finished(self, index: int, event: Finished) -> bytes:
+        """Return the chunk with the reason."""
+        return self._chunk(index, "", "null", quoted(Choice(finished=event).finish_reason))
+
+    def end(self, usage: Usage) -> bytes:
+        """Return the usage, where it is wanted, and the end."""
+        if not self._include_usage:
+            return DONE
+        counted = json.dumps(usage_json(usage), separators=(",", ":"))
+        return f'{self._head},"choices":[],"usage":{counted}}}\n\n'.encode("ascii") + DONE
+
+    def failed(self, error: ApiError) -> bytes:
+        """Return the error and the end."""
+        return error_event(error) + DONE
+
+    def _chunk(self, index: int, text: str, logprobs: str, reason: str) -> bytes:
+        return (
+            f'{self._head},"choices":[{{"index":{index},"text":{quoted(text)},'
+            f'"logprobs":{logprobs},"finish_reason":{reason}}}]{self._usage}}}\n\n'
+        ).encode("ascii")
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/completions",
+        create,
+        "Go on with a text",
+        schema=CompletionRequest,
+        streams=True,
+    ),
+)

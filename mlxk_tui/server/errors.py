@@ -1,0 +1,102 @@
+"""Faults as HTTP answers, in the shape of OpenAI's API."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from mlxk_tui.ops.errors import ERRORS, ErrorType, OpError
+from mlxk_tui.ops.format import printable
+
+BUSY, NO_ROUTE, STOPPING = "server_busy", "route_not_found", "server_stopping"
+"""Words of `error.type` that concern HTTP alone; every other one is a type of the JSON contract."""
+_LONGEST_MESSAGE = 2000
+
+
+class ApiError(Exception):
+    """A request cannot be answered.
+
+    Attributes:
+        status: HTTP status.
+        type: a type of the JSON contract, or one of the words above.
+        message: what happened and what to do next.
+        param: the field of the request that is to blame.
+        headers: headers that go with it.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        type: str,  # noqa: A002 - OpenAI's own name
+        message: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type
+        self.message = printable(message, keep_newlines=True)[:_LONGEST_MESSAGE]
+        self.param = param
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON of the answer."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.type}}
+
+    def response(self) -> web.Response:
+        """Return the answer."""
+        return json_response(self.body(), self.status, self.headers)
+
+
+def invalid(message: str, param: str | None = None, *, status: int = 400) -> ApiError:
+    """Return the error of a request that is malformed."""
+    return ApiError(status, ErrorType.VALIDATION_ERROR.value, message, param=param)
+
+
+def api_error(error: Exception) -> ApiError:
+    """Return what a client is told about any fault; nothing of the inside of this program."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, OpError):
+        status = ERRORS[error.type].http_status
+        message = error.message
+        headers = {}
+        if error.type is ErrorType.CANCELLED:  # the server stopped it: its client is still there
+            status = 503
+        if len(error.matches) > 1:
+            message = f"{message} Matches: {', '.join(error.matches[:10])}."
+        if status == 503:
+            headers["Retry-After"] = "2"
+        param = "model" if error.type in _ABOUT_THE_MODEL else None
+        return ApiError(status, error.type.value, message, param=param, headers=headers)
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        return ApiError(503, BUSY, "Too many files are open. Try again in a moment.")
+    return ApiError(
+        500,
+        ErrorType.INTERNAL_ERROR.value,
+        f"A fault of this program ({type(error).__name__}); please report it.",
+    )
+
+
+_ABOUT_THE_MODEL = {
+    ErrorType.MODEL_NOT_FOUND,
+    ErrorType.AMBIGUOUS_MATCH,
+    ErrorType.REVISION_NOT_FOUND,
+    ErrorType.MODEL_NOT_RUNNABLE,
+    ErrorType.INSUFFICIENT_MEMORY,
+}
+
+
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return a JSON answer, in ASCII: a lone surrogate that a client sent cannot spoil it."""
+    return web.Response(
+        body=json.dumps(value, separators=(",", ":")).encode("ascii"),
+        status=status,
+        headers=headers,
+        content_type="application/json",
+    )

@@ -1,0 +1,142 @@
+"""What aiohttp leaves open about connections: time for the headers, how many there are, errors in JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from mlxk_tui.server.errors import ApiError, invalid
+from mlxk_tui.server.options import ServerOptions
+
+_MAX_LINE_BYTES = 16_384
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Connection(web.RequestHandler):
+    """One connection: a request has to arrive within a time, and nonsense is answered in JSON."""
+
+    def __init__(self, manager: web.Server, *, header_timeout_s: float, **more: Any) -> None:
+        super().__init__(manager, loop=asyncio.get_running_loop(), **more)
+        self._header_timeout_s = header_timeout_s
+        self._answering = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Expect a request from now on."""
+        self._expect_headers()
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Expect the rest of a request whose first bytes are here."""
+        if not self._answering and data:
+            self._expect_headers()
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the deadline."""
+        self._have_headers()
+        super().connection_lost(exc)
+
+    def begin(self) -> None:
+        """A request with its headers is here."""
+        self._answering = True
+        self._have_headers()
+
+    def end(self) -> None:
+        """It has been answered; the connection may rest."""
+        self._answering = False
+
+    def close_if_idle(self) -> None:
+        """Close it, unless a request is being answered."""
+        if not self._answering:
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP in the shape of every other error."""
+        del exc
+        if status >= 500:
+            error = ApiError(status, "internal_error", "A fault of this program; please report it.")
+        else:
+            # aiohttp's message quotes the bytes; its first line names the fault.
+            lines = (message or "").strip().splitlines()
+            error = invalid(f"This is not HTTP that can be read: {lines[0] if lines else 'bad request'}.")
+        response = error.response()
+        response.force_close()
+        return response
+
+    def _expect_headers(self) -> None:
+        if self._deadline is None:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(self._header_timeout_s, self._give_up)
+
+    def _have_headers(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        if self._answering or self.transport is None:
+            return
+        response = invalid("The request did not arrive in time. Send it faster.", status=408).response()
+        body = response.body if isinstance(response.body, bytes) else b""
+        self.transport.write(
+            b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        self.force_close()
+
+
+class WebServer(web.Server):
+    """Makes the connections. Its `handler` answers requests and raises nothing but cancellation."""
+
+    def __init__(self, handler: Handler, options: ServerOptions) -> None:
+        super().__init__(handler, request_factory=self._request, handler_cancellation=True)
+        self._options = options
+
+    def __call__(self) -> web.RequestHandler:
+        """Return the protocol of a new connection."""
+        return Connection(
+            self,
+            header_timeout_s=self._options.header_timeout_s,
+            keepalive_timeout=self._options.idle_timeout_s,
+            access_log=None,
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_LINE_BYTES,
+            lingering_time=1.0,
+            auto_decompress=False,
+        )
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Take a connection in; one too many is closed at once."""
+        super().connection_made(handler, transport)
+        if len(self.connections) > self._options.max_connections:
+            transport.abort()
+
+    def close_idle(self) -> None:
+        """Close the connections that rest, and each other one after its answer."""
+        self.pre_shutdown()
+        for connection in self.connections:
+            if isinstance(connection, Connection):
+                connection.close_if_idle()
+
+    def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        return web.BaseRequest(
+            message,
+            payload,
+            protocol,
+            writer,
+            task,
+            asyncio.get_running_loop(),
+            client_max_size=self._options.max_body_bytes,
+        )

@@ -1,0 +1,118 @@
+"""API keys: where they come from, the file that keeps them, and comparing them in constant time."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from mlxk_tui.ops.errors import ErrorType, OpError
+
+VARIABLE = "MLXK_API_KEY"
+"""Environment variable with keys, parted by commas."""
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_KEY = re.compile(r"[\x21-\x7e]{1,512}")
+_MAX_FILE_BYTES = 100_000
+
+
+def parse_keys(texts: Iterable[str], source: str) -> dict[str, str]:
+    """Return the keys of `KEY` or `NAME:KEY`, by name; those without one get a number.
+
+    Raises:
+        OpError: `validation_error`; the message names the source and never the key.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, colon, key = text.strip().partition(":")
+        if not colon:
+            name, key = ("default" if "default" not in found else f"key-{len(found) + 1}"), name
+        if not _NAME.fullmatch(name) or not _KEY.fullmatch(key):
+            raise OpError(
+                ErrorType.VALIDATION_ERROR,
+                f"An API key of {source} is malformed. Write KEY or NAME:KEY: the name in letters, digits, "
+                "'.', '_' and '-', the key in printable ASCII without blanks.",
+            )
+        if name in found:
+            raise OpError(
+                ErrorType.VALIDATION_ERROR, f"Two API keys of {source} are called '{name}'. Rename one."
+            )
+        found[name] = key
+    return found
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the keys of `MLXK_API_KEY`.
+
+    Raises:
+        OpError: `validation_error`.
+    """
+    return parse_keys((text for text in environ.get(VARIABLE, "").split(",") if text.strip()), VARIABLE)
+
+
+def read_keys(path: Path) -> dict[str, str]:
+    """Return the keys of a file: one a line, `#` begins a comment; none where it does not exist.
+
+    Raises:
+        OpError: `permission_denied` when others can read it or it cannot be read; `validation_error`.
+    """
+    try:
+        with open(path, "rb") as stream:
+            if stat.S_IMODE(os.fstat(stream.fileno()).st_mode) & 0o077:
+                raise OpError(
+                    ErrorType.PERMISSION_DENIED,
+                    f"Others can read the API keys in {path}. Run 'chmod 600' on it.",
+                )
+            text = stream.read(_MAX_FILE_BYTES).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise OpError(
+            ErrorType.PERMISSION_DENIED, f"The API keys in {path} cannot be read: {error.strerror}."
+        ) from None
+    lines = (line.strip() for line in text.splitlines())
+    return parse_keys((line for line in lines if line and not line.startswith("#")), str(path))
+
+
+def save_keys(path: Path, keys: Mapping[str, str]) -> None:
+    """Write keys into a file that only the user can read; in one step, or not at all.
+
+    Raises:
+        OpError: `permission_denied`, `disk_full` or whatever the file system says, as `permission_denied`.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".api-keys-", dir=path.parent)  # 0600
+        with open(handle, "w", encoding="utf-8") as stream:
+            stream.writelines(f"{name}:{key}\n" for name, key in keys.items())
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+        raise OpError(
+            ErrorType.PERMISSION_DENIED, f"The API keys were not saved to {path}: {error.strerror}."
+        ) from None
+
+
+def new_key() -> str:
+    """Return a fresh key that cannot be guessed."""
+    return f"mlxk-{secrets.token_urlsafe(32)}"
+
+
+def name_of(given: str | None, keys: Mapping[str, str]) -> str | None:
+    """Return the name of the key that was given, or None; the time taken tells nothing about the keys."""
+    offered = (given or "").encode("utf-8", "surrogateescape")
+    found: str | None = None
+    for name, key in keys.items():
+        if hmac.compare_digest(offered, key.encode()):
+            found = name
+    return found

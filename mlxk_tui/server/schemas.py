@@ -1,0 +1,186 @@
+"""The requests of the chat and completions APIs: optional fields may be null, unknown ones are ignored."""
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mlxk_tui.server.errors import ApiError, invalid
+
+MAX_MESSAGES, MAX_TOOLS, MAX_STOPS, MAX_CHOICES, MAX_PROMPTS = 10_000, 256, 16, 16, 64
+
+
+class Schema(BaseModel):
+    """Base of all requests."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, protected_namespaces=())
+
+
+class ContentPart(Schema):
+    """A piece of a message; only text can be read."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class FunctionCall(Schema):
+    """What the model called."""
+
+    name: str
+    arguments: str | dict[str, Any] = ""
+
+
+class ToolCallMessage(Schema):
+    """A tool call of an earlier answer."""
+
+    id: str | None = None
+    type: str | None = None
+    function: FunctionCall
+
+
+class Message(Schema):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[ToolCallMessage] | None = Field(None, max_length=MAX_TOOLS)
+    tool_call_id: str | None = None
+
+
+class Function(Schema):
+    """What a tool is called and takes."""
+
+    name: str = Field(min_length=1, max_length=256)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Schema):
+    """A tool that the model may call."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Schema):
+    """The name of a tool."""
+
+    name: str
+
+
+class NamedTool(Schema):
+    """The one tool that has to be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class JsonSchema(Schema):
+    """A JSON schema with its name."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, populate_by_name=True)
+
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Schema):
+    """What the answer must look like."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class StreamOptions(Schema):
+    """What a stream tells."""
+
+    include_usage: bool | None = None
+
+
+class Sampled(Schema):
+    """Fields that both APIs have."""
+
+    model: str | None = Field(None, description="Name as in GET /v1/models, or a part of it.")
+    max_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=0)
+    min_p: float | None = Field(None, ge=0, le=1)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(None, ge=0, le=2)
+    logit_bias: dict[str, float] | None = Field(None, max_length=1024)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**64)
+    stop: str | list[str] | None = None
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+
+
+class ChatRequest(Sampled):
+    """POST /v1/chat/completions."""
+
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    response_format: ResponseFormat | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    enable_thinking: bool | None = None
+    reasoning_effort: str | None = None
+
+
+class CompletionRequest(Sampled):
+    """POST /v1/completions."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    suffix: str | None = None
+    echo: bool | None = None
+    best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    logprobs: int | None = Field(None, ge=0, le=20)
+
+
+S = TypeVar("S", bound=Schema)
+
+
+def parse(schema: type[S], body: dict[str, Any]) -> S:
+    """Return the request that a body is.
+
+    Raises:
+        ApiError: 400, naming the first field that is wrong.
+    """
+    try:
+        return schema.model_validate(body)
+    except ValidationError as error:
+        raise _explain(error) from None
+    except RecursionError:
+        raise invalid("The body is nested too deep.") from None
+
+
+_BRANCHES = {"str", "int", "float", "bool"}
+"""Pydantic names the branch of a union in a path too: these, `list[str]`, `NamedTool`."""
+
+
+def _explain(error: ValidationError) -> ApiError:
+    """Tell of the first fault; of a value that may be of several types, the one that came nearest."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    fault = max(faults, key=lambda one: len(one["loc"]))
+    path = ""
+    for step in fault["loc"]:
+        if isinstance(step, int):
+            path += f"[{step}]"
+        elif step.isidentifier() and step.islower() and step not in _BRANCHES:
+            path += f".{step}" if path else step
+    path = path[:200]
+    said = fault["msg"].replace("Input should be", "it must be").replace("Field required", "it is missing")
+    more = f" ({len(faults)} faults in all)" if len(faults) > 1 else ""
+    return invalid(f"{path or 'The body'}: {said}{more}.", path or None)

@@ -1,0 +1,135 @@
+"""Who may call: the `Host` and `Origin` of a request, CORS, and API keys.
+
+A web page that a user visits can send requests to this machine. Its browser says so in `Origin`,
+and where the page's own name was pointed here (DNS rebinding) that name is in `Host`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from mlxk_tui.ops.errors import ErrorType
+from mlxk_tui.server.errors import ApiError, invalid
+from mlxk_tui.server.keys import name_of
+from mlxk_tui.server.options import ServerOptions
+
+_ALLOWED_HEADERS = (
+    "Authorization, Content-Type, X-API-Key, X-Request-ID, Anthropic-Version, Anthropic-Beta, OpenAI-Beta"
+)
+_EXPOSED_HEADERS = "X-Request-ID, Retry-After"
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether an address reaches this machine alone."""
+    try:
+        parsed = ipaddress.ip_address(address.split("%", maxsplit=1)[0])
+    except ValueError:
+        return False
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return (mapped or parsed).is_loopback
+
+
+class Guard:
+    """The rules of some options."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self._keys = dict(options.api_keys)
+        self._any_origin = "*" in options.origins
+        self._origins = {origin.rstrip("/").lower() for origin in options.origins}
+        machine = socket.gethostname().lower()
+        self._names = {"localhost", machine, f"{machine}.local", options.host.lower()}
+        self._names |= {name.lower() for name in options.hosts}
+
+    def check_host(self, request: web.BaseRequest) -> None:
+        """Refuse a `Host` that may be a stranger's name for this machine.
+
+        Addresses are safe: a page that was loaded from one has no other to lead here.
+
+        Raises:
+            ApiError: 400 more than one, 403.
+        """
+        hosts = request.headers.getall("Host", [])
+        if len(hosts) > 1:
+            raise invalid("The request has more than one Host header.")
+        if not hosts or not hosts[0]:  # HTTP/1.0; no browser does that
+            return
+        try:
+            name = (urlsplit(f"//{hosts[0]}").hostname or "").rstrip(".").lower()
+        except ValueError:
+            raise invalid("The Host header is malformed.") from None
+        if name in self._names or name.endswith(".localhost") or _is_address(name):
+            return
+        raise ApiError(
+            403,
+            ErrorType.ACCESS_DENIED.value,
+            "This server does not answer to the name in the Host header. Use its address, or start it "
+            "with --allow-host NAME.",
+        )
+
+    def cors(self, request: web.BaseRequest) -> dict[str, str]:
+        """Return the CORS headers of the answer; none for a caller that is no web page.
+
+        Raises:
+            ApiError: 403: a page of an origin that the user has not named.
+        """
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return {}
+        own = f"http://{request.headers.get('Host', '')}".lower()
+        if not (self._any_origin or origin.lower() in self._origins or origin.lower() == own):
+            raise ApiError(
+                403,
+                ErrorType.ACCESS_DENIED.value,
+                "Web pages of this origin may not call the server. Start it with --allow-origin ORIGIN "
+                "if they should.",
+                headers={"Vary": "Origin"},
+            )
+        return {
+            "Access-Control-Allow-Origin": "*" if self._any_origin else origin,
+            "Access-Control-Expose-Headers": _EXPOSED_HEADERS,
+            "Vary": "Origin",
+        }
+
+    def preflight(self, request: web.BaseRequest, allowed: dict[str, str]) -> web.Response:
+        """Answer a browser that asks before it calls; `allowed` comes from `cors`."""
+        headers = {
+            **allowed,
+            "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+            "Access-Control-Allow-Headers": _ALLOWED_HEADERS,
+            "Access-Control-Max-Age": "600",
+        }
+        if request.headers.get("Access-Control-Request-Private-Network") == "true":
+            headers["Access-Control-Allow-Private-Network"] = "true"
+        return web.Response(status=204, headers=headers)
+
+    def key_name(self, request: web.BaseRequest) -> str | None:
+        """Return the name of the request's key, or None: without keys, or with a wrong one."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key")
+        return name_of(given, self._keys)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether there are keys."""
+        return bool(self._keys)
+
+    def refuse_key(self) -> ApiError:
+        """Return the error of a request without a right key."""
+        return ApiError(
+            401,
+            ErrorType.AUTH_ERROR.value,
+            "The API key is missing or wrong. Send it as 'Authorization: Bearer KEY'.",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.split("%", maxsplit=1)[0])
+    except ValueError:
+        return False
+    return True

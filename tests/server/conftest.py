@@ -1,0 +1,29 @@
+"""One server and engine for most of these tests: importing MLX takes seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.conftest import is_gone
+from tests.server.served import Served, fill
+
+
+@pytest.fixture(scope="session")
+def model_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a hub folder with three models that run; nothing writes to it."""
+    folder = tmp_path_factory.mktemp("server")
+    fill(folder / "hub", folder)
+    return folder / "hub"
+
+
+@pytest.fixture(scope="session")
+def served(model_hub: Path) -> Iterator[Served]:
+    """Return the server of this run."""
+    served = Served(model_hub, keep_alive_s=0.2, header_timeout_s=0.4, body_timeout_s=0.4)
+    yield served
+    pid = served.engine.status.pid
+    served.close()
+    assert pid is None or is_gone(pid)

@@ -1,0 +1,287 @@
+"""Starting and stopping: in an event loop again and again, and as a process under signals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+import pytest_asyncio
+
+from mlxk_tui.engine.client import Engine
+from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.server import keys
+from mlxk_tui.server.options import Address, ServerOptions
+from mlxk_tui.server.server import Server
+from tests.engine.conftest import is_gone, needs_mlx, wait_until
+from tests.headless.running import PROGRAM, call, checked, environment, headless
+from tests.server.served import BABBLER, COMPLETIONS, TINY, Served
+
+LONG = {"model": BABBLER, "prompt": "Hello", "max_tokens": 4000, "logit_bias": {"0": -100}, "stream": True}
+
+
+@pytest_asyncio.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    """Return a server over an empty cache and an engine that never starts."""
+    engine = Engine()
+    server = Server(engine, Cache(tmp_path), ServerOptions(port=0))
+    yield server
+    await server.stop()
+    await engine.stop()
+
+
+async def status_of(address: Address, path: str = "/health") -> int:
+    async with aiohttp.ClientSession(address.url) as client, client.get(path) as response:
+        return response.status
+
+
+async def test_it_starts_and_stops_again_and_again_on_the_same_port(server: Server) -> None:
+    first = await server.start()
+    assert await server.start() == first
+    for _ in range(5):
+        assert await status_of(first) == 200
+        await server.stop()
+        await server.stop()
+        assert server.address is None
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await status_of(first)
+        server.reload(ServerOptions(port=first.port))
+        assert await server.start() == first
+    assert server.log.total == 0
+
+
+async def test_a_taken_port_is_said_with_who_has_it(server: Server) -> None:
+    address = await server.start()
+    second = Server(Engine(), Cache(Path("/")), ServerOptions(port=address.port))
+    with pytest.raises(OpError) as caught:
+        await second.start()
+    assert caught.value.type is ErrorType.PORT_IN_USE
+    assert f"Port {address.port}" in caught.value.message
+    assert "--port 0" in caught.value.message
+    if sys.platform == "linux":
+        assert f"process {os.getpid()}" in caught.value.message
+    assert await status_of(address) == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "port"), [("no-such-host.invalid", 0), ("127.0.0.1", 70_000), ("192.0.2.1", 0), ("a" * 300, 0)]
+)
+async def test_a_host_or_port_that_cannot_be_is_refused(host: str, port: int) -> None:
+    server = Server(Engine(), Cache(Path("/")), ServerOptions(host=host, port=port, api_keys={"a": "b"}))
+    with pytest.raises(OpError) as caught:
+        await server.start()
+    assert caught.value.type is ErrorType.VALIDATION_ERROR
+
+
+async def test_localhost_listens_on_what_the_name_stands_for(server: Server) -> None:
+    server.reload(ServerOptions(host="localhost", port=0))
+    address = await server.start()
+    assert address.url == f"http://localhost:{address.port}"
+    assert await status_of(address) == 200
+
+
+async def test_an_idle_connection_does_not_hold_up_the_stop(server: Server) -> None:
+    address = await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
+    await asyncio.wait_for(server.stop(grace_s=30), 2)
+    assert await asyncio.wait_for(reader.read(), 2) == b""
+    writer.close()
+
+
+def test_the_url_of_an_address_can_be_called() -> None:
+    assert Address("0.0.0.0", 1).url == "http://127.0.0.1:1"
+    assert Address("::", 1).url == "http://[::1]:1"
+    assert Address("::1", 1).url == "http://[::1]:1"
+    assert Address("box.local", 1).url == "http://box.local:1"
+
+
+@needs_mlx
+def test_stopping_ends_streams_with_a_word_and_the_next_start_works(served: Served) -> None:
+    replies: list[Any] = []
+    thread = threading.Thread(target=lambda: replies.append(served.post(COMPLETIONS, LONG)))
+    thread.start()
+    served.until(lambda: any(entry.completion_tokens for entry in served.server.log.live))
+    port = served.address.port
+    served.call(served.server.stop(grace_s=0.05))
+    thread.join(10)
+    assert replies[0].status == 200
+    assert replies[0].events[-1]["error"]["type"] == "cancelled"
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    served.address = served.call(served.server.start())
+    assert served.engine.status.streams == 0
+    served.still_well()
+
+
+# The process
+
+
+@contextmanager
+def process(
+    *arguments: str, hub: Path, **env: str
+) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any]]]:
+    """Run `mlxk-headless serve --json` and return it with its envelope's data, once it listens."""
+    child = subprocess.Popen(
+        [*PROGRAM, "serve", "--port", "0", *arguments, "--json"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(hub, MLX_DISABLE_COMPILE="1", **env),
+    )
+    try:
+        assert child.stdout is not None
+        line = child.stdout.readline().decode()
+        envelope = checked(line)
+        assert envelope["command"] == "server"
+        assert envelope["status"] == "success", envelope
+        yield child, envelope["data"]
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.communicate(timeout=30)
+
+
+def ask(data: dict[str, Any], path: str, body: object = None, **headers: str) -> tuple[int, bytes]:
+    """Send a request to such a process."""
+    raw = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(data["url"] + path, raw, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+@needs_mlx
+def test_a_signal_lets_answers_end_and_leaves_no_child(model_hub: Path) -> None:
+    with process("tiny-demo", hub=model_hub) as (child, data):
+        assert (data["model"], data["pid"], data["host"]) == (TINY, child.pid, "127.0.0.1")
+        replies: list[tuple[int, bytes]] = []
+        body = {**LONG, "max_tokens": 300}
+        thread = threading.Thread(target=lambda: replies.append(ask(data, COMPLETIONS, body)))
+        thread.start()
+        wait_until(lambda: json.loads(ask(data, "/health")[1])["streams"] == 1, 30)
+        children = psutil.Process(child.pid).children(recursive=True)
+        assert children
+        child.send_signal(signal.SIGTERM)
+        thread.join(30)
+        out, err = child.communicate(timeout=30)
+    assert child.returncode == 0
+    assert out == b""  # the one object was printed when it listened
+    status, raw = replies[0]
+    assert status == 200
+    assert raw.endswith(b"data: [DONE]\n\n")
+    assert b'"finish_reason":"length"' in raw
+    assert b"200 mlx-community/Babbler" in err
+    assert all(is_gone(one.pid) for one in children)
+
+
+@needs_mlx
+def test_a_second_signal_ends_it_at_once(model_hub: Path) -> None:
+    with process(hub=model_hub) as (child, data):
+        assert data["model"] is None
+        replies: list[tuple[int, bytes]] = []
+        thread = threading.Thread(target=lambda: replies.append(ask(data, COMPLETIONS, LONG)))
+        thread.start()
+        wait_until(lambda: json.loads(ask(data, "/health")[1])["streams"] == 1, 30)
+        children = psutil.Process(child.pid).children(recursive=True)
+        child.send_signal(signal.SIGINT)
+        wait_until(lambda: not _listens(data["port"]))
+        child.send_signal(signal.SIGINT)
+        assert child.wait(5) == 0
+        thread.join(10)
+        assert b'"type":"cancelled"' in replies[0][1]
+        wait_until(lambda: all(is_gone(one.pid) for one in children))
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_sighup_reads_keys_and_origins_again(hub: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("")
+    with process(hub=hub, MLXK_CONFIG=str(config)) as (child, data):
+        assert ask(data, "/v1/models")[0] == 200
+        keys.save_keys(tmp_path / "api-keys", {"alice": "key-a"})
+        config.write_text('server_origins = "https://chat.example.org"\n')
+        child.send_signal(signal.SIGHUP)
+        wait_until(lambda: ask(data, "/v1/models")[0] == 401)
+        headers = {"Authorization": "Bearer key-a", "Origin": "https://chat.example.org"}
+        assert ask(data, "/v1/models", **headers)[0] == 200
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate(timeout=30)
+    assert b"The settings were read again" in err
+    assert b"key-a" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "status"),
+    [
+        (["no-such-model"], "model_not_found", 1),
+        (["--host", "0.0.0.0"], "validation_error", 1),
+        (["--api-key", "a b"], "validation_error", 1),
+        (["--alias", "x"], "validation_error", 1),
+        (["--allow-origin", "example.org"], "validation_error", 1),
+        (["--max-tokens", "0"], "validation_error", 1),
+        (["--idle-unload", "-1"], "validation_error", 1),
+        (["--port", "x"], "command_error", 2),
+        (["--log-level", "loud"], "command_error", 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_cannot_be_served_is_one_envelope(
+    arguments: list[str], kind: str, status: int, hub: Path
+) -> None:
+    result = call("--json", "serve", "--port", "0", *arguments, hub=hub)
+    assert (result.status, result.error["type"]) == (status, kind)
+    assert result.envelope["command"] == "server"
+    assert "a b" not in result.error["message"]
+
+
+def test_people_are_told_where_it_listens(hub: Path) -> None:
+    child = subprocess.Popen(
+        [*PROGRAM, "server", "--port", "0"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(hub),
+    )
+    try:
+        assert child.stdout is not None
+        first, base, model = (child.stdout.readline().decode() for _ in range(3))
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=30)
+    finally:
+        child.kill()
+    assert first.startswith("Serving on http://127.0.0.1:")
+    assert base.strip().endswith("/v1")
+    assert "any model" in model
+    assert (child.returncode, out, err) == (0, b"", b"")
+
+
+def test_a_taken_port_ends_the_command(hub: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = headless("server", "--port", port, "--json", hub=hub)
+    assert (result.status, result.error["type"]) == (1, "port_in_use")
+    assert result.stderr == ""

@@ -1,0 +1,333 @@
+"""/v1/responses: what OpenAI's own client gets is what the engine says, and nothing is stored."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from mlxk_tui.engine.protocol import Generation
+from mlxk_tui.server.responses_request import ResponsesRequest
+from tests.engine.conftest import needs_mlx
+from tests.server.served import ANSWER, BABBLER, GREEDY, OTHER, QUESTION, TINY, Reply, Served
+from tests.server.test_malformed import values
+
+pytestmark = needs_mlx
+
+PATH = "/v1/responses"
+CASES = int(os.environ.get("MLXK_FUZZ_CASES", "100"))
+PLAIN: Any = {"effort": "none"}
+WEATHER: Any = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "Get the current weather of a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "strict": False,
+}
+PARIS = "What is the weather in Paris?"
+POINTER = "What is a Git LFS pointer?"
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[openai.OpenAI]:
+    """Return OpenAI's client."""
+    with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+def ask(served: Served, given: Any = QUESTION, **more: Any) -> Reply:
+    """Ask the tiny model greedily and without reasoning."""
+    return served.post(PATH, {"model": TINY, "input": given, "temperature": 0, "reasoning": PLAIN, **more})
+
+
+def events_of(reply: Reply) -> list[dict[str, Any]]:
+    """Return the events of a stream; their names are their types, and they are numbered."""
+    events = []
+    for block in reply.body.decode().split("\n\n"):
+        if block and not block.startswith(":"):
+            name, data = block.split("\n")
+            event = json.loads(data.removeprefix("data: "))
+            assert name == f"event: {event['type']}"
+            events.append(event)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    return events
+
+
+def text_of(reply: Reply) -> str:
+    """Return the text of an answer that is one message."""
+    (item,) = reply.json["output"]
+    assert item["type"] == "message"
+    return str(item["content"][0]["text"])
+
+
+def test_the_answer_and_its_counts_are_those_of_the_engine(served: Served, client: openai.OpenAI) -> None:
+    messages = ({"role": "user", "content": QUESTION},)
+    text, finished = served.own(
+        Generation(messages=messages, sampling=GREEDY, template_kwargs={"enable_thinking": False})
+    )
+    answer = client.responses.create(model=TINY, input=QUESTION, temperature=0, reasoning=PLAIN)
+    assert answer.output_text == text == ANSWER
+    assert (answer.status, answer.model, answer.error) == ("completed", TINY, None)
+    assert answer.usage is not None
+    assert answer.usage.input_tokens == finished.usage.prompt_tokens
+    assert answer.usage.input_tokens_details.cached_tokens > 0  # the engine has read this prompt before
+    assert answer.usage.output_tokens == finished.usage.completion_tokens
+
+
+def test_a_stream_comes_in_pieces_that_make_the_same_answer(client: openai.OpenAI) -> None:
+    with client.responses.stream(model="tiny-demo", input=QUESTION, temperature=0, reasoning=PLAIN) as stream:
+        pieces = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert len(pieces) > 3
+    assert "".join(pieces) == final.output_text == ANSWER
+    assert final.usage is not None
+    assert final.usage.output_tokens > 10
+
+
+async def test_the_asynchronous_client_streams_too(served: Served) -> None:
+    async with (
+        openai.AsyncOpenAI(base_url=served.url, api_key="none", max_retries=0) as client,
+        client.responses.stream(model=TINY, input=QUESTION, temperature=0, reasoning=PLAIN) as stream,
+    ):
+        assert (await stream.get_final_response()).output_text == ANSWER
+
+
+def test_the_events_come_in_the_order_of_the_api_and_end_with_the_whole(served: Served) -> None:
+    events = events_of(ask(served, stream=True))
+    kinds = [event["type"].removeprefix("response.") for event in events]
+    assert kinds[:4] == ["created", "in_progress", "output_item.added", "content_part.added"]
+    assert kinds[-4:] == ["output_text.done", "content_part.done", "output_item.done", "completed"]
+    assert set(kinds[4:-4]) == {"output_text.delta"}
+    whole = ask(served).json
+    last = events[-1]["response"]
+    changing = {"id", "created_at", "completed_at", "output", "usage"}
+    assert {key: last[key] for key in last.keys() - changing} == {
+        key: whole[key] for key in whole.keys() - changing
+    }
+    assert last["output"][0]["content"] == whole["output"][0]["content"]
+    assert last["output"] == [events[-2]["item"]]
+
+
+def test_reasoning_is_an_item_of_its_own_or_told_as_a_summary(client: openai.OpenAI) -> None:
+    asked: Any = {"model": TINY, "input": POINTER, "temperature": 0}
+    whole = client.responses.create(**asked)
+    reasoning, message = whole.output
+    assert reasoning.type == "reasoning"
+    assert reasoning.content is not None
+    assert reasoning.content[0].text.startswith("A pointer is a small text file.")
+    assert reasoning.summary == []
+    assert message.type == "message"
+    assert whole.output_text.startswith("A text file of three lines")
+    assert whole.usage is not None
+    assert whole.usage.output_tokens_details.reasoning_tokens > 10
+    for summary in (None, "auto"):
+        with client.responses.stream(**asked, reasoning={"summary": summary}) as stream:
+            thought = "".join(
+                event.delta
+                for event in stream
+                if event.type == "response.reasoning_text.delta"
+                or event.type == "response.reasoning_summary_text.delta"
+            )
+            final = stream.get_final_response()
+        assert thought == reasoning.content[0].text
+        assert final.output_text == whole.output_text
+        first = final.output[0]
+        assert first.type == "reasoning"
+        shown = first.summary if summary else first.content
+        assert shown is not None
+        assert shown[0].text == thought
+
+
+def test_a_tool_is_called_and_its_result_answered(client: openai.OpenAI) -> None:
+    asked: Any = {"model": TINY, "tools": [WEATHER], "temperature": 0, "reasoning": PLAIN, "store": False}
+    first = client.responses.create(**asked, input=PARIS)
+    (call,) = first.output
+    assert call.type == "function_call"
+    assert (call.name, json.loads(call.arguments)) == ("get_weather", {"city": "Paris"})
+    with client.responses.stream(**asked, input=PARIS) as stream:
+        (streamed,) = stream.get_final_response().output
+    assert streamed.type == "function_call"
+    assert (streamed.name, streamed.arguments) == (call.name, call.arguments)
+    items: list[Any] = [
+        {"role": "user", "content": PARIS},
+        *first.output,
+        {
+            "type": "function_call_output",
+            "call_id": call.call_id,
+            "output": '{"temperature": 18, "sky": "sunny"}',
+        },
+    ]
+    second = client.responses.create(**asked, input=items)
+    assert second.output[-1].type == "message"
+    assert second.output_text
+
+
+def test_the_whole_conversation_may_be_sent_back(served: Served) -> None:
+    conversation: list[Any] = [
+        {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Be brief."}]},
+        {"role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
+        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "A greeting."}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hello!"}]},
+        {"type": "message", "role": "user", "content": QUESTION},
+    ]
+    messages = (
+        {"role": "system", "content": "You help.\n\nBe brief."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hello!", "reasoning_content": "A greeting."},
+        {"role": "user", "content": QUESTION},
+    )
+    text, finished = served.own(
+        Generation(messages=messages, sampling=GREEDY, template_kwargs={"enable_thinking": False})
+    )
+    reply = ask(served, conversation, instructions="You help.")
+    assert text_of(reply) == text
+    assert reply.json["usage"]["input_tokens"] == finished.usage.prompt_tokens
+
+
+def test_a_limit_makes_the_response_incomplete(served: Served) -> None:
+    whole = ask(served, max_output_tokens=3).json
+    assert (whole["status"], whole["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    assert (whole["output"][0]["status"], whole["usage"]["output_tokens"]) == ("incomplete", 3)
+    last = events_of(ask(served, max_output_tokens=3, stream=True))[-1]
+    assert last["type"] == "response.incomplete"
+    assert last["response"]["output"][0]["content"] == whole["output"][0]["content"]
+
+
+def test_log_probabilities_are_told_where_they_are_asked_for(served: Served) -> None:
+    for stream in (False, True):
+        reply = ask(served, top_logprobs=2, max_output_tokens=4, stream=stream)
+        if stream:
+            events = events_of(reply)
+            told = [
+                entry
+                for event in events
+                if event["type"] == "response.output_text.delta"
+                for entry in event["logprobs"]
+            ]
+            assert told == events[-1]["response"]["output"][0]["content"][0]["logprobs"]
+        else:
+            told = reply.json["output"][0]["content"][0]["logprobs"]
+        assert [len(entry["top_logprobs"]) for entry in told] == [2, 2, 2, 2]
+    assert ask(served, max_output_tokens=1).json["output"][0]["content"][0]["logprobs"] == []
+
+
+def test_nothing_is_stored_and_tools_of_others_are_not_claimed(served: Served) -> None:
+    whole = ask(served, store=True, tools=[WEATHER, {"type": "web_search"}], tool_choice="none").json
+    assert whole["store"] is False
+    assert [tool["name"] for tool in whole["tools"]] == ["get_weather"]
+    assert served.get(f"{PATH}/{whole['id']}").status == 404
+
+
+IMAGE = {"type": "input_image", "image_url": "http://192.0.2.1/x.png"}
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "param"),
+    [
+        ({"previous_response_id": "resp_1"}, 400, "previous_response_id"),
+        ({"conversation": "conv_1"}, 400, "conversation"),
+        ({"prompt": {"id": "pmpt_1"}}, 400, "prompt"),
+        ({"background": True}, 400, "background"),
+        ({"input": []}, 400, "input"),
+        ({"input": None}, 400, "input"),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, 400, "input[0]"),
+        ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, 400, "input[0].type"),
+        ({"input": [{"type": "message", "content": "x"}]}, 400, "input[0].role"),
+        ({"input": [{"type": "function_call", "call_id": "a"}]}, 400, "input[0].name"),
+        ({"input": [{"type": "function_call_output", "output": "x"}]}, 400, "input[0].call_id"),
+        ({"input": [{"role": "user", "content": [IMAGE]}]}, 422, "input[0].content[0]"),
+        (
+            {"input": [{"type": "function_call_output", "call_id": "a", "output": [IMAGE]}]},
+            422,
+            "input[0].output[0]",
+        ),
+        ({"max_output_tokens": 0}, 400, "max_output_tokens"),
+        ({"tools": [{"type": "function"}]}, 400, "tools[0].name"),
+        ({"tool_choice": "required"}, 400, "tool_choice"),
+        ({"tool_choice": {"type": "web_search"}}, 400, "tool_choice"),
+        ({"tool_choice": {"type": "function", "name": "x"}, "tools": [WEATHER]}, 400, "tool_choice"),
+        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, 400, "text.format.schema"),
+        ({"model": "no-such-model"}, 404, "model"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_cannot_be_answered_is_refused_by_name(
+    served: Served, more: dict[str, Any], status: int, param: str
+) -> None:
+    reply = served.post(PATH, {"model": TINY, "input": QUESTION, **more})
+    assert (reply.status, reply.error["param"]) == (status, param), reply.body
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_a_stream_begins(served: Served) -> None:
+    for stream in (False, True):
+        refused = served.post(PATH, {"model": OTHER, "input": "word " * 400, "stream": stream})
+        assert (refused.status, refused.error["code"]) == (400, "context_length_exceeded")
+
+
+def test_a_stream_that_breaks_off_ends_with_the_response_as_failed(served: Served) -> None:
+    body = {"model": BABBLER, "input": "x", "max_output_tokens": 3000, "stream": True}
+    raw = json.dumps(body).encode()
+    with served.raw() as connection:
+        head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(raw)}\r\n\r\n"
+        connection.sendall(head.encode() + raw)
+        served.until(lambda: any(entry.completion_tokens for entry in served.server.log.live))
+        served.loop.call_soon_threadsafe(served.server._service.generator.cancel_all)
+        received = b""
+        while b"response.failed" not in received:
+            received += connection.recv(65536)
+    served.until(lambda: not served.server.log.live)
+    entry = served.server.log.finished[-1]
+    assert (entry.route, entry.status, entry.error_type) == (PATH, 200, "cancelled")
+    served.still_well()
+
+
+def test_a_client_that_goes_away_frees_its_row(served: Served) -> None:
+    raw = json.dumps({"model": BABBLER, "input": "x", "max_output_tokens": 3000}).encode()
+    with served.raw() as connection:
+        head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(raw)}\r\n\r\n"
+        connection.sendall(head.encode() + raw)
+        served.until(lambda: any(entry.completion_tokens for entry in served.server.log.live))
+    served.until(lambda: not served.server.log.live)
+    assert served.server.log.finished[-1].status == 499
+    served.still_well()
+
+
+@settings(
+    max_examples=CASES,
+    deadline=None,
+    derandomize=CASES < 1000,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(
+    more=st.dictionaries(st.sampled_from(sorted(ResponsesRequest.model_fields)), values, max_size=4),
+    items=st.none()
+    | st.lists(
+        st.dictionaries(
+            st.sampled_from(["type", "role", "content", "name", "arguments", "call_id", "output", "summary"]),
+            values
+            | st.sampled_from(["message", "function_call", "function_call_output", "reasoning", "assistant"]),
+            max_size=4,
+        ),
+        max_size=3,
+    ),
+)
+def test_any_request_is_answered_or_refused(
+    served: Served, more: dict[str, Any], items: list[Any] | None
+) -> None:
+    asked = QUESTION if items is None else [*items, {"role": "user", "content": QUESTION}]
+    body = {"model": TINY, "input": asked, **more, "max_output_tokens": 2}
+    reply = served.post(PATH, body)
+    assert reply.status == 200 or 400 <= reply.status < 500, (reply.status, reply.body, body)
+    if reply.status != 200:
+        assert reply.error["type"] != "internal_error"
+
+
+def test_afterwards_it_is_well(served: Served) -> None:
+    served.still_well()
+    assert served.server.generations == 0

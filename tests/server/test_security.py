@@ -1,0 +1,163 @@
+"""Who may call: keys, Host, Origin, CORS; and where keys are kept."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from mlxk_tui.engine.client import Engine
+from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.server import keys
+from mlxk_tui.server.options import ServerOptions
+from mlxk_tui.server.server import Server
+from tests.engine.conftest import needs_mlx
+from tests.server.served import ANSWER, CHAT, QUESTION, Served
+
+PAGE = "https://chat.example.org"
+EVIL = "https://evil.example.com"
+
+
+@needs_mlx
+def test_with_keys_nobody_else_gets_in(served: Served) -> None:
+    with served.options(api_keys={"alice": "key-a", "bob": "key-b"}):
+        for headers in (
+            {},
+            {"Authorization": "Bearer key-c"},
+            {"Authorization": "Bearer "},
+            {"Authorization": "key-a"},
+            {"Authorization": "Basic key-a"},
+            {"X-API-Key": "key-"},
+            {"Authorization": "Bearer k\xe9y"},
+        ):
+            for path in ("/v1/models", "/metrics", "/openapi.json", "/nowhere"):
+                refused = served.get(path, **headers)
+                assert (refused.status, refused.error["type"]) == (401, "auth_error")
+                assert refused.headers["WWW-Authenticate"] == "Bearer"
+            assert served.ask("POST", CHAT, b"{", headers).status == 401
+        assert served.get("/v1/models", **{"X-API-Key": "key-b"}).status == 200
+        body = {"model": "tiny-demo", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 1}
+        assert served.post(CHAT, body, Authorization="Bearer key-b").status == 200
+        assert served.server.log.finished[-1].key == "bob"
+        assert served.get("/health").json == {"status": "ready"}
+        assert "model" in served.get("/health", Authorization="bearer key-a").json
+    assert served.get("/v1/models").status == 200
+
+
+@needs_mlx
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *(("127.0.0.1:1", 200), ("localhost", 200), ("LOCALHOST:80", 200), ("app.localhost", 200)),
+        *(("[::1]:8000", 200), ("192.168.1.5:8000", 200), ("models.example.org", 200)),
+        *(("evil.example.com", 403), ("127.0.0.1.evil.example.com", 403), ("localhost.evil", 403)),
+        *(("[::1", 400), ("evil.example.com:127.0.0.1", 403)),
+    ],
+)
+def test_a_name_that_is_not_ours_is_refused(served: Served, host: str, status: int) -> None:
+    with served.options(hosts=("models.example.org",)):
+        reply = served.get("/v1/models", Host=host)
+        assert reply.status == status, reply.body
+        if status != 200:
+            assert reply.error["type"] in {"access_denied", "validation_error"}
+
+
+@needs_mlx
+def test_web_pages_may_call_only_from_origins_that_were_named(served: Served) -> None:
+    for origin in (EVIL, "null", PAGE, "https://chat.example.org.evil.com"):
+        refused = served.get("/v1/models", Origin=origin)
+        assert (refused.status, refused.error["type"]) == (403, "access_denied")
+        assert "Access-Control-Allow-Origin" not in refused.headers
+    own = f"http://127.0.0.1:{served.address.port}"
+    assert served.get("/v1/models", Origin=own).status == 200
+    with served.options(origins=(PAGE,)):
+        allowed = served.chat(QUESTION)
+        assert "Access-Control-Allow-Origin" not in allowed.headers
+        reply = served.get("/v1/models", Origin=PAGE)
+        assert reply.headers["Access-Control-Allow-Origin"] == PAGE
+        assert "Access-Control-Allow-Credentials" not in reply.headers
+        assert served.get("/v1/models", Origin=EVIL).status == 403
+        wrong = served.ask("POST", CHAT, b"{", {"Origin": PAGE})
+        assert (wrong.status, wrong.headers["Access-Control-Allow-Origin"]) == (400, PAGE)
+    with served.options(origins=("*",)):
+        assert served.get("/v1/models", Origin=EVIL).headers["Access-Control-Allow-Origin"] == "*"
+
+
+@needs_mlx
+def test_a_preflight_needs_no_key(served: Served) -> None:
+    asks = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    with served.options(origins=(PAGE,), api_keys={"a": "secret"}):
+        reply = served.ask("OPTIONS", CHAT, None, {"Origin": PAGE, **asks})
+        assert reply.status == 204
+        assert reply.headers["Access-Control-Allow-Origin"] == PAGE
+        assert "POST" in reply.headers["Access-Control-Allow-Methods"]
+        assert "Authorization" in reply.headers["Access-Control-Allow-Headers"]
+        assert reply.headers["Access-Control-Allow-Private-Network"] == "true"
+        assert served.ask("OPTIONS", CHAT, None, {"Origin": EVIL, **asks}).status == 403
+        streamed = served.post(
+            CHAT,
+            {
+                "model": "tiny-demo",
+                "messages": [{"role": "user", "content": QUESTION}],
+                "temperature": 0,
+                "enable_thinking": False,
+                "stream": True,
+            },
+            Origin=PAGE,
+            Authorization="Bearer secret",
+        )
+        assert streamed.headers["Access-Control-Allow-Origin"] == PAGE
+        text = "".join(event["choices"][0]["delta"].get("content", "") for event in streamed.events)
+        assert text == ANSWER
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
+async def test_beyond_this_machine_it_takes_a_key(host: str, tmp_path: Path) -> None:
+    server = Server(Engine(), Cache(tmp_path), ServerOptions(host=host, port=0))
+    with pytest.raises(OpError, match="API key") as caught:
+        await server.start()
+    assert caught.value.type is ErrorType.VALIDATION_ERROR
+    assert not server.running
+
+
+def test_keys_have_names() -> None:
+    assert keys.parse_keys(["one", "bob:two", "three"], "x") == {
+        "default": "one",
+        "bob": "two",
+        "key-3": "three",
+    }
+    assert keys.from_environment({}) == {}
+    assert keys.from_environment({"MLXK_API_KEY": " a:1 , b:2,"}) == {"a": "1", "b": "2"}
+    for bad in (["a b"], [""], ["na me:key"], ["a:"], ["a:1", "a:2"], ["k\xe9y"], ["x" * 600]):
+        with pytest.raises(OpError) as caught:
+            keys.parse_keys(bad, "x")
+        assert not any(len(part) > 1 and part in caught.value.message for part in bad)
+    assert keys.name_of("two", {"a": "one", "b": "two"}) == "b"
+    assert keys.name_of("", {"a": "one"}) is keys.name_of(None, {"a": "one"}) is None
+
+
+def test_the_key_file_is_the_users_alone(tmp_path: Path) -> None:
+    path = tmp_path / "config" / "api-keys"
+    assert keys.read_keys(path) == {}
+    kept = {"alice": keys.new_key(), "bob": keys.new_key()}
+    keys.save_keys(path, kept)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert keys.read_keys(path) == kept
+    assert [entry.name for entry in path.parent.iterdir()] == ["api-keys"]
+    with open(path, "a") as stream:
+        stream.write("# a comment\n\ncarol:three\n")
+    assert keys.read_keys(path)["carol"] == "three"
+    os.chmod(path, 0o644)
+    with pytest.raises(OpError, match="chmod 600"):
+        keys.read_keys(path)
+
+
+def test_options_do_not_show_their_keys() -> None:
+    assert "secret" not in repr(ServerOptions(api_keys={"a": "secret"}))

@@ -1,0 +1,81 @@
+"""The stream of events itself: silence, and clients that do not read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from mlxk_tui.server.sse import EventStream, GoneError
+
+Work = Callable[[EventStream], Awaitable[None]]
+
+
+@asynccontextmanager
+async def streaming(work: Work) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connect to a server that answers with what `work` writes."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        async with EventStream(request, {}, keep_alive_s=0.05, write_timeout_s=0.1) as out:
+            await work(out)
+        return out.response
+
+    web_server = web.Server(handle, handler_cancellation=True)
+    listener = await asyncio.get_running_loop().create_server(web_server, "127.0.0.1", 0)
+    host, port = listener.sockets[0].getsockname()
+    reader, writer = await asyncio.open_connection(host, port, limit=1024)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        listener.close()
+        await web_server.shutdown(1)
+
+
+async def test_silence_is_filled_with_comments_until_something_comes() -> None:
+    said = asyncio.Event()
+
+    async def work(out: EventStream) -> None:
+        await said.wait()
+        await out.write(b"data: 1\n\n")
+        await out.finish()
+
+    async with streaming(work) as (reader, _):
+        got = await reader.readuntil(b": keep-alive\n\n")
+        assert b"text/event-stream" in got
+        said.set()
+        assert b"data: 1" in await reader.read()
+
+
+async def test_a_client_that_does_not_read_is_given_up() -> None:
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def work(out: EventStream) -> None:
+        try:
+            while True:
+                await out.write(b"data: " + b"x" * 1_000_000 + b"\n\n")
+        except GoneError:
+            ended.set_result("gone")
+        except asyncio.CancelledError:
+            ended.set_result("cancelled")
+            raise
+
+    async with streaming(work):
+        assert await asyncio.wait_for(ended, 5) in {"gone", "cancelled"}
+
+
+async def test_nothing_is_sent_before_there_is_something_to_say() -> None:
+    begun: list[bool] = []
+
+    async def work(out: EventStream) -> None:
+        begun.append(out.begun)
+        await out.write(b"data: 1\n\n")
+        begun.append(out.begun)
+        await out.finish()
+
+    async with streaming(work) as (reader, _):
+        assert (await reader.read()).endswith(b"0\r\n\r\n")
+    assert begun == [False, True]

@@ -1,0 +1,141 @@
+"""Clients that are slow, rude or broken, over sockets without any HTTP library."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import pytest
+
+from tests.engine.conftest import needs_mlx, wait_until
+from tests.server.served import ANSWER, BABBLER, CHAT, COMPLETIONS, QUESTION, TINY, Served, parsed, read_all
+
+pytestmark = needs_mlx
+
+BODY = json.dumps(
+    {
+        "model": TINY,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "temperature": 0,
+        "enable_thinking": False,
+    }
+).encode()
+
+
+def head(length: int, *more: str, path: str = CHAT) -> bytes:
+    """Return the head of a POST."""
+    lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {length}", *more]
+    return "\r\n".join((*lines, "", "")).encode()
+
+
+def test_a_plain_request_of_curl_is_answered(served: Served) -> None:
+    with served.raw() as wire:
+        wire.sendall(head(len(BODY), "Accept: */*", "Connection: close") + BODY)
+        reply = parsed(read_all(wire))
+    assert reply.text == ANSWER
+    assert reply.headers["X-Request-ID"].startswith("req-")
+    assert reply.headers["Content-Type"] == "application/json"
+
+
+def test_requests_that_come_in_one_packet_are_answered_in_order(served: Served) -> None:
+    with served.raw() as wire:
+        wire.sendall((head(len(BODY)) + BODY) * 2 + head(2, "Connection: close") + b"[]")
+        raw = read_all(wire)
+    assert raw.count(b"HTTP/1.1 200 OK") == 2
+    assert raw.count(b"HTTP/1.1 400 ") == 1
+
+
+def test_a_client_that_waits_for_leave_to_send_gets_it(served: Served) -> None:
+    with served.raw() as wire:
+        wire.sendall(head(len(BODY), "Expect: 100-continue", "Connection: close"))
+        assert wire.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        wire.sendall(BODY)
+        assert parsed(read_all(wire)).text == ANSWER
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", 408),
+        (b"POST /v1/chat/comp", 408),
+        (head(10)[:-2] + b"X-Slow: 1\r\n", 408),
+        (head(100) + b"{", 408),
+        (b"HELLO\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (head(5, "Content-Length: 6"), 400),
+        (head(5, "Transfer-Encoding: chunked"), 400),
+        (b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", 400),
+        (
+            b"POST /health HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            400,
+        ),
+        (head(60_000_000), 413),
+        (head(9, "Content-Encoding: gzip") + b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00", 415),
+        (head(4) + b"\xff\xfe\xfd\xfc", 400),
+    ],
+    ids=[
+        *("silent", "half-line", "half-headers", "half-body", "no-http", "version", "tls", "two-lengths"),
+        *("length-and-chunks", "two-hosts", "huge-header", "bad-chunk", "huge-length", "gzip", "bytes"),
+    ],
+)
+def test_bad_http_gets_an_error_in_json_and_the_end(served: Served, sent: bytes, status: int) -> None:
+    with served.raw() as wire:
+        wire.sendall(sent)
+        wire.settimeout(5)
+        raw = b""
+        while b"}}" not in raw:
+            part = wire.recv(65536)
+            assert part, raw
+            raw += part
+    reply = parsed(raw)
+    assert reply.status == status
+    assert reply.error["type"] == "validation_error"
+
+
+def test_fifty_megabytes_are_refused_without_being_kept(served: Served) -> None:
+    with served.raw() as wire:
+        wire.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        block = b"100000\r\n" + b"x" * 2**20 + b"\r\n"
+        sent = 0
+        try:
+            for _ in range(50):
+                wire.sendall(block)
+                sent += 1
+        except OSError:  # it closed the connection, as it may
+            pass
+        assert sent < 50 or parsed(read_all(wire)).status == 413
+    refused = served.post(CHAT, b" " * 17_000_000)
+    assert (refused.status, refused.error["type"]) == (413, "validation_error")
+    served.still_well()
+
+
+def test_a_client_that_half_closes_or_vanishes_ends_its_generation(served: Served) -> None:
+    body = json.dumps(
+        {"model": BABBLER, "prompt": "Hello", "max_tokens": 4000, "logit_bias": {"0": -100}}
+    ).encode()
+    for vanish in (lambda wire: wire.shutdown(socket.SHUT_WR), lambda wire: None):
+        with served.raw() as wire:
+            wire.sendall(head(len(body), path=COMPLETIONS) + body)
+            served.until(lambda: served.engine.status.streams == 1)
+            vanish(wire)
+        begin = time.monotonic()
+        served.until(lambda: served.engine.status.streams == 0)
+        assert time.monotonic() - begin < 1
+        wait_until(lambda: not served.server.log.live)
+        assert served.server.log.finished[-1].status == 499
+    assert served.server.generations == 0
+
+
+def test_comments_come_while_a_stream_waits(served: Served) -> None:
+    served.call(served.engine.unload())
+    # The prompt takes longer than keep_alive_s of this server to load and read.
+    body = {"model": BABBLER, "prompt": "Hello, world! " * 250, "max_tokens": 2, "stream": True}
+    reply = served.post(COMPLETIONS, body)
+    assert reply.status == 200
+    assert reply.events[-1]["choices"][0]["finish_reason"] == "length"
+    assert b": keep-alive\n\n" in reply.body
