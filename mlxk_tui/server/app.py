@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from mlxk_tui.ops.format import printable
-from mlxk_tui.server import chat, completions, messages, models, openapi, operational, responses
+from mlxk_tui.server import chat, completions, embeddings, messages, models, openapi, operational, responses
 from mlxk_tui.server.calls import Call, Route, Service
 from mlxk_tui.server.errors import NO_ROUTE, STOPPING, ApiError, api_error, json_response
 from mlxk_tui.server.http import Connection
@@ -21,6 +21,7 @@ from mlxk_tui.server.sse import GoneError
 APIS: tuple[tuple[Route, ...], ...] = (
     chat.ROUTES,
     completions.ROUTES,
+    embeddings.ROUTES,
     messages.ROUTES,
     responses.ROUTES,
     models.ROUTES,
@@ -106,9 +107,12 @@ class App:
     async def _respond(self, call: Call) -> web.StreamResponse:
         try:
             response = await self._answer(call)
-        except (asyncio.CancelledError, GoneError, ConnectionError):
+        except (asyncio.CancelledError, GoneError):
             raise
-        except Exception as error:  # noqa: BLE001 - the border: every fault becomes an answer
+        except Exception as error:
+            if call.request.transport is None:
+                raise GoneError from error
+            # The border: every fault becomes an answer.
             told = api_error(error)
             if told.status >= 500 and not isinstance(error, ApiError):
                 _log.debug("%s %s failed", call.entry.method, call.entry.route, exc_info=error)

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Protocol
 
 from mlxk_tui.engine.client import Engine, GenerationStream
 from mlxk_tui.engine.models import Runnable
@@ -82,6 +83,13 @@ class Choice:
         return reason
 
 
+class Cancellable(Protocol):
+    """What counts as a generation."""
+
+    def cancel(self) -> None:
+        """End it from outside."""
+
+
 class Generator:
     """Lets requests generate, so many at a time, and ends them all when the server stops."""
 
@@ -95,7 +103,7 @@ class Generator:
         self.log_prompts = False
         self._engine = engine
         self._log = log
-        self._answers: set[Answers] = set()
+        self._working: set[Cancellable] = set()
 
     def generate(self, wanted: Wanted, entry: RequestEntry) -> Answers:
         """Return the events of a request, to be used as an async context.
@@ -107,11 +115,11 @@ class Generator:
 
     def cancel_all(self) -> None:
         """End every generation; their requests fail with `cancelled`."""
-        for answers in self._answers:
-            answers.cancel()
+        for work in self._working:
+            work.cancel()
 
-    def enter(self, answers: Answers, count: int) -> None:
-        """Count a request in; for `Answers`."""
+    def enter(self, work: Cancellable, count: int) -> None:
+        """Count a request in; for `Answers` and its like."""
         if self.running + count > self.max_queue:
             self.rejected += 1
             if count > self.max_queue:
@@ -128,12 +136,12 @@ class Generator:
                 headers={"Retry-After": str(self._retry_after())},
             )
         self.running += count
-        self._answers.add(answers)
+        self._working.add(work)
 
-    def leave(self, answers: Answers, count: int) -> None:
-        """Count a request out; for `Answers`."""
+    def leave(self, work: Cancellable, count: int) -> None:
+        """Count a request out; for `Answers` and its like."""
         self.running -= count
-        self._answers.discard(answers)
+        self._working.discard(work)
 
     def _retry_after(self) -> int:
         """Return seconds: what an answer took lately, since one of those that run has to end."""

@@ -7,11 +7,10 @@ from typing import Protocol
 from aiohttp import web
 
 from mlxk_tui.engine.protocol import Delta, Finished, Started, Usage
-from mlxk_tui.ops.errors import OpError
 from mlxk_tui.server.calls import Call
 from mlxk_tui.server.errors import ApiError, api_error
 from mlxk_tui.server.generation import Wanted
-from mlxk_tui.server.sse import COMMENT
+from mlxk_tui.server.sse import COMMENT, GoneError
 
 
 class EventWriter(Protocol):
@@ -45,7 +44,7 @@ async def stream(
         keep_alive: what is sent in silence.
 
     Raises:
-        ApiError, OpError: before anything was sent; later ones are told inside the stream.
+        Exception: what went wrong before anything was sent; later faults are told inside the stream.
         GoneError: the client does not read any more.
     """
     async with (
@@ -65,10 +64,12 @@ async def stream(
                 elif isinstance(event, Started):
                     held += writer.started(index, event)
             await out.write(held + writer.end(answers.usage))
-        except (ApiError, OpError) as error:
+        except GoneError:
+            raise
+        except Exception as error:
             if not out.begun:
                 raise
-            told = api_error(error)
+            told = api_error(error)  # a fault of this program too: nothing may follow half a stream
             call.entry.error, call.entry.error_type = told.message, told.type
             await out.write(writer.failed(told))
         await out.finish()

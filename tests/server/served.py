@@ -17,8 +17,9 @@ from mlxk_tui.demo import tiny_model
 from mlxk_tui.demo.layout import Repo
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.models import find_runnable
-from mlxk_tui.engine.protocol import Delta, Finished, Generation, Sampling
+from mlxk_tui.engine.protocol import Finished, Generation, Sampling
 from mlxk_tui.ops.cache import Cache
+from mlxk_tui.server.generation import Choice
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.server import Server
 from tests.engine.conftest import worker_environment
@@ -156,15 +157,18 @@ class Served:
 
     def own(self, generation: Generation, model: str = TINY) -> tuple[str, Finished]:
         """Return what the engine itself answers."""
+        choice = self.own_choice(generation, model)
+        assert choice.finished is not None
+        return "".join(choice.said), choice.finished
 
-        async def ask() -> tuple[str, Finished]:
-            text = ""
+    def own_choice(self, generation: Generation, model: str = TINY) -> Choice:
+        """Return what the engine itself answers, taken apart."""
+
+        async def ask() -> Choice:
+            choice = Choice()
             async for event in self.engine.generate(await find_runnable(Cache(self.hub), model), generation):
-                if isinstance(event, Delta):
-                    text += event.reasoning + event.text
-                elif isinstance(event, Finished):
-                    return text, event
-            raise AssertionError("no end")
+                choice.add(event)
+            return choice
 
         return self.call(ask())
 

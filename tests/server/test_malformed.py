@@ -16,7 +16,7 @@ from tests.server.served import ANSWER, BABBLER, CHAT, COMPLETIONS, QUESTION, TI
 
 pytestmark = needs_mlx
 
-CASES = int(os.environ.get("MLXK_FUZZ_CASES", "150"))
+CASES = int(os.environ.get("MLXK2_FUZZ_CASES", "150"))
 """Requests of each fuzz; 1,000 of each make the long run."""
 MESSAGES = [{"role": "user", "content": QUESTION}]
 DEEP = b'{"messages": ' + b"[" * 10_000 + b"]" * 10_000 + b"}"

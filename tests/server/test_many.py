@@ -20,7 +20,7 @@ from tests.server.served import BABBLER, CHAT, COMPLETIONS, GREEDY, OTHER, TINY,
 
 pytestmark = needs_mlx
 
-REQUESTS = int(os.environ.get("MLXK_MANY_REQUESTS", "1000"))
+REQUESTS = int(os.environ.get("MLXK2_MANY_REQUESTS", "1000"))
 LONG: dict[str, Any] = {"model": BABBLER, "prompt": "Hello", "max_tokens": 4000, "logit_bias": {"0": -100}}
 
 
@@ -129,7 +129,7 @@ def test_many_requests_leave_nothing_behind(served: Served) -> None:
     files, memory = me.num_fds(), me.memory_info().rss
     some(REQUESTS)
     wait_until(lambda: me.num_fds() <= files)
-    assert me.memory_info().rss - memory < 12_000_000 + REQUESTS * 2000  # the log keeps 1,000 entries
+    assert me.memory_info().rss - memory < 12_000_000  # the log keeps 1,000 entries
     assert len(served.server.log.finished) <= 1000
 
 

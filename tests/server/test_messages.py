@@ -11,7 +11,7 @@ import anthropic
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from mlxk_tui.engine.protocol import Generation
+from mlxk_tui.engine.protocol import Generation, ToolCall
 from mlxk_tui.server.messages_request import MessagesRequest
 from tests.engine.conftest import needs_mlx
 from tests.server.served import ANSWER, BABBLER, GREEDY, OTHER, QUESTION, TINY, Reply, Served
@@ -29,7 +29,8 @@ WEATHER: Any = {
 }
 COLD = {"temperature": 0}
 """Clients of this API send no temperature any more."""
-PARIS: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
+THINKING: Any = {"type": "enabled", "budget_tokens": 1024}
+ROME: list[Any] = [{"role": "user", "content": "How is the weather in Rome?"}]
 POINTER: list[Any] = [{"role": "user", "content": "What is a Git LFS pointer?"}]
 
 
@@ -121,14 +122,13 @@ def test_thinking_is_a_block_of_its_own_where_it_is_asked_for(
     served: Served, client: anthropic.Anthropic
 ) -> None:
     asked: Any = {"model": TINY, "max_tokens": 300, "messages": POINTER, "extra_body": COLD}
-    thinking: Any = {"type": "enabled", "budget_tokens": 1024}
-    whole = client.messages.create(**asked, thinking=thinking)
+    whole = client.messages.create(**asked, thinking=THINKING)
     first, second = whole.content
     assert first.type == "thinking"
     assert first.thinking.startswith("A pointer is a small text file.")
     assert second.type == "text"
     assert second.text.startswith("A text file of three lines")
-    with client.messages.stream(**asked, thinking=thinking) as stream:
+    with client.messages.stream(**asked, thinking=THINKING) as stream:
         assert [block.to_dict() for block in stream.get_final_message().content] == [
             block.to_dict() for block in whole.content
         ]
@@ -143,26 +143,50 @@ def test_thinking_is_a_block_of_its_own_where_it_is_asked_for(
     assert hidden["usage"]["output_tokens_details"]["thinking_tokens"] > 10
 
 
-def test_a_tool_is_called_and_its_result_answered(client: anthropic.Anthropic) -> None:
-    asked: Any = {"model": TINY, "max_tokens": 200, "tools": [WEATHER], "extra_body": COLD}
-    first = client.messages.create(**asked, messages=PARIS)
+def own_call(served: Served) -> ToolCall:
+    """Return the engine's own call."""
+    tool = {
+        "type": "function",
+        "function": {
+            "name": WEATHER["name"],
+            "description": WEATHER["description"],
+            "parameters": WEATHER["input_schema"],
+        },
+    }
+    generation = Generation(messages=tuple(ROME), sampling=GREEDY, tools=(tool,))
+    (call,) = served.own_choice(generation).tool_calls
+    return call
+
+
+def test_a_tool_is_called_and_its_result_answered(served: Served, client: anthropic.Anthropic) -> None:
+    own = own_call(served)
+    asked: Any = {
+        "model": TINY,
+        "max_tokens": 200,
+        "tools": [WEATHER],
+        "extra_body": COLD,
+        "thinking": THINKING,
+    }
+    first = client.messages.create(**asked, messages=ROME)
     assert first.stop_reason == "tool_use"
-    (call,) = first.content
+    call = first.content[-1]
     assert call.type == "tool_use"
-    assert (call.name, call.input) == ("get_weather", {"city": "Paris"})
-    with client.messages.stream(**asked, messages=PARIS) as stream:
-        (streamed,) = stream.get_final_message().content
+    assert (call.name, call.input) == (own.name, json.loads(own.arguments))
+    with client.messages.stream(**asked, messages=ROME) as stream:
+        streamed = stream.get_final_message().content[-1]
     assert streamed.type == "tool_use"
     assert (streamed.name, streamed.input) == (call.name, call.input)
     result = {"type": "tool_result", "tool_use_id": call.id, "content": '{"temperature": 18, "sky": "sunny"}'}
     messages = [
-        *PARIS,
+        *ROME,
         {"role": "assistant", "content": first.content},
         {"role": "user", "content": [result]},
     ]
     second = client.messages.create(**asked, messages=messages)
-    assert second.stop_reason == "end_turn"
-    assert second.content[0].type == "text"
+    before, after = (
+        answer.usage.input_tokens + (answer.usage.cache_read_input_tokens or 0) for answer in (first, second)
+    )
+    assert after > before + 20
 
 
 def test_a_stop_sequence_is_named_and_a_limit_too(served: Served) -> None:
@@ -199,8 +223,8 @@ def test_counted_tokens_are_those_of_the_prompt_with_its_tools(
 ) -> None:
     mores: list[dict[str, Any]] = [{}, {"system": "Be brief.", "tools": [WEATHER]}]
     for more in mores:
-        counted = client.messages.count_tokens(model=TINY, messages=PARIS, **more)
-        usage = ask(served, messages=PARIS, max_tokens=1, **more).json["usage"]
+        counted = client.messages.count_tokens(model=TINY, messages=ROME, **more)
+        usage = ask(served, messages=ROME, max_tokens=1, **more).json["usage"]
         assert counted.input_tokens == usage["input_tokens"] + usage["cache_read_input_tokens"]
     served.until(lambda: served.server.generations == 0)
 

@@ -11,7 +11,7 @@ import openai
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from mlxk_tui.engine.protocol import Generation
+from mlxk_tui.engine.protocol import Generation, ToolCall
 from mlxk_tui.server.responses_request import ResponsesRequest
 from tests.engine.conftest import needs_mlx
 from tests.server.served import ANSWER, BABBLER, GREEDY, OTHER, QUESTION, TINY, Reply, Served
@@ -29,7 +29,7 @@ WEATHER: Any = {
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     "strict": False,
 }
-PARIS = "What is the weather in Paris?"
+ROME = "How is the weather in Rome?"
 POINTER = "What is a Git LFS pointer?"
 
 
@@ -143,18 +143,28 @@ def test_reasoning_is_an_item_of_its_own_or_told_as_a_summary(client: openai.Ope
         assert shown[0].text == thought
 
 
-def test_a_tool_is_called_and_its_result_answered(client: openai.OpenAI) -> None:
-    asked: Any = {"model": TINY, "tools": [WEATHER], "temperature": 0, "reasoning": PLAIN, "store": False}
-    first = client.responses.create(**asked, input=PARIS)
-    (call,) = first.output
+def own_call(served: Served) -> ToolCall:
+    """Return the engine's own call."""
+    function = {name: WEATHER[name] for name in ("name", "description", "parameters")}
+    messages = ({"role": "user", "content": ROME},)
+    tools = ({"type": "function", "function": function},)
+    (call,) = served.own_choice(Generation(messages=messages, sampling=GREEDY, tools=tools)).tool_calls
+    return call
+
+
+def test_a_tool_is_called_and_its_result_answered(served: Served, client: openai.OpenAI) -> None:
+    own = own_call(served)
+    asked: Any = {"model": TINY, "tools": [WEATHER], "temperature": 0, "store": False}
+    first = client.responses.create(**asked, input=ROME)
+    call = first.output[-1]
     assert call.type == "function_call"
-    assert (call.name, json.loads(call.arguments)) == ("get_weather", {"city": "Paris"})
-    with client.responses.stream(**asked, input=PARIS) as stream:
-        (streamed,) = stream.get_final_response().output
+    assert (call.name, call.arguments) == (own.name, own.arguments)
+    with client.responses.stream(**asked, input=ROME) as stream:
+        streamed = stream.get_final_response().output[-1]
     assert streamed.type == "function_call"
     assert (streamed.name, streamed.arguments) == (call.name, call.arguments)
     items: list[Any] = [
-        {"role": "user", "content": PARIS},
+        {"role": "user", "content": ROME},
         *first.output,
         {
             "type": "function_call_output",
@@ -163,8 +173,9 @@ def test_a_tool_is_called_and_its_result_answered(client: openai.OpenAI) -> None
         },
     ]
     second = client.responses.create(**asked, input=items)
-    assert second.output[-1].type == "message"
-    assert second.output_text
+    assert first.usage is not None
+    assert second.usage is not None
+    assert second.usage.input_tokens > first.usage.input_tokens + 20
 
 
 def test_the_whole_conversation_may_be_sent_back(served: Served) -> None:

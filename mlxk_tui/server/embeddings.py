@@ -1,0 +1,158 @@
+"""POST /v1/embeddings: vectors of texts, by an embedding model."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import base64
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+from aiohttp import web
+from pydantic import Field
+
+from mlxk_tui.engine.client import Embeddings
+from mlxk_tui.engine.models import Runnable
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.server.calls import Call, Route
+from mlxk_tui.server.errors import invalid
+from mlxk_tui.server.requests import RequestState
+from mlxk_tui.server.schemas import Schema
+
+MAX_TEXTS = 2048
+_VECTORS_AT_A_TIME = 32
+
+
+class EmbeddingsRequest(Schema):
+    """POST /v1/embeddings."""
+
+    model: str | None = Field(None, description="Name as in GET /v1/models, or a part of it.")
+    input: str | list[str] | list[int] | list[list[int]]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(None, ge=1)
+    user: str | None = None
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """Turn texts into vectors."""
+    asked = await call.body(EmbeddingsRequest)
+    texts = _texts(asked.input)
+    model = await call.service.chooser.choose(asked.model)
+    found = await _Work(call, model, texts).run()
+    size = len(found.vectors[0])
+    if asked.dimensions is not None and asked.dimensions > size:
+        raise invalid(
+            f"dimensions: the vectors of {model.name} have {size} numbers. Ask for at most as many.",
+            "dimensions",
+        )
+    body = await _written(
+        found, model.name, asked.dimensions or size, packed=asked.encoding_format == "base64"
+    )
+    return web.Response(body=body, content_type="application/json")
+
+
+def _texts(given: str | Sequence[str | int | list[int]]) -> list[str]:
+    """Return the texts.
+
+    Raises:
+        ApiError: 400: there is none, one is empty, there are too many, or they are token ids.
+    """
+    texts = [given] if isinstance(given, str) else [text for text in given if isinstance(text, str)]
+    if len(texts) != (1 if isinstance(given, str) else len(given)):
+        # Clients that send them count with a tokenizer of OpenAI's, whose ids mean nothing to other models.
+        raise invalid("input: token ids of other models mean nothing to this one. Send texts.", "input")
+    if not texts or not all(texts):
+        raise invalid("input: it is empty. Give a text, or a list of texts without empty ones.", "input")
+    if len(texts) > MAX_TEXTS:
+        raise invalid(f"input: at most {MAX_TEXTS:,} texts are embedded at once.", "input")
+    return texts
+
+
+class _Work:
+    """One request among those that generate: it counts as one of them, and ends with them."""
+
+    def __init__(self, call: Call, model: Runnable, texts: Sequence[str]) -> None:
+        self._call = call
+        self._model = model
+        self._texts = texts
+        self._task: asyncio.Task[Embeddings] | None = None
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """End it from outside."""
+        self._cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def run(self) -> Embeddings:
+        """Return the vectors.
+
+        Raises:
+            ApiError: 429: too many others are there.
+            OpError: those of `Engine.embed`; `cancelled` by `cancel`.
+        """
+        service, entry = self._call.service, self._call.entry
+        service.generator.enter(self, 1)
+        entry.model = self._model.name
+        if service.generator.log_prompts:
+            entry.prompt = "\n".join(self._texts)
+        service.log.move(entry, RequestState.READING)
+        try:
+            self._task = asyncio.create_task(service.engine.embed(self._model, self._texts))
+            found = await self._task
+        except asyncio.CancelledError:
+            if not self._cancelled:
+                raise
+            raise OpError(
+                ErrorType.CANCELLED, "The server stopped the request. Ask again when it is back."
+            ) from None
+        finally:
+            service.generator.leave(self, 1)
+        entry.prompt_tokens = found.tokens
+        return found
+
+
+async def _written(found: Embeddings, model: str, size: int, *, packed: bool) -> bytes:
+    """Return the answer as JSON, a few vectors at a time: many take long to write.
+
+    Args:
+        found: the vectors.
+        model: its name.
+        size: how many numbers of each to keep.
+        packed: write them as base64 of little-endian float32.
+    """
+    parts: list[bytes] = []
+    for index, vector in enumerate(found.vectors):
+        if index % _VECTORS_AT_A_TIME == _VECTORS_AT_A_TIME - 1:
+            await asyncio.sleep(0)
+        values = shortened(vector, size)
+        written = f'"{_packed(values)}"' if packed else json.dumps(values, separators=(",", ":"))
+        parts.append(f'{{"object":"embedding","index":{index},"embedding":{written}}}'.encode("ascii"))
+    tail = {"model": model, "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens}}
+    ending = json.dumps(tail, separators=(",", ":")).encode("ascii")
+    return b'{"object":"list","data":[' + b",".join(parts) + b"]," + ending[1:]
+
+
+def shortened(vector: Sequence[float], size: int) -> list[float]:
+    """Return the first `size` numbers of a vector, of length one again.
+
+    Models that were trained for it (Matryoshka) keep most of their meaning there.
+    """
+    if size >= len(vector):
+        return list(vector)
+    kept = vector[:size]
+    length = math.sqrt(sum(value * value for value in kept))
+    return [value / length for value in kept] if length else list(kept)
+
+
+def _packed(values: Sequence[float]) -> str:
+    numbers = array.array("f", values)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return base64.b64encode(numbers.tobytes()).decode("ascii")
+
+
+ROUTES = (Route("POST", "/v1/embeddings", create, "Turn texts into vectors", schema=EmbeddingsRequest),)

@@ -1,0 +1,84 @@
+"""An answer as blocks: each holds something, in the order of the model's words."""
+
+from __future__ import annotations
+
+from mlxk_tui.engine.protocol import Delta, Finished, FinishReason, Timings, ToolCall, Usage
+from mlxk_tui.server.blocks import Begun, BlockKind, Blocks, Ended, More, Step
+
+CALL = ToolCall(0, "call_a", "look", "{}")
+OTHER_CALL = ToolCall(1, "call_b", "listen", "{}")
+
+
+def finished(reason: FinishReason = FinishReason.STOP) -> Finished:
+    return Finished(reason, Usage(1, 0, 1, 0), Timings(0, 0, 0, 0, 0, 0, 0))
+
+
+def shown(blocks: Blocks) -> list[tuple[BlockKind, str]]:
+    return [(block.kind, block.call.name if block.call else block.text) for block in blocks.blocks]
+
+
+def test_each_kind_is_a_block_and_ends_before_the_next_begins() -> None:
+    blocks = Blocks()
+    steps: list[Step] = []
+    for delta in (
+        Delta(reasoning="Hm"),
+        Delta(reasoning="m.", text="Let me "),
+        Delta(text="look.", tool_calls=(CALL,)),
+    ):
+        steps += blocks.push(delta)
+    steps += blocks.finish(finished())
+    assert shown(blocks) == [
+        (BlockKind.REASONING, "Hmm."),
+        (BlockKind.TEXT, "Let me look."),
+        (BlockKind.CALL, "look"),
+    ]
+    assert [(type(step), step.block.index) for step in steps] == [
+        *((Begun, 0), (More, 0), (More, 0), (Ended, 0)),
+        *((Begun, 1), (More, 1), (More, 1), (Ended, 1)),
+        *((Begun, 2), (Ended, 2)),
+    ]
+    assert blocks.reason is FinishReason.TOOL_CALLS
+
+
+def test_blanks_are_no_block_but_stay_before_text() -> None:
+    blocks = Blocks()
+    for delta in (
+        Delta(reasoning="\n\n"),
+        Delta(text="\n"),
+        Delta(text=" Yes"),
+        Delta(text=".\n", tool_calls=(CALL,)),
+        Delta(text="\n"),
+        Delta(tool_calls=(OTHER_CALL,)),
+        Delta(text="\n"),
+    ):
+        blocks.push(delta)
+    blocks.finish(finished())
+    assert shown(blocks) == [
+        (BlockKind.TEXT, "\n Yes.\n"),
+        (BlockKind.CALL, "look"),
+        (BlockKind.CALL, "listen"),
+    ]
+
+
+def test_reasoning_and_further_calls_are_left_out_where_nobody_wants_them() -> None:
+    blocks = Blocks(reasoning=False, one_call=True)
+    blocks.push(Delta(reasoning="Hmm.", text="Yes.", tool_calls=(CALL, OTHER_CALL)))
+    blocks.push(Delta(tool_calls=(OTHER_CALL,)))
+    blocks.finish(finished())
+    assert shown(blocks) == [(BlockKind.TEXT, "Yes."), (BlockKind.CALL, "look")]
+
+
+def test_a_forced_call_is_read_at_its_end_and_text_where_it_was_cut_off() -> None:
+    whole = Blocks(forced=True)
+    assert whole.push(Delta(text='{"name": "look", ')) == []
+    whole.push(Delta(text='"arguments": {"at": 1}}'))
+    whole.finish(finished())
+    assert [(block.call.name, block.call.arguments) for block in whole.blocks if block.call] == [
+        ("look", '{"at": 1}')
+    ]
+    assert whole.reason is FinishReason.TOOL_CALLS
+    cut = Blocks(forced=True)
+    cut.push(Delta(text='{"name": "lo'))
+    cut.finish(finished(FinishReason.LENGTH))
+    assert shown(cut) == [(BlockKind.TEXT, '{"name": "lo')]
+    assert cut.reason is FinishReason.LENGTH

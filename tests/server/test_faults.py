@@ -1,0 +1,71 @@
+"""A fault of the program itself: an answer or the clean end of a stream, never a traceback."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from mlxk_tui.engine.client import Engine
+from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.server import app
+from mlxk_tui.server.calls import Call, Route
+from mlxk_tui.server.errors import api_error
+from mlxk_tui.server.options import ServerOptions
+from mlxk_tui.server.server import Server
+
+
+async def broken(call: Call) -> Any:
+    """Fail in a way that nobody foresaw."""
+    raise ZeroDivisionError(call.entry.id)
+
+
+async def hanging(call: Call) -> Any:
+    """Never answer."""
+    del call
+    await asyncio.Event().wait()
+
+
+async def test_an_unforeseen_fault_is_a_500_that_tells_nothing_of_the_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        app, "APIS", ((Route("GET", "/broken", broken, ""), Route("GET", "/hang", hanging, "")),)
+    )
+    server = Server(Engine(), Cache(tmp_path), ServerOptions(port=0))
+    address = await server.start()
+    try:
+        async with aiohttp.ClientSession(address.url) as client:
+            async with client.get("/broken", headers={"X-Request-ID": "a"}) as response:
+                told = await response.json()
+            assert (response.status, response.headers["X-Request-ID"]) == (500, "a")
+            assert told["error"]["type"] == "internal_error"
+            assert "Traceback" not in str(told)
+            asking = asyncio.create_task(client.get("/hang"))
+            changed = asyncio.Event()
+            unsubscribe = server.log.subscribe(lambda entry: changed.set())
+            while not server.log.live:
+                changed.clear()
+                await asyncio.wait_for(changed.wait(), 5)
+            unsubscribe()
+            # What does not end by itself is ended with its connection.
+            await asyncio.wait_for(server.stop(grace_s=0.05), 5)
+            with pytest.raises(aiohttp.ClientError):
+                await asking
+        assert not server.log.live
+    finally:
+        await server.stop()
+
+
+def test_every_error_type_has_an_answer() -> None:
+    for kind in ErrorType:
+        told = api_error(OpError(kind, "What happened. What to do."))
+        assert 400 <= told.status < 600
+        assert told.body()["error"]["type"] == kind.value
+    assert api_error(OSError(24, "Too many open files")).status == 503
+    many = api_error(OpError(ErrorType.AMBIGUOUS_MATCH, "Two.", matches=["b/x", "a/x"]))
+    assert "a/x, b/x" in many.message

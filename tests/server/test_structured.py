@@ -1,0 +1,217 @@
+"""Answers that follow a JSON schema, and tools that have to be called, on every API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import anthropic
+import openai
+import pydantic
+import pytest
+
+from tests.engine.conftest import needs_mlx
+from tests.server.served import BABBLER, CHAT, TINY, Served
+
+pytestmark = needs_mlx
+
+
+class Verdict(pydantic.BaseModel):
+    """What the models have to say, and cannot without the grammar; all of it is bounded."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    kind: Literal["good", "bad"]
+    points: Literal[1, 2, 3]
+    certain: bool
+
+
+SCHEMA: dict[str, Any] = Verdict.model_json_schema()
+ASKED: Any = [{"role": "user", "content": "Judge this."}]
+TOOL = {"name": "judge", "description": "Judge.", "schema": SCHEMA}
+PLAIN = {"effort": "none"}
+"""A model of random weights might reason for ever."""
+MODELS = [TINY, BABBLER]
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[openai.OpenAI]:
+    """Return OpenAI's client."""
+    with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def claude(served: Served) -> Iterator[anthropic.Anthropic]:
+    """Return Anthropic's client."""
+    with anthropic.Anthropic(base_url=served.address.url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_client_parses_a_chat_answer(client: openai.OpenAI, model: str) -> None:
+    whole = client.chat.completions.parse(
+        model=model,
+        messages=ASKED,
+        temperature=0,
+        max_tokens=100,
+        reasoning_effort="none",
+        response_format=Verdict,
+    )
+    assert isinstance(whole.choices[0].message.parsed, Verdict)
+    assert whole.choices[0].finish_reason == "stop"
+    with client.chat.completions.stream(
+        model=model,
+        messages=ASKED,
+        temperature=0,
+        max_tokens=100,
+        reasoning_effort="none",
+        response_format=Verdict,
+    ) as stream:
+        streamed = stream.get_final_completion()
+    assert streamed.choices[0].message.parsed == whole.choices[0].message.parsed
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_client_parses_a_response(client: openai.OpenAI, model: str) -> None:
+    asked: Any = {
+        "model": model,
+        "input": "Judge this.",
+        "temperature": 0,
+        "max_output_tokens": 100,
+        "reasoning": PLAIN,
+    }
+    whole = client.responses.parse(**asked, text_format=Verdict)
+    assert isinstance(whole.output_parsed, Verdict)
+    assert whole.status == "completed"
+    with client.responses.stream(**asked, text_format=Verdict) as stream:
+        assert stream.get_final_response().output_parsed == whole.output_parsed
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_client_parses_a_message(claude: anthropic.Anthropic, model: str) -> None:
+    message = claude.messages.parse(model=model, max_tokens=100, messages=ASKED, output_format=Verdict)
+    assert isinstance(message.parsed_output, Verdict)
+    assert message.stop_reason == "end_turn"
+
+
+def test_any_json_object_will_do_where_no_schema_is_given(served: Served, client: openai.OpenAI) -> None:
+    # A model of random weights never ends its object, but all of it is the beginning of one.
+    body = {"model": TINY, "messages": [{"role": "user", "content": "Describe yourself as JSON"}]}
+    reply = served.post(
+        CHAT, {**body, "temperature": 0, "max_tokens": 400, "response_format": {"type": "json_object"}}
+    )
+    assert reply.status == 200
+    if reply.json["choices"][0]["finish_reason"] == "stop":
+        assert isinstance(json.loads(reply.text), dict)
+    assert reply.text.lstrip().startswith("{")
+    answer = client.responses.create(
+        model=TINY,
+        input="Describe yourself as JSON",
+        temperature=0,
+        max_output_tokens=400,
+        text={"format": {"type": "json_object"}},
+    )
+    assert answer.output_text.lstrip().startswith("{")
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "judge"}}])
+def test_a_tool_that_has_to_be_called_is_called_in_chat(
+    client: openai.OpenAI, model: str, choice: Any
+) -> None:
+    asked: Any = {
+        "model": model,
+        "messages": ASKED,
+        "temperature": 0,
+        "max_tokens": 200,
+        "tools": [{"type": "function", "function": {"name": "judge", "parameters": SCHEMA}}],
+        "tool_choice": choice,
+        "reasoning_effort": "none",
+    }
+    whole = client.chat.completions.create(**asked).choices[0]
+    assert whole.finish_reason == "tool_calls"
+    assert whole.message.tool_calls is not None
+    (call,) = whole.message.tool_calls
+    assert call.type == "function"
+    assert call.function.name == "judge"
+    Verdict.model_validate_json(call.function.arguments)
+    with client.chat.completions.stream(**asked) as stream:
+        streamed = stream.get_final_completion().choices[0].message.tool_calls
+    assert streamed is not None
+    assert streamed[0].type == "function"
+    assert streamed[0].function.arguments == call.function.arguments
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "judge"}])
+def test_a_tool_that_has_to_be_called_is_called_in_a_response(client: openai.OpenAI, choice: Any) -> None:
+    tools: Any = [{"type": "function", "name": "judge", "parameters": SCHEMA, "strict": True}]
+    asked: Any = {
+        "model": BABBLER,
+        "input": "Judge this.",
+        "temperature": 0,
+        "max_output_tokens": 200,
+        "reasoning": PLAIN,
+    }
+    whole = client.responses.create(**asked, tools=tools, tool_choice=choice)
+    call = whole.output[-1]
+    assert call.type == "function_call"
+    assert call.name == "judge"
+    Verdict.model_validate_json(call.arguments)
+    with client.responses.stream(**asked, tools=tools, tool_choice=choice) as stream:
+        streamed = stream.get_final_response().output[-1]
+    assert streamed.type == "function_call"
+    assert streamed.arguments == call.arguments
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "judge"}])
+def test_a_tool_that_has_to_be_called_is_called_in_a_message(
+    claude: anthropic.Anthropic, choice: Any
+) -> None:
+    asked: Any = {
+        "model": BABBLER,
+        "max_tokens": 200,
+        "messages": ASKED,
+        "tools": [{"name": "judge", "input_schema": SCHEMA}],
+        "tool_choice": choice,
+        "extra_body": {"temperature": 0},
+    }
+    whole = claude.messages.create(**asked)
+    assert whole.stop_reason == "tool_use"
+    (call,) = whole.content
+    assert call.type == "tool_use"
+    assert call.name == "judge"
+    Verdict.model_validate(call.input)
+    with claude.messages.stream(**asked) as stream:
+        (streamed,) = stream.get_final_message().content
+    assert streamed.type == "tool_use"
+    assert streamed.input == call.input
+
+
+def test_a_call_that_a_limit_cuts_off_is_text(served: Served) -> None:
+    body = {
+        "model": BABBLER,
+        "max_tokens": 3,
+        "messages": ASKED,
+        "tools": [{"name": "judge", "input_schema": SCHEMA}],
+        "tool_choice": {"type": "any"},
+    }
+    reply = served.post("/v1/messages", body).json
+    assert reply["stop_reason"] == "max_tokens"
+    assert [block["type"] for block in reply["content"]] == ["text"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": "no such type"}, {"$ref": "#/nowhere"}, {"type": "string", "pattern": "("}, {"enum": []}],
+    ids=["type", "reference", "pattern", "enum"],
+)
+def test_a_schema_that_cannot_be_followed_is_the_clients_fault(served: Served, schema: object) -> None:
+    named = {"name": "x", "schema": schema}
+    shape = {"type": "json_schema", "json_schema": named}
+    reply = served.post(CHAT, {"model": TINY, "messages": ASKED, "max_tokens": 5, "response_format": shape})
+    assert 400 <= reply.status < 500, reply.body
+    text = {"format": {"type": "json_schema", **named}}
+    assert served.post("/v1/responses", {"model": TINY, "input": "x", "text": text}).status == reply.status
+    served.still_well()
