@@ -175,7 +175,11 @@ class Conversation:
         stream = sys.stdin
         if stream is None:
             return None
-        raw = stream.buffer.readline(MAX_INPUT_BYTES + 1)
+        limit = MAX_INPUT_BYTES + 1
+        if hasattr(stream, "buffer"):
+            raw = stream.buffer.readline(limit)
+        else:  # put in by a program that runs the command inside itself
+            raw = stream.readline(limit).encode("utf-8", "replace")
         if len(raw) > MAX_INPUT_BYTES:
             raise OpError(
                 ErrorType.VALIDATION_ERROR,

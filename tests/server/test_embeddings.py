@@ -28,7 +28,7 @@ from tests.server.test_malformed import values
 pytestmark = needs_mlx
 
 PATH = "/v1/embeddings"
-CASES = int(os.environ.get("MLXK_FUZZ_CASES", "100"))
+CASES = int(os.environ.get("MLXK_FUZZ_CASES", "80"))
 EMBEDDER = "mlx-community/Tiny-Embedding"
 TEXTS = ["Hello", "The quick brown fox jumps over the lazy dog.", "日本語 🙂"]
 

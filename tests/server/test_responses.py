@@ -20,7 +20,7 @@ from tests.server.test_malformed import values
 pytestmark = needs_mlx
 
 PATH = "/v1/responses"
-CASES = int(os.environ.get("MLXK_FUZZ_CASES", "100"))
+CASES = int(os.environ.get("MLXK_FUZZ_CASES", "80"))
 PLAIN: Any = {"effort": "none"}
 WEATHER: Any = {
     "type": "function",
