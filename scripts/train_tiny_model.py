@@ -2,8 +2,10 @@
 
     .venv/bin/python scripts/train_tiny_model.py --out mlxk_tui/demo/tiny
 
-The same seed, machine, MLX and BLAS give the same bytes. MLX's CPU wheel for Linux brings a slow BLAS;
-with OpenBLAS in its place (`LD_PRELOAD=libopenblas.so.0`) the training is several times faster.
+The same seed, machine, MLX and BLAS give the same losses step by step. It takes some 2.3 million tokens
+through the model. MLX's CPU wheel for Linux brings a slow BLAS; with OpenBLAS in its place
+(`LD_PRELOAD=libopenblas.so.0 OPENBLAS_NUM_THREADS=1 MLX_DISABLE_COMPILE=1`) a step is about seven times
+as fast.
 """
 
 # ruff: noqa: T201 - what a script prints is its result
