@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import bench_app_start, bench_list, bench_version
+from benchmarks import bench_app_start, bench_download, bench_list, bench_version
 from benchmarks.measure import arguments, finish, table
 
 
@@ -14,6 +14,7 @@ def main() -> int:
     rows += [*listed, *bench_list.growth(listed)]
     times, sizes = bench_app_start.measure(options.rounds)
     rows += [*times, *sizes]
+    rows += bench_download.measure(min(options.rounds, 2), mebibytes=256)  # a GiB has a run of its own
     table("mlxk-tui against its peers, medians of one run", rows)
     return finish(rows, options.strict)
 

@@ -12,6 +12,8 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -25,6 +27,7 @@ from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.hub import Hub
 from mlxk_tui.panes.chat import ChatPane
 from mlxk_tui.settings import load
+from mlxk_tui.widgets.chat_settings import ChatSettings
 
 KEYS = 120
 KEY_BUDGET_MS = 50.0
@@ -70,7 +73,10 @@ class Session:
         self._messages = messages
         self._state = state
         self.app = MlxkApp(
-            load({"refresh_seconds": 0}), Cache(folder / "hub"), state=state, hub=Hub("http://127.0.0.1:9")
+            load({"refresh_seconds": 0}),
+            Cache(folder / "hub"),
+            state=state,
+            hub=Hub("http://127.0.0.1:9"),
         )
 
     async def prepare(self) -> None:
@@ -79,19 +85,21 @@ class Session:
             await _chats(self._state, self._messages)
 
 
-async def _until(condition: object, seconds: float = 60) -> None:
+async def _until(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]  # a function
+    while not condition():
         if time.monotonic() > end:
             raise SystemExit("the app never got there")
         await asyncio.sleep(0.01)
 
 
-async def _keys(app: MlxkApp, pane: ChatPane, count: int, going: object = lambda: True) -> list[float]:
+async def _keys(
+    app: MlxkApp, pane: ChatPane, count: int, going: Callable[[], bool] = lambda: True
+) -> list[float]:
     """Press keys in the composer and return milliseconds until each stood on the screen."""
     taken: list[float] = []
     for number in range(count):
-        if not going():  # type: ignore[operator]  # a function
+        if not going():
             break
         before = len(pane.composer.text)
         begin = time.perf_counter()
@@ -143,9 +151,7 @@ async def _streaming(folder: Path) -> tuple[list[float], list[float], float, lis
     return idle, streaming, statistics.median(rates), lags, memory
 
 
-def _long() -> object:
-    from mlxk_tui.widgets.chat_settings import ChatSettings
-
+def _long() -> ChatSettings:
     # A hot temperature makes the tiny model ramble up to the limit.
     return ChatSettings("", {"temperature": 1.6, "max_tokens": 1500, "seed": 7})
 
@@ -163,8 +169,12 @@ async def _ask(pane: ChatPane, text: str) -> None:
     await asyncio.sleep(0)
 
 
-async def _history(folder: Path, messages: int) -> tuple[list[float], list[float]]:
-    """Return the times of keys in the composer, and of scrolling, in a chat of so many messages."""
+def _longer(pane: ChatPane, known: int) -> bool:
+    return len(pane.conversation.blocks) > known
+
+
+async def _history(folder: Path, messages: int) -> list[float]:
+    """Return the times of keys in the composer in a chat of so many messages."""
     session = Session(folder, messages)
     await session.prepare()
     app = session.app
@@ -177,9 +187,9 @@ async def _history(folder: Path, messages: int) -> tuple[list[float], list[float
         while messages and len(pane.conversation.blocks) < messages:  # all of them, as one who read it all
             known = len(pane.conversation.blocks)
             pane.reader.read_more()
-            await _until(lambda known=known: len(pane.conversation.blocks) > known)
+            await _until(partial(_longer, pane, known))
         await pilot.pause()
-        return await _keys(app, pane, KEYS), []
+        return await _keys(app, pane, KEYS)
 
 
 def p95(values: list[float]) -> float:
@@ -194,25 +204,27 @@ def measure(rounds: int) -> list[Row]:
     sys.setswitchinterval(0.0005)
     with scratch("chat") as folder:
         idle, streaming, rate, lags, memory = asyncio.run(_streaming(folder))
-        empty, _ = asyncio.run(_history(folder / "empty", 0))
-        long, _ = asyncio.run(_history(folder / "long", HISTORY))
-    rows = [
-        Row(f"key, streaming {rate:,.0f} tok/s, median", statistics.median(streaming), "idle", statistics.median(idle)),
-        Row(f"key, streaming, p95 of {len(streaming)}", p95(streaming), "the budget", KEY_BUDGET_MS, budget=1.0),
-        Row("key, idle, p95", p95(idle), "the budget", KEY_BUDGET_MS, budget=1.0),
-        Row("event loop's lag, streaming, p99", statistics.quantiles(lags, n=100)[-1], "the budget", KEY_BUDGET_MS),
-        Row(f"key, {HISTORY} messages, median", statistics.median(long), "an empty chat", statistics.median(empty), budget=NOISE),
+        empty = asyncio.run(_history(folder / "empty", 0))
+        long = asyncio.run(_history(folder / "long", HISTORY))
+    budget = "the budget"
+    now, quiet = statistics.median(streaming), statistics.median(idle)
+    lag = statistics.quantiles(lags, n=100)[-1]
+    short, many = statistics.median(empty), statistics.median(long)
+    return [
+        Row(f"key, streaming {rate:,.0f} tok/s, median", now, "idle", quiet),
+        Row(f"key, streaming, p95 of {len(streaming)}", p95(streaming), budget, KEY_BUDGET_MS, budget=1.0),
+        Row("key, idle, p95", p95(idle), budget, KEY_BUDGET_MS, budget=1.0),
+        Row("event loop's lag, streaming, p99", lag, budget, KEY_BUDGET_MS),
+        Row(f"key, {HISTORY} messages, median", many, "an empty chat", short, budget=NOISE),
         Row(f"key, {HISTORY} messages, p95", p95(long), "an empty chat", p95(empty)),
-        Row("memory of the UI process", memory / 1e6, "the budget", MEMORY_BUDGET / 1e6, unit="MB", budget=1.0),
-    ]  # fmt: skip
-    return rows
+        Row("memory of the UI process", memory / 1e6, budget, MEMORY_BUDGET / 1e6, unit="MB", budget=1.0),
+    ]
 
 
 def main() -> int:
     """Run and print."""
     parser: argparse.ArgumentParser = arguments(__doc__ or "")
     options = parser.parse_args()
-    loaded = {name for name in sys.modules if name.partition(".")[0] in {"mlx", "mlx_lm", "transformers"}}
     rows = measure(options.rounds)
     loaded = {name for name in sys.modules if name.partition(".")[0] in {"mlx", "mlx_lm", "transformers"}}
     if loaded:

@@ -31,6 +31,7 @@ from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.panes.chat_backend import ChatBackend
 from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.registry import PANES
+from mlxk_tui.panes.server_backend import ServerBackend
 from mlxk_tui.settings import ConfigError, Loaded, save
 from mlxk_tui.tasks import Tasks
 from mlxk_tui.transfers.jobs import State as Stage
@@ -145,6 +146,9 @@ class MlxkApp(App[None]):
             idle_unload_s=60 * settings.idle_unload_minutes,
             engine=engine,
         )
+        self.server = ServerBackend(
+            self, loaded, cache, lambda: self.chats.engine, remember=remember, clock=clock
+        )
         self.context = Context(
             self.library,
             settings,
@@ -153,6 +157,7 @@ class MlxkApp(App[None]):
             self.transfers_changed,
             self._ask_hub,
             self.chats,
+            self.server,
             runtime,
             push,
             label,
@@ -241,6 +246,7 @@ class MlxkApp(App[None]):
 
     async def on_unmount(self) -> None:
         """Stop what is being transferred, which goes on at the next start, and what is being answered."""
+        await self.server.close()  # first: it answers with the engine of the chats
         await asyncio.gather(self.transfers.close(), self.chats.close())
 
     def _use_keymap(self) -> None:
@@ -347,11 +353,15 @@ class MlxkApp(App[None]):
             self.run_worker(self._leave(), group="quit", exit_on_error=False)
 
     async def _leave(self) -> None:
-        if self.tasks.running or self.transfers.at_work:
+        if self.tasks.running or self.transfers.at_work or self.server.live:
             from mlxk_tui.widgets.dialogs import Question  # noqa: PLC0415 - when it is needed
             from mlxk_tui.widgets.leaving import leaving  # noqa: PLC0415 - as above
 
-            title, text = leaving([task.title for task in self.tasks.running], len(self.transfers.at_work))
+            title, text = leaving(
+                [task.title for task in self.tasks.running],
+                len(self.transfers.at_work),
+                len(self.server.live),
+            )
             if not await self.push_screen_wait(Question(title, text, proceed="Quit", cancel="Stay")):
                 return
         self.exit()

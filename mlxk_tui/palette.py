@@ -1,4 +1,4 @@
-"""The command palette: every action that works now, every pane, every theme, and every model by name."""
+"""The command palette: every action that works now, every pane, every theme, every model and chat by name."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from textual.content import Content
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.keys import shown_keys
+from mlxk_tui.ops.errors import OpError
+from mlxk_tui.ops.format import printable
 from mlxk_tui.panes.models import ModelsPane
 from mlxk_tui.panes.registry import PANES
 from mlxk_tui.widgets.transient import Transient
 
 _OWN_THEMES = ("mlxk-dark", "mlxk-light", "ansi-dark", "ansi-light")
 _MAX_MODELS = 100
+_MAX_CHATS = 20
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,32 @@ class Commands(Provider):
                 run = partial(self._open_model, entry.key)
                 yield Hit(score, matcher.highlight(entry.name), run, entry.name, "Model")
             if found >= _MAX_MODELS:
-                return
+                break
+        async for hit in self._chats(query):
+            yield hit
+
+    async def _chats(self, query: str) -> Hits:
+        """List the chats whose title or messages hold the words."""
+        store = self.mlxk.chats.opened
+        if store is None or not query.strip():
+            return
+        try:
+            listed = await store.list_sessions(query, limit=_MAX_CHATS)
+        except OpError:  # the Chat pane says why
+            return
+        for item in listed:
+            title = printable(item.session.title) or "New chat"
+            about = f"Chat · {item.match.text}" if item.match else "Chat"
+            run = partial(self._open_chat, item.session.id)
+            yield Hit(0.5, Content(title), run, title, about)
+
+    async def _open_chat(self, session_id: int) -> None:
+        from mlxk_tui.panes.chat import ChatPane  # noqa: PLC0415 - a chat exists: it was opened before
+
+        self.mlxk.action_pane("chat")
+        pane = self.mlxk.screen
+        if isinstance(pane, ChatPane):
+            pane.call_after_refresh(pane.open_session, session_id)
 
     async def _open_model(self, key: str) -> None:
         self.mlxk.action_pane("models")

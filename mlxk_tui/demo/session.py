@@ -20,7 +20,7 @@ from mlxk_tui.ops.remember import ENVIRONMENT_VARIABLE as VERDICTS
 PREFIX = "mlxk-demo-"
 ACCOUNT = "hf_local_other"
 """Token of the demo's account at the local hub, `visitor`: it opens nothing anywhere else."""
-_RATE = 8_000_000.0
+_RATE = 2_000_000.0
 """Bytes a second that the local hub gives a connection, so that a transfer can be watched."""
 _GONE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HUGGINGFACE_HUB_TOKEN")
 """Variables of the user's that would keep the demo from its hub, or hand it a token."""

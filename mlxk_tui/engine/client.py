@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlxk_tui.engine import memory
 from mlxk_tui.engine.connection import Connection
-from mlxk_tui.engine.embedding import Embeddings, parts_of, vectors_of
+from mlxk_tui.engine.embedding import Embeddings, check, parts_of, vectors_of
 from mlxk_tui.engine.gate import Gate, Pass
 from mlxk_tui.engine.protocol import (
     Counted,
@@ -182,13 +182,7 @@ class Engine:
                 `context_length_exceeded`; `model_not_runnable`: an embedding model of a kind that
                 mlx-lm cannot run; and as `generate`.
         """
-        if not model.embedding:
-            raise OpError(
-                ErrorType.VALIDATION_ERROR,
-                f"{model.name} is no embedding model. Choose one that is, such as Qwen3-Embedding.",
-            )
-        if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
-            raise OpError(ErrorType.VALIDATION_ERROR, "There is no text to embed. Give a list of texts.")
+        check(model, texts)
         await self._acquire(model, lambda event: None)
         vectors: list[list[float]] = []
         tokens = 0
@@ -244,7 +238,7 @@ class Engine:
             )
             if not isinstance(said, Loaded):
                 raise OpError(ErrorType.INTERNAL_ERROR, "The inference process said something else.")
-            loaded = _loaded_model(model, said)
+            loaded = LoadedModel.of(model.name, key, said)
             self._loaded = loaded
             self._last_error = None
         except OpError as error:
@@ -392,20 +386,6 @@ class _Run:
         stream = self.stream() if self.stream is not None else None
         if stream is not None:
             stream.end(error)
-
-
-def _loaded_model(model: Runnable, said: Loaded) -> LoadedModel:
-    return LoadedModel(
-        name=model.name,
-        folder=str(model.folder),
-        context_length=said.context_length,
-        vocab_size=said.vocab_size,
-        memory_bytes=said.memory_bytes,
-        load_s=said.load_s,
-        has_chat_template=said.has_chat_template,
-        has_thinking=said.has_thinking,
-        has_tools=said.has_tools,
-    )
 
 
 def _stopped() -> OpError:

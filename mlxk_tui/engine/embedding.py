@@ -7,8 +7,13 @@ import base64
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlxk_tui.engine.protocol import Embedded
+from mlxk_tui.ops.errors import ErrorType, OpError
+
+if TYPE_CHECKING:
+    from mlxk_tui.engine.models import Runnable
 
 _MAX_TEXTS = 64
 _MAX_CHARACTERS = 256 * 1024
@@ -22,6 +27,21 @@ class Embeddings:
     """One for each text, in their order; each of length one."""
     tokens: int
     """Of all texts, special ones included."""
+
+
+def check(model: Runnable, texts: Sequence[str]) -> None:
+    """Refuse what cannot be embedded.
+
+    Raises:
+        OpError: `validation_error`.
+    """
+    if not model.embedding:
+        raise OpError(
+            ErrorType.VALIDATION_ERROR,
+            f"{model.name} is no embedding model. Choose one that is, such as Qwen3-Embedding.",
+        )
+    if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
+        raise OpError(ErrorType.VALIDATION_ERROR, "There is no text to embed. Give a list of texts.")
 
 
 def parts_of(texts: Sequence[str]) -> Iterator[tuple[str, ...]]:

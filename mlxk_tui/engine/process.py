@@ -119,6 +119,8 @@ class WorkerProcess:
         await log
         if process.stdin is not None:
             process.stdin.close()
+            with contextlib.suppress(OSError, asyncio.TimeoutError):  # what it did not read any more is lost
+                await asyncio.wait_for(process.stdin.wait_closed(), _LEAVE_S)
         self._on_exit(status)
 
     async def _read_messages(self, stdout: asyncio.StreamReader) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from mlxk_tui.engine.protocol import Loaded
+
 
 class EngineState(str, Enum):
     """What the engine is doing."""
@@ -35,6 +37,21 @@ class LoadedModel:
     has_chat_template: bool
     has_thinking: bool
     has_tools: bool
+
+    @classmethod
+    def of(cls, name: str, folder: str, said: Loaded) -> LoadedModel:
+        """Return what a worker tells of a model."""
+        return cls(
+            name=name,
+            folder=folder,
+            context_length=said.context_length,
+            vocab_size=said.vocab_size,
+            memory_bytes=said.memory_bytes,
+            load_s=said.load_s,
+            has_chat_template=said.has_chat_template,
+            has_thinking=said.has_thinking,
+            has_tools=said.has_tools,
+        )
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,9 @@ async def download(
         files: its files, as the hub's tree names them; checked here.
         repo_folder: `<cache>/models--org--name`; made when it is missing.
         options: how to go about it.
-        on_event: told about each file at most ten times a second, from the event loop's thread; stage
-            `pull`, `verify` while only checksums are left, `wait` while another process has the lock.
+        on_event: told about each file at most ten times a second, and once more when it is in the
+            snapshot, from the event loop's thread; stage `pull`, `verify` while only checksums are left,
+            `wait` while another process has the lock.
 
     Raises:
         OpError: `validation_error` (names, sizes), `disk_full`, `permission_denied`, `network_error`,
@@ -175,18 +176,25 @@ class _Reporter:
         self._on_event = on_event
         self._bytes_total = sum(job.size for job in jobs)
         self._files_total = sum(len(job.paths) for job in jobs)
+        self._unfinished = engine.jobs
         self._rate = 0.0
         self._at = time.monotonic()
         self._fetched = 0
 
     def report(self, *, last: bool = False) -> None:
-        """Send an event for each file at work; the last one is about the whole."""
+        """Send an event for each file that ended or is at work; the last one is about the whole."""
         now = time.monotonic()
         self._measure(now)
         active, waiting = self._engine.snapshot()
         done = sum(job.size for job in self._jobs if job.done) + sum(have for _, have in active)
         files = sum(len(job.paths) for job in self._jobs if job.done)
-        told = False
+        ended = [job for job in self._unfinished if job.done]
+        if ended:
+            self._unfinished = [job for job in self._unfinished if not job.done]
+        for job in ended:
+            for path in job.paths:
+                self._send("pull", job, job.size, done, files, path)
+        told = bool(ended)
         for job, have in active:
             if job.lanes or job.complete:
                 self._send("verify" if job.complete else "pull", job, have, done, files)
@@ -198,11 +206,11 @@ class _Reporter:
                 Progress("pull", "", done, self._bytes_total, self._rate, files, self._files_total)
             )
 
-    def _send(self, stage: str, job: Job, have: int, done: int, files: int) -> None:
+    def _send(self, stage: str, job: Job, have: int, done: int, files: int, path: str = "") -> None:
         self._on_event(
             Progress(
                 stage=stage,
-                file=printable(job.path),
+                file=printable(path or job.path),
                 bytes_done=done,
                 bytes_total=self._bytes_total,
                 rate=self._rate,

@@ -49,7 +49,8 @@ class Workers:
                 return
             ready = job.have.front - job.hashed
             complete = job.complete
-            if not job.hashing and (ready >= _HASH_STEP or (complete and (ready or not job.syncing))):
+            in_use = job.syncing or job.lanes  # whoever leaves it last looks again
+            if not job.hashing and (ready >= _HASH_STEP or (complete and (ready or not in_use))):
                 job.hashing = True
                 self._queue(self._hash, job)
             fresh = job.have.total - job.synced
@@ -87,12 +88,13 @@ class Workers:
         try:
             while not self._ended():
                 with self._condition:
-                    front, complete, syncing = job.have.front, job.complete, job.syncing
+                    front, complete = job.have.front, job.complete
+                    in_use = job.syncing or job.lanes
                 if front - job.hashed < _HASH_STEP and not complete:
                     break
                 job.hash_on(front, self._ended)
                 if complete and job.hashed == job.size:
-                    if not syncing:  # else whoever syncs comes back to it
+                    if not in_use:  # else its files are open elsewhere, and whoever leaves comes back to it
                         self._finish(job)
                     break
         finally:

@@ -11,7 +11,8 @@ class Progress:
     """One step of a long operation, sent at most about ten times a second for each file."""
 
     stage: str
-    """What is going on: `scan`, `verify`, `remove`, `prune`, `clone`, `pull`, `push`, `load`; `wait` for another process."""
+    """What is going on: `scan`, `verify`, `remove`, `prune`, `clone`, `pull`, `push`, `load`, or `wait`:
+    another process is at it."""
     file: str
     """The file or model being worked on; empty when the step is about the whole."""
     bytes_done: int

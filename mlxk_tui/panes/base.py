@@ -14,6 +14,7 @@ from mlxk_tui.library import Changed, Phase
 from mlxk_tui.ops.format import plural, printable
 from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.registry import PANES
+from mlxk_tui.panes.server_backend import Phase as Switch
 from mlxk_tui.transfers.teller import Change
 from mlxk_tui.widgets.key_line import KeyLine
 from mlxk_tui.widgets.tab_strip import Tab, TabStrip
@@ -40,11 +41,31 @@ class HeaderLine(Static):
                 parts.append((f" · {spaced_size(library.total_bytes)}", ""))
         if library.phase is Phase.LOADING:
             parts.append((" · reading …", "$muted"))
-        moving, engine = self._moving(), self._engine()
-        gap: list[Part] = [("   ", "")] if moving and engine else []
-        right = flush_right(parts, [*moving, *gap, *engine], self.size.width - 2)
-        parts += right or flush_right(parts, engine or moving, self.size.width - 2)
+        moving, server, engine = self._moving(), self._server(), self._engine()
+        brief = self._engine(16)
+        # What there is no room for goes, what is least urgent first.
+        for choice in (
+            (moving, server, engine),
+            (server, engine),
+            (server, brief),
+            (engine,),
+            (server,),
+            (moving,),
+        ):
+            told: list[Part] = []
+            for group in choice:
+                told += [*([("   ", "")] if told and group else []), *group]
+            if right := flush_right(parts, told, self.size.width - 2):
+                parts += right
+                break
         self.update(line(parts), layout=False)
+
+    def _server(self) -> list[Part]:
+        """Return where the server listens; nothing while it is off."""
+        server = self._given.server
+        if server.phase is Switch.ON:
+            return [("▲ ", "$good"), (f"server :{server.port}", "")]
+        return [] if server.phase is Switch.OFF else [(f"△ server {server.phase.value}", "$muted")]
 
     def _moving(self) -> list[Part]:
         """Return how much is being transferred and how fast, each direction by itself."""
@@ -58,15 +79,15 @@ class HeaderLine(Static):
                 parts.append((f"{'  ' if parts else ''}{glyph}{len(running)}{fast}", "$accent"))
         return parts
 
-    def _engine(self) -> list[Part]:
-        """Return the model in memory and how fast it answers."""
+    def _engine(self, width: int = 28) -> list[Part]:
+        """Return the model in memory, its name in at most so many cells, and how fast it answers."""
         status = self._given.chats.status
         if status.loading is not None:
-            return [("○ ", "$accent"), (_short(status.loading), ""), (" loading", "$muted")]
+            return [("○ ", "$accent"), (_short(status.loading, width), ""), (" loading", "$muted")]
         if status.model is None:
             return [("✗ ", "$bad"), ("engine ended", "$muted")] if status.state.value == "failed" else []
         busy = status.streams > 0
-        parts: list[Part] = [("● ", "$good" if busy else "$muted"), (_short(status.model.name), "")]
+        parts: list[Part] = [("● ", "$good" if busy else "$muted"), (_short(status.model.name, width), "")]
         if busy and status.tokens_per_s >= 1:
             parts.append((f" {status.tokens_per_s:,.0f} tok/s", "$muted"))
         return parts
@@ -76,8 +97,8 @@ class HeaderLine(Static):
         self.draw()
 
 
-def _short(name: str) -> str:
-    return cut(printable(name.rpartition("/")[2]), 28)
+def _short(name: str, width: int) -> str:
+    return cut(printable(name.rpartition("/")[2]), width)
 
 
 class Pane(Screen[None]):
@@ -120,6 +141,7 @@ class Pane(Screen[None]):
         self.context.library.changed.subscribe(self, self._library_changed)
         self.context.transfers_changed.subscribe(self, self._transfers_changed)
         self.context.chats.engine_changed.subscribe(self, lambda _: self._engine_changed())
+        self.context.server.changed.subscribe(self, self._server_changed)
         self._library_changed(Changed(frozenset(self.context.library.entries)))
 
     def _library_changed(self, change: Changed) -> None:
@@ -139,6 +161,13 @@ class Pane(Screen[None]):
         else:
             self._stale = True
 
+    def _server_changed(self, structure: bool) -> None:
+        if self.is_current or self.app.screen_stack[0] is self:
+            self.draw_shell()
+            self.draw_server(structure=structure)
+        else:
+            self._stale = True
+
     def _engine_changed(self) -> None:
         if self.is_current:
             self.header.draw()
@@ -152,6 +181,7 @@ class Pane(Screen[None]):
             self.draw_shell()
             self.draw_library(Changed(frozenset(self.context.library.entries)))
             self.draw_transfers(Change(structure=True))
+            self.draw_server(structure=True)
 
     def draw_shell(self) -> None:
         """Draw header and tabs."""
@@ -164,6 +194,9 @@ class Pane(Screen[None]):
 
     def draw_transfers(self, change: Change) -> None:
         """Draw what the pane shows of the transfers; nothing by default."""
+
+    def draw_server(self, *, structure: bool) -> None:
+        """Draw what the pane shows of the server; nothing by default."""
 
     def forget(self, change: Changed) -> None:
         """Drop what belongs to removed repos; called whether the pane is looked at or not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
@@ -50,7 +51,9 @@ from mlxk_tui.widgets.row_list import RowList
 from mlxk_tui.widgets.text import sentence
 
 _PAINT_SECONDS = 0.04
-"""How often an answer that is being written is drawn: 25 times a second."""
+"""How often an answer that is being written is drawn: 25 times a second at most."""
+_SHARE = 4
+"""How many times as long as it took to draw nothing is drawn, so that keys find the loop free."""
 _OF_MESSAGE = {"copy", "copy_code", "fold", "again", "edit", "branch"}
 
 
@@ -88,6 +91,7 @@ class ChatPane(Pane):
         self._tight = False
         self._drafts: dict[int, tuple[str, list[Attachment]]] = {}
         self._paint_timer: Timer | None = None
+        self._next_paint = 0.0
 
     def body(self) -> Iterable[Widget]:
         """Lay out the pane."""
@@ -261,8 +265,10 @@ class ChatPane(Pane):
         answer = self.talk.answer
         if answer is None:
             self._follow_answer()
-        elif self.app.current_mode == self.pane_id:
+        elif self.app.current_mode == self.pane_id and (begun := time.monotonic()) >= self._next_paint:
             self._paint_answer(answer)
+            # What Textual then draws takes about twice as long again.
+            self._next_paint = begun + _SHARE * 3 * (time.monotonic() - begun)
 
     def _paint_answer(self, answer: Answer) -> None:
         content, reasoning = answer.new_text()

@@ -14,7 +14,7 @@ from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.panes.chat_answer import Answer
 from mlxk_tui.panes.chat_backend import ChatBackend
-from mlxk_tui.panes.chat_models import suggested
+from mlxk_tui.panes.chat_models import by_name, suggested
 from mlxk_tui.widgets.chat_settings import ChatSettings
 
 WINDOW = 20
@@ -68,8 +68,9 @@ class Talk:
         return self.backend.answers.get(self.session.id)
 
     def begin(self, model: str | None = None) -> None:
-        """Go to a new chat; it takes the model of the present one."""
-        self.session = _unsaved(model or self.session.model or suggested(self.library))
+        """Go to a new chat; it takes the model of the present one, where that is still there."""
+        present = self.session.model if by_name(self.library, self.session.model) else None
+        self.session = _unsaved(model or present or suggested(self.library))
 
     def choose_a_model(self) -> None:
         """Take a first model where none is chosen."""
@@ -173,7 +174,7 @@ def questions_in(messages: Sequence[Message]) -> list[Message]:
 
 def gone(name: str) -> str:
     """Return what is said of a model that is not there any more."""
-    return f"{printable(name)} is not in the cache any more. m chooses another model, p pulls it again."
+    return f"{printable(name)} is not in the cache any more. F9 chooses another model; esc, then p, pulls it."
 
 
 def _unsaved(model: str | None) -> Session:

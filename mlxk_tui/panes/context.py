@@ -11,6 +11,7 @@ from textual.signal import Signal
 from mlxk_tui.library import Library
 from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.panes.chat_backend import ChatBackend
+from mlxk_tui.panes.server_backend import ServerBackend
 from mlxk_tui.settings import Settings
 from mlxk_tui.tasks import Tasks
 from mlxk_tui.transfers.queue import TransferQueue
@@ -34,6 +35,8 @@ class Context:
     """Returns the hub that is asked; raises OpError where its address or token cannot be used."""
     chats: ChatBackend
     """Engine and kept chats, made when they are first needed."""
+    server: ServerBackend
+    """The server's switch; the server itself is made when it is first switched on."""
     runtime: Runtime | None = None
     """What this machine can run, where that was given; else it is looked at."""
     push: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import ClassVar
 
 from textual import getters, work
@@ -54,8 +55,8 @@ class ModelsPane(Pane):
         model_keys.COPY_PATH,
         Binding("s", "sort_next", "Sort", show=False, id="models.sort", tooltip="Sort by the next column"),
         Binding("S", "sort_turn", "Reverse the order", show=False, id="models.sort_reverse"),
-        Binding("u", "disk_use", "Disk", id="models.disk_use", tooltip="Who takes the disk"),
-        model_keys.PRUNE,
+        Binding("u", "disk_use", "Disk", show=False, id="models.disk_use", tooltip="Who takes the disk"),
+        replace(model_keys.PRUNE, show=False),  # the footer has no room for it at 80 columns
         model_keys.RESCAN,
         model_keys.PUSH,
         Binding(

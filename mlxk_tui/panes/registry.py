@@ -65,10 +65,18 @@ def _answering(context: Context) -> Badge:
     return Badge(f"●{count}" if count else "", "accent")
 
 
+def _serving(context: Context) -> Badge:
+    if context.server.problem is not None:
+        return Badge("✗")
+    count = len(context.server.live)
+    return Badge(f"●{count}" if count else "", "accent")
+
+
 PANES = (
     PaneInfo("models", "Models", "mlxk_tui.panes.models:ModelsPane"),
     PaneInfo("health", "Health", "mlxk_tui.panes.health:HealthPane", _unsound),
     PaneInfo("transfers", "Transfers", "mlxk_tui.panes.transfers:TransfersPane", _moving),
     PaneInfo("chat", "Chat", "mlxk_tui.panes.chat:ChatPane", _answering),
+    PaneInfo("server", "Server", "mlxk_tui.panes.server:ServerPane", _serving),
 )
 """Every pane that works, left to right; the number keys follow."""

@@ -35,6 +35,15 @@ _SETTLE_SECONDS = 0.3
 _LINE = 62
 
 
+class Choice(Checkbox):
+    """A checkbox whose mark is only there when it is checked: Textual's (8.2.8) differ by colour alone."""
+
+    def render(self) -> Content:
+        """Draw the mark, or none."""
+        self.BUTTON_INNER = "✓" if self.value else " "
+        return super().render()
+
+
 class ReviewDialog(Dialog):
     """Exactly what a push would change; nothing has been uploaded when it shows."""
 
@@ -105,7 +114,7 @@ class PushForm(ModalScreen[None], Transient[None]):
             yield from self._field("Message", "push-commit", DEFAULT_MESSAGE, "what this commit is about")
             with Horizontal(classes="push-line"):
                 yield Static("Private", classes="push-label")
-                yield Checkbox(
+                yield Choice(
                     "always: push never uploads to a public repo",
                     True,
                     id="push-private",
@@ -114,10 +123,10 @@ class PushForm(ModalScreen[None], Transient[None]):
                 )
             with Horizontal(classes="push-line"):
                 yield Static("Create", classes="push-label")
-                yield Checkbox("make repo and branch where they do not exist", id="push-create", compact=True)
+                yield Choice("make repo and branch where they do not exist", id="push-create", compact=True)
             with Horizontal(classes="push-line"):
                 yield Static("Delete", classes="push-label")
-                yield Checkbox("files on the branch that the folder lacks", id="push-delete", compact=True)
+                yield Choice("files on the branch that the folder lacks", id="push-delete", compact=True)
             with VerticalScroll(id="push-problem-box", can_focus=False):
                 yield Static(id="push-problem", markup=False)
             with Horizontal(classes="buttons"):
@@ -184,6 +193,11 @@ class PushForm(ModalScreen[None], Transient[None]):
         if self.is_attached:
             self.check.update(lines(workspace(self._health, _LINE - 10)))
             self._draw()
+
+    def on_checkbox_changed(self, event: Checkbox.Changed) -> None:
+        """Forget why the form as it was before was refused."""
+        event.stop()
+        self._draw()
 
     def _draw(self, refused: str = "") -> None:
         wrong = self.wrong()

@@ -79,6 +79,8 @@ class SearchScreen(ModalScreen[None], Transient[None]):
         self._found: list[Found] = []
         self._error: OpError | None = None
         self._busy = False
+        self._to_list = ""
+        """The words whose answer gets the focus when it comes."""
 
     def compose(self) -> ComposeResult:
         """Lay out the box."""
@@ -130,6 +132,8 @@ class SearchScreen(ModalScreen[None], Transient[None]):
         self._busy, self._found = False, found
         if self.is_attached:
             self._draw()
+            if self._to_list == words and self._shown():
+                self.results.focus()
 
     async def _ask(self, words: str) -> list[Found]:
         from mlxk_tui.ops.search import search  # noqa: PLC0415 - it loads the contract, which is slow
@@ -232,7 +236,8 @@ class SearchScreen(ModalScreen[None], Transient[None]):
         words = " ".join(self.input.value.split())
         if words != self._asked or (self._error is not None and not self._busy):
             self._search(words, settle=False)
-        if self.results.keys or words != self._asked:
+        self._to_list = words
+        if self.results.keys and words == self._asked and not self._busy:
             self.results.focus()
 
     def on_row_list_highlighted(self, event: RowList.Highlighted) -> None:

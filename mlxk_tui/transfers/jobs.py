@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 from mlxk_tui.ops.errors import ErrorType
 from mlxk_tui.transfers.rates import RateHistory
@@ -106,10 +107,6 @@ class FileProgress:
 
     done: int
     total: int
-    stage: str = ""
-    """What was being done with it when it was last heard of."""
-    heard: float = 0.0
-    """When that was, in seconds of the monotonic clock."""
 
     @property
     def whole(self) -> bool:
@@ -149,7 +146,7 @@ class Transfer:
     """Files that this process has seen move, by path, in the order in which they began."""
     rates: RateHistory = field(default_factory=RateHistory)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What makes two transfers the same."""
         return self.job.key
@@ -167,6 +164,6 @@ class Transfer:
     def seconds_left(self, now: float) -> float | None:
         """Return how long it takes at the recent rate; None while that cannot be told."""
         rate = self.rates.rate(now)
-        if not self.bytes_total or rate <= 0:
+        if not self.bytes_total or rate <= 0 or self.rates.young(now):
             return None
         return max(0, self.bytes_total - self.bytes_done) / rate

@@ -39,8 +39,10 @@ LIMIT = 1_000
 """Transfers that can wait."""
 _SAVE_SECONDS = 5.0
 _STOP_SECONDS = 3.0
-_QUIET_SECONDS = 0.5
-_VERIFY = "verify"
+_EVENT_SECONDS = 0.5
+_AT_ONCE = 100_000
+_WHOLE_AT_ONCE = 20_000_000
+"""Bytes that may have come before the first event of a file, of one that is whole already."""
 ELSEWHERE = "Another mlxk-tui runs the transfers; they are changed there."
 """Why this process cannot change anything."""
 
@@ -186,7 +188,8 @@ class TransferQueue:
                 many wait.
         """
         self._own()
-        same = self.find(job.key)
+        key = job.key
+        same = self.find(key)
         if same is not None:
             if same.state in {State.PAUSED, State.FAILED}:
                 same.job = job
@@ -196,7 +199,7 @@ class TransferQueue:
             raise OpError(
                 ErrorType.VALIDATION_ERROR, f"{LIMIT:,} transfers wait already. Let some of them end first."
             )
-        self.transfers = [t for t in self.transfers if t.key != job.key]
+        self.transfers = [t for t in self.transfers if t.key != key]
         transfer = Transfer(uuid.uuid4().hex[:12], job, added=self._clock())
         self.transfers.append(transfer)
         self._sort()
@@ -368,7 +371,7 @@ class TransferQueue:
     # -- progress --------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        """Take what the runners reported ten times a second, for as long as any runs."""
+        """Take what the runners reported a few times a second, for as long as any runs."""
         saved = self.monotonic()
         while self._tasks:
             await asyncio.sleep(INTERVAL)
@@ -377,6 +380,8 @@ class TransferQueue:
                 self._drain(transfer)
                 if transfer.bytes_total:
                     transfer.rates.add(now, transfer.bytes_done)
+                if transfer.failure is not None and transfer.rates.rate(now) > 0:
+                    transfer.failure = None  # bytes move again: why the last attempt ended is of no interest
             self._tell(transfer.id for transfer in self.running)
             if now - saved >= _SAVE_SECONDS:
                 saved = now
@@ -385,16 +390,11 @@ class TransferQueue:
     def _drain(self, transfer: Transfer) -> None:
         """Take in what the runner of a transfer reported since the last time."""
         events = self._sinks.get(transfer.id)
-        now = self.monotonic()
         last: Progress | None = None
         while events:
             last = events.popleft()
             if last.file and last.file_bytes_total:
-                self._heard_of_file(transfer, last, now)
-        for file in transfer.files.values():
-            # Its bytes were compared with its checksum and nothing more was said: it is done.
-            if file.stage == _VERIFY and file.done < file.total and now - file.heard > _QUIET_SECONDS:
-                file.done = file.total
+                self._heard_of_file(transfer, last)
         if last is not None:
             if transfer.bytes_total != last.bytes_total:  # what was looked at is not what is fetched
                 transfer.rates.begin()
@@ -403,17 +403,17 @@ class TransferQueue:
             transfer.files_done, transfer.files_total = last.files_done, last.files_total
 
     @staticmethod
-    def _heard_of_file(transfer: Transfer, event: Progress, now: float) -> None:
+    def _heard_of_file(transfer: Transfer, event: Progress) -> None:
         file = transfer.files.get(event.file)
         if file is None:
             if len(transfer.files) >= MAX_FILES:
                 return
             file = transfer.files[event.file] = FileProgress(0, 0)
-            # More than can have come since the last event: an earlier attempt brought it.
-            if event.file_bytes_done > event.rate * _QUIET_SECONDS + 100_000:
+            # More than can have come since the last event: an earlier attempt brought it, or another process.
+            whole = event.file_bytes_done >= event.file_bytes_total
+            if event.file_bytes_done > event.rate * _EVENT_SECONDS + (_WHOLE_AT_ONCE if whole else _AT_ONCE):
                 transfer.rates.skip(event.file_bytes_done)
         file.done, file.total = event.file_bytes_done, event.file_bytes_total
-        file.stage, file.heard = event.stage, now
 
     # -- telling and keeping ---------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ SECONDS = 60
 """How much is kept."""
 _RECENT = 5
 """Seconds that the present rate is an average of."""
+_YOUNG = 3
+"""Seconds in which the connections only just begin to bring something."""
 
 
 class RateHistory:
@@ -47,6 +49,14 @@ class RateHistory:
         first = int(now) - _RECENT + 1
         moved = sum(count for second, count in self._buckets if second >= first)
         return moved / max(min(now - self._began, now - first), 0.5)
+
+    def young(self, now: float) -> bool:
+        """Tell whether too little time has passed for the rate to say anything about what is to come."""
+        return self._began is None or now - self._began < _YOUNG
+
+    def stalled(self, now: float) -> bool:
+        """Tell whether nothing has moved for the seconds that the rate is an average of."""
+        return self._began is not None and now - self._began >= _RECENT and self.rate(now) <= 0
 
     def history(self, now: float) -> list[int]:
         """Return the bytes of each of the last whole seconds since the beginning, oldest first."""

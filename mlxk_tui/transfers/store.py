@@ -73,6 +73,9 @@ class Store:
         except Timeout:
             return False
         self._lock = lock
+        for left in self.path.parent.glob(f"{self._temporary}*.tmp"):  # by a process killed while it wrote
+            with suppress(OSError):
+                left.unlink()
         return True
 
     def release(self) -> None:
@@ -135,7 +138,7 @@ class Store:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # mkstemp makes the file 0600.
-        handle, temporary = tempfile.mkstemp(prefix=".transfers-", suffix=".tmp", dir=self.path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=self._temporary, suffix=".tmp", dir=self.path.parent)
         try:
             with open(handle, "w", encoding="utf-8") as stream:
                 json.dump(document, stream, separators=(",", ":"))
@@ -146,6 +149,11 @@ class Store:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
+
+    @property
+    def _temporary(self) -> str:
+        """How the names of files begin that are still being written."""
+        return f".{self.path.stem}-"
 
     @property
     def _shown(self) -> str:

@@ -1,4 +1,4 @@
-"""Telling whoever listens what is different, at most ten times a second."""
+"""Telling whoever listens what is different: another state at once, progress five times a second."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from mlxk_tui.transfers.jobs import Transfer
 
-INTERVAL = 0.1
-"""Seconds between two changes."""
+INTERVAL = 0.2
+"""Seconds between two changes in which only bytes moved: each is a frame to draw."""
+_AT_ONCE = 0.03
+"""Seconds between two changes where a transfer is in another state: what a key did is seen at once."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Teller:
         self._ended: list[Transfer] = []
         self._told = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._soon = False
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call `subscriber` with each change; returns how to end that."""
@@ -56,14 +59,20 @@ class Teller:
         self._ids.update(ids)
         self._structure = self._structure or structure
         self._ended += ended
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, self._told + INTERVAL - loop.time()), self._publish)
+        soon = self._structure
+        if self._timer is not None:
+            if self._soon or not soon:
+                return
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        due = self._told + (_AT_ONCE if soon else INTERVAL)
+        self._timer, self._soon = loop.call_later(max(0.0, due - loop.time()), self._publish), soon
 
     def _publish(self) -> None:
         change = Change(frozenset(self._ids), self._structure, tuple(self._ended))
         self._ids, self._structure, self._ended = set(), False, []
-        self._timer, self._told = None, asyncio.get_running_loop().time()
+        self._timer, self._soon = None, False
+        self._told = asyncio.get_running_loop().time()
         for subscriber in list(self._subscribers):
             subscriber(change)
 

@@ -112,7 +112,7 @@ class MessageBlock:
         rows += [self._chip(drawer, inner, item.name, item.text) for item in self.message.attachments]
         if self.message.role is Role.ASSISTANT:
             rows += self._thought(drawer, inner)
-            rows += _indented(self._body(drawer, inner))
+            rows += self._body(drawer, inner)
             rows += _indented(self._calls(drawer, inner))
             rows += _indented(self._state(drawer, inner))
         else:
@@ -195,12 +195,14 @@ class MessageBlock:
     def _body(self, drawer: Drawer, inner: int) -> list[Strip]:
         done = self._splitter.done
         for piece in done[self._drawn_pieces :]:
-            self._drawn += drawer.piece(piece, inner, meta=("copy", self.message.id, piece.block))
+            meta = ("copy", self.message.id, piece.block)
+            self._drawn += _indented(drawer.piece(piece, inner, meta=meta))
         self._drawn_pieces = len(done)
         rest = self._splitter.rest()
         if rest is None:
             return self._drawn
-        return self._drawn + drawer.piece(rest, inner, meta=("copy", self.message.id, rest.block))
+        meta = ("copy", self.message.id, rest.block)
+        return self._drawn + _indented(drawer.piece(rest, inner, meta=meta))
 
     def _calls(self, drawer: Drawer, inner: int) -> list[Strip]:
         rows: list[Strip] = []

@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_LONG, _VERY_LONG = 1_500, 3_000
+_LONG, _VERY_LONG = 700, 1_400
 """Characters from which a piece ends at any blank line, and at any line end."""
-_CODE_LINES, _MANY_CODE_LINES = 30, 60
+_CODE_LINES, _MANY_CODE_LINES = 12, 24
 """Lines of code after which a piece ends at a blank line, and anywhere."""
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,})[ \t]*([^`]*)$")
 _ITEM = re.compile(r"^ *(?:[-*+]|\d{1,9}[.)])(?: |$)")

@@ -30,6 +30,7 @@ WIDEST = 104
 """Cells that text takes at most: longer lines are hard to read."""
 _GUTTER = 2
 _STEP = 3
+_MOST_PAINTED = 2_000
 
 
 class Conversation(ScrollView, can_focus=True):
@@ -75,7 +76,11 @@ class Conversation(ScrollView, can_focus=True):
         self._drawer: Drawer | None = None
         self._tops: list[int] = []
         self._height = 0
+        self._laid = 16
+        """Cells that the lines were made for: a frame may be drawn before a resize is told."""
         self._moving = False
+        self._painted: dict[int, tuple[int, bool, int, Strip, Strip]] = {}
+        """Lines as they stood on the screen, with the strip that each was made of: making one takes time."""
 
     # -- content -----------------------------------------------------------------------------------
 
@@ -193,12 +198,16 @@ class Conversation(ScrollView, can_focus=True):
         return self._drawer
 
     def _lines(self, index: int) -> list[Strip]:
-        return self.blocks[index].lines(self.drawer, self._width)
+        return self.blocks[index].lines(self.drawer, self._laid)
 
     def _lay_out(self, first: int = 0) -> None:
         """Measure the messages from one on."""
-        if not self.scrollable_content_region.width:
-            return  # before the first resize
+        if not self.scrollable_content_region.width:  # not shown: a resize comes before it is
+            self._tops, self._height = [], 0
+            return
+        if self._laid != self._width:
+            self._laid, first = self._width, 0
+        first = min(first, len(self._tops))
         del self._tops[first:]
         top = self._tops[-1] + len(self._lines(first - 1)) if first else 0
         for index in range(first, len(self.blocks)):
@@ -245,9 +254,9 @@ class Conversation(ScrollView, can_focus=True):
     def notify_style_update(self) -> None:
         """Draw in the new theme."""
         super().notify_style_update()
+        # Made again when a line is drawn: the component styles are still the old ones (Textual 8.2.8).
         self._drawer = None
-        if self._tops:
-            self._lay_out()
+        self._painted.clear()
 
     def on_resize(self) -> None:
         """Draw for the new width; the message at the top stays there, or the end."""
@@ -273,11 +282,20 @@ class Conversation(ScrollView, can_focus=True):
         lines = self._lines(index)
         row = number - self._tops[index]
         on_cursor = index == self.cursor and self.has_focus and row < len(lines) - 1
+        selection = self.text_selection
+        known = self._painted.get(number)
+        if known is not None and known[:3] == (id(lines[row]), on_cursor, width) and selection is None:
+            return known[4]
         marker = Segment("▌ " if on_cursor else "  ", self.drawer.ink["accent"])
         strip = Strip([marker, *lines[row]]).apply_style(plain)
-        if (selection := self.text_selection) is not None:
+        if selection is not None:
             strip = self._marked(strip, selection, number)
-        return strip.adjust_cell_length(width, plain).apply_offsets(0, number)
+        strip = strip.adjust_cell_length(width, plain).apply_offsets(0, number)
+        if selection is None:
+            if len(self._painted) > _MOST_PAINTED:
+                self._painted.clear()
+            self._painted[number] = (id(lines[row]), on_cursor, width, lines[row], strip)
+        return strip
 
     def _marked(self, strip: Strip, selection: Selection, number: int) -> Strip:
         span = selection.get_span(number)

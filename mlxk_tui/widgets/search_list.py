@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 from rich.cells import cell_len
+from textual.binding import Binding, BindingType
 
 from mlxk_tui.ops.format import printable, size
 from mlxk_tui.widgets.row_list import Row, RowList
@@ -49,6 +51,13 @@ _SIZE, _COUNT, _AGE, _STATE, _GAP, _NOTE = 6, 5, 4, 6, 2, 24
 class SearchList(RowList):
     """The rows; which are queued already is told beside them."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "enter", "choose", "Look at it", key_display="⏎", id="search.look",
+            tooltip="See what a pull of the model would bring, and pull it",
+        ),
+    ]  # fmt: skip
+
     def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._now = now
@@ -71,9 +80,10 @@ class SearchList(RowList):
         model = self._found[row.key]
         tail: list[Part] = []
         if model.note:
+            word, style = self._state(model)
             tail = [
                 (" " * _GAP + pad(_size(model.size_bytes), _SIZE, right=True), ""),
-                (" " * _GAP + pad(model.note, _NOTE), "muted"),
+                (" " * _GAP + pad(word or model.note, _NOTE), style or "muted"),
             ]
         else:
             tail = [

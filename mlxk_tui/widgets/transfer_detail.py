@@ -120,8 +120,8 @@ def describe(transfer: Transfer, now: float, wall: float, width: int) -> list[li
         if transfer.state is State.FAILED:
             rows += [[], _keys(("r", "try again"), ("x", "take it out of the list"))]
         else:
-            tried = plural(transfer.attempts, "attempt")
-            rows.append([("  ", ""), (f"{tried} failed; nothing that was fetched is lost.", "$muted")])
+            tried = f"{plural(transfer.attempts, 'attempt')} failed; nothing that was fetched is lost."
+            rows += [[("  ", ""), (text, "$muted")] for text in wrap(tried, width - 2)]
     elif transfer.state is State.DONE:
         rows += [[("  ", ""), (text, "$muted")] for text in wrap(printable(transfer.result), width - 2)]
     elif transfer.state is State.CANCELLED:

@@ -62,12 +62,16 @@ def amount(transfer: Transfer) -> str:
     return f"{number} of {total}" if total.endswith(f" {unit}") else f"{done} of {total}"
 
 
-def doing(transfer: Transfer) -> str:
-    """Return what a running transfer does now."""
+def doing(transfer: Transfer, now: float) -> str:
+    """Return what a running transfer does at `now`, in seconds of the monotonic clock."""
     if not transfer.bytes_total:
         return "comparing with the hub" if transfer.is_push else "asking the hub"
     if transfer.stage == "wait":
         return "waiting for another program that fetches it"
+    if transfer.stage == "verify" and transfer.bytes_done >= transfer.bytes_total:
+        return "comparing checksums"
+    if transfer.rates.stalled(now):
+        return "waiting for the hub"
     return "uploading" if transfer.is_push else "fetching"
 
 
@@ -80,7 +84,7 @@ def standing(transfer: Transfer, now: float, wall: float) -> str:
         wall: seconds since the epoch.
     """
     if transfer.state is State.RUNNING:
-        return doing(transfer)
+        return doing(transfer, now)
     if transfer.state is State.WAITING:
         if transfer.retry_at is not None:
             return f"tries again in {duration(max(0.0, transfer.retry_at - now))}"

@@ -283,7 +283,7 @@ async def test_a_long_prompt_tells_how_far_it_is_and_half_a_megabyte_is_refused(
 async def test_a_bad_request_ends_nothing_but_itself(
     engine: Engine, babbler: Runnable, change: dict[str, Any]
 ) -> None:
-    good = asyncio.create_task(run(engine, babbler, PROMPT))
+    good = asyncio.create_task(run(engine, babbler, replace(PROMPT, max_tokens=10)))
     error = await refused(engine, babbler, replace(PROMPT, **change))
     assert error.type is ErrorType.VALIDATION_ERROR
     assert len(error.message) < 400

@@ -103,8 +103,8 @@ async def test_the_answer_is_valid(
 
 
 async def test_any_object_is_an_object(engine: Engine, tiny: Runnable) -> None:
-    for seed in range(4):
-        request = bound({}, sampling=Sampling(temperature=1.0, seed=seed), max_tokens=400)
+    for seed in range(3):
+        request = bound({}, sampling=Sampling(temperature=1.0, seed=seed), max_tokens=60)
         result = await run(engine, tiny, request)
         if result.finished.finish_reason is FinishReason.STOP:
             assert isinstance(json.loads(result.text), dict)

@@ -43,8 +43,11 @@ answers = []
 for question in json.loads(sys.argv[2]):
     messages = [{"role": "user", "content": question}]
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=False)
-    tokens = [step.token for step in stream_generate(model, tokenizer, prompt, max_tokens=150)]
-    answers.append([tokens, generate(model, tokenizer, prompt, max_tokens=150)])
+    steps = list(stream_generate(model, tokenizer, prompt, max_tokens=150))
+    text = "".join(step.text for step in steps)
+    if len(answers) < 2:
+        assert text == generate(model, tokenizer, prompt, max_tokens=150)
+    answers.append([[step.token for step in steps], text])
 print(json.dumps(answers))
 """
 

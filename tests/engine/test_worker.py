@@ -30,6 +30,7 @@ from mlxk_tui.engine.protocol import (
     to_json,
 )
 from tests.engine.conftest import GREEDY, executable, is_gone, needs_mlx, wait_until, worker_environment
+from tests.engine.small_models import make_model
 
 pytestmark = needs_mlx
 
@@ -120,10 +121,15 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("stage", ["starting", "streaming"])
-def test_a_killed_parent_leaves_no_worker(babbler: Runnable, stage: str) -> None:
+@pytest.mark.parametrize("stage", ["starting", "loading", "streaming"])
+def test_a_killed_parent_leaves_no_worker(babbler: Runnable, stage: str, tmp_path: Path) -> None:
+    folder = babbler.folder
+    if stage == "loading":
+        folder = make_model(tmp_path / "m")
+        (folder / "model.safetensors").unlink()
+        os.mkfifo(folder / "model.safetensors")  # weights that never come: a disk that hangs
     parent = subprocess.Popen(
-        [executable(), "-c", _PARENT, str(babbler.folder), stage],
+        [executable(), "-c", _PARENT, str(folder), stage],
         cwd=ROOT,
         env=worker_environment(PYTHONPATH=os.pathsep.join([str(ROOT), *sys.path])),
         stdin=subprocess.DEVNULL,
@@ -132,9 +138,62 @@ def test_a_killed_parent_leaves_no_worker(babbler: Runnable, stage: str) -> None
     assert parent.stdout is not None
     pid = next(int(line) for line in parent.stdout if line.strip().isdigit())
     assert not is_gone(pid)
+    if stage == "loading":
+        weights = os.open(folder / "model.safetensors", os.O_WRONLY)  # returns when the worker has opened it
     os.kill(parent.pid, signal.SIGKILL)
     parent.communicate()
     wait_until(lambda: is_gone(pid), 1.0)
+    if stage == "loading":
+        os.close(weights)
+
+
+_THREADED = """
+import asyncio, os, signal, sys, threading
+from pathlib import Path
+from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.models import Runnable
+
+async def killed_by_us(engine):
+    await engine.load(Runnable("m", Path(sys.argv[1])))
+    os.kill(engine.status.pid, signal.SIGSTOP)  # does not leave when its stdin is closed
+    await engine.stop()
+
+async def killed_by_others(engine):
+    started = asyncio.Event()
+    engine.subscribe(lambda status: status.pid and started.set())
+    loading = asyncio.create_task(engine.load(Runnable("m", Path(sys.argv[1]))))
+    await started.wait()
+    os.kill(engine.status.pid, signal.SIGKILL)
+    await asyncio.wait([loading])
+    assert loading.exception() is not None
+    await engine.stop()
+
+async def make():
+    return Engine()
+
+loop = asyncio.new_event_loop()
+thread = threading.Thread(target=loop.run_forever)
+thread.start()
+for work in (killed_by_us, killed_by_others):
+    engine = asyncio.run_coroutine_threadsafe(make(), loop).result()
+    asyncio.run_coroutine_threadsafe(work(engine), loop).result()
+loop.call_soon_threadsafe(loop.stop)
+thread.join()
+loop.close()
+"""
+
+
+def test_ending_a_worker_leaves_no_word_on_stderr_and_no_zombie(babbler: Runnable) -> None:
+    done = subprocess.run(
+        [executable(), "-W", "default", "-c", _THREADED, str(babbler.folder)],
+        cwd=ROOT,
+        env=worker_environment(PYTHONPATH=os.pathsep.join([str(ROOT), *sys.path])),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", "")
 
 
 def test_messages_come_back_as_they_were() -> None:

@@ -185,6 +185,9 @@ async def test_events_tell_of_each_file_and_of_the_whole(model: Model) -> None:
     assert {event.file_bytes_total for event in about} == {300_000}
     assert [event.file_bytes_done for event in about] == sorted(event.file_bytes_done for event in about)
     assert all(event.bytes_total == model.size and event.files_total == 4 for event in model.events)
+    for file in model.files:  # the small ones too: each is told of once more when it is in the snapshot
+        ends = [event for event in model.events if event.file == file.path][-1]
+        assert (ends.stage, ends.file_bytes_done, ends.file_bytes_total) == ("pull", file.size, file.size)
     last = model.events[-1]
     assert (last.stage, last.file, last.bytes_done, last.files_done) == ("pull", "", model.size, 4)
 

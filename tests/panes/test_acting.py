@@ -49,7 +49,7 @@ async def test_a_single_mark_is_what_clone_and_copy_act_on(make_app: AppMaker, h
         await pilot.press("space", "j")  # Alpha is marked, the cursor on Gamma
         await pilot.press("Y")
         assert "Alpha-Instruct-4bit" in app.clipboard
-        await pilot.press("c")
+        await pilot.press("C")
         await wait_until(pilot, lambda: isinstance(app.screen, CloneDialog))
         assert app.screen.query_one("#target", Input).value == "./Alpha-Instruct-4bit"
 
@@ -269,7 +269,7 @@ async def test_a_clone_that_fails_brings_the_form_back_with_its_text(
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
-        await pilot.press("c")
+        await pilot.press("C")
         await wait_until(pilot, lambda: isinstance(app.screen, CloneDialog))
         first = app.screen
         target = str(tmp_path / "mine")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,10 @@ from mlxk_tui.panes.chat_sessions import SessionsScreen
 from mlxk_tui.settings import load
 from mlxk_tui.widgets.chat_dialogs import ChoiceDialog, LineDialog
 from mlxk_tui.widgets.chat_invite import Suggestion
-from mlxk_tui.widgets.chat_settings import SettingsDialog
+from mlxk_tui.widgets.chat_settings import ChatSettings, SettingsDialog
 from mlxk_tui.widgets.dialogs import Question
 from tests.engine.conftest import needs_mlx, new_engine
+from tests.engine.small_models import make_model
 from tests.panes.conftest import NOWHERE, wait_until
 from tests.panes.gallery import words
 
@@ -45,17 +47,31 @@ async def engine() -> AsyncIterator[Engine]:
     await engine.stop()
 
 
+PLAIN = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+"""A chat template that leaves no room for reasoning."""
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the files of a model that never ends its answer."""
+    return make_model(tmp_path_factory.mktemp("endless") / "m", context=8192, endless=True, template=PLAIN)
+
+
 @pytest.fixture
-def model(hub: Path) -> Path:
-    """Put the tiny model into the cache and return its snapshot."""
-    return tiny_model.install(hub)
+def model(hub: Path, endless: Path) -> None:
+    """Put the tiny model into the cache, and one that never ends its answer."""
+    tiny_model.install(hub)
+    repo, commit = hub / "models--mlx-community--endless", "e" * 40
+    shutil.copytree(endless, repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
 
 
 OpenApp = Callable[..., MlxkApp]
 
 
 @pytest.fixture
-def open_app(engine: Engine, hub: Path, tmp_path: Path, model: Path) -> OpenApp:
+def open_app(engine: Engine, hub: Path, tmp_path: Path, model: None) -> OpenApp:
     """Return a function that makes the app with its chats in a folder of this test."""
 
     def make(**options: Any) -> MlxkApp:
@@ -83,10 +99,12 @@ async def answered(pilot: Pilot[Any], pane: ChatPane, count: int) -> None:
     """Wait until the chat has so many messages, and none is being written."""
     await wait_until(
         pilot,
-        lambda: len(pane.conversation.blocks) == count
-        and pane.talk.answer is None
-        and all(block.live is None for block in pane.conversation.blocks),
-        ticks=2000,
+        lambda: (
+            len(pane.conversation.blocks) == count
+            and pane.talk.answer is None
+            and all(block.live is None for block in pane.conversation.blocks)
+        ),
+        ticks=1800,
     )
 
 
@@ -99,26 +117,17 @@ async def ask(pilot: Pilot[Any], pane: ChatPane, text: str) -> None:
     await answered(pilot, pane, before + 2)
 
 
-Rambles = Callable[[ChatPane], Awaitable[None]]
+GREEDY = ChatSettings("", {"temperature": 0})
 
 
 async def let_it_ramble(pilot: Pilot[Any], pane: ChatPane) -> None:
-    """Ask so that the answer has no end, and wait for its first words."""
-    await pane.talk.use_settings(ENDLESS)
-    pane.composer.put("Give me a tour of the app")
+    """Ask the model whose answers have no end, and wait for its first words."""
+    await pane.talk.use_model("mlx-community/endless")
+    pane.composer.put("Tell me a tip")
     await pilot.press("enter")
     await wait_until(
-        pilot, lambda: pane.talk.answer is not None and len(pane.talk.answer.content) > 20, ticks=2000
+        pilot, lambda: pane.talk.answer is not None and len(pane.talk.answer.content) > 20, ticks=1800
     )
-
-
-def _endless() -> Any:
-    from mlxk_tui.widgets.chat_settings import ChatSettings
-
-    return ChatSettings("", {"temperature": 2.0, "max_tokens": 3500, "seed": 3})
-
-
-ENDLESS = _endless()
 
 
 async def test_a_question_is_answered_and_kept(open_app: OpenApp, tmp_path: Path) -> None:
@@ -128,7 +137,8 @@ async def test_a_question_is_answered_and_kept(open_app: OpenApp, tmp_path: Path
         await pilot.press(*"Tell", "space", *"me", "space", *"a", "space", *"tip", "enter")
         await answered(pilot, pane, 2)
         answer = pane.conversation.blocks[-1].message
-        assert answer.content and answer.state is State.DONE
+        assert answer.content
+        assert answer.state is State.DONE
         assert answer.usage["completion_tokens"] > 3
         assert answer.timings["time_to_first_token_s"] > 0
         assert pane.composer.text == ""
@@ -155,7 +165,7 @@ async def test_the_answer_is_the_one_that_the_engine_gives(
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
         pane = await chat(pilot)
-        await pane.talk.use_settings(type(ENDLESS)("", {"temperature": 0}))
+        await pane.talk.use_settings(GREEDY)
         await ask(pilot, pane, question)
         assert pane.conversation.blocks[-1].message.content == expected.text
 
@@ -181,6 +191,7 @@ async def test_escape_stops_the_answer_and_keeps_what_is_there(open_app: OpenApp
         assert message.state is State.STOPPED
         assert len(message.content) > 20
         assert "■ stopped" in words(app)
+        await pane.talk.use_model(tiny_model.NAME)
         await ask(pilot, pane, "Tell me a tip")
         assert pane.conversation.blocks[-1].message.content
 
@@ -191,7 +202,8 @@ async def test_reasoning_is_folded_and_unfolds_by_key_and_click(open_app: OpenAp
         pane = await chat(pilot)
         await ask(pilot, pane, "Why does a model not run here?")
         thought = pane.conversation.blocks[-1].message.reasoning.split(".")[0]
-        assert thought and thought not in words(app)
+        assert thought
+        assert thought not in words(app)
         assert "▸ thought for" in words(app)
         await pilot.press("escape", "t")
         await wait_until(pilot, lambda: thought[:30] in words(app))
@@ -207,7 +219,7 @@ async def test_answering_again_keeps_the_first_answer_as_a_branch(open_app: Open
         await ask(pilot, pane, "Tell me a tip")
         first = pane.conversation.blocks[-1].key
         await pilot.press("escape", "r")
-        await wait_until(pilot, lambda: pane.conversation.blocks[-1].key != first, ticks=2000)
+        await wait_until(pilot, lambda: pane.conversation.blocks[-1].key != first, ticks=1800)
         await answered(pilot, pane, 2)
         assert "‹ 2/2 ›" in words(app)
         await pilot.press("left")
@@ -240,9 +252,7 @@ async def test_up_takes_the_last_question_up_again_and_sends_it_as_a_branch(open
         pane.conversation.select(edited.id)
         pane.conversation.focus()
         await pilot.press("h")
-        await wait_until(
-            pilot, lambda: pane.conversation.blocks[2].message.content == "What does verify do?"
-        )
+        await wait_until(pilot, lambda: pane.conversation.blocks[2].message.content == "What does verify do?")
 
 
 async def test_lines_are_broken_and_a_paste_is_kept_whole(open_app: OpenApp) -> None:
@@ -293,7 +303,9 @@ async def test_messages_and_code_blocks_are_copied(open_app: OpenApp) -> None:
         await pilot.press("escape", "y")
         assert app.clipboard == content
         await pilot.press("Y")
-        assert app.clipboard in content and "```" not in app.clipboard and "import" in app.clipboard
+        assert app.clipboard in content
+        assert "```" not in app.clipboard
+        assert "import" in app.clipboard
         app._clipboard = ""
         row = next(y for y, text in enumerate(words(app).split("\n")) if " copy" in text and "python" in text)
         await pilot.click(offset=(words(app).split("\n")[row].index("copy"), row))
@@ -391,11 +403,13 @@ async def test_a_crash_of_the_engine_keeps_the_text_and_r_tries_again(
         os.kill(pid, signal.SIGKILL)
         await answered(pilot, pane, 2)
         message = pane.conversation.blocks[-1].message
-        assert message.state is State.FAILED and len(message.content) > 20
-        assert "✗ " in words(app) and "try again" in words(app)
-        await pane.talk.use_settings(type(ENDLESS)("", {"temperature": 0}))
+        assert message.state is State.FAILED
+        assert len(message.content) > 20
+        assert "✗ " in words(app)
+        assert "try again" in words(app)
+        await pane.talk.use_model(tiny_model.NAME)
         await pilot.press("escape", "r")
-        await wait_until(pilot, lambda: pane.conversation.blocks[-1].key != message.id, ticks=2000)
+        await wait_until(pilot, lambda: pane.conversation.blocks[-1].key != message.id, ticks=1800)
         await answered(pilot, pane, 2)
         assert pane.conversation.blocks[-1].message.state is State.DONE
         assert "‹ 2/2 ›" in words(app)
@@ -425,7 +439,8 @@ async def test_leaving_while_an_answer_is_written_keeps_it(open_app: OpenApp, tm
     async with await ChatStore.open(tmp_path / "state" / "chats.db") as store:
         (listed,) = await store.list_sessions()
         message = (await store.messages(listed.session.id))[-1]
-        assert message.state is State.STOPPED and len(message.content) > 20
+        assert message.state is State.STOPPED
+        assert len(message.content) > 20
 
 
 async def test_an_engine_of_its_own_ends_with_the_app(
@@ -437,10 +452,12 @@ async def test_an_engine_of_its_own_ends_with_the_app(
     app = open_app(engine=None)
     async with app.run_test(size=(120, 40)) as pilot:
         pane = await chat(pilot)
-        assert app.chats.status.pid is None
+        before = app.chats.status.pid
         await ask(pilot, pane, "Tell me a tip")
         pid = app.chats.status.pid
-        assert pid is not None and psutil.pid_exists(pid)
+        assert (before, pid is not None) == (None, True)
+        assert pid is not None
+        assert psutil.pid_exists(pid)
         assert "● tiny-demo" in words(app)
     assert not psutil.pid_exists(pid)
 
@@ -455,10 +472,11 @@ async def test_a_model_that_is_gone_is_said_plainly(open_app: OpenApp, hub: Path
         pane = await chat(pilot)
         await wait_until(pilot, lambda: "org/[gone] is not in the cache any more" in words(app))
         await pilot.press("x", "enter")
-        assert pane.composer.text == "x" and len(pane.conversation.blocks) == 2
+        assert pane.composer.text == "x"
+        assert len(pane.conversation.blocks) == 2
         await pilot.press("f9")
         await wait_until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
-        await pilot.press("enter")
+        await pilot.press(*"tiny", "enter")
         await wait_until(pilot, lambda: pane.talk.session.model == tiny_model.NAME)
         pane.composer.focus()
         await pilot.press("enter")
@@ -469,7 +487,7 @@ async def test_a_model_is_chatted_with_from_the_models_pane(open_app: OpenApp) -
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await wait_until(pilot, lambda: bool(app.library.entries) and app.focused is not None)
-        await pilot.press("c")
+        await pilot.press("G", "c")
         await wait_until(pilot, lambda: isinstance(app.screen, ChatPane))
         pane = app.screen
         assert isinstance(pane, ChatPane)
@@ -501,17 +519,17 @@ async def test_an_answer_goes_on_while_another_pane_and_chat_are_open(open_app: 
 
 async def test_the_view_stays_where_the_reader_scrolled_to(open_app: OpenApp) -> None:
     app = open_app()
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=(60, 16)) as pilot:
         pane = await chat(pilot)
         await let_it_ramble(pilot, pane)
         view = pane.conversation
-        await wait_until(pilot, lambda: view.virtual_size.height > 60, ticks=2000)
+        await wait_until(pilot, lambda: view.virtual_size.height > 15, ticks=1800)
         assert view.following
         view.focus()
         await pilot.press("pageup")
         place = view.scroll_y
         height = view.virtual_size.height
-        await wait_until(pilot, lambda: view.virtual_size.height > height + 3, ticks=2000)
+        await wait_until(pilot, lambda: view.virtual_size.height > height, ticks=1800)
         assert view.scroll_y == place
         await wait_until(pilot, lambda: "New text below" in words(app))
         await pilot.press("G")

@@ -232,7 +232,7 @@ async def test_clone_asks_where_and_refuses_a_folder_that_is_not_empty(
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
-        await pilot.press("c")
+        await pilot.press("C")
         await wait_until(pilot, lambda: bool(app.screen.query("#target")))
         form = app.screen
         form.query_one("#target", Input).value = str(tmp_path / "full")

@@ -21,6 +21,7 @@ import pytest
 import textual._doc
 from textual.app import App
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
@@ -44,10 +45,10 @@ LOOKED_AT = {"running", "results"}
 """Scenes that are drawn in every look."""
 
 
-def typed(text: str) -> tuple[str, ...]:
-    """Return the keys that type a text."""
-    names = {" ": "space", "/": "slash", "-": "minus", ".": "full_stop"}
-    return tuple(names.get(character, character) for character in text)
+class Text(str):
+    """Among keys: what is put into the field that has the focus, at once."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,14 @@ async def draw(
     for scene in scenes:
         if hub is not None:
             scene.before(hub)
-        await pilot.press(*scene.keys)
+        for key in scene.keys:
+            if isinstance(key, Text):
+                await wait_until(pilot, lambda: isinstance(app.focused, Input))
+                assert isinstance(app.focused, Input)
+                app.focused.value = key
+                app.focused.cursor_position = len(key)
+            else:
+                await pilot.press(key)
         await settle(pilot, scene.says)
         for look in looks:
             if look == "light" and scene.name not in LOOKED_AT:
@@ -171,18 +179,18 @@ async def standing(size: str, folder: Path, wait: str) -> AsyncIterator[Pilot[An
 OVER = (
     Scene("empty", (), "Nothing is being transferred"),
     Scene("starters", ("slash",), "Small models to begin with", ("escape",)),
-    Scene("results", ("slash", *typed("qwen"), "enter"), "4 models"),
+    Scene("results", ("slash", Text("qwen"), "enter"), "4 models"),
     Scene("preflight", ("g", "enter"), "To fetch", ("escape",)),
     Scene("preflight-gated", ("G", "enter"), "is gated", ("escape", "escape")),
     Scene("push", ("P",), "Give the folder"),
-    Scene("push-checked", (*typed("./my-model"), "tab", *typed("me/my-model")), "nothing is wrong"),
+    Scene("push-checked", (Text("./my-model"), "tab", Text("me/my-model")), "nothing is wrong"),
     Scene("push-refused", ("enter",), "✗", ("escape",)),
     Scene(
-        "searching", ("slash", *typed("gemma"), "enter"), "Asking the hub", ("escape",),
+        "searching", ("slash", Text("gemma"), "enter"), "Asking the hub", ("escape",),
         lambda hub: hub.faults.add(Fault(kind="silent", path="/api/models", times=None)),
     ),
 )  # fmt: skip
-UNREACHABLE = Scene("unreachable", ("slash", *typed("qwen"), "enter"), "did not answer")
+UNREACHABLE = Scene("unreachable", ("slash", Text("qwen"), "enter"), "did not answer")
 
 
 @pytest.fixture(scope="module")

@@ -199,8 +199,10 @@ async def test_a_queue_whose_process_was_killed_goes_on(
         assert other.stdout.readline() == "runs o/a\n"
         await until(lambda: path.exists() and '"running"' in path.read_text())
         other.kill()
+    path.with_name(".transfers-abc.tmp").write_text("{")  # it was writing just then
     queue = make_queue()
     await queue.start()
     assert states(queue) == [("o/a", "running")]
     await until(lambda: works.began == ["o/a"])
+    await queue.close()
     assert not [name for name in os.listdir(path.parent) if name.endswith(".tmp")]

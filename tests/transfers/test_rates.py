@@ -51,3 +51,15 @@ def test_the_time_left_follows_from_the_rate() -> None:
     left = transfer.seconds_left(10.9)
     assert left is not None
     assert 8 < left < 12
+
+
+def test_the_first_seconds_say_nothing_about_the_time_left_and_silence_is_noticed() -> None:
+    transfer = Transfer("1", Pull("o/a"), bytes_total=1_000)
+    transfer.rates.add(100.0, 0)
+    transfer.rates.add(101.0, 10)
+    assert transfer.seconds_left(101.0) is None
+    assert transfer.seconds_left(103.5) is not None
+    assert not transfer.rates.stalled(104.0)
+    assert transfer.rates.stalled(107.0)
+    transfer.rates.add(107.1, 20)
+    assert not transfer.rates.stalled(107.2)

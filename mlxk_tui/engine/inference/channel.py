@@ -72,8 +72,11 @@ class Outbox:
                 return
             data = memoryview(("\n".join(self._lines) + "\n").encode())
             self._lines.clear()
-            while data:
-                data = data[os.write(self._descriptor, data) :]
+            try:
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
+            except BrokenPipeError:  # the parent is gone: at once, an exit by the rules may take seconds
+                os._exit(0)
 
     def send(self, message: Message) -> None:
         """Write a message at once."""

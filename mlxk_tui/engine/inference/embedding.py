@@ -178,11 +178,12 @@ def _pooling_in(model: LoadedModel, path: str) -> Pooling:
     wanted = {f"pooling_mode_{named}", f"pooling_mode_{named}_tokens", f"pooling_mode_{named}_token"}
     on = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
     found = {_MODES.get(key) for key in on} or {_MODES[key] for key in wanted if key in _MODES}
-    if len(found) == 1 and (only := found.pop()) is not None:
-        return only
     if not found and named is None:
         return "lasttoken"
-    raise _impossible(model, "its way of pooling is not supported")
+    pooling = next(iter(found)) if len(found) == 1 else None
+    if pooling is None:
+        raise _impossible(model, "its way of pooling is not supported")
+    return pooling
 
 
 def _backbone_of(model: LoadedModel) -> Any:

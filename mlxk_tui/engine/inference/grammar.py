@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -33,6 +34,15 @@ _ANY_OBJECT = '{"type":"object"}'
 Mask = npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class GrammarTokenizer:
+    """A model's tokenizer as llguidance knows it."""
+
+    known: LLTokenizer
+    markers: npt.NDArray[np.int64]
+    """Ids of tokens that are no text, such as ends of turn."""
+
+
 class Constraint:
     """One answer that follows a schema; a logits processor of one row, called once a step.
 
@@ -41,7 +51,7 @@ class Constraint:
 
     Args:
         matcher: the compiled schema.
-        model: the model that answers.
+        model: the model that answers, which the schema was compiled for.
         prompt_length: tokens of the prompt.
         reasoning_open: the prompt ends inside reasoning.
         may_reason: the model may begin with reasoning of its own accord.
@@ -62,6 +72,7 @@ class Constraint:
         """Whether the answer may begin with reasoning."""
         self._matcher = matcher
         self._tokenizer = model.tokenizer
+        self._markers = model.grammar_tokenizer.markers
         self._stops = np.asarray(sorted(model.stop_tokens), dtype=np.int64)
         self._prompt_length = prompt_length
         self._taken = 0
@@ -145,8 +156,9 @@ class Constraint:
                 self._fail()
         if self.error is not None:
             allowed[:] = False
-        ends = self.error is not None or bool(allowed[self._stops].any())
-        allowed[self._stops] = ends  # the matcher knows one of a model's several ends of turn
+        allowed[self._markers[self._markers < size]] = False
+        # The matcher knows one of a model's several ends of turn.
+        allowed[self._stops] = self.error is not None or self._matcher.is_accepting()
         if not allowed.any():
             self.error = "no token of the model fits"
             allowed[self._stops] = True
@@ -191,7 +203,7 @@ def compile_schema(model: LoadedModel, schema: str) -> LLMatcher:
         grammar = LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_flexible": False})
     except ValueError as error:
         raise _invalid(_reason(str(error))) from error
-    matcher = LLMatcher(model.grammar_tokenizer, grammar, log_level=0)
+    matcher = LLMatcher(model.grammar_tokenizer.known, grammar, log_level=0)
     if matcher.is_error():
         raise _invalid(_reason(matcher.get_error()))
     matcher.compute_bitmask()  # shows a schema that nothing fits, and warms up
@@ -200,7 +212,28 @@ def compile_schema(model: LoadedModel, schema: str) -> LLMatcher:
     return matcher
 
 
-def _prepare_tokenizer(model: LoadedModel) -> LLTokenizer:
+def _without_markers(written: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    """Return a tokenizer.json without its added tokens, and their ids.
+
+    `<think>`, an end of turn and their like are no text of an answer: where a string has to hold one it
+    is spelled out. Else llguidance would take the marker's own token for it.
+    """
+    ids = [int(token["id"]) for token in written["added_tokens"]]
+    vocabulary = written["model"].get("vocab")
+    if isinstance(vocabulary, dict):
+        names = {number: name for name, number in vocabulary.items()}
+        for number in ids:
+            if number in names:
+                del vocabulary[names[number]]
+                vocabulary[f"marker-{number}"] = number
+    elif isinstance(vocabulary, list):
+        for number in ids:
+            if number < len(vocabulary):
+                vocabulary[number][0] = f"marker-{number}"
+    return {**written, "added_tokens": []}, ids
+
+
+def _prepare_tokenizer(model: LoadedModel) -> GrammarTokenizer:
     from llguidance import LLTokenizer  # noqa: PLC0415 - as above
 
     try:
@@ -208,7 +241,9 @@ def _prepare_tokenizer(model: LoadedModel) -> LLTokenizer:
         backend.no_padding()
         backend.no_truncation()
         size = max(model.vocab_size, backend.get_vocab_size(with_added_tokens=True))
-        return LLTokenizer(backend.to_str(), n_vocab=size, eos_token=min(model.stop_tokens))
+        written, markers = _without_markers(json.loads(backend.to_str()))
+        tokenizer = LLTokenizer(json.dumps(written), n_vocab=size, eos_token=min(model.stop_tokens))
+        return GrammarTokenizer(tokenizer, np.asarray(markers, dtype=np.int64))
     except Exception as error:
         raise OpError(
             ErrorType.MODEL_NOT_RUNNABLE,

@@ -26,6 +26,7 @@ load_tokenizer: Callable[..., Any] = utils.load_tokenizer  # mlx-lm 0.32 declare
 _model_classes: Callable[..., Any] = utils._get_classes
 _CHUNK_BYTES = 64 * 2**20
 """How much is read between two events."""
+_MAX_HEADER_BYTES = 100_000_000
 _CONTEXT_KEYS = ("max_position_embeddings", "max_sequence_length", "model_max_length", "n_positions", "n_ctx")
 _TURN_ENDS = (
     "<|im_end|>",
@@ -64,7 +65,7 @@ class LoadedModel:
     """Sizes of keys and values in the caches that can be quantised; empty where one cannot."""
     load_s: float = 0.0
     grammar_tokenizer: Any = None
-    """The tokenizer as llguidance knows it, once it was needed."""
+    """Its tokenizer as `grammar` needs it, once it was needed."""
     drafts: dict[str, LoadedModel] = field(default_factory=dict)
     """Draft models by folder; at most one."""
 
@@ -135,9 +136,8 @@ def _classes_for(folder: Path) -> Callable[..., Any]:
     Embedding models often hold the inner model alone: its weights lack the prefix that mlx-lm's
     classes expect, and there is no output layer.
     """
-    first = next(iter(sorted(folder.glob("model*.safetensors"))), None)
-    names: Any = mx.load(str(first)) if first is not None else {}
-    if not any(name.startswith(("layers.", "embed_tokens.")) for name in names):
+    headers = [_header(path) for path in sorted(folder.glob("model*.safetensors"))]
+    if not any(name.startswith(("layers.", "embed_tokens.")) for names in headers for name in names):
         return _model_classes
 
     def classes(config: dict[str, Any]) -> tuple[Any, Any]:
@@ -152,6 +152,22 @@ def _classes_for(folder: Path) -> Callable[..., Any]:
         return type(outer.__name__, (outer,), {"sanitize": sanitize}), arguments
 
     return classes
+
+
+def _header(path: Path) -> Mapping[str, Any]:
+    """Return the header of a file of weights; empty where there is none.
+
+    mlx holds Python's lock while it opens a file, so that on a disk that hangs not even the end of the
+    parent would be noticed. What was read here is at hand when mlx reads it.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(min(length, _MAX_HEADER_BYTES))
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}  # mlx says what is wrong
+    return header if isinstance(header, Mapping) else {}
 
 
 class LoadStopped(Exception):  # noqa: N818 - nothing is wrong: nobody wants the model any more

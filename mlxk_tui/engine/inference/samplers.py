@@ -23,6 +23,9 @@ Sampler = Callable[[mx.array], mx.array]
 Processor = Callable[[mx.array, mx.array], mx.array]
 """Tokens so far and logits (1, vocabulary) to logits."""
 
+_ONE_TOKEN_TOP_P = 1e-6
+"""Below it only the likeliest token is left; mlx-lm 0.31 would round it away."""
+
 
 def greedy(logprobs: mx.array) -> mx.array:
     """Return the likeliest tokens."""
@@ -37,7 +40,7 @@ def sampler_of(sampling: Sampling) -> Sampler:
     """
     temperature = sampling.temperature or 0.0
     parameters = (sampling.top_p or 0.0, sampling.min_p or 0.0, sampling.top_k or 0)
-    if temperature == 0:
+    if temperature == 0 or 0 < parameters[0] < _ONE_TOKEN_TOP_P:
         return greedy
     if sampling.seed is None:
         return _shared(temperature, *parameters)

@@ -1,0 +1,191 @@
+"""What the Server pane says above the requests, and in their place: off, starting, a problem, none."""
+
+from __future__ import annotations
+
+from mlxk_tui.engine.status import EngineState
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.format import plural, printable
+from mlxk_tui.panes.context import Context
+from mlxk_tui.panes.server_backend import Phase, ServerBackend
+from mlxk_tui.server.requests import RequestState
+from mlxk_tui.widgets.server_status import Fact, Plot, ServerStatus
+from mlxk_tui.widgets.server_text import rate_text
+from mlxk_tui.widgets.state_view import StateView
+from mlxk_tui.widgets.text import Part, sentence, spaced_size, wrap
+
+_WAITING = {RequestState.WAITING, RequestState.LOADING}
+_LINE = 68
+"""Longest line of a message, in cells."""
+SWITCH: dict[Phase, Part] = {
+    Phase.OFF: ("○ Off", "$muted"),
+    Phase.STARTING: ("· Starting", "$accent"),
+    Phase.ON: ("● On", "$good"),
+    Phase.STOPPING: ("· Stopping", "$attention"),
+}
+
+
+def status(context: Context) -> ServerStatus:
+    """Return the upper panel."""
+    server = context.server
+    keys = server.setup.keys
+    if keys:
+        who = f"{plural(len(keys), 'key')}: {', '.join(printable(name) for name in keys)}"
+    else:
+        who = "none: every program here may call"
+    origins = server.setup.origins
+    pages = ", ".join(printable(origin) for origin in origins) if origins else "none: no web page may call"
+    return ServerStatus(
+        SWITCH[server.phase],
+        _address(server),
+        (
+            _model(context),
+            Fact("Keys", who, "" if keys else "$muted"),
+            Fact("Origins", pages, "" if origins else "$muted"),
+        ),
+        _plots(server) if server.phase is Phase.ON else (),
+    )
+
+
+def _address(server: ServerBackend) -> str:
+    if server.phase is Phase.STOPPING:
+        open_ = plural(len(server.live), "answer")
+        return f"The port is free; {open_} may end. s ends them now." if server.live else "The port is free."
+    return printable(server.url)
+
+
+def _model(context: Context) -> Fact:
+    """Return what the engine has in memory."""
+    engine = context.chats.status
+    if engine.loading is not None:
+        return Fact("Model", _short(engine.loading), "$accent", "  loading …")
+    if engine.model is not None:
+        held = spaced_size(engine.memory_bytes or engine.model.memory_bytes)
+        return Fact("Model", _short(engine.model.name), "$strong", f"  {held}")
+    if engine.state is EngineState.FAILED:
+        return Fact("Model", "✗ the engine ended", "$bad")
+    default = context.server.setup.model
+    if default is not None:
+        return Fact("Model", _short(default), "$muted", "  not loaded")
+    return Fact("Model", "none loaded: a request loads its own", "$muted")
+
+
+def trouble(context: Context) -> tuple[str, str]:
+    """Return what hinders the service now, with what to do, and a token; empty for nothing."""
+    server, engine = context.server, context.chats.status
+    if server.problem is not None:
+        free = f" f takes {server.free_port}, which is free." if server.free_port is not None else ""
+        return f"✗ {cause(server.problem)}{free}", "$bad"
+    if server.phase is not Phase.ON or engine.loading is not None or not engine.last_error:
+        return "", ""
+    if server.server is not None and server.server.health.value == "restarting":
+        return "▲ The inference process ended and is being started again.", "$attention"
+    hint = " The next request starts it again." if engine.state is EngineState.FAILED else ""
+    return f"✗ {sentence(engine.last_error)}{hint}", "$bad"
+
+
+def _short(name: str) -> str:
+    return printable(name.rpartition("/")[2])
+
+
+def _plots(server: ServerBackend) -> tuple[Plot, ...]:
+    waiting = sum(entry.state in _WAITING for entry in server.live)
+    rates = server.rates
+    peak = max(rates, default=0.0)
+    most = server.server.options.max_queue if server.server is not None else 0
+    return (
+        Plot(
+            "Tokens/s",
+            rate_text(rates[-1]) if rates else "0.0",
+            f"at most {rate_text(peak)}" if peak else "last minute",
+            list(rates),
+        ),
+        Plot(
+            "Queue",
+            f"{len(server.live)}",
+            f"{waiting} waiting" if waiting else f"of {most:,}",
+            list(server.queue),
+        ),
+    )
+
+
+def counts(server: ServerBackend) -> str:
+    """Return how many requests there are, for the frame."""
+    live = len(server.live)
+    known = len(server.entries)
+    ended = known - live
+    parts = [f"{live} open"] if live else []
+    parts += [f"{ended:,} ended"] if ended else []
+    parts += [f"{server.failed:,} failed"] if server.failed else []
+    return " · ".join(parts)
+
+
+def message(view: StateView, context: Context, *, no_mlx: bool) -> None:
+    """Show what stands where no request does."""
+    server = context.server
+    if server.phase is Phase.ON and trouble(context)[0]:
+        said, style = trouble(context)
+        mark, _, said = said.partition(" ")
+        title = "The engine is being started again" if mark == "▲" else "The engine has a problem"
+        view.show(mark, title, wrap(said, _LINE), style=style, keys=[("m", "load a model")])
+    elif server.phase is Phase.ON:
+        view.show(
+            "▲",
+            "Waiting for the first request",
+            [f"Point a program at {printable(server.url)}/v1."],
+            style="$accent",
+            keys=[("i", "how"), ("y", "copy the address")],
+        )
+    elif server.phase is Phase.STARTING:
+        view.show("·  ·  ·", "Starting the server", [])
+    elif server.phase is Phase.STOPPING:
+        view.show("·  ·  ·", "Stopping the server", ["The port is free already."])
+    elif server.problem is not None:
+        _problem(view, server, server.problem)
+    elif no_mlx:
+        view.show(
+            "▲",
+            "Models cannot run here",
+            ["mlx-lm is not installed. It needs Apple silicon or Linux."],
+            style="$attention",
+            command="pip install mlx-lm",
+        )
+    else:
+        keys = server.setup.keys
+        if keys:
+            who = f"whoever has {'the key' if len(keys) == 1 else 'one of the keys'} may call"
+        else:
+            who = "every program on this machine may call"
+        view.show(
+            "▲",
+            "The server is off",
+            [
+                "Editors, agents and scripts talk to your models through it,",
+                "over the API of OpenAI, or of Anthropic.",
+                "",
+                f"It listens on {printable(server.url)}; {who}.",
+            ],
+            keys=[("s", "switch on"), ("e", "set up"), ("n", "new key")],
+        )
+
+
+def cause(error: OpError) -> str:
+    """Return why it could not be switched on, in words of this pane: no option of a command line."""
+    said = sentence(error.message)
+    if error.type is ErrorType.PORT_IN_USE:
+        return said.partition(". ")[0].rstrip(".") + "."
+    if "--api-key" in said:
+        return said.partition(": give --api-key")[0] + ": make one with n first. 127.0.0.1 needs none."
+    return said.partition(", such as --port")[0].rstrip(".") + "."
+
+
+def _problem(view: StateView, server: ServerBackend, error: OpError) -> None:
+    title = "The port is taken" if error.type is ErrorType.PORT_IN_USE else "The server cannot be switched on"
+    keys = [("s", "try again"), ("e", "set up")]
+    sentences = wrap(cause(error), _LINE)
+    if error.type is ErrorType.PORT_IN_USE:
+        sentences.append("Stop that program, or take another port.")
+        if server.free_port is not None:
+            keys.insert(0, ("f", f"take {server.free_port}, which is free"))
+    elif "API key" in error.message:
+        keys.insert(0, ("n", "new key"))
+    view.show("✗", title, sentences, style="$bad", keys=keys)
