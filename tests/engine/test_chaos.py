@@ -1,6 +1,6 @@
 """Random commands, in an order that a seed fixes, end with a working engine and nothing left.
 
-MLXK_LONG_TESTS=1 makes five hundred of them.
+MLXK2_LONG_TESTS=1 makes five hundred of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.engine.conftest import GREEDY, is_gone, needs_mlx, new_engine, run, u
 
 pytestmark = needs_mlx
 
-LONG = bool(os.environ.get("MLXK_LONG_TESTS"))
+LONG = bool(os.environ.get("MLXK2_LONG_TESTS"))
 COMMANDS = 500 if LONG else 120
 WEIGHTS = {
     "generate": 58,

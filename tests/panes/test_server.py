@@ -382,17 +382,20 @@ async def test_switched_off_it_costs_nothing(models: Cache, tmp_path: Path) -> N
     assert loaded & {"aiohttp", "mlxk_tui.server.server", "mlxk_tui.engine.client", "mlx", "mlx_lm"} == set()
 
 
-async def test_chat_and_server_share_the_engine(open_app: OpenApp, engine: Engine) -> None:
+async def test_a_request_is_answered_while_a_chat_is(open_app: OpenApp, engine: Engine) -> None:
     app = open_app()
     async with app.run_test(size=WIDE) as pilot:
         await pane_of(pilot)
         await pilot.press("4")
+        await wait_until(pilot, lambda: bool(app.screen.query("#composer")))
         await wait_until(pilot, lambda: app.screen.query_one("#composer").has_focus)
-        await pilot.press(*"hello", "enter")
-        answer = await ask(client_of(app))
-        assert answer.choices[0].message.content
+        await pilot.press(*"hello", "enter")  # the smallest model answers: the endless one
+        await wait_until(pilot, lambda: engine.status.streams == 1)
+        answer = await asyncio.wait_for(ask(client_of(app), model=ENDLESS), 20)
+        assert answer.usage.completion_tokens == 8
+        assert app.chats.answers
+        await pilot.press("escape")
         await wait_until(pilot, lambda: not app.chats.answers)
-        assert engine.status.model is not None
 
 
 async def test_keys_are_answered_at_once_while_32_clients_ask(open_app: OpenApp) -> None:
