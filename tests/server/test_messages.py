@@ -31,7 +31,7 @@ COLD = {"temperature": 0}
 """Clients of this API send no temperature any more."""
 THINKING: Any = {"type": "enabled", "budget_tokens": 1024}
 ROME: list[Any] = [{"role": "user", "content": "How is the weather in Rome?"}]
-POINTER: list[Any] = [{"role": "user", "content": "What is a Git LFS pointer?"}]
+RUNS: list[Any] = [{"role": "user", "content": "Why does a model not run here?"}]
 
 
 @pytest.fixture(scope="module")
@@ -121,24 +121,24 @@ def test_the_events_come_in_the_order_of_the_api(served: Served) -> None:
 def test_thinking_is_a_block_of_its_own_where_it_is_asked_for(
     served: Served, client: anthropic.Anthropic
 ) -> None:
-    asked: Any = {"model": TINY, "max_tokens": 300, "messages": POINTER, "extra_body": COLD}
+    asked: Any = {"model": TINY, "max_tokens": 300, "messages": RUNS, "extra_body": COLD}
     whole = client.messages.create(**asked, thinking=THINKING)
     first, second = whole.content
     assert first.type == "thinking"
-    assert first.thinking.startswith("A pointer is a small text file.")
+    assert first.thinking.startswith("Sound and runnable are two things.")
     assert second.type == "text"
-    assert second.text.startswith("A text file of three lines")
+    assert second.text.startswith("Its files are complete")
     with client.messages.stream(**asked, thinking=THINKING) as stream:
         assert [block.to_dict() for block in stream.get_final_message().content] == [
             block.to_dict() for block in whole.content
         ]
     asked["messages"] = [
-        *POINTER,
+        *RUNS,
         {"role": "assistant", "content": [block.to_dict() for block in whole.content]},
         {"role": "user", "content": QUESTION},
     ]
     assert client.messages.create(**asked).content[0].type == "text"  # unasked, nobody thinks
-    hidden = ask(served, messages=POINTER, thinking={"type": "enabled", "display": "omitted"}).json
+    hidden = ask(served, messages=RUNS, thinking={"type": "enabled", "display": "omitted"}).json
     assert [block["type"] for block in hidden["content"]] == ["text"]
     assert hidden["usage"]["output_tokens_details"]["thinking_tokens"] > 10
 
