@@ -58,7 +58,7 @@ async def test_an_unsound_model_is_not_cloned_and_the_key_says_why(make_app: App
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
-        await pilot.press("G", "c")
+        await pilot.press("G", "C")
         await wait_until(pilot, lambda: "Gamma-4bit is not sound and cannot be cloned" in flat(app))
 
 
