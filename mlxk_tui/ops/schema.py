@@ -49,9 +49,7 @@ COMMAND_DATA: dict[Command, type[Contract]] = {
 }
 """The type of `data` of each command."""
 
-PARTIAL_DATA = frozenset(
-    {Command.RM, Command.PRUNE, Command.CLONE, Command.PULL, Command.PUSH, Command.RUN}
-)
+PARTIAL_DATA = frozenset({Command.RM, Command.PRUNE, Command.CLONE, Command.PULL, Command.PUSH, Command.RUN})
 """Commands whose error may carry data too: what would have gone, or how far it came."""
 
 

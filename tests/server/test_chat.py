@@ -94,7 +94,7 @@ async def test_the_asynchronous_client_streams_too(served: Served) -> None:
 
 
 def test_reasoning_is_told_apart(served: Served) -> None:
-    question = "What is a Git LFS pointer?"
+    question = "Why does a model not run here?"
     own = served.own_choice(Generation(messages=({"role": "user", "content": question},), sampling=GREEDY))
     whole = served.chat(question, enable_thinking=...).json
     message = whole["choices"][0]["message"]
