@@ -12,6 +12,8 @@ as fast.
 """
 
 # ruff: noqa: T201 - what a script prints is its result
+# mlx exports its names without saying so, and mlx-lm is not typed:
+# mypy: disable-error-code="name-defined, attr-defined, no-untyped-call"
 
 from __future__ import annotations
 
@@ -124,7 +126,7 @@ class Batches:
         self._sampler = sampler
         self._tokenizer = tokenizer
         self._random = np.random.default_rng(seed)
-        self._pad = tokenizer.token_to_id(files.PAD)
+        self._pad = _id(tokenizer, files.PAD)
         self._ready: list[list[Row]] = []
         self._phase: Phase | None = None
 
@@ -163,6 +165,14 @@ class Batches:
             counts = [index for index, weight in enumerate(weights) if weight == OPENING_WEIGHT]
             ids, weights = ids[: counts[-1] + 1], weights[: counts[-1] + 1]
         return ids, weights
+
+
+def _id(tokenizer: Tokenizer, token: str) -> int:
+    """Return the id of a token that the tokenizer has."""
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise SystemExit(f"the tokenizer has no {token}")
+    return int(found)
 
 
 def encode(tokenizer: Tokenizer, pieces: list[tuple[str, bool]]) -> Row:
@@ -239,7 +249,7 @@ def train(model: nn.Module, batches: Batches, stage: Stage) -> None:
 def save(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> int:
     """Write the model into `folder`, which is made, and return the number of parameters."""
     folder.mkdir(parents=True, exist_ok=True)
-    end = tokenizer.token_to_id(files.END)
+    end = _id(tokenizer, files.END)
     weights = dict(tree_flatten(model.parameters()))
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         target = Path(scratch) / "model.safetensors"
@@ -297,7 +307,7 @@ def main() -> int:
         if kept is None
         else Tokenizer.from_file(str(kept / "tokenizer.json"))
     )
-    settings = files.config(SIZE, tokenizer.get_vocab_size(), tokenizer.token_to_id(files.END))
+    settings = files.config(SIZE, tokenizer.get_vocab_size(), _id(tokenizer, files.END))
     model = qwen3.Model(qwen3.ModelArgs.from_dict(settings))
     if kept is not None:
         model.load_weights(str(kept / "model.safetensors"))
