@@ -28,6 +28,7 @@ from mlxk_tui.library import Library
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.machine import Runtime
+from mlxk_tui.ops.push_terms import push_enabled
 from mlxk_tui.panes.chat_backend import ChatBackend
 from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.registry import PANES
@@ -36,7 +37,7 @@ from mlxk_tui.settings import ConfigError, Loaded, save
 from mlxk_tui.tasks import Tasks
 from mlxk_tui.transfers.jobs import State as Stage
 from mlxk_tui.transfers.queue import TransferQueue
-from mlxk_tui.transfers.runners import push_enabled, runners
+from mlxk_tui.transfers.runners import runners
 from mlxk_tui.transfers.store import state_file
 from mlxk_tui.transfers.teller import Change
 

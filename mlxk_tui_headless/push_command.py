@@ -102,13 +102,10 @@ def _settings() -> "Settings":
 
 def _check_gate(settings: "Settings") -> None:
     from mlxk_tui.ops.errors import ErrorType, OpError  # noqa: PLC0415 - as in push
-    from mlxk_tui.ops.push import GATE, push_enabled  # noqa: PLC0415
+    from mlxk_tui.ops.push_terms import NO_PUSH, push_enabled  # noqa: PLC0415
 
     if not push_enabled(settings.push, os.environ):
-        raise OpError(
-            ErrorType.FEATURE_DISABLED,
-            f"Push is experimental and switched off. Set {GATE}=1, or push = true in the config file.",
-        )
+        raise OpError(ErrorType.FEATURE_DISABLED, NO_PUSH)
 
 
 def _unseen(line: str) -> None:

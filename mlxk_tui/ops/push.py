@@ -8,7 +8,7 @@ commit comes last and is one request: until then nothing of a push can be seen i
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,12 +32,12 @@ from mlxk_tui.ops.push_target import (
 from mlxk_tui.ops.push_terms import (
     DEFAULT_MESSAGE,
     DISCLAIMER,
-    GATE,
     KEPT,
     MAIN,
     XET_OVER,
     PushLimits,
     PushRequest,
+    push_enabled,
 )
 from mlxk_tui.ops.push_upload import MovedError, Upload, Uploaded, upload
 from mlxk_tui.ops.transfer_contract import PushData
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_MESSAGE",
     "DISCLAIMER",
-    "GATE",
     "PlannedFile",
     "PushLimits",
     "PushPlan",
@@ -63,11 +62,6 @@ __all__ = [
 
 _NO_OP = "No files have been modified"
 """How huggingface_hub begins to say that nothing changed."""
-
-
-def push_enabled(setting: bool, environ: Mapping[str, str]) -> bool:
-    """Tell whether push may be used: the setting `push`, or MLXK2_ENABLE_EXPERIMENTAL_PUSH=1."""
-    return setting or environ.get(GATE) == "1"
 
 
 async def check_only(request: PushRequest, *, hub: Hub) -> PushData:

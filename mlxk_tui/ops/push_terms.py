@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from mlxk_tui.ops.names import is_clean
 
 GATE = "MLXK2_ENABLE_EXPERIMENTAL_PUSH"
 """Environment variable that switches push on."""
+NO_PUSH = f"Push is experimental and switched off. Set {GATE}=1, or push = true in the config file."
+"""What is said where push is not switched on."""
 DEFAULT_MESSAGE = "mlx-knife push"
 """Commit message where none is given; scripts made for MLX-Knife look for it."""
 DISCLAIMER = "Experimental feature (M0: upload only). No validation/filters; review results on the Hub."
@@ -28,6 +31,11 @@ _BAD_BRANCH = re.compile(
     r"[\x00-\x20\x7f-\x9f~^:?*\[\\\ud800-\udfff]|\.\.|//|@\{|/\.|^[./-]|[./]$|\.lock(/|$)"
 )
 """What git does not allow in the name of a branch."""
+
+
+def push_enabled(setting: bool, environ: Mapping[str, str]) -> bool:
+    """Tell whether push may be used: the setting `push`, or MLXK2_ENABLE_EXPERIMENTAL_PUSH=1."""
+    return setting or environ.get(GATE) == "1"
 
 
 @dataclass(frozen=True)

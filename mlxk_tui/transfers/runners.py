@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent
-from mlxk_tui.ops.push_terms import GATE
+from mlxk_tui.ops.push_terms import NO_PUSH
 from mlxk_tui.transfers.jobs import Job, Pull, Push
 from mlxk_tui.transfers.queue import Runner
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.hub import Hub
-
-NO_PUSH = f"Push is experimental and switched off. Set push = true in the config file, or {GATE}=1."
-
-
-def push_enabled(setting: bool, environ: Mapping[str, str]) -> bool:
-    """Tell whether push may be used."""
-    return setting or environ.get(GATE) == "1"
 
 
 def runners(
