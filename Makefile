@@ -21,8 +21,9 @@ demo: $(STAMP) ## try it on a built-in sample; without a terminal, a headless to
 	@if [ -t 0 ] && [ -t 1 ]; then $(BIN)/mlxk-tui --demo $(ARGS); else $(BIN)/python -m mlxk_tui.demo.tour; fi
 
 # A file stays in one process: what a module's tests share is made once. ARGS='-n 0' runs in this one.
-test: $(STAMP) ## run the test suite, in two processes
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+# Three processes keep two cores busy: a third of the time a test waits for another program.
+test: $(STAMP) ## run the test suite, in three processes
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import contracts, oldest Python
 	@$(BIN)/ruff check .

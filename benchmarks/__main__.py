@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from benchmarks import bench_app_start, bench_download, bench_list, bench_version
-from benchmarks.measure import arguments, finish, table
+import asyncio
+import importlib.util
+import os
+
+from benchmarks import (
+    bench_app_start,
+    bench_chat,
+    bench_download,
+    bench_engine,
+    bench_list,
+    bench_server,
+    bench_version,
+)
+from benchmarks.measure import Row, arguments, finish, table
 
 
 def main() -> int:
@@ -15,8 +27,19 @@ def main() -> int:
     times, sizes = bench_app_start.measure(options.rounds)
     rows += [*times, *sizes]
     rows += bench_download.measure(min(options.rounds, 2), mebibytes=256)  # a GiB has a run of its own
+    rows += _inference(options.rounds)
     table("mlxk-tui against its peers, medians of one run", rows)
     return finish(rows, options.strict)
+
+
+def _inference(rounds: int) -> list[Row]:
+    if importlib.util.find_spec("mlx_lm") is None:
+        print("mlx-lm is not installed here: nothing of inference is measured")
+        return []
+    os.environ.setdefault("MLX_DISABLE_COMPILE", "1")  # on a CPU it starts a C++ compiler
+    rows = asyncio.run(bench_engine.measure(min(rounds, 5)))
+    rows += bench_chat.measure(rounds)
+    return rows + bench_server.measure(rounds)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Serving against mlx_lm.server: speed with many clients, time to the first token, a long chat, memory.
 
 Each server is a process of its own with the same model of random weights, so small that the server and
-not the model is what is measured, and is asked in turns over raw sockets by this process. Answers never
-end before their last token, so that every stream has the same length. `mlxk serve` of mlx-knife is
-measured too where MLXK_BENCH_KNIFE names an environment that has it.
+not the model is what is measured, and is asked in turns over raw sockets by this process; the ones whose
+turn it is not are stopped (SIGSTOP), since some poll. Answers never end before their last token, so that
+every stream has the same length. mlx-lm's BatchGenerator alone, without any server, shows how much of
+the time is the model's. `mlxk serve` of mlx-knife is measured too where MLXK_BENCH_KNIFE names an
+environment that has it.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import statistics
 import subprocess
@@ -40,6 +43,28 @@ BUDGETS = {1: 1.0, 8: 1 / 1.5, 32: 1 / 1.5}
 BUSY = 0.3
 """Largest share of mlx_lm.server's time to the first token while another stream runs."""
 START_S = 60.0
+_SAID = re.compile(rb'"(?:text|content)": ?"[^"]')
+"""The first chunk with text in it; some send one without any as soon as they are asked."""
+_BARE = """
+import sys, time
+import mlx.core as mx
+from mlx_lm import load
+from mlx_lm.generate import BatchGenerator
+model, tokenizer = load(sys.argv[1])
+def greedy(logprobs):
+    return mx.argmax(logprobs, axis=-1)
+for line in sys.stdin:
+    clients, tokens = map(int, line.split())
+    texts = [f"{n} {time.time_ns()}: hello, world! How are you today?" for n in range(clients)]
+    prompts = [tokenizer.encode(text) for text in texts]
+    begin, ended = time.perf_counter(), 0
+    batch = BatchGenerator(model, completion_batch_size=32, prefill_batch_size=8)
+    batch.insert(prompts, max_tokens=[tokens] * clients, samplers=[greedy] * clients)
+    while ended < clients:
+        ended += sum(one.finish_reason is not None for one in batch.next()[1])
+    batch.close()
+    print(time.perf_counter() - begin, flush=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -54,8 +79,50 @@ class Contestant:
     @property
     def memory_mb(self) -> float:
         """Resident megabytes of it and its children."""
-        family = [self.process, *self.process.children(recursive=True)]
-        return sum(one.memory_info().rss for one in family) / 1e6
+        return sum(one.memory_info().rss for one in self.family) / 1e6
+
+    @property
+    def family(self) -> list[psutil.Process]:
+        """It and its children."""
+        return [self.process, *self.process.children(recursive=True)]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let it run inside the block only."""
+        for process in self.family:
+            process.resume()
+        try:
+            yield
+        finally:
+            for process in self.family:
+                process.suspend()
+
+
+class _Bare:
+    """mlx-lm's BatchGenerator in a process of its own; a context."""
+
+    def __init__(self, snapshot: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _BARE, str(snapshot)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.seconds(8)  # warms up
+
+    def __enter__(self) -> _Bare:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def seconds(self, streams: int) -> float:
+        """Return how long so many streams take."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{streams} {TOKENS}\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
 
 
 @dataclass(frozen=True)
@@ -74,12 +141,18 @@ def measure(rounds: int) -> list[Row]:
         if os.environ.get(peers.KNIFE_VARIABLE):
             contestants.append(stack.enter_context(_knife(folder)))
         ours, *others = contestants
+        bare = stack.enter_context(_Bare(snapshot))
         for contestant in contestants:  # loads, compiles, warms up
-            for clients in (1, 8):
-                asyncio.run(_together(contestant, clients, 24))
+            with contestant.running():
+                for clients in (1, 8):
+                    asyncio.run(_together(contestant, clients, 24))
         rows: list[Row] = []
         for clients, share in BUDGETS.items():
             taken = _in_turns(contestants, rounds, partial(_throughput, clients))
+            floor = statistics.median(bare.seconds(clients) for _ in range(rounds))
+            rows.append(
+                Row(f"{clients} streams, whole", taken[ours.label] * 1000, "the model alone", floor * 1000)
+            )
             for other in others:
                 rates = ":".join(f"{clients * TOKENS / taken[one.label]:,.0f}" for one in (ours, other))
                 what = f"{clients} streams, {rates} tok/s"
@@ -109,7 +182,8 @@ def _in_turns(
     taken: dict[str, list[float]] = {one.label: [] for one in contestants}
     for _ in range(rounds):
         for one in contestants:
-            taken[one.label].append(work(one))
+            with one.running():
+                taken[one.label].append(work(one))
             print(f"{one.label}: {taken[one.label][-1] * 1000:,.1f} ms", file=sys.stderr)
     return {label: statistics.median(times) for label, times in taken.items()}
 
@@ -186,7 +260,7 @@ async def _stream(one: Contestant, prompt: str | list[dict[str, str]], tokens: i
         if not part:
             raise SystemExit(f"{one.label} broke off: {got[-500:]!r}")
         got += part
-        if not first and b"data: {" in got:
+        if not first and _SAID.search(got):
             first = time.perf_counter() - begin
     whole = time.perf_counter() - begin
     writer.close()
@@ -197,7 +271,7 @@ async def _stream(one: Contestant, prompt: str | list[dict[str, str]], tokens: i
 
 def _make(folder: Path) -> Path:
     """Write the model into a cache and return its snapshot."""
-    made = make_model(folder / "made", context=8192)
+    made = make_model(folder / "made", hidden=32, layers=1, context=8192)
     weights = load_file(made / "model.safetensors")
     # A row of zeros is never the likeliest: no special token, so no end before the last token.
     weights["model.embed_tokens.weight"][: len(SPECIAL)] = np.float32(0)
@@ -235,6 +309,7 @@ def _server(label: str, port: int, model: str, argv: list[str], folder: Path) ->
                 "HF_HUB_OFFLINE": "1",
             },
         )
+    contestant: Contestant | None = None
     try:
         end = time.monotonic() + START_S
         while True:
@@ -244,8 +319,13 @@ def _server(label: str, port: int, model: str, argv: list[str], folder: Path) ->
             if child.poll() is not None or time.monotonic() > end:
                 raise SystemExit(f"{label} does not listen: {log.read_text(errors='replace')[-1500:]}")
             time.sleep(0.1)
-        yield Contestant(label, port, model, psutil.Process(child.pid))
+        contestant = Contestant(label, port, model, psutil.Process(child.pid))
+        for process in contestant.family:
+            process.suspend()
+        yield contestant
     finally:
+        for process in contestant.family if contestant is not None else ():
+            process.resume()
         child.terminate()
         try:
             child.wait(10)

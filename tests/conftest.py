@@ -7,6 +7,7 @@ file that `MLXK2_STRICT_TEST_DELETE=1` asks for before anything may be deleted.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -125,6 +126,10 @@ _ENVIRONMENT_BEFORE = dict(os.environ)
 _HUBS = _hub_folders_of_the_user(_ENVIRONMENT_BEFORE)
 _FOLDERS = _own_folders_of_the_user(_ENVIRONMENT_BEFORE)
 _ROOT, _OWNS_ROOT = _isolate()
+
+# An app is 100,000 objects, each made in one go: with Python's own threshold a third of the time of the tests
+# of the panes is spent on looking for garbage among them.
+gc.set_threshold(20_000, 10, 10)
 
 import pytest  # noqa: E402 - nothing may be imported before the environment is set
 

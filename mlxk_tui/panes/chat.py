@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
@@ -13,11 +12,10 @@ from textual import getters, work
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
-from mlxk_tui.chats.model import Attachment, Message, Role, State
+from mlxk_tui.chats.model import Message, Role, State
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.library import Changed
 from mlxk_tui.ops.errors import ErrorType, OpError
@@ -34,14 +32,16 @@ from mlxk_tui.panes import (
 from mlxk_tui.panes.base import Pane
 from mlxk_tui.panes.chat_answer import Answer
 from mlxk_tui.panes.chat_listing import Listing
+from mlxk_tui.panes.chat_painting import Painter
 from mlxk_tui.panes.chat_reading import Reader
 from mlxk_tui.panes.chat_sending import Sender
 from mlxk_tui.panes.chat_sessions import SessionsScreen
 from mlxk_tui.panes.chat_shown import Notes, Opening, model_gone
-from mlxk_tui.panes.chat_talk import WINDOW, Question, Talk, questions_in
+from mlxk_tui.panes.chat_talk import WINDOW, Question, Talk
+from mlxk_tui.panes.chat_writing import Writer
 from mlxk_tui.panes.context import Context
 from mlxk_tui.transfers.jobs import Pull
-from mlxk_tui.widgets.chat_attachments import MAX_FILES, AttachmentBar
+from mlxk_tui.widgets.chat_attachments import AttachmentBar
 from mlxk_tui.widgets.chat_bar import ChatBar
 from mlxk_tui.widgets.chat_composer import Composer
 from mlxk_tui.widgets.chat_invite import ChatInvite
@@ -50,10 +50,6 @@ from mlxk_tui.widgets.chat_view import Conversation
 from mlxk_tui.widgets.row_list import RowList
 from mlxk_tui.widgets.text import sentence
 
-_PAINT_SECONDS = 0.04
-"""How often an answer that is being written is drawn: 25 times a second at most."""
-_SHARE = 4
-"""How many times as long as it took to draw nothing is drawn, so that keys find the loop free."""
 _OF_MESSAGE = {"copy", "copy_code", "fold", "again", "edit", "branch"}
 
 
@@ -79,19 +75,13 @@ class ChatPane(Pane):
         self.listing = Listing(self)
         self.sender = Sender(self)
         self.reader = Reader(self)
+        self.writer = Writer(self)
+        self.painter = Painter(self)
         runtime = context.runtime
         no_mlx = runtime.mlx_lm is None if runtime else importlib.util.find_spec("mlx_lm") is None
         self.opening = Opening(no_mlx=no_mlx)
-        self.attachments: list[Attachment] = []
-        """What goes with the next question."""
-        self._editing: Message | None = None
-        """The question that another version is written of."""
-        self._recalled = -1
         self._below = False
         self._tight = False
-        self._drafts: dict[int, tuple[str, list[Attachment]]] = {}
-        self._paint_timer: Timer | None = None
-        self._next_paint = 0.0
 
     def body(self) -> Iterable[Widget]:
         """Lay out the pane."""
@@ -110,7 +100,7 @@ class ChatPane(Pane):
     def on_mount(self) -> None:
         """Open the chats."""
         self.context.chats.answers_changed.subscribe(self, self._answer_changed)
-        self._paint_timer = self.set_interval(_PAINT_SECONDS, self._paint, pause=True)
+        self.painter.mount()
         self._open_store()
 
     def start(self, group: str, job: Callable[[], Coroutine[Any, Any, None]], *, alone: bool = False) -> None:
@@ -151,35 +141,23 @@ class ChatPane(Pane):
             actions.tell_error(self, error)
 
     async def _open(self, session_id: int) -> None:
-        self._leave_draft()
+        self.writer.leave_draft()
         found = await self.talk.open(session_id)
         self.show(found)
-        self._take_draft()
+        self.writer.take_draft()
 
     def begin(self, model: str | None) -> None:
         """Begin a new chat, with a model where one is named."""
-        self._leave_draft()
+        self.writer.leave_draft()
         self.talk.begin(model)
         self.show([])
-        self._take_draft()
+        self.writer.take_draft()
 
     def leave_deleted(self) -> None:
         """Go to a new chat, the open one having been deleted."""
-        self.clear_composer()
+        self.writer.clear()
         self.talk.begin()
         self.show([])
-
-    def _leave_draft(self) -> None:
-        """Keep what stands in the composer for the chat that is left; an edit is given up."""
-        if self._editing is None:
-            self._drafts[self.talk.session.id] = (self.composer.text, self.attachments)
-        self.stop_editing()
-
-    def _take_draft(self) -> None:
-        text, files = self._drafts.pop(self.talk.session.id, ("", []))
-        self.composer.put(text)
-        self.use_attachments(files)
-        self.composer.focus()
 
     def show(self, found: list[Message], *, keep: bool = False) -> None:
         """Draw a conversation; `keep` leaves the place on the screen as it is."""
@@ -193,7 +171,7 @@ class ChatPane(Pane):
             found = [*found[:-1], replace(found[-1], content="", reasoning="")]
             self.conversation.show(found, answer.live(), keep=keep)
             self.conversation.feed(answer.message.id, *answer.all_text(), answer.live())
-        self._follow_answer()
+        self.painter.follow()
         self.listing.point()
         self.draw_state()
 
@@ -225,20 +203,21 @@ class ChatPane(Pane):
             questions = chat_shown.invite(self.invite.view, self.opening, self.talk)
             suggest = partial(self.invite.suggest, questions)
             self.start("suggest", suggest, alone=True)
-        self._draw_note()
+        self.draw_note()
         self.update_keys()
 
     def _draw_bar(self) -> None:
         self.bar.show(chat_shown.bar_state(self.talk, self.conversation.last(Role.ASSISTANT)))
 
-    def _draw_note(self) -> None:
+    def draw_note(self) -> None:
+        """Draw the line above the composer, where there is something to say."""
         store, name = self.context.chats.opened, self.talk.session.model
         is_gone = model_gone(self.context.library, name)
         text, style = chat_shown.note(
             Notes(
                 write_error=store.write_error if store is not None else None,
                 gone=name if is_gone else None,
-                editing=self._editing is not None,
+                editing=self.writer.editing is not None,
                 below=self._below,
                 tight=self._tight,
             )
@@ -251,37 +230,20 @@ class ChatPane(Pane):
     def answer_began(self, model: Runnable) -> None:
         """Follow an answer."""
         self._tight = model.fit is MemoryFit.TIGHT
-        self._follow_answer()
+        self.painter.follow()
         self.draw_state()
 
-    def _follow_answer(self) -> None:
-        if self._paint_timer is not None and self.talk.answer is not None:
-            self._paint_timer.resume()
-        elif self._paint_timer is not None:
-            self._paint_timer.pause()
-
-    def _paint(self) -> None:
-        """Draw what was written since the last time."""
-        answer = self.talk.answer
-        if answer is None:
-            self._follow_answer()
-        elif self.app.current_mode == self.pane_id and (begun := time.monotonic()) >= self._next_paint:
-            self._paint_answer(answer)
-            # What Textual then draws takes about twice as long again.
-            self._next_paint = begun + _SHARE * 3 * (time.monotonic() - begun)
-
-    def _paint_answer(self, answer: Answer) -> None:
-        content, reasoning = answer.new_text()
-        self.conversation.feed(answer.message.id, content, reasoning, answer.live())
-        if (content or reasoning) and not self.conversation.following and not self._below:
+    def answer_drawn(self, *, grown: bool) -> None:
+        """Draw what stands around an answer that has been drawn; `grown` where it has got more text."""
+        if grown and not self.conversation.following and not self._below:
             self._below = True
-            self._draw_note()
+            self.draw_note()
         self._draw_bar()
 
     def on_screen_resume(self) -> None:
         """Catch up with what was written meanwhile."""
         super().on_screen_resume()
-        self._paint()
+        self.painter.paint()
 
     def _answer_changed(self, answer: Answer) -> None:
         """Draw that an answer began or ended."""
@@ -289,9 +251,9 @@ class ChatPane(Pane):
         if answer.session.id == self.talk.session.id:
             if ended:
                 self._tight = False
-                self._paint_answer(answer)
+                self.painter.draw(answer)
                 self.conversation.settle(answer.message)
-            self._follow_answer()
+            self.painter.follow()
             self.draw_state()
         self.session_changed(answer.session.id)
         self.draw_shell()
@@ -314,40 +276,25 @@ class ChatPane(Pane):
 
     def on_composer_sent(self, event: Composer.Sent) -> None:
         """Send the question."""
-        if event.text.strip() or self.attachments:
-            instead = self._editing.id if self._editing is not None else None
-            self.sender.send(Question(event.text, tuple(self.attachments), instead))
+        if (question := self.writer.question(event.text)) is not None:
+            self.sender.send(question)
+
+    def on_text_area_changed(self) -> None:
+        """Let keys come before the answer."""
+        self.painter.typed()
 
     def on_chat_invite_asked(self, event: ChatInvite.Asked) -> None:
         """Send a suggested question."""
         self.composer.focus()
         self.sender.send(Question(event.question))
 
-    def clear_composer(self) -> None:
-        """Empty the composer."""
-        self.stop_editing()
-        self.composer.put("")
-        self.use_attachments([])
-
-    def use_attachments(self, items: list[Attachment]) -> None:
-        """Let files go with the next question."""
-        self.attachments = items
-        self.chips.show(items)
-
-    def add_attachment(self, item: Attachment) -> None:
-        """Let one more file go with the next question."""
-        if len(self.attachments) >= MAX_FILES:
-            self.notify(f"At most {MAX_FILES} files go with a question.", severity="warning", markup=False)
-        elif item not in self.attachments:
-            self.use_attachments([*self.attachments, item])
-
     def on_attachment_bar_removed(self, event: AttachmentBar.Removed) -> None:
         """Take a file out."""
-        self.use_attachments([one for index, one in enumerate(self.attachments) if index != event.index])
+        self.writer.remove(event.index)
 
     def on_composer_erased(self) -> None:
         """Take the last file out."""
-        self.use_attachments(self.attachments[:-1])
+        self.writer.remove(-1)
 
     @work(group="chat-attach", exit_on_error=False)
     async def on_composer_attach(self, event: Composer.Attach) -> None:
@@ -356,37 +303,18 @@ class ChatPane(Pane):
 
     def on_composer_pasted(self, event: Composer.Pasted) -> None:
         """Attach a long paste."""
-        self.add_attachment(Attachment(f"pasted-{len(self.attachments) + 1}.txt", event.text))
+        self.writer.paste(event.text)
 
     def on_composer_recall(self, event: Composer.Recall) -> None:
         """Take an earlier or later question up again."""
-        questions = questions_in([block.message for block in self.conversation.blocks])
-        place = self._recalled - event.way
-        if place < 0:
-            self.clear_composer()
-        elif place < len(questions):
-            self.edit(questions[place], place)
-
-    def edit(self, message: Message, place: int) -> None:
-        """Put a question into the composer, to be sent as another version; `place` counts from the last."""
-        self._editing, self._recalled = message, place
-        self.composer.recalling = True
-        self.use_attachments(list(message.attachments))
-        self.composer.put(message.content)
-        self._draw_note()
-
-    def stop_editing(self) -> None:
-        """Let what is written be a new question."""
-        self._editing, self._recalled = None, -1
-        self.composer.recalling = False
-        self._draw_note()
+        self.writer.recall(event.way)
 
     def on_composer_left(self) -> None:
         """Stop the answer, leave an edit, or go to the messages: the first that there is."""
         if self.talk.answer is not None:
             self.talk.answer.stop()
-        elif self._editing is not None:
-            self.clear_composer()
+        elif self.writer.editing is not None:
+            self.writer.clear()
         else:
             self.conversation.focus()
 
@@ -409,7 +337,7 @@ class ChatPane(Pane):
         """Forget the hint once the end is in sight."""
         if event.following and self._below:
             self._below = False
-            self._draw_note()
+            self.draw_note()
 
     def on_conversation_moved(self) -> None:
         """Know which keys work for the message under the cursor."""

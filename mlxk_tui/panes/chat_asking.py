@@ -126,7 +126,7 @@ async def add_files(pane: ChatPane, paths: list[str]) -> None:
         except OpError as error:  # noqa: PERF203 - one file must not hide the others
             actions.tell_error(pane, error)
         else:
-            pane.add_attachment(item)
+            pane.writer.add(item)
 
 
 async def choose_model(pane: ChatPane) -> None:

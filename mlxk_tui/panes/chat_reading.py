@@ -119,7 +119,7 @@ class Reader:
         """Take the question under the cursor, or the one above it, up again."""
         if (block := self.block) is not None and (question := self._question(block)) is not None:
             questions = questions_in([one.message for one in self._pane.conversation.blocks])
-            self._pane.edit(question, questions.index(question))
+            self._pane.writer.edit(question, questions.index(question))
             self._pane.composer.focus()
 
     def _question(self, block: MessageBlock) -> Message | None:

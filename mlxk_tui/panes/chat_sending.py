@@ -94,9 +94,9 @@ class Sender:
         model = await pane.talk.runnable(force=force)
         if paths := mentioned(question.text):
             await asking.add_files(pane, paths)
-            question = replace(question, attachments=tuple(pane.attachments))
+            question = replace(question, attachments=tuple(pane.writer.attachments))
         asked, answer = await pane.talk.ask(question, model)
-        pane.clear_composer()
+        pane.writer.clear()
         if question.instead_of is not None:
             pane.show(await pane.talk.reload())
         else:

@@ -270,10 +270,10 @@ async def test_lines_are_broken_and_a_paste_is_kept_whole(open_app: OpenApp) -> 
         await wait_until(pilot, lambda: pane.composer.text == pasted)
         pane.composer.put("")
         app.post_message(Paste("x" * 20_000))
-        await wait_until(pilot, lambda: [len(one.text) for one in pane.attachments] == [20_000])
+        await wait_until(pilot, lambda: [len(one.text) for one in pane.writer.attachments] == [20_000])
         assert "pasted-1.txt" in words(app)
         await pilot.press("backspace")
-        assert not pane.attachments
+        assert not pane.writer.attachments
 
 
 async def test_files_are_attached_by_drag_by_mention_and_by_name(open_app: OpenApp, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ async def test_files_are_attached_by_drag_by_mention_and_by_name(open_app: OpenA
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         pane = await chat(pilot)
         app.post_message(Paste(str(notes).replace(" ", "\\ ")))
-        await wait_until(pilot, lambda: [one.name for one in pane.attachments] == ["my notes.txt"])
+        await wait_until(pilot, lambda: [one.name for one in pane.writer.attachments] == ["my notes.txt"])
         await pilot.press("f6")
         await wait_until(pilot, lambda: isinstance(app.screen, LineDialog))
         await pilot.press(*"c.bin", "enter")
@@ -294,7 +294,7 @@ async def test_files_are_attached_by_drag_by_mention_and_by_name(open_app: OpenA
         sent = pane.conversation.blocks[0].message
         assert [one.text for one in sent.attachments] == ["remember [the] milk", "print(1)"]
         assert "my notes.txt" in words(app)
-        assert not pane.attachments
+        assert not pane.writer.attachments
 
 
 async def test_messages_and_code_blocks_are_copied(open_app: OpenApp) -> None:

@@ -13,7 +13,7 @@ from mlxk_tui.ops.cache import Cache
 from mlxk_tui.widgets.dialogs import Dialog
 from tests.panes.conftest import AppMaker, ready, wait_until
 
-PRESSES = 240
+PRESSES = 160
 
 
 def every_key() -> list[str]:

@@ -226,7 +226,7 @@ async def _leave(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
     for block in pane.conversation.blocks:
         block.unfolded = False
     pane.begin(None)
-    pane.clear_composer()
+    pane.writer.clear()
     await wait_until(pilot, lambda: pane.composer.has_focus)
 
 
