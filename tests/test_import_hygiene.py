@@ -6,6 +6,7 @@ Each runs in a process of its own, because imports of one test are seen by the n
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -76,6 +77,8 @@ COMMANDS = [
     ("rm", "mlx-community/tiny-4bit", "--json"),
     ("version", "--json"),
     ("nonsense", "--json"),
+    ("server", "--help"),
+    ("serve", "no-such-model", "--port", "0", "--json"),  # ends before it listens
 ]
 
 
@@ -85,7 +88,15 @@ def test_no_headless_command_loads_a_screen_or_mlx(
 ) -> None:
     loaded = modules_of(headless(*arguments), tmp_path)
     assert loaded & {*MLX, *HUB, *SCREEN} == set()
-    assert "mlxk_tui_headless.runner" in loaded or arguments[0] in {"--version", "--help"}
+    assert "mlxk_tui_headless.runner" in loaded or {"--version", "--help"} & {*arguments}
+
+
+def test_a_server_that_tries_to_listen_loads_neither_a_screen_nor_mlx(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        loaded = modules_of(headless("serve", "--port", str(port), "--json"), tmp_path)
+    assert {"mlxk_tui.server.server", "mlxk_tui.engine.client", "aiohttp"} <= loaded
+    assert loaded & {*MLX, *HUB, *SCREEN} == set()
 
 
 def test_clone_loads_neither_a_screen_nor_mlx(filled: Path, tmp_path: Path) -> None:

@@ -159,15 +159,27 @@ class Engine:
         run.stream = weakref.ref(stream)
         return stream
 
-    async def count_tokens(self, model: Runnable, messages: Sequence[Mapping[str, Any]]) -> int:
+    async def count_tokens(
+        self,
+        model: Runnable,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> int:
         """Return how many tokens a conversation has as a prompt; the model is loaded on demand.
 
+        What makes up the prompt is given as in `Generation`.
+
         Raises:
-            OpError: as `generate`.
+            OpError: as `generate`, but never for the length.
         """
+        command = partial(
+            CountTokens, messages=tuple(messages), tools=tuple(tools), template_kwargs=template_kwargs or {}
+        )
         await self._acquire(model, lambda event: None)
         try:
-            said = await self._connection.ask(lambda id: CountTokens(id, tuple(messages)))  # noqa: A006
+            said = await self._connection.ask(command)
         finally:
             self._gate.leave()
         return said.tokens if isinstance(said, Counted) else 0

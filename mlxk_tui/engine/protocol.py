@@ -243,6 +243,8 @@ class CountTokens:
 
     id: int
     messages: tuple[Mapping[str, Any], ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -418,7 +420,9 @@ def _finished(given: dict[str, Any]) -> Finished:
 
 
 def _count_tokens(given: dict[str, Any]) -> CountTokens:
-    return CountTokens(id=given["id"], messages=tuple(given.get("messages", ())))
+    for name in ("messages", "tools"):
+        given[name] = tuple(given.get(name, ()))
+    return CountTokens(**given)
 
 
 _READERS: dict[str, Any] = {

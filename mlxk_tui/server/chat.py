@@ -20,7 +20,7 @@ from mlxk_tui.engine.protocol import (
     ToolCall,
     Usage,
 )
-from mlxk_tui.engine.tool_calls import parse_tool_calls
+from mlxk_tui.engine.tool_calls import forced_call_schema, parse_tool_calls
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.conversation import (
     messages_of,
@@ -79,8 +79,8 @@ def generation_of(asked: ChatRequest, max_tokens: int | None) -> Generation:
     """
     if asked.top_logprobs and not asked.logprobs:
         raise invalid("top_logprobs: it needs logprobs to be true.", "top_logprobs")
-    tools = _chosen_tools(asked)
-    grammar = _tool_grammar(tools) if forces_tool(asked) else grammar_of(asked.response_format)
+    tools = tools_of(_chosen_tools(asked))
+    grammar = forced_call_schema(tools) if forces_tool(asked) else grammar_of(asked.response_format)
     kwargs = template_kwargs_of(asked.chat_template_kwargs, asked.enable_thinking, asked.reasoning_effort)
     return Generation(
         messages=messages_of(asked.messages),
@@ -88,7 +88,7 @@ def generation_of(asked: ChatRequest, max_tokens: int | None) -> Generation:
         max_tokens=asked.max_completion_tokens or asked.max_tokens or max_tokens,
         budget="server",
         stop=stops_of(asked.stop),
-        tools=tools_of(tools),
+        tools=tools,
         template_kwargs=kwargs,
         logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
         grammar=grammar,
@@ -140,23 +140,6 @@ def _chosen_tools(asked: ChatRequest) -> Sequence[Tool]:
         if not tools:
             raise invalid(f"tool_choice: there is no tool '{name[:60]}' in tools.", "tool_choice")
     return tools
-
-
-def _tool_grammar(tools: Sequence[Tool]) -> str:
-    """Return the schema of a call of one of these tools."""
-    calls = [
-        {
-            "type": "object",
-            "properties": {
-                "name": {"const": tool.function.name},
-                "arguments": tool.function.parameters or {"type": "object"},
-            },
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for tool in tools
-    ]
-    return json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls})
 
 
 def _choice(index: int, choice: Choice, forced: bool, with_logprobs: bool) -> dict[str, Any]:

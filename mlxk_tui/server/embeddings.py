@@ -15,12 +15,10 @@ from aiohttp import web
 from pydantic import Field
 
 from mlxk_tui.engine.client import Embeddings
-from mlxk_tui.engine.models import Runnable
-from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import invalid
-from mlxk_tui.server.requests import RequestState
 from mlxk_tui.server.schemas import Schema
+from mlxk_tui.server.work import Work
 
 MAX_TEXTS = 2048
 _VECTORS_AT_A_TIME = 32
@@ -41,7 +39,8 @@ async def create(call: Call) -> web.StreamResponse:
     asked = await call.body(EmbeddingsRequest)
     texts = _texts(asked.input)
     model = await call.service.chooser.choose(asked.model)
-    found = await _Work(call, model, texts).run()
+    found = await Work[Embeddings](call, model, "\n".join(texts)).run(call.service.engine.embed(model, texts))
+    call.entry.prompt_tokens = found.tokens
     size = len(found.vectors[0])
     if asked.dimensions is not None and asked.dimensions > size:
         raise invalid(
@@ -69,50 +68,6 @@ def _texts(given: str | Sequence[str | int | list[int]]) -> list[str]:
     if len(texts) > MAX_TEXTS:
         raise invalid(f"input: at most {MAX_TEXTS:,} texts are embedded at once.", "input")
     return texts
-
-
-class _Work:
-    """One request among those that generate: it counts as one of them, and ends with them."""
-
-    def __init__(self, call: Call, model: Runnable, texts: Sequence[str]) -> None:
-        self._call = call
-        self._model = model
-        self._texts = texts
-        self._task: asyncio.Task[Embeddings] | None = None
-        self._cancelled = False
-
-    def cancel(self) -> None:
-        """End it from outside."""
-        self._cancelled = True
-        if self._task is not None:
-            self._task.cancel()
-
-    async def run(self) -> Embeddings:
-        """Return the vectors.
-
-        Raises:
-            ApiError: 429: too many others are there.
-            OpError: those of `Engine.embed`; `cancelled` by `cancel`.
-        """
-        service, entry = self._call.service, self._call.entry
-        service.generator.enter(self, 1)
-        entry.model = self._model.name
-        if service.generator.log_prompts:
-            entry.prompt = "\n".join(self._texts)
-        service.log.move(entry, RequestState.READING)
-        try:
-            self._task = asyncio.create_task(service.engine.embed(self._model, self._texts))
-            found = await self._task
-        except asyncio.CancelledError:
-            if not self._cancelled:
-                raise
-            raise OpError(
-                ErrorType.CANCELLED, "The server stopped the request. Ask again when it is back."
-            ) from None
-        finally:
-            service.generator.leave(self, 1)
-        entry.prompt_tokens = found.tokens
-        return found
 
 
 async def _written(found: Embeddings, model: str, size: int, *, packed: bool) -> bytes:

@@ -174,7 +174,7 @@ class Answers:
         self._generator.enter(self, len(self._wanted.generations))
         self._entry.model = self._wanted.model.name
         if self._generator.log_prompts:
-            self._entry.prompt = _text_of(self._wanted.generations[0])
+            self._entry.prompt = text_of(self._wanted.generations[0])
             self._entry.answer = ""
         self._streams = [
             self._engine.generate(self._wanted.model, generation) for generation in self._wanted.generations
@@ -294,8 +294,8 @@ async def _merge(streams: Iterable[GenerationStream]) -> AsyncGenerator[tuple[in
                 await task
 
 
-def _text_of(generation: Generation) -> str:
-    """Return a prompt for the log."""
+def text_of(generation: Generation) -> str:
+    """Return a prompt, for a log that holds prompts."""
     if generation.messages is not None:
         return "\n".join(
             f"{message['role']}: {message.get('content') or ''}" for message in generation.messages

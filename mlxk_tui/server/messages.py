@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
@@ -16,9 +15,10 @@ from mlxk_tui.server.blocks import Begun, Block, BlockKind, Blocks, More, Step, 
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.chat import forces_tool, generation_of
 from mlxk_tui.server.errors import ApiError
-from mlxk_tui.server.generation import Wanted
+from mlxk_tui.server.generation import Wanted, text_of
 from mlxk_tui.server.messages_request import MessagesPrompt, MessagesRequest, chat_request_of
 from mlxk_tui.server.streaming import stream
+from mlxk_tui.server.work import Work
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 """Sent while nothing else is."""
@@ -76,19 +76,18 @@ async def create(call: Call) -> web.StreamResponse:
 
 
 async def count_tokens(call: Call) -> web.StreamResponse:
-    """Count the tokens of a conversation as the model reads it, its tools included.
-
-    The engine tells them when it accepts the prompt; the row is given up there.
-    """
+    """Count the tokens of a conversation as the model reads it, its tools included."""
     asked = await call.body(MessagesPrompt)
     wanted, _ = await _wanted(call, asked)
-    generation = replace(wanted.generations[0], max_tokens=1, grammar=None)
-    tokens = 0
-    async with call.service.generator.generate(Wanted(wanted.model, (generation,)), call.entry) as answers:
-        async for _, event in answers:
-            if isinstance(event, Started):
-                tokens = event.prompt_tokens
-                break
+    (generation,) = wanted.generations
+    counting = call.service.engine.count_tokens(
+        wanted.model,
+        generation.messages or (),
+        tools=generation.tools,
+        template_kwargs=generation.template_kwargs,
+    )
+    tokens = await Work[int](call, wanted.model, text_of(generation)).run(counting)
+    call.entry.prompt_tokens = tokens
     return call.json({"input_tokens": tokens})
 
 

@@ -7,6 +7,7 @@ and where the page's own name was pointed here (DNS rebinding) that name is in `
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from urllib.parse import urlsplit
 
@@ -18,8 +19,13 @@ from mlxk_tui.server.keys import name_of
 from mlxk_tui.server.options import ServerOptions
 
 _ALLOWED_HEADERS = (
-    "Authorization, Content-Type, X-API-Key, X-Request-ID, Anthropic-Version, Anthropic-Beta, OpenAI-Beta"
+    *("Authorization", "Content-Type", "User-Agent", "X-API-Key", "X-Request-ID"),
+    *("Anthropic-Version", "Anthropic-Beta", "Anthropic-Dangerous-Direct-Browser-Access"),
+    *("OpenAI-Beta", "OpenAI-Organization", "OpenAI-Project"),
 )
+_SDK_HEADER = re.compile(r"x-stainless-[a-z0-9-]{1,50}")
+"""What OpenAI's and Anthropic's JavaScript clients tell of themselves; each version tells something else."""
+_MAX_SDK_HEADERS = 32
 _EXPOSED_HEADERS = "X-Request-ID, Retry-After"
 
 
@@ -99,7 +105,7 @@ class Guard:
         headers = {
             **allowed,
             "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
-            "Access-Control-Allow-Headers": _ALLOWED_HEADERS,
+            "Access-Control-Allow-Headers": ", ".join((*_ALLOWED_HEADERS, *_sdk_headers(request))),
             "Access-Control-Max-Age": "600",
         }
         if request.headers.get("Access-Control-Request-Private-Network") == "true":
@@ -125,6 +131,13 @@ class Guard:
             "The API key is missing or wrong. Send it as 'Authorization: Bearer KEY'.",
             headers={"WWW-Authenticate": "Bearer"},
         )
+
+
+def _sdk_headers(request: web.BaseRequest) -> list[str]:
+    """Return which headers of clients a preflight names; a pattern cannot be allowed, only names can."""
+    asked = ",".join(request.headers.getall("Access-Control-Request-Headers", []))
+    names = (name.strip(" \t").lower() for name in asked.split(","))
+    return list(dict.fromkeys(filter(_SDK_HEADER.fullmatch, names)))[:_MAX_SDK_HEADERS]
 
 
 def _is_address(name: str) -> bool:

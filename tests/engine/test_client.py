@@ -259,6 +259,32 @@ async def test_tokens_are_counted(engine: Engine, babbler: Runnable) -> None:
     assert counted == result.finished.usage.prompt_tokens
 
 
+async def test_tokens_are_counted_with_tools_and_variables_of_the_template(
+    engine: Engine, tiny: Runnable
+) -> None:
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    messages = ({"role": "user", "content": "Hello"},)
+    counts = set()
+    for tools in ((), (tool,)):
+        for kwargs in ({}, {"enable_thinking": False}):
+            request = Generation(messages=messages, tools=tools, template_kwargs=kwargs, max_tokens=1)
+            counted = await engine.count_tokens(tiny, messages, tools=tools, template_kwargs=kwargs)
+            assert counted == (await run(engine, tiny, request)).finished.usage.prompt_tokens
+            counts.add(counted)
+    assert len(counts) == 4
+
+
+async def test_a_conversation_that_is_too_long_is_counted_and_an_empty_one_refused(
+    engine: Engine, other: Runnable
+) -> None:
+    loaded = await engine.load(other)
+    message = {"role": "user", "content": "word " * 400}
+    assert await engine.count_tokens(other, [message]) > loaded.context_length
+    with pytest.raises(OpError) as caught:
+        await engine.count_tokens(other, [])
+    assert caught.value.type is ErrorType.VALIDATION_ERROR
+
+
 async def test_stopping_ends_streams_and_leaves_no_process(babbler: Runnable) -> None:
     engine = new_engine()
     running = asyncio.create_task(run(engine, babbler, LONG))

@@ -220,17 +220,6 @@ def test_blocks_and_turns_of_one_side_become_one_message(served: Served) -> None
     )
 
 
-def test_counted_tokens_are_those_of_the_prompt_with_its_tools(
-    served: Served, client: anthropic.Anthropic
-) -> None:
-    mores: list[dict[str, Any]] = [{}, {"system": "Be brief.", "tools": [WEATHER]}]
-    for more in mores:
-        counted = client.messages.count_tokens(model=TINY, messages=ROME, **more)
-        usage = ask(served, messages=ROME, max_tokens=1, **more).json["usage"]
-        assert counted.input_tokens == usage["input_tokens"] + usage["cache_read_input_tokens"]
-    served.until(lambda: served.server.generations == 0)
-
-
 def test_a_key_is_taken_from_either_header_and_its_lack_told_in_the_shape_of_the_api(served: Served) -> None:
     with served.options(api_keys={"editor": "mlxk-secret"}):
         with anthropic.Anthropic(base_url=served.address.url, api_key="mlxk-secret", max_retries=0) as client:

@@ -15,7 +15,7 @@ from mlxk_tui.server import keys
 from mlxk_tui.server.options import ServerOptions
 from mlxk_tui.server.server import Server
 from tests.engine.conftest import needs_mlx
-from tests.server.served import ANSWER, CHAT, QUESTION, Served
+from tests.server.served import ANSWER, CHAT, QUESTION, Served, parsed, read_all
 
 PAGE = "https://chat.example.org"
 EVIL = "https://evil.example.com"
@@ -116,6 +116,44 @@ def test_a_preflight_needs_no_key(served: Served) -> None:
         assert streamed.headers["Access-Control-Allow-Origin"] == PAGE
         text = "".join(event["choices"][0]["delta"].get("content", "") for event in streamed.events)
         assert text == ANSWER
+
+
+def preflight(served: Served, *asked: str) -> list[str]:
+    """Return which headers a page may send that asks for some, in lower case."""
+    with served.raw() as connection, served.options(origins=(PAGE,)):
+        head = [f"OPTIONS {CHAT} HTTP/1.1", "Host: localhost", f"Origin: {PAGE}", "Connection: close"]
+        head += [f"Access-Control-Request-Headers: {names}" for names in asked]
+        connection.sendall("\r\n".join((*head, "", "")).encode("latin-1"))
+        reply = parsed(read_all(connection))
+    assert reply.status == 204
+    return [name.strip() for name in reply.headers["Access-Control-Allow-Headers"].lower().split(",")]
+
+
+@needs_mlx
+def test_a_page_may_use_the_clients_of_openai_and_anthropic(served: Served) -> None:
+    sent = [
+        *("anthropic-dangerous-direct-browser-access", "anthropic-version", "authorization", "content-type"),
+        *("openai-organization", "openai-project", "user-agent", "x-api-key"),
+        *(f"x-stainless-{name}" for name in ("arch", "lang", "os", "package-version", "retry-count")),
+        *(f"x-stainless-{name}" for name in ("runtime", "runtime-version", "timeout", "helper-method")),
+    ]
+    assert set(sent) <= set(preflight(served, ",".join(sent)))
+    assert set(sent) <= set(preflight(served, ", ".join(sent[:11]).upper(), " ,, ".join(sent[11:])))
+
+
+@needs_mlx
+def test_a_preflight_allows_nothing_else_and_not_without_end(served: Served) -> None:
+    usual = preflight(served)
+    assert not any(name.startswith("x-stainless") for name in usual)
+    for wrong in (
+        *("x-evil", "cookie", "*", "x-stainless-", "x-stainless", "x-stainless-*", "x-stainless-a b"),
+        *("x-stainless-a:b", "x-stainless-a;b", "x-stainless-\xe9", "x-stainless-a\tb", "ax-stainless-b"),
+        "x-stainless-" + "a" * 51,
+    ):
+        assert preflight(served, wrong) == usual
+    many = preflight(served, ",".join(f"x-stainless-{number}" for number in range(100)))
+    assert len(many) == len(usual) + 32
+    assert preflight(served, "x-stainless-os," * 100) == [*usual, "x-stainless-os"]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])

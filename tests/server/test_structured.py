@@ -189,6 +189,78 @@ def test_a_tool_that_has_to_be_called_is_called_in_a_message(
     assert streamed.input == call.input
 
 
+class Point(pydantic.BaseModel):
+    """A part of what a tool takes, which its schema refers to."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    x: Literal[1, 2]
+    y: Literal[3, 4]
+
+
+class Line(pydantic.BaseModel):
+    """What a tool takes."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    start: Point
+    end: Point
+
+
+@pytest.mark.parametrize("others", [[], [{"name": "judge", "parameters": SCHEMA}]], ids=["alone", "among"])
+@pytest.mark.parametrize("model", MODELS)
+def test_references_inside_a_tools_parameters_keep_their_meaning(
+    served: Served, model: str, others: list[dict[str, Any]]
+) -> None:
+    schema = Line.model_json_schema()
+    assert schema["properties"]["start"] == {"$ref": "#/$defs/Point"}
+    tools = [*others, {"name": "draw", "parameters": schema}]
+    takes: dict[str, type[pydantic.BaseModel]] = {"judge": Verdict, "draw": Line}
+    common = {"model": model, "temperature": 0}
+
+    chat = served.post(
+        CHAT,
+        {
+            **common,
+            "messages": ASKED,
+            "max_tokens": 200,
+            "tools": [{"type": "function", "function": tool} for tool in tools],
+            "tool_choice": "required",
+            "reasoning_effort": "none",
+        },
+    )
+    assert chat.status == 200, chat.body
+    function = chat.json["choices"][0]["message"]["tool_calls"][0]["function"]
+    takes[function["name"]].model_validate_json(function["arguments"])
+
+    response = served.post(
+        "/v1/responses",
+        {
+            **common,
+            "input": "Judge this.",
+            "max_output_tokens": 200,
+            "tools": [{"type": "function", **tool} for tool in tools],
+            "tool_choice": {"type": "function", "name": "draw"},
+            "reasoning": PLAIN,
+        },
+    )
+    assert response.status == 200, response.body
+    Line.model_validate_json(response.json["output"][-1]["arguments"])
+
+    message = served.post(
+        "/v1/messages",
+        {
+            **common,
+            "messages": ASKED,
+            "max_tokens": 200,
+            "tools": [{"name": tool["name"], "input_schema": tool["parameters"]} for tool in tools],
+            "tool_choice": {"type": "tool", "name": "draw"},
+        },
+    )
+    assert message.status == 200, message.body
+    Line.model_validate(message.json["content"][-1]["input"])
+
+
 def test_a_call_that_a_limit_cuts_off_is_text(served: Served) -> None:
     body = {
         "model": BABBLER,

@@ -61,7 +61,7 @@ class Preparer:
 def _prepared(command: Preparable, model: LoadedModel) -> Result:
     try:
         if isinstance(command, CountTokens):
-            return count(model, command.messages)
+            return count(model, command)
         if isinstance(command, Embed):
             return read_texts(model, command.texts)
         return prepare(model, command.request)

@@ -10,7 +10,7 @@ from typing import Any
 from mlxk_tui.engine.inference.grammar import Constraint, compile_schema
 from mlxk_tui.engine.inference.loading import LoadedModel
 from mlxk_tui.engine.limits import token_budget
-from mlxk_tui.engine.protocol import Generation, Sampling
+from mlxk_tui.engine.protocol import CountTokens, Generation, Sampling
 from mlxk_tui.engine.sampling import merged, validate
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import plural, printable
@@ -57,17 +57,12 @@ def prepare(model: LoadedModel, request: Generation) -> Prompt:
     elif request.prompt is not None:
         text = _clean(request.prompt)
         tokens = _encode_raw(model, text)
-    elif request.chat_template and model.tokenizer.has_chat_template:
-        messages = [_plain_message(message) for message in request.messages or ()]
-        text = render(model, request, messages, generation_prompt=True)
-        tokens = encode(model, text)
-        boundary = _boundary(model, request, messages, tokens)
     else:
-        text, implied = _transcript([_plain_message(message) for message in request.messages or ()])
-        tokens = _encode_raw(model, text)
-    if not tokens:
-        raise _invalid("The prompt is empty. Give it some text.")
-    _check_range(model, tokens)
+        messages = [_plain_message(message) for message in request.messages or ()]
+        text, tokens, implied = _conversation(model, request, messages)
+        if request.chat_template and model.tokenizer.has_chat_template:
+            boundary = _boundary(model, request, messages, tokens)
+    _check_tokens(model, tokens)
     max_tokens = token_budget(
         len(tokens), model.context_length, max_tokens=request.max_tokens, budget=request.budget
     )
@@ -82,16 +77,18 @@ def prepare(model: LoadedModel, request: Generation) -> Prompt:
     )
 
 
-def count(model: LoadedModel, messages: Sequence[Mapping[str, Any]]) -> int:
-    """Return how many tokens a conversation has as a prompt.
+def count(model: LoadedModel, asked: CountTokens) -> int:
+    """Return how many tokens a conversation has as a prompt: as many as `prepare` makes of it.
 
     Raises:
         OpError: as `prepare`, but never for its length.
     """
-    plain = [_plain_message(message) for message in messages]
-    if model.tokenizer.has_chat_template:
-        return len(encode(model, render(model, Generation(), plain, generation_prompt=True)))
-    return len(_encode_raw(model, _transcript(plain)[0]))
+    request = Generation(messages=asked.messages, tools=asked.tools, template_kwargs=asked.template_kwargs)
+    _check(request)
+    messages = [_plain_message(message) for message in asked.messages]
+    _, tokens, _ = _conversation(model, request, messages)
+    _check_tokens(model, tokens)
+    return len(tokens)
 
 
 def read_texts(model: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
@@ -143,6 +140,17 @@ def render(
             f"The chat template of {model.name} cannot write this conversation: {said.rstrip('.')}. "
             "Change the messages, or go without the template.",
         ) from error
+
+
+def _conversation(
+    model: LoadedModel, request: Generation, messages: list[dict[str, Any]]
+) -> tuple[str, list[int], tuple[str, ...]]:
+    """Return a conversation as a text, its tokens, and the stops that its form implies."""
+    if request.chat_template and model.tokenizer.has_chat_template:
+        text = render(model, request, messages, generation_prompt=True)
+        return text, encode(model, text), ()
+    text, implied = _transcript(messages)
+    return text, _encode_raw(model, text), implied
 
 
 def encode(model: LoadedModel, text: str) -> list[int]:
@@ -298,6 +306,12 @@ def _check(request: Generation) -> None:
         raise _invalid("A JSON schema cannot be followed with a draft model. Leave one of them out.")
     if request.kv_bits is not None and request.kv_bits not in (4, 8):
         raise _invalid("kv_bits takes 4 or 8.")
+
+
+def _check_tokens(model: LoadedModel, tokens: Sequence[int]) -> None:
+    if not tokens:
+        raise _invalid("The prompt is empty. Give it some text.")
+    _check_range(model, tokens)
 
 
 def _check_range(model: LoadedModel, tokens: Sequence[int]) -> None:
