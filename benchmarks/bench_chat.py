@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import statistics
 import sys
@@ -201,6 +202,7 @@ def measure(rounds: int) -> list[Row]:
     """Return the rows of the table."""
     del rounds  # the keys are the rounds
     os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
+    gc.disable()  # this and the next as the command does; the app turns it on again
     sys.setswitchinterval(0.0005)
     with scratch("chat") as folder:
         idle, streaming, rate, lags, memory = asyncio.run(_streaming(folder))

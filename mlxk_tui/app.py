@@ -56,6 +56,7 @@ def _collect_garbage_again() -> None:
     if gc.isenabled():  # not started by the command
         return
     gc.freeze()  # modules, styles, classes: never looked at again
+    gc.set_threshold(10_000, 10, 10)  # frames come and go; nothing is large enough to hurry
     gc.enable()
 
 

@@ -63,8 +63,8 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _nothing_frozen() -> Iterator[None]:
-    """Let go of what the apps of this module froze: each keeps its start out of the garbage collector."""
+def _little_garbage() -> Iterator[None]:
+    """Collect what the apps of this module left, and let nobody look at the rest again."""
     yield
     gc.unfreeze()
     gc.collect()
