@@ -75,10 +75,12 @@ def trouble(context: Context) -> tuple[str, str]:
     if server.problem is not None:
         free = f" f takes {server.free_port}, which is free." if server.free_port is not None else ""
         return f"✗ {cause(server.problem)}{free}", "$bad"
-    if server.phase is not Phase.ON or engine.loading is not None or not engine.last_error:
+    if server.phase is not Phase.ON:
         return "", ""
     if server.server is not None and server.server.health.value == "restarting":
         return "▲ The inference process ended and is being started again.", "$attention"
+    if engine.loading is not None or not engine.last_error:
+        return "", ""
     hint = " The next request starts it again." if engine.state is EngineState.FAILED else ""
     return f"✗ {sentence(engine.last_error)}{hint}", "$bad"
 

@@ -46,10 +46,13 @@ def paths_in_paste(text: str) -> list[str]:
 
 
 def _path_of(word: str) -> str | None:
-    if word.startswith("file://"):
-        parts = urlsplit(word)
-        return unquote(parts.path) if parts.netloc in {"", "localhost"} else None
-    word = os.path.expanduser(word)
+    try:
+        if word.startswith("file://"):
+            parts = urlsplit(word)
+            return unquote(parts.path) if parts.netloc in {"", "localhost"} else None
+        word = os.path.expanduser(word)
+    except ValueError:  # half an IPv6 address, or a user's name that the system cannot take
+        return None
     return word if os.path.isabs(word) else None
 
 
@@ -59,7 +62,10 @@ def mentioned(text: str) -> list[str]:
     for match in _MENTION.finditer(text[:20_000]):
         word = match.group(1).strip('"')
         for candidate in (word, word.rstrip(".,;:!?)")):
-            path = os.path.abspath(os.path.expanduser(candidate))
+            try:
+                path = os.path.abspath(os.path.expanduser(candidate))
+            except ValueError:  # a user's name that the system cannot take
+                continue
             if "\0" not in path and os.path.isfile(path):
                 found.append(path)
                 break

@@ -33,6 +33,8 @@ class Piece:
     """Whether a blank line stands before it."""
     first: bool = True
     """Whether it begins its code block."""
+    joined: bool = False
+    """Whether it goes on with the last line of the code before it, which was too long for one piece."""
 
 
 @dataclass(frozen=True)
@@ -66,26 +68,34 @@ class Splitter:
         """Whether the last line was blank."""
         self._gap = False
         """Whether a blank line belongs before the open piece."""
+        self._goes_on = False
+        """Whether the unfinished line is the rest of a line of code that was cut."""
+        self._joined = False
+        """Whether the open code begins with such a rest."""
 
     def feed(self, text: str) -> None:
         """Add text."""
         *whole, last = text.split("\n")
         for line in whole:
-            self._partial.append(line)
+            self._extend(line)
             self._line("".join(self._partial))
             self._partial, self._partial_length = [], 0
         if last:
-            self._partial.append(last)
-            self._partial_length += len(last)
-            while self._partial_length > _VERY_LONG:
-                self._cut_partial()
+            self._extend(last)
+
+    def _extend(self, text: str) -> None:
+        """Add to the unfinished line; where it is cut follows from the line alone, not from how it came."""
+        self._partial.append(text)
+        self._partial_length += len(text)
+        while self._partial_length > _VERY_LONG:
+            self._cut_partial()
 
     def rest(self) -> Piece | None:
         """Return what is not finished yet."""
         partial = "".join(self._partial)
         if self._fence is not None:
             lines = [*self._lines, *([self._stripped(partial)] if partial else [])]
-            if partial and _closes(partial, self._fence):
+            if partial and self._ends_code(partial):
                 lines.pop()
             return self._code(lines) if lines or self._begins_block else None
         lines = [*self._lines, *([partial] if partial else [])]
@@ -104,12 +114,19 @@ class Splitter:
         line = "".join(self._partial)
         place = line.rfind(" ", _VERY_LONG // 2, _VERY_LONG)
         place = place if place > 0 else _VERY_LONG
+        in_code = self._fence is not None
         self._line(line[:place])
         self._flush(gap=False)
-        left = line[place:].lstrip(" ") if self._fence is None else line[place:]
+        self._goes_on = self._joined = in_code and self._fence is not None
+        left = line[place + (self._fence is None and line[place] == " ") :]
         self._partial, self._partial_length = [left], len(left)
 
+    def _ends_code(self, line: str) -> bool:
+        return self._fence is not None and not self._goes_on and _closes(line, self._fence)
+
     def _stripped(self, line: str) -> str:
+        if self._goes_on:
+            return line
         spaces = len(line) - len(line.lstrip(" "))
         return line[min(spaces, self._indent) :]
 
@@ -150,13 +167,14 @@ class Splitter:
         self._length += len(line) + 1
 
     def _code_line(self, line: str) -> None:
-        if self._fence is not None and _closes(line, self._fence):
+        if self._ends_code(line):
             if self._lines or self._begins_block:
                 self._end_code()
             self._fence = None
             self._gap = True
             return
         line = self._stripped(line)
+        self._goes_on = False
         self._lines.append(line)
         self._length += len(line) + 1
         many = len(self._lines) >= _MANY_CODE_LINES or self._length > _VERY_LONG
@@ -165,13 +183,13 @@ class Splitter:
 
     def _end_code(self) -> None:
         self.done.append(self._code(self._lines))
-        self._begins_block = False
+        self._begins_block = self._joined = False
         self._lines, self._length = [], 0
 
     def _code(self, lines: Sequence[str]) -> Piece:
         gap = self._begins_block and bool(self.done)
         text = "\n".join(lines)
-        return Piece(text, True, self._language, self._block, gap, self._begins_block)
+        return Piece(text, True, self._language, self._block, gap, self._begins_block, self._joined)
 
     def _flush(self, *, gap: bool) -> None:
         """End the open piece; `gap` tells whether the next one stands apart."""
@@ -205,4 +223,9 @@ def code_blocks(text: str) -> list[CodeBlock]:
     for piece in split(text):
         if piece.code:
             found.setdefault(piece.block, []).append(piece)
-    return [CodeBlock(parts[0].language, "\n".join(part.text for part in parts)) for parts in found.values()]
+    return [CodeBlock(parts[0].language, _whole(parts)) for parts in found.values()]
+
+
+def _whole(parts: Sequence[Piece]) -> str:
+    first, *more = parts
+    return first.text + "".join(part.text if part.joined else f"\n{part.text}" for part in more)
