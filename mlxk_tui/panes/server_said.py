@@ -81,8 +81,7 @@ def trouble(context: Context) -> tuple[str, str]:
         return "▲ The inference process ended and is being started again.", "$attention"
     if engine.loading is not None or not engine.last_error:
         return "", ""
-    hint = " The next request starts it again." if engine.state is EngineState.FAILED else ""
-    return f"✗ {sentence(engine.last_error)}{hint}", "$bad"
+    return f"✗ {sentence(engine.last_error)}", "$bad"
 
 
 def _short(name: str) -> str:

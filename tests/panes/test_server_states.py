@@ -17,6 +17,7 @@ from textual.pilot import Pilot
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.status import EngineState
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.hub import Hub
 from mlxk_tui.panes.server import ServerPane
@@ -122,3 +123,15 @@ async def test_an_engine_that_dies_is_started_again_and_that_is_said(
         assert is_gone(first)
         assert engine.status.pid not in {None, first}
         await wait_until(pilot, lambda: "started again" not in words(app) and not pane.note.display)
+
+        # Without one nobody waits for it: the next request starts it.
+        await pilot.press("u")
+        await wait_until(pilot, lambda: engine.status.state is EngineState.IDLE)
+        second = kill(engine)
+        await wait_until(pilot, lambda: "restarts with the next request" in words(app))
+        assert "the engine ended" in words(app)
+        assert engine.status.state is EngineState.FAILED
+        assert await answer_of(app) == said
+        assert is_gone(second)
+        await wait_until(pilot, lambda: "the next request" not in words(app))
+        assert "✗ the engine" not in words(app)
