@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,11 +10,13 @@ from rich.cells import cell_len
 from textual import events, getters
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Button, Input, Static
+from textual.widget import Widget
+from textual.widgets import Input, Static
 
+from mlxk_tui.widgets.form import Form
 from mlxk_tui.widgets.row_list import Row, RowList
 from mlxk_tui.widgets.text import Part, cut, pad
 from mlxk_tui.widgets.transient import Transient
@@ -29,7 +31,7 @@ def anything(text: str) -> tuple[bool, str]:
     return True, ""
 
 
-class LineDialog(ModalScreen[str | None], Transient[str | None]):
+class LineDialog(Form[str]):
     """Asks for one line; answers with it, or None.
 
     Args:
@@ -46,59 +48,29 @@ class LineDialog(ModalScreen[str | None], Transient[str | None]):
     AUTO_FOCUS = "#line"
 
     field = getters.query_one("#line", Input)
-    problem = getters.query_one("#problem", Static)
 
     def __init__(self, title: str, about: str, value: str, *, proceed: str, check: Check = anything) -> None:
-        super().__init__()
-        self._dialog_title = title
+        super().__init__(title, proceed=proceed)
         self._about = about
         self._value = value
-        self._proceed = proceed
         self._check = check
 
-    def compose(self) -> ComposeResult:
-        """Lay out the form."""
-        with Vertical(classes="dialog") as frame:
-            frame.border_title = Content(self._dialog_title)
-            yield Static(Content.styled(self._about, "$muted"), classes="dialog-text")
-            yield Input(self._value, id="line", compact=True, select_on_focus=False)
-            yield Static(id="problem", markup=False)
-            with Horizontal(classes="buttons"):
-                yield Button("Cancel", id="safe", compact=True)
-                yield Button(self._proceed, id="proceed", variant="primary", compact=True)
+    def fields(self) -> Iterable[Widget]:
+        """Return the sentence and the field."""
+        yield Static(Content.styled(self._about, "$muted"), classes="dialog-text")
+        yield Input(self._value, id="line", compact=True, select_on_focus=False)
 
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """Say at once whether it will do."""
-        good, text = self._check(event.value)
-        glyph = "" if not text else "" if good else "✗ "
-        self.problem.update(Content.styled(f"{glyph}{text}", "$muted" if good else "$bad"))
+    def judge(self) -> tuple[bool, str]:
+        """Tell whether the line will do."""
+        return self._check(self.field.value)
 
-    def on_input_submitted(self) -> None:
-        """Go."""
-        self._submit()
+    def answer(self) -> str:
+        """Return the line."""
+        return self.field.value
 
-    def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Go, or not."""
-        if event.button.id == "proceed":
-            self._submit()
-        else:
-            self.dismiss(None)
-
-    def _submit(self) -> None:
-        if self._check(self.field.value)[0]:
-            self.dismiss(self.field.value)
-        else:
-            self.field.focus()
-            self.app.bell()
-
-    def on_click(self, event: events.Click) -> None:
-        """Leave when the click is outside the frame."""
-        if event.widget is self:
-            self.dismiss(None)
-
-    def action_cancel(self) -> None:
-        """Leave."""
-        self.dismiss(None)
+    def refused(self) -> None:
+        """Go back to the field."""
+        self.field.focus()
 
 
 @dataclass(frozen=True)

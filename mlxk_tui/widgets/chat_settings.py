@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from textual import events, getters
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import Button, Input, Static, TextArea
+from textual.widget import Widget
+from textual.widgets import Input, Static, TextArea
 
 from mlxk_tui.ops.errors import OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.widgets.form import Form
 from mlxk_tui.widgets.text import sentence
-from mlxk_tui.widgets.transient import Transient
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class SystemPrompt(TextArea):
         )
 
 
-class SettingsDialog(ModalScreen[ChatSettings | None], Transient[ChatSettings | None]):
+class SettingsDialog(Form[ChatSettings]):
     """Answers with the settings, or None where nothing is to change.
 
     Args:
@@ -102,88 +100,54 @@ class SettingsDialog(ModalScreen[ChatSettings | None], Transient[ChatSettings | 
     ]
     AUTO_FOCUS = "#system"
 
-    problem = getters.query_one("#problem", Static)
-
     def __init__(self, present: ChatSettings, check: Check, model: str) -> None:
-        super().__init__()
+        super().__init__("How this chat is answered", frame_id="chat-settings")
         self._present = present
         self._check = check
         self._model = model
 
-    def compose(self) -> ComposeResult:
-        """Lay out the form."""
-        with Vertical(classes="dialog", id="chat-settings") as frame:
-            frame.border_title = Content("How this chat is answered")
-            with VerticalScroll(can_focus=False, id="chat-settings-fields"):
-                yield Static(Content.styled("System prompt", "$muted"))
-                yield SystemPrompt(self._present.system)
-                for field in FIELDS:
-                    value = self._present.values.get(field.name)
-                    with Horizontal(classes="setting"):
-                        yield Static(field.label, classes="setting-label", markup=False)
-                        yield Input(
-                            "" if value is None else _text(value),
-                            placeholder=field.unset,
-                            id=f"set-{field.name}",
-                            compact=True,
-                            select_on_focus=False,
-                        )
-                        yield Static(field.hint, classes="setting-hint", markup=False)
-            yield Static(id="problem", markup=False)
-            with Horizontal(classes="buttons"):
-                yield Button("Cancel", id="safe", compact=True)
-                yield Button("Use", id="proceed", variant="primary", compact=True)
+    def fields(self) -> Iterable[Widget]:
+        """Return the system prompt and the settings."""
+        yield VerticalScroll(*self._settings(), can_focus=False, id="chat-settings-fields")
+
+    def _settings(self) -> Iterable[Widget]:
+        yield Static(Content.styled("System prompt", "$muted"))
+        yield SystemPrompt(self._present.system)
+        for field in FIELDS:
+            value = self._present.values.get(field.name)
+            yield Horizontal(
+                Static(field.label, classes="setting-label", markup=False),
+                Input(
+                    "" if value is None else _text(value),
+                    placeholder=field.unset,
+                    id=f"set-{field.name}",
+                    compact=True,
+                    select_on_focus=False,
+                ),
+                Static(field.hint, classes="setting-hint", markup=False),
+                classes="setting",
+            )
 
     def on_mount(self) -> None:
         """Judge what stands there."""
-        self._judge()
+        self.say()
 
-    def _texts(self) -> dict[str, str]:
-        return {field.name: self.query_one(f"#set-{field.name}", Input).value for field in FIELDS}
-
-    def _judge(self) -> str:
+    def judge(self) -> tuple[bool, str]:
+        """Tell whether the values can be used."""
         values, wrong = parsed(self._texts())
         if not wrong:
             try:
                 self._check(values)
             except OpError as error:
                 wrong = error.message
-        if wrong:
-            self.problem.update(Content.styled(f"✗ {sentence(wrong)}", "$bad"))
-        else:
-            self.problem.update(Content.styled("What is empty is left to the model.", "$muted"))
-        return wrong
+        return not wrong, sentence(wrong) if wrong else "What is empty is left to the model."
 
-    def on_input_changed(self) -> None:
-        """Say at once what is wrong."""
-        self._judge()
+    def answer(self) -> ChatSettings:
+        """Return the settings."""
+        return ChatSettings(self.query_one("#system", TextArea).text, parsed(self._texts())[0])
 
-    def on_input_submitted(self) -> None:
-        """Go."""
-        self._submit()
-
-    def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Go, or not."""
-        if event.button.id == "proceed":
-            self._submit()
-        else:
-            self.dismiss(None)
-
-    def _submit(self) -> None:
-        if self._judge():
-            self.app.bell()
-            return
-        system = self.query_one("#system", TextArea).text
-        self.dismiss(ChatSettings(system, parsed(self._texts())[0]))
-
-    def on_click(self, event: events.Click) -> None:
-        """Leave when the click is outside the frame."""
-        if event.widget is self:
-            self.dismiss(None)
-
-    def action_cancel(self) -> None:
-        """Leave."""
-        self.dismiss(None)
+    def _texts(self) -> dict[str, str]:
+        return {field.name: self.query_one(f"#set-{field.name}", Input).value for field in FIELDS}
 
 
 def _text(value: object) -> str:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from textual import events, getters
-from textual.app import ComposeResult
+from textual import getters
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
-from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import Button, Input, Static
+from textual.widget import Widget
+from textual.widgets import Input, Static
 
 from mlxk_tui.library import Entry
 from mlxk_tui.ops.format import printable
-from mlxk_tui.widgets.text import lines, spaced_size
-from mlxk_tui.widgets.transient import Transient
+from mlxk_tui.widgets.form import Form
+from mlxk_tui.widgets.text import Part, lines, spaced_size
 
 
 def absolute(text: str) -> str:
@@ -66,7 +64,7 @@ def problem_with(text: str, cache: Path) -> str | None:
     return None
 
 
-class CloneDialog(ModalScreen[str | None], Transient[str | None]):
+class CloneDialog(Form[str]):
     """Answers with the folder as it was typed, or None.
 
     Args:
@@ -82,70 +80,41 @@ class CloneDialog(ModalScreen[str | None], Transient[str | None]):
     AUTO_FOCUS = "#target"
 
     target = getters.query_one("#target", Input)
-    problem = getters.query_one("#problem", Static)
 
     def __init__(self, entry: Entry, cache: Path, *, text: str | None = None, problem: str = "") -> None:
-        super().__init__()
+        super().__init__("Clone into a folder of your own", proceed="Clone")
         self._entry = entry
         self._cache = cache
         self._text = f"./{entry.short}" if text is None else text
         self._problem = problem
 
-    def compose(self) -> ComposeResult:
-        """Lay out the form."""
-        with Vertical(classes="dialog") as frame:
-            frame.border_title = Content("Clone into a folder of your own")
-            yield Static(
-                lines(
-                    [
-                        [
-                            (self._entry.short, "$strong"),
-                            (f"  {spaced_size(self._entry.model.size_bytes)}", "$muted"),
-                        ],
-                        [("A plain copy to work on, apart from the cache.", "$muted")],
-                    ]
-                ),
-                classes="dialog-text",
-            )
-            yield Input(self._text, id="target", compact=True, select_on_focus=False)
-            yield Static(id="problem", markup=False)
-            with Horizontal(classes="buttons"):
-                yield Button("Cancel", id="safe", compact=True)
-                yield Button("Clone", id="proceed", variant="primary", compact=True)
+    def fields(self) -> Iterable[Widget]:
+        """Return what is cloned, and the field."""
+        name, large = self._entry.short, spaced_size(self._entry.model.size_bytes)
+        rows: list[list[Part]] = [
+            [(name, "$strong"), (f"  {large}", "$muted")],
+            [("A plain copy to work on, apart from the cache.", "$muted")],
+        ]
+        yield Static(lines(rows), classes="dialog-text")
+        yield Input(self._text, id="target", compact=True, select_on_focus=False)
 
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """Say at once whether the folder will do."""
-        if event.value != self._text:
+    def judge(self) -> tuple[bool, str]:
+        """Tell whether the folder will do, and which it is."""
+        text = self.target.value
+        if text != self._text:
             self._problem = ""
-        wrong = self._problem or problem_with(event.value, self._cache)
-        if wrong:
-            self.problem.update(Content.styled(f"✗ {wrong}", "$bad"))
-        else:
-            self.problem.update(Content.styled(f"→ {printable(absolute(event.value))}", "$muted"))
+        wrong = self._problem or problem_with(text, self._cache)
+        return (False, wrong) if wrong else (True, f"→ {printable(absolute(text))}")
 
-    def on_input_submitted(self) -> None:
-        """Go."""
-        self._submit()
+    def answer(self) -> str:
+        """Return the folder as it was typed."""
+        return self.target.value
 
-    def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Go, or not."""
-        if event.button.id == "proceed":
-            self._submit()
-        else:
-            self.dismiss(None)
+    def submit(self) -> None:
+        """Send it; what failed before may be tried again."""
+        self._problem = ""
+        super().submit()
 
-    def _submit(self) -> None:
-        if problem_with(self.target.value, self._cache) is None:
-            self.dismiss(self.target.value)
-        else:
-            self.target.focus()
-            self.app.bell()
-
-    def on_click(self, event: events.Click) -> None:
-        """Leave when the click is outside the frame."""
-        if event.widget is self:
-            self.dismiss(None)
-
-    def action_cancel(self) -> None:
-        """Leave."""
-        self.dismiss(None)
+    def refused(self) -> None:
+        """Go back to the field."""
+        self.target.focus()

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import pytest_textual_snapshot  # type: ignore[import-untyped]  # it ships no types
+import textual._doc
 from syrupy.assertion import SnapshotAssertion
 from syrupy.location import PyTestLocation
+from textual.app import App
 from textual.pilot import Pilot
 
 from mlxk_tui.app import MlxkApp
@@ -50,6 +52,21 @@ def snapshot(snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch) -> Sn
     """Let `snap_compare` write to the top-level folder (syrupy 4.8 has no option for it)."""
     monkeypatch.setattr(pytest_textual_snapshot, "SVGImageExtension", TopLevelSVG)
     return snapshot
+
+
+Unchanged = Callable[[str], bool]
+
+
+@pytest.fixture
+def unchanged(snap_compare: Callable[[App[None]], bool], monkeypatch: pytest.MonkeyPatch) -> Unchanged:
+    """Return a function that compares a picture with the one kept; `snapshot_report.html` shows both."""
+
+    def compare(drawn: str) -> bool:
+        # The plugin would run an app for each picture; its report is worth having.
+        monkeypatch.setattr(textual._doc, "take_svg_screenshot", lambda **_: drawn)
+        return snap_compare(App[None]())
+
+    return compare
 
 
 @pytest.fixture(autouse=True)

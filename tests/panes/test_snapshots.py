@@ -10,15 +10,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
-import textual._doc
-from textual.app import App
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.demo.sample import build_sample_cache
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.panes import model_keys
 from mlxk_tui.panes.registry import PANES
-from tests.panes.conftest import NOW
+from tests.panes.conftest import NOW, Unchanged
 from tests.panes.gallery import NO_COLOR, Scene, draw, open_app
 
 SIZES = {"80x24": (80, 24), "120x40": (120, 40)}
@@ -110,18 +108,6 @@ def picture(runs: dict[tuple[str, bool], Pictures | Exception]) -> Picture:
     return find
 
 
-@pytest.fixture
-def unchanged(snap_compare: Callable[..., bool], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], bool]:
-    """Return a function that compares a picture with the one kept; `snapshot_report.html` shows both."""
-
-    def compare(drawn: str) -> bool:
-        # The plugin would run an app for each picture; its report is worth having.
-        monkeypatch.setattr(textual._doc, "take_svg_screenshot", lambda **_: drawn)
-        return snap_compare(App[None]())
-
-    return compare
-
-
 ALL_PANES = pytest.mark.parametrize("pane", ROWS)
 ALL_SIZES = pytest.mark.parametrize("size", SIZES)
 
@@ -131,7 +117,7 @@ ALL_SIZES = pytest.mark.parametrize("size", SIZES)
 @ALL_PANES
 @pytest.mark.parametrize("state", SAYS)
 async def test_pane(
-    unchanged: Callable[[str], bool], picture: Picture, state: str, pane: str, size: str, look: str
+    unchanged: Unchanged, picture: Picture, state: str, pane: str, size: str, look: str
 ) -> None:
     assert unchanged(await picture(state, pane, size, look))
 
@@ -139,12 +125,12 @@ async def test_pane(
 @ALL_SIZES
 @ALL_PANES
 async def test_pane_in_the_colours_of_the_terminal(
-    unchanged: Callable[[str], bool], picture: Picture, pane: str, size: str
+    unchanged: Unchanged, picture: Picture, pane: str, size: str
 ) -> None:
     assert unchanged(await picture("full", pane, size, "ansi"))
 
 
 @ALL_SIZES
 @pytest.mark.parametrize("scene", [scene.name for scene in OVER])
-async def test_over(unchanged: Callable[[str], bool], picture: Picture, scene: str, size: str) -> None:
+async def test_over(unchanged: Unchanged, picture: Picture, scene: str, size: str) -> None:
     assert unchanged(await picture("over", scene, size, "dark"))

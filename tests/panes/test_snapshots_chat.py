@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import textual._doc
-from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -24,7 +22,7 @@ from mlxk_tui.ops.hub import Hub
 from mlxk_tui.panes.chat import ChatPane
 from mlxk_tui.settings import load
 from mlxk_tui.widgets.chat_message import Live
-from tests.panes.conftest import MACHINE, NOW, NOWHERE, wait_until
+from tests.panes.conftest import MACHINE, NOW, NOWHERE, Unchanged, wait_until
 from tests.panes.gallery import NO_COLOR, THEMES, settle
 
 SIZES = {"80x24": (80, 24), "120x40": (120, 40)}
@@ -230,17 +228,6 @@ async def _leave(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
     await wait_until(pilot, lambda: pane.composer.has_focus)
 
 
-@pytest.fixture
-def unchanged(snap_compare: Callable[..., bool], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], bool]:
-    """Return a function that compares a picture with the one kept."""
-
-    def compare(drawn: str) -> bool:
-        monkeypatch.setattr(textual._doc, "take_svg_screenshot", lambda **_: drawn)
-        return snap_compare(App[None]())
-
-    return compare
-
-
 Pictures = dict[tuple[str, str, str], str]
 
 
@@ -307,7 +294,7 @@ CASES = [
     ("look", "size", "theme"), CASES, ids=lambda value: value.name if isinstance(value, Look) else value
 )
 async def test_chat(
-    unchanged: Callable[[str], bool],
+    unchanged: Unchanged,
     runs: dict[tuple[str, bool], Pictures | Exception],
     monkeypatch: pytest.MonkeyPatch,
     look: Look,

@@ -18,8 +18,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import textual._doc
-from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -33,7 +31,7 @@ from mlxk_tui.settings import load
 from mlxk_tui.transfers.jobs import Failure, Pull, Push, State, Transfer
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.store import Store, document_of
-from tests.panes.conftest import MACHINE, NOW, wait_until
+from tests.panes.conftest import MACHINE, NOW, Unchanged, wait_until
 from tests.panes.gallery import NO_COLOR, THEMES, settle
 from tests.support.hf_cache import model_files
 
@@ -270,43 +268,31 @@ def gallery() -> Gallery:
     return Gallery()
 
 
-@pytest.fixture
-def same(snap_compare: Callable[..., bool], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], bool]:
-    """Compare a picture that is drawn already; a difference goes into `snapshot_report.html`."""
-
-    def compare(picture: str) -> bool:
-        monkeypatch.setattr(textual._doc, "take_svg_screenshot", lambda **_: picture)
-        return snap_compare(App())
-
-    return compare
-
-
-Same = Callable[[str], bool]
-
-
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", [scene.name for scene in OVER])
 async def test_hub(
-    same: Same, gallery: Gallery, local: LocalHub, tmp_path: Path, name: str, size: str
+    unchanged: Unchanged, gallery: Gallery, local: LocalHub, tmp_path: Path, name: str, size: str
 ) -> None:
-    assert same(await gallery.hub(name, size, "dark", tmp_path, local))
+    assert unchanged(await gallery.hub(name, size, "dark", tmp_path, local))
 
 
 @pytest.mark.parametrize(
     ("name", "size"),
     [*((scene.name, "120x40") for scene in QUEUE), *((scene.name, "80x24") for scene in DETAILS)],
 )
-async def test_queue(same: Same, gallery: Gallery, tmp_path: Path, name: str, size: str) -> None:
-    assert same(await gallery.queue(name, size, "dark", tmp_path))
+async def test_queue(unchanged: Unchanged, gallery: Gallery, tmp_path: Path, name: str, size: str) -> None:
+    assert unchanged(await gallery.queue(name, size, "dark", tmp_path))
 
 
 @pytest.mark.parametrize("look", ["light", NO_COLOR])
-async def test_looks(same: Same, gallery: Gallery, local: LocalHub, tmp_path: Path, look: str) -> None:
-    assert same(await gallery.queue("running", "120x40", look, tmp_path))
-    assert same(await gallery.hub("results", "120x40", look, tmp_path, local))
+async def test_looks(
+    unchanged: Unchanged, gallery: Gallery, local: LocalHub, tmp_path: Path, look: str
+) -> None:
+    assert unchanged(await gallery.queue("running", "120x40", look, tmp_path))
+    assert unchanged(await gallery.hub("results", "120x40", look, tmp_path, local))
 
 
-async def test_a_hub_that_cannot_be_reached(same: Same, tmp_path: Path) -> None:
+async def test_a_hub_that_cannot_be_reached(unchanged: Unchanged, tmp_path: Path) -> None:
     async with with_hub("80x24", tmp_path, Hub("http://127.0.0.1:9")) as pilot:
         pictures = await draw(pilot, [UNREACHABLE], ["dark"])
-    assert same(pictures["unreachable", "dark"])
+    assert unchanged(pictures["unreachable", "dark"])
