@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -57,9 +57,13 @@ def result_of(process: subprocess.Popen[bytes]) -> Result:
 
 
 def wait_until_sent(server: LocalHub, count: int) -> None:
+    wait_until(lambda: sent(server) >= count)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + TIMEOUT
-    while sent(server) < count:
-        assert time.monotonic() < deadline, f"only {sent(server)} bytes were asked for"
+    while not holds():
+        assert time.monotonic() < deadline, "it never came"
         threading.Event().wait(0.01)
 
 
@@ -183,10 +187,11 @@ def test_after_a_kill_the_next_pull_goes_on_from_there(server: LocalHub, hub: Pa
     large = {"big.bin": Generated(SIZE, seed=3), "other.bin": Generated(SIZE // 4, seed=4)}
     server.add_repo(LARGE, {**FILES, **large})
     total = sum(blob.size for blob in server.files(LARGE).values())
-    server.rate_per_connection = 2 << 20
+    server.rate_per_connection = 1 << 19
     for share in (0.3, 0.6):
         with started("pull", LARGE, "--json", hub=hub) as process:
             wait_until_sent(server, int(share * total))
+            wait_until(lambda: any(hub.glob("models--org--large/blobs/*.mlxk.incomplete")))
             os.kill(process.pid, signal.SIGKILL)
         assert not (hub / "models--org--large" / "refs").exists()
         listed = call("list", "--json", hub=hub).data["models"]
