@@ -75,6 +75,7 @@ class MlxkApp(App[None]):
         hub: the hub to pull from and push to; the environment's when left out.
         transfers: the queue; one on that folder, for this cache and this hub, when left out.
         engine: what runs models; one that starts with the first chat and ends with the app when left out.
+        temporary: whether cache and state go with the session, as a demo's do.
     """
 
     TITLE = "mlxk-tui"
@@ -119,11 +120,13 @@ class MlxkApp(App[None]):
         hub: Hub | None = None,
         transfers: TransferQueue | None = None,
         engine: Engine | None = None,
+        temporary: bool = False,
     ) -> None:
         super().__init__(css_path=list(themes.stylesheets()))
         settings = loaded.settings
         self._loaded = loaded
         self._remember = remember
+        self._temporary = temporary
         self.library = Library(
             self, cache, refresh_seconds=settings.refresh_seconds, clock=clock, runtime=runtime
         )
@@ -236,7 +239,18 @@ class MlxkApp(App[None]):
                     markup=False,
                 )
         if any(not transfer.is_push and transfer.state is Stage.DONE for transfer in change.ended):
-            self.run_worker(self.library.refresh(), group="refresh", exit_on_error=False)
+            self.run_worker(self._take_in(), group="refresh", exit_on_error=False)
+        elif change.structure:
+            self._tell_arriving()
+
+    async def _take_in(self) -> None:
+        """Judge what has arrived before it is no longer called arriving."""
+        await self.library.refresh()
+        self._tell_arriving()
+
+    def _tell_arriving(self) -> None:
+        going = (t for t in self.transfers.transfers if t.state in {Stage.WAITING, Stage.RUNNING})
+        self.library.set_arriving(t.job.name for t in going if not t.is_push)
 
     def _ask_hub(self) -> Hub:
         """Return the hub; what it takes is loaded when it is first asked."""
@@ -363,6 +377,7 @@ class MlxkApp(App[None]):
                 [task.title for task in self.tasks.running],
                 len(self.transfers.at_work),
                 len(self.server.live),
+                temporary=self._temporary,
             )
             if not await self.push_screen_wait(Question(title, text, proceed="Quit", cancel="Stay")):
                 return

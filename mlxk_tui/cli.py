@@ -85,7 +85,14 @@ def _open(arguments: argparse.Namespace) -> int:
             cache = settings.cache_for(loaded, os.environ)
         # The scan runs in threads of this process: with Python's 5 ms a key would wait for it noticeably.
         sys.setswitchinterval(0.0005)
-        app = MlxkApp(loaded, cache, label=label, remember=not arguments.demo, state=state)
+        app = MlxkApp(
+            loaded,
+            cache,
+            label=label,
+            remember=not arguments.demo,
+            state=state,
+            temporary=arguments.demo,
+        )
         app.run()
     return app.return_code or 0
 

@@ -22,6 +22,7 @@ from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.machine import Runtime
+from mlxk_tui.ops.names import name_to_dir
 from mlxk_tui.ops.report import Report
 from mlxk_tui.ops.terms import Health, MemoryFit, Severity
 from mlxk_tui.ops.watch import Changes, Watcher
@@ -44,22 +45,29 @@ class State(Enum):
 
     GOOD = "good"
     ATTENTION = "attention"
+    ARRIVING = "arriving"
+    """Not whole, but a pull of this program is at work on it."""
     BAD = "bad"
 
     @property
     def glyph(self) -> str:
         """One cell that tells the state without colour."""
-        return {State.GOOD: "✓", State.ATTENTION: "▲", State.BAD: "✗"}[self]
+        return {State.GOOD: "✓", State.ATTENTION: "▲", State.ARRIVING: "↓", State.BAD: "✗"}[self]
+
+    @property
+    def token(self) -> str:
+        """The theme's name for the colour of the state."""
+        return "accent" if self is State.ARRIVING else self.value
 
     @property
     def style(self) -> str:
-        """The theme token of the state."""
-        return f"${self.value}"
+        """The colour of the state as a style."""
+        return f"${self.token}"
 
     @property
     def rank(self) -> int:
         """Sort order, worst first."""
-        return {State.BAD: 0, State.ATTENTION: 1, State.GOOD: 2}[self]
+        return {State.BAD: 0, State.ARRIVING: 1, State.ATTENTION: 2, State.GOOD: 3}[self]
 
 
 class Phase(Enum):
@@ -89,6 +97,8 @@ class Entry:
     short: str
     """The name without the organisation, safe to show."""
     verified: Verified | None = None
+    arriving: bool = False
+    """Whether a pull of this program is at work on it, or waits."""
 
     @property
     def key(self) -> str:
@@ -122,7 +132,7 @@ class Entry:
     def state(self) -> State:
         """The verdict in one word."""
         if not self.sound:
-            return State.BAD
+            return State.ARRIVING if self.arriving else State.BAD
         tight = self.model.memory_fit in {MemoryFit.TIGHT, MemoryFit.TOO_LARGE}
         return State.GOOD if self.model.runtime_compatible and not tight else State.ATTENTION
 
@@ -164,6 +174,7 @@ class Library:
         self.error: OpError | None = None
         """Why the cache cannot be read, in phase FAILED."""
         self.changed: Signal[Changed] = Signal(owner, "library-changed")
+        self._arriving: frozenset[str] = frozenset()
         self._watcher = Watcher(cache)
         self._given_runtime = runtime
         self._runtime = runtime
@@ -288,7 +299,8 @@ class Library:
             # A checksum result speaks about one revision's bytes: a new report of another drops it.
             same = old is not None and old.model.hash == report.model.hash
             same = same and old is not None and old.model.size_bytes == report.model.size_bytes
-            self.entries[key] = entry_of(report, old.verified if same and old else None)
+            verified = old.verified if same and old else None
+            self.entries[key] = entry_of(report, verified, arriving=key in self._arriving)
             keys.add(key)
         self.changed.publish(Changed(updated=frozenset(keys)))
 
@@ -298,6 +310,15 @@ class Library:
         if gone:
             self.changed.publish(Changed(removed=gone))
 
+    def set_arriving(self, names: Iterable[str]) -> None:
+        """Know which models are being pulled, by their full names: until then they are not called broken."""
+        before, self._arriving = self._arriving, frozenset(map(name_to_dir, names))
+        changed = frozenset(key for key in before ^ self._arriving if key in self.entries)
+        for key in changed:
+            self.entries[key] = replace(self.entries[key], arriving=key in self._arriving)
+        if changed:
+            self.changed.publish(Changed(updated=changed))
+
     def set_verified(self, key: str, result: Verification) -> None:
         """Keep what a checksum run found."""
         if key in self.entries:
@@ -305,7 +326,7 @@ class Library:
             self.changed.publish(Changed(updated=frozenset({key})))
 
 
-def entry_of(report: Report, verified: Verified | None = None) -> Entry:
+def entry_of(report: Report, verified: Verified | None = None, *, arriving: bool = False) -> Entry:
     """Return the entry of a report."""
     org, _, short = report.model.name.rpartition("/")
-    return Entry(report, printable(org), printable(short), verified)
+    return Entry(report, printable(org), printable(short), verified, arriving)

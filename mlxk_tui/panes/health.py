@@ -73,6 +73,7 @@ class HealthPane(Pane):
         counts: list[Part] = []
         for state, word in (
             (State.BAD, "unsound"),
+            (State.ARRIVING, "arriving"),
             (State.ATTENTION, "won't run or tight"),
             (State.GOOD, "sound"),
         ):

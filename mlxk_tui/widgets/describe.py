@@ -37,11 +37,15 @@ _MAX_FILES = 500
 _MAX_CONFIG = 400
 """Lines shown; more is a file for an editor."""
 
+ARRIVING = "The Transfers pane shows how far it is."
+"""What is said in place of findings while a model is being pulled: what it lacks is on its way."""
 _TYPES = {ModelType.CHAT: "chat", ModelType.EMBEDDING: "embedding", ModelType.BASE: "base"}
 
 
 def verdict(entry: Entry) -> tuple[State, str]:
     """Return the state of a model and the sentence for it."""
+    if entry.state is State.ARRIVING:
+        return State.ARRIVING, "Being downloaded"
     if not entry.sound:
         return State.BAD, "Not sound"
     if not entry.model.runtime_compatible:
@@ -139,6 +143,8 @@ def overview(entry: Entry, machine_bytes: int, now: datetime, width: int) -> Con
     rows += [[], [(f"{state.glyph} ", state.style), (words, state.style)]]
     # The findings know of checksums too, which the model's own reason does not.
     first = next((f.message for f in entry.findings if f.severity is Severity.ERROR), model.reason)
+    if state is State.ARRIVING:
+        first = ARRIVING
     if state is not State.GOOD and first:
         rows += [[("  ", ""), (text, "$muted")] for text in wrap(printable(first), width - 2)]
     if model.memory_bytes is not None and machine_bytes:
@@ -195,7 +201,9 @@ def health(entry: Entry, now: datetime, width: int) -> Content:
     """Return the health tab: the verdict, every finding, and what a checksum run found."""
     state, words = verdict(entry)
     rows: list[list[Part]] = [[(f"{state.glyph} ", state.style), (words, f"{state.style} bold")]]
-    if entry.findings:
+    if state is State.ARRIVING:
+        rows += [[("  ", ""), (text, "$muted")] for text in wrap(ARRIVING, width - 2)]
+    elif entry.findings:
         rows += [[], *findings_rows(entry.findings, entry.model.name, width, "$")]
     rows.append([])
     if entry.verified is None:

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from mlxk_tui.library import DEFAULT_ORG, Entry, State
 from mlxk_tui.ops.format import plural, size
 from mlxk_tui.ops.terms import Severity
-from mlxk_tui.widgets.describe import checksum_sentence, findings_rows
+from mlxk_tui.widgets.describe import ARRIVING, checksum_sentence, findings_rows
 from mlxk_tui.widgets.row_list import Row, RowList
 from mlxk_tui.widgets.text import Part, cut, wrap
 
@@ -35,7 +35,8 @@ class Section:
 def sections(entries: Iterable[Entry]) -> list[Section]:
     """Return what has findings, worst first; sections without models are left out."""
     ordered = sorted(entries, key=lambda entry: (entry.short.casefold(), entry.org.casefold()))
-    bad = [entry for entry in ordered if not entry.sound]
+    bad = [entry for entry in ordered if entry.state is State.BAD]
+    arriving = [entry for entry in ordered if entry.state is State.ARRIVING]
     stuck = [entry for entry in ordered if entry.sound and not entry.model.runtime_compatible]
     noted = [
         entry
@@ -46,6 +47,7 @@ def sections(entries: Iterable[Entry]) -> list[Section]:
     ]
     every = (
         Section("bad", "Not sound", "✗", "bad", tuple(bad)),
+        Section("arriving", "Being downloaded", "↓", "accent", tuple(arriving)),
         Section("stuck", "Sound, but will not run here", "▲", "attention", tuple(stuck)),
         Section("noted", "Worth knowing", "▲", "attention", tuple(noted)),
     )
@@ -100,7 +102,7 @@ class HealthList(RowList):
         width = self._width - 1
         taken = size(entry.model.disk_bytes)
         name = cut(entry.short, max(12, width - len(taken) - 4))
-        head: list[Part] = [(f"{entry.state.glyph} ", entry.state.value), (name, "strong")]
+        head: list[Part] = [(f"{entry.state.glyph} ", entry.state.token), (name, "strong")]
         left = width - 2 - cell_len(name) - len(taken) - 2
         if entry.org not in {"", DEFAULT_ORG} and left > 8:
             org = cut(entry.org, left - 3)
@@ -109,7 +111,10 @@ class HealthList(RowList):
         head += [(" " * max(1, left), ""), (taken, "muted")]
         block: list[list[Part]] = [head]
         room = min(_TEXT, width - _INDENT - 1)
-        found = findings_rows(entry.findings, entry.model.name, room, limit=_MAX_FINDINGS)
+        if entry.state is State.ARRIVING:
+            found: list[list[Part]] = [[("  ", ""), (text, "muted")] for text in wrap(ARRIVING, room)]
+        else:
+            found = findings_rows(entry.findings, entry.model.name, room, limit=_MAX_FINDINGS)
         block += [[("  ", ""), *row] for row in found]
         if entry.verified is not None:
             block += [

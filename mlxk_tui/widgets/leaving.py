@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from mlxk_tui.ops.format import plural
 
 
-def leaving(tasks: Sequence[str], transfers: int, requests: int = 0) -> tuple[str, str]:
+def leaving(
+    tasks: Sequence[str], transfers: int, requests: int = 0, *, temporary: bool = False
+) -> tuple[str, str]:
     """Return title and text of the question; what is lost first, then what goes on by itself.
 
     Args:
         tasks: titles of the tasks that would be stopped.
         transfers: how many transfers would be interrupted.
         requests: how many requests of other programs would be cut.
+        temporary: whether everything is removed at the end, so that nothing goes on next time.
     """
     counted, said = [], []
     if tasks:
@@ -33,6 +36,7 @@ def leaving(tasks: Sequence[str], transfers: int, requests: int = 0) -> tuple[st
             if transfers == 1
             else "They"
         )
-        said.append(f"{who} {goes} stopped next time.")
+        removed = f"{who} {'goes' if transfers == 1 else 'go'} with the demo, which is removed at its end."
+        said.append(removed if temporary else f"{who} {goes} stopped next time.")
     verb = "runs" if len(tasks) + transfers + requests == 1 else "run"
     return f"Quit while {' and '.join(counted)} {verb}?", " ".join(said)

@@ -169,7 +169,7 @@ class ModelTable(RowList):
             if column.width < 10:
                 return short_age(model.last_modified, self._now()), "muted"
             return age(model.last_modified, self._now()) if model.last_modified else "–", "muted"
-        return entry.state.glyph, entry.state.value
+        return entry.state.glyph, entry.state.token
 
     def clicked(self, row: Row, event: events.Click) -> None:
         """Mark with the mouse: a click left of the name, or with ctrl held."""

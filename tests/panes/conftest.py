@@ -105,9 +105,16 @@ AppMaker = Callable[..., MlxkApp]
 def make_app() -> AppMaker:
     """Return a function that makes the app on a cache, and a hub where one is given; settings as keywords."""
 
-    def make(cache: Cache, *, hub: Hub | None = None, **settings: object) -> MlxkApp:
+    def make(cache: Cache, *, hub: Hub | None = None, temporary: bool = False, **settings: object) -> MlxkApp:
         settings.setdefault("refresh_seconds", 0)
-        return MlxkApp(load(settings), cache, clock=lambda: NOW, runtime=MACHINE, hub=hub or Hub(NOWHERE))
+        return MlxkApp(
+            load(settings),
+            cache,
+            clock=lambda: NOW,
+            runtime=MACHINE,
+            hub=hub or Hub(NOWHERE),
+            temporary=temporary,
+        )
 
     return make
 

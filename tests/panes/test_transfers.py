@@ -29,10 +29,11 @@ from mlxk_tui.widgets.text import Part
 from tests.panes.conftest import AppMaker, ready, wait_until
 from tests.panes.test_acting import flat, toasts
 from tests.panes.test_models_pane import NARROW, WIDE, text, three
-from tests.support.hf_cache import HfCache, model_files
+from tests.support.hf_cache import HfCache, model_files, safetensors
 
 TINY = "mlx-community/Tiny-4bit"
 LARGE = "mlx-community/Large-4bit"
+HEAVY = "mlx-community/Heavy-4bit"
 GATED = "closed/Gated-Tiny"
 SIZE = 8_000_000
 """Bytes of Large's weights."""
@@ -253,6 +254,48 @@ async def test_quitting_asks_and_the_next_start_goes_on(
         await wait_until(pilot, lambda: any("Large-4bit" in said for said in toasts(again)))
     sent = sum(request.bytes_sent for request in list(local.requests)[begun:] if "extra.bin" in request.path)
     assert sent < SIZE - 200_000
+
+
+async def test_a_model_on_its_way_is_not_called_broken_until_its_pull_is_paused(
+    make_app: AppMaker, cache: Cache, local: LocalHub, remote: Hub
+) -> None:
+    weights = safetensors({"model.embed_tokens.weight": ("F16", (1_000, 4_000))})
+    local.add_repo(HEAVY, {**model_files(), "model.safetensors": weights})
+    local.rate_per_connection = SLOW
+    key = f"models--{HEAVY.replace('/', '--')}"
+    app = make_app(cache, hub=remote, temporary=True)
+
+    def verdict() -> Verdict | None:
+        return app.library.entries[key].state if key in app.library.entries else None
+
+    async with app.run_test(size=WIDE, notifications=True) as pilot:
+        await open_pane(pilot)
+        transfer, _ = app.transfers.add(Pull(HEAVY))
+        await wait_until(pilot, lambda: transfer.bytes_done > 100_000)
+        await app.library.refresh()
+        assert verdict() is Verdict.ARRIVING
+        await pilot.press("2")
+        await wait_until(pilot, lambda: "Being downloaded" in text(app))
+        assert "The Transfers pane shows how far it is." in flat(app)
+        assert "Not sound" not in text(app)
+        assert "●" not in text(app).splitlines()[1]  # nothing to mend, says the tab
+        app.transfers.pause(transfer.id)
+        await wait_until(pilot, lambda: verdict() is Verdict.BAD and "Not sound" in text(app))
+        app.transfers.resume(transfer.id)
+        await wait_until(pilot, lambda: verdict() is Verdict.ARRIVING)
+        await pilot.press("q")
+        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        assert "It goes with the demo, which is removed at its end." in flat(app)
+        await pilot.press("escape")
+        local.rate_per_connection = None
+        seen: list[Verdict | None] = []
+
+        def arrived() -> bool:
+            seen.append(verdict())
+            return seen[-1] is Verdict.GOOD
+
+        await wait_until(pilot, arrived)
+        assert Verdict.BAD not in seen
 
 
 async def test_a_transfer_that_failed_says_why_and_is_tried_again(
