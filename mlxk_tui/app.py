@@ -34,6 +34,7 @@ from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.registry import PANES
 from mlxk_tui.panes.server_backend import ServerBackend
 from mlxk_tui.settings import ConfigError, Loaded, save
+from mlxk_tui.stylesheet import Sheet
 from mlxk_tui.tasks import Tasks
 from mlxk_tui.transfers.jobs import State as Stage
 from mlxk_tui.transfers.queue import TransferQueue
@@ -123,6 +124,7 @@ class MlxkApp(App[None]):
         temporary: bool = False,
     ) -> None:
         super().__init__(css_path=list(themes.stylesheets()))
+        self.stylesheet = Sheet(variables=self.get_css_variables())
         settings = loaded.settings
         self._loaded = loaded
         self._remember = remember

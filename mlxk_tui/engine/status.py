@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from mlxk_tui.engine.protocol import Loaded
+if TYPE_CHECKING:
+    from mlxk_tui.engine.protocol import Loaded
 
 
 class EngineState(str, Enum):
