@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mlxk_tui.engine.protocol import Command, Message, from_json, to_json
+from mlxk_tui.engine.protocol import Command, Message
+from mlxk_tui.engine.wire import from_json, to_json
 from mlxk_tui.ops.format import printable
 
 _HOME = Path(__file__).resolve().parent.parent.parent

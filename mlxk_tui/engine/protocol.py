@@ -7,7 +7,7 @@ the events of a stream are also what panes, commands and the server see.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
@@ -345,99 +345,3 @@ Command: TypeAlias = Load | Unload | Generate | Cancel | CountTokens | Embed
 """What the client says."""
 Message: TypeAlias = Ready | Loaded | Done | Counted | Embedded | Fault | Beat | Streamed
 """What the worker says."""
-
-_KINDS: dict[str, Any] = {
-    kind.__name__: kind
-    for kind in (
-        *(Loading, Started, Prefill, Delta, Finished),
-        *(Load, Unload, Generate, Cancel, CountTokens, Embed),
-        *(Ready, Loaded, Done, Counted, Embedded, Fault, Beat, Streamed),
-    )
-}
-
-
-def to_json(message: Any) -> dict[str, Any]:
-    """Return a message, event or `Generation` as JSON values; fields at their default are left out."""
-    values: dict[str, Any] = {"is": type(message).__name__}
-    for item in fields(message):
-        value = getattr(message, item.name)
-        if value is not None and value not in (item.default, ()):
-            values[item.name] = _plain(value)
-    return values
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if is_dataclass(value):
-        return to_json(value)
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    return dict(value) if isinstance(value, Mapping) else value
-
-
-def from_json(values: Mapping[str, Any]) -> Any:
-    """Return what `to_json` was given.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is no message of this version.
-    """
-    given = dict(values)
-    name = given.pop("is")
-    return _READERS[name](given)
-
-
-def _generation(given: dict[str, Any]) -> Generation:
-    for name in ("messages", "tokens", "stop", "tools"):
-        if name in given:
-            given[name] = tuple(given[name])
-    if "sampling" in given:
-        given["sampling"] = _sampling(given["sampling"])
-    return Generation(**given)
-
-
-def _sampling(values: Mapping[str, Any]) -> Sampling:
-    given = {name: value for name, value in values.items() if name != "is"}
-    given["logit_bias"] = {int(token): bias for token, bias in given.get("logit_bias", {}).items()}
-    return Sampling(**given)
-
-
-def _delta(given: dict[str, Any]) -> Delta:
-    given["tool_calls"] = tuple(map(from_json, given.get("tool_calls", ())))
-    given["logprobs"] = tuple(map(from_json, given.get("logprobs", ())))
-    given["token_ids"] = tuple(given.get("token_ids", ()))
-    return Delta(**given)
-
-
-def _token_logprob(given: dict[str, Any]) -> TokenLogprob:
-    given["top"] = tuple(map(from_json, given.get("top", ())))
-    return TokenLogprob(**given)
-
-
-def _finished(given: dict[str, Any]) -> Finished:
-    given["finish_reason"] = FinishReason(given["finish_reason"])
-    return Finished(**{**given, "usage": from_json(given["usage"]), "timings": from_json(given["timings"])})
-
-
-def _count_tokens(given: dict[str, Any]) -> CountTokens:
-    for name in ("messages", "tools"):
-        given[name] = tuple(given.get(name, ()))
-    return CountTokens(**given)
-
-
-_READERS: dict[str, Any] = {
-    **{name: (lambda given, kind=kind: kind(**given)) for name, kind in _KINDS.items()},
-    "ToolCall": lambda given: ToolCall(**given),
-    "TopToken": lambda given: TopToken(**given),
-    "Usage": lambda given: Usage(**given),
-    "Timings": lambda given: Timings(**given),
-    "Sampling": _sampling,
-    "Generation": _generation,
-    "TokenLogprob": _token_logprob,
-    "Delta": _delta,
-    "Finished": _finished,
-    "Generate": lambda given: Generate(id=given["id"], request=from_json(given["request"])),
-    "CountTokens": _count_tokens,
-    "Embed": lambda given: Embed(id=given["id"], texts=tuple(given.get("texts", ()))),
-    "Streamed": lambda given: Streamed(id=given["id"], event=from_json(given["event"])),
-}

@@ -44,7 +44,7 @@ class Supervisor:
         self._engine = engine
         self._find = find
         self._model: str | None = None
-        self._failed = False
+        self._failed = self._often = False
         self._died: deque[float] = deque(maxlen=_MOST_RESTARTS)
         self._restart: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
@@ -59,7 +59,9 @@ class Supervisor:
         state = self._engine.status.state
         if state in {EngineState.LOADING, EngineState.STARTING}:
             return HealthState.LOADING
-        return HealthState.FAILED if state is EngineState.FAILED else HealthState.READY
+        # Without a model there is nothing to bring back: the next request starts another process anyway.
+        lost = state is EngineState.FAILED and (self._model is not None or self._often)
+        return HealthState.FAILED if lost else HealthState.READY
 
     def start(self) -> None:
         """Begin to watch."""
@@ -86,9 +88,9 @@ class Supervisor:
         if failed and not self._failed:
             self.restarts += 1
             now = time.monotonic()
-            often = len(self._died) == _MOST_RESTARTS and now - self._died[0] < _WINDOW_S
+            self._often = len(self._died) == _MOST_RESTARTS and now - self._died[0] < _WINDOW_S
             self._died.append(now)
-            if self._model is not None and not often and self._restart is None and not self.stopping:
+            if self._model is not None and not self._often and self._restart is None and not self.stopping:
                 self._restart = asyncio.create_task(self._load(self._model))
         elif status.state in {EngineState.IDLE, EngineState.STOPPED}:
             self._model = None  # unloaded on purpose

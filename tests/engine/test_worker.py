@@ -26,9 +26,8 @@ from mlxk_tui.engine.protocol import (
     Message,
     Ready,
     Streamed,
-    from_json,
-    to_json,
 )
+from mlxk_tui.engine.wire import from_json, to_json
 from tests.engine.conftest import GREEDY, executable, is_gone, needs_mlx, wait_until, worker_environment
 from tests.engine.small_models import make_model
 

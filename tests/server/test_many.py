@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from mlxk_tui.engine.protocol import Generation
+from mlxk_tui.engine.status import EngineState
 from tests.engine.conftest import needs_mlx, wait_until
 from tests.server.served import BABBLER, CHAT, COMPLETIONS, GREEDY, OTHER, TINY, Served
 
@@ -103,6 +104,21 @@ async def test_a_killed_engine_fails_what_ran_and_is_back_by_itself(served: Serv
     assert served.engine.status.model is not None
     assert served.engine.status.model.name == BABBLER
     assert served.get("/health").json["restarts"] == restarts + 1
+    served.still_well()
+
+
+def test_an_engine_that_dies_with_nothing_to_do_is_no_failure(served: Served) -> None:
+    served.post(COMPLETIONS, {**LONG, "max_tokens": 1})
+    assert served.post("/v1/engine/unload", {}).status == 200
+    restarts = served.get("/health").json["restarts"]
+    pid = served.engine.status.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    served.until(lambda: served.engine.status.state is EngineState.FAILED)
+    assert served.get("/health").json["restarts"] == restarts + 1
+    health = served.get("/health")
+    assert (health.status, health.json["status"]) == (200, "ready")
+    assert served.post(COMPLETIONS, {**LONG, "max_tokens": 1}).status == 200
     served.still_well()
 
 

@@ -8,7 +8,8 @@ import queue
 import threading
 from typing import Any, BinaryIO
 
-from mlxk_tui.engine.protocol import Cancel, Command, Delta, Message, Streamed, from_json, to_json
+from mlxk_tui.engine.protocol import Cancel, Command, Delta, Message, Streamed
+from mlxk_tui.engine.wire import from_json, to_json
 
 
 def guard_stdout() -> int:
