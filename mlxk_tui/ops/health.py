@@ -71,7 +71,7 @@ def check_integrity(repo: Repo, snapshot: Snapshot | None, documents: Documents)
     findings += weights.findings
     tree = _read_tree(repo, snapshot)
     shards_told = any(finding.code is FindingCode.SHARD_MISSING for finding in findings)
-    findings += _check_tree(tree, documents, shards_told=shards_told)
+    findings += _check_tree(tree, documents, _begun(tree, repo), shards_told=shards_told)
     complete = tree is not None and not any(f.severity is Severity.ERROR for f in findings)
     findings += _check_downloads(repo, complete=complete)
     return Integrity(_ordered(findings), weights)
@@ -145,10 +145,20 @@ def _check_config(documents: Documents) -> Iterable[Finding]:
     yield _error(FindingCode.CONFIG_MISSING, "config.json", "is missing")
 
 
-def _read_tree(repo: Repo, snapshot: Snapshot) -> dict[str, int] | None:
-    """Return size by file name from `trees/<commit>.json`, or None where there is no usable one.
+@dataclass(frozen=True)
+class _Listed:
+    """A file of the list that huggingface_hub remembers."""
 
-    Format 1 (huggingface_hub 2.4): `{"format_version": 1, "files": {name: {"size", "blob_id", …}}}`.
+    size: int
+    etag: str
+    """What its blob is called; empty where the list does not say."""
+
+
+def _read_tree(repo: Repo, snapshot: Snapshot) -> dict[str, _Listed] | None:
+    """Return the files by name from `trees/<commit>.json`, or None where there is no usable one.
+
+    Format 1 (huggingface_hub 2.4): `{"format_version": 1, "files": {name: {"size", "blob_id", …}}}`, with
+    `lfs_sha256` where the file is an LFS object.
     """
     if snapshot.name not in repo.trees:
         return None
@@ -159,31 +169,43 @@ def _read_tree(repo: Repo, snapshot: Snapshot) -> dict[str, int] | None:
     files = value.get("files")
     if not isinstance(files, dict):
         return None
-    return {name: entry["size"] for name, entry in files.items() if _has_size(entry)}
+    return {
+        name: _Listed(entry["size"], str(entry.get("lfs_sha256") or entry.get("blob_id") or ""))
+        for name, entry in files.items()
+        if _has_size(entry)
+    }
 
 
 def _has_size(entry: Any) -> bool:
     return isinstance(entry, dict) and type(entry.get("size")) is int
 
 
-def _check_tree(tree: dict[str, int] | None, documents: Documents, *, shards_told: bool) -> Iterable[Finding]:
+def _begun(tree: dict[str, _Listed] | None, repo: Repo) -> set[str]:
+    """Return the files of the list whose download was begun and not finished: none of them was left out."""
+    partial = {blob.name.partition(".")[0] for blob in repo.blobs.values() if blob.partial}
+    return {name for name, listed in (tree or {}).items() if listed.etag in partial}
+
+
+def _check_tree(
+    tree: dict[str, _Listed] | None, documents: Documents, begun: set[str], *, shards_told: bool
+) -> Iterable[Finding]:
     if tree is None:
         return
     present = [name for name in documents.files if is_weights(name)]
     absent = [name for name in tree if name not in documents.files]
-    needed = [name for name in absent if _needed(name, present)]
+    needed = [name for name in absent if name in begun or _needed(name, present)]
     left_out = [name for name in absent if name not in needed]
     if shards_told:  # each missing shard counts once
         needed = [name for name in needed if not loads_in_mlx(name)]
     if needed:
         yield _missing(needed)
-    for name, expected in tree.items():
+    for name, listed in tree.items():
         file = documents.files.get(name)
-        if file is not None and file.size is not None and file.size != expected:
+        if file is not None and file.size is not None and file.size != listed.size:
             yield _error(
                 FindingCode.SIZE_MISMATCH,
                 name,
-                f"has {size(file.size)}, the repo's file has {size(expected)}",
+                f"has {size(file.size)}, the repo's file has {size(listed.size)}",
             )
     if left_out:
         yield Finding(

@@ -15,7 +15,7 @@ from mlxk_tui.ops.contract import FindingCode, Health, Severity
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.ops.report import Report
-from tests.support.hf_cache import HfCache, HfRepo, model_files, safetensors
+from tests.support.hf_cache import HfCache, HfRepo, model_files, safetensors, sha256
 
 NAME = "mlx-community/Model-Instruct"
 RUNTIME = Runtime("0.32.2", frozenset({"llama"}), {"mistral": "llama"}, memory_bytes=16_000_000_000)
@@ -252,6 +252,21 @@ async def test_a_partial_blob_makes_unhealthy_unless_the_snapshot_is_known_to_be
     report = await _judge(cache)
     assert report.model.health is Health.UNHEALTHY
     assert _codes(report) == [FindingCode.DOWNLOAD_UNFINISHED]
+
+
+@pytest.mark.parametrize("ending", ["0123abcd.incomplete", "mlxk.incomplete"])
+async def test_a_file_whose_download_was_begun_was_not_left_out_on_purpose(
+    cache: Cache, repo: HfRepo, ending: str
+) -> None:
+    commit = repo.add({**model_files(), "extra.bin": b"x" * 99, "logo.png": b"y"})
+    for name in ("extra.bin", "logo.png"):
+        (repo.snapshot(commit) / name).unlink()
+    assert (await _judge(cache)).model.health is Health.HEALTHY
+    (repo.blobs / f"{sha256(b'x' * 99)}.{ending}").write_bytes(b"xx")
+    report = await _judge(cache)
+    assert report.model.health is Health.UNHEALTHY
+    assert _codes(report) == [FindingCode.FILE_MISSING, FindingCode.DOWNLOAD_UNFINISHED]
+    assert report.findings[0].path == "extra.bin"
 
 
 async def test_a_gguf_repo_needs_no_config(cache: Cache, hub: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from textual.css.parse import parse
 from textual.css.stylesheet import StylesheetParseError
+from textual.theme import Theme
 
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.stylesheet import Sheet
@@ -39,7 +40,8 @@ async def test_going_through_the_panes_parses_nothing_twice(
         sources = len(app.stylesheet.source)
         assert 0 < parsed() <= sources + 20  # the rest: a source may first be read with another precedence
         seen, colour = parsed(), app.screen.styles.background
-        app.theme = "mlxk-light"
+        app.register_theme(Theme("never-seen", primary="#123456", background="#0a0b0c"))
+        app.theme = "never-seen"
         await pilot.pause()
         assert parsed() > seen
         assert app.screen.styles.background != colour
