@@ -114,6 +114,25 @@ def headless(
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
+@contextlib.contextmanager
+def started(*arguments: str, hub: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the real command beside the test."""
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(hub),
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=TIMEOUT)
+
+
 def call(*arguments: str, hub: Path) -> Result:
     """Run the command inside this process, where there are many runs; nothing reaches the terminal."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))

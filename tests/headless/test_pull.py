@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
-from tests.headless.running import PROGRAM, TIMEOUT, Result, at_terminal, call, environment, headless
+from tests.headless.running import TIMEOUT, Result, at_terminal, call, headless, started
 from tests.support.hf_cache import tree_of
 from tests.support.pulling import FILES, NAME, content_of, sent
 
@@ -30,25 +29,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
         server.add_repo(NAME, FILES)
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
-
-
-@contextlib.contextmanager
-def started(*arguments: str, hub: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the real command beside the test."""
-    process = subprocess.Popen(
-        [*PROGRAM, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(hub),
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=TIMEOUT)
 
 
 def result_of(process: subprocess.Popen[bytes]) -> Result:

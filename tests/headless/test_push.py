@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -16,7 +15,7 @@ import psutil
 import pytest
 
 from mlxk_tui.demo.hub import Fault, LocalHub
-from tests.headless.running import PROGRAM, TIMEOUT, Result, call, environment, headless
+from tests.headless.running import TIMEOUT, Result, call, headless, started
 
 GATE = "MLXK2_ENABLE_EXPERIMENTAL_PUSH"
 NAME = "org/model"
@@ -41,25 +40,6 @@ def folder(tmp_path: Path) -> str:
     (folder / "config.json").write_text('{"model_type": "llama"}')
     (folder / "model.safetensors").write_bytes(os.urandom(50_000))
     return str(folder)
-
-
-@contextlib.contextmanager
-def started(*arguments: str, hub: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the real command beside the test."""
-    process = subprocess.Popen(
-        [*PROGRAM, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(hub),
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=TIMEOUT)
 
 
 def uploading(server: LocalHub, process: subprocess.Popen[bytes]) -> psutil.Process:

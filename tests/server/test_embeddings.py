@@ -6,14 +6,13 @@ import array
 import base64
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from mlxk_tui.demo.layout import Repo
 from mlxk_tui.engine.client import Embeddings
@@ -22,13 +21,13 @@ from mlxk_tui.ops.cache import Cache
 from mlxk_tui.server.embeddings import EmbeddingsRequest, shortened
 from tests.engine.conftest import needs_mlx
 from tests.engine.small_models import make_model
+from tests.server.fuzzing import fuzz
 from tests.server.served import BABBLER, COMPLETIONS, TINY, Served, parsed
 from tests.server.test_malformed import values
 
 pytestmark = needs_mlx
 
 PATH = "/v1/embeddings"
-CASES = int(os.environ.get("MLXK_FUZZ_CASES", "80"))
 EMBEDDER = "mlx-community/Tiny-Embedding"
 TEXTS = ["Hello", "The quick brown fox jumps over the lazy dog.", "日本語 🙂"]
 
@@ -173,13 +172,7 @@ def test_a_client_that_goes_away_ends_the_work(served: Served) -> None:
     assert served.server.generations == 0
 
 
-@settings(
-    max_examples=CASES,
-    deadline=None,
-    derandomize=CASES < 1000,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+@fuzz(80)
 @given(more=st.dictionaries(st.sampled_from(sorted(EmbeddingsRequest.model_fields)), values, max_size=4))
 def test_any_request_is_answered_or_refused(served: Served, more: dict[str, Any]) -> None:
     reply = served.post(PATH, {"model": EMBEDDER, "input": "Hello", **more})

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from mlxk_tui.server.errors import invalid
 from mlxk_tui.server.schemas import ChatRequest, CompletionRequest
 from tests.engine.conftest import needs_mlx
+from tests.server.fuzzing import fuzz
 from tests.server.served import ANSWER, BABBLER, CHAT, COMPLETIONS, QUESTION, TINY, Served
 
 pytestmark = needs_mlx
 
-CASES = int(os.environ.get("MLXK2_FUZZ_CASES", "150"))
-"""Requests of each fuzz; 1,000 of each make the long run."""
 MESSAGES = [{"role": "user", "content": QUESTION}]
 DEEP = b'{"messages": ' + b"[" * 10_000 + b"]" * 10_000 + b"}"
 
@@ -177,16 +175,7 @@ def check(served: Served, path: str, body: dict[str, Any]) -> None:
         assert not any("error" in event for event in reply.events), raw
 
 
-fuzz = settings(
-    max_examples=CASES,
-    deadline=None,
-    derandomize=CASES < 1000,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
-
-
-@fuzz
+@fuzz(150)
 @given(more=fields_of(ChatRequest))
 def test_any_chat_request_is_answered_or_refused(served: Served, more: dict[str, Any]) -> None:
     check(
@@ -196,7 +185,7 @@ def test_any_chat_request_is_answered_or_refused(served: Served, more: dict[str,
     )
 
 
-@fuzz
+@fuzz(150)
 @given(more=fields_of(CompletionRequest))
 def test_any_completion_request_is_answered_or_refused(served: Served, more: dict[str, Any]) -> None:
     check(served, COMPLETIONS, {"model": TINY, "prompt": "Hi", **more, "max_tokens": 2})

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import anthropic
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from mlxk_tui.engine.protocol import Generation, ToolCall
 from mlxk_tui.server.messages_request import MessagesRequest
 from tests.engine.conftest import needs_mlx
+from tests.server.fuzzing import fuzz
 from tests.server.served import ANSWER, BABBLER, GREEDY, OTHER, QUESTION, TINY, Reply, Served
 from tests.server.test_malformed import values
 
 pytestmark = needs_mlx
 
 PATH, COUNT = "/v1/messages", "/v1/messages/count_tokens"
-CASES = int(os.environ.get("MLXK_FUZZ_CASES", "80"))
 ASKED: list[Any] = [{"role": "user", "content": QUESTION}]
 WEATHER: Any = {
     "name": "get_weather",
@@ -323,13 +322,7 @@ def test_a_client_that_goes_away_frees_its_row(served: Served) -> None:
     served.still_well()
 
 
-@settings(
-    max_examples=CASES,
-    deadline=None,
-    derandomize=CASES < 1000,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+@fuzz(80)
 @given(
     more=st.dictionaries(st.sampled_from(sorted(MessagesRequest.model_fields)), values, max_size=4),
     content=st.none()

@@ -1,0 +1,26 @@
+"""How the server's fuzz tests draw requests: the same ones each time, unless there are very many."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+_CASES = int(os.environ.get("MLXK2_FUZZ_CASES", "0"))
+"""Requests of each fuzz test; 1,000 make the long run. 0: as many as the test says."""
+
+
+def fuzz(cases: int) -> settings:
+    """Return the decorator of a test that draws so many requests.
+
+    Args:
+        cases: how many, where `MLXK2_FUZZ_CASES` says nothing.
+    """
+    count = _CASES or cases
+    return settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=count < 1000,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
