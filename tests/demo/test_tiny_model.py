@@ -271,13 +271,9 @@ def test_the_script_makes_a_model_that_loads(tmp_path: Path) -> None:
     )
     shipped = tiny_model.folder()
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in shipped.iterdir()}
-    for name in ("config.json", "chat_template.jinja", "README.md", "generation_config.json"):
-        assert (tmp_path / name).read_bytes() == (shipped / name).read_bytes(), f"{name} is stale"
-    # Not the same words: the shipped tokenizer is kept when the model is resumed after a change of the text.
-    size, expected = (
-        Tokenizer.from_file(str(f / "tokenizer.json")).get_vocab_size() for f in (tmp_path, shipped)
-    )
-    assert size == expected
+    for path in shipped.iterdir():
+        if path.name != "model.safetensors":  # that of one step knows nothing
+            assert (tmp_path / path.name).read_bytes() == path.read_bytes(), f"{path.name} is stale"
     asked = Asked(tmp_path)
     assert asked("Hello!", max_tokens=3)["tokens"] == 3
     asked.close()
