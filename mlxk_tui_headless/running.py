@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.models import Runnable, find_runnable
+from mlxk_tui.engine.models import Runnable, find_runnable, with_draft
 from mlxk_tui.engine.protocol import Generation, Sampling
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import size
@@ -117,12 +117,13 @@ async def find_models(session: Session, wanted: Wanted) -> tuple[Runnable, str |
         OpError: those of `find_runnable`.
     """
     model = await find_runnable(session.cache, wanted.model, force=wanted.force)
+    folder = None
+    if wanted.draft is not None:
+        draft = await find_runnable(session.cache, wanted.draft, force=wanted.force)
+        model, folder = with_draft(model, draft, force=wanted.force), str(draft.folder)
     if model.fit is MemoryFit.TIGHT and not session.options.json:
         output.warn(f"Note: {model.name} needs about {size(model.memory_bytes)}, which is tight here.")
-    if wanted.draft is None:
-        return model, None
-    draft = await find_runnable(session.cache, wanted.draft, force=wanted.force)
-    return model, str(draft.folder)
+    return model, folder
 
 
 async def _once(session: Session, wanted: Wanted, prompt: str) -> RunData | None:
@@ -147,6 +148,10 @@ async def _once(session: Session, wanted: Wanted, prompt: str) -> RunData | None
             "Stopped by the user. What had come is kept; the same command can be run again.",
             data=came.data(model.name, prompt, time.monotonic() - began),
         ) from None
+    except OpError:
+        if screen is not None:
+            screen.close()  # what is said of the error begins a line of its own
+        raise
     except ReaderGoneError as gone:
         session.status = gone.status
         return None

@@ -18,6 +18,7 @@ from mlxk_tui.engine.gate import Gate, Pass
 from mlxk_tui.engine.protocol import (
     Counted,
     CountTokens,
+    Delta,
     Embed,
     Embedded,
     Event,
@@ -27,6 +28,7 @@ from mlxk_tui.engine.protocol import (
     Load,
     Loaded,
     Loading,
+    Started,
     Timings,
     Unload,
     Usage,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Embeddings", "Engine", "EngineState", "EngineStatus", "GenerationStream", "LoadedModel"]
 
+_CANCEL_S = 2.0
+"""Seconds after which a generation that was given up ends here, whatever the worker is busy with."""
 _ATTEMPTS = 3
 """How often a request looks for a worker that dies just before it is asked."""
 
@@ -54,7 +58,9 @@ class Engine:
     Args:
         idle_unload_s: seconds without a request after which the model is freed; 0 never.
         cache_bytes: most bytes of kept prompt caches; None for a tenth of the memory.
-        hang_s: seconds without a sign of life, while generations run, after which the worker is killed.
+        hang_s: seconds without an event, while generations run, after which the worker is killed; a step of
+            a large model on a slow machine may take many.
+        stop_s: seconds in which its process does not even say that it lives, after which it is killed.
         environ: environment of the worker; that of this process by default.
     """
 
@@ -64,13 +70,16 @@ class Engine:
         idle_unload_s: float = 0,
         cache_bytes: int | None = None,
         hang_s: float = 60.0,
+        stop_s: float = 10.0,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.idle_unload_s = idle_unload_s
         """May be changed at any time; counts from the next request on."""
         self._cache_bytes = memory.prompt_cache_bytes() if cache_bytes is None else cache_bytes
         self._gate = Gate(self._changed)
-        self._connection = Connection(self._changed, self._lost, hang_s=hang_s, environ=environ)
+        self._connection = Connection(
+            self._changed, self._lost, hang_s=hang_s, stop_s=stop_s, environ=environ
+        )
         self._loaded: LoadedModel | None = None
         self._loading: str | None = None
         self._last_error: str | None = None
@@ -94,6 +103,7 @@ class Engine:
             memory_bytes=beat.memory_bytes if beat else 0,
             last_error=self._last_error,
             pid=self._connection.pid,
+            unresponsive=self._connection.unresponsive,
         )
 
     def subscribe(self, callback: Callable[[EngineStatus], None]) -> Callable[[], None]:
@@ -334,6 +344,8 @@ class _Run:
         self._cancelled = False
         self._begun = self._sent = 0.0
         self._load_s = 0.0
+        self._usage = Usage(0, 0, 0, 0)
+        self._impatience: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """Start."""
@@ -347,6 +359,7 @@ class _Run:
         self._cancelled = True
         if self._id is not None:
             self._engine._connection.cancel(self._id)
+            self._impatience = asyncio.get_running_loop().call_later(_CANCEL_S, self._end_here)
         elif self._task is not None:
             self._task.cancel()
 
@@ -370,9 +383,21 @@ class _Run:
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Finished):
             event = replace(event, timings=self._timings(event.timings))
+        elif isinstance(event, Started):
+            self._usage = replace(
+                self._usage, prompt_tokens=event.prompt_tokens, cached_tokens=event.cached_tokens
+            )
+        elif isinstance(event, Delta):
+            self._usage = replace(self._usage, completion_tokens=self._usage.completion_tokens + event.tokens)
         self._push(event)
 
+    def _end_here(self) -> None:
+        """Say that it ended, with what is known; the worker's own word comes too late and is not heard."""
+        self._push(Finished(FinishReason.CANCELLED, self._usage, self._timings(_no_timings())))
+
     def _on_end(self, error: OpError | None) -> None:
+        if self._impatience is not None:
+            self._impatience.cancel()
         if error is not None:
             self._end(error)
         self._engine._gate.leave()
@@ -405,4 +430,8 @@ def _stopped() -> OpError:
 
 
 def _never_ran() -> Finished:
-    return Finished(FinishReason.CANCELLED, Usage(0, 0, 0, 0), Timings(0, 0, 0, 0, 0, 0, 0))
+    return Finished(FinishReason.CANCELLED, Usage(0, 0, 0, 0), _no_timings())
+
+
+def _no_timings() -> Timings:
+    return Timings(0, 0, 0, 0, 0, 0, 0)

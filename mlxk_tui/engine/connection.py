@@ -24,12 +24,18 @@ from mlxk_tui.engine.protocol import (
     Loaded,
     Loading,
     Message,
+    Ping,
+    Pulse,
     Ready,
     Streamed,
 )
 from mlxk_tui.ops.errors import ErrorType, OpError
 
 _TICK_S = 0.25
+_PING_S = 1.0
+"""How often a worker that owes something is asked for a sign of life, in seconds."""
+_UNRESPONSIVE_S = 3.0
+"""Seconds without an answer to that after which it is called unresponsive."""
 _START_S = 60.0
 """How long a worker that starts or loads may be silent at least, in seconds."""
 
@@ -54,7 +60,9 @@ class Connection:
     Args:
         on_change: called when anything below has changed.
         on_lost: called with the reason when the worker is gone, after all questions and streams have failed.
-        hang_s: seconds of silence, while generations run, after which the worker is killed.
+        hang_s: seconds without an event, while generations run, after which the worker is killed.
+        stop_s: seconds without an answer to a ping, while generations run, after which it is killed: its
+            process stands still, which a long step of MLX never makes it do.
         environ: environment of the worker; that of this process by default.
     """
 
@@ -64,6 +72,7 @@ class Connection:
         on_lost: Callable[[OpError], None],
         *,
         hang_s: float,
+        stop_s: float,
         environ: Mapping[str, str] | None,
     ) -> None:
         self.beat: Beat | None = None
@@ -75,6 +84,7 @@ class Connection:
         self._on_change = on_change
         self._on_lost = on_lost
         self._hang_s = hang_s
+        self._stop_s = stop_s
         self._environ = environ
         self._worker: WorkerProcess | None = None
         self._starting: asyncio.Future[None] | None = None
@@ -83,8 +93,8 @@ class Connection:
         self._streams: dict[int, _Stream] = {}
         self._next_id = 0
         self._fault: OpError | None = None
-        self._silent_s = 0.0
-        self._ticked = 0.0
+        self._silent_s = self._still_s = 0.0
+        self._ticked = self._pinged = 0.0
         self._tick: asyncio.TimerHandle | None = None
 
     @property
@@ -96,6 +106,11 @@ class Connection:
     def streams(self) -> int:
         """Generations that run."""
         return len(self._streams)
+
+    @property
+    def unresponsive(self) -> bool:
+        """Whether the worker owes something and its process has stood still for seconds."""
+        return self._tick is not None and self._still_s > _UNRESPONSIVE_S
 
     async def start(self) -> None:
         """Have a worker that is ready.
@@ -177,6 +192,12 @@ class Connection:
             await self._worker.stop()
 
     def _hear(self, message: Message) -> None:
+        moves = self.unresponsive
+        self._still_s = 0.0
+        if moves:
+            self._on_change()
+        if isinstance(message, Pulse):
+            return
         self._silent_s = 0.0
         if isinstance(message, Streamed):
             self._hear_event(message)
@@ -250,8 +271,8 @@ class Connection:
     def _arm(self) -> None:
         """Watch the worker as long as it owes something."""
         if self._tick is None:
-            self._silent_s = 0.0
-            self._ticked = time.monotonic()
+            self._silent_s = self._still_s = 0.0
+            self._ticked = self._pinged = time.monotonic()
             self._tick = asyncio.get_running_loop().call_later(_TICK_S, self._look)
 
     def _look(self) -> None:
@@ -261,17 +282,25 @@ class Connection:
             return
         now = time.monotonic()
         # A parent that was itself stopped or asleep wakes up late: that is no silence of the worker's.
-        self._silent_s += min(now - self._ticked, 2 * _TICK_S)
+        passed = min(now - self._ticked, 2 * _TICK_S)
+        self._silent_s += passed
+        self._still_s += passed
         self._ticked = now
         slow = starting or self._questions  # imports and weights may come from a cold disk
-        bound = max(self._hang_s, _START_S) if slow else self._hang_s
-        if self._silent_s > bound:
+        hang, stop = (max(bound, _START_S) if slow else bound for bound in (self._hang_s, self._stop_s))
+        if self._silent_s > hang or self._still_s > stop:
+            bound = hang if self._silent_s > hang else stop
             self._fault = _crashed(
                 f"The inference process gave no sign of life for {bound:g} seconds and was ended."
             )
             self._worker.kill()
             return
+        if now - self._pinged >= _PING_S:
+            self._pinged = now
+            self._worker.send(Ping())
         self._tick = asyncio.get_running_loop().call_later(_TICK_S, self._look)
+        if self._still_s - passed <= _UNRESPONSIVE_S < self._still_s:
+            self._on_change()
 
 
 def _crashed(what: str) -> OpError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlxk_tui.engine.limits import memory_verdict
 from mlxk_tui.ops.cache import Cache, Found
 from mlxk_tui.ops.contract import FindingCode, Framework
 from mlxk_tui.ops.errors import ErrorType, OpError
@@ -53,6 +54,26 @@ async def find_runnable(cache: Cache, spec: str, *, force: bool = False) -> Runn
             `Repo.revision`.
     """
     return await asyncio.to_thread(_find, cache, spec, force)
+
+
+def with_draft(model: Runnable, draft: Runnable, *, force: bool = False) -> Runnable:
+    """Return the model with the memory of both: they are loaded together.
+
+    Raises:
+        OpError: `insufficient_memory` with the numbers, unless forced.
+    """
+    if model.memory_bytes is None or draft.memory_bytes is None:
+        return model
+    needed = model.memory_bytes + draft.memory_bytes
+    runtime = Runtime.here()
+    fit = memory_verdict(needed, runtime).fit
+    if fit is MemoryFit.TOO_LARGE and not force:
+        raise OpError(
+            ErrorType.INSUFFICIENT_MEMORY,
+            f"{model.name} and its draft model need about {size(needed)} of memory together; models can use "
+            f"{size(runtime.memory_bytes)} here. Leave the draft model out, or force it.",
+        )
+    return replace(model, memory_bytes=needed, fit=fit)
 
 
 def _find(cache: Cache, spec: str, force: bool) -> Runnable:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mlxk_tui.engine.protocol import Command, Message
+from mlxk_tui.engine.protocol import Command, Message, Ping
 from mlxk_tui.engine.wire import from_json, to_json
 from mlxk_tui.ops.format import printable
 
@@ -69,7 +69,7 @@ class WorkerProcess:
         )
         self._watch = asyncio.create_task(self._follow(self._process))
 
-    def send(self, command: Command) -> None:
+    def send(self, command: Command | Ping) -> None:
         """Say something; lost without a word where the worker is gone, which `on_exit` then tells."""
         process = self._process
         if process is not None and process.stdin is not None and not process.stdin.is_closing():

@@ -334,6 +334,16 @@ class Beat:
 
 
 @dataclass(frozen=True)
+class Ping:
+    """Asks for a `Pulse`."""
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """The process lives, whatever the MLX thread is busy with; answered by the thread that reads commands."""
+
+
+@dataclass(frozen=True)
 class Streamed:
     """An event of a generation."""
 
@@ -342,6 +352,6 @@ class Streamed:
 
 
 Command: TypeAlias = Load | Unload | Generate | Cancel | CountTokens | Embed
-"""What the client says."""
-Message: TypeAlias = Ready | Loaded | Done | Counted | Embedded | Fault | Beat | Streamed
+"""What the client says to the MLX thread."""
+Message: TypeAlias = Ready | Loaded | Done | Counted | Embedded | Fault | Beat | Pulse | Streamed
 """What the worker says."""

@@ -76,3 +76,5 @@ class EngineStatus:
     """The sentence of the last crash or failed load; None after a success."""
     pid: int | None = None
     """The worker process."""
+    unresponsive: bool = False
+    """Its process has stood still for seconds while it had work; it is ended soon, unless it goes on."""

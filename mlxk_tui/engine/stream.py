@@ -68,7 +68,7 @@ class GenerationStream:
 
     def push(self, event: Event) -> None:
         """Take an event in; called by the engine."""
-        if self._closed:
+        if self._closed or self._ended:
             return
         last = self._events[-1] if self._events else None
         if isinstance(event, Delta):
@@ -86,9 +86,9 @@ class GenerationStream:
 
     def end(self, error: BaseException | None = None) -> None:
         """Nothing follows, or only this error; called by the engine."""
-        self._ended = True
+        ended, self._ended = self._ended, True
         self._abandon = None
-        if not self._closed:
+        if not (self._closed or ended):
             self._error = error
         self._wake()
 

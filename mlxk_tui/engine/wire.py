@@ -24,7 +24,9 @@ from mlxk_tui.engine.protocol import (
     Load,
     Loaded,
     Loading,
+    Ping,
     Prefill,
+    Pulse,
     Ready,
     Sampling,
     Started,
@@ -41,8 +43,8 @@ _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         *(Loading, Started, Prefill, Delta, Finished),
-        *(Load, Unload, Generate, Cancel, CountTokens, Embed),
-        *(Ready, Loaded, Done, Counted, Embedded, Fault, Beat, Streamed),
+        *(Load, Unload, Generate, Cancel, CountTokens, Embed, Ping),
+        *(Ready, Loaded, Done, Counted, Embedded, Fault, Beat, Pulse, Streamed),
     )
 }
 

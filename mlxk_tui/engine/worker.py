@@ -26,7 +26,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the parent's to handle
     outbox = Outbox(guard_stdout())
     inbox = Inbox()
-    listen(sys.stdin.buffer, inbox)
+    listen(sys.stdin.buffer, inbox, outbox)
     try:
         import mlx.core as mx  # noqa: PLC0415 - 2 s of imports, watched over by the thread above
 

@@ -12,6 +12,7 @@ from enum import Enum
 from mlxk_tui.engine.client import Engine, EngineState, EngineStatus
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.errors import OpError
+from mlxk_tui.server.choose import spec_of
 
 _MOST_RESTARTS, _WINDOW_S = 3, 120.0
 
@@ -22,6 +23,8 @@ class HealthState(str, Enum):
     READY = "ready"
     """A request is answered at once, or as soon as its model is loaded."""
     LOADING = "loading"
+    UNRESPONSIVE = "unresponsive"
+    """The inference process stands still; it is ended and started again soon, unless it goes on."""
     RESTARTING = "restarting"
     """The inference process died and is being started again."""
     FAILED = "failed"
@@ -34,7 +37,7 @@ class Supervisor:
 
     Args:
         engine: the engine.
-        find: finds a model of the cache by its name.
+        find: finds a model of the cache by its `NAME@REV`.
     """
 
     def __init__(self, engine: Engine, find: Callable[[str], Awaitable[Runnable]]) -> None:
@@ -56,6 +59,8 @@ class Supervisor:
             return HealthState.STOPPING
         if self._restart is not None:
             return HealthState.RESTARTING
+        if self._engine.status.unresponsive:
+            return HealthState.UNRESPONSIVE
         state = self._engine.status.state
         if state in {EngineState.LOADING, EngineState.STARTING}:
             return HealthState.LOADING
@@ -83,7 +88,7 @@ class Supervisor:
 
     def _look(self, status: EngineStatus) -> None:
         if status.model is not None:
-            self._model = status.model.name
+            self._model = spec_of(status.model)
         failed = status.state is EngineState.FAILED
         if failed and not self._failed:
             self.restarts += 1
@@ -96,9 +101,9 @@ class Supervisor:
             self._model = None  # unloaded on purpose
         self._failed = failed
 
-    async def _load(self, name: str) -> None:
+    async def _load(self, spec: str) -> None:
         try:
-            await self._engine.load(await self._find(name))
+            await self._engine.load(await self._find(spec))
         except OpError:  # the status tells; the next request finds out the same
             pass
         finally:

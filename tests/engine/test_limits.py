@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from mlxk_tui.engine.limits import UNKNOWN_CONTEXT_TOKENS, check_memory, memory_verdict, token_budget
+from mlxk_tui.engine.models import Runnable, with_draft
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.ops.terms import MemoryFit
@@ -79,3 +81,19 @@ def test_what_does_not_fit_is_refused_unless_forced() -> None:
     assert "11.0GB" in refused.value.message
     assert check_memory(11_000_000_000, HERE, force=True).fit is MemoryFit.TOO_LARGE
     assert check_memory(9_000_000_000, HERE).fit is MemoryFit.TIGHT
+
+
+def test_a_model_and_its_draft_are_judged_together() -> None:
+    usable = Runtime.here().memory_bytes
+    large = Runnable("org/Large", Path("large"), memory_bytes=int(0.7 * usable), fit=MemoryFit.FITS)
+    small = Runnable("org/Small", Path("small"), memory_bytes=int(0.1 * usable))
+    both = with_draft(large, small)
+    assert both.memory_bytes == int(0.7 * usable) + int(0.1 * usable)
+    assert both.folder == large.folder
+    with pytest.raises(OpError) as refused:
+        with_draft(large, large)
+    assert refused.value.type is ErrorType.INSUFFICIENT_MEMORY
+    assert "together" in refused.value.message
+    assert with_draft(large, large, force=True).fit is MemoryFit.TOO_LARGE
+    unknown = Runnable("org/Unknown", Path("unknown"))
+    assert with_draft(large, unknown) == large

@@ -165,6 +165,22 @@ def test_ctrl_c_ends_the_answer_with_its_notice_and_leaves_no_worker(models: Pat
     assert not psutil.wait_procs(workers, timeout=5)[1]
 
 
+def test_an_engine_that_dies_in_mid_answer_is_told_on_a_line_of_its_own(models: Path) -> None:
+    process = _start("run", "tiny-demo", LONG, "--temperature", "1.5", hub=models)
+    assert process.stdout is not None
+    begun = process.stdout.read(1)
+    workers = _workers(process)
+    for worker in workers:
+        worker.kill()
+    rest, complaint = process.communicate(timeout=10)
+    if process.returncode == 0:  # the answer was faster than the kill
+        return
+    assert (process.returncode, workers != []) == (1, True)
+    assert (begun + rest).endswith(b"\n")
+    assert b"killed" in complaint
+    assert not psutil.wait_procs(workers, timeout=5)[1]
+
+
 class Terminal:
     """The real command at a terminal of its own."""
 

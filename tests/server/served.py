@@ -100,7 +100,7 @@ class Served:
         self.address: Address = self.call(self.server.start())
 
     async def _make_engine(self) -> Engine:
-        return Engine(environ=worker_environment(), hang_s=20)
+        return Engine(environ=worker_environment())
 
     async def _make_server(self, options: ServerOptions) -> Server:
         return Server(self.engine, Cache(self.hub), options)

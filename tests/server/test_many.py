@@ -107,6 +107,23 @@ async def test_a_killed_engine_fails_what_ran_and_is_back_by_itself(served: Serv
     served.still_well()
 
 
+async def test_an_engine_that_stands_still_is_called_so_and_replaced(served: Served) -> None:
+    served.post(COMPLETIONS, {**LONG, "max_tokens": 1})
+    asked = asyncio.create_task(asyncio.to_thread(served.post, COMPLETIONS, LONG))
+    await asyncio.to_thread(
+        served.until, lambda: any(entry.completion_tokens for entry in served.server.log.live)
+    )
+    pid = served.engine.status.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    await asyncio.to_thread(served.until, lambda: served.server.health.value == "unresponsive")
+    assert served.get("/health").status == 503
+    reply = await asked
+    assert (reply.status, reply.error["type"]) == (503, "engine_crashed")
+    await asyncio.to_thread(served.until, lambda: served.server.health.value == "ready", 20)
+    served.still_well()
+
+
 def test_an_engine_that_dies_with_nothing_to_do_is_no_failure(served: Served) -> None:
     served.post(COMPLETIONS, {**LONG, "max_tokens": 1})
     assert served.post("/v1/engine/unload", {}).status == 200

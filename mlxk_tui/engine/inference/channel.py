@@ -8,7 +8,7 @@ import queue
 import threading
 from typing import Any, BinaryIO
 
-from mlxk_tui.engine.protocol import Cancel, Command, Delta, Message, Streamed
+from mlxk_tui.engine.protocol import Cancel, Command, Delta, Message, Ping, Pulse, Streamed
 from mlxk_tui.engine.wire import from_json, to_json
 
 
@@ -36,8 +36,10 @@ class Inbox:
         self.queue.put(command)
 
 
-def listen(stream: BinaryIO, inbox: Inbox) -> None:
+def listen(stream: BinaryIO, inbox: Inbox, outbox: Outbox) -> None:
     """Put every command from `stream` into the inbox; when it ends the whole process ends at once.
+
+    A `Ping` is answered here: the MLX thread may be in a step that takes long.
 
     The parent is then gone, or wants this one gone, and whatever the other threads do is for nobody.
     """
@@ -45,7 +47,11 @@ def listen(stream: BinaryIO, inbox: Inbox) -> None:
     def work() -> None:
         try:
             for line in stream:
-                inbox.put(from_json(json.loads(line)))
+                command = from_json(json.loads(line))
+                if isinstance(command, Ping):
+                    outbox.send(Pulse())
+                else:
+                    inbox.put(command)
         finally:
             os._exit(0)
 
