@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 SENTINEL = ".mlxk-test-cache"
@@ -170,6 +171,20 @@ def user_hf_home() -> Path:
     if not (home / "hub").is_dir():
         pytest.skip(f"there is no hub folder in {home}")
     return home
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take files of the panes and others in turns: those keep a core busy, many of these wait.
+
+    No file that takes long begins last, where it would be waited for alone.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    panes = [path for path in files if path.parent.name == "panes"]
+    others = [path for path in files if path.parent.name != "panes"]
+    ordered = [path for pair in zip_longest(panes, others) for path in pair if path is not None]
+    items[:] = [item for path in ordered for item in files[path]]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
