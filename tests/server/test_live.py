@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import psutil
@@ -56,37 +57,94 @@ def live() -> Iterator[Served]:
     served.close()
 
 
-def test_every_chat_model_that_fits_answers_counts_and_ends_its_turn(live: Served) -> None:
+@pytest.fixture
+def client(live: Served) -> Iterator[openai.OpenAI]:
+    """Return OpenAI's own client, patient with models that are loaded for the first request."""
+    with openai.OpenAI(base_url=live.url, api_key="none", max_retries=0, timeout=600) as made:
+        yield made
+
+
+def _fitting() -> Iterator[str]:
+    """Yield the names of the models that fit into memory; skips the test where there is none."""
     models = _models()
     if not models:
         pytest.skip("there is no chat model that can run in that cache")
     asked = 0
-    with openai.OpenAI(base_url=live.url, api_key="none", max_retries=0, timeout=600) as client:
-        for model in models:
-            if (model.memory_bytes or 0) > SHARE * psutil.virtual_memory().available:
-                continue
-            answer = client.chat.completions.create(
-                model=model.name,
-                messages=[{"role": "user", "content": "Say hello in one short sentence."}],
-                max_tokens=400,
-                temperature=0,
-            )
-            choice = answer.choices[0]
-            assert answer.usage is not None, model.name
-            assert 0 < answer.usage.completion_tokens <= 400, model.name
-            text = choice.message.content or ""
-            assert text or choice.finish_reason == "length", model.name
-            # The model must not go on as the user, nor show the ends of turns.
-            for mark in (
-                "<|im_end|>",
-                "<|eot_id|>",
-                "<end_of_turn>",
-                "</s>",
-                "<|end|>",
-                "\nUser:",
-                "\nHuman:",
-            ):
-                assert mark not in text, (model.name, mark)
+    for model in models:
+        if (model.memory_bytes or 0) <= SHARE * psutil.virtual_memory().available:
             asked += 1
+            yield model.name
     if not asked:
         pytest.skip("no model fits into 80 % of the memory at hand")
+
+
+def _ends_its_turn(name: str, text: str) -> None:
+    """The model must not go on as the user, nor show the ends of turns."""
+    for mark in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "</s>", "<|end|>", "\nUser:", "\nHuman:"):
+        assert mark not in text, (name, mark)
+
+
+def test_every_chat_model_that_fits_answers_counts_and_ends_its_turn(client: openai.OpenAI) -> None:
+    for name in _fitting():
+        answer = client.chat.completions.create(
+            model=name,
+            messages=[{"role": "user", "content": "Say hello in one short sentence."}],
+            max_tokens=400,
+            temperature=0,
+        )
+        choice = answer.choices[0]
+        assert answer.usage is not None, name
+        assert 0 < answer.usage.completion_tokens <= 400, name
+        text = choice.message.content or ""
+        assert text or choice.finish_reason == "length", name
+        _ends_its_turn(name, text)
+
+
+def test_an_answer_is_the_same_streamed_and_whole(client: openai.OpenAI) -> None:
+    for name in _fitting():
+        asked: Any = {
+            "model": name,
+            "messages": [{"role": "user", "content": "Count from one to ten, in words."}],
+            "max_tokens": 120,
+            "temperature": 0,
+        }
+        whole = client.chat.completions.create(**asked)
+        stream = client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+        chunks = list(stream)
+        text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+        reason = next(c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason)
+        assert text == (whole.choices[0].message.content or ""), name
+        assert reason == whole.choices[0].finish_reason, name
+        assert chunks[-1].usage is not None, name
+        assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens, name
+
+
+def test_the_limit_of_tokens_is_kept_and_said(client: openai.OpenAI) -> None:
+    for name in _fitting():
+        answer = client.chat.completions.create(
+            model=name,
+            messages=[{"role": "user", "content": "Tell a long story about the sea."}],
+            max_tokens=8,
+            temperature=0,
+        )
+        assert answer.usage is not None
+        assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (8, "length"), name
+
+
+def test_turns_in_a_row_keep_to_their_roles(client: openai.OpenAI) -> None:
+    for name in _fitting():
+        messages: list[Any] = []
+        for question in (
+            "My favourite colour is green.",
+            "Which colour did I name?",
+            "Thank you. Good night!",
+        ):
+            messages.append({"role": "user", "content": question})
+            answer = client.chat.completions.create(
+                model=name, messages=messages, max_tokens=300, temperature=0
+            )
+            text = answer.choices[0].message.content or ""
+            _ends_its_turn(name, text)
+            messages.append({"role": "assistant", "content": text})
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens > 0, name
