@@ -13,6 +13,8 @@ from mlxk_tui import __version__
 
 EXIT_USAGE = 2
 """Exit status when the program cannot start as it was called."""
+WEB_PORT = 8010
+"""Where --web listens; the server that the app can switch on has another port, so that both can be on."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,9 +32,20 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--theme", metavar="NAME", help="mlxk-dark, mlxk-light, ansi-dark, ansi-light, …")
     made.add_argument("--web", action="store_true", help="serve the app to a browser on this machine")
     made.add_argument(
-        "--web-port", metavar="PORT", type=int, default=8000, help="port for --web (default 8000)"
+        "--web-port",
+        metavar="PORT",
+        type=_port,
+        default=WEB_PORT,
+        help=f"port for --web (default {WEB_PORT})",
     )
     return made
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
+    return port
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,6 +93,7 @@ def _open(arguments: argparse.Namespace) -> int:
             from mlxk_tui.demo.session import DemoSession  # noqa: PLC0415 - only for the demo
 
             demo = stack.enter_context(DemoSession())
+            loaded = settings.for_demo(loaded, demo.home)
             cache, label, state = demo.cache, "demo", demo.state
         else:
             cache = settings.cache_for(loaded, os.environ)
@@ -108,7 +122,12 @@ def _serve(arguments: argparse.Namespace) -> int:
         if value := getattr(arguments, name):
             command += [f"--{name.replace('_', '-')}", value]
     # textual-serve hands the command to a shell and has no login: quoted, and on loopback only.
-    LocalServer(shlex.join(command), arguments.web_port).serve()
+    try:
+        LocalServer(shlex.join(command), arguments.web_port).serve()
+    except OSError as error:
+        return _refuse(
+            f"port {arguments.web_port} cannot be used: {error.strerror}. Give another: --web-port PORT"
+        )
     return 0
 
 

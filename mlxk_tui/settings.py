@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
@@ -165,12 +165,29 @@ class Loaded:
     """Names of the settings that the command line gave."""
     from_environment: frozenset[str] = frozenset()
     """Names of the settings that the environment gave and the command line did not."""
+    key_folder: Path | None = None
+    """Where the server's API keys are kept; None is beside the config file."""
 
     def where(self, name: str) -> str:
         """Return where a setting that is not the default was given: option, variable or file."""
         if name in self.from_command_line:
             return f"--{name.replace('_', '-')}"
         return variable(name) if name in self.from_environment else str(self.path)
+
+
+def for_demo(loaded: Loaded, folder: Path) -> Loaded:
+    """Return the settings for a demo: colours and keys as the user likes them, and a server of its own.
+
+    What the config file says of the server is meant for the user's models and API keys. Those of the
+    demo are kept in `folder`.
+    """
+    near = loaded.from_command_line | loaded.from_environment
+    own: dict[str, Any] = {
+        name: declared.default
+        for name, declared in FIELDS.items()
+        if name.startswith("server_") and name not in near
+    }
+    return replace(loaded, settings=replace(loaded.settings, **own), key_folder=folder)
 
 
 def cache_for(loaded: Loaded, environ: Mapping[str, str]) -> Cache:

@@ -132,11 +132,12 @@ class _Serving:
             self._end()
             return
         try:
-            options, engine.idle_unload_s = load_options(self._wanted)
+            options, idle_unload_s = load_options(self._wanted)
+            server.reload(options)
         except OpError as error:
-            _log.error("The settings were not read again: %s", error.message)
+            _log.error("The settings stay as they were: %s", error.message)
             return
-        server.reload(options)
+        engine.idle_unload_s = idle_unload_s
         _log.info("The settings were read again.")
 
     def _report(self, data: ServerData) -> None:

@@ -16,14 +16,16 @@ from mlxk_tui.demo.hub.on_demand import HubOnDemand
 from mlxk_tui.demo.sample import build_sample_cache
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.remember import ENVIRONMENT_VARIABLE as VERDICTS
+from mlxk_tui.server.keys import VARIABLE as API_KEYS
+from mlxk_tui.settings import ENV_PREFIX
 
 PREFIX = "mlxk-demo-"
 ACCOUNT = "hf_local_other"
 """Token of the demo's account at the local hub, `visitor`: it opens nothing anywhere else."""
 _RATE = 2_000_000.0
 """Bytes a second that the local hub gives a connection, so that a transfer can be watched."""
-_GONE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HUGGINGFACE_HUB_TOKEN")
-"""Variables of the user's that would keep the demo from its hub, or hand it a token."""
+_GONE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HUGGINGFACE_HUB_TOKEN", API_KEYS)
+"""Variables of the user's that would keep the demo from its hub, or hand it a token or a key."""
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -32,8 +34,9 @@ class DemoSession:
     """Makes the sample on entering and removes it on leaving, also after an exception, SIGTERM or SIGHUP.
 
     Nothing of the user's is read or written: the hub folder lies in a fresh temporary folder, and so
-    does, through the environment, what is remembered of it. The environment also names the local hub and
-    an account there, and allows to push to it. Hand `cache` to whatever works on it.
+    does, through the environment, what is remembered of it, and the config file with the API keys beside
+    it: none is there. The environment also names the local hub and an account there, and allows to push
+    to it. Hand `cache` to whatever works on it.
 
     Attributes:
         home: the temporary folder; there is room for more beside the cache.
@@ -86,6 +89,7 @@ class DemoSession:
             self._set_environment(
                 {
                     VERDICTS: str(self._home / "verdicts"),
+                    f"{ENV_PREFIX}CONFIG": str(self._home / "config.toml"),
                     "HF_ENDPOINT": self._hub.url,
                     "HF_TOKEN": ACCOUNT,
                     "MLXK2_ENABLE_EXPERIMENTAL_PUSH": "1",

@@ -108,6 +108,8 @@ class ServerPane(Pane):
     def draw_library(self, change: Changed) -> None:
         """Name a model in the snippets once there is one."""
         del change
+        if self.context.server.model_problem is not None:  # it may have come, or gone to another place
+            self.run_worker(self.context.server.judge_model(), group="server-judge", exit_on_error=False)
         self._draw_side()
         self.update_keys()
 
@@ -219,12 +221,16 @@ class ServerPane(Pane):
             self.action_switch()
 
     def _open(self, tab: str) -> None:
-        if folded(self.size):
-            self.app.push_screen(ServerScreen(self.context, tab, self.selected, self.side, folded))
-        else:
+        if self._side_visible:
             self.side.open(tab)
             self._draw_side()
             self.side.take_focus()
+        else:
+            self.app.push_screen(ServerScreen(self.context, tab, self.selected, self.side, self._hides_side))
+
+    def _hides_side(self, size: Size) -> bool:
+        """Tell whether the tabs cannot be seen in a terminal of this size; switched off they never are."""
+        return folded(size) or self.query_one("#server-body").has_class("-off")
 
     # -- actions -----------------------------------------------------------------------------------
 
@@ -246,7 +252,7 @@ class ServerPane(Pane):
 
     @property
     def _side_visible(self) -> bool:
-        return not folded(self.size) and not self.query_one("#server-body").has_class("-off")
+        return not self._hides_side(self.size)
 
     def action_switch(self) -> None:
         """Switch on or off."""
@@ -266,11 +272,8 @@ class ServerPane(Pane):
 
     def action_connect(self) -> None:
         """Show the snippets."""
-        if self._side_visible:
-            tab = self.side.tab
-            self._open(FIRST_SNIPPET if tab in {REQUEST, KEYS} else tab)
-        else:
-            self.app.push_screen(ServerScreen(self.context, FIRST_SNIPPET, self.selected, self.side, folded))
+        tab = self.side.tab
+        self._open(FIRST_SNIPPET if tab in {REQUEST, KEYS} else tab)
 
     def action_copy_address(self) -> None:
         """Copy the address."""
@@ -294,10 +297,7 @@ class ServerPane(Pane):
         """Tell whether the keys can be seen; if not, show them first."""
         if self._side_visible and self.side.tab == KEYS:
             return True
-        if self._side_visible:
-            self._open(KEYS)
-        else:
-            self.app.push_screen(ServerScreen(self.context, KEYS, self.selected, self.side, folded))
+        self._open(KEYS)
         return False
 
     def action_copy_key(self) -> None:

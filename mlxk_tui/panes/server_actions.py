@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from textual.screen import Screen
 
 from mlxk_tui.engine.status import EngineState
-from mlxk_tui.ops.errors import OpError
+from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import plural, printable
 from mlxk_tui.panes import chat_models, server_setup as setups
 from mlxk_tui.panes.actions import ask, copy_text, tell_error
 from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.server_backend import Phase
+from mlxk_tui.panes.server_said import cause
 from mlxk_tui.panes.server_setup import Setup
 from mlxk_tui.widgets.server_side import KEYS, REQUEST, ServerSide, Shown
 from mlxk_tui.widgets.server_snippets import Snippet, snippets
@@ -139,7 +140,7 @@ async def change(host: Host, context: Context, setup: Setup) -> bool:
     try:
         await context.server.change(setup)
     except OpError as error:
-        tell_error(host, error)
+        host.notify(cause(error), severity="error", timeout=12, markup=False)
         return False
     return True
 
@@ -214,9 +215,10 @@ async def _drop_key(host: Host, context: Context, name: str) -> None:
 
     server = context.server
     rest = {kept: key for kept, key in server.setup.keys.items() if kept != name}
-    if not rest and setups.beyond_loopback(server.setup.host):
+    if not rest and server.keeps_last_key:
+        lets = "lets" if setups.beyond_loopback(server.setup.host) else "may let"
         host.notify(
-            f"This is the only key, and {printable(server.setup.host)} lets other machines in. Listen on "
+            f"This is the only key, and {printable(server.setup.host)} {lets} other machines in. Listen on "
             "127.0.0.1 first (e), or make another key.",
             severity="warning",
             markup=False,
@@ -254,17 +256,35 @@ async def _choose(host: Host, context: Context) -> None:
             empty="None of the models here can answer.",
         )
     )
-    if name is not None and await change(host, context, replace(context.server.setup, model=name)):
-        host.app.run_worker(_load(host, context, name), group="server-load", exit_on_error=False)
+    if name is not None:
+        _start_loading(host, context, name)
 
 
-async def _load(host: Host, context: Context, name: str) -> None:
+def _start_loading(host: Host, context: Context, name: str, *, force: bool = False) -> None:
+    host.app.run_worker(_load(host, context, name, force), group="server-load", exit_on_error=False)
+
+
+async def _load(host: Host, context: Context, name: str, force: bool) -> None:
     from mlxk_tui.engine.models import find_runnable  # noqa: PLC0415 - when it is needed
 
     try:
-        await context.chats.engine.load(await find_runnable(context.library.cache, name))
+        await context.chats.engine.load(await find_runnable(context.library.cache, name, force=force))
     except OpError as error:
-        tell_error(host, error)
+        if error.type is ErrorType.INSUFFICIENT_MEMORY and not force and host.app.screen is host:
+            ask(host, _offer(host, context, name, error))
+        else:
+            host.notify(cause(error), severity="error", timeout=12, markup=False)
+        return
+    # Not earlier: a model that cannot be loaded would keep requests that name none from any answer.
+    await change(host, context, replace(context.server.setup, model=name))
+
+
+async def _offer(host: Host, context: Context, name: str, error: OpError) -> None:
+    from mlxk_tui.widgets.dialogs import Question  # noqa: PLC0415 - when it is needed
+
+    question = Question("Not enough memory", sentence(error.message), proceed="Load anyway")
+    if await host.app.push_screen_wait(question):
+        _start_loading(host, context, name, force=True)
 
 
 def unload_model(host: Host, context: Context) -> None:

@@ -80,6 +80,8 @@ class ServerBackend:
         self.setup = setups.from_settings(loaded.settings)
         self.keys_problem: OpError | None = None
         """Why the kept keys cannot be read; nothing is served without them."""
+        self.model_problem: OpError | None = None
+        """Why the model of requests that name none cannot be loaded; the server is on all the same."""
         self.server: Server | None = None
         """Made with the first on; stays, with its log."""
         self.since = 0.0
@@ -93,6 +95,7 @@ class ServerBackend:
         self.sample_seconds = 1.0
         """How often rate and queue are measured while it is on."""
         self._config = loaded.path
+        self._key_file = setups.key_file(loaded)
         self._cache = cache
         self._engine = engine
         self._remember = remember
@@ -134,7 +137,16 @@ class ServerBackend:
     @property
     def key_path(self) -> str:
         """Where keys are kept."""
-        return str(setups.key_file(self._config))
+        return str(self._key_file)
+
+    @property
+    def keeps_last_key(self) -> bool:
+        """Whether the last key must stay, because other machines get in or may do so.
+
+        Of a host name only a server that runs knows what it stands for; that one refuses by itself.
+        """
+        host = self.setup.host
+        return setups.beyond_loopback(host) if self.port else setups.may_reach_beyond(host)
 
     def read_keys(self) -> None:
         """Read the kept keys, unless that was done."""
@@ -143,7 +155,7 @@ class ServerBackend:
 
     def _read_keys(self) -> None:
         try:
-            found, foreign = setups.read_keys(self._config)
+            found, foreign = setups.read_keys(self._key_file)
         except OpError as error:
             self.keys_problem = error
             return
@@ -174,6 +186,7 @@ class ServerBackend:
             if setups.beyond_loopback(self.setup.host) and not self.setup.keys:
                 raise OpError(ErrorType.VALIDATION_ERROR, setups.needs_key(self.setup.host))
             server = self.server or await self._make()
+            await self._judge_model()
             server.reload(self.setup.options)
             await server.start()
         except OpError as error:
@@ -198,6 +211,26 @@ class ServerBackend:
         self._unsubscribe = server.log.subscribe(self._request_changed)
         self.server = server
         return server
+
+    async def judge_model(self) -> None:
+        """Look again whether the model of requests that name none can be loaded."""
+        before = self.model_problem
+        await self._judge_model()
+        if str(before) != str(self.model_problem):
+            self._publish(True)
+
+    async def _judge_model(self) -> None:
+        name, problem = self.setup.model, None
+        if name is not None:
+            models = await asyncio.to_thread(importlib.import_module, "mlxk_tui.engine.models")
+            try:
+                await models.find_runnable(self._cache, name)
+            except OpError as error:
+                problem = error
+            except OSError:
+                pass  # the first request tells
+        if name == self.setup.model:  # nobody chose another one meanwhile
+            self.model_problem = problem
 
     async def _off(self, grace_s: float) -> None:
         server = self.server
@@ -235,22 +268,30 @@ class ServerBackend:
         """Take another setup, keep it, and listen elsewhere where that is different.
 
         Raises:
-            OpError: keys or settings cannot be written; nothing was changed then.
+            OpError: keys or settings cannot be written, or other machines would get in without a key;
+                nothing was changed then.
         """
         before = self.setup
-        if setup.keys != before.keys:
-            await asyncio.to_thread(save_keys, setups.key_file(self._config), setup.keys)
-        if self._remember:
-            await asyncio.to_thread(self._save, before, setup)
+        moves = self.phase is Phase.ON and (before.host, before.port) != (setup.host, setup.port)
+        server = None if moves else self.server
+        if server is not None:
+            server.reload(setup.options)  # first: it may refuse
+        try:
+            if setup.keys != before.keys:
+                await asyncio.to_thread(save_keys, self._key_file, setup.keys)
+            if self._remember:
+                await asyncio.to_thread(self._save, before, setup)
+        except OpError:
+            if server is not None:
+                server.reload(before.options)
+            raise
         self.setup = setup
         self.problem = self.free_port = None
-        moved = (before.host, before.port) != (setup.host, setup.port)
-        if self.server is not None and self.phase is Phase.ON:
-            if moved:
-                await self._off(0)
-                await self._on()
-            else:
-                self.server.reload(setup.options)
+        if setup.model != before.model:
+            self.model_problem = None
+        if moves:
+            await self._off(0)
+            await self._on()
         self._publish(True)
 
     def _save(self, before: Setup, setup: Setup) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from mlxk_tui.engine.status import EngineState
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import plural, printable
@@ -16,6 +18,7 @@ from mlxk_tui.widgets.text import Part, sentence, spaced_size, wrap
 _WAITING = {RequestState.WAITING, RequestState.LOADING}
 _LINE = 68
 """Longest line of a message, in cells."""
+_FORCE = re.compile(r",? or force it\.$")
 SWITCH: dict[Phase, Part] = {
     Phase.OFF: ("○ Off", "$muted"),
     Phase.STARTING: ("· Starting", "$accent"),
@@ -64,6 +67,8 @@ def _model(context: Context) -> Fact:
     if engine.state is EngineState.FAILED:
         return Fact("Model", "✗ the engine ended", "$bad")
     default = context.server.setup.model
+    if default is not None and context.server.model_problem is not None:
+        return Fact("Model", _short(default), "$attention", "  cannot be loaded")
     if default is not None:
         return Fact("Model", _short(default), "$muted", "  not loaded")
     return Fact("Model", "none loaded: a request loads its own", "$muted")
@@ -77,11 +82,34 @@ def trouble(context: Context) -> tuple[str, str]:
         return f"✗ {cause(server.problem)}{free}", "$bad"
     if server.phase is not Phase.ON:
         return "", ""
-    if server.server is not None and server.server.health.value == "restarting":
+    if _restarts(server):
         return "▲ The inference process ended and is being started again.", "$attention"
-    if engine.loading is not None or not engine.last_error:
+    if engine.loading is not None:
         return "", ""
-    return f"✗ {sentence(engine.last_error)}", "$bad"
+    if engine.last_error:
+        return f"✗ {sentence(engine.last_error)}", "$bad"
+    in_memory = engine.model is not None and engine.model.name == server.setup.model
+    if server.model_problem is None or in_memory:
+        return "", ""
+    return f"▲ {_about_model(server, server.model_problem)}", "$attention"
+
+
+def _restarts(server: ServerBackend) -> bool:
+    return server.server is not None and server.server.health.value == "restarting"
+
+
+def _about_model(server: ServerBackend, error: OpError) -> str:
+    """Return why requests that name no model fail."""
+    named, said = f"The setting server_model names {printable(server.setup.model or '')}", "m takes another"
+    if error.type is ErrorType.MODEL_NOT_FOUND:
+        why = "which is not in the cache."
+    elif error.type is ErrorType.INSUFFICIENT_MEMORY:
+        numbers = sentence(error.message).partition(" needs ")[2].partition(". ")[0]
+        why = f"which needs {numbers}."
+        said += ", or loads it all the same"
+    else:
+        why = f"which cannot be loaded: {sentence(error.message)}"
+    return f"{named}, {why} Requests that name no model fail; {said}."
 
 
 def _short(name: str) -> str:
@@ -126,7 +154,12 @@ def message(view: StateView, context: Context, *, no_mlx: bool) -> None:
     if server.phase is Phase.ON and trouble(context)[0]:
         said, style = trouble(context)
         mark, _, said = said.partition(" ")
-        title = "The engine is being started again" if mark == "▲" else "The engine has a problem"
+        if mark == "✗":
+            title = "The engine has a problem"
+        elif _restarts(server):
+            title = "The engine is being started again"
+        else:
+            title = "The server is on, without its model"
         view.show(mark, title, wrap(said, _LINE), style=style, keys=[("m", "load a model")])
     elif server.phase is Phase.ON:
         view.show(
@@ -170,8 +203,10 @@ def message(view: StateView, context: Context, *, no_mlx: bool) -> None:
 
 
 def cause(error: OpError) -> str:
-    """Return why it could not be switched on, in words of this pane: no option of a command line."""
+    """Return what went wrong, in words of this pane: no option of a command line, and no force."""
     said = sentence(error.message)
+    if error.type is ErrorType.INSUFFICIENT_MEMORY:
+        return _FORCE.sub(".", said)
     if error.type is ErrorType.PORT_IN_USE:
         return said.partition(". ")[0].rstrip(".") + "."
     if "--api-key" in said:

@@ -1,4 +1,4 @@
-"""A request, the keys and the snippets as a screen of their own, for terminals without room for the tabs."""
+"""A request, the keys and the snippets as a screen of their own, where the pane shows no tabs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ServerScreen(Transient[None]):
         tab: the tab to open.
         entry: the request of the first tab.
         below: the pane's own tabs: this screen goes once they can be seen again.
-        folded: tells whether a terminal has no room for them.
+        hidden: tells whether they cannot be seen in a terminal of a size.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -69,14 +69,14 @@ class ServerScreen(Transient[None]):
         tab: str,
         entry: RequestEntry | None,
         below: ServerSide,
-        folded: Callable[[Size], bool],
+        hidden: Callable[[Size], bool],
     ) -> None:
         super().__init__()
         self.context = context
         self._tab = tab
         self._entry = entry
         self._below = below
-        self._folded = folded
+        self._hidden = hidden
 
     def compose(self) -> ComposeResult:
         """Lay out the tabs."""
@@ -115,7 +115,7 @@ class ServerScreen(Transient[None]):
 
     def on_resize(self) -> None:
         """Make way for the tabs below once the terminal is large enough."""
-        if not self._folded(self.size):
+        if not self._hidden(self.size):
             self._below.open(self.side.tab)
             self.dismiss()
 

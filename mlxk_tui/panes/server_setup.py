@@ -12,7 +12,7 @@ from pathlib import Path
 from mlxk_tui.ops.format import printable
 from mlxk_tui.server import keys
 from mlxk_tui.server.options import ServerOptions
-from mlxk_tui.settings import Settings
+from mlxk_tui.settings import Loaded, Settings
 
 _PORTS_TRIED = 100
 
@@ -59,19 +59,19 @@ def from_settings(settings: Settings) -> Setup:
     )
 
 
-def key_file(config: Path) -> Path:
+def key_file(loaded: Loaded) -> Path:
     """Return where API keys are kept: beside the config file, as for `mlxk-headless serve`."""
-    return config.parent / "api-keys"
+    return (loaded.key_folder or loaded.path.parent) / "api-keys"
 
 
-def read_keys(config: Path, environ: Mapping[str, str] = os.environ) -> tuple[dict[str, str], bool]:
+def read_keys(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[dict[str, str], bool]:
     """Return the keys, and whether the environment gave them.
 
     Raises:
         OpError: others can read the file, or a key is malformed.
     """
     given = keys.from_environment(environ)
-    return (given, True) if given else (keys.read_keys(key_file(config)), False)
+    return (given, True) if given else (keys.read_keys(path), False)
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -86,6 +86,15 @@ def beyond_loopback(host: str) -> bool:
         return not ipaddress.ip_address(name.partition("%")[0]).is_loopback
     except ValueError:
         return name == ""
+
+
+def may_reach_beyond(host: str) -> bool:
+    """Tell whether an address or name may let other machines in: any but this machine's own may."""
+    name = host.strip().strip("[]")
+    try:
+        return not ipaddress.ip_address(name.partition("%")[0]).is_loopback
+    except ValueError:
+        return name.rstrip(".").lower() != "localhost"
 
 
 def needs_key(host: str) -> str:

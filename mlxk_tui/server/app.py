@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import secrets
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -14,7 +12,7 @@ from mlxk_tui.ops.format import printable
 from mlxk_tui.server import chat, completions, embeddings, messages, models, openapi, operational, responses
 from mlxk_tui.server.calls import Call, Route, Service
 from mlxk_tui.server.errors import NO_ROUTE, STOPPING, ApiError, api_error, json_response
-from mlxk_tui.server.http import Connection
+from mlxk_tui.server.http import Connection, common_headers
 from mlxk_tui.server.requests import RequestEntry
 from mlxk_tui.server.sse import GoneError
 
@@ -29,11 +27,8 @@ APIS: tuple[tuple[Route, ...], ...] = (
 )
 """The routes of each API; a new one is added here."""
 
-SERVER = "mlxk-tui"
-"""What the answers say of the program: no versions."""
 CLIENT_GONE = 499
 """Status in the log of a request whose client went away."""
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _MAX_LOGGED = 1000
 """Characters of a prompt in a log line, where prompts are logged."""
 _log = logging.getLogger("mlxk_tui.server")
@@ -83,15 +78,15 @@ class App:
             self._end(call, status)
 
     def _call(self, request: web.BaseRequest) -> Call:
-        given = request.headers.get("X-Request-ID", "")
-        number = given if _REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
+        headers = common_headers(request.headers)
+        number = headers["X-Request-ID"]
         route, rest = self._find(request)
         path = route.path if route is not None else "-"
         if route is not None and route.quiet:
             entry = RequestEntry(0, number, request.remote or "-", request.method, path)
         else:
             entry = self._service.log.begin(number, request.remote or "-", request.method, path)
-        return Call(request, entry, self._service, {"X-Request-ID": number, "Server": SERVER}, rest)
+        return Call(request, entry, self._service, headers, rest)
 
     def _find(self, request: web.BaseRequest) -> tuple[Route | None, str]:
         method = "GET" if request.method == "HEAD" else request.method

@@ -107,6 +107,12 @@ class Route:
     """Whether it needs no key."""
     error_body: Callable[[ApiError, str], dict[str, Any]] | None = None
     """An error in another shape than OpenAI's, from it and the id of the request."""
+    answer: tuple[str, ...] = ()
+    """Fields that the JSON of an answer always has."""
+    media: str = "application/json"
+    """What an answer is, where it is no stream."""
+    statuses: tuple[int, ...] = (200,)
+    """Statuses of answers that are no errors."""
     quiet: bool = False
     """Whether it stays out of the request log: programs ask for it all the time."""
 

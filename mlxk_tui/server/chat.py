@@ -96,13 +96,17 @@ def generation_of(asked: ChatRequest, max_tokens: int | None) -> Generation:
 
 
 def choices_of(generation: Generation, n: int) -> tuple[Generation, ...]:
-    """Return a generation for each of `n` choices; each draws its own numbers from a seed."""
+    """Return a generation for each of `n` choices; each draws its own numbers from a seed.
+
+    After the largest seed comes 0.
+    """
     seed = generation.sampling.seed
     if seed is None:
         return (generation,) * n
+    seeds = (seed + number for number in range(n))
     return tuple(
-        replace(generation, sampling=replace(generation.sampling, seed=seed + number if number else seed))
-        for number in range(n)
+        replace(generation, sampling=replace(generation.sampling, seed=one - 2**64 if one >= 2**64 else one))
+        for one in seeds
     )
 
 
@@ -306,5 +310,6 @@ ROUTES = (
         "Answer a conversation",
         schema=ChatRequest,
         streams=True,
+        answer=("id", "object", "created", "model", "choices", "usage"),
     ),
 )

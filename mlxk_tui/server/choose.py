@@ -7,12 +7,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.models import Runnable, find_runnable
+from mlxk_tui.engine.status import LoadedModel
 from mlxk_tui.ops import catalog
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.contract import Health, Model
+from mlxk_tui.ops.errors import OpError
+from mlxk_tui.ops.names import parse_spec
 from mlxk_tui.server.errors import ApiError, invalid
 
 _REMEMBERED_S = 5.0
@@ -26,6 +30,25 @@ class _Known:
     until: float
 
 
+@dataclass(frozen=True)
+class Offered:
+    """A model under a name that requests may use."""
+
+    id: str
+    """Its own name, with the revision where one was asked for, or an alias."""
+    model: Model
+
+
+def commit_of(loaded: LoadedModel) -> str:
+    """Return the commit of the model in memory: its folder is the snapshot's."""
+    return Path(loaded.folder).name
+
+
+def spec_of(loaded: LoadedModel) -> str:
+    """Return the `NAME@REV` that stands for the model in memory, whatever its repo's `main` is now."""
+    return f"{loaded.name}@{commit_of(loaded)}"
+
+
 class Chooser:
     """Finds models in the cache; nothing that a request says is ever a path or is downloaded."""
 
@@ -36,7 +59,8 @@ class Chooser:
         self._engine = engine
         self._cache = cache
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._listing: asyncio.Task[list[Model]] | None = None
+        self._listing: asyncio.Task[list[Offered]] | None = None
+        self._listed_aliases: Mapping[str, str] = {}
         self._listed_until = 0.0
 
     async def choose(self, name: str | None) -> Runnable:
@@ -65,40 +89,61 @@ class Chooser:
             return self.aliases.get(self.default, self.default)
         loaded = self._engine.status.model
         if loaded is not None:
-            return loaded.name
+            return spec_of(loaded)
         raise invalid("No model is named and none is loaded. GET /v1/models lists the names.", "model")
 
-    async def models(self) -> list[Model]:
-        """Return the sound models that can run here, sorted by name.
+    async def models(self) -> list[Offered]:
+        """Return the sound models that can run here, sorted by name, then the aliases that lead to one.
 
         Raises:
             OpError: those of `list_models`.
         """
-        if self._listing is None or (self._listing.done() and time.monotonic() > self._listed_until):
-            self._listing = asyncio.create_task(self._list())
+        old = self._listing is None or (self._listing.done() and time.monotonic() > self._listed_until)
+        if self._listing is None or old or self._listed_aliases != self.aliases:
+            self._listed_aliases = self.aliases
+            self._listing = asyncio.create_task(self._list(self.aliases))
         return await asyncio.shield(self._listing)
 
-    async def _list(self) -> list[Model]:
+    async def _list(self, aliases: Mapping[str, str]) -> list[Offered]:
         try:
             found = (await catalog.list_models(self._cache)).models
         except BaseException:
             self._listed_until = 0.0
             raise
+        sound = {model.name: model for model in found if _can_run(model)}
+        offered = {name: Offered(name, model) for name, model in sound.items()}
+        for alias, spec in aliases.items():
+            offered.pop(alias, None)  # it hides a model of that name
+            try:
+                model = sound[spec] if spec in sound else await self._inspect(spec)
+            except (OpError, ApiError):  # a request for it finds out why
+                continue
+            offered[alias] = Offered(alias, model)
         self._listed_until = time.monotonic() + _REMEMBERED_S / 2
-        return [model for model in found if model.health is Health.HEALTHY and model.runtime_compatible]
+        return list(offered.values())
 
-    async def model(self, name: str) -> Model:
+    async def model(self, name: str) -> Offered:
         """Return one model that can run here.
 
         Raises:
             ApiError: 422 where it cannot run.
             OpError: those of `inspect_model`.
         """
-        report = await catalog.inspect_model(self._cache, self._spec(name))
-        model = report.model
-        if model.health is not Health.HEALTHY or not model.runtime_compatible:
+        model = await self._inspect(self._spec(name))
+        if name in self.aliases:
+            return Offered(name, model)
+        revision = parse_spec(name).revision
+        return Offered(model.name if revision is None else f"{model.name}@{revision}", model)
+
+    async def _inspect(self, spec: str) -> Model:
+        model = (await catalog.inspect_model(self._cache, spec)).model
+        if not _can_run(model):
             reason = model.reason or "it has no snapshot"
             raise ApiError(
                 422, "model_not_runnable", f"{model.name} cannot run here: {reason}", param="model"
             )
         return model
+
+
+def _can_run(model: Model) -> bool:
+    return model.health is Health.HEALTHY and model.runtime_compatible

@@ -191,5 +191,6 @@ ROUTES = (
         "Go on with a text",
         schema=CompletionRequest,
         streams=True,
+        answer=("id", "object", "created", "model", "choices", "usage"),
     ),
 )

@@ -110,4 +110,13 @@ def _packed(values: Sequence[float]) -> str:
     return base64.b64encode(numbers.tobytes()).decode("ascii")
 
 
-ROUTES = (Route("POST", "/v1/embeddings", create, "Turn texts into vectors", schema=EmbeddingsRequest),)
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/embeddings",
+        create,
+        "Turn texts into vectors",
+        schema=EmbeddingsRequest,
+        answer=("object", "data", "model", "usage"),
+    ),
+)

@@ -70,7 +70,9 @@ def api_error(error: Exception) -> ApiError:
             status = 503
         if len(error.matches) > 1:
             message = f"{message} Matches: {', '.join(error.matches[:10])}."
-        if status == 503:
+        if error.type is ErrorType.INSUFFICIENT_MEMORY:  # the next seconds free none
+            headers["X-Should-Retry"] = "false"  # OpenAI's and Anthropic's clients repeat any other 503
+        elif status == 503:
             headers["Retry-After"] = "2"
         param = "model" if error.type in _ABOUT_THE_MODEL else None
         return ApiError(status, error.type.value, message, param=param, headers=headers)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -11,9 +13,23 @@ from aiohttp import web
 from mlxk_tui.server.errors import ApiError, invalid
 from mlxk_tui.server.options import ServerOptions
 
+SERVER = "mlxk-tui"
+"""What the answers say of the program: no versions."""
 _MAX_LINE_BYTES = 16_384
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+def common_headers(given: Mapping[str, str]) -> dict[str, str]:
+    """Return what every answer carries: the id of the request, and nothing of versions.
+
+    Args:
+        given: headers of the request; its own id is kept where it is a sane one.
+    """
+    own = given.get("X-Request-ID", "")
+    number = own if _REQUEST_ID.fullmatch(own) else f"req-{secrets.token_hex(12)}"
+    return {"X-Request-ID": number, "Server": SERVER}
 
 
 class Connection(web.RequestHandler):
@@ -71,6 +87,7 @@ class Connection(web.RequestHandler):
             lines = (message or "").strip().splitlines()
             error = invalid(f"This is not HTTP that can be read: {lines[0] if lines else 'bad request'}.")
         response = error.response()
+        response.headers.update(common_headers(request.headers))
         response.force_close()
         return response
 
@@ -90,9 +107,10 @@ class Connection(web.RequestHandler):
             return
         response = invalid("The request did not arrive in time. Send it faster.", status=408).response()
         body = response.body if isinstance(response.body, bytes) else b""
+        headers = "".join(f"{name}: {value}\r\n" for name, value in common_headers({}).items())
         self.transport.write(
             b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            b"%bContent-Length: %d\r\n\r\n%b" % (headers.encode("ascii"), len(body), body)
         )
         self.force_close()
 

@@ -27,10 +27,7 @@ async def bind(options: ServerOptions) -> list[socket.socket]:
         raise _refused(f"{port} is no port. Take one from 0 (any free one) to 65535.")
     addresses = await _resolve(host, port)
     if not options.api_keys and not all(is_loopback(address[0]) for _, address in addresses):
-        raise _refused(
-            f"Listening on {printable(host) or 'every address'} lets other machines in, so it needs an API "
-            "key: give --api-key or set MLXK_API_KEY. 127.0.0.1 needs none."
-        )
+        raise needs_key(host)
     sockets: list[socket.socket] = []
     try:
         for family, address in addresses:
@@ -109,6 +106,14 @@ def _owner(port: int) -> str | None:
     except (psutil.Error, OSError, RuntimeError):  # macOS tells nobody but root
         return None
     return None
+
+
+def needs_key(host: str) -> OpError:
+    """Return the error of a server that other machines could reach without an API key."""
+    return _refused(
+        f"Listening on {printable(host)[:100] or 'every address'} lets other machines in, so it needs an API "
+        "key: give --api-key or set MLXK_API_KEY. 127.0.0.1 needs none."
+    )
 
 
 def _refused(message: str) -> OpError:

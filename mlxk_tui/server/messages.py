@@ -217,6 +217,7 @@ ROUTES = (
         "Answer a conversation (Anthropic's API)",
         schema=MessagesRequest,
         streams=True,
+        answer=("id", "type", "role", "model", "content", "stop_reason", "usage"),
         error_body=error_body,
     ),
     Route(
@@ -225,6 +226,7 @@ ROUTES = (
         count_tokens,
         "Count the tokens of a conversation (Anthropic's API)",
         schema=MessagesPrompt,
+        answer=("input_tokens",),
         error_body=error_body,
     ),
 )

@@ -214,8 +214,8 @@ class _Conversation:
             )
 
     def _user(self, content: str | Sequence[MessagesBlock], where: str) -> None:
-        if isinstance(content, str):
-            self._say(content)
+        if isinstance(content, str) or not content:
+            self._say(content if isinstance(content, str) else "")
             return
         for number, block in enumerate(content):
             at = f"{where}.content[{number}]"

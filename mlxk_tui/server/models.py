@@ -7,41 +7,35 @@ from typing import Any
 
 from aiohttp import web
 
-from mlxk_tui.ops.contract import Model
+from mlxk_tui.engine.status import LoadedModel
 from mlxk_tui.server.calls import Call, Route
+from mlxk_tui.server.choose import Offered, commit_of
 
 
 async def list_models(call: Call) -> web.StreamResponse:
     """List the models that can run here, and the aliases that lead to them."""
-    service = call.service
-    models = await service.chooser.models()
-    loaded = service.engine.status.model
-    name = loaded.name if loaded is not None else None
-    data = [model_json(model, model.name, name) for model in models]
-    by_name = {model.name: model for model in models}
-    for alias, spec in service.chooser.aliases.items():
-        if spec in by_name:
-            data.append(model_json(by_name[spec], alias, name))
-    return call.json({"object": "list", "data": data})
+    offered = await call.service.chooser.models()
+    loaded = call.service.engine.status.model
+    return call.json({"object": "list", "data": [model_json(one, loaded) for one in offered]})
 
 
 async def get_model(call: Call) -> web.StreamResponse:
     """Tell of one model."""
-    model = await call.service.chooser.model(call.rest)
-    loaded = call.service.engine.status.model
-    return call.json(model_json(model, model.name, loaded.name if loaded is not None else None))
+    offered = await call.service.chooser.model(call.rest)
+    return call.json(model_json(offered, call.service.engine.status.model))
 
 
-def model_json(model: Model, shown: str, loaded: str | None) -> dict[str, Any]:
+def model_json(offered: Offered, loaded: LoadedModel | None) -> dict[str, Any]:
     """Return a model as OpenAI writes it, with what helps to choose one."""
+    model = offered.model
     return {
-        "id": shown,
+        "id": offered.id,
         "object": "model",
         "created": _seconds(model.last_modified),
         "owned_by": model.name.split("/")[0] if "/" in model.name else "local",
         "context_length": model.context_length,
         "max_model_len": model.context_length,
-        "loaded": model.name == loaded,
+        "loaded": loaded is not None and (model.name, model.hash) == (loaded.name, commit_of(loaded)),
         "type": model.model_type.value,
         "capabilities": [capability.value for capability in model.capabilities],
         "quantization_bits": model.quantization.bits if model.quantization is not None else None,
@@ -60,6 +54,6 @@ def _seconds(iso: str | None) -> int:
 
 
 ROUTES = (
-    Route("GET", "/v1/models", list_models, "List the models that can run here"),
-    Route("GET", "/v1/models/{id}", get_model, "Tell of one model"),
+    Route("GET", "/v1/models", list_models, "List the models that can run here", answer=("object", "data")),
+    Route("GET", "/v1/models/{id}", get_model, "Tell of one model", answer=("id", "object", "loaded")),
 )

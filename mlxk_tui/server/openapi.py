@@ -25,9 +25,18 @@ _ERROR: dict[str, Any] = {
                 "param": {"type": ["string", "null"]},
                 "code": {"type": ["string", "null"]},
             },
+            "additionalProperties": False,
         }
     },
+    "additionalProperties": False,
 }
+_MESSAGES_ERROR: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "error", "request_id"],
+    "properties": {"type": {"const": "error"}, **_ERROR["properties"], "request_id": {"type": "string"}},
+    "additionalProperties": False,
+}
+"""Errors in Anthropic's shape."""
 
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
@@ -44,22 +53,33 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "info": {"title": "mlxk-tui", "version": __version__},
         "paths": paths,
         "components": {
-            "schemas": {**definitions.get("$defs", {}), "Error": _ERROR},
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": {
+                **definitions.get("$defs", {}),
+                "Error": _ERROR,
+                "MessagesError": _MESSAGES_ERROR,
+            },
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
         },
-        "security": [{}, {"key": []}],
+        "security": [{}, {"key": []}, {"header": []}],
     }
 
 
 def _operation(route: Route) -> dict[str, Any]:
+    error = "Error" if route.error_body is None else "MessagesError"
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": route.handler.__module__.rpartition(".")[2] + "_" + route.handler.__name__,
         "responses": {
-            "200": {"description": "The answer.", "content": _content(route)},
+            **{
+                str(status): {"description": "The answer.", "content": _content(route)}
+                for status in route.statuses
+            },
             "default": {
                 "description": "An error.",
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+                "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{error}"}}},
             },
         },
     }
@@ -77,7 +97,10 @@ def _operation(route: Route) -> dict[str, Any]:
 
 
 def _content(route: Route) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+    schema: dict[str, Any] = {"type": "string"}
+    if route.media == "application/json":
+        schema = {"type": "object", "required": list(route.answer)}
+    content: dict[str, Any] = {route.media: {"schema": schema}}
     if route.streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     return content
@@ -92,6 +115,6 @@ def route_of(routes: Sequence[Route]) -> Route:
         del call
         return json_response(document(everything))
 
-    own = Route("GET", "/openapi.json", openapi, "This document", quiet=True)
+    own = Route("GET", "/openapi.json", openapi, "This document", answer=("openapi", "paths"), quiet=True)
     everything += [*routes, own]
     return own

@@ -60,7 +60,16 @@ async def unload(call: Call) -> web.StreamResponse:
 
 
 ROUTES = (
-    Route("GET", "/health", health, "Tell whether requests can be answered", open=True, quiet=True),
-    Route("GET", "/metrics", metrics, "Counts for Prometheus", quiet=True),
-    Route("POST", "/v1/engine/unload", unload, "Free the model in memory"),
+    Route(
+        "GET",
+        "/health",
+        health,
+        "Tell whether requests can be answered",
+        open=True,
+        answer=("status",),
+        statuses=(200, 503),
+        quiet=True,
+    ),
+    Route("GET", "/metrics", metrics, "Counts for Prometheus", media="text/plain", quiet=True),
+    Route("POST", "/v1/engine/unload", unload, "Free the model in memory", answer=("status", "model")),
 )

@@ -265,5 +265,6 @@ ROUTES = (
         "Answer a conversation (Responses API)",
         schema=ResponsesRequest,
         streams=True,
+        answer=("id", "object", "created_at", "model", "status", "output", "usage"),
     ),
 )

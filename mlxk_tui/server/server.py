@@ -14,11 +14,11 @@ from mlxk_tui.server.calls import Service
 from mlxk_tui.server.choose import Chooser
 from mlxk_tui.server.generation import Generator
 from mlxk_tui.server.http import WebServer
-from mlxk_tui.server.listening import bind, port_in_use
+from mlxk_tui.server.listening import bind, needs_key, port_in_use
 from mlxk_tui.server.metrics import Metrics
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.requests import RequestLog
-from mlxk_tui.server.security import Guard
+from mlxk_tui.server.security import Guard, is_loopback
 from mlxk_tui.server.supervisor import HealthState, Supervisor
 
 _LAST_WORDS_S = 1.0
@@ -54,6 +54,8 @@ class Server:
         self._app: App | None = None
         self._web: WebServer | None = None
         self._listeners: list[asyncio.Server] = []
+        self._bound: tuple[str, ...] = ()
+        """The addresses that are really listened on."""
         self._changing = asyncio.Lock()
         self.reload(self.options)
 
@@ -73,8 +75,15 @@ class Server:
         return self._service.generator.running
 
     def reload(self, options: ServerOptions) -> None:
-        """Take other options while it runs; host and port count from the next start on."""
-        if self.running:
+        """Take other options while it runs; host and port count from the next start on.
+
+        Raises:
+            OpError: `validation_error`: it listens beyond this machine, and the options hold no API key.
+                The old ones stay in force then, all of them.
+        """
+        if self._bound:
+            if not options.api_keys and not all(map(is_loopback, self._bound)):
+                raise needs_key(self.options.host)
             options = replace(options, host=self.options.host, port=self.options.port)
         self.options = options
         service = self._service
@@ -96,17 +105,23 @@ class Server:
             if self.address is not None:
                 return self.address
             sockets = await bind(self.options)
+            bound = tuple(str(sock.getsockname()[0]) for sock in sockets)
+            if not self.options.api_keys and not all(map(is_loopback, bound)):  # taken away meanwhile
+                for sock in sockets:
+                    sock.close()
+                raise needs_key(self.options.host)
+            self._bound = bound
             app = App(self._service)
             web = WebServer(app.handle, self.options)
             loop = asyncio.get_running_loop()
             try:
                 for sock in sockets:
                     self._listeners.append(await loop.create_server(web, sock=sock, backlog=256))
-            except OSError as error:
+            except BaseException as error:
                 self._close_listeners()
                 for sock in sockets:
                     sock.close()
-                if error.errno == errno.EADDRINUSE:
+                if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
                     raise await port_in_use(self.options.host, self.options.port) from None
                 raise
             self._app, self._web = app, web
@@ -148,6 +163,7 @@ class Server:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        self._bound = ()
 
 
 def _port_of(sock: socket.socket) -> int:

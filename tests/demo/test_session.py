@@ -69,13 +69,21 @@ def test_a_signal_does_not_leave_the_folder_behind(number: signal.Signals) -> No
     assert not home.exists()
 
 
-def test_afterwards_the_environment_and_the_signal_handlers_are_as_before() -> None:
+def test_afterwards_the_environment_and_the_signal_handlers_are_as_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLXK_API_KEY", "mine:secret")
     environment, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
     with DemoSession() as session:
+        assert "MLXK_API_KEY" not in os.environ
         changed = {name for name, value in os.environ.items() if environment.get(name) != value}
-        assert changed == {"MLXK_VERDICTS", "HF_ENDPOINT", "HF_TOKEN", "MLXK2_ENABLE_EXPERIMENTAL_PUSH"}
+        assert changed == {
+            *("MLXK_VERDICTS", "MLXK_CONFIG"),
+            *("HF_ENDPOINT", "HF_TOKEN", "MLXK2_ENABLE_EXPERIMENTAL_PUSH"),
+        }
         assert os.environ["HF_ENDPOINT"].startswith("http://127.0.0.1:")
-        assert os.environ["MLXK_VERDICTS"].startswith(str(session.home))
+        for name in ("MLXK_VERDICTS", "MLXK_CONFIG"):
+            assert os.environ[name].startswith(str(session.home))
     assert dict(os.environ) == environment
     assert signal.getsignal(signal.SIGTERM) is handler
 

@@ -198,6 +198,8 @@ def test_a_seed_makes_an_answer_repeatable_and_choices_differ(served: Served) ->
     assert first == ask(7)
     assert first[0] != first[1]
     assert ask(8)[0] == first[1]
+    assert ask(2**64 - 1)[1] == ask(0)[0]  # after the last one comes the first
+    assert ask(-1)[1] == ask(0)[0]
 
 
 def test_token_limits_end_an_answer_and_the_newer_name_wins(served: Served) -> None:

@@ -234,6 +234,21 @@ def test_sighup_reads_keys_and_origins_again(hub: Path, tmp_path: Path) -> None:
     assert b"key-a" not in err
 
 
+def test_sighup_leaves_all_as_it_was_where_the_keys_cannot_be_read(hub: Path, tmp_path: Path) -> None:
+    config, key_file = tmp_path / "config.toml", tmp_path / "api-keys"
+    config.write_text("")
+    keys.save_keys(key_file, {"alice": "key-a"})
+    with process(hub=hub, MLXK_CONFIG=str(config)) as (child, data):
+        key_file.chmod(0o644)
+        child.send_signal(signal.SIGHUP)
+        assert child.stderr is not None
+        line = next(line for line in child.stderr if b" settings " in line)
+        assert ask(data, "/v1/models")[0] == 401
+        assert ask(data, "/v1/models", Authorization="Bearer key-a")[0] == 200
+    assert b"error The settings stay as they were: " in line
+    assert b"chmod 600" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "status"),
     [

@@ -219,6 +219,17 @@ def test_blocks_and_turns_of_one_side_become_one_message(served: Served) -> None
     )
 
 
+def test_a_message_without_blocks_is_an_empty_one(served: Served) -> None:
+    def ask(content: object) -> Reply:
+        said = [{"role": "user", "content": content}]
+        return served.post(
+            "/v1/messages", {"model": TINY, "max_tokens": 3, "temperature": 0, "messages": said}
+        )
+
+    empty, none = ask(""), ask([])
+    assert (none.status, none.json["content"]) == (200, empty.json["content"])
+
+
 def test_a_key_is_taken_from_either_header_and_its_lack_told_in_the_shape_of_the_api(served: Served) -> None:
     with served.options(api_keys={"editor": "mlxk-secret"}):
         with anthropic.Anthropic(base_url=served.address.url, api_key="mlxk-secret", max_retries=0) as client:

@@ -12,7 +12,18 @@ import pytest
 from mlxk_tui.server.app import all_routes
 from mlxk_tui.server.requests import RequestEntry, RequestState
 from tests.engine.conftest import needs_mlx
-from tests.server.served import ANSWER, BABBLER, CHAT, COMPLETIONS, OTHER, QUESTION, TINY, Served
+from tests.server.served import (
+    ANSWER,
+    BABBLER,
+    CHAT,
+    COMPLETIONS,
+    OTHER,
+    QUESTION,
+    TINY,
+    Served,
+    parsed,
+    read_all,
+)
 
 pytestmark = needs_mlx
 
@@ -82,6 +93,20 @@ def test_every_answer_has_a_request_id_and_a_sane_one_is_kept(served: Served) ->
         assert served.get(path, **{"X-Request-ID": "<b>"}).headers["X-Request-ID"].startswith("req-")
     stream = served.chat(QUESTION, stream=True, max_tokens=1)
     assert stream.headers["X-Request-ID"].startswith("req-")
+    for raw, status in (
+        (b"this is not HTTP\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA header without a colon\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000, 400),
+        (b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n", 408),  # and nothing more
+    ):
+        with served.raw() as connection:
+            connection.sendall(raw)
+            reply = parsed(read_all(connection))
+        assert reply.status == status
+        assert reply.error["type"] == "validation_error"
+        assert reply.headers["X-Request-ID"].startswith("req-"), raw
+        assert reply.headers["Server"] == "mlxk-tui"
+        assert "aiohttp" not in str(reply.headers)
 
 
 def test_metrics_are_text_that_prometheus_reads(served: Served) -> None:

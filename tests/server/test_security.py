@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.server import keys
-from mlxk_tui.server.options import ServerOptions
+from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.server import Server
 from tests.engine.conftest import needs_mlx
 from tests.server.served import ANSWER, CHAT, QUESTION, Served, parsed, read_all
@@ -163,6 +166,50 @@ async def test_beyond_this_machine_it_takes_a_key(host: str, tmp_path: Path) -> 
         await server.start()
     assert caught.value.type is ErrorType.VALIDATION_ERROR
     assert not server.running
+
+
+async def test_keys_that_go_while_it_starts_beyond_this_machine_stop_the_start(tmp_path: Path) -> None:
+    options = ServerOptions(host="0.0.0.0", port=0, api_keys={"alice": "key-a"})
+    server = Server(Engine(), Cache(tmp_path), options)
+    starting = asyncio.create_task(server.start())
+    await asyncio.sleep(0)  # the start has taken its first step: a thread looks the host up
+    server.reload(replace(options, api_keys={}))
+    with pytest.raises(OpError, match="API key") as caught:
+        await starting
+    assert caught.value.type is ErrorType.VALIDATION_ERROR
+    assert not server.running
+
+
+async def test_a_reload_takes_no_keys_away_from_a_server_that_others_reach(tmp_path: Path) -> None:
+    options = ServerOptions(port=0, api_keys={"alice": "key-a"}, model="old")
+    server = Server(Engine(), Cache(tmp_path), options)
+    address = await server.start()
+    try:
+        # What is listened on counts, not what it was called; and no test listens beyond this machine.
+        server._bound = ("127.0.0.1", "0.0.0.0")
+        with pytest.raises(OpError, match="API key") as caught:
+            server.reload(replace(options, api_keys={}, model="new"))
+        assert caught.value.type is ErrorType.VALIDATION_ERROR
+        assert server.options == options
+        assert await status_of(address, "/v1/models") == 401
+        server.reload(replace(options, api_keys={"bob": "key-b"}))
+        assert await status_of(address, "/v1/models", "key-a") == 401
+        assert await status_of(address, "/v1/models", "key-b") == 200
+        server._bound = ("127.0.0.1",)
+        server.reload(replace(options, host="0.0.0.0", api_keys={}))  # the host counts from the next start on
+        assert await status_of(address, "/v1/models") == 200
+        await server.stop()
+        server.reload(replace(options, host="0.0.0.0", api_keys={}))
+        with pytest.raises(OpError, match="API key"):
+            await server.start()
+    finally:
+        await server.stop()
+
+
+async def status_of(address: Address, path: str, key: str | None = None) -> int:
+    headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
+    async with aiohttp.ClientSession(address.url) as client, client.get(path, headers=headers) as response:
+        return response.status
 
 
 def test_keys_have_names() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import anthropic
@@ -259,6 +259,105 @@ def test_references_inside_a_tools_parameters_keep_their_meaning(
     )
     assert message.status == 200, message.body
     Line.model_validate(message.json["content"][-1]["input"])
+
+
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+ROME, THOUGHT_OVER = "How is the weather in Rome?", "Why does a model not run here?"
+"""The tiny model calls the tool for the one, and reasons about the other."""
+
+
+def chat_of(served: Served, text: str, choice: str, *, stream: bool) -> tuple[bool, str, str, str]:
+    """Return whether it reasons, its text, the arguments of its call, and why it ended."""
+    body = {
+        "model": TINY,
+        "messages": [{"role": "user", "content": text}],
+        "temperature": 0,
+        "max_tokens": 300,
+        "tools": [{"type": "function", "function": {"name": "get_weather", "parameters": CITY}}],
+        "tool_choice": choice,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "verdict", "schema": SCHEMA}},
+        "stream": stream,
+    }
+    if stream:
+        said = [event["choices"][0] for event in served.post(CHAT, body).events]
+        deltas, reason = [choice["delta"] for choice in said], said[-1]["finish_reason"]
+    else:
+        whole = served.post(CHAT, body).json["choices"][0]
+        deltas, reason = [whole["message"]], whole["finish_reason"]
+    calls = [call for delta in deltas for call in delta.get("tool_calls", [])]
+    return (
+        any("reasoning_content" in delta for delta in deltas),
+        "".join(delta.get("content") or "" for delta in deltas),
+        "".join(call["function"]["arguments"] for call in calls),
+        reason,
+    )
+
+
+def response_of(client: openai.OpenAI, text: str, choice: Any, *, stream: bool) -> tuple[bool, str, str, str]:
+    """Return the same of a response."""
+    asked: Any = {
+        "model": TINY,
+        "input": text,
+        "temperature": 0,
+        "max_output_tokens": 300,
+        "tools": [{"type": "function", "name": "get_weather", "parameters": CITY}],
+        "tool_choice": choice,
+        "text": {"format": {"type": "json_schema", "name": "verdict", "schema": SCHEMA}},
+    }
+    if stream:
+        with client.responses.stream(**asked) as events:
+            whole: Any = events.get_final_response()
+    else:
+        whole = client.responses.create(**asked)
+    calls = [item.arguments for item in whole.output if item.type == "function_call"]
+    reasons = any(item.type == "reasoning" for item in whole.output)
+    return reasons, whole.output_text, "".join(calls), "tool_calls" if calls else "stop"
+
+
+def message_of(
+    claude: anthropic.Anthropic, text: str, choice: str, *, stream: bool
+) -> tuple[bool, str, str, str]:
+    """Return the same of a message."""
+    asked: Any = {
+        "model": TINY,
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": 300,
+        "tools": [{"name": "get_weather", "input_schema": CITY}],
+        "tool_choice": {"type": {"required": "any"}.get(choice, choice)},
+        "thinking": {"type": "adaptive"},
+        "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
+        "extra_body": {"temperature": 0},
+    }
+    if stream:
+        with claude.messages.stream(**asked) as events:
+            whole: Any = events.get_final_message()
+    else:
+        whole = claude.messages.create(**asked)
+    return (
+        any(block.type == "thinking" for block in whole.content),
+        "".join(block.text for block in whole.content if block.type == "text"),
+        "".join(json.dumps(block.input) for block in whole.content if block.type == "tool_use"),
+        {"tool_use": "tool_calls", "end_turn": "stop"}[whole.stop_reason],
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_with_tools_and_a_schema_a_model_does_either(
+    served: Served, client: openai.OpenAI, claude: anthropic.Anthropic, stream: bool
+) -> None:
+    asks: list[Callable[[str, str], tuple[bool, str, str, str]]] = [
+        lambda text, choice: chat_of(served, text, choice, stream=stream),
+        lambda text, choice: response_of(client, text, choice, stream=stream),
+        lambda text, choice: message_of(claude, text, choice, stream=stream),
+    ]
+    for ask in asks:
+        assert ask(ROME, "auto") == (False, "", '{"city": "Rome"}', "tool_calls")
+        for text, choice in ((THOUGHT_OVER, "auto"), (ROME, "none")):
+            reasons, said, called, reason = ask(text, choice)
+            assert (reasons, called, reason) == (text == THOUGHT_OVER, "", "stop")
+            Verdict.model_validate_json(said)
+        _, said, called, reason = ask(ROME, "required")
+        assert (said, set(json.loads(called)), reason) == ("", {"city"}, "tool_calls")
 
 
 def test_a_call_that_a_limit_cuts_off_is_text(served: Served) -> None:

@@ -11,8 +11,8 @@ from mlxk_tui.engine.growing import GrowingDelta
 from mlxk_tui.engine.inference.loading import LoadedModel
 from mlxk_tui.engine.inference.prompting import Prompt
 from mlxk_tui.engine.protocol import Delta, FinishReason, Generation, TokenLogprob, TopToken
-from mlxk_tui.engine.text import Kind, Markers, OutputSplitter, Piece
-from mlxk_tui.engine.tool_calls import parse_tool_calls
+from mlxk_tui.engine.text import Kind, Markers, OutputSplitter, Piece, StopMatcher
+from mlxk_tui.engine.tool_calls import forced_call_schema, parse_tool_calls
 
 
 class Answer:
@@ -30,14 +30,18 @@ class Answer:
         self._detokenizer = tokenizer.detokenizer
         templated = request.messages is not None and request.chat_template and tokenizer.has_chat_template
         constraint = prompt.constraint
-        bound = constraint is not None  # then the answer is data, whatever markers it may hold
+        bound = constraint is not None  # then data is data, whatever markers it may hold
         reasons = tokenizer.has_thinking and (constraint is None or constraint.reasons)
-        tools = tokenizer.has_tool_calling and bool(request.tools) and not bound
-        self._splitter = OutputSplitter(
+        calls: Markers | None = None
+        if tokenizer.has_tool_calling and request.tools and not _forces_call(request):
+            calls = Markers(tokenizer.tool_call_start, tokenizer.tool_call_end or "")
+            if constraint is not None and calls.start:
+                constraint.or_call(calls.start, calls.end)
+        self._splitter = (_DataSplitter if bound else OutputSplitter)(
             (*request.stop, *prompt.implied_stops),
             reasoning=Markers(tokenizer.think_start, tokenizer.think_end) if reasons else None,
             reasoning_open=prompt.reasoning_open,
-            tools=Markers(tokenizer.tool_call_start, tokenizer.tool_call_end or "") if tools else None,
+            tools=calls,
             dropped=tuple(getattr(tokenizer, "structural_markers", ())) if templated and not bound else (),
             reasoning_first=bound,
         )
@@ -135,6 +139,26 @@ class Answer:
 
     def _token_text(self, token: int) -> str:
         return str(self._tokenizer.decode([token]))
+
+
+class _DataSplitter(OutputSplitter):
+    """Splits an answer that is either data, in which nothing is a marker, or tool calls; reasoning first."""
+
+    def __init__(self, stops: Sequence[str] = (), *, tools: Markers | None = None, **more: Any) -> None:
+        super().__init__(stops, tools=tools, **more)
+        self._calls = tools
+        if tools is not None:
+            self._lead.begin()  # blank lines before a call, which may turn out to be before data
+
+    def _cross(self, pieces: list[Piece], marker: str) -> None:
+        super()._cross(pieces, marker)
+        if self._kind is Kind.CONTENT and self._calls is not None:  # a call may follow
+            self._scanners[Kind.CONTENT] = StopMatcher((self._calls.start,))
+
+
+def _forces_call(request: Generation) -> bool:
+    """Tell whether the answer is a call by its grammar: that is data, to be read by whoever asked."""
+    return request.grammar is not None and request.grammar == forced_call_schema(request.tools)
 
 
 def _finite(logprob: float) -> float:

@@ -4,6 +4,10 @@ A model that reasons does so freely first: the schema binds the answer, which be
 reasoning ends. Where the prompt has not opened the reasoning the model has to want it: its first
 choice for the first token opens it. Reasoning cannot end the turn, only itself; where it never does
 `max_tokens` cuts it off.
+
+Where there are tools too the answer is either data that follows the schema or tool calls, and the model
+shows in the same way what it wants: where its first choice, after blanks, begins the marker of a call, the
+call is free to its end marker, and nothing but another call or the end of the turn may follow it.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 
 _MAX_CHARACTERS = 256 * 1024
 _MAX_DEPTH = 64
+_MAX_BLANKS = 4
+"""Tokens of blanks that may stand before a call."""
 _ANY_OBJECT = '{"type":"object"}'
 
 Mask = npt.NDArray[np.bool_]
@@ -78,14 +85,26 @@ class Constraint:
         self._taken = 0
         self._opening: Sequence[int] = model.tokenizer.think_start_tokens if may_reason else ()
         self._opened = 0
+        self._calls: _Calls | None = None
         self._closing: Sequence[int] = model.tokenizer.think_end_tokens if self.reasons else ()
         self._closed = 0
         self._reasoning = StopMatcher((model.tokenizer.think_end,)) if reasoning_open else None
 
+    def or_call(self, start: str, end: str) -> None:
+        """Let the model call tools instead; to be said before the first token.
+
+        Args:
+            start: the marker that begins a call.
+            end: the one that ends it; where it is empty nothing but the end of the turn does.
+        """
+        marker = [int(token) for token in self._tokenizer.encode(start, add_special_tokens=False)]
+        if marker:
+            self._calls = _Calls(marker, end)
+
     @property
     def binding(self) -> bool:
         """Whether what comes next has to follow the schema."""
-        return self._reasoning is None and not self._opened
+        return self._reasoning is None and not self._opened and (self._calls is None or not self._calls.begun)
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
         """Return the logits (1, vocabulary) with those of all tokens that do not fit at minus infinity.
@@ -105,7 +124,34 @@ class Constraint:
             first: Any = mx.argmax(logits).item()
             if first == self._opening[0]:
                 return _only(logits, first)
+        if self._calls is not None and not self._opened:
+            choice = self._choice(self._calls, logits)
+            if choice is not None:
+                return choice
         return mx.where(mx.array(self._allowed(logits.shape[-1])), logits, _never(logits))
+
+    def _choice(self, calls: _Calls, logits: mx.array) -> mx.array | None:
+        """Return the logits of a token that is not the schema's concern; None where the schema binds it."""
+        calls.wants = None
+        if calls.payload is not None:
+            return logits
+        if calls.entered:
+            return _only(logits, calls.marker[calls.entered])
+        first: Any = mx.argmax(logits).item()
+        if first == calls.marker[0] and (calls.begun or not self._allowed(logits.shape[-1])[first]):
+            calls.wants = _Wanted.CALL
+            return _only(logits, first)
+        if calls.blanks < _MAX_BLANKS and first not in self._stops and self._is_blank(first):
+            calls.wants = _Wanted.BLANK
+            return _only(logits, first)
+        if calls.begun:
+            ends = mx.zeros(logits.shape[-1], dtype=mx.bool_)
+            ends[mx.array(self._stops)] = True
+            return mx.where(ends, logits, _never(logits))
+        return None
+
+    def _is_blank(self, token: int) -> bool:
+        return str(self._tokenizer.decode([token])).isspace()
 
     def take(self, token: int) -> None:
         """Go on by a token that was drawn."""
@@ -120,8 +166,12 @@ class Constraint:
             if self._opened == len(self._opening):
                 self._opened = 0
                 self._reasoning = StopMatcher((self._tokenizer.think_end,))
-        elif token not in self._stops and not self._matcher.consume_token(token):
-            self._fail()
+        elif self._calls is not None and self._calls.take(token, self._tokenizer):
+            return
+        elif token not in self._stops:
+            self._calls = None  # the model has chosen the schema
+            if not self._matcher.consume_token(token):
+                self._fail()
 
     def _reason_on(self, logits: mx.array) -> mx.array:
         """Let everything through but an end of turn: a model that wants one closes its reasoning instead."""
@@ -166,6 +216,53 @@ class Constraint:
 
     def _fail(self) -> None:
         self.error = _reason(self._matcher.get_error())
+
+
+class _Wanted(Enum):
+    """What the model wants instead of the schema's data."""
+
+    CALL = "call"
+    BLANK = "blank"
+
+
+class _Calls:
+    """How far the model is with calling tools.
+
+    Args:
+        marker: tokens of the marker that begins a call.
+        end: the marker that ends it.
+    """
+
+    def __init__(self, marker: Sequence[int], end: str) -> None:
+        self.marker = marker
+        self.wants: _Wanted | None = None
+        """What the next token is."""
+        self.begun = False
+        """Whether there was a call: then no data follows."""
+        self.entered = 0
+        """Tokens of the marker so far, while it is not whole."""
+        self.payload: StopMatcher | None = None
+        """Looks for the end of the call, inside one."""
+        self.blanks = 0
+        self._end = end
+
+    def take(self, token: int, tokenizer: Any) -> bool:
+        """Go on by a token; return False where it is the schema's."""
+        if self.payload is not None:
+            self.payload.push(str(tokenizer.decode([token])))
+            if self.payload.stopped is not None:
+                self.payload, self.blanks = None, 0
+        elif self.entered or self.wants is _Wanted.CALL:
+            self.begun = True
+            self.entered += 1
+            if self.entered == len(self.marker):
+                self.entered, self.payload = 0, StopMatcher((self._end,))
+        elif self.wants is _Wanted.BLANK:
+            self.blanks += 1
+        else:
+            return self.begun
+        self.wants = None
+        return True
 
 
 def _never(logits: mx.array) -> mx.array:

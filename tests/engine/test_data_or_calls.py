@@ -1,0 +1,129 @@
+"""A model that may call tools or answer in a schema, whatever it would say: its part is played by a text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from mlxk_tui.demo import tiny_model
+from mlxk_tui.engine.protocol import Generation
+from mlxk_tui.engine.tool_calls import forced_call_schema
+from tests.engine.conftest import needs_mlx
+
+pytestmark = needs_mlx
+
+TOOL = {
+    "type": "function",
+    "function": {"name": "look", "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}},
+}
+SCHEMA = json.dumps(
+    {
+        "type": "object",
+        "properties": {"colour": {"enum": ["red", "<tool_call>"]}},
+        "required": ["colour"],
+        "additionalProperties": False,
+    }
+)
+CALL = '<tool_call>\n{"name": "look", "arguments": {"at": "it"}}\n</tool_call>'
+OTHER = CALL.replace('"it"', '"them"')
+THOUGHT = "<think>\nHm.\n</think>\n\n"
+RED, MARKED = '{"colour":"red"}', '{"colour":"<tool_call>"}'
+END = "<|im_end|>"
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """Return the tiny model, in this process."""
+    from mlxk_tui.engine.inference.loading import load
+
+    return load(tiny_model.NAME, tiny_model.folder(), None, lambda *_: None)
+
+
+def play(
+    model: Any, script: str, *, tools: Sequence[Any] = (TOOL,), grammar: str = SCHEMA, dots: int = 40
+) -> Any:
+    """Return reasoning, text and calls of a model that would say the script, and whether it came to its end.
+
+    Where a token of the script does not fit it says what fits best instead, and goes on with the script,
+    and with so many dots after it.
+    """
+    import mlx.core as mx
+
+    from mlxk_tui.engine.inference.answer import Answer
+    from mlxk_tui.engine.inference.prompting import prepare
+
+    request = Generation(
+        messages=({"role": "user", "content": "Look."},), tools=tuple(tools), grammar=grammar
+    )
+    prompt = prepare(model, request)
+    answer = Answer(model, request, prompt)
+    constraint = prompt.constraint
+    assert constraint is not None
+    said = list(prompt.tokens)
+    (dot,) = model.tokenizer.encode(".", add_special_tokens=False)
+    wanted = [*model.tokenizer.encode(script, add_special_tokens=False), *[dot] * dots]
+    ended = False
+    for token in wanted:
+        logits = mx.zeros((1, model.vocab_size))
+        logits[0, token] = 10.0
+        drawn: Any = mx.argmax(constraint(mx.array(said), logits)).item()
+        said.append(drawn)
+        ended = drawn in model.stop_tokens
+        answer.push(drawn, None, ends_turn=ended)
+        if constraint.completed_by(drawn, answer.tokens) or ended:
+            ended = True
+            break
+    assert constraint.error is None
+    answer.finish()
+    deltas = answer.take()
+    calls = [call for delta in deltas for call in delta.tool_calls]
+    return (
+        "".join(delta.reasoning for delta in deltas).strip(),
+        "".join(delta.text for delta in deltas),
+        [json.loads(call.arguments).get("at") for call in calls],
+        ended,
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "reasoning", "text", "calls"),
+    [
+        (CALL + END, "", "", ["it"]),
+        (THOUGHT + CALL + END, "Hm.", "", ["it"]),
+        ("\n\n" + CALL + END, "", "", ["it"]),
+        (CALL + "\n" + OTHER + END, "", "", ["it", "them"]),
+        (THOUGHT + CALL + OTHER + END, "Hm.", "", ["it", "them"]),
+        (RED, "", RED, []),
+        (THOUGHT + RED, "Hm.", RED, []),
+        ("\n" + RED, "", RED, []),
+        (MARKED, "", MARKED, []),
+        (THOUGHT + MARKED, "Hm.", MARKED, []),
+        # Neither may follow the other, nor anything else either of them.
+        (CALL + RED, "", "", ["it"]),
+        (CALL + "Well.", "", "", ["it"]),
+        (RED + CALL, "", RED, []),
+    ],
+)
+def test_it_is_one_or_the_other(model: Any, script: str, reasoning: str, text: str, calls: list[str]) -> None:
+    assert play(model, script) == (reasoning, text, calls, True)
+
+
+def test_what_does_not_begin_a_call_follows_the_schema(model: Any) -> None:
+    reasoning, text, calls, ended = play(model, "I will have a look: " + CALL)
+    assert (reasoning, calls, ended) == ("", [], True)
+    assert json.loads(text)["colour"] in {"red", "<tool_call>"}
+
+
+def test_a_call_that_breaks_off_is_shown(model: Any) -> None:
+    assert play(model, CALL[:30], dots=0) == ("", CALL[:30], [], False)
+
+
+@pytest.mark.parametrize("grammar", [SCHEMA, forced_call_schema((TOOL,))], ids=["no tools", "forced"])
+def test_without_a_choice_only_the_schema_is_left(model: Any, grammar: str) -> None:
+    tools = () if grammar == SCHEMA else (TOOL,)
+    _, text, calls, _ = play(model, CALL, tools=tools, grammar=grammar)
+    assert text.startswith('{"')
+    assert not calls

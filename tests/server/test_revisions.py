@@ -1,0 +1,152 @@
+"""Several revisions of a model, short names behind aliases, and a model that this machine cannot hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+
+from mlxk_tui.demo.layout import Repo
+from tests.engine.conftest import is_gone, needs_mlx
+from tests.engine.small_models import make_model
+from tests.server.served import BABBLER, CHAT, COMPLETIONS, TINY, Reply, Served, fill
+
+pytestmark = needs_mlx
+
+TWINS = "mlx-community/Twins"
+OLD, NEW = "a" * 40, "b" * 40
+HUGE = "mlx-community/Huge"
+ASKED = {"prompt": "Hello", "temperature": 0, "max_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def revised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Return a server whose cache holds two revisions of one model, and one that is too large."""
+    scratch = tmp_path_factory.mktemp("revised")
+    hub = scratch / "hub"
+    fill(hub, scratch)
+    twins = Repo(hub, TWINS)
+    for number, (commit, ref) in enumerate(((OLD, "old"), (NEW, "main")), 7):
+        twins.add_snapshot(commit, files_of(make_model(scratch / ref, seed=number)))
+        twins.set_ref(ref, commit)
+    files = files_of(scratch / "main")
+    config = json.loads(files["config.json"])
+    files["config.json"] = json.dumps({**config, "num_hidden_layers": 10**9}).encode()
+    huge = Repo(hub, HUGE)
+    huge.add_snapshot("c" * 40, files)
+    huge.set_ref("main", "c" * 40)
+    served = Served(hub)
+    yield served
+    pid = served.engine.status.pid
+    served.close()
+    assert pid is None or is_gone(pid)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def ask(served: Served, model: str | None) -> Reply:
+    reply = served.post(COMPLETIONS, {**ASKED, "model": model})
+    assert reply.status == 200, reply.body
+    return reply
+
+
+def commit(served: Served) -> str:
+    """Return what is in memory."""
+    loaded = served.engine.status.model
+    assert loaded is not None
+    return Path(loaded.folder).name
+
+
+def test_a_revision_stays_what_is_loaded_until_another_is_named(revised: Served) -> None:
+    new = ask(revised, TWINS).text
+    assert commit(revised) == NEW
+    old = ask(revised, "twins@old").text
+    assert (commit(revised), old == new) == (OLD, False)
+    assert ask(revised, None).text == old
+    assert commit(revised) == OLD
+    assert ask(revised, TWINS).text == new
+    assert ask(revised, None).text == new
+    assert commit(revised) == NEW
+
+
+def test_the_models_say_which_revision_is_loaded(revised: Served) -> None:
+    def loaded() -> dict[str, bool]:
+        names = (TWINS, "twins@old", f"{TWINS}@{OLD[:8]}", "twins%40main")
+        told = [revised.get(f"/v1/models/{name}").json for name in names]
+        told += [one for one in revised.get("/v1/models").json["data"] if one["id"] == TWINS]
+        return {f"{number}:{one['id']}": one["loaded"] for number, one in enumerate(told)}
+
+    ask(revised, f"{TWINS}@old")
+    names = [f"0:{TWINS}", f"1:{TWINS}@old", f"2:{TWINS}@{OLD[:8]}", f"3:{TWINS}@main", f"4:{TWINS}"]
+    assert loaded() == dict(zip(names, (False, True, True, False, False), strict=True))
+    ask(revised, TWINS)
+    assert loaded() == dict(zip(names, (True, False, False, True, True), strict=True))
+
+
+def test_after_a_crash_the_same_revision_is_back(revised: Served) -> None:
+    ask(revised, "twins@old")
+    pid = revised.engine.status.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    revised.until(lambda: revised.engine.status.model is None)
+    revised.until(
+        lambda: revised.server.health.value == "ready" and revised.engine.status.model is not None, 30
+    )
+    assert commit(revised) == OLD
+
+
+def test_aliases_of_short_names_and_revisions_are_models_too(revised: Served) -> None:
+    aliases = {
+        "gpt-4o": "tiny-demo",
+        "before": "twins@old",
+        "nothing": "no-such-model",
+        "any": "mlx",  # a part of several names
+        "large": HUGE,
+        BABBLER: TINY,  # hides the model of that name
+    }
+    known = {model["id"] for model in revised.get("/v1/models").json["data"]}
+    with revised.options(aliases=aliases):
+        answer = ask(revised, "before")
+        assert answer.json["model"] == TWINS
+        listed = {model["id"]: model for model in revised.get("/v1/models").json["data"]}
+        assert set(listed) == known | {"gpt-4o", "before", "large"}
+        for alias in ("gpt-4o", "before", BABBLER, TWINS):
+            assert revised.get(f"/v1/models/{alias}").json == listed[alias]
+        assert listed["before"]["loaded"] is True
+        assert listed[TWINS]["loaded"] is listed["gpt-4o"]["loaded"] is False
+        assert listed["gpt-4o"]["context_length"] == listed[TINY]["context_length"] == 4096
+        assert listed[BABBLER]["owned_by"] == TINY.split("/")[0]
+    assert {model["id"] for model in revised.get("/v1/models").json["data"]} == known
+
+
+def test_nobody_is_told_to_try_again_where_the_memory_will_not_do(revised: Served) -> None:
+    body = {"model": HUGE, "messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
+    for path in (CHAT, "/v1/messages"):
+        reply = revised.post(path, body)
+        assert (reply.status, reply.json["error"]["code"]) == (503, "insufficient_memory")
+        assert "Retry-After" not in reply.headers
+        assert reply.headers["X-Should-Retry"] == "false"
+    asked = [entry.route for entry in revised.server.log.finished]
+    message: Any = {"role": "user", "content": "x"}
+    with (
+        openai.OpenAI(base_url=revised.url, api_key="none", max_retries=2) as client,
+        pytest.raises(openai.InternalServerError),
+    ):
+        client.chat.completions.create(model=HUGE, messages=[message])
+    with (
+        anthropic.Anthropic(base_url=revised.address.url, api_key="none", max_retries=2) as claude,
+        pytest.raises(anthropic.InternalServerError),
+    ):
+        claude.messages.create(model=HUGE, max_tokens=5, messages=[message])
+    revised.until(lambda: not revised.server.log.live)
+    new = [entry.route for entry in revised.server.log.finished][len(asked) :]
+    assert new == [CHAT, "/v1/messages"]  # once each

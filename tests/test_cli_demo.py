@@ -1,0 +1,128 @@
+"""`--demo` in real processes: the API keys and the server's settings of the user stay out of it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlxk_tui.demo.session import DemoSession
+from mlxk_tui.server.keys import save_keys
+from mlxk_tui.settings import for_demo, load
+from tests.headless.running import PROGRAM, Terminal, checked
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Path:
+    """Return the folder of a user who has settings and a key."""
+    folder = tmp_path / "user"
+    folder.mkdir()
+    (folder / "config.toml").write_text('server_port = 0\nserver_model = "org/mine"\ntheme = "mlxk-light"\n')
+    save_keys(folder / "api-keys", {"walrus": "mlxk-0000-walrus-0000"})
+    return folder
+
+
+def environment(user: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "MLXK_CONFIG": str(user / "config.toml"),
+        "MLXK_API_KEY": "otter:mlxk-1111-otter-1111",
+        "MLXK_SERVER_PORT": "0",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "TERM": "xterm-256color",
+    }
+
+
+@contextlib.contextmanager
+def kept(folder: Path) -> Iterator[None]:
+    """Check that nothing in a folder is different afterwards."""
+
+    def content() -> dict[str, tuple[bytes, float]]:
+        return {path.name: (path.read_bytes(), path.stat().st_mtime) for path in folder.iterdir()}
+
+    before = content()
+    yield
+    assert content() == before
+
+
+@contextlib.contextmanager
+def at_terminal(user: Path) -> Iterator[Terminal]:
+    """Run the demo of the app at a new terminal."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlxk_tui", "--demo"],
+        stdin=slave, stdout=slave, stderr=slave, env=environment(user), start_new_session=True,
+    )  # fmt: skip
+    os.close(slave)
+    try:
+        yield Terminal(process, master)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(60)
+        os.close(master)
+
+
+def test_a_key_of_the_demo_is_made_beside_those_of_the_user(user: Path) -> None:
+    with kept(user), at_terminal(user) as terminal:
+        terminal.wait_for("models")
+        terminal.type("5")
+        terminal.wait_for("The server is off")
+        terminal.wait_for("every program on this machine may call")
+        terminal.type("n")
+        terminal.wait_for("New API key")
+        terminal.wait_for("default")
+        terminal.type("\r")
+        terminal.wait_for("is made")
+        terminal.type("q")
+        status, shown = terminal.finish()
+    assert status == 0
+    for foreign in ("walrus", "otter"):
+        assert foreign not in shown
+
+
+def test_the_headless_demo_serves_without_the_keys_of_the_user(user: Path) -> None:
+    with kept(user):
+        child = subprocess.Popen(
+            [*PROGRAM, "--demo", "serve", "--json"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(user),
+        )  # fmt: skip
+        try:
+            assert child.stdout is not None
+            envelope = checked(child.stdout.readline().decode())
+            assert envelope["status"] == "success", envelope
+            # With a key of the user's, a caller without one would be refused.
+            with urllib.request.urlopen(f"{envelope['data']['url']}/v1/models", timeout=30) as answer:
+                assert answer.status == 200
+            child.terminate()
+            assert child.wait(60) == 0
+        finally:
+            if child.poll() is None:
+                child.kill()
+            child.communicate(timeout=60)
+
+
+def test_the_settings_of_a_demo_are_the_users_but_for_the_server(
+    user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLXK_SERVER_ORIGINS", "https://chat.example.org")
+    loaded = load({}, user / "config.toml")
+    assert loaded.settings.server_model == "org/mine"
+    with DemoSession() as session:
+        demo = for_demo(loaded, session.home)
+        assert demo.key_folder == session.home
+    assert demo.settings.theme == "mlxk-light"
+    assert (demo.settings.server_model, demo.settings.server_port) == ("", 8000)
+    assert demo.settings.server_origins == "https://chat.example.org"
+    assert demo.path == loaded.path
