@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from typing import Any
 
 from aiohttp import web
@@ -28,6 +29,17 @@ class LocalServer(Server):
         super().__init__(command, host=HOST, port=port, title="mlxk-tui")
         self._addresses = frozenset({f"{HOST}:{port}", f"localhost:{port}"})
         self._open: set[asyncio.Task[Any]] = set()
+
+    def serve(self, debug: bool = False) -> None:
+        """Serve until Ctrl-C.
+
+        Raises:
+            OSError: the port cannot be had; nothing was said to listen yet.
+        """
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, self.port))
+        super().serve(debug)
 
     async def handle_index(self, request: web.Request) -> web.StreamResponse:
         """Serve the page, which loads nothing from elsewhere and is in no other page's frame."""

@@ -74,6 +74,7 @@ def server(  # noqa: PLR0917 - Typer takes a command's options from its paramete
         list[str] | None,
         typer.Option("--alias", metavar="NAME=MODEL", help="Let requests say NAME; may be repeated."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Load models that do not fit, too.")] = False,
     max_queue: Annotated[
         int | None,
         typer.Option("--max-queue", metavar="N", help="Most answers at once, those that wait included."),
@@ -106,6 +107,7 @@ def server(  # noqa: PLR0917 - Typer takes a command's options from its paramete
             origins=tuple(allow_origin or ()),
             hosts=tuple(allow_host or ()),
             aliases=tuple(alias or ()),
+            force=force,
             max_queue=max_queue,
             idle_unload_minutes=idle_unload,
             grace_s=grace,

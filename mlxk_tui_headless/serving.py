@@ -20,6 +20,7 @@ from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.models import Runnable, find_runnable
 from mlxk_tui.ops.contract import Command, Envelope
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.run_contract import ServerData
 from mlxk_tui.server import keys
 from mlxk_tui.server.options import ServerOptions
@@ -45,6 +46,7 @@ class Wanted:
     origins: tuple[str, ...]
     hosts: tuple[str, ...]
     aliases: tuple[str, ...]
+    force: bool
     max_queue: int | None
     idle_unload_minutes: float | None
     grace_s: float
@@ -86,11 +88,7 @@ class _Serving:
         loop.add_signal_handler(signal.SIGHUP, self._hang_up, engine, server)
         loading: asyncio.Task[None] | None = None
         try:
-            model = None
-            if options.model is not None:
-                model = await find_runnable(
-                    self._session.cache, options.aliases.get(options.model, options.model)
-                )
+            model = await self._model(options)
             address = await server.start()
             self._report(
                 ServerData(
@@ -110,6 +108,22 @@ class _Serving:
                 loading.cancel()
             await server.stop()
             await engine.stop()
+
+    async def _model(self, options: ServerOptions) -> Runnable | None:
+        """Find the model to begin with; one that only the settings name does not keep the server from it."""
+        if options.model is None:
+            return None
+        spec = options.aliases.get(options.model, options.model)
+        try:
+            return await find_runnable(self._session.cache, spec, force=options.force)
+        except OpError as error:
+            if self._wanted.model is not None:
+                raise
+            output.warn(
+                f"Warning: the setting server_model names {printable(spec)}, which is not loaded: "
+                f"{error.message}"
+            )
+            return None
 
     async def _finish(self, server: Server) -> None:
         """Let answers end, for a while; a second signal ends the patience."""
@@ -185,6 +199,7 @@ def load_options(wanted: Wanted) -> tuple[ServerOptions, float]:
         hosts=(*_words(given.server_hosts), *wanted.hosts),
         model=wanted.model if wanted.model is not None else given.server_model or None,
         aliases=_aliases(wanted.aliases),
+        force=wanted.force,
         max_tokens=wanted.max_tokens or given.server_max_tokens or None,
         max_queue=wanted.max_queue or defaults.max_queue,
         log_prompts=wanted.log_prompts,

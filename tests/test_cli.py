@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui import __version__, cli
+from mlxk_tui.settings import Settings
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -51,6 +53,32 @@ def test_neither_textual_nor_pydantic_is_loaded_for_a_word(option: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.endswith("[]\n")
+
+
+def test_web_and_the_server_in_it_have_ports_of_their_own() -> None:
+    port = cli.parser().parse_args([]).web_port
+    assert port != Settings().server_port
+    assert f"default {port})" in run("--help").stdout
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "x", "-1"])
+def test_what_is_no_port_is_a_usage_error(port: str) -> None:
+    done = run("--web", f"--web-port={port}")
+    assert done.returncode == cli.EXIT_USAGE
+    assert "is no port from 1 to 65535" in done.stderr
+
+
+def test_web_on_a_port_that_is_taken_says_what_to_give_instead() -> None:
+    pytest.importorskip("textual_serve")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run("--web", "--web-port", str(port))
+    assert (done.returncode, done.stdout) == (cli.EXIT_USAGE, "")
+    assert done.stderr.startswith(f"mlxk-tui: port {port} cannot be used: ")
+    assert "--web-port PORT" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_web_without_textual_serve_says_how_to_get_it(tmp_path: Path) -> None:

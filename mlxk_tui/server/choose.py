@@ -15,7 +15,7 @@ from mlxk_tui.engine.status import LoadedModel
 from mlxk_tui.ops import catalog
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.contract import Health, Model
-from mlxk_tui.ops.errors import OpError
+from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.names import parse_spec
 from mlxk_tui.server.errors import ApiError, invalid
 
@@ -56,6 +56,8 @@ class Chooser:
         self.default: str | None = None
         """The model of requests that name none."""
         self.aliases: Mapping[str, str] = {}
+        self.force = False
+        """Whether models are loaded that do not fit into memory."""
         self._engine = engine
         self._cache = cache
         self._known: OrderedDict[str, _Known] = OrderedDict()
@@ -75,12 +77,25 @@ class Chooser:
         now = time.monotonic()
         if known is not None and known.until > now:
             return known.model
-        model = await find_runnable(self._cache, spec)
+        model = await self._find(spec)
         self._known[spec] = _Known(model, time.monotonic() + _REMEMBERED_S)
         self._known.move_to_end(spec)
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return model
+
+    async def _find(self, spec: str) -> Runnable:
+        """Find a model; one that is too large only where somebody has forced it, for good or into memory."""
+        try:
+            return await find_runnable(self._cache, spec, force=self.force)
+        except OpError as error:
+            loaded = self._engine.status.model
+            if error.type is not ErrorType.INSUFFICIENT_MEMORY or loaded is None:
+                raise
+            model = await find_runnable(self._cache, spec, force=True)
+            if str(model.folder) != loaded.folder:
+                raise
+            return model
 
     def _spec(self, name: str | None) -> str:
         if name is not None and name.strip():

@@ -27,6 +27,8 @@ class ServerOptions:
     """Model of requests that name none."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Names that requests may use, to models: `gpt-4o` to `mlx-community/Qwen3-8B-4bit`."""
+    force: bool = False
+    """Whether models are loaded that do not fit into memory."""
     max_tokens: int | None = None
     """Most tokens of an answer where the request does not say; None is half of the model's context."""
     max_queue: int = 128

@@ -91,6 +91,7 @@ class Server:
         service.guard = Guard(options)
         service.chooser.default = options.model
         service.chooser.aliases = dict(options.aliases)
+        service.chooser.force = options.force
         service.generator.max_queue = options.max_queue
         service.generator.log_prompts = options.log_prompts
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 from textual.pilot import Pilot
@@ -96,6 +97,14 @@ async def test_a_model_that_is_too_large_is_asked_about_and_kept_only_once_it_is
         assert loaded is not None
         assert loaded.name == HUGE
         assert load({}, config).settings.server_model == HUGE
+        # And it answers, though nobody can force it by a request.
+        assert app.server.server is not None
+        assert app.server.server.address is not None
+        url = f"{app.server.server.address.url}/v1/completions"
+        async with aiohttp.ClientSession() as client:
+            for body in ({"model": HUGE}, {}):
+                reply = await client.post(url, json={"prompt": "Hello", "max_tokens": 1, **body})
+                assert reply.status == 200, await reply.text()
     await engine.unload()
 
 

@@ -22,6 +22,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from mlxk_tui.demo import tiny_model
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.errors import ErrorType, OpError
@@ -30,6 +31,7 @@ from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.server import Server
 from tests.engine.conftest import is_gone, needs_mlx, wait_until
 from tests.headless.running import PROGRAM, call, checked, environment, headless
+from tests.panes.test_chat_ends import HUGE, add_huge
 from tests.server.served import BABBLER, COMPLETIONS, TINY, Served
 
 LONG = {"model": BABBLER, "prompt": "Hello", "max_tokens": 4000, "logit_bias": {"0": -100}, "stream": True}
@@ -247,6 +249,38 @@ def test_sighup_leaves_all_as_it_was_where_the_keys_cannot_be_read(hub: Path, tm
         assert ask(data, "/v1/models", Authorization="Bearer key-a")[0] == 200
     assert b"error The settings stay as they were: " in line
     assert b"chmod 600" in line
+
+
+@needs_mlx
+def test_a_model_of_the_settings_that_is_gone_does_not_keep_it_from_serving(
+    hub: Path, tmp_path: Path
+) -> None:
+    tiny_model.install(hub)
+    config = tmp_path / "config.toml"
+    config.write_text('server_model = "org/gone"\n')
+    body = {"prompt": "Hello", "max_tokens": 1}
+    with process(hub=hub, MLXK_CONFIG=str(config)) as (child, data):
+        assert data["model"] is None
+        assert ask(data, "/v1/completions", body)[0] == 404
+        assert ask(data, "/v1/completions", {**body, "model": TINY})[0] == 200
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate(timeout=30)
+    assert b"Warning: the setting server_model names org/gone, which is not loaded: " in err
+
+
+@needs_mlx
+def test_a_model_that_does_not_fit_is_served_only_when_forced(hub: Path) -> None:
+    tiny_model.install(hub)
+    add_huge(hub, tiny_model.folder())
+    body = {"model": HUGE, "prompt": "Hello", "max_tokens": 1}
+    with process(hub=hub) as (_, data):
+        status, said = ask(data, "/v1/completions", body)
+        assert (status, json.loads(said)["error"]["code"]) == (503, "insufficient_memory")
+    with process(HUGE, "--force", hub=hub) as (_, data):
+        assert data["model"] == HUGE
+        assert ask(data, "/v1/completions", body)[0] == 200
+    result = call("--json", "serve", "--port", "0", HUGE, hub=hub)
+    assert (result.status, result.error["type"]) == (1, "insufficient_memory")
 
 
 @pytest.mark.parametrize(
