@@ -366,12 +366,13 @@ class MlxkApp(App[None]):
             self.notify("Press q to quit.", markup=False, timeout=3)
 
     def action_leave_app(self) -> None:
-        """Quit; ask where a long task would be lost."""
+        """Quit; ask where something would be stopped or lost."""
         if not any(worker.group == "quit" and not worker.is_finished for worker in self.workers):
             self.run_worker(self._leave(), group="quit", exit_on_error=False)
 
     async def _leave(self) -> None:
-        if self.tasks.running or self.transfers.at_work or self.server.live:
+        answers, unsent = len(self.chats.answers), self.chats.unsent()
+        if self.tasks.running or self.transfers.at_work or self.server.live or answers or unsent:
             from mlxk_tui.widgets.dialogs import Question  # noqa: PLC0415 - when it is needed
             from mlxk_tui.widgets.leaving import leaving  # noqa: PLC0415 - as above
 
@@ -379,6 +380,8 @@ class MlxkApp(App[None]):
                 [task.title for task in self.tasks.running],
                 len(self.transfers.at_work),
                 len(self.server.live),
+                answers=answers,
+                unsent=unsent,
                 temporary=self._temporary,
             )
             if not await self.push_screen_wait(Question(title, text, proceed="Quit", cancel="Stay")):

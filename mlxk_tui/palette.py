@@ -51,6 +51,9 @@ class Palette(CommandPalette, Transient[None]):
 class Commands(Provider):
     """The one provider."""
 
+    _unreadable = False
+    """Whether the chats could not be opened since the palette was: they are not tried at every letter."""
+
     @property
     def mlxk(self) -> MlxkApp:
         """The app, by its own type."""
@@ -112,12 +115,14 @@ class Commands(Provider):
 
     async def _chats(self, query: str) -> Hits:
         """List the chats whose title or messages hold the words."""
-        store = self.mlxk.chats.opened
-        if store is None or not query.strip():
+        chats = self.mlxk.chats
+        if self._unreadable or not query.strip() or not chats.any_kept:
             return
         try:
+            store = await chats.store()
             listed = await store.list_sessions(query, limit=_MAX_CHATS)
         except OpError:  # the Chat pane says why
+            self._unreadable = chats.opened is None
             return
         for item in listed:
             title = printable(item.session.title) or "New chat"
@@ -126,7 +131,7 @@ class Commands(Provider):
             yield Hit(0.5, Content(title), run, title, about)
 
     async def _open_chat(self, session_id: int) -> None:
-        from mlxk_tui.panes.chat import ChatPane  # noqa: PLC0415 - a chat exists: it was opened before
+        from mlxk_tui.panes.chat import ChatPane  # noqa: PLC0415 - loaded when it first opens
 
         self.mlxk.action_pane("chat")
         pane = self.mlxk.screen

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -89,6 +89,10 @@ class ChatStore:
     def write_error(self) -> OpError | None:
         """Why streamed text cannot be stored now; it is kept in memory and tried again."""
         return self._streams.write_error
+
+    def on_write_error(self, told: Callable[[], None]) -> None:
+        """Call `told` whenever `write_error` has changed."""
+        self._streams.told = told
 
     async def close(self) -> None:
         """Store what is in memory and close; answers still streaming become stopped ones.
@@ -386,7 +390,12 @@ class ChatStore:
         timings: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> Message:
-        """Store the rest of a streamed message and what is known at its end."""
+        """Store the rest of a streamed message and what is known at its end.
+
+        Raises:
+            OpError: it cannot be stored now; it is as soon as that works, or when the store is closed.
+        """
+        now = time.time()
         values = (
             state.value,
             storable_or_none(finish_reason),
@@ -406,7 +415,7 @@ class ChatStore:
             self._index.add(connection, message_id)
             message = tree.message(connection, message_id)
             sql = "UPDATE sessions SET updated = ? WHERE id = ?"
-            connection.execute(sql, (time.time(), message.session_id))
+            connection.execute(sql, (now, message.session_id))
             return message
 
         return await self._streams.finish(message_id, finish)

@@ -1,6 +1,7 @@
 """Answers being written: their text is kept in memory and stored every half second.
 
-So a killed process loses less than a second of it, and a delta costs a list's append.
+So a killed process loses less than a second of it, and a delta costs a list's append. What cannot be
+stored, as on a full disk, is tried again until it is: the text, and the end of an answer as well.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from mlxk_tui.chats.rows import storable
 from mlxk_tui.ops.errors import ErrorType, OpError
 
 T = TypeVar("T")
+End = Callable[[sqlite3.Connection], object]
 _FLUSH_SECONDS = 0.5
 
 
@@ -25,14 +27,23 @@ class _Stream:
     def __init__(self) -> None:
         self.content: list[str] = []
         self.reasoning: list[str] = []
+        self.end: End | None = None
+        """What stores its end, where that was tried and could not be done."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is anything to store."""
+        return bool(self.content or self.reasoning or self.end)
 
 
 class Streams:
     """The messages that this process streams."""
 
     def __init__(self, database: Database) -> None:
-        self.write_error: OpError | None = None
-        """Why text could not be stored; it is kept in memory and tried again."""
+        self.told: Callable[[], None] = lambda: None
+        """Called when storing begins to fail, and when it works again."""
+        self._error: OpError | None = None
+        self._closed = False
         self._database = database
         self._streams: dict[int, _Stream] = {}
         self._flusher: asyncio.Task[None] | None = None
@@ -40,9 +51,22 @@ class Streams:
     def __contains__(self, message_id: int) -> bool:
         return message_id in self._streams
 
+    @property
+    def write_error(self) -> OpError | None:
+        """Why text could not be stored; it is kept in memory and tried again."""
+        return self._error
+
+    def _tell(self, error: OpError | None) -> None:
+        before, self._error = self._error, error
+        if (before and before.message) != (error and error.message):
+            self.told()
+
     def begin(self, message_id: int) -> None:
         """Take text for a message from now on."""
-        self._streams[message_id] = _Stream()
+        self._hold(message_id, _Stream())
+
+    def _hold(self, message_id: int, stream: _Stream) -> None:
+        self._streams[message_id] = stream
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._flush_regularly())
 
@@ -66,32 +90,45 @@ class Streams:
         Raises:
             OpError: it cannot be stored; it stays in memory.
         """
-        if any(stream.content or stream.reasoning for stream in self._streams.values()):
+        if any(stream.waits for stream in self._streams.values()):
             await self._store(dict(self._streams), lambda connection: None)
 
     async def finish(self, message_id: int, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Store the rest of a message, then run `work` in the same transaction."""
-        stream = self._streams.pop(message_id, None)
-        stored = False
+        """Store the rest of a message, then run `work` in the same transaction.
+
+        Raises:
+            OpError: it cannot be stored. Unless the message is gone, it is tried again until it is stored.
+        """
+        stream = self._streams.pop(message_id, None) or _Stream()
+        stream.end = None
+        done = False
 
         def committed() -> None:
-            nonlocal stored
-            stored = True
+            nonlocal done
+            done = True
 
         try:
-            return await self._store({message_id: stream} if stream else {}, work, committed)
+            return await self._store({message_id: stream}, work, committed)
+        except OpError as error:
+            done = error.type is ErrorType.VALIDATION_ERROR  # another try would come to the same
+            if not done:
+                self._tell(error)
+            raise
         finally:
-            if stream is not None and not stored:
-                self._streams[message_id] = stream  # not lost: it can be finished again
+            if not done and not self._closed:
+                stream.end = work
+                self._hold(message_id, stream)
 
     async def close(self, work: Callable[[sqlite3.Connection, set[int]], None]) -> None:
-        """Store everything, and run `work(connection, ids of the messages)` in the same transaction."""
+        """Store everything, and run `work(connection, ids without an end)` in the same transaction."""
+        self._closed = True
         if self._flusher is not None:
             self._flusher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._flusher
         streams, self._streams = self._streams, {}
-        await self._store(streams, lambda connection: work(connection, set(streams)))
+        unfinished = {message_id for message_id, stream in streams.items() if stream.end is None}
+        await self._store(streams, lambda connection: work(connection, unfinished))
 
     async def _store(
         self,
@@ -100,6 +137,8 @@ class Streams:
         committed: Callable[[], None] = lambda: None,
     ) -> T:
         taken: list[tuple[list[str], int]] = []
+        ended: list[tuple[int, _Stream]] = []
+        finished: list[tuple[int, _Stream]] = []
 
         def store(connection: sqlite3.Connection) -> T:
             # On the database's thread: the event loop may append meanwhile, which does no harm.
@@ -110,20 +149,32 @@ class Streams:
                         sql = f"UPDATE messages SET {column} = {column} || ? WHERE id = ? AND state = 'streaming'"  # noqa: S608, E501 - constants
                         connection.execute(sql, (storable("".join(parts[:count])), message_id))
                         taken.append((parts, count))
+                if stream.end is not None:
+                    with contextlib.suppress(OpError):  # the message is gone, and with it the need
+                        stream.end(connection)
+                    ended.append((message_id, stream))
             return work(connection)
 
         def forget() -> None:
             for parts, count in taken:
                 del parts[:count]
+            finished.extend(ended)
             committed()
 
-        return await self._database.write(store, committed=forget)
+        try:
+            return await self._database.write(store, committed=forget)
+        finally:  # a cancelled call may have stored it all the same
+            for message_id, stream in finished:
+                if self._streams.get(message_id) is stream:
+                    del self._streams[message_id]
 
     async def _flush_regularly(self) -> None:
         while self._streams:
             await asyncio.sleep(_FLUSH_SECONDS)
             try:
                 await self.flush()
-                self.write_error = None
             except OpError as error:
-                self.write_error = error
+                self._tell(error)
+            else:
+                self._tell(None)
+        self._tell(None)  # the last one may have been stored by another call

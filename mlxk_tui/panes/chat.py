@@ -80,6 +80,8 @@ class ChatPane(Pane):
         runtime = context.runtime
         no_mlx = runtime.mlx_lm is None if runtime else importlib.util.find_spec("mlx_lm") is None
         self.opening = Opening(no_mlx=no_mlx)
+        self._begun = False
+        """Whether the chats were opened and listed here."""
         self._below = False
         self._tight = False
 
@@ -100,6 +102,8 @@ class ChatPane(Pane):
     def on_mount(self) -> None:
         """Open the chats."""
         self.context.chats.answers_changed.subscribe(self, self._answer_changed)
+        self.context.chats.storing_changed.subscribe(self, lambda _: self.draw_note())
+        self.context.chats.unsent = self.writer.unsent
         self.painter.mount()
         self._open_store()
 
@@ -113,6 +117,21 @@ class ChatPane(Pane):
 
     @work(group="chat-open", exclusive=True, exit_on_error=False)
     async def _open_store(self) -> None:
+        await self._open_chats(None)
+
+    @work(group="chat-open", exclusive=True, exit_on_error=False)
+    async def open_session(self, session_id: int) -> None:
+        """Open a chat."""
+        if not self._begun:  # it ended what began with the pane, being in the same group
+            await self._open_chats(session_id)
+            return
+        try:
+            await self._open(session_id)
+        except OpError as error:
+            actions.tell_error(self, error)
+
+    async def _open_chats(self, session_id: int | None) -> None:
+        """Open the store, then a chat: the newest one where none is named."""
         self.opening = replace(self.opening, problem=None)
         self.draw_state()
         try:
@@ -121,24 +140,20 @@ class ChatPane(Pane):
             self.opening = replace(self.opening, done=True)
             if store.notice:
                 self.notify(printable(store.notice), severity="warning", timeout=15, markup=False)
-            if listed and not self.talk.saved and self.talk.session.model is None:
+            if session_id is not None:
+                await self._open(session_id)
+            elif listed and not self.talk.saved and self.talk.session.model is None:
                 await self._open(listed[0].session.id)
         except OpError as error:
-            self.opening = replace(self.opening, problem=error)
-            self.conversation.focus()
+            if self.opening.done:
+                actions.tell_error(self, error)
+            else:
+                self.opening = replace(self.opening, problem=error)
+                self.conversation.focus()
+        self._begun = self.opening.done
         self.talk.choose_a_model()
         self.draw_state()
         self.listing.read()
-
-    @work(group="chat-open", exclusive=True, exit_on_error=False)
-    async def open_session(self, session_id: int) -> None:
-        """Open a chat."""
-        try:
-            await self.context.chats.store()
-            self.opening = replace(self.opening, done=True)
-            await self._open(session_id)
-        except OpError as error:
-            actions.tell_error(self, error)
 
     async def _open(self, session_id: int) -> None:
         self.writer.leave_draft()
@@ -323,6 +338,10 @@ class ChatPane(Pane):
     def on_sessions_panel_searched(self, event: SessionsPanel.Searched) -> None:
         """Look for words."""
         self.listing.search(event.query)
+
+    def on_session_list_wants_more(self) -> None:
+        """Read older chats."""
+        self.listing.read_more()
 
     def on_row_list_chosen(self, event: RowList.Chosen) -> None:
         """Open the chat."""

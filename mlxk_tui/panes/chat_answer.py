@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import Enum
 from typing import Any
 
@@ -14,6 +14,7 @@ from mlxk_tui.engine.models import Runnable
 from mlxk_tui.engine.protocol import Delta, Event, Finished, FinishReason, Loading, Prefill, Started
 from mlxk_tui.engine.stream import GenerationStream
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.format import printable
 from mlxk_tui.panes.chat_request import request_of
 from mlxk_tui.widgets.chat_message import Live
 from mlxk_tui.widgets.text import spaced_size
@@ -46,10 +47,17 @@ class Answer:
         model: the model that answers.
         engine: the engine.
         store: where it is kept.
+        draft: the model that guesses ahead.
     """
 
     def __init__(
-        self, session: Session, message: Message, model: Runnable, engine: Engine, store: ChatStore
+        self,
+        session: Session,
+        message: Message,
+        model: Runnable,
+        engine: Engine,
+        store: ChatStore,
+        draft: Runnable | None = None,
     ) -> None:
         self.session = session
         self.message = message
@@ -59,11 +67,12 @@ class Answer:
         self.error: OpError | None = None
         """Why it failed."""
         self.lost: OpError | None = None
-        """Why its end could not be stored."""
+        """Why its end could not be stored at once; the store goes on trying."""
         self.context_length = model.context_length or 0
         self.used = 0
         """Tokens of the context that prompt and answer take."""
         self.tokens = 0
+        self._draft = draft
         self._engine = engine
         self._store = store
         self._stream: GenerationStream | None = None
@@ -147,7 +156,7 @@ class Answer:
         finished: Finished | None = None
         try:
             history = await self._store.messages(self.session.id, before=self.message.id, limit=None)
-            request = request_of(self.session, history)
+            request = request_of(self.session, history, str(self._draft.folder) if self._draft else None)
             self._stream = self._engine.generate(self.model, request)
             if self._unwanted:
                 self._stream.cancel()
@@ -158,12 +167,20 @@ class Answer:
                     self._take(event)
         except OpError as error:
             if not (self._unwanted and error.type is ErrorType.CANCELLED):
-                self.error = error
+                self.error = self._named(error)
         finally:
             self.stage = Stage.ENDED
             if self._stream is not None:
                 await self._stream.aclose()
             await self._finish(finished)
+
+    def _named(self, error: OpError) -> OpError:
+        """Let an error call the draft model by its name: the engine knows only its folder, a commit."""
+        draft = self._draft
+        if draft is None or draft.folder.name not in error.message:
+            return error
+        said = error.message.replace(draft.folder.name, f"The draft model {printable(draft.name)}", 1)
+        return OpError(error.type, said)
 
     def _take(self, event: Event) -> None:
         now = time.monotonic()
@@ -224,6 +241,7 @@ class Answer:
             ended = self._reasoning_ended or self._last_at
             timings["reasoning_s"] = round(ended - self._reasoning_began, 3)
         usage["context_length"] = self.context_length
+        error = self.error.message if self.error else None
         try:
             self.message = await self._store.finish_message(
                 self.message.id,
@@ -232,7 +250,18 @@ class Answer:
                 tool_calls=self._calls,
                 usage=usage,
                 timings=timings,
-                error=self.error.message if self.error else None,
+                error=error,
             )
-        except OpError as error:
-            self.lost = error
+        except OpError as lost:
+            self.lost = lost
+            self.message = replace(  # as it will be stored
+                self.message,
+                content=self.content,
+                reasoning=self.reasoning,
+                state=state,
+                finish_reason=reason,
+                tool_calls=tuple(self._calls),
+                usage=usage,
+                timings=timings,
+                error=error,
+            )

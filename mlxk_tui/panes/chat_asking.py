@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,8 @@ from mlxk_tui.ops.errors import OpError
 from mlxk_tui.ops.format import plural, printable
 from mlxk_tui.panes import actions
 from mlxk_tui.panes.actions import Host
-from mlxk_tui.panes.chat_models import options
-from mlxk_tui.panes.chat_request import MAX_VOCABULARY, sampling_of
+from mlxk_tui.panes.chat_models import draft_name, options
+from mlxk_tui.panes.chat_request import MAX_VOCABULARY, draft_of, kv_bits_of, sampling_of
 from mlxk_tui.widgets.chat_attachments import read_attachment
 from mlxk_tui.widgets.chat_dialogs import ChoiceDialog, LineDialog, Option
 from mlxk_tui.widgets.chat_settings import ChatSettings, SettingsDialog
@@ -60,17 +62,17 @@ async def export(pane: ChatPane) -> None:
         if typed is None:
             return
         path = _absolute(typed)
-        replace = False
+        overwrite = False
         if await asyncio.to_thread(os.path.lexists, path):
             name = printable(path.name)
             text = f"{name} is there already and would be replaced."
             question = Question("Replace the file?", text, proceed="Replace")
-            replace = await pane.app.push_screen_wait(question)
-            if not replace:
+            overwrite = await pane.app.push_screen_wait(question)
+            if not overwrite:
                 continue
         write = export_json if path.suffix.lower() == ".json" else export_markdown
         try:
-            await write(pane.talk.store, session.id, path, overwrite=replace)
+            await write(pane.talk.store, session.id, path, overwrite=overwrite)
         except OpError as error:
             actions.tell_error(pane, error)
             continue
@@ -153,13 +155,20 @@ async def change_settings(pane: ChatPane) -> None:
     same = loaded is not None and loaded.name == session.model
     vocabulary = loaded.vocab_size if loaded is not None and same else MAX_VOCABULARY
 
-    def check(values: Mapping[str, Any]) -> object:
-        return sampling_of(values, vocabulary)
+    def check(values: Mapping[str, Any]) -> None:
+        sampling_of(values, vocabulary)
+        kv_bits_of(values)
+        if (draft := draft_of(values)) is not None:
+            draft_name(pane.context.library, draft)
 
     present = ChatSettings(session.system, session.settings)
     model = printable(session.model or "")
     chosen = await pane.app.push_screen_wait(SettingsDialog(present, check, model))
     if chosen is not None:
+        if (draft := draft_of(chosen.values)) is not None:
+            with suppress(OpError):  # it went this moment: asking says so
+                name = draft_name(pane.context.library, draft)
+                chosen = replace(chosen, values={**chosen.values, "draft_model": name})
         await pane.talk.use_settings(chosen)
         pane.draw_state()
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from mlxk_tui.engine.models import Runnable
     from mlxk_tui.panes.chat_answer import Answer
 
+_FILE = "chats.db"
 _PATIENCE_SECONDS = 3.0
 """How long the answers that run at the end may take to be stored."""
 
@@ -46,6 +49,10 @@ class ChatBackend:
         self.engine_changed: Signal[EngineStatus] = Signal(owner, "engine-changed")
         self.answers_changed: Signal[Answer] = Signal(owner, "answers-changed")
         """An answer began or ended."""
+        self.storing_changed: Signal[ChatStore] = Signal(owner, "storing-changed")
+        """What is written cannot be stored, or can be again; `write_error` says which."""
+        self.unsent: Callable[[], int] = lambda: 0
+        """Returns how many questions were begun and not sent; the pane that takes them says so."""
         self.folder = folder
         self._idle_unload_s = idle_unload_s
         self._given = engine
@@ -93,19 +100,30 @@ class ChatBackend:
                 self._opening = None
         return self._store
 
+    @property
+    def any_kept(self) -> bool:
+        """Whether there may be chats: asking neither opens nor makes anything."""
+        return self._store is not None or os.path.exists(self.folder / _FILE)
+
     async def _open(self) -> ChatStore:
-        from mlxk_tui.chats.store import ChatStore  # noqa: PLC0415 - when it is first needed
+        # When it is first needed, and on a thread: the palette opens it while somebody types.
+        await asyncio.to_thread(import_module, "mlxk_tui.chats.store")
+        from mlxk_tui.chats.store import ChatStore  # noqa: PLC0415 - as above
 
-        return await ChatStore.open(self.folder / "chats.db")
+        store = await ChatStore.open(self.folder / _FILE)
+        store.on_write_error(lambda: None if self._closed else self.storing_changed.publish(store))
+        return store
 
-    def answer(self, session: Session, message: Message, model: Runnable) -> Answer:
+    def answer(
+        self, session: Session, message: Message, model: Runnable, draft: Runnable | None = None
+    ) -> Answer:
         """Begin to write an answer into a message, and return it."""
         from mlxk_tui.panes.chat_answer import Answer  # noqa: PLC0415 - when it is first needed
 
         store = self._store
         if store is None:
             raise RuntimeError("the chats are not open")
-        answer = Answer(session, message, model, self.engine, store)
+        answer = Answer(session, message, model, self.engine, store, draft)
         self.answers[session.id] = answer
         task = asyncio.create_task(self._write(answer))
         self._tasks.add(task)

@@ -15,7 +15,8 @@ from mlxk_tui.widgets.chat_list import UNTITLED, SessionsPanel
 if TYPE_CHECKING:
     from mlxk_tui.panes.chat import ChatPane
 
-_MOST = 200
+PAGE = 200
+"""Chats that are read at once; more are when somebody comes near the last of them."""
 
 
 class Listing:
@@ -29,6 +30,7 @@ class Listing:
         self._pane = pane
         self._elsewhere: SessionsPanel | None = None
         self._query = ""
+        self._most = PAGE
         self._deleted: list[int] = []
 
     @property
@@ -43,8 +45,16 @@ class Listing:
 
     def search(self, query: str) -> None:
         """List the chats that hold words; all of them without words."""
-        self._query = query
+        if query != self._query:
+            self._query, self._most = query, PAGE
         self.read()
+
+    def read_more(self) -> None:
+        """List older chats too, where there are any."""
+        shown = len(self.panel.listing.keys)
+        if self.panel.more and shown >= self._most:  # else they are being read
+            self._most = shown + PAGE
+            self.read()
 
     def read(self) -> None:
         """Read the list again."""
@@ -54,13 +64,15 @@ class Listing:
         chats = self._pane.context.chats
         if (store := chats.opened) is None:
             return
+        most = self._most
         try:
-            listed = await store.list_sessions(self._query or None, limit=_MOST)
+            # From the beginning: what was answered meanwhile stands in another place now.
+            listed = await store.list_sessions(self._query or None, limit=most + 1)
         except OpError as error:
             actions.tell_error(self._pane, error)
             return
         if self.panel.is_attached:
-            self.panel.show(listed, self._open, set(chats.answers))
+            self.panel.show(listed[:most], self._open, set(chats.answers), more=len(listed) > most)
 
     @property
     def _open(self) -> int | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from mlxk_tui.library import Entry, Library
+from mlxk_tui.library import Entry, Library, Phase
+from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.names import parse_spec, resolve
 from mlxk_tui.ops.terms import MemoryFit, ModelType
 from mlxk_tui.widgets.chat_dialogs import Option
 from mlxk_tui.widgets.text import spaced_size
@@ -19,6 +21,21 @@ def name_of(entry: Entry) -> str:
 def by_name(library: Library, name: str | None) -> Entry | None:
     """Return the model of a name, where it is in the cache."""
     return next((entry for entry in library.entries.values() if name_of(entry) == name), None)
+
+
+def draft_name(library: Library, typed: str) -> str:
+    """Return the full name that a typed draft model stands for.
+
+    Raises:
+        OpError: those of `Cache.find`, in the same words; `model_not_runnable` where it cannot guess ahead.
+    """
+    if library.phase is not Phase.READY:
+        return typed
+    spec = parse_spec(typed)
+    name = resolve([name_of(entry) for entry in library.entries.values()], spec.name).name
+    if reason := why_not(library, name):
+        raise OpError(ErrorType.MODEL_NOT_RUNNABLE, reason)
+    return f"{name}@{spec.revision}" if spec.revision else name
 
 
 def runs(entry: Entry) -> bool:

@@ -10,26 +10,31 @@ from typing import Any
 from mlxk_tui.chats.model import Message, Role, Session
 from mlxk_tui.engine.protocol import Generation, Sampling
 from mlxk_tui.engine.sampling import validate
-from mlxk_tui.ops.errors import OpError
+from mlxk_tui.ops.errors import ErrorType, OpError
 
 MAX_VOCABULARY = 2**31
 """Stands for the vocabulary of a model that is not loaded yet."""
 _NUMBERS = {item.name for item in fields(Sampling)} - {"logit_bias"}
 
 
-def request_of(session: Session, history: Sequence[Message]) -> Generation:
+def request_of(session: Session, history: Sequence[Message], draft_model: str | None = None) -> Generation:
     """Return the request for the next answer of a chat.
 
     Args:
         session: the chat, with its system prompt and settings.
         history: the shown conversation up to the question that is to be answered.
+        draft_model: folder of the model that guesses ahead.
 
     Raises:
         OpError: `validation_error` where the stored settings cannot be used.
     """
     sampling, max_tokens = sampling_of(session.settings)
     return Generation(
-        messages=tuple(messages_of(session.system, history)), sampling=sampling, max_tokens=max_tokens
+        messages=tuple(messages_of(session.system, history)),
+        sampling=sampling,
+        max_tokens=max_tokens,
+        kv_bits=kv_bits_of(session.settings),
+        draft_model=draft_model,
     )
 
 
@@ -80,13 +85,24 @@ def sampling_of(settings: Mapping[str, Any], vocab_size: int = MAX_VOCABULARY) -
     return sampling, limit if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0 else None
 
 
-def usable(settings: Mapping[str, Any]) -> bool:
-    """Tell whether stored settings can be used."""
-    try:
-        sampling_of(settings)
-    except OpError:
-        return False
-    return True
+def kv_bits_of(settings: Mapping[str, Any]) -> int | None:
+    """Return the bits that the KV cache is kept in; None for full precision.
+
+    Raises:
+        OpError: `validation_error`, in the engine's words.
+    """
+    bits = settings.get("kv_bits")
+    if bits is None:
+        return None
+    if isinstance(bits, bool) or bits not in (4, 8):
+        raise OpError(ErrorType.VALIDATION_ERROR, "kv_bits takes 4 or 8.")
+    return int(bits)
+
+
+def draft_of(settings: Mapping[str, Any]) -> str | None:
+    """Return the name of the model that guesses ahead; None for none."""
+    name = settings.get("draft_model")
+    return name if isinstance(name, str) and name.strip() else None
 
 
 def shown_settings(settings: Mapping[str, Any], system: str) -> str:
@@ -94,9 +110,8 @@ def shown_settings(settings: Mapping[str, Any], system: str) -> str:
     said = []
     if isinstance(value := settings.get("temperature"), (int, float)):
         said.append(f"temperature {value:g}")
-    others = sum(
-        settings.get(name) is not None for name in (*_NUMBERS, "max_tokens") if name != "temperature"
-    )
+    names = (*_NUMBERS, "max_tokens", "kv_bits", "draft_model")
+    others = sum(settings.get(name) is not None for name in names if name != "temperature")
     if others:
         said.append(f"{others} more set" if said else f"{others} set")
     if system.strip():

@@ -91,11 +91,11 @@ class Sender:
 
     async def _send(self, question: Question, force: bool) -> None:
         pane = self._pane
-        model = await pane.talk.runnable(force=force)
+        model, draft = await pane.talk.models(force=force)
         if paths := mentioned(question.text):
             await asking.add_files(pane, paths)
             question = replace(question, attachments=tuple(pane.writer.attachments))
-        asked, answer = await pane.talk.ask(question, model)
+        asked, answer = await pane.talk.ask(question, model, draft)
         pane.writer.clear()
         if question.instead_of is not None:
             pane.show(await pane.talk.reload())
@@ -108,8 +108,8 @@ class Sender:
 
     async def _again(self, message: Message, force: bool) -> None:
         pane = self._pane
-        model = await pane.talk.runnable(force=force)
-        await pane.talk.again(message, model)
+        model, draft = await pane.talk.models(force=force)
+        await pane.talk.again(message, model, draft)
         pane.show(await pane.talk.reload(len(pane.conversation.blocks)))
         self._began(model)
 

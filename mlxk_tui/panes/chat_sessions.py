@@ -67,6 +67,10 @@ class SessionsScreen(Transient[None]):
         """Look for the words."""
         self._pane.listing.search(event.query)
 
+    def on_session_list_wants_more(self) -> None:
+        """Read older chats."""
+        self._pane.listing.read_more()
+
     def on_row_list_chosen(self, event: RowList.Chosen) -> None:
         """Open a chat."""
         event.stop()

@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 
 from mlxk_tui.chats.model import Attachment, Message, Role, Session, State
 from mlxk_tui.chats.store import ChatStore
-from mlxk_tui.engine.models import Runnable, find_runnable
+from mlxk_tui.engine.models import Runnable, find_runnable, with_draft
 from mlxk_tui.library import Library
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.panes.chat_answer import Answer
 from mlxk_tui.panes.chat_backend import ChatBackend
 from mlxk_tui.panes.chat_models import by_name, suggested
+from mlxk_tui.panes.chat_request import draft_of
 from mlxk_tui.widgets.chat_settings import ChatSettings
+from mlxk_tui.widgets.text import sentence
 
 WINDOW = 20
 """Messages that are read at once."""
@@ -113,13 +115,49 @@ class Talk:
                 raise OpError(error.type, gone(name)) from error
             raise
 
-    async def ask(self, question: Question, model: Runnable) -> tuple[Message, Answer]:
+    async def models(self, *, force: bool = False) -> tuple[Runnable, Runnable | None]:
+        """Return the model that answers next, and the one that guesses ahead, where the chat has one.
+
+        Raises:
+            OpError: with what is in the way, such as too little memory for both.
+        """
+        model = await self.runnable(force=force)
+        draft = await self.draft()
+        if draft is not None:
+            model = with_draft(model, draft, force=self.session.model in self._forced)
+        return model, draft
+
+    async def draft(self) -> Runnable | None:
+        """Return the model that guesses ahead; None where the chat has none.
+
+        Raises:
+            OpError: with what is in the way.
+        """
+        name = draft_of(self.session.settings)
+        if name is None:
+            return None
+        try:
+            return await find_runnable(self.library.cache, name, force=self.session.model in self._forced)
+        except OpError as error:
+            shown = printable(name)
+            if error.type is ErrorType.MODEL_NOT_FOUND:
+                raise OpError(
+                    error.type,
+                    f"{shown}, the draft model of this chat, is not in the cache any more. "
+                    "F10 chooses another one, or none.",
+                ) from error
+            said = f"{sentence(error.message)} It is the draft model of this chat; F10 changes that."
+            raise OpError(error.type, said) from error
+
+    async def ask(
+        self, question: Question, model: Runnable, draft: Runnable | None = None
+    ) -> tuple[Message, Answer]:
         """Store a question and begin to answer it."""
         store = self.store
         if not self.saved:
-            draft = self.session
+            new = self.session
             self.session = await store.create_session(
-                model=draft.model, system=draft.system, settings=draft.settings
+                model=new.model, system=new.system, settings=new.settings
             )
         asked = await store.add_message(
             self.session.id,
@@ -128,18 +166,18 @@ class Talk:
             sibling_of=question.instead_of,
             attachments=question.attachments,
         )
-        return asked, await self._answer(model)
+        return asked, await self._answer(model, draft)
 
-    async def again(self, message: Message, model: Runnable) -> Answer:
+    async def again(self, message: Message, model: Runnable, draft: Runnable | None = None) -> Answer:
         """Answer once more: beside an answer, or below a question that has none."""
-        return await self._answer(model, message.id if message.role is Role.ASSISTANT else None)
+        return await self._answer(model, draft, message.id if message.role is Role.ASSISTANT else None)
 
-    async def _answer(self, model: Runnable, sibling_of: int | None = None) -> Answer:
+    async def _answer(self, model: Runnable, draft: Runnable | None, sibling_of: int | None = None) -> Answer:
         message = await self.store.add_message(
             self.session.id, Role.ASSISTANT, model=model.name, state=State.STREAMING, sibling_of=sibling_of
         )
         self.session = await self.store.session(self.session.id)
-        return self.backend.answer(self.session, message, model)
+        return self.backend.answer(self.session, message, model, draft)
 
     async def turn(self, message: Message, way: int) -> int:
         """Show the branch before (-1) or after (1) the one through a message; return its message there."""

@@ -35,6 +35,17 @@ class Writer:
         instead = self.editing.id if self.editing is not None else None
         return Question(text, tuple(self.attachments), instead)
 
+    def unsent(self) -> int:
+        """Return how many questions were begun, here and in other chats, and not sent."""
+        text, files = self._pane.composer.text, self.attachments
+        if (edited := self.editing) is not None and (text, files) == (
+            edited.content,
+            list(edited.attachments),
+        ):
+            text, files = "", []  # taken up again, and nothing was changed
+        begun = [(text, files), *self._drafts.values()]
+        return sum(bool(text.strip() or files) for text, files in begun)
+
     def leave_draft(self) -> None:
         """Keep what is there for the chat that is left; an edit is given up."""
         if self.editing is None:

@@ -22,6 +22,8 @@ from mlxk_tui.widgets.state_view import StateView
 from mlxk_tui.widgets.text import Part, pad, short_age
 
 UNTITLED = "New chat"
+_NEAR = 20
+"""So many chats before the last one more are asked for."""
 
 
 class SearchInput(Input):
@@ -58,6 +60,10 @@ class SessionList(RowList):
         ),
     ]
 
+    @dataclass
+    class WantsMore(Message):
+        """The cursor, or what is seen, is near the last chat."""
+
     def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._now = now
@@ -67,9 +73,25 @@ class SessionList(RowList):
 
     def show(self, listed: Sequence[Listed], open_id: int | None, busy: Collection[int]) -> None:
         """Show chats; `open_id` is the one that is open, `busy` those that are being answered."""
+        before, top = self.keys, self.scroll_y
         self._listed = {str(item.session.id): item for item in listed}
         self._open, self._busy = open_id, set(busy)
         self.set_rows([Row(key, 2) for key in self._listed])
+        if before and len(before) < len(self.keys) and self.keys[: len(before)] == before:
+            # Older ones were added: what is seen stays, though the cursor may be far above.
+            self.scroll_to(y=top, animate=False, immediate=True)
+
+    def watch_cursor(self, old: int, new: int) -> None:
+        """Ask for more before the cursor comes to the end."""
+        super().watch_cursor(old, new)
+        if new >= len(self._listed) - _NEAR:
+            self.post_message(self.WantsMore())
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Ask for more before the wheel comes to the end."""
+        super().watch_scroll_y(old_value, new_value)
+        if self.virtual_size.height - new_value - self.size.height <= 2 * _NEAR:
+            self.post_message(self.WantsMore())
 
     def point(self, open_id: int | None) -> None:
         """Mark another chat as open, with the cursor on it."""
@@ -154,6 +176,8 @@ class SessionsPanel(Vertical):
     def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._now = now
+        self.more = False
+        """Whether there are older chats than those that are shown."""
         self.border_title = "Chats"
 
     def compose(self) -> ComposeResult:
@@ -171,8 +195,11 @@ class SessionsPanel(Vertical):
         """The words that are looked for."""
         return self.search.value.strip()
 
-    def show(self, listed: Sequence[Listed], open_id: int | None, busy: Collection[int]) -> None:
-        """Show chats."""
+    def show(
+        self, listed: Sequence[Listed], open_id: int | None, busy: Collection[int], *, more: bool = False
+    ) -> None:
+        """Show chats; `more` says whether there are older ones too."""
+        self.more = more
         self.listing.show(listed, open_id, busy)
         self.set_class(not listed, "-message")
         if not listed:
@@ -180,8 +207,8 @@ class SessionsPanel(Vertical):
                 self.message.show("∅", "Nothing found", [], keys=[("esc", "clear")])
             else:
                 self.message.show("◇", "No chats yet", ["They are kept here."])
-        count = f"{len(listed):,} found" if self.query_text else f"{len(listed):,}" if listed else ""
-        self.border_subtitle = count
+        count = f"{len(listed):,}{'+' if more else ''}"
+        self.border_subtitle = f"{count} found" if self.query_text else count if listed else ""
 
     def open_search(self) -> None:
         """Go into the search line."""

@@ -1,4 +1,4 @@
-"""The form for how a chat is answered: system prompt, sampling, limit; checked while it is typed."""
+"""The form for how a chat is answered: system prompt, sampling, limit, cache, draft; checked while typed."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Field:
     hint: str
     whole: bool = False
     unset: str = "the model's own"
+    words: bool = False
+    """Whether it is a text rather than a number."""
 
 
 FIELDS = (
@@ -39,6 +41,10 @@ FIELDS = (
     Field("frequency_penalty", "frequency", "-2 … 2"),
     Field("max_tokens", "most tokens", "in one answer", whole=True, unset="as many as fit"),
     Field("seed", "seed", "makes answers repeatable", whole=True, unset="another each time"),
+    Field("kv_bits", "KV cache bits", "4 or 8: less memory", whole=True, unset="full precision"),
+    Field(
+        "draft_model", "draft model", "", unset="none; a small one of its family guesses ahead", words=True
+    ),
 )
 """The values; an empty one is left to the model."""
 
@@ -58,9 +64,12 @@ def parsed(texts: Mapping[str, str]) -> tuple[dict[str, Any], str]:
     """Return the values that were typed, and what is wrong with the first one that is no number."""
     values: dict[str, Any] = {}
     for field in FIELDS:
-        text = texts.get(field.name, "").strip().replace(",", ".")
-        if not text:
+        text = texts.get(field.name, "").strip()
+        if field.words and text:
+            values[field.name] = text
+        if field.words or not text:
             continue
+        text = text.replace(",", ".")
         try:
             values[field.name] = int(text) if field.whole else float(text)
         except ValueError:
@@ -124,7 +133,7 @@ class SettingsDialog(Form[ChatSettings]):
                     compact=True,
                     select_on_focus=False,
                 ),
-                Static(field.hint, classes="setting-hint", markup=False),
+                *([Static(field.hint, classes="setting-hint", markup=False)] if field.hint else []),
                 classes="setting",
             )
 

@@ -206,13 +206,26 @@ def test_a_folder_in_place_of_the_file_is_a_sentence(path: Path) -> None:
     assert refused.value.type is ErrorType.PERMISSION_DENIED
 
 
+async def fill(store: ChatStore) -> int:
+    """Let the database not grow any more, as on a full disk; return how many pages it has."""
+    pages: int = await store._database.read(
+        lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchone()[0]
+    )
+    return pages
+
+
+async def make_room(store: ChatStore, pages: int) -> None:
+    """Let the database grow again."""
+    await store._database.read(
+        lambda connection: connection.execute(f"PRAGMA max_page_count = {pages + 1000}").fetchone()
+    )
+
+
 async def test_a_full_database_keeps_streamed_text_in_memory(path: Path) -> None:
     async with await ChatStore.open(path) as store:
         session = await store.create_session()
         answer = await store.add_message(session.id, Role.ASSISTANT, "", state=State.STREAMING)
-        pages = await store._database.read(
-            lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchone()[0]
-        )
+        pages = await fill(store)
         store.update_streaming(answer.id, content="long " * 10_000)
         with pytest.raises(OpError) as refused:
             await store.flush()
@@ -220,7 +233,63 @@ async def test_a_full_database_keeps_streamed_text_in_memory(path: Path) -> None
         with pytest.raises(OpError):
             await store.finish_message(answer.id)
         store.update_streaming(answer.id, content="end")
-        await store._database.read(
-            lambda connection: connection.execute(f"PRAGMA max_page_count = {pages + 1000}").fetchone()
-        )
+        await make_room(store, pages)
         assert (await store.finish_message(answer.id)).content == "long " * 10_000 + "end"
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["by-itself", "at-the-end"])
+async def test_an_answer_that_ended_on_a_full_disk_is_finished_once_there_is_room(
+    path: Path, closed: bool
+) -> None:
+    told: list[str | None] = []
+    changed = asyncio.Event()
+
+    async with await ChatStore.open(path) as store:
+
+        def changes() -> None:
+            error = store.write_error
+            told.append(error.type.value if error else None)
+            changed.set()
+
+        store.on_write_error(changes)
+        session = await store.create_session()
+        answer = await store.add_message(session.id, Role.ASSISTANT, "", state=State.STREAMING)
+        pages = await fill(store)
+        store.update_streaming(answer.id, content="long " * 10_000)
+        with pytest.raises(OpError) as refused:
+            await store.finish_message(
+                answer.id, finish_reason="stop", usage={"completion_tokens": 7}, timings={"total_s": 1.5}
+            )
+        assert refused.value.type is ErrorType.DISK_FULL
+        changed.clear()
+        assert told == ["disk_full"]
+        await make_room(store, pages)
+        if not closed:
+            await asyncio.wait_for(changed.wait(), 10)  # nobody asks for it: it is tried every half second
+            assert told == ["disk_full", None]
+    async with await ChatStore.open(path) as store:
+        kept = await store.message(answer.id)
+    assert kept.content == "long " * 10_000
+    assert (kept.state, kept.finish_reason) == (State.DONE, "stop")
+    assert (kept.usage, kept.timings) == ({"completion_tokens": 7}, {"total_s": 1.5})
+
+
+def remove(connection: sqlite3.Connection, session_id: int) -> None:
+    """Remove a chat, as another process does an hour after it was deleted there."""
+    connection.execute("UPDATE sessions SET head = NULL WHERE id = ?", (session_id,))
+    connection.execute("DELETE FROM messages WHERE session_id = ?", (session_id,))
+    connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
+
+
+async def test_an_answer_whose_chat_is_gone_is_not_tried_again(path: Path) -> None:
+    async with await ChatStore.open(path) as store:
+        session = await store.create_session()
+        answer = await store.add_message(session.id, Role.ASSISTANT, "", state=State.STREAMING)
+        store.update_streaming(answer.id, content="text")
+        await store._database.write(lambda connection: remove(connection, session.id))
+        with pytest.raises(OpError) as refused:
+            await store.finish_message(answer.id)
+        assert refused.value.type is ErrorType.VALIDATION_ERROR
+        assert store.write_error is None
+        with pytest.raises(OpError):
+            store.update_streaming(answer.id, content="more")

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from textual.events import Paste
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.chats.model import Role, State
@@ -67,6 +68,9 @@ def model(hub: Path, endless: Path) -> None:
     (repo / "refs" / "main").write_text(commit)
 
 
+FULL = """CREATE TEMP TRIGGER full_disk BEFORE UPDATE ON main.messages
+BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"""
+"""Makes SQLite refuse as it does on a full disk, however little there is to store."""
 OpenApp = Callable[..., MlxkApp]
 
 
@@ -333,6 +337,59 @@ async def test_settings_are_checked_while_they_are_typed_and_kept(open_app: Open
         assert (session.system, dict(session.settings)) == ("Be brief", {"temperature": 0.5})
 
 
+async def test_cache_bits_and_a_draft_model_are_set_for_a_chat_and_used(open_app: OpenApp) -> None:
+    app = open_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        pane = await chat(pilot)
+        await pilot.press("f10")
+        await wait_until(pilot, lambda: isinstance(app.screen, SettingsDialog))
+        bits, draft = (app.screen.query_one(f"#set-{name}", Input) for name in ("kv_bits", "draft_model"))
+        bits.focus()
+        await pilot.press("5")
+        await wait_until(pilot, lambda: "kv_bits takes 4 or 8." in words(app))
+        await pilot.press("enter")
+        assert isinstance(app.screen, SettingsDialog)
+        await pilot.press("backspace", "8", "tab")
+        assert draft.has_focus
+        await pilot.press(*"none-such")
+        await wait_until(pilot, lambda: "No model in the cache matches 'none-such'." in words(app))
+        draft.value = "tiny-demo"
+        await wait_until(pilot, lambda: "left to the model" in words(app))
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: app.screen is pane)
+        await wait_until(pilot, lambda: "2 set" in words(app))
+        await ask(pilot, pane, "Tell me a tip")
+        assert pane.conversation.blocks[-1].message.state is State.DONE
+        session = await pane.talk.store.session(pane.talk.session.id)
+        assert dict(session.settings) == {"kv_bits": 8, "draft_model": tiny_model.NAME}
+        used = await pane.talk.draft()
+        assert used is not None
+        assert used.name == tiny_model.NAME
+
+
+async def test_a_draft_model_that_does_not_fit_or_is_gone_is_said_plainly(
+    open_app: OpenApp, hub: Path
+) -> None:
+    app = open_app()
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        pane = await chat(pilot)
+        await pane.talk.use_settings(ChatSettings("", {"draft_model": "mlx-community/endless"}))
+        await ask(pilot, pane, "Tell me a tip")
+        answer = pane.conversation.blocks[-1].message
+        assert answer.state is State.FAILED
+        assert answer.error == (
+            "The draft model mlx-community/endless has another tokenizer than mlxk-tui/tiny-demo. "
+            "Take a draft model of its family."
+        )
+        shutil.rmtree(hub / "models--mlx-community--endless")
+        pane.composer.put("Once more")
+        await pilot.press("enter")
+        gone = "mlx-community/endless, the draft model of this chat, is not in the cache any more."
+        await wait_until(pilot, lambda: any(gone in one.message for one in app._notifications))
+        assert pane.composer.text == "Once more"
+        assert len(pane.conversation.blocks) == 2
+
+
 async def test_chats_are_searched_renamed_deleted_and_brought_back(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
@@ -444,6 +501,55 @@ async def test_leaving_while_an_answer_is_written_keeps_it(open_app: OpenApp, tm
         message = (await store.messages(listed.session.id))[-1]
         assert message.state is State.STOPPED
         assert len(message.content) > 20
+
+
+async def test_quitting_asks_while_an_answer_is_written_and_keeps_what_has_come(
+    open_app: OpenApp, tmp_path: Path
+) -> None:
+    app = open_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        pane = await chat(pilot)
+        await let_it_ramble(pilot, pane)
+        await pilot.press("ctrl+q")
+        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: "The answer that is being written will be" in words(app))
+        await pilot.press("escape")
+        await wait_until(pilot, lambda: app.screen is pane)
+        assert pane.talk.answer is not None
+        await pilot.press("ctrl+q")
+        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await pilot.press("right", "enter")
+        await wait_until(pilot, lambda: app._exit)
+    async with await ChatStore.open(tmp_path / "state" / "chats.db") as store:
+        (listed,) = await store.list_sessions()
+        message = (await store.messages(listed.session.id))[-1]
+    assert message.state is State.STOPPED
+    assert len(message.content) > 20
+
+
+async def test_an_answer_that_ends_on_a_full_disk_is_whole_and_stored_once_there_is_room(
+    open_app: OpenApp,
+) -> None:
+    app = open_app()
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        pane = await chat(pilot)
+        await let_it_ramble(pilot, pane)
+        store = pane.talk.store
+        await store._database.write(lambda connection: connection.execute(FULL))
+        await wait_until(pilot, lambda: store.write_error is not None)
+        await wait_until(pilot, lambda: "✗ The disk is full" in words(app))
+        await pilot.press("escape")
+        await answered(pilot, pane, 2)
+        shown = pane.conversation.blocks[-1].message
+        assert shown.state is State.STOPPED
+        assert shown.usage["completion_tokens"] > 5
+        assert "being written by another window" not in words(app)
+        await store._database.write(lambda connection: connection.execute("DROP TRIGGER full_disk"))
+        await wait_until(pilot, lambda: store.write_error is None)
+        await wait_until(pilot, lambda: pane.note.display is False)
+        kept = await store.message(shown.id)
+    assert (kept.content, kept.state, kept.usage) == (shown.content, shown.state, shown.usage)
+    assert (kept.timings, kept.finish_reason) == (shown.timings, shown.finish_reason)
 
 
 async def test_an_engine_of_its_own_ends_with_the_app(

@@ -1,0 +1,57 @@
+"""What the engine is asked for from the settings that a chat was stored with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mlxk_tui.chats.model import Session
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.panes.chat_request import draft_of, request_of, shown_settings
+from mlxk_tui.widgets.chat_settings import parsed
+
+
+def session(**settings: Any) -> Session:
+    """Return a chat with these settings."""
+    return Session(1, "Title", "org/model", "", settings, 0.0, 0.0, None)
+
+
+def test_a_chat_from_before_is_asked_with_a_full_cache_and_no_draft() -> None:
+    before = session(temperature=0.5)
+    request = request_of(before, ())
+    assert (request.sampling.temperature, request.kv_bits, request.draft_model) == (0.5, None, None)
+    assert draft_of(before.settings) is None
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_cache_bits_and_draft_reach_the_engine(bits: int) -> None:
+    request = request_of(session(kv_bits=bits), (), "folder")
+    assert (request.kv_bits, request.draft_model) == (bits, "folder")
+
+
+@pytest.mark.parametrize("bits", [0, 5, 16, True, "8", 4.5, [4]])
+def test_other_bits_are_refused_in_the_words_of_the_engine(bits: object) -> None:
+    with pytest.raises(OpError) as refused:
+        request_of(session(kv_bits=bits), ())
+    assert (refused.value.type, refused.value.message) == (
+        ErrorType.VALIDATION_ERROR,
+        "kv_bits takes 4 or 8.",
+    )
+
+
+@pytest.mark.parametrize("name", [None, "", "  ", 5, ["org/model"]])
+def test_what_is_no_name_is_no_draft(name: object) -> None:
+    assert draft_of({"draft_model": name}) is None
+
+
+def test_the_form_takes_a_name_as_it_is_and_bits_as_a_number() -> None:
+    assert parsed({"kv_bits": " 4 ", "draft_model": " org/a,b "}) == (
+        {"kv_bits": 4, "draft_model": "org/a,b"},
+        "",
+    )
+    assert parsed({"kv_bits": "four"})[1] == "KV cache bits: 'four' is not a whole number."
+
+
+def test_both_are_counted_beside_the_model() -> None:
+    assert shown_settings({"kv_bits": 8, "draft_model": "org/a"}, "") == "2 set"
