@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -20,6 +21,10 @@ SENTINEL = ".mlxk-test-cache"
 
 _ROOT_VARIABLE = "MLXK2_TEST_ROOT"
 """Set by the first process of a run; a pytest-xdist worker finds it and works below that folder."""
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts the run in the background lets it ignore Ctrl-C, and whatever it starts as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _DROPPED = (
     "COLORTERM",

@@ -115,10 +115,12 @@ def headless(
 
 
 @contextlib.contextmanager
-def started(*arguments: str, hub: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the real command beside the test."""
+def started(
+    *arguments: str, hub: Path, program: Sequence[str] = PROGRAM
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the real command, or another program, beside the test, and no longer than it."""
     process = subprocess.Popen(
-        [*PROGRAM, *arguments],
+        [*program, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -130,7 +132,8 @@ def started(*arguments: str, hub: Path) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         if process.poll() is None:
             process.kill()
-        process.communicate(timeout=TIMEOUT)
+        if process.stdout is not None and not process.stdout.closed:
+            process.communicate(timeout=TIMEOUT)
 
 
 def call(*arguments: str, hub: Path) -> Result:
@@ -185,8 +188,9 @@ class Terminal:
 
     def finish(self) -> tuple[int, str]:
         """Return the exit status and all that was shown, line ends as a file has them."""
+        deadline = time.monotonic() + TIMEOUT
         while self._read():
-            pass
+            assert time.monotonic() < deadline, f"it does not end: {self.shown[-200:]!r}"
         return self.process.wait(TIMEOUT), self.shown.replace("\r\n", "\n")
 
     def _read(self) -> bool:

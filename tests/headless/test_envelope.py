@@ -21,7 +21,7 @@ from mlxk_tui_headless import output
 from mlxk_tui_headless.request import Globals, Request
 from mlxk_tui_headless.runner import Session, carry_out
 from tests.headless.conftest import BROKEN, SOUND
-from tests.headless.running import PROGRAM, TIMEOUT, Result, call, checked, environment, headless
+from tests.headless.running import PROGRAM, TIMEOUT, Result, call, checked, environment, headless, started
 from tests.support.hf_cache import HfCache, model_files, tree_of
 
 
@@ -277,17 +277,12 @@ def _sparse(hub: Path) -> None:
 def test_a_signal_stops_the_work_with_one_object(number: signal.Signals, hub: Path) -> None:
     _sparse(hub)
     before = os.listdir(hub)
-    process = subprocess.Popen(
-        [*PROGRAM, "--progress", "json", "health", SOUND, "--verify", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(hub),
-    )
-    assert process.stderr is not None
-    while json.loads(process.stderr.readline())["bytes_done"] == 0:
-        pass
-    process.send_signal(number)
-    out, err = process.communicate(timeout=TIMEOUT)
+    with started("--progress", "json", "health", SOUND, "--verify", "--json", hub=hub) as process:
+        assert process.stderr is not None
+        while json.loads(process.stderr.readline())["bytes_done"] == 0:
+            pass
+        process.send_signal(number)
+        out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 1
     assert checked(out.decode())["error"]["type"] == "cancelled"
     assert checked(out.decode())["command"] == "health"
@@ -313,17 +308,12 @@ carry_out(Request("list", lambda session: session.wait(stubborn())), Globals(jso
 
 
 def test_a_second_interrupt_leaves_at_once(hub: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", _STUBBORN],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(hub),
-    )
-    assert process.stderr is not None
-    for _ in range(2):
-        assert process.stderr.readline() == b"working\n"
-        process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=TIMEOUT)
+    with started(program=(sys.executable, "-c", _STUBBORN), hub=hub) as process:
+        assert process.stderr is not None
+        for _ in range(2):
+            assert process.stderr.readline() == b"working\n"
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, err) == (1, b"")
     assert checked(out.decode())["error"]["type"] == "cancelled"
 
