@@ -106,7 +106,7 @@ async def test_what_huggingface_hub_offers_is_there_with_time_outs(server: Local
     with pytest.raises(OpError) as caught:
         await hub.call(lambda api, stop: api.model_info("org/tiny"), repo="org/tiny")
     assert caught.value.type is ErrorType.NETWORK_ERROR
-    assert time.monotonic() - began < QUICK.read_s + 0.5
+    assert time.monotonic() - began < QUICK.total_s + 1
 
 
 async def test_cancelling_does_not_wait_for_the_hub(server: LocalHub) -> None:
@@ -118,7 +118,7 @@ async def test_cancelling_does_not_wait_for_the_hub(server: LocalHub) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 1.5
 
 
 def _until_asked(server: LocalHub) -> None:

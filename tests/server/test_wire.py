@@ -125,7 +125,7 @@ def test_a_client_that_half_closes_or_vanishes_ends_its_generation(served: Serve
             vanish(wire)
         begin = time.monotonic()
         served.until(lambda: served.engine.status.streams == 0)
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < 3
         wait_until(lambda: not served.server.log.live)
         assert served.server.log.finished[-1].status == 499
     assert served.server.generations == 0
