@@ -128,7 +128,7 @@ def test_tokens_come_from_the_environment_and_never_out_again(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_answered_long_before_the_pull_could_end(number: int, server: LocalHub, hub: Path) -> None:
+def test_a_signal_is_answered_long_before_the_pull_ends(number: int, server: LocalHub, hub: Path) -> None:
     server.add_repo(LARGE, {**FILES, "big.bin": Generated(SIZE, seed=2)})
     server.rate_per_connection = 1 << 16  # the rest would take some ten seconds
     with started("pull", LARGE, "--json", hub=hub) as process:
