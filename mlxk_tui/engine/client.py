@@ -99,12 +99,17 @@ class Engine:
             loading=self._loading,
             streams=self._connection.streams,
             waiting=self._gate.waiting,
-            tokens_per_s=beat.tokens_per_s if beat and self._connection.streams else 0.0,
+            tokens_per_s=beat.tokens_per_s if beat and self._moves else 0.0,
             memory_bytes=beat.memory_bytes if beat else 0,
             last_error=self._last_error,
             pid=self._connection.pid,
             unresponsive=self._connection.unresponsive,
         )
+
+    @property
+    def _moves(self) -> bool:
+        """Whether anything is being generated."""
+        return self._connection.streams > 0 and not self._connection.unresponsive
 
     def subscribe(self, callback: Callable[[EngineStatus], None]) -> Callable[[], None]:
         """Call `callback` in the event loop with each new status; returns what ends that."""
@@ -345,6 +350,8 @@ class _Run:
         self._begun = self._sent = 0.0
         self._load_s = 0.0
         self._usage = Usage(0, 0, 0, 0)
+        self._first_s = 0.0
+        """When the first text came, in seconds after the request was sent."""
         self._impatience: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
@@ -388,12 +395,14 @@ class _Run:
                 self._usage, prompt_tokens=event.prompt_tokens, cached_tokens=event.cached_tokens
             )
         elif isinstance(event, Delta):
+            self._first_s = self._first_s or time.monotonic() - self._sent
             self._usage = replace(self._usage, completion_tokens=self._usage.completion_tokens + event.tokens)
         self._push(event)
 
     def _end_here(self) -> None:
         """Say that it ended, with what is known; the worker's own word comes too late and is not heard."""
-        self._push(Finished(FinishReason.CANCELLED, self._usage, self._timings(_no_timings())))
+        timings = replace(_no_timings(), time_to_first_token_s=self._first_s)
+        self._push(Finished(FinishReason.CANCELLED, self._usage, self._timings(timings)))
 
     def _on_end(self, error: OpError | None) -> None:
         if self._impatience is not None:

@@ -109,7 +109,9 @@ async def test_a_process_that_stands_still_is_called_so_lets_go_of_what_is_cance
         assert last.finish_reason is FinishReason.CANCELLED
         assert last.usage.prompt_tokens > 0
         assert last.usage.completion_tokens == sum(e.tokens for e in events if isinstance(e, Delta)) > 0
+        assert last.timings.time_to_first_token_s > 0
         await until(engine, lambda status: status.unresponsive)
+        assert engine.status.tokens_per_s == 0
         assert await running == "engine_crashed"
         assert time.monotonic() - begin < 25
         assert is_gone(pid)
