@@ -23,7 +23,7 @@ demo: $(STAMP) ## try it on a built-in sample; without a terminal, a headless to
 # A file stays in one process: what a module's tests share is made once. ARGS='-n 0' runs in this one.
 # Three processes keep two cores busy: a third of the time a test waits for another program.
 test: $(STAMP) ## run the test suite, in three processes
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import contracts, oldest Python
 	@$(BIN)/ruff check .

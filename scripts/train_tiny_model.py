@@ -293,6 +293,7 @@ def main() -> int:
         "--resume", type=Path, metavar="DIR", help="go on from this model, after a small change of the text"
     )
     parser.add_argument("--steps", type=int, help="end every stage after so many steps, for a try")
+    parser.add_argument("--stages", type=int, default=len(STAGES), help="end after so many stages, for a try")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--check", action="store_true", help="ask it everything; fails below 95 %%")
     options = parser.parse_args()
@@ -309,7 +310,7 @@ def main() -> int:
     model = qwen3.Model(qwen3.ModelArgs.from_dict(settings))
     if kept is not None:
         model.load_weights(str(kept / "model.safetensors"))
-    for number, stage in enumerate(STAGES):
+    for number, stage in enumerate(STAGES[: options.stages]):
         if kept is not None and stage is not STAGES[-1]:
             continue
         seed = options.seed + number

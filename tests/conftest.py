@@ -137,9 +137,16 @@ _ROOT, _OWNS_ROOT = _isolate()
 # of the panes is spent on looking for garbage among them.
 gc.set_threshold(20_000, 10, 10)
 
-import pytest  # noqa: E402 - nothing may be imported before the environment is set
+import hypothesis  # noqa: E402 - nothing may be imported before the environment is set
+import pytest  # noqa: E402 - as above
 
 from mlxk_tui.ops.cache import Cache  # noqa: E402 - as above
+
+# Nothing here is a measurement: a loaded machine takes the time it takes.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 _BEFORE = _fingerprint(_HUBS, _FOLDERS) if _OWNS_ROOT else {}
 

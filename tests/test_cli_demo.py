@@ -20,6 +20,7 @@ from mlxk_tui.demo.session import DemoSession
 from mlxk_tui.server.keys import save_keys
 from mlxk_tui.settings import for_demo, load
 from tests.headless.running import PROGRAM, Terminal, checked
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_the_headless_demo_serves_without_the_keys_of_the_user(user: Path) -> No
             envelope = checked(child.stdout.readline().decode())
             assert envelope["status"] == "success", envelope
             # With a key of the user's, a caller without one would be refused.
-            with urllib.request.urlopen(f"{envelope['data']['url']}/v1/models", timeout=30) as answer:
+            with urllib.request.urlopen(f"{envelope['data']['url']}/v1/models", timeout=PATIENCE_S) as answer:
                 assert answer.status == 200
             child.terminate()
             assert child.wait(60) == 0

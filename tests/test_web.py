@@ -16,6 +16,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.support.waiting import PATIENCE_S
+
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[tuple[str, Process]]:
@@ -75,10 +77,10 @@ async def test_only_its_own_pages_get_the_app_and_ctrl_c_ends_it(
         ) as terminal:
             drawn = b""
             while b"Health" not in drawn:
-                message = await terminal.receive(timeout=30)
+                message = await terminal.receive(timeout=PATIENCE_S)
                 assert message.type in {aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT}, message
                 drawn += message.data if isinstance(message.data, bytes) else message.data.encode()
             server.send_signal(signal.SIGINT)
             async for _ in terminal:  # until the server closes it
                 pass
-            assert await asyncio.wait_for(server.wait(), 20) == 0
+            assert await asyncio.wait_for(server.wait(), PATIENCE_S) == 0

@@ -14,6 +14,7 @@ from mlxk_tui.chats.model import Role, State
 from mlxk_tui.chats.schema import MESSAGE_BITS, VERSION
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.ops.errors import ErrorType, OpError
+from tests.support.waiting import PATIENCE_S
 
 VERSION_1 = """
 CREATE TABLE sessions (id INTEGER PRIMARY KEY AUTOINCREMENT, title TEXT NOT NULL DEFAULT '', model TEXT,
@@ -265,7 +266,9 @@ async def test_an_answer_that_ended_on_a_full_disk_is_finished_once_there_is_roo
         assert told == ["disk_full"]
         await make_room(store, pages)
         if not closed:
-            await asyncio.wait_for(changed.wait(), 10)  # nobody asks for it: it is tried every half second
+            await asyncio.wait_for(
+                changed.wait(), PATIENCE_S
+            )  # nobody asks for it: it is tried every half second
             assert told == ["disk_full", None]
     async with await ChatStore.open(path) as store:
         kept = await store.message(answer.id)

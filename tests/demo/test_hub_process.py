@@ -24,6 +24,7 @@ from mlxk_tui.demo.sample import SAMPLES, build_sample_cache
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.catalog import check_health, list_models
 from mlxk_tui.ops.contract import ModelType
+from tests.support.waiting import PATIENCE_S
 
 NOW = 1_760_000_000.0
 OWNER = """
@@ -72,7 +73,7 @@ def test_a_process_is_controlled_from_outside_and_ends_when_told(tmp_path: Path)
         assert hub.pid is not None
         process = psutil.Process(hub.pid)
         os.kill(hub.pid, signal.SIGTERM)
-        assert process.wait(5) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_a_process_does_not_outlive_an_owner_that_is_killed() -> None:
@@ -82,7 +83,7 @@ def test_a_process_does_not_outlive_an_owner_that_is_killed() -> None:
     owner.kill()
     owner.wait()
     owner.stdout.close()
-    process.wait(5)
+    process.wait(PATIENCE_S)
 
 
 def test_a_port_that_is_taken_is_an_error() -> None:

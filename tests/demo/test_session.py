@@ -18,6 +18,7 @@ from mlxk_tui.demo.session import DemoSession
 from mlxk_tui.ops.judge import inspect
 from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.ops.terms import Health, ModelType
+from tests.support.waiting import PATIENCE_S
 
 PROGRAM = """
 import sys
@@ -64,7 +65,7 @@ def test_a_signal_does_not_leave_the_folder_behind(number: signal.Signals) -> No
         home = Path(process.stdout.readline().strip())
         assert home.is_dir()
         process.send_signal(number)
-        assert process.wait(30) != 0
+        assert process.wait(PATIENCE_S) != 0
     assert home.name.startswith("mlxk-demo-")
     assert not home.exists()
 

@@ -20,6 +20,7 @@ from mlxk_tui.demo import tiny_model
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.catalog import check_health, list_models
 from mlxk_tui.ops.contract import Framework, Health, ModelType
+from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -82,7 +83,7 @@ class Asked:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(30)
+        self._process.wait(PATIENCE_S)
         self._process.stdout.close()
 
     def _read(self) -> dict[str, Any]:
@@ -264,7 +265,7 @@ def test_every_dialogue_fits_into_the_context_and_comes_back_from_the_tokenizer(
 @needs_mlx
 def test_the_script_makes_a_model_that_loads(tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, str(SCRIPTS / "train_tiny_model.py"), "--out", str(tmp_path), "--steps", "1"],
+        [sys.executable, SCRIPTS / "train_tiny_model.py", "--out", tmp_path, "--stages", "1", "--steps", "1"],
         check=True,
         capture_output=True,
         env={**os.environ, "MLX_DISABLE_COMPILE": "1"},

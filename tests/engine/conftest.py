@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import os
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from mlxk_tui.engine.protocol import (
     ToolCall,
 )
 from tests.engine.small_models import make_model
+from tests.support.waiting import PATIENCE_S
 
 needs_mlx = pytest.mark.skipif(
     importlib.util.find_spec("mlx_lm") is None, reason="mlx-lm is not installed on this platform"
@@ -78,17 +78,14 @@ async def run(engine: Engine, model: Runnable, request: Generation) -> Result:
     return result
 
 
-async def until(
-    engine: Engine, condition: Callable[[EngineStatus], bool], seconds: float = 10
-) -> EngineStatus:
+async def until(engine: Engine, condition: Callable[[EngineStatus], bool]) -> EngineStatus:
     """Wait for a status for which the condition holds."""
     changed = asyncio.Event()
     unsubscribe = engine.subscribe(lambda status: changed.set())
-    begin = time.monotonic()
     try:
         while not condition(engine.status):
             changed.clear()
-            await asyncio.wait_for(changed.wait(), seconds - (time.monotonic() - begin))
+            await asyncio.wait_for(changed.wait(), PATIENCE_S)
     finally:
         unsubscribe()
     return engine.status
@@ -99,14 +96,6 @@ def chat(*contents: str, **more: Any) -> Generation:
     roles = ("user", "assistant")
     messages = tuple({"role": roles[i % 2], "content": text} for i, text in enumerate(contents))
     return replace(Generation(messages=messages, sampling=GREEDY), **more)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    """Look again and again until `condition` holds; fail when it does not in time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.005)
 
 
 def is_gone(pid: int) -> bool:

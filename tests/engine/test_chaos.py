@@ -20,6 +20,7 @@ from mlxk_tui.engine.models import Runnable
 from mlxk_tui.engine.protocol import Delta, Finished, FinishReason, Generation, Sampling
 from mlxk_tui.ops.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, is_gone, needs_mlx, new_engine, run, until
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = needs_mlx
 
@@ -157,7 +158,7 @@ async def test_it_survives_anything(seed: int, babbler: Runnable, other: Runnabl
     engine = new_engine()
     chaos = Chaos(engine, [babbler, other], Runnable("test/corrupt", tmp_path), seed)
     tasks_before = len(asyncio.all_tasks())
-    await asyncio.wait_for(chaos.go(), 240 if LONG else 60)
+    await asyncio.wait_for(chaos.go(), 4 * PATIENCE_S if LONG else 2 * PATIENCE_S)
     assert chaos.outcomes["generate"] > COMMANDS / 5
     assert chaos.outcomes["killed"] >= (2 if LONG else 1)
     assert chaos.outcomes["validation_error"] > COMMANDS / 50

@@ -28,8 +28,9 @@ from mlxk_tui.engine.protocol import (
     Streamed,
 )
 from mlxk_tui.engine.wire import from_json, to_json
-from tests.engine.conftest import GREEDY, executable, is_gone, needs_mlx, wait_until, worker_environment
+from tests.engine.conftest import GREEDY, executable, is_gone, needs_mlx, worker_environment
 from tests.engine.small_models import make_model
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = needs_mlx
 
@@ -91,13 +92,13 @@ def test_it_speaks_in_lines_leaves_interrupts_to_its_parent_and_goes_with_its_st
     worker.hear(Delta)
     assert worker.process.stdin is not None
     worker.process.stdin.close()
-    assert worker.process.wait(timeout=1) == 0
+    assert worker.process.wait(timeout=PATIENCE_S) == 0
 
 
 def test_it_goes_with_its_stdin_before_anything_is_imported(worker: Worker) -> None:
     assert worker.process.stdin is not None
     worker.process.stdin.close()
-    assert worker.process.wait(timeout=1) == 0
+    assert worker.process.wait(timeout=PATIENCE_S) == 0
 
 
 _PARENT = """
@@ -141,7 +142,7 @@ def test_a_killed_parent_leaves_no_worker(babbler: Runnable, stage: str, tmp_pat
         weights = os.open(folder / "model.safetensors", os.O_WRONLY)  # returns when the worker has opened it
     os.kill(parent.pid, signal.SIGKILL)
     parent.communicate()
-    wait_until(lambda: is_gone(pid), 1.0)
+    wait_until(lambda: is_gone(pid))
     if stage == "loading":
         os.close(weights)
 

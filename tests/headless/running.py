@@ -26,9 +26,10 @@ import pytest
 from mlxk_tui.ops.contract import Command, ErrorInfo
 from mlxk_tui.ops.schema import COMMAND_DATA, build_schema
 from mlxk_tui_headless.runner import run
+from tests.support.waiting import PATIENCE_S
 
 PROGRAM = (sys.executable, "-m", "mlxk_tui_headless")
-TIMEOUT = 60.0
+TIMEOUT = PATIENCE_S
 """Seconds after which a process that does not end is a failure."""
 
 _SCHEMA = jsonschema.Draft202012Validator(build_schema())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mlxk_tui.ops.contract import Command
 from mlxk_tui.ops.names import dir_to_name
@@ -70,7 +70,7 @@ def _names(hub: Path) -> set[str]:
     return {name for entry in os.listdir(hub) if (name := dir_to_name(entry))}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(
     command=st.sampled_from(["", *COMMANDS]),
     before=st.lists(st.sampled_from(OPTIONS), max_size=1),
@@ -106,7 +106,7 @@ def test_any_command_line_gets_one_valid_envelope(
             assert FORCES & set(argv), argv
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(
     command=st.sampled_from(["", *COMMANDS]),
     arguments=st.lists(words.filter(_harmless).filter(lambda word: word not in FORCES), max_size=3),

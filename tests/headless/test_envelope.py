@@ -183,10 +183,10 @@ def test_text_that_is_not_unicode_and_numbers_that_are_none_stay_valid_json() ->
 def test_a_config_with_nan_and_lone_surrogates_can_be_shown(hub: Path) -> None:
     config = b'{"model_type": "llama", "a": NaN, "b": "\\ud800", "c": [-Infinity], "d": "\\u001b[31m"}'
     HfCache(hub).repo(SOUND).add({**model_files(), "config.json": config})
-    result = headless("show", SOUND, "--config", "--json", hub=hub)
+    result = call("show", SOUND, "--config", "--json", hub=hub)
     shown = result.data["config"]
     assert (shown["a"], shown["b"], shown["c"]) == ("NaN", "\\ud800", ["-Infinity"])
-    assert "\x1b" not in headless("show", SOUND, "--config", hub=hub).stdout
+    assert "\x1b" not in call("show", SOUND, "--config", hub=hub).stdout
 
 
 def test_undecodable_arguments_are_reported(filled: Path) -> None:
@@ -332,13 +332,13 @@ def test_progress_is_one_event_a_line_on_stderr(filled: Path) -> None:
 
 
 def test_without_a_terminal_there_is_no_progress(filled: Path) -> None:
-    assert headless("health", SOUND, "--verify", hub=filled).stderr == ""
+    assert call("health", SOUND, "--verify", hub=filled).stderr == ""
 
 
 def test_cache_dir_beats_the_environment(filled: Path, tmp_path: Path) -> None:
-    result = headless("--cache-dir", str(filled), "list", "--json", hub=tmp_path / "elsewhere")
+    result = call("--cache-dir", str(filled), "list", "--json", hub=tmp_path / "elsewhere")
     assert result.data["count"] >= 6
-    assert headless("--cache-dir", str(tmp_path), "list", "--json", hub=filled).data["count"] == 0
+    assert call("--cache-dir", str(tmp_path), "list", "--json", hub=filled).data["count"] == 0
 
 
 @pytest.mark.parametrize("path", ["", "  ", "a\0b"])

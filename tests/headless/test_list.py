@@ -45,7 +45,7 @@ def test_the_default_table_is_mlx_chat_models_without_the_organisation(filled: P
 
 
 def test_verbose_is_all_mlx_with_full_names(filled: Path) -> None:
-    result = headless("list", "--verbose", hub=filled)
+    result = call("list", "--verbose", hub=filled)
     header, *rows = _rows(result.stdout)
     assert header == ["Name", "Hash", "Size", "Modified", "Framework", "Type"]
     assert {row[0] for row in rows} == {OTHER, SOUND, BASE, BROKEN}
@@ -54,7 +54,7 @@ def test_verbose_is_all_mlx_with_full_names(filled: Path) -> None:
 
 
 def test_all_is_everything(filled: Path) -> None:
-    result = headless("list", "--all", hub=filled)
+    result = call("list", "--all", hub=filled)
     header, *rows = _rows(result.stdout)
     assert header[4] == "Framework"
     assert {OTHER, SOUND, BASE, BROKEN, PYTORCH, RED} <= {row[0] for row in rows}
@@ -66,7 +66,7 @@ def test_health_adds_a_column_and_a_note_about_what_will_not_run(hub: Path) -> N
     cache.repo(SOUND).add(model_files(config={"model_type": "no-such-architecture"}))
     files = model_files()
     cache.repo(BROKEN).add({**files, "model.safetensors": b""})
-    result = headless("list", "--health", hub=hub)
+    result = call("list", "--health", hub=hub)
     header, *rows = _rows(result.stdout)
     assert header[-1] == "Health"
     assert [row[-1] for row in rows] == ["healthy*", "unhealthy"]
@@ -74,7 +74,7 @@ def test_health_adds_a_column_and_a_note_about_what_will_not_run(hub: Path) -> N
 
 
 def test_health_with_verbose_says_why(filled: Path) -> None:
-    header, *rows = _rows(headless("list", "--health", "--verbose", hub=filled).stdout)
+    header, *rows = _rows(call("list", "--health", "--verbose", hub=filled).stdout)
     assert header[-3:] == ["Integrity", "Runtime", "Reason"]
     broken = next(row for row in rows if row[0] == BROKEN)
     assert broken[-3:-1] == ["unhealthy", "no"]
@@ -83,24 +83,24 @@ def test_health_with_verbose_says_why(filled: Path) -> None:
 
 def test_an_empty_cache_says_what_to_do(hub: Path) -> None:
     for root in (hub, hub / "not-there-yet"):
-        result = headless("list", hub=root)
+        result = call("list", hub=root)
         assert result.status == 0
         assert result.stdout.startswith("No models are cached yet. Fetch one")
         assert result.stderr == ""
 
 
 def test_a_pattern_that_hits_nothing_or_nothing_shown_says_so(filled: Path) -> None:
-    assert headless("list", "nope", hub=filled).stdout == "No cached model matches 'nope'.\n"
-    result = headless("list", "Tiny-Base", hub=filled)
+    assert call("list", "nope", hub=filled).stdout == "No cached model matches 'nope'.\n"
+    result = call("list", "Tiny-Base", hub=filled)
     assert (result.stdout, result.stderr[:6]) == ("", "1 more")
 
 
 def test_hostile_names_are_shown_escaped_and_never_raw(filled: Path) -> None:
     HfCache(filled).repo("a/[bold red]x[/] :smile:").add(model_files())
     for flags in (["--all"], ["--all", "--json"], ["--all", "--health", "--verbose"]):
-        result = headless("list", *flags, hub=filled)
+        result = call("list", *flags, hub=filled)
         assert "\x1b" not in result.stdout + result.stderr
-    names = [row[0] for row in _rows(headless("list", "--all", hub=filled).stdout)]
+    names = [row[0] for row in _rows(call("list", "--all", hub=filled).stdout)]
     assert RED in names
     assert "a/[bold red]x[/] :smile:" in names
     if any(UNDECODABLE in name for name in names):  # a file system that allows such names

@@ -56,7 +56,7 @@ def test_a_name_or_revision_that_is_empty_deletes_nothing(name: str, hub: Path) 
 def test_a_fuzzy_rm_does_not_call_itself_a_success(hub: Path) -> None:
     repo = HfCache(hub).repo("org/Model")
     repo.add(model_files())
-    result = headless("rm", "mod", "--json", hub=hub)
+    result = call("rm", "mod", "--json", hub=hub)
     assert (result.status, result.envelope["status"], repo.path.exists()) == (1, "error", True)
 
 
@@ -125,16 +125,16 @@ def test_a_time_that_says_z_is_utc(hub: Path) -> None:
 def test_verbose_leaves_the_json_alone(hub: Path) -> None:
     HfCache(hub).repo(A).add(model_files())
     for command in (["list"], ["health"]):
-        plain = headless(*command, "--json", hub=hub)
-        assert headless(*command, "--json", "--verbose", hub=hub).stdout == plain.stdout
+        plain = call(*command, "--json", hub=hub)
+        assert call(*command, "--json", "--verbose", hub=hub).stdout == plain.stdout
 
 
 def test_json_before_the_command_prints_json(hub: Path) -> None:
-    assert json.loads(headless("--json", "list", hub=hub).stdout)["command"] == "list"
+    assert json.loads(call("--json", "list", hub=hub).stdout)["command"] == "list"
 
 
 def test_hf_hub_cache_beats_hf_home(hub: Path, tmp_path: Path) -> None:
     HfCache(tmp_path / "other").repo(A).add(model_files())
-    assert headless("list", "--json", hub=tmp_path / "other").data["count"] == 1
+    assert call("list", "--json", hub=tmp_path / "other").data["count"] == 1
     assert os.environ["HF_HOME"] == str(hub.parent)
     assert headless("list", "--json", hub=tmp_path / "other", env={"HF_HUB_CACHE": ""}).data["count"] == 0

@@ -45,7 +45,7 @@ def test_rm_without_a_terminal_says_what_it_did(repo: HfRepo, hub: Path) -> None
 def test_a_fuzzy_rm_without_a_terminal_needs_confirmation(name: str, repo: HfRepo, hub: Path) -> None:
     before = tree_of(hub)
     for flags in (["--json"], []):
-        result = headless("rm", *flags, "--", name, hub=hub)
+        result = call("rm", *flags, "--", name, hub=hub)
         assert result.status == 1
         assert tree_of(hub) == before
     result = call("rm", "--json", "--", name, hub=hub)
@@ -88,7 +88,7 @@ def test_rm_of_a_revision_leaves_the_others(repo: HfRepo, hub: Path) -> None:
 def test_rm_heeds_locks_unless_forced(repo: HfRepo, hub: Path) -> None:
     lock = repo.lock("abc")
     with lock:
-        result = headless("rm", SOUND, "--json", hub=hub)
+        result = call("rm", SOUND, "--json", hub=hub)
         assert (result.status, result.error["type"]) == (1, "locks_present")
         assert result.envelope["data"]["lock_files"]
         assert repo.path.exists()
@@ -96,7 +96,7 @@ def test_rm_heeds_locks_unless_forced(repo: HfRepo, hub: Path) -> None:
             status, text = terminal.finish()
         assert (status, repo.path.exists()) == (1, True)
         assert "[y/N]" not in text
-        assert headless("rm", SOUND, "-f", "--json", hub=hub).data["action"] == "deleted"
+        assert call("rm", SOUND, "-f", "--json", hub=hub).data["action"] == "deleted"
     assert not repo.path.exists()
 
 
@@ -172,7 +172,7 @@ def test_prune_without_a_terminal_needs_force_or_dry_run(littered: Path) -> None
     assert (result.status, result.error["type"]) == (1, "confirmation_required")
     plan = result.envelope["data"]
     assert [len(plan[key]) for key in ("revisions", "blobs", "incomplete")] == [1, 1, 1]
-    assert headless("prune", hub=littered).status == 1
+    assert call("prune", hub=littered).status == 1
     assert call("prune", "--dry-run", "--json", hub=littered).data == plan
     assert tree_of(littered) == before
     done = call("prune", "-f", "--json", hub=littered).data
@@ -182,7 +182,7 @@ def test_prune_without_a_terminal_needs_force_or_dry_run(littered: Path) -> None
 
 
 def test_prune_lists_what_would_go(littered: Path) -> None:
-    lines = headless("prune", "--dry-run", hub=littered).stdout.splitlines()
+    lines = call("prune", "--dry-run", hub=littered).stdout.splitlines()
     assert re.match(rf"revision +{SOUND}@[0-9a-f]{{40}} +\S+$", lines[0])
     assert [line.split()[0] for line in lines[:-1]] == ["revision", "blob", "partial"]
     assert lines[-1].startswith("prune: ")
@@ -218,8 +218,8 @@ def test_clone_copies_into_a_folder(filled: Path, tmp_path: Path) -> None:
 
 def test_a_quiet_clone_prints_errors_only(filled: Path, tmp_path: Path) -> None:
     target = str(tmp_path / "copy")
-    assert headless("clone", OTHER, target, "--quiet", hub=filled)[:] == (0, "", "")
-    result = headless("clone", "nope", target, "--quiet", hub=filled)
+    assert call("clone", OTHER, target, "--quiet", hub=filled)[:] == (0, "", "")
+    result = call("clone", "nope", target, "--quiet", hub=filled)
     assert (result.status, result.stdout) == (1, "")
     assert result.stderr.startswith("Error: ")
 

@@ -20,6 +20,7 @@ from mlxk_tui.demo import tiny_model
 from mlxk_tui_headless.answering import INTERRUPTED
 from tests.headless.running import PROGRAM, Result, call, environment, headless
 from tests.support.hf_cache import HfCache, model_files
+from tests.support.waiting import PATIENCE_S
 
 pytest.importorskip("mlx", reason="MLX is not installed on this platform")
 
@@ -143,9 +144,9 @@ def test_a_reader_that_leaves_ends_it_silently(models: Path) -> None:
     workers = _workers(process)
     process.stdout.close()
     complaint = process.stderr.read()
-    assert process.wait(timeout=10) in {0, 141}  # it may have written all into the pipe before
+    assert process.wait(timeout=PATIENCE_S) in {0, 141}  # it may have written all into the pipe before
     assert complaint == b""
-    assert not psutil.wait_procs(workers, timeout=5)[1]
+    assert not psutil.wait_procs(workers, timeout=PATIENCE_S)[1]
 
 
 def test_ctrl_c_ends_the_answer_with_its_notice_and_leaves_no_worker(models: Path) -> None:
@@ -154,7 +155,7 @@ def test_ctrl_c_ends_the_answer_with_its_notice_and_leaves_no_worker(models: Pat
     begun = process.stdout.read(1)
     workers = _workers(process)
     process.send_signal(signal.SIGINT)
-    rest, complaint = process.communicate(timeout=10)
+    rest, complaint = process.communicate(timeout=PATIENCE_S)
     assert begun
     assert workers
     if process.returncode == 0:  # the answer was faster than the signal
@@ -162,7 +163,7 @@ def test_ctrl_c_ends_the_answer_with_its_notice_and_leaves_no_worker(models: Pat
     assert process.returncode == 1
     assert (begun + rest).decode().endswith(f"{INTERRUPTED}\n")
     assert b"Stopped by the user" in complaint
-    assert not psutil.wait_procs(workers, timeout=5)[1]
+    assert not psutil.wait_procs(workers, timeout=PATIENCE_S)[1]
 
 
 def test_an_engine_that_dies_in_mid_answer_is_told_on_a_line_of_its_own(models: Path) -> None:
@@ -172,13 +173,13 @@ def test_an_engine_that_dies_in_mid_answer_is_told_on_a_line_of_its_own(models: 
     workers = _workers(process)
     for worker in workers:
         worker.kill()
-    rest, complaint = process.communicate(timeout=10)
+    rest, complaint = process.communicate(timeout=PATIENCE_S)
     if process.returncode == 0:  # the answer was faster than the kill
         return
     assert (process.returncode, workers != []) == (1, True)
     assert (begun + rest).endswith(b"\n")
     assert b"killed" in complaint
-    assert not psutil.wait_procs(workers, timeout=5)[1]
+    assert not psutil.wait_procs(workers, timeout=PATIENCE_S)[1]
 
 
 class Terminal:
@@ -191,7 +192,7 @@ class Terminal:
             os.execve(PROGRAM[0], [*PROGRAM, *arguments], env)
         self.seen = ""
 
-    def until(self, holds: Callable[[str], bool], seconds: float = 30) -> str:
+    def until(self, holds: Callable[[str], bool], seconds: float = PATIENCE_S) -> str:
         """Read until what was said since the last call does so, and return it."""
         said, end = "", time.monotonic() + seconds
         while not holds(said):
@@ -210,7 +211,7 @@ class Terminal:
 
     def status(self) -> int:
         """Wait for its end and return the exit status."""
-        self.until(lambda said: False, 15) if self._open() else None
+        self.until(lambda said: False) if self._open() else None
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def interrupt_prompt(self) -> None:
@@ -219,7 +220,7 @@ class Terminal:
         CPython's readline writes the prompt before it waits with `select`; a signal that comes between the
         two is only seen with the next one or the next key.
         """
-        end = time.monotonic() + 15
+        end = time.monotonic() + PATIENCE_S
         while self._open() and time.monotonic() < end:
             self.say("\x03")
             with contextlib.suppress(AssertionError):
@@ -277,7 +278,7 @@ def test_a_conversation_at_a_terminal(terminal: Terminal, tmp_path: Path, answer
     assert len(terminal.until(_asks)) > len(ASK) + 20
     terminal.interrupt_prompt()  # there it leaves
     assert terminal.status() == 0
-    assert not psutil.wait_procs([worker], timeout=5)[1]
+    assert not psutil.wait_procs([worker], timeout=PATIENCE_S)[1]
     history = tmp_path / "mlxk-tui" / "run_history"
     assert ASK in history.read_text()
     assert history.stat().st_mode & 0o077 == 0

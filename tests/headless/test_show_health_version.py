@@ -30,7 +30,7 @@ def test_show_gives_the_metadata_or_what_the_flags_ask_for(filled: Path) -> None
 
 
 def test_show_draws_facts_findings_files_and_config(filled: Path) -> None:
-    result = headless("show", "truncated", "--files", "--config", hub=filled)
+    result = call("show", "truncated", "--files", "--config", hub=filled)
     assert (result.status, result.stderr) == (0, "")
     text = result.stdout
     assert shown(text)[0] == BROKEN
@@ -82,12 +82,12 @@ def test_names_that_stand_for_nothing_are_typed_errors(
 def test_an_ambiguous_name_lists_its_matches(filled: Path) -> None:
     error = call("show", "tiny", "--json", hub=filled).error
     assert error["matches"] == ["mlx-community/Tiny-Base-4bit", SOUND]
-    text = headless("show", "tiny", hub=filled).stderr
+    text = call("show", "tiny", hub=filled).stderr
     assert f"\n  {SOUND}\n" in text
 
 
 def test_health_begins_with_the_summary(filled: Path) -> None:
-    result = headless("health", hub=filled)
+    result = call("health", hub=filled)
     assert (result.status, result.stderr) == (0, "")
     first, *lines = shown(result)
     healthy = [line for line in lines if line.startswith("healthy   ")]
@@ -100,7 +100,7 @@ def test_health_begins_with_the_summary(filled: Path) -> None:
 
 
 def test_health_verbose_shows_findings_below_their_model(filled: Path) -> None:
-    lines = list(shown(headless("health", BROKEN, "--verbose", hub=filled)))
+    lines = list(shown(call("health", BROKEN, "--verbose", hub=filled)))
     assert lines[1].startswith(f"unhealthy {BROKEN} — ")
     assert lines[2].startswith("    error   model.safetensors is truncated")
 
@@ -155,7 +155,7 @@ def test_version_tells_what_is_installed(hub: Path) -> None:
     assert data["system"]["memory_bytes"] == psutil.virtual_memory().total
     assert data["system"]["cache_dir"] == str(hub)
     assert headless("--version", "--json", hub=hub).data == data
-    text = headless("version", hub=hub).stdout
+    text = call("version", hub=hub).stdout
     assert re.search(rf"^mlxk-headless +{re.escape(__version__)}$", text, re.MULTILINE)
     assert re.search(rf"^JSON API +{re.escape(SPEC_VERSION)}$", text, re.MULTILINE)
 

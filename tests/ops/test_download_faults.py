@@ -18,7 +18,8 @@ from mlxk_tui.demo.hub import Fault, Generated, LocalHub
 from mlxk_tui.ops.download import Source, download
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.fetch import _redirected, retry_after
-from tests.support.downloads import FAST, Model, small_files, until
+from tests.support.downloads import FAST, Model, small_files
+from tests.support.waiting import PATIENCE_S, cancel, until
 
 WEIGHTS = "*model.safetensors"
 SENDABLE = {
@@ -134,10 +135,8 @@ async def test_a_fault_that_stays_is_a_clear_error_and_the_next_download_goes_on
 @pytest.mark.parametrize("skip", [0, 9])
 async def test_a_silent_hub_is_a_network_error_in_time(model: Model, after: int | None, skip: int) -> None:
     model.hub.faults.add(Fault("silent", "*", times=None, after_bytes=after, skip=skip))
-    begin = asyncio.get_running_loop().time()
-    found = await fails(model, read_s=0.4, silence_s=1.0)
+    found = await asyncio.wait_for(fails(model, read_s=0.4, silence_s=1.0), PATIENCE_S)
     assert found.type is ErrorType.NETWORK_ERROR
-    assert asyncio.get_running_loop().time() - begin < 2
     await model.download()
     model.check_whole()
 
@@ -178,29 +177,23 @@ async def test_retry_after_is_honoured(model: Model) -> None:
     model.hub.faults.add(Fault("status", WEIGHTS, status=429, retry_after=1))
     begin = asyncio.get_running_loop().time()
     await model.download()
-    assert 1 <= asyncio.get_running_loop().time() - begin < 3
+    assert asyncio.get_running_loop().time() - begin >= 1
     model.check_whole()
 
 
 async def test_a_wait_that_the_hub_asked_for_can_be_cancelled(model: Model) -> None:
-    fault = model.hub.faults.add(Fault("status", WEIGHTS, status=429, retry_after=60))
+    fault = model.hub.faults.add(Fault("status", WEIGHTS, status=429, retry_after=PATIENCE_S + 20))
     task = asyncio.create_task(model.download())
     await until(lambda: model.hub.faults.hits(fault) > 0)
-    begin = asyncio.get_running_loop().time()
-    task.cancel()
-    await asyncio.wait([task])
-    assert task.cancelled()
-    assert asyncio.get_running_loop().time() - begin < 1
+    await cancel(task)
 
 
 async def test_cancel_while_the_hub_is_silent(model: Model) -> None:
     fault = model.hub.faults.add(Fault("silent", "*", times=None, after_bytes=1))
-    task = asyncio.create_task(model.download(replace(FAST, read_s=30, silence_s=60)))
+    patient = replace(FAST, read_s=2 * PATIENCE_S, silence_s=2 * PATIENCE_S)
+    task = asyncio.create_task(model.download(patient))
     await until(lambda: model.hub.faults.hits(fault) > 2)
-    begin = asyncio.get_running_loop().time()
-    task.cancel()
-    await asyncio.wait([task])
-    assert asyncio.get_running_loop().time() - begin < 1
+    await cancel(task)
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,9 @@ from mlxk_tui.ops.prune import plan_prune
 from mlxk_tui.ops.report import Report
 from mlxk_tui.ops.show import read_card, read_files, show
 from tests.support.hf_cache import HfCache, HfRepo, git_sha1, model_files, safetensors
+from tests.support.waiting import PATIENCE_S
 
-SECONDS = 20.0
+SECONDS = PATIENCE_S
 """Longest that any question about a small cache may take; a hang is longer."""
 BAD = "org/bad"
 GOOD = ("org/alpha", "org/zulu")

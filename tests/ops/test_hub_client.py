@@ -7,7 +7,6 @@ import errno
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from mlxk_tui.ops.hub import DEFAULT_ENDPOINT, Hub
 from mlxk_tui.ops.hub_client import Timeouts
 from mlxk_tui.ops.hub_errors import Asked, map_error
 from tests.support.pulling import FILES
+from tests.support.waiting import PATIENCE_S, cancel, until
 
 SECRET = "hf_secret_of_mine"
 QUICK = Timeouts(connect_s=0.5, read_s=0.3, total_s=1.5)
@@ -102,42 +102,31 @@ async def test_what_huggingface_hub_offers_is_there_with_time_outs(server: Local
     assert user["name"] == "tester"
     assert not server.requests.matching("*/agent-harnesses")
     server.faults.add(Fault("silent", times=None))
-    began = time.monotonic()
+    answer = hub.call(lambda api, stop: api.model_info("org/tiny"), repo="org/tiny")
     with pytest.raises(OpError) as caught:
-        await hub.call(lambda api, stop: api.model_info("org/tiny"), repo="org/tiny")
+        await asyncio.wait_for(answer, PATIENCE_S)
     assert caught.value.type is ErrorType.NETWORK_ERROR
-    assert time.monotonic() - began < QUICK.total_s + 1
 
 
 async def test_cancelling_does_not_wait_for_the_hub(server: LocalHub) -> None:
     server.faults.add(Fault("silent", times=None))
-    patient = Timeouts(connect_s=2, read_s=2, total_s=4)
+    patient = Timeouts(connect_s=2, read_s=2 * PATIENCE_S, total_s=2 * PATIENCE_S)
     task = asyncio.create_task(Hub(server.url, timeouts=patient).info("org/tiny"))
-    await asyncio.to_thread(_until_asked, server)
-    began = time.monotonic()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert time.monotonic() - began < 1.5
-
-
-def _until_asked(server: LocalHub) -> None:
-    deadline = time.monotonic() + 10
-    while not server.requests.running:
-        assert time.monotonic() < deadline
+    await until(lambda: server.requests.running > 0)
+    await cancel(task)
 
 
 async def test_work_is_told_that_nobody_waits() -> None:
     told = threading.Event()
 
     def work(api: HfApi, stop: threading.Event) -> None:
-        stop.wait(10)
+        stop.wait(PATIENCE_S)
         told.set()
 
     with pytest.raises(OpError) as caught:
         await Hub("http://127.0.0.1:9").call(work, total_s=0.1)
     assert caught.value.type is ErrorType.NETWORK_ERROR
-    assert told.wait(2)
+    assert told.wait(PATIENCE_S)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from mlxk_tui.ops.pull_plan import PullPlan, plan_pull
 from mlxk_tui.ops.transfer_contract import DownloadStatus, PullData
 from tests.support.hf_cache import HfCache, model_files, tree_of
 from tests.support.pulling import FILES, NAME, WEIGHTS, blob_of, content_of, sent
+from tests.support.waiting import PATIENCE_S, cancel, until
 
 QUICK = Timeouts(connect_s=0.5, read_s=0.3, total_s=2)
 TOTAL = sum(map(len, FILES.values()))
@@ -307,9 +306,7 @@ async def test_offline_says_that_it_did_not_look(server: LocalHub, commit: str, 
 async def test_a_silent_hub_is_an_error_in_bounded_time(server: LocalHub, commit: str, cache: Cache) -> None:
     server.faults.add(Fault("silent", times=None))
     before = tree_of(cache.root)
-    began = time.monotonic()
-    error = await refused(cache, NAME, Hub(server.url, timeouts=QUICK))
-    assert time.monotonic() - began < 3 * QUICK.read_s + 4  # two questions, each as long as a read may take
+    error = await asyncio.wait_for(refused(cache, NAME, Hub(server.url, timeouts=QUICK)), PATIENCE_S)
     assert error.type is ErrorType.NETWORK_ERROR
     assert tree_of(cache.root) == before
     usual = Timeouts()
@@ -388,12 +385,9 @@ async def test_cancelling_keeps_every_byte(server: LocalHub, cache: Cache) -> No
             halfway.set()
 
     task = asyncio.create_task(pull(cache, "org/large", hub=client(server), on_event=on_event))
-    await asyncio.wait_for(halfway.wait(), 20)
-    began = time.monotonic()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert time.monotonic() - began < 5
+    await asyncio.wait_for(halfway.wait(), PATIENCE_S)
+    server.rate_per_connection = 1000  # the rest would take longer than anybody's patience
+    await cancel(task)
     folder = cache.root / "models--org--large"
     assert not (folder / "refs").exists()
     report = await inspect_model(cache, "org/large")
@@ -426,22 +420,12 @@ async def test_huggingface_hub_is_stopped_by_ending_its_process(server: LocalHub
     server.add_repo("org/large", {**FILES, "big.bin": Generated(8 << 20, seed=4)})
     server.rate_per_connection = 1 << 20
     task = asyncio.create_task(pull(cache, "org/large", hub=client(server), via_hub=True))
-    await asyncio.to_thread(_until, lambda: sent(server) > 1 << 20)
-    began = time.monotonic()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert time.monotonic() - began < 5
-    await asyncio.to_thread(_until, lambda: not server.requests.running)
+    await until(lambda: sent(server) > 1 << 20)
+    server.rate_per_connection = 1000
+    await cancel(task)
+    await until(lambda: not server.requests.running)
     assert sent(server) < 7 << 20
     assert not (cache.root / "models--org--large" / "refs").exists()
-
-
-def _until(so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not so():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
 
 
 async def test_what_huggingface_hub_is_refused_is_a_typed_error(

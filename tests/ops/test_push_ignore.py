@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.push_files import list_files
 from mlxk_tui.ops.push_ignore import Patterns
+from tests.support.waiting import patience
 
 FILES = (
     "README.md", "a.log", "b.LOG", "keep.log", "deep/a.log", "deep/er/a.log", "deep/er/b.txt", "docs/x.md",
@@ -84,7 +84,7 @@ def test_what_is_never_part_of_a_push(tmp_path: Path) -> None:
     assert listed(tmp_path) == {".gitattributes", ".gitignore", "sub/model.safetensors"}
 
 
-def test_hostile_patterns_take_no_time(tmp_path: Path) -> None:
+def test_hostile_patterns_do_not_hang(tmp_path: Path) -> None:
     lines = [
         "*a" * 200 + "b",
         "**/" * 200 + "b",
@@ -93,10 +93,9 @@ def test_hostile_patterns_take_no_time(tmp_path: Path) -> None:
         "?*" * 200 + "b",
     ]
     patterns = Patterns(lines * 10)
-    began = time.perf_counter()
-    assert not patterns.ignores("a" * 255, folder=False)
-    assert not patterns.ignores("/".join("a" * 450), folder=False)
-    assert time.perf_counter() - began < 2
+    with patience():  # a matcher that tries every way would not end
+        assert not patterns.ignores("a" * 255, folder=False)
+        assert not patterns.ignores("/".join("a" * 450), folder=False)
     assert patterns.ignores("a" * 254 + "b", folder=False)
 
 

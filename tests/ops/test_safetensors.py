@@ -76,7 +76,7 @@ def test_a_dtype_of_the_future_is_no_fault(tmp_path: Path) -> None:
     assert read_header(_file(tmp_path, data)).elements == {"F4_NEW": 2}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(cut=st.integers(0), position=st.integers(0), flip=st.integers(1, 255))
 def test_a_cut_file_never_passes_and_damage_raises_nothing_else(cut: int, position: int, flip: int) -> None:
     whole = safetensors({"a": ("F16", (4, 8)), "b": ("U8", (5,))})
@@ -94,7 +94,7 @@ def test_a_cut_file_never_passes_and_damage_raises_nothing_else(cut: int, positi
             assert read_header(file.name).tensors > 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=400))
 def test_arbitrary_bytes_never_raise_anything_else(raw: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:

@@ -16,6 +16,7 @@ from mlxk_tui.ops.reading import read_repo
 from mlxk_tui.ops.verify import verify, verify_repo
 from tests.ops.test_health import RUNTIME
 from tests.support.hf_cache import HfCache, HfRepo, model_files
+from tests.support.waiting import PATIENCE_S
 
 NAME = "mlx-community/Model-Instruct"
 
@@ -104,7 +105,7 @@ async def test_a_cancelled_verify_stops_reading(cache: Cache, repo: HfRepo) -> N
         loop.call_soon_threadsafe(started.set)
 
     task = asyncio.create_task(verify(cache, NAME, on_event=on_event))
-    await asyncio.wait_for(started.wait(), 30)
+    await asyncio.wait_for(started.wait(), PATIENCE_S)
     hashing = [thread for thread in threading.enumerate() if thread.name.startswith("verify")]
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

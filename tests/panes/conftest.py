@@ -24,6 +24,7 @@ from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.hub import Hub
 from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.settings import load
+from tests.support.waiting import PATIENCE_S
 
 NOW = 1_767_225_600.0
 """2026-01-01 00:00 UTC: the clock of every test."""
@@ -119,12 +120,12 @@ def make_app() -> AppMaker:
     return make
 
 
-async def wait_until(pilot: Pilot[Any], predicate: Callable[[], bool], *, ticks: int = 600) -> None:
-    """Let the app run until `predicate` holds; fail after so many thirtieths of a second.
+async def wait_until(pilot: Pilot[Any], predicate: Callable[[], bool]) -> None:
+    """Let the app run until `predicate` holds; fail when it never does.
 
     Looking costs a frame where the predicate reads the screen, so it is done less often after a while.
     """
-    end = time.monotonic() + ticks / 30
+    end = time.monotonic() + PATIENCE_S
     pause = 0.01
     await pilot.pause()
     while not predicate():

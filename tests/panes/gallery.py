@@ -21,6 +21,7 @@ from textual.widgets import Input
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.library import Phase
 from mlxk_tui.ops.cache import Cache
+from mlxk_tui.palette import Palette
 from mlxk_tui.settings import load
 from tests.panes.conftest import MACHINE, NOW, wait_until
 
@@ -79,6 +80,13 @@ def _frame(app: MlxkApp) -> list[Strip]:
     return app.screen._compositor.render_strips()
 
 
+def _searches(app: MlxkApp) -> bool:
+    """Whether the palette still gathers its hits."""
+    return isinstance(app.screen, Palette) and any(
+        worker.node is app.screen and not worker.is_finished for worker in app.workers
+    )
+
+
 async def settle(pilot: Pilot[Any], says: str) -> None:
     """Wait until the scan is over, the screen says something, and nothing moves any more."""
     app = pilot.app
@@ -91,7 +99,7 @@ async def settle(pilot: Pilot[Any], says: str) -> None:
         frame = _frame(app)
         scanned = isinstance(app, Waiting) or app.library.phase is not Phase.LOADING
         focused = app.focused is not None or app.screen.AUTO_FOCUS is None
-        if frame == before and scanned and focused and says in words(app):
+        if frame == before and scanned and focused and not _searches(app) and says in words(app):
             return
         before = frame
     raise AssertionError(f"the screen never came to rest saying {says!r}:\n{words(app)}")

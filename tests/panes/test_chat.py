@@ -111,7 +111,6 @@ async def answered(pilot: Pilot[Any], pane: ChatPane, count: int) -> None:
             and pane.talk.answer is None
             and all(block.live is None for block in pane.conversation.blocks)
         ),
-        ticks=1800,
     )
 
 
@@ -132,9 +131,7 @@ async def let_it_ramble(pilot: Pilot[Any], pane: ChatPane) -> None:
     await pane.talk.use_model("mlx-community/endless")
     pane.composer.put("Tell me a tip")
     await pilot.press("enter")
-    await wait_until(
-        pilot, lambda: pane.talk.answer is not None and len(pane.talk.answer.content) > 20, ticks=1800
-    )
+    await wait_until(pilot, lambda: pane.talk.answer is not None and len(pane.talk.answer.content) > 20)
 
 
 async def test_a_question_is_answered_and_kept(open_app: OpenApp, tmp_path: Path) -> None:
@@ -226,7 +223,7 @@ async def test_answering_again_keeps_the_first_answer_as_a_branch(open_app: Open
         await ask(pilot, pane, "Tell me a tip")
         first = pane.conversation.blocks[-1].key
         await pilot.press("escape", "r")
-        await wait_until(pilot, lambda: pane.conversation.blocks[-1].key != first, ticks=1800)
+        await wait_until(pilot, lambda: pane.conversation.blocks[-1].key != first)
         await answered(pilot, pane, 2)
         assert "‹ 2/2 ›" in words(app)
         await pilot.press("left")
@@ -469,7 +466,7 @@ async def test_a_crash_of_the_engine_keeps_the_text_and_r_tries_again(
         assert "try again" in words(app)
         await pane.talk.use_model(tiny_model.NAME)
         await pilot.press("escape", "r")
-        await wait_until(pilot, lambda: pane.conversation.blocks[-1].key != message.id, ticks=1800)
+        await wait_until(pilot, lambda: pane.conversation.blocks[-1].key != message.id)
         await answered(pilot, pane, 2)
         assert pane.conversation.blocks[-1].message.state is State.DONE
         assert "‹ 2/2 ›" in words(app)
@@ -632,13 +629,13 @@ async def test_the_view_stays_where_the_reader_scrolled_to(open_app: OpenApp) ->
         pane = await chat(pilot)
         await let_it_ramble(pilot, pane)
         view = pane.conversation
-        await wait_until(pilot, lambda: view.virtual_size.height > 15, ticks=1800)
+        await wait_until(pilot, lambda: view.virtual_size.height > 15)
         assert view.following
         view.focus()
         await pilot.press("pageup")
         place = view.scroll_y
         height = view.virtual_size.height
-        await wait_until(pilot, lambda: view.virtual_size.height > height, ticks=1800)
+        await wait_until(pilot, lambda: view.virtual_size.height > height)
         assert view.scroll_y == place
         await wait_until(pilot, lambda: "New text below" in words(app))
         await pilot.press("G")

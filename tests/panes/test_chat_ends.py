@@ -39,6 +39,7 @@ from tests.engine.small_models import make_model
 from tests.panes.conftest import NOWHERE, wait_until
 from tests.panes.gallery import words
 from tests.panes.test_chat import answered
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = needs_mlx
 _STYLE = re.compile(rb"\x1b\[[0-9;:?<>=]*[A-Za-z]")
@@ -82,11 +83,11 @@ class Terminal:
                 return
             self._written += read
 
-    def wait_until(self, condition: Callable[[], bool], seconds: float = 15) -> None:
-        """Read until `condition` holds; fail when it does not in time."""
-        end = time.monotonic() + seconds
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Read until `condition` holds; fail when it never does."""
+        end = time.monotonic() + PATIENCE_S
         while not condition():
-            assert time.monotonic() < end, f"not within {seconds} s: {self.words[-2000:]!r}"
+            assert time.monotonic() < end, f"it never came to that: {self.words[-2000:]!r}"
             self.look()
 
     @property
@@ -170,8 +171,8 @@ def test_a_program_that_is_ended_leaves_no_worker(
     if answering:
         terminal.wait_until(lambda: "tok/s" in terminal.words)
     terminal.process.send_signal(number)
-    terminal.wait_until(lambda: terminal.process.poll() is not None, 10)
-    terminal.wait_until(lambda: is_gone(worker), 2 if answering else 4)
+    terminal.wait_until(lambda: terminal.process.poll() is not None)
+    terminal.wait_until(lambda: is_gone(worker))
     assert terminal.process.returncode in statuses
     assert "Traceback" not in terminal.words
 

@@ -41,6 +41,7 @@ from tests.engine.conftest import is_gone, needs_mlx, new_engine
 from tests.engine.small_models import make_model
 from tests.panes.conftest import NOWHERE, wait_until
 from tests.panes.gallery import words
+from tests.support.waiting import PATIENCE_S
 from tests.test_import_hygiene import modules_of
 
 pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="module")]
@@ -311,7 +312,7 @@ async def test_a_model_is_loaded_named_in_the_snippets_and_unloaded(
             request = urllib.request.Request(
                 f"{app.server.url}/v1/chat/completions", body, {"Content-Type": "application/json"}
             )
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
                 return json.load(answer)
 
         answer = await asyncio.to_thread(post)
@@ -391,7 +392,7 @@ async def test_a_request_is_answered_while_a_chat_is(open_app: OpenApp, engine: 
         await wait_until(pilot, lambda: app.screen.query_one("#composer").has_focus)
         await pilot.press(*"hello", "enter")  # the smallest model answers: the endless one
         await wait_until(pilot, lambda: engine.status.streams == 1)
-        answer = await asyncio.wait_for(ask(client_of(app), model=ENDLESS), 20)
+        answer = await asyncio.wait_for(ask(client_of(app), model=ENDLESS), PATIENCE_S)
         assert answer.usage.completion_tokens == 8
         assert app.chats.answers
         await pilot.press("escape")

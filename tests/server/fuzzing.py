@@ -19,7 +19,6 @@ def fuzz(cases: int) -> settings:
     count = _CASES or cases
     return settings(
         max_examples=count,
-        deadline=None,
         derandomize=count < 1000,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

@@ -24,6 +24,7 @@ from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.server import Server
 from tests.engine.conftest import worker_environment
 from tests.engine.small_models import make_model
+from tests.support.waiting import PATIENCE_S
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ BABBLER = "mlx-community/Babbler"
 """Random weights, goes on for long; context of 4096 tokens."""
 OTHER = "mlx-community/Other"
 """Random weights, context of 256 tokens."""
-TIMEOUT_S = 30.0
+TIMEOUT_S = PATIENCE_S
 GREEDY = Sampling(temperature=0)
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
@@ -136,7 +137,7 @@ class Served:
         """Base of the API for OpenAI's client."""
         return f"{self.address.url}/v1"
 
-    def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    def until(self, condition: Callable[[], bool]) -> None:
         """Wait in the server's loop until a condition on the engine or the log holds."""
 
         async def wait() -> None:
@@ -148,7 +149,7 @@ class Served:
             try:
                 while not condition():
                     changed.clear()
-                    await asyncio.wait_for(changed.wait(), seconds)
+                    await asyncio.wait_for(changed.wait(), PATIENCE_S)
             finally:
                 for end in ends:
                     end()

@@ -119,7 +119,7 @@ def test_an_engine_that_dies_fails_the_counting_and_the_next_one_waits_for_it(se
         assert "Retry-After" in reply.headers
     assert served.server.health.value == "restarting"
     assert count(served).json == expected
-    served.until(lambda: served.server.health.value == "ready", 20)
+    served.until(lambda: served.server.health.value == "ready")
 
 
 def test_afterwards_it_is_well(served: Served) -> None:

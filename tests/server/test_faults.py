@@ -17,6 +17,7 @@ from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import api_error
 from mlxk_tui.server.options import ServerOptions
 from mlxk_tui.server.server import Server
+from tests.support.waiting import PATIENCE_S
 
 
 async def broken(call: Call) -> Any:
@@ -50,10 +51,10 @@ async def test_an_unforeseen_fault_is_a_500_that_tells_nothing_of_the_inside(
             unsubscribe = server.log.subscribe(lambda entry: changed.set())
             while not server.log.live:
                 changed.clear()
-                await asyncio.wait_for(changed.wait(), 5)
+                await asyncio.wait_for(changed.wait(), PATIENCE_S)
             unsubscribe()
             # What does not end by itself is ended with its connection.
-            await asyncio.wait_for(server.stop(grace_s=0.05), 5)
+            await asyncio.wait_for(server.stop(grace_s=0.05), PATIENCE_S)
             with pytest.raises(aiohttp.ClientError):
                 await asking
         assert not server.log.live

@@ -29,10 +29,11 @@ from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.server import keys
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.server import Server
-from tests.engine.conftest import is_gone, needs_mlx, wait_until
+from tests.engine.conftest import is_gone, needs_mlx
 from tests.headless.running import PROGRAM, call, checked, environment, headless
 from tests.panes.test_chat_ends import HUGE, add_huge
 from tests.server.served import BABBLER, COMPLETIONS, TINY, Served
+from tests.support.waiting import PATIENCE_S, wait_until
 
 LONG = {"model": BABBLER, "prompt": "Hello", "max_tokens": 4000, "logit_bias": {"0": -100}, "stream": True}
 
@@ -100,8 +101,8 @@ async def test_localhost_listens_on_what_the_name_stands_for(server: Server) -> 
 async def test_an_idle_connection_does_not_hold_up_the_stop(server: Server) -> None:
     address = await server.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
-    await asyncio.wait_for(server.stop(grace_s=30), 2)
-    assert await asyncio.wait_for(reader.read(), 2) == b""
+    await asyncio.wait_for(server.stop(grace_s=2 * PATIENCE_S), PATIENCE_S)
+    assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
     writer.close()
 
 
@@ -120,7 +121,7 @@ def test_stopping_ends_streams_with_a_word_and_the_next_start_works(served: Serv
     served.until(lambda: any(entry.completion_tokens for entry in served.server.log.live))
     port = served.address.port
     served.call(served.server.stop(grace_s=0.05))
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert replies[0].status == 200
     assert replies[0].events[-1]["error"]["type"] == "cancelled"
     with pytest.raises(OSError, match="refused"):
@@ -155,7 +156,7 @@ def process(
     finally:
         if child.poll() is None:
             child.kill()
-        child.communicate(timeout=30)
+        child.communicate(timeout=PATIENCE_S)
 
 
 def ask(data: dict[str, Any], path: str, body: object = None, **headers: str) -> tuple[int, bytes]:
@@ -163,7 +164,7 @@ def ask(data: dict[str, Any], path: str, body: object = None, **headers: str) ->
     raw = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(data["url"] + path, raw, headers)
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             return response.status, response.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -177,12 +178,12 @@ def test_a_signal_lets_answers_end_and_leaves_no_child(model_hub: Path) -> None:
         body = {**LONG, "max_tokens": 300}
         thread = threading.Thread(target=lambda: replies.append(ask(data, COMPLETIONS, body)))
         thread.start()
-        wait_until(lambda: json.loads(ask(data, "/health")[1])["streams"] == 1, 30)
+        wait_until(lambda: json.loads(ask(data, "/health")[1])["streams"] == 1)
         children = psutil.Process(child.pid).children(recursive=True)
         assert children
         child.send_signal(signal.SIGTERM)
-        thread.join(30)
-        out, err = child.communicate(timeout=30)
+        thread.join(PATIENCE_S)
+        out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0
     assert out == b""  # the one object was printed when it listened
     status, raw = replies[0]
@@ -200,13 +201,13 @@ def test_a_second_signal_ends_it_at_once(model_hub: Path) -> None:
         replies: list[tuple[int, bytes]] = []
         thread = threading.Thread(target=lambda: replies.append(ask(data, COMPLETIONS, LONG)))
         thread.start()
-        wait_until(lambda: json.loads(ask(data, "/health")[1])["streams"] == 1, 30)
+        wait_until(lambda: json.loads(ask(data, "/health")[1])["streams"] == 1)
         children = psutil.Process(child.pid).children(recursive=True)
         child.send_signal(signal.SIGINT)
         wait_until(lambda: not _listens(data["port"]))
         child.send_signal(signal.SIGINT)
-        assert child.wait(5) == 0
-        thread.join(10)
+        assert child.wait(PATIENCE_S) == 0
+        thread.join(PATIENCE_S)
         assert b'"type":"cancelled"' in replies[0][1]
         wait_until(lambda: all(is_gone(one.pid) for one in children))
 
@@ -231,7 +232,7 @@ def test_sighup_reads_keys_and_origins_again(hub: Path, tmp_path: Path) -> None:
         headers = {"Authorization": "Bearer key-a", "Origin": "https://chat.example.org"}
         assert ask(data, "/v1/models", **headers)[0] == 200
         child.send_signal(signal.SIGTERM)
-        _, err = child.communicate(timeout=30)
+        _, err = child.communicate(timeout=PATIENCE_S)
     assert b"The settings were read again" in err
     assert b"key-a" not in err
 
@@ -264,7 +265,7 @@ def test_a_model_of_the_settings_that_is_gone_does_not_keep_it_from_serving(
         assert ask(data, "/v1/completions", body)[0] == 404
         assert ask(data, "/v1/completions", {**body, "model": TINY})[0] == 200
         child.send_signal(signal.SIGTERM)
-        _, err = child.communicate(timeout=30)
+        _, err = child.communicate(timeout=PATIENCE_S)
     assert b"Warning: the setting server_model names org/gone, which is not loaded: " in err
 
 
@@ -319,7 +320,7 @@ def test_people_are_told_where_it_listens(hub: Path) -> None:
         assert child.stdout is not None
         first, base, model = (child.stdout.readline().decode() for _ in range(3))
         child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=30)
+        out, err = child.communicate(timeout=PATIENCE_S)
     finally:
         child.kill()
     assert first.startswith("Serving on http://127.0.0.1:")

@@ -18,8 +18,9 @@ import pytest
 
 from mlxk_tui.engine.protocol import Generation
 from mlxk_tui.engine.status import EngineState
-from tests.engine.conftest import needs_mlx, wait_until
+from tests.engine.conftest import needs_mlx
 from tests.server.served import BABBLER, CHAT, COMPLETIONS, GREEDY, OTHER, TINY, Served
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = needs_mlx
 
@@ -102,7 +103,7 @@ async def test_a_killed_engine_fails_what_ran_and_is_back_by_itself(served: Serv
     assert "Retry-After" in failed.headers
     health = served.get("/health")
     assert (health.status, health.json["status"]) == (503, "restarting")
-    await asyncio.to_thread(served.until, lambda: served.server.health.value == "ready", 20)
+    await asyncio.to_thread(served.until, lambda: served.server.health.value == "ready")
     assert served.engine.status.model is not None
     assert served.engine.status.model.name == BABBLER
     assert served.get("/health").json["restarts"] == restarts + 1
@@ -122,7 +123,7 @@ async def test_an_engine_that_stands_still_is_called_so_and_replaced(served: Ser
     assert served.get("/health").status == 503
     reply = await asked
     assert (reply.status, reply.error["type"]) == (503, "engine_crashed")
-    await asyncio.to_thread(served.until, lambda: served.server.health.value == "ready", 20)
+    await asyncio.to_thread(served.until, lambda: served.server.health.value == "ready")
     served.still_well()
 
 
@@ -148,7 +149,7 @@ def test_many_requests_leave_nothing_behind(served: Served) -> None:
     me = psutil.Process()
 
     def some(count: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", served.address.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", served.address.port, timeout=PATIENCE_S)
         for number in range(count):
             if number % 4 == 0:
                 connection.request("POST", COMPLETIONS, body)

@@ -98,9 +98,7 @@ def test_after_a_crash_the_same_revision_is_back(revised: Served) -> None:
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     revised.until(lambda: revised.engine.status.model is None)
-    revised.until(
-        lambda: revised.server.health.value == "ready" and revised.engine.status.model is not None, 30
-    )
+    revised.until(lambda: revised.server.health.value == "ready" and revised.engine.status.model is not None)
     assert commit(revised) == OLD
 
 

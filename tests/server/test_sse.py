@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from mlxk_tui.server.sse import EventStream, GoneError
+from tests.support.waiting import PATIENCE_S
 
 Work = Callable[[EventStream], Awaitable[None]]
 
@@ -64,7 +65,7 @@ async def test_a_client_that_does_not_read_is_given_up() -> None:
             raise
 
     async with streaming(work):
-        assert await asyncio.wait_for(ended, 5) in {"gone", "cancelled"}
+        assert await asyncio.wait_for(ended, PATIENCE_S) in {"gone", "cancelled"}
 
 
 async def test_nothing_is_sent_before_there_is_something_to_say() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 
 import pytest
 
-from tests.engine.conftest import needs_mlx, wait_until
+from tests.engine.conftest import needs_mlx
 from tests.server.served import ANSWER, BABBLER, CHAT, COMPLETIONS, QUESTION, TINY, Served, parsed, read_all
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = needs_mlx
 
@@ -84,7 +84,7 @@ def test_a_client_that_waits_for_leave_to_send_gets_it(served: Served) -> None:
 def test_bad_http_gets_an_error_in_json_and_the_end(served: Served, sent: bytes, status: int) -> None:
     with served.raw() as wire:
         wire.sendall(sent)
-        wire.settimeout(5)
+        wire.settimeout(PATIENCE_S)
         raw = b""
         while b"}}" not in raw:
             part = wire.recv(65536)
@@ -123,9 +123,7 @@ def test_a_client_that_half_closes_or_vanishes_ends_its_generation(served: Serve
             wire.sendall(head(len(body), path=COMPLETIONS) + body)
             served.until(lambda: served.engine.status.streams == 1)
             vanish(wire)
-        begin = time.monotonic()
         served.until(lambda: served.engine.status.streams == 0)
-        assert time.monotonic() - begin < 3
         wait_until(lambda: not served.server.log.live)
         assert served.server.log.finished[-1].status == 499
     assert served.server.generations == 0

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,11 +136,3 @@ def small_files(weights: int = 300_000, *, seed: int = 1) -> dict[str, Content]:
         "sub/folder/notes.md": b"# Notes\n" * 50,
         "model.safetensors": Generated(weights, seed),
     }
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another thread or process does; a test that waits in vain fails."""
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "it did not happen within 20 seconds"
-        await asyncio.sleep(0.005)

@@ -60,15 +60,6 @@ class Works:
             self._ends[name].set_result(how)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until something holds; fail after five seconds."""
-    for _ in range(1_000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it never came to that")
-
-
 @pytest.fixture
 def works() -> Works:
     return Works()

@@ -15,7 +15,8 @@ from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.transfers.jobs import Failure, Pull, Push, State, Transfer
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.store import Store, document_of, state_file
-from tests.transfers.conftest import QueueMaker, Works, put, states, until
+from tests.support.waiting import until
+from tests.transfers.conftest import QueueMaker, Works, put, states
 
 
 async def test_what_ran_goes_on_and_what_was_paused_stays_so(make_queue: QueueMaker, works: Works) -> None:

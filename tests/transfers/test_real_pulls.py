@@ -18,7 +18,7 @@ from mlxk_tui.transfers.jobs import Pull, State
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.runners import runners
 from tests.support.hf_cache import model_files
-from tests.transfers.conftest import until
+from tests.support.waiting import until
 
 NAME = "org/Large-4bit"
 SIZE = 16_000_000

@@ -57,7 +57,7 @@ def test_one_file_is_found_however_it_is_written(folder: Path, name: str, way: s
     assert paths_in_paste(f" {written}\n") == [path]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6), st.data())
 def test_several_files_are_found_in_their_order(folder: Path, names: list[str], data: st.DataObject) -> None:
     paths = [str(folder / name) for name in names]
@@ -117,7 +117,7 @@ HOSTILE = st.text(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(["", "/", "~", "file://", "@", "@~", '@"', "x @"]), HOSTILE)
 def test_nothing_that_is_typed_or_pasted_raises_or_names_what_is_no_file(begin: str, text: str) -> None:
     for path in (*paths_in_paste(begin + text), *mentioned(begin + text)):
@@ -151,7 +151,7 @@ def test_mentions(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, name
     assert mentioned(text) == [str(folder / name) for name in names]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(NAMES), st.text(".,;:!?)", max_size=4), st.sampled_from(["", "Look ", "a\n", "a\t"]))
 def test_a_mention_is_found_before_punctuation_but_not_within_a_word(
     folder: Path, name: str, punctuation: str, before: str

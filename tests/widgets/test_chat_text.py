@@ -59,13 +59,13 @@ def copied(pieces: list[Piece]) -> list[str]:
     return list(blocks.values())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(TEXTS, st.lists(st.integers(0, 100_000), max_size=30))
 def test_however_a_text_comes_its_pieces_are_the_same(text: str, cuts: list[int]) -> None:
     assert fed(text, cuts).pieces() == split(text)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(LINES, max_size=8).map("\n".join).map(lambda text: text[:3_000]))
 def test_character_by_character_no_piece_that_is_done_changes(text: str) -> None:
     splitter = Splitter()
@@ -78,7 +78,7 @@ def test_character_by_character_no_piece_that_is_done_changes(text: str) -> None
     assert splitter.pieces() == split(text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(TEXTS)
 def test_no_piece_grows_without_end_and_nothing_is_lost(text: str) -> None:
     pieces = split(text)
@@ -103,7 +103,7 @@ CODE = st.lists(
 ).map("\n".join)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(CODE, st.booleans())
 def test_code_is_copied_as_it_was_written(code: str, closed: bool) -> None:
     if not closed:
