@@ -120,14 +120,18 @@ async def test_a_process_that_stands_still_is_called_so_lets_go_of_what_is_cance
 async def test_a_process_that_goes_on_in_time_is_left_alone(babbler: Runnable) -> None:
     engine = new_engine(environ=worker_environment())
     try:
-        running = asyncio.create_task(fate(engine, babbler, LONG))
+        stream = engine.generate(babbler, LONG)
+        assert isinstance(await anext(stream), (Loading, Started))
         await until(engine, lambda status: status.tokens_per_s > 0)
         pid = pid_of(engine)
         os.kill(pid, signal.SIGSTOP)
         await until(engine, lambda status: status.unresponsive)
         os.kill(pid, signal.SIGCONT)
-        await until(engine, lambda status: not status.unresponsive)
-        assert await running == "length"
+        await until(engine, lambda status: not status.unresponsive and status.tokens_per_s > 0)
+        stream.cancel()
+        last = [event async for event in stream][-1]
+        assert isinstance(last, Finished)
+        assert last.finish_reason is FinishReason.CANCELLED
         assert engine.status.pid == pid
     finally:
         await engine.stop()
