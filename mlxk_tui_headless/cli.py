@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlxk_tui.ops.blocking import finish
 from mlxk_tui_headless import push_command, run_command, serve_command, transfer_commands
 from mlxk_tui_headless.options import JsonOption, ProgressOption, note
 from mlxk_tui_headless.request import Globals, Request, UsageError, View
@@ -75,7 +76,7 @@ def list_models(
     def execute(session: "Session") -> "Contract":
         from mlxk_tui.ops import catalog  # noqa: PLC0415 - each command loads only its own operation
 
-        return session.wait(catalog.list_models(session.cache, pattern))
+        return finish(catalog.list_models(session.cache, pattern))
 
     note(ctx, as_json)
     return Request("list", execute, View(pattern=pattern, show_all=show_all, verbose=verbose, health=health))
@@ -94,7 +95,7 @@ def show(
     def execute(session: "Session") -> "Contract":
         from mlxk_tui.ops import show as operation  # noqa: PLC0415 - as in list
 
-        return session.wait(operation.show(session.cache, model, files=files, config=config))
+        return finish(operation.show(session.cache, model, files=files, config=config))
 
     note(ctx, as_json)
     return Request("show", execute)
@@ -118,7 +119,8 @@ def health(
         from mlxk_tui.ops import catalog  # noqa: PLC0415 - as in list
 
         with session.progress(quiet=not verify) as on_event:
-            return session.wait(catalog.check_health(session.cache, model, verify=verify, on_event=on_event))
+            judged = catalog.check_health(session.cache, model, verify=verify, on_event=on_event)
+            return session.wait(judged) if verify else finish(judged)
 
     def status(data: "Contract | None") -> int:
         return 1 if exit_code and getattr(data, "unhealthy", None) else 0
@@ -227,7 +229,7 @@ def _version_request() -> Request:
     def execute(session: "Session") -> "Contract":
         from mlxk_tui.ops import about  # noqa: PLC0415 - as in list
 
-        return session.wait(about.version(session.cache))
+        return finish(about.version(session.cache))
 
     return Request("version", execute)
 

@@ -106,8 +106,11 @@ def test_clone_loads_neither_a_screen_nor_mlx(filled: Path, tmp_path: Path) -> N
     assert (tmp_path / "clone" / "config.json").exists()
 
 
-def test_json_loads_no_rich_tables(filled: Path, tmp_path: Path) -> None:
-    assert "rich.table" not in modules_of(headless("list", "--json"), tmp_path)
+@pytest.mark.parametrize("command", ["list", "health", "version"])
+def test_json_that_reads_the_cache_loads_neither_rich_tables_nor_an_event_loop(
+    command: str, filled: Path, tmp_path: Path
+) -> None:
+    assert modules_of(headless(command, "--json"), tmp_path) & {"rich.table", "asyncio"} == set()
 
 
 def test_the_version_is_told_without_pydantic_or_typer(tmp_path: Path) -> None:

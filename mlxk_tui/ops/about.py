@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import platform
 from importlib import metadata
 
 from mlxk_tui import __version__
+from mlxk_tui.ops.blocking import blocking
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.contract import SPEC_VERSION, System, VersionData
 from mlxk_tui.ops.format import printable
@@ -19,7 +19,7 @@ async def version(cache: Cache | None = None) -> VersionData:
     Args:
         cache: the cache in use; that of the environment when left out.
     """
-    system = await asyncio.to_thread(_system, cache or Cache.from_environment())
+    system = await blocking(lambda: _system(cache or Cache.from_environment()))
     return VersionData(cli_version=__version__, json_api_spec_version=SPEC_VERSION, system=system)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
 
+from mlxk_tui.ops.blocking import blocking
 from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.contract import (
     Finding,
@@ -50,7 +50,7 @@ async def inspect_model(cache: Cache, spec: str, *, runtime: Runtime | None = No
         found = cache.find(spec)
         return inspect(cache, found.ref, runtime or Runtime.here(), found.spec.revision)
 
-    return await asyncio.to_thread(work)
+    return await blocking(work)
 
 
 def walk(
@@ -119,6 +119,8 @@ async def scan(cache: Cache, *, runtime: Runtime | None = None) -> AsyncIterator
     Raises:
         OpError: `permission_denied`, or `cache_not_found` where the cache is not a folder.
     """
+    import asyncio  # noqa: PLC0415 - `list` and `health` do without
+
     loop = asyncio.get_running_loop()
     batches: asyncio.Queue[list[Report] | None] = asyncio.Queue()
     stop = threading.Event()
@@ -167,7 +169,7 @@ async def list_models(
         return [report.model for report in walk(cache, stop, pattern=pattern, runtime=runtime)]
 
     try:
-        models = await asyncio.to_thread(work)
+        models = await blocking(work)
     finally:
         stop.set()
     return ListData(models=models, count=len(models))
@@ -210,7 +212,7 @@ async def check_health(
         return _summary(entries)
 
     try:
-        return await asyncio.to_thread(work)
+        return await blocking(work)
     finally:
         stop.set()
 

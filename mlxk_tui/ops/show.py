@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from mlxk_tui.ops import format as fmt
+from mlxk_tui.ops.blocking import blocking
 from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.contract import FileType, ModelFile, ShowData
 from mlxk_tui.ops.documents import MAX_JSON_BYTES, read_json
@@ -45,7 +45,7 @@ async def show(cache: Cache, spec: str, *, files: bool = False, config: bool = F
             findings=list(report.findings),
         )
 
-    return await asyncio.to_thread(work)
+    return await blocking(work)
 
 
 async def read_files(cache: Cache, ref: RepoRef) -> list[ModelFile]:
@@ -54,7 +54,7 @@ async def read_files(cache: Cache, ref: RepoRef) -> list[ModelFile]:
     Raises:
         OpError: `model_not_found` when the repo vanished.
     """
-    return await asyncio.to_thread(lambda: list_files(read_repo(cache, ref).selected))
+    return await blocking(lambda: list_files(read_repo(cache, ref).selected))
 
 
 async def read_config(cache: Cache, ref: RepoRef) -> dict[str, Any] | None:
@@ -63,7 +63,7 @@ async def read_config(cache: Cache, ref: RepoRef) -> dict[str, Any] | None:
     Raises:
         OpError: `model_not_found` when the repo vanished.
     """
-    return await asyncio.to_thread(lambda: _config(read_repo(cache, ref).selected))
+    return await blocking(lambda: _config(read_repo(cache, ref).selected))
 
 
 async def read_card(cache: Cache, ref: RepoRef) -> str | None:
@@ -72,7 +72,7 @@ async def read_card(cache: Cache, ref: RepoRef) -> str | None:
     Raises:
         OpError: `model_not_found` when the repo vanished.
     """
-    return await asyncio.to_thread(lambda: _card(read_repo(cache, ref).selected))
+    return await blocking(lambda: _card(read_repo(cache, ref).selected))
 
 
 def list_files(snapshot: Snapshot | None) -> list[ModelFile]:
