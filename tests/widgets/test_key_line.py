@@ -1,0 +1,56 @@
+"""The footer is made anew when its keys change, and only then."""
+
+from __future__ import annotations
+
+from textual.app import App, ComposeResult
+from textual.binding import Binding
+from textual.widgets import Button
+from textual.widgets._footer import FooterKey
+
+from mlxk_tui.widgets.key_line import KeyLine
+from tests.panes.conftest import wait_until
+
+
+class Verbose(Button):
+    BINDINGS = [Binding("v", "verify", "Verify")]
+
+    able = True
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return None if action == "verify" and not self.able else True
+
+
+class Keys(App[None]):
+    def compose(self) -> ComposeResult:
+        yield Button("one", id="one")
+        yield Button("two", id="two")
+        yield Verbose("three", id="three")
+        yield KeyLine()
+
+
+async def test_it_changes_with_its_keys_and_not_with_the_focus() -> None:
+    app = Keys()
+
+    def keys() -> dict[str, FooterKey]:
+        return {key.description: key for key in app.query(FooterKey)}
+
+    async with app.run_test(size=(100, 20)) as pilot:
+        app.query_one("#one").focus()
+        await wait_until(pilot, lambda: list(keys()) == ["palette"])
+        first = keys()["palette"]
+        app.query_one("#two").focus()
+        await wait_until(pilot, lambda: app.focused is app.query_one("#two"))
+        assert keys()["palette"] is first
+        three = app.query_one("#three", Verbose)
+        three.focus()
+        await wait_until(pilot, lambda: "Verify" in keys())
+        assert not keys()["Verify"].has_class("-disabled")
+        three.able = False
+        app.refresh_bindings()
+        await wait_until(pilot, lambda: "Verify" in keys() and keys()["Verify"].has_class("-disabled"))
+        app.query_one("#one").focus()
+        await wait_until(pilot, lambda: "Verify" not in keys())
+        await pilot.resize_terminal(60, 20)
+        await wait_until(pilot, lambda: not keys())
+        await pilot.resize_terminal(100, 20)
+        await wait_until(pilot, lambda: list(keys()) == ["palette"])
