@@ -148,6 +148,7 @@ class Engine:
         try:
             if self._loaded is not None:
                 self._loaded = None
+                self._changed()  # else a process that dies of it would be one that died with its model
                 await self._connection.ask(Unload)
         finally:
             self._gate.switched(None)

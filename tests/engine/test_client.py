@@ -202,8 +202,7 @@ async def test_an_unused_model_is_unloaded_and_comes_back(engine: Engine, babble
     try:
         await run(engine, babbler, SHORT)
         before = engine.status.memory_bytes
-        status = await until(engine, lambda status: status.state is EngineState.IDLE)
-        assert status.memory_bytes < before
+        await until(engine, lambda status: status.state is EngineState.IDLE and status.memory_bytes < before)
         assert (await run(engine, babbler, SHORT)).tokens == 5
     finally:
         engine.idle_unload_s = 0

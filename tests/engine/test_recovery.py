@@ -152,6 +152,23 @@ async def test_a_crash_at_rest_and_one_while_loading_are_noticed(engine: Engine,
     assert await fate(engine, babbler, SHORT) == "length"
 
 
+async def test_one_that_dies_while_it_unloads_has_lost_no_model(engine: Engine, babbler: Runnable) -> None:
+    await engine.load(babbler)
+    seen: list[tuple[EngineState, object]] = []
+    unsubscribe = engine.subscribe(lambda status: seen.append((status.state, status.model)))
+    pid = pid_of(engine)
+    os.kill(pid, signal.SIGSTOP)
+    task = asyncio.create_task(engine.unload())
+    await until(engine, lambda status: (EngineState.IDLE, None) in seen)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(OpError) as caught:
+        await task
+    assert caught.value.type is ErrorType.ENGINE_CRASHED
+    unsubscribe()
+    after = seen[seen.index((EngineState.IDLE, None)) :]
+    assert set(after) == {(EngineState.IDLE, None), (EngineState.FAILED, None)}
+
+
 async def test_where_mlx_is_not_installed_it_is_said(babbler: Runnable, tmp_path_factory: object) -> None:
     assert isinstance(tmp_path_factory, pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("shadow")

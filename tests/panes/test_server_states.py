@@ -128,8 +128,8 @@ async def test_an_engine_that_dies_is_started_again_and_that_is_said(
         await pilot.press("u")
         await wait_until(pilot, lambda: engine.status.state is EngineState.IDLE)
         second = kill(engine)
-        await wait_until(pilot, lambda: "restarts with the next request" in words(app))
-        assert "the engine ended" in words(app)
+        await wait_until(pilot, lambda: "the engine ended" in words(app))
+        assert "restarts with the next request" in words(app)
         assert engine.status.state is EngineState.FAILED
         assert await answer_of(app) == said
         assert is_gone(second)
