@@ -276,16 +276,17 @@ def _named(argv: Sequence[str]) -> typer.Typer:
     To build the options of all of them takes 10 ms of the 250 of a `list`.
     """
     words = {serve_command.ALIASES.get(word, word) for word in argv}
-    named = [
-        info
-        for info in app.registered_commands
-        if info.callback and (info.name or info.callback.__name__) in words
-    ]
+    named = [info for info in app.registered_commands if _name(info) in words]
     if not named or words & {"--help", "-h"}:
         return app
     few = copy.copy(app)
     few.registered_commands = named
     return few
+
+
+def _name(command: typer.models.CommandInfo) -> str | None:
+    called = command.callback
+    return command.name or (typer.main.get_command_name(called.__name__) if called else None)
 
 
 def _run(program: typer.Typer, argv: Sequence[str], options: Globals, extra: dict[str, Any]) -> object:

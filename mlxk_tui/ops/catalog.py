@@ -168,10 +168,7 @@ async def list_models(
     def work() -> list[Model]:
         return [report.model for report in walk(cache, stop, pattern=pattern, runtime=runtime)]
 
-    try:
-        models = await blocking(work)
-    finally:
-        stop.set()
+    models = await blocking(work, stop)
     return ListData(models=models, count=len(models))
 
 
@@ -211,10 +208,7 @@ async def check_health(
                     raise  # else it vanished
         return _summary(entries)
 
-    try:
-        return await blocking(work)
-    finally:
-        stop.set()
+    return await blocking(work, stop)
 
 
 def _examine(

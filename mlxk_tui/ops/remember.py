@@ -133,19 +133,16 @@ class Verdicts:
         if self._path is None or not (self._changed or self._kept.keys() != self._entries.keys()):
             return
         temporary = f"{self._path}.{secrets.token_hex(4)}.tmp"
-        with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as undo:
-            undo.callback(_forget, temporary)
+        try:
             content = _File.model_construct(header=self._header, repos=self._kept).model_dump_json()
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "w", encoding="utf-8") as stream:
                 stream.write(content)
             os.replace(temporary, self._path)
-
-
-def _forget(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
 
 
 def _words_of(runtime: Runtime) -> str:

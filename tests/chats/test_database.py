@@ -266,9 +266,8 @@ async def test_an_answer_that_ended_on_a_full_disk_is_finished_once_there_is_roo
         assert told == ["disk_full"]
         await make_room(store, pages)
         if not closed:
-            await asyncio.wait_for(
-                changed.wait(), PATIENCE_S
-            )  # nobody asks for it: it is tried every half second
+            # Nobody asks for it: it is tried every half second.
+            await asyncio.wait_for(changed.wait(), PATIENCE_S)
             assert told == ["disk_full", None]
     async with await ChatStore.open(path) as store:
         kept = await store.message(answer.id)

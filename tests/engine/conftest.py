@@ -82,10 +82,14 @@ async def until(engine: Engine, condition: Callable[[EngineStatus], bool]) -> En
     """Wait for a status for which the condition holds."""
     changed = asyncio.Event()
     unsubscribe = engine.subscribe(lambda status: changed.set())
-    try:
+
+    async def wait() -> None:
         while not condition(engine.status):
             changed.clear()
-            await asyncio.wait_for(changed.wait(), PATIENCE_S)
+            await changed.wait()
+
+    try:
+        await asyncio.wait_for(wait(), PATIENCE_S)
     finally:
         unsubscribe()
     return engine.status

@@ -197,6 +197,7 @@ def test_a_kill_takes_the_process_of_huggingface_hub_along(server: LocalHub, hub
     server.rate_per_connection = 1 << 19
     with started("pull", LARGE, "--via-hub", "--json", hub=hub) as process:
         wait_until_sent(server, SIZE // 20)
+        server.rate_per_connection = 1000
         os.kill(process.pid, signal.SIGKILL)
     wait_until(lambda: not server.requests.running)
 

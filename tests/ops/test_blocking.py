@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 
 import pytest
 
 from mlxk_tui.ops.blocking import blocking, finish
+from tests.support.waiting import PATIENCE_S, cancel, patience
 
 
 async def whose_thread() -> int:
@@ -21,8 +24,8 @@ async def fault() -> None:
     await blocking(work)
 
 
-def test_without_a_loop_the_work_is_done_by_who_asks() -> None:
-    assert finish(whose_thread()) == threading.get_ident()
+def test_without_a_loop_it_is_done_in_a_thread_too() -> None:
+    assert finish(whose_thread()) != threading.get_ident()
     with pytest.raises(OSError, match="no"):
         finish(fault())
 
@@ -31,6 +34,39 @@ async def test_beside_a_loop_it_is_done_in_a_thread() -> None:
     assert await whose_thread() != threading.get_ident()
     with pytest.raises(OSError, match="no"):
         await fault()
+
+
+def test_an_interrupt_reaches_who_waits_and_tells_the_work_to_stop() -> None:
+    stop = threading.Event()
+    ended: list[bool] = []
+
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        ended.append(stop.wait(PATIENCE_S))
+
+    with pytest.raises(KeyboardInterrupt):
+        finish(blocking(work, stop))
+    assert ended == [True]
+
+
+def test_work_that_hangs_is_left_behind() -> None:
+    never = threading.Event()
+
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        never.wait()
+
+    with patience(), pytest.raises(KeyboardInterrupt):
+        finish(blocking(work))
+    never.set()
+
+
+async def test_beside_a_loop_the_work_is_told_when_nobody_waits() -> None:
+    stop = threading.Event()
+    task = asyncio.create_task(blocking(lambda: stop.wait(PATIENCE_S), stop))
+    await asyncio.sleep(0)
+    await cancel(task)
+    assert stop.is_set()
 
 
 def test_what_needs_a_loop_is_not_run_without_one() -> None:

@@ -149,12 +149,12 @@ class Served:
             try:
                 while not condition():
                     changed.clear()
-                    await asyncio.wait_for(changed.wait(), PATIENCE_S)
+                    await changed.wait()
             finally:
                 for end in ends:
                     end()
 
-        self.call(wait())
+        self.call(asyncio.wait_for(wait(), PATIENCE_S))
 
     def own(self, generation: Generation, model: str = TINY) -> tuple[str, Finished]:
         """Return what the engine itself answers."""

@@ -196,7 +196,7 @@ def test_a_signal_lets_answers_end_and_leaves_no_child(model_hub: Path) -> None:
 
 @needs_mlx
 def test_a_second_signal_ends_it_at_once(model_hub: Path) -> None:
-    with process(hub=model_hub) as (child, data):
+    with process("--grace", str(2 * PATIENCE_S), hub=model_hub) as (child, data):
         assert data["model"] is None
         replies: list[tuple[int, bytes]] = []
         thread = threading.Thread(target=lambda: replies.append(ask(data, COMPLETIONS, LONG)))

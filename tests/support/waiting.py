@@ -20,11 +20,11 @@ A test that says "without waiting for X" lets X take longer than this.
 _PAUSE_S = 0.005
 
 
-def wait_until(condition: Callable[[], bool], seen: Callable[[], object] = lambda: "") -> None:
-    """Look again and again until `condition` holds; fail with what was `seen` when it never does."""
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Look again and again until `condition` holds; fail when it never does."""
     end = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < end, f"it never came to that {seen()}"
+        assert time.monotonic() < end, "it never came to that"
         threading.Event().wait(_PAUSE_S)
 
 
