@@ -228,7 +228,7 @@ class Connection:
                 question.on_loading(message.event)
 
     def _hear_fault(self, message: Fault) -> None:
-        error = OpError(ErrorType(message.type), message.message)
+        error = message.error
         question = self._questions.pop(message.id, None)
         if message.id == 0:
             self._fault = error

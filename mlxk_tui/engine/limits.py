@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlxk_tui.engine.protocol import Budget
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.format import plural, size
 from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.ops.terms import MemoryFit
@@ -46,15 +46,27 @@ def token_budget(
         return max(half, UNKNOWN_CONTEXT_TOKENS - prompt_tokens) if budget == "run" else half
     left = context_length - prompt_tokens
     if left < 1:
-        raise OpError(
-            ErrorType.CONTEXT_LENGTH_EXCEEDED,
-            f"The prompt has {plural(prompt_tokens, 'token')} and the model's context holds "
-            f"{context_length:,}, which leaves none for an answer. Shorten the prompt, start a new chat, "
-            "or take a model with a longer context.",
-        )
+        raise too_long(prompt_tokens, context_length)
     if max_tokens is not None:
         return min(max_tokens, left)
     return left if budget == "run" else min(left, max(1, context_length // 2))
+
+
+def too_long(prompt_tokens: int, context_length: int, *, at_least: bool = False) -> OpError:
+    """Return the error of a prompt that leaves no room for an answer.
+
+    Args:
+        prompt_tokens: how many the prompt has.
+        context_length: tokens that the model's context holds.
+        at_least: the prompt was not counted to its end.
+    """
+    counted = f"{'at least ' if at_least else ''}{plural(prompt_tokens, 'token')}"
+    return OpError(
+        ErrorType.CONTEXT_LENGTH_EXCEEDED,
+        f"The prompt has {counted} and the model's context holds {context_length:,}, which leaves none for "
+        "an answer. Shorten the prompt, start a new chat, or take a model with a longer context.",
+        overflow=ContextOverflow(prompt_tokens, context_length, at_least),
+    )
 
 
 @dataclass(frozen=True)

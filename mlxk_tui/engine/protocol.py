@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
+from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
+
 Budget = Literal["run", "server"]
 """Who asks: `run` may use all that is left of the context, `server` half of it."""
 
@@ -318,6 +320,18 @@ class Fault:
     type: str
     """A value of `ErrorType`."""
     message: str
+    overflow: ContextOverflow | None = None
+    """With `context_length_exceeded`."""
+
+    @staticmethod
+    def of(id: int, error: OpError) -> Fault:  # noqa: A002 - the protocol's own name
+        """Return an error as the worker tells it."""
+        return Fault(id, error.type.value, error.message, error.overflow)
+
+    @property
+    def error(self) -> OpError:
+        """The error as it was raised in the worker."""
+        return OpError(ErrorType(self.type), self.message, overflow=self.overflow)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from mlxk_tui.engine.protocol import (
     Unload,
     Usage,
 )
+from mlxk_tui.ops.errors import ContextOverflow
 
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
@@ -112,6 +113,12 @@ def _finished(given: dict[str, Any]) -> Finished:
     return Finished(**{**given, "usage": from_json(given["usage"]), "timings": from_json(given["timings"])})
 
 
+def _overflow(values: Mapping[str, Any] | None) -> ContextOverflow | None:
+    if values is None:
+        return None
+    return ContextOverflow(**{name: value for name, value in values.items() if name != "is"})
+
+
 def _count_tokens(given: dict[str, Any]) -> CountTokens:
     for name in ("messages", "tools"):
         given[name] = tuple(given.get(name, ()))
@@ -120,6 +127,7 @@ def _count_tokens(given: dict[str, Any]) -> CountTokens:
 
 _READERS: dict[str, Any] = {
     **{name: (lambda given, kind=kind: kind(**given)) for name, kind in _KINDS.items()},
+    "Fault": lambda given: Fault(**{**given, "overflow": _overflow(given.get("overflow"))}),
     "ToolCall": lambda given: ToolCall(**given),
     "TopToken": lambda given: TopToken(**given),
     "Usage": lambda given: Usage(**given),

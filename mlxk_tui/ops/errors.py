@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -93,6 +94,21 @@ ERRORS: dict[ErrorType, ErrorFacts] = {
 """Facts of each error type."""
 
 
+@dataclass(frozen=True)
+class ContextOverflow:
+    """Figures of `context_length_exceeded`, for front ends that word it as their clients expect it."""
+
+    prompt_tokens: int
+    context_length: int
+    at_least: bool = False
+    """The prompt was not counted to its end: it has as many tokens, or more."""
+
+    @property
+    def counted(self) -> str:
+        """Such as `5000 tokens` or `at least 5000 tokens`; clients read the plain number."""
+        return f"{'at least ' if self.at_least else ''}{self.prompt_tokens} tokens"
+
+
 class OpError(Exception):
     """An operation failed for a reason that the user can be told.
 
@@ -102,6 +118,7 @@ class OpError(Exception):
         matches: candidate model names of `ambiguous_match` and `confirmation_required`, sorted.
         available_hashes: cached commit hashes of `revision_not_found`, sorted.
         data: the command's partial result (`data` of the envelope), where the contract has one.
+        overflow: the figures of `context_length_exceeded`, where they are known.
     """
 
     def __init__(
@@ -112,6 +129,7 @@ class OpError(Exception):
         matches: Sequence[str] = (),
         available_hashes: Sequence[str] = (),
         data: BaseModel | None = None,
+        overflow: ContextOverflow | None = None,
     ) -> None:
         super().__init__(message)
         self.type = type
@@ -119,3 +137,4 @@ class OpError(Exception):
         self.matches = tuple(sorted(matches))
         self.available_hashes = tuple(sorted(available_hashes))
         self.data = data
+        self.overflow = overflow

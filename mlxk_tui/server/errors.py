@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from mlxk_tui.ops.errors import ERRORS, ErrorType, OpError
+from mlxk_tui.ops.errors import ERRORS, ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.format import printable
 
 BUSY, NO_ROUTE, STOPPING = "server_busy", "route_not_found", "server_stopping"
@@ -26,6 +26,7 @@ class ApiError(Exception):
         message: what happened and what to do next.
         param: the field of the request that is to blame.
         headers: headers that go with it.
+        overflow: figures of a prompt that is too long, where they are known.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        overflow: ContextOverflow | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -43,14 +45,31 @@ class ApiError(Exception):
         self.message = printable(message, keep_newlines=True)[:_LONGEST_MESSAGE]
         self.param = param
         self.headers = dict(headers or {})
+        self.overflow = overflow
 
     def body(self) -> dict[str, Any]:
         """Return the JSON of the answer."""
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.type}}
+        kind = self.type
+        if kind == ErrorType.CONTEXT_LENGTH_EXCEEDED.value:
+            kind = "invalid_request_error"  # OpenAI's own; its clients look at this, the code and the words
+        return {"error": {"message": self.in_words, "type": kind, "param": self.param, "code": self.type}}
+
+    @property
+    def in_words(self) -> str:
+        """The message in the words of OpenAI's API, where clients look for them."""
+        return self.message if self.overflow is None else _overflow_message(self.overflow)
 
     def response(self) -> web.Response:
         """Return the answer."""
         return json_response(self.body(), self.status, self.headers)
+
+
+def _overflow_message(overflow: ContextOverflow) -> str:
+    """Return the sentence of OpenAI's API: litellm, LangChain and others search for its words."""
+    return (
+        f"This model's maximum context length is {overflow.context_length} tokens. However, your prompt "
+        f"resulted in {overflow.counted}. Please reduce its length."
+    )
 
 
 def invalid(message: str, param: str | None = None, *, status: int = 400) -> ApiError:
@@ -75,7 +94,9 @@ def api_error(error: Exception) -> ApiError:
         elif status == 503:
             headers["Retry-After"] = "2"
         param = "model" if error.type in _ABOUT_THE_MODEL else None
-        return ApiError(status, error.type.value, message, param=param, headers=headers)
+        return ApiError(
+            status, error.type.value, message, param=param, headers=headers, overflow=error.overflow
+        )
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
         return ApiError(503, BUSY, "Too many files are open. Try again in a moment.")
     return ApiError(

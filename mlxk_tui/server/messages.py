@@ -46,9 +46,11 @@ def error_body(error: ApiError, request_id: str) -> dict[str, Any]:
     kind = _ERROR_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
     message = error.message
     if error.type == ErrorType.CONTEXT_LENGTH_EXCEEDED.value:
-        message = (
-            f"prompt is too long: {message}"  # the words by which clients know that it is time to compact
-        )
+        figures = ""
+        if error.overflow is not None:
+            figures = f"{error.overflow.counted} > {error.overflow.context_length} maximum. "
+        # The words by which clients know that it is time to compact.
+        message = f"prompt is too long: {figures}{message}"
     return {
         "type": "error",
         "error": {"type": kind, "message": message, "param": error.param, "code": error.type},

@@ -169,7 +169,7 @@ class _Writer:
     def failed(self, error: ApiError) -> bytes:
         """Return the response as it is, with the error."""
         opening = b"" if self._begun else self._event("response.created", response=self._snapshot())
-        told = {"code": _code(error), "message": error.message, "type": error.type, "param": error.param}
+        told = {"code": _code(error), "message": error.in_words, "type": error.type, "param": error.param}
         response = self._response.snapshot("failed", error=told)
         return opening + self._event("response.failed", response=response)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -282,4 +283,11 @@ def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(served: Se
         body = {"model": OTHER, "messages": [{"role": "user", "content": "word " * 400}], "stream": stream}
         refused = served.post(CHAT, body)
         assert (refused.status, refused.error["code"]) == (400, "context_length_exceeded")
-        assert "256" in refused.error["message"]
+        assert refused.error["type"] == "invalid_request_error"
+        said = re.fullmatch(
+            r"This model's maximum context length is 256 tokens\. However, your prompt resulted in (\d+) "
+            r"tokens\. Please reduce its length\.",
+            refused.error["message"],
+        )
+        assert said is not None
+        assert int(said[1]) > 400

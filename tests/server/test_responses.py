@@ -277,6 +277,7 @@ def test_a_prompt_that_is_too_long_is_refused_before_a_stream_begins(served: Ser
     for stream in (False, True):
         refused = served.post(PATH, {"model": OTHER, "input": "word " * 400, "stream": stream})
         assert (refused.status, refused.error["code"]) == (400, "context_length_exceeded")
+        assert "This model's maximum context length is 256 tokens. However, " in refused.error["message"]
 
 
 def test_a_stream_that_breaks_off_ends_with_the_response_as_failed(served: Served) -> None:

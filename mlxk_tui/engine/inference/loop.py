@@ -131,7 +131,7 @@ class Loop:
             self._outbox.put(Fault(command.id, ErrorType.CANCELLED.value, "The loading was given up."))
         except OpError as error:
             self._free()
-            self._outbox.put(Fault(command.id, error.type.value, error.message))
+            self._outbox.put(Fault.of(command.id, error))
         else:
             self._model = model
             tokenizer = model.tokenizer
@@ -171,7 +171,7 @@ class Loop:
         command, result = prepared.command, prepared.result
         self._preparing.discard(command.id)
         if isinstance(result, OpError):
-            self._outbox.put(Fault(command.id, result.type.value, result.message))
+            self._outbox.put(Fault.of(command.id, result))
         elif isinstance(command, CountTokens):
             if isinstance(result, int):
                 self._outbox.put(Counted(command.id, result))
@@ -182,7 +182,7 @@ class Loop:
                 elif isinstance(result, Prompt):
                     self._start(command, result, prepared.arrived)
             except OpError as error:
-                self._outbox.put(Fault(command.id, error.type.value, error.message))
+                self._outbox.put(Fault.of(command.id, error))
         self._cancelled.discard(command.id)
         self._outbox.flush()
 

@@ -12,7 +12,7 @@ from mlxk_tui.engine.inference.loading import LoadedModel
 from mlxk_tui.engine.limits import token_budget
 from mlxk_tui.engine.protocol import CountTokens, Generation, Sampling
 from mlxk_tui.engine.sampling import merged, validate
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.format import plural, printable
 
 _ROLES = {"system": "System", "developer": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
@@ -108,6 +108,7 @@ def read_texts(model: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
                 ErrorType.CONTEXT_LENGTH_EXCEEDED,
                 f"A text to embed has {plural(len(tokens), 'token')} and {model.name} takes "
                 f"{model.context_length:,}. Split it into smaller ones.",
+                overflow=ContextOverflow(len(tokens), model.context_length),
             )
         read.append(tokens)
     return read
