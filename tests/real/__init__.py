@@ -1,0 +1,1 @@
+"""Answers of real models; `make models` fetches them."""
