@@ -40,20 +40,21 @@ class Runnable:
     """It makes embeddings rather than text."""
 
 
-async def find_runnable(cache: Cache, spec: str, *, force: bool = False) -> Runnable:
+async def find_runnable(cache: Cache, spec: str, *, force: bool = False, partial: bool = True) -> Runnable:
     """Return the model of `NAME[@REV]`, ready for the engine.
 
     Args:
         cache: where to look.
         spec: the model's name, or a part of it, with an optional revision.
         force: run it even if it does not fit into memory.
+        partial: accept a part of a name.
 
     Raises:
         OpError: `model_not_runnable` with the reason, `insufficient_memory` with the numbers,
             `dependency_missing` where mlx-lm is not installed, and those of `Cache.find` and
             `Repo.revision`.
     """
-    return await asyncio.to_thread(_find, cache, spec, force)
+    return await asyncio.to_thread(_find, cache, spec, force, partial)
 
 
 def with_draft(model: Runnable, draft: Runnable, *, force: bool = False) -> Runnable:
@@ -76,8 +77,8 @@ def with_draft(model: Runnable, draft: Runnable, *, force: bool = False) -> Runn
     return replace(model, memory_bytes=needed, fit=fit)
 
 
-def _find(cache: Cache, spec: str, force: bool) -> Runnable:
-    found = cache.find(spec)
+def _find(cache: Cache, spec: str, force: bool, partial: bool) -> Runnable:
+    found = cache.find(spec, partial=partial)
     repo = read_repo(cache, found.ref)
     snapshot = repo.revision(found.spec.revision)
     runtime = Runtime.here()

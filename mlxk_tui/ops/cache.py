@@ -124,21 +124,25 @@ class Cache:
             ) from None
         return sorted(found, key=lambda ref: (ref.name.casefold(), ref.name, ref.folder))
 
-    def find(self, spec_text: str) -> Found:
+    def find(self, spec_text: str, *, partial: bool = True) -> Found:
         """Return the repo that `NAME[@REV]` stands for; the revision is not looked at.
+
+        Args:
+            spec_text: the spec.
+            partial: accept a part of a name, as people type it; programs over HTTP may not.
 
         Raises:
             OpError: `validation_error`, `model_not_found`, `ambiguous_match`, and those of `repos`.
         """
         spec = parse_spec(spec_text)
-        return _pick(self.repos(), spec)
+        return _pick(self.repos(), spec, partial)
 
     @property
     def _shown(self) -> str:
         return printable(str(self.root))
 
 
-def _pick(refs: Iterable[RepoRef], spec: Spec) -> Found:
+def _pick(refs: Iterable[RepoRef], spec: Spec, partial: bool) -> Found:
     by_name = {ref.name: ref for ref in refs}
-    match = resolve(by_name, spec.name)
+    match = resolve(by_name, spec.name, partial=partial)
     return Found(by_name[match.name], spec, match.exact)

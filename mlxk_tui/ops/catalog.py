@@ -36,8 +36,12 @@ _BATCH_SECONDS = 0.03
 """How long a scan gathers models before it hands them over: about two frames."""
 
 
-async def inspect_model(cache: Cache, spec: str, *, runtime: Runtime | None = None) -> Report:
+async def inspect_model(
+    cache: Cache, spec: str, *, runtime: Runtime | None = None, partial: bool = True
+) -> Report:
     """Read and judge the model of `NAME[@REV]`, against this machine's runtime unless one is given.
+
+    Without `partial` a part of a name does not count.
 
     Raises:
         OpError: `validation_error`, `model_not_found`, `ambiguous_match`, `revision_not_found`,
@@ -47,7 +51,7 @@ async def inspect_model(cache: Cache, spec: str, *, runtime: Runtime | None = No
     from mlxk_tui.ops.judge import inspect  # noqa: PLC0415 - `list` of remembered verdicts does without
 
     def work() -> Report:
-        found = cache.find(spec)
+        found = cache.find(spec, partial=partial)
         return inspect(cache, found.ref, runtime or Runtime.here(), found.spec.revision)
 
     return await blocking(work)

@@ -99,27 +99,25 @@ class Match:
     """True when the query is the full name, letter for letter."""
 
 
-def resolve(names: Iterable[str], query: str) -> Match:
+def resolve(names: Iterable[str], query: str, *, partial: bool = True) -> Match:
     """Return the one cached name that `query` stands for.
 
     The first level with a hit wins: the exact name; `mlx-community/QUERY` when the query has no
     slash; either of them whatever the case; a part of the full name whatever the case.
+
+    Args:
+        names: the cached names.
+        query: what somebody typed.
+        partial: accept a part of a name. Without it the levels are: the exact name; the full name
+            whatever the case; the last segment of the name whatever the case, of any organization.
 
     Raises:
         OpError: `ambiguous_match` when the winning level has more than one hit, `model_not_found`
             when there is none.
     """
     known = list(names)
-    wanted = {query} if "/" in query else {query, f"{DEFAULT_ORG}/{query}"}
-    folded = {name.casefold() for name in wanted}
-    part = query.casefold()
     shown = printable(query)
-    for level in (
-        [name for name in known if name == query],
-        [name for name in known if name in wanted],
-        [name for name in known if name.casefold() in folded],
-        [name for name in known if part in name.casefold()],
-    ):
+    for level in _levels(known, query) if partial else _strict_levels(known, query):
         if len(level) == 1:
             return Match(level[0], exact=level[0] == query)
         if level:
@@ -132,4 +130,25 @@ def resolve(names: Iterable[str], query: str) -> Match:
     raise OpError(
         ErrorType.MODEL_NOT_FOUND,
         f"No model in the cache matches '{shown}'. 'mlxk-headless list --all' shows what is there.",
+    )
+
+
+def _levels(known: list[str], query: str) -> Iterable[list[str]]:
+    wanted = {query} if "/" in query else {query, f"{DEFAULT_ORG}/{query}"}
+    folded = {name.casefold() for name in wanted}
+    part = query.casefold()
+    return (
+        [name for name in known if name == query],
+        [name for name in known if name in wanted],
+        [name for name in known if name.casefold() in folded],
+        [name for name in known if part in name.casefold()],
+    )
+
+
+def _strict_levels(known: list[str], query: str) -> Iterable[list[str]]:
+    folded = query.casefold()
+    return (
+        [name for name in known if name == query],
+        [name for name in known if name.casefold() == folded],
+        [name for name in known if name.rpartition("/")[2].casefold() == folded],
     )

@@ -1,4 +1,8 @@
-"""Which model a request means: its name as everywhere, an alias, or none."""
+"""Which model a request means: its full name or last part, a revision of it, an alias, or none.
+
+A part of a name is for people at a keyboard. A program that sends one has a typo or another server's
+name in its settings, and is better told than answered by whatever model has that part in its name.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from mlxk_tui.ops import catalog
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.contract import Health, Model
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.names import parse_spec
 from mlxk_tui.server.errors import ApiError, invalid
 
@@ -49,6 +54,16 @@ def spec_of(loaded: LoadedModel) -> str:
     return f"{loaded.name}@{commit_of(loaded)}"
 
 
+@dataclass(frozen=True)
+class _Spec:
+    """What to look for in the cache."""
+
+    text: str
+    """`NAME[@REV]`."""
+    partial: bool
+    """Whether a part of a name will do: whoever runs the server wrote it, not a request."""
+
+
 class Chooser:
     """Finds models in the cache; nothing that a request says is ever a path or is downloaded."""
 
@@ -60,7 +75,7 @@ class Chooser:
         """Whether models are loaded that do not fit into memory."""
         self._engine = engine
         self._cache = cache
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known: OrderedDict[_Spec, _Known] = OrderedDict()
         self._listing: asyncio.Task[list[Offered]] | None = None
         self._listed_aliases: Mapping[str, str] = {}
         self._listed_until = 0.0
@@ -69,7 +84,8 @@ class Chooser:
         """Return the model for a request.
 
         Raises:
-            ApiError: 400: no model is named, and there is none to take instead.
+            ApiError: 400: no model is named, and there is none to take instead; 404: there is none of
+                that name; 409: there are several.
             OpError: those of `find_runnable`.
         """
         spec = self._spec(name)
@@ -77,34 +93,38 @@ class Chooser:
         now = time.monotonic()
         if known is not None and known.until > now:
             return known.model
-        model = await self._find(spec)
+        try:
+            model = await self._find(spec)
+        except OpError as error:
+            raise _told(error, spec) from None
         self._known[spec] = _Known(model, time.monotonic() + _REMEMBERED_S)
         self._known.move_to_end(spec)
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return model
 
-    async def _find(self, spec: str) -> Runnable:
+    async def _find(self, spec: _Spec) -> Runnable:
         """Find a model; one that is too large only where somebody has forced it, for good or into memory."""
         try:
-            return await find_runnable(self._cache, spec, force=self.force)
+            return await find_runnable(self._cache, spec.text, force=self.force, partial=spec.partial)
         except OpError as error:
             loaded = self._engine.status.model
             if error.type is not ErrorType.INSUFFICIENT_MEMORY or loaded is None:
                 raise
-            model = await find_runnable(self._cache, spec, force=True)
+            model = await find_runnable(self._cache, spec.text, force=True, partial=spec.partial)
             if str(model.folder) != loaded.folder:
                 raise
             return model
 
-    def _spec(self, name: str | None) -> str:
+    def _spec(self, name: str | None) -> _Spec:
         if name is not None and name.strip():
-            return self.aliases.get(name, name)
+            alias = self.aliases.get(name)
+            return _Spec(name, partial=False) if alias is None else _Spec(alias, partial=True)
         if self.default is not None:
-            return self.aliases.get(self.default, self.default)
+            return _Spec(self.aliases.get(self.default, self.default), partial=True)
         loaded = self._engine.status.model
         if loaded is not None:
-            return spec_of(loaded)
+            return _Spec(spec_of(loaded), partial=False)
         raise invalid("No model is named and none is loaded. GET /v1/models lists the names.", "model")
 
     async def models(self) -> list[Offered]:
@@ -130,7 +150,7 @@ class Chooser:
         for alias, spec in aliases.items():
             offered.pop(alias, None)  # it hides a model of that name
             try:
-                model = sound[spec] if spec in sound else await self._inspect(spec)
+                model = sound[spec] if spec in sound else await self._inspect(_Spec(spec, partial=True))
             except (OpError, ApiError):  # a request for it finds out why
                 continue
             offered[alias] = Offered(alias, model)
@@ -141,23 +161,42 @@ class Chooser:
         """Return one model that can run here.
 
         Raises:
-            ApiError: 422 where it cannot run.
+            ApiError: 422 where it cannot run; 404, 409: there is none of that name, or several.
             OpError: those of `inspect_model`.
         """
-        model = await self._inspect(self._spec(name))
+        spec = self._spec(name)
+        try:
+            model = await self._inspect(spec)
+        except OpError as error:
+            raise _told(error, spec) from None
         if name in self.aliases:
             return Offered(name, model)
         revision = parse_spec(name).revision
         return Offered(model.name if revision is None else f"{model.name}@{revision}", model)
 
-    async def _inspect(self, spec: str) -> Model:
-        model = (await catalog.inspect_model(self._cache, spec)).model
+    async def _inspect(self, spec: _Spec) -> Model:
+        model = (await catalog.inspect_model(self._cache, spec.text, partial=spec.partial)).model
         if not _can_run(model):
             reason = model.reason or "it has no snapshot"
             raise ApiError(
                 422, "model_not_runnable", f"{model.name} cannot run here: {reason}", param="model"
             )
         return model
+
+
+def _told(error: OpError, spec: _Spec) -> Exception:
+    """Return a fault of finding a model as a client can make use of it."""
+    shown = printable(spec.text)[:120]
+    if error.type is ErrorType.MODEL_NOT_FOUND:
+        return ApiError(
+            404,
+            error.type.value,
+            f"There is no model '{shown}' here. GET /v1/models lists the names.",
+            param="model",
+        )
+    if error.type is ErrorType.VALIDATION_ERROR:
+        return invalid(error.message, "model")
+    return error
 
 
 def _can_run(model: Model) -> bool:

@@ -17,7 +17,7 @@ from pydantic import Field
 from mlxk_tui.engine.client import Embeddings
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import invalid
-from mlxk_tui.server.schemas import Schema
+from mlxk_tui.server.schemas import MODEL_NAMES, Schema
 from mlxk_tui.server.work import Work
 
 MAX_TEXTS = 2048
@@ -27,7 +27,7 @@ _VECTORS_AT_A_TIME = 32
 class EmbeddingsRequest(Schema):
     """POST /v1/embeddings."""
 
-    model: str | None = Field(None, description="Name as in GET /v1/models, or a part of it.")
+    model: str | None = Field(None, description=MODEL_NAMES)
     input: str | list[str] | list[int] | list[list[int]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1)

@@ -89,8 +89,8 @@ def api_error(error: Exception) -> ApiError:
             status = 503
         if len(error.matches) > 1:
             message = f"{message} Matches: {', '.join(error.matches[:10])}."
-        if error.type is ErrorType.INSUFFICIENT_MEMORY:  # the next seconds free none
-            headers["X-Should-Retry"] = "false"  # OpenAI's and Anthropic's clients repeat any other 503
+        if error.type in _SAME_AGAIN:
+            headers["X-Should-Retry"] = "false"  # OpenAI's and Anthropic's clients repeat any other 409, 503
         elif status == 503:
             headers["Retry-After"] = "2"
         param = "model" if error.type in _ABOUT_THE_MODEL else None
@@ -106,6 +106,8 @@ def api_error(error: Exception) -> ApiError:
     )
 
 
+_SAME_AGAIN = {ErrorType.INSUFFICIENT_MEMORY, ErrorType.AMBIGUOUS_MATCH}
+"""Faults that the next seconds do not change."""
 _ABOUT_THE_MODEL = {
     ErrorType.MODEL_NOT_FOUND,
     ErrorType.AMBIGUOUS_MATCH,

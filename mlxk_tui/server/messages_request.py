@@ -9,7 +9,15 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from mlxk_tui.server.errors import ApiError, invalid
-from mlxk_tui.server.schemas import MAX_MESSAGES, MAX_STOPS, MAX_TOOLS, ChatRequest, Schema, parse
+from mlxk_tui.server.schemas import (
+    MAX_MESSAGES,
+    MAX_STOPS,
+    MAX_TOOLS,
+    MODEL_NAMES,
+    ChatRequest,
+    Schema,
+    parse,
+)
 
 
 class MessagesSource(Schema):
@@ -93,7 +101,7 @@ class MessagesOutput(Schema):
 class MessagesPrompt(Schema):
     """POST /v1/messages/count_tokens: all that becomes the prompt."""
 
-    model: str | None = Field(None, description="Name as in GET /v1/models, or a part of it.")
+    model: str | None = Field(None, description=MODEL_NAMES)
     messages: list[MessagesMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     system: str | list[MessagesPart] | None = None
     tools: list[MessagesTool] | None = Field(None, max_length=MAX_TOOLS)

@@ -8,7 +8,15 @@ from pydantic import ConfigDict, Field
 
 from mlxk_tui.server.conversation import text_of
 from mlxk_tui.server.errors import ApiError, invalid
-from mlxk_tui.server.schemas import MAX_MESSAGES, MAX_TOOLS, ChatRequest, ContentPart, Schema, parse
+from mlxk_tui.server.schemas import (
+    MAX_MESSAGES,
+    MAX_TOOLS,
+    MODEL_NAMES,
+    ChatRequest,
+    ContentPart,
+    Schema,
+    parse,
+)
 
 
 class ResponsesItem(Schema):
@@ -72,7 +80,7 @@ class ResponsesReasoning(Schema):
 class ResponsesRequest(Schema):
     """POST /v1/responses."""
 
-    model: str | None = Field(None, description="Name as in GET /v1/models, or a part of it.")
+    model: str | None = Field(None, description=MODEL_NAMES)
     input: str | list[ResponsesItem]
     instructions: str | None = None
     tools: list[ResponsesTool] | None = Field(None, max_length=MAX_TOOLS)

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlxk_tui.server.errors import ApiError, invalid
 
+MODEL_NAMES = "Full name as in GET /v1/models, its last part, NAME@REV, or an alias; null is the default."
 MAX_MESSAGES, MAX_TOOLS, MAX_STOPS, MAX_CHOICES, MAX_PROMPTS = 10_000, 256, 16, 16, 64
 
 
@@ -106,7 +107,7 @@ class StreamOptions(Schema):
 class Sampled(Schema):
     """Fields that both APIs have."""
 
-    model: str | None = Field(None, description="Name as in GET /v1/models, or a part of it.")
+    model: str | None = Field(None, description=MODEL_NAMES)
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)

@@ -143,6 +143,28 @@ def test_more_than_one_hit_is_ambiguous_and_lists_them_sorted() -> None:
     assert caught.value.matches == ("Phi-3-mini", "mlx-community/Phi-3-mini", "mlx-community/Phi-3-mini-128k")
 
 
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [("phi-3-mini", "Phi-3-mini"), ("phi-3-mini-128K", "mlx-community/Phi-3-mini-128k"), ("ORG/a", "org/A")],
+)
+def test_without_parts_a_full_name_or_a_last_segment_counts(query: str, name: str) -> None:
+    assert resolve(NAMES, query, partial=False).name == name
+
+
+@pytest.mark.parametrize("query", ["128k", "rg/A", "org", "x/llama", "/llama", ""])
+def test_without_parts_nothing_else_does(query: str) -> None:
+    with pytest.raises(OpError) as caught:
+        resolve(NAMES, query, partial=False)
+    assert caught.value.type is ErrorType.MODEL_NOT_FOUND
+
+
+def test_without_parts_no_organization_goes_first() -> None:
+    with pytest.raises(OpError) as caught:
+        resolve(["mlx-community/a", "other/A"], "a", partial=False)
+    assert caught.value.type is ErrorType.AMBIGUOUS_MATCH
+    assert caught.value.matches == ("mlx-community/a", "other/A")
+
+
 def test_no_hit_is_model_not_found() -> None:
     with pytest.raises(OpError) as caught:
         resolve(NAMES, "nothing-like-it")

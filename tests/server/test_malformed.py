@@ -106,7 +106,8 @@ def test_what_is_no_request_is_refused(served: Served, body: bytes) -> None:
     ("model", "status", "kind"),
     [
         ("no-such-model", 404, "model_not_found"),
-        ("mlx-community", 409, "ambiguous_match"),
+        ("mlx-community", 404, "model_not_found"),
+        ("x", 404, "model_not_found"),
         ("../../etc/passwd", 400, "validation_error"),
         ("/etc/passwd", 400, "validation_error"),
         ("https://example.org/model", 400, "validation_error"),
@@ -123,7 +124,7 @@ def test_a_name_is_never_a_path_a_url_or_a_download(
     assert (reply.status, reply.error["type"], reply.error["param"]) in {
         (status, kind, "model"),
         (status, kind, None),
-        (400, "validation_error", None),
+        (400, "validation_error", "model"),
     }
     assert len(reply.body) < 3000
 

@@ -37,6 +37,10 @@ def revised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         twins.add_snapshot(commit, files_of(make_model(scratch / ref, seed=number)))
         twins.set_ref(ref, commit)
     files = files_of(scratch / "main")
+    for name in ("one/Same", "two/Same"):
+        same = Repo(hub, name)
+        same.add_snapshot("d" * 40, files)
+        same.set_ref("main", "d" * 40)
     config = json.loads(files["config.json"])
     files["config.json"] = json.dumps({**config, "num_hidden_layers": 10**9}).encode()
     huge = Repo(hub, HUGE)
@@ -51,6 +55,49 @@ def revised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["x", "twin", "community/Twins", "mlx-community", "Twins-8bit", "twin@old"])
+def test_a_part_of_a_name_is_no_name(revised: Served, name: str) -> None:
+    messages = [{"role": "user", "content": "x"}]
+    bodies: dict[str, dict[str, Any]] = {
+        COMPLETIONS: {"prompt": "x"},
+        CHAT: {"messages": messages},
+        "/v1/responses": {"input": "x"},
+        "/v1/embeddings": {"input": "x"},
+        "/v1/messages": {"messages": messages, "max_tokens": 1},
+        "/v1/messages/count_tokens": {"messages": messages},
+    }
+    for path, body in bodies.items():
+        for stream in (False, True):
+            reply = revised.post(path, {**body, "model": name, "stream": stream})
+            assert reply.status == 404, (path, reply.body)
+            error = reply.json["error"]
+            anthropics = path.startswith("/v1/messages")
+            assert error["type"] == ("not_found_error" if anthropics else "model_not_found")
+            assert (error["code"], error["param"]) == ("model_not_found", "model")
+            assert "GET /v1/models" in error["message"]
+    one = revised.get(f"/v1/models/{name}")
+    assert (one.status, one.error["type"]) == (404, "model_not_found")
+
+
+def test_a_last_part_is_a_name_where_only_one_model_has_it(revised: Served) -> None:
+    for name in ("twins", "TWINS@old", "mlx-COMMUNITY/twins", f"twins@{OLD}"):
+        assert ask(revised, name).json["model"] == TWINS
+    for path, body in ((COMPLETIONS, {**ASKED, "model": "same"}), ("/v1/models/same", None)):
+        reply = revised.ask("POST" if body else "GET", path, body)
+        assert (reply.status, reply.error["type"], reply.error["param"]) == (409, "ambiguous_match", "model")
+        assert "one/Same, two/Same" in reply.error["message"]
+        assert reply.headers["X-Should-Retry"] == "false"
+    before = revised.server.log.total
+    with (
+        openai.OpenAI(base_url=revised.url, api_key="none", max_retries=2) as client,
+        pytest.raises(openai.ConflictError),
+    ):
+        client.completions.create(model="same", prompt="x")
+    assert revised.server.log.total == before + 1
+    whole = revised.post(COMPLETIONS, {**ASKED, "model": "ONE/same"})
+    assert (whole.status, "one/Same" in whole.error["message"]) == (422, True)  # it is found
 
 
 def ask(served: Served, model: str | None) -> Reply:
