@@ -202,7 +202,7 @@ async def test_a_schema_that_grows_too_complex_ends_only_its_own_answer(
     assert (await run(engine, tiny, bound(SCHEMAS["array"]))).text == good.text
 
 
-async def test_a_draft_model_is_refused_and_a_quantised_cache_is_not(engine: Engine, tiny: Runnable) -> None:
+async def test_a_draft_model_is_refused_and_a_quantized_cache_is_not(engine: Engine, tiny: Runnable) -> None:
     with pytest.raises(OpError) as caught:
         await run(engine, tiny, bound({}, draft_model=str(tiny.folder)))
     assert "draft" in caught.value.message

@@ -136,16 +136,16 @@ async def test_tokens_and_text_prompts_say_the_same(engine: Engine, tiny: Runnab
     assert raw.text == whole.text
 
 
-async def test_a_quantised_cache_and_a_draft_model_are_possible(
+async def test_a_quantized_cache_and_a_draft_model_are_possible(
     engine: Engine, tiny: Runnable, expected: list[Said]
 ) -> None:
     drafted = await run(engine, tiny, ask(QUESTIONS[0], draft_model=folder_of(tiny)))
     assert expected[0].is_said_by(drafted)
-    quantised = await run(engine, tiny, ask(QUESTIONS[0], kv_bits=8))
-    assert quantised.text[:20] == expected[0].text[:20]
+    quantized = await run(engine, tiny, ask(QUESTIONS[0], kv_bits=8))
+    assert quantized.text[:20] == expected[0].text[:20]
     again = await run(engine, tiny, ask(QUESTIONS[0], kv_bits=8))
     assert again.started.cached_tokens == again.started.prompt_tokens - 1
-    assert again.text == quantised.text
+    assert again.text == quantized.text
 
 
 async def test_the_next_turn_reads_only_what_is_new_and_says_what_a_cold_start_says(

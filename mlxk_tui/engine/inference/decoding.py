@@ -56,7 +56,7 @@ class Decoder:
     """All rows of one model.
 
     A row that is alone is decoded without mlx-lm's batch, which costs several percent; when a second
-    one comes both go into the batch. Rows that cannot be in a batch (quantised cache, draft model,
+    one comes both go into the batch. Rows that cannot be in a batch (quantized cache, draft model,
     caches that do not merge) take their steps beside it.
     """
 
@@ -86,7 +86,7 @@ class Decoder:
         """Let a row take part from the next step on.
 
         Raises:
-            OpError: `validation_error`: a quantised cache or the draft model is not possible.
+            OpError: `validation_error`: a quantized cache or the draft model is not possible.
         """
         if row.kind is not None:
             check_alone(self._model, row, draft)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm import utils
-from mlx_lm.models.cache import KVCache, make_prompt_cache
+from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlxk_tui.engine import sampling
 from mlxk_tui.engine.protocol import Sampling
@@ -61,13 +61,15 @@ class LoadedModel:
     """Whether its caches can be put together into a batch."""
     trimmable: bool
     """Whether its caches can always be cut back to a shorter prompt."""
-    head_sizes: frozenset[int]
-    """Sizes of keys and values in the caches that can be quantised; empty where one cannot."""
+    window: int = 0
+    """Up to how many tokens caches that rotate can be cut back; 0 where none rotates or another cannot."""
     load_s: float = 0.0
     grammar_tokenizer: Any = None
     """Its tokenizer as `grammar` needs it, once it was needed."""
     drafts: dict[str, LoadedModel] = field(default_factory=dict)
     """Draft models by folder; at most one."""
+    kv_groups: dict[int, int | None] = field(default_factory=dict)
+    """Bits to the groups in which its cache is quantized, None where it cannot be; see `kv_bits`."""
 
 
 def load(name: str, folder: Path, context_length: int | None, on_stage: OnStage) -> LoadedModel:
@@ -103,7 +105,6 @@ def load(name: str, folder: Path, context_length: int | None, on_stage: OnStage)
     vocab_size = int(logits.shape[-1])
     generation_config = _read_json(folder / "generation_config.json")
     plain = all(type(cache) is KVCache for cache in caches)
-    sizes = {array.shape[-1] for cache in caches for array in (cache.keys, cache.values)} if plain else ()
     return LoadedModel(
         name=name,
         folder=folder,
@@ -115,9 +116,15 @@ def load(name: str, folder: Path, context_length: int | None, on_stage: OnStage)
         stop_tokens=_stop_tokens(tokenizer, generation_config, vocab_size),
         batchable=all(hasattr(cache, "merge") for cache in caches),
         trimmable=plain,
-        head_sizes=frozenset(sizes),
+        window=_window(caches),
         load_s=time.monotonic() - begin,
     )
+
+
+def _window(caches: Sequence[Any]) -> int:
+    if not all(type(cache) in (KVCache, RotatingKVCache) for cache in caches):
+        return 0
+    return min((int(cache.max_size) for cache in caches if type(cache) is RotatingKVCache), default=0)
 
 
 def _refuse_code(name: str, folder: Path) -> None:

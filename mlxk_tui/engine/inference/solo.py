@@ -10,12 +10,14 @@ import mlx.core as mx
 from mlx_lm.generate import generation_stream, speculative_generate_step
 from mlx_lm.models.cache import TokenBuffer, make_prompt_cache, trim_prompt_cache
 
+from mlxk_tui.engine.inference import kv_bits
 from mlxk_tui.engine.inference.loading import LoadedModel
 from mlxk_tui.engine.inference.prompt_cache import PromptCache
 from mlxk_tui.engine.inference.rows import Row
 from mlxk_tui.ops.errors import ErrorType, OpError
 
-_QUANTIZED_GROUPS = (64, 32)
+_GUESSED = 2
+"""Tokens that a draft model guesses at a time: mlx-lm's `num_draft_tokens`."""
 # mlx 0.32 and mlx-lm 0.32 declare no types for these.
 _async_eval: Callable[..., None] = mx.async_eval
 _token_buffer: Callable[[list[int]], Any] = TokenBuffer
@@ -33,9 +35,12 @@ class Solo:
         """What the caches hold."""
         self.rest = row.prompt.tokens[row.cached :]
         """What is left of the prompt."""
+        self._full = 0 if row.request.kv_bits is None else kv_bits.quantized_from(len(row.prompt.tokens))
         self._kept = kept
         self._next: tuple[mx.array, mx.array] | None = None
         self._context: Any = None
+        if self._full and len(self.tokens) >= self._full:
+            self._quantize()  # kept when its reading had been given up
 
     @property
     def prefilling(self) -> bool:
@@ -43,20 +48,22 @@ class Solo:
         return len(self.rest) > 1
 
     def fresh_caches(self) -> list[Any]:
-        """Return empty caches of the row's kind."""
-        bits = self.row.request.kv_bits
-        caches = make_prompt_cache(self.model.model)
-        return caches if bits is None else _quantized(self.model, caches, bits)
+        """Return empty caches; they are quantized later."""
+        caches: list[Any] = make_prompt_cache(self.model.model)
+        return caches
 
     def prefill(self, chunk: int) -> int:
         """Read at most `chunk` tokens of the prompt and return how many."""
         count = min(chunk, len(self.rest) - 1)
         boundary = self.row.prompt.boundary
-        if len(self.tokens) < boundary:
-            count = min(count, boundary - len(self.tokens))
+        for stop in (boundary, self._full):
+            if len(self.tokens) < stop:
+                count = min(count, stop - len(self.tokens))
         self._read(self.rest[:count])
         self.tokens = self.tokens + self.rest[:count]
         self.rest = self.rest[count:]
+        if self._full and len(self.tokens) == self._full:
+            self._quantize()
         if boundary and len(self.tokens) == boundary:
             self._kept.insert(self.tokens, copy.deepcopy(self.caches), self.row.kind)
         return count
@@ -104,8 +111,18 @@ class Solo:
         """Keep what was read for later requests."""
         self._kept.insert(self.tokens, self.caches, self.row.kind)
 
+    def _quantize(self) -> None:
+        """Quantize what was read, from where the row's kind asks for it."""
+        bits = self.row.request.kv_bits
+        group = kv_bits.group_size(self.model, bits) if bits is not None else None
+        if bits is not None and group is not None:
+            with mx.stream(generation_stream):
+                kv_bits.quantize(self.caches, bits, group)
+
     def _forward(self, inputs: mx.array) -> tuple[mx.array, mx.array]:
         logits = self.model.model(inputs[None], cache=self.caches)[:, -1, :]
+        if not self._full:
+            self._quantize()  # a prompt of one token
         if self._context is not None:
             context = self._context.update_and_fetch(inputs)
             for processor in self.row.processors:
@@ -126,9 +143,8 @@ class Speculative(Solo):
 
     def fresh_caches(self) -> list[Any]:
         """Return empty caches of the model, then of the draft model."""
-        caches = make_prompt_cache(self._draft.model)
-        bits = self.row.request.kv_bits
-        return super().fresh_caches() + (caches if bits is None else _quantized(self._draft, caches, bits))
+        caches: list[Any] = make_prompt_cache(self._draft.model)
+        return super().fresh_caches() + caches
 
     def _read(self, tokens: list[int]) -> None:
         split = len(self.model.model.layers)
@@ -143,6 +159,8 @@ class Speculative(Solo):
         """Return the next token and the log-probabilities it was drawn from."""
         if self._steps is None:
             before = mx.array(self.tokens, dtype=mx.uint32)
+            bits = self.row.request.kv_bits
+            group = kv_bits.group_size(self.model, bits) if bits is not None else None
             self._steps = speculative_generate_step(
                 mx.array(self.rest),
                 self.model.model,
@@ -151,6 +169,11 @@ class Speculative(Solo):
                 sampler=self.row.sampler,
                 logits_processors=[_after(before, processor) for processor in self.row.processors],
                 prompt_cache=self.caches,
+                num_draft_tokens=_GUESSED,
+                # Does nothing but for a prompt of one token: what was read before is quantized already.
+                kv_bits=bits,
+                kv_group_size=group or 64,
+                quantized_kv_start=0,
             )
             self.rest = []
         token, logprobs, _ = next(self._steps)
@@ -178,17 +201,42 @@ def check_alone(model: LoadedModel, row: Row, draft: LoadedModel | None) -> None
     Raises:
         OpError: `validation_error`.
     """
-    if row.request.kv_bits is not None and _group(model) is None:
-        raise _impossible(f"The KV cache of {model.name} cannot be quantised. Leave kv_bits out.")
+    bits = row.request.kv_bits
+    group = kv_bits.group_size(model, bits) if bits is not None else None
+    if bits is not None and group is None:
+        raise _impossible(
+            f"The KV cache of {model.name} cannot be quantized to {bits} bits: it is of another kind "
+            "(such as a rotating window). Leave kv_bits out."
+        )
     if draft is None:
         return
-    if not (model.trimmable and draft.trimmable):
-        raise _impossible(f"{model.name} cannot take a draft model: its cache cannot be cut back.")
-    if row.request.kv_bits is not None and _group(draft) is None:
-        raise _impossible(f"The KV cache of {draft.name} cannot be quantised. Leave kv_bits out.")
     if model.tokenizer.get_vocab() != draft.tokenizer.get_vocab():
         raise _impossible(
             f"{draft.name} has another tokenizer than {model.name}. Take a draft model of its family."
+        )
+    for one in (model, draft):
+        _check_trimming(one, row)
+    if bits is not None and kv_bits.group_size(draft, bits) != group:
+        raise _impossible(
+            f"The KV cache of the draft model {draft.name} cannot be quantized to {bits} bits as that of "
+            f"{model.name} is. Leave kv_bits or the draft model out."
+        )
+
+
+def _check_trimming(model: LoadedModel, row: Row) -> None:
+    """Refuse a model whose cache cannot be cut back when a guess was wrong."""
+    if model.trimmable:
+        return
+    if not model.window:
+        raise _impossible(f"{model.name} cannot be used with a draft model: its cache cannot be cut back.")
+    read, answer = len(row.prompt.tokens), row.prompt.max_tokens
+    if read + answer + _GUESSED >= model.window:
+        most = model.window - read - _GUESSED - 1
+        remedy = f"Ask for at most {most} tokens (max_tokens)" if most > 0 else "Take a shorter prompt"
+        raise _impossible(
+            f"{model.name} has a rotating window of {model.window:,} tokens, which a draft model cannot go "
+            f"past; the prompt has {read:,} and the answer may have {answer:,}. {remedy}, or leave the draft "
+            "model out."
         )
 
 
@@ -206,16 +254,6 @@ def _after(before: mx.array, processor: Any) -> Any:
         return result
 
     return processed
-
-
-def _group(model: LoadedModel) -> int | None:
-    return next(
-        (g for g in _QUANTIZED_GROUPS if model.head_sizes and not any(s % g for s in model.head_sizes)), None
-    )
-
-
-def _quantized(model: LoadedModel, caches: list[Any], bits: int) -> list[Any]:
-    return [cache.to_quantized(group_size=_group(model), bits=bits) for cache in caches]
 
 
 def _impossible(message: str) -> OpError:

@@ -1,0 +1,85 @@
+"""Answers a prompt with a quantized cache at several paces, and as mlx_lm does.
+
+`python -m tests.engine.probes.paces FOLDER BITS ID…` prints a JSON object: `answers` (token ids, by bits and
+chunk), `mlx_lm` (token ids), and what lay in the caches when the prompt had been read: `kinds` (class names)
+and `bytes`.
+"""
+
+# ruff: noqa: T201 - what a probe prints is its result
+# mlx-lm is not typed:
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mlx_lm import stream_generate
+
+from mlxk_tui.engine.inference.answer import Answer
+from mlxk_tui.engine.inference.loading import LoadedModel, load
+from mlxk_tui.engine.inference.prompt_cache import PromptCache
+from mlxk_tui.engine.inference.prompting import prepare
+from mlxk_tui.engine.inference.rows import Row
+from mlxk_tui.engine.inference.samplers import processors_of, sampler_of
+from mlxk_tui.engine.inference.solo import Solo, check_alone
+from mlxk_tui.engine.protocol import Generation, Sampling
+
+_ANSWER = 24
+
+
+def answer(model: LoadedModel, request: Generation, chunk: int) -> tuple[list[int], list[str], int]:
+    """Return the tokens, and the classes and bytes of the caches after the prompt was read."""
+    prompt = prepare(model, request)
+    row = Row(
+        id=1,
+        request=request,
+        prompt=prompt,
+        answer=Answer(model, request, prompt),
+        sampler=sampler_of(prompt.sampling),
+        processors=processors_of(prompt),
+        arrived=time.monotonic(),
+    )
+    check_alone(model, row, None)
+    solo = Solo(row, model, PromptCache(0))
+    while solo.prefilling:
+        solo.prefill(chunk)
+    kinds, size = sorted({type(cache).__name__ for cache in solo.caches}), sum(c.nbytes for c in solo.caches)
+    tokens: list[int] = []
+    while len(tokens) < _ANSWER:
+        token, _ = solo.next()
+        row.emitted += 1
+        tokens.append(token)
+    return tokens, kinds, size
+
+
+def main(folder: str, bits: int, prompt: list[int]) -> dict[str, Any]:
+    """Answer and return what came of it."""
+    model = load("test/model", Path(folder), None, lambda *_: None)
+    answers, kinds, sizes = {}, {}, {}
+    for wanted, chunk in ((bits, 2048), (bits, 32), (bits, 7), (None, 2048)):
+        request = Generation(
+            tokens=tuple(prompt), kv_bits=wanted, max_tokens=_ANSWER, sampling=Sampling(temperature=0)
+        )
+        name = f"{wanted or 'full'}/{chunk}"
+        answers[name], kinds[name], sizes[name] = answer(model, request, chunk)
+    group = model.kv_groups[bits]
+    assert group is not None
+    theirs = stream_generate(
+        model.model,
+        model.tokenizer,
+        prompt,
+        max_tokens=_ANSWER,
+        kv_bits=bits,
+        kv_group_size=group,
+        quantized_kv_start=0,
+    )
+    reference = [step.token for step in theirs]
+    return {"answers": answers, "kinds": kinds, "bytes": sizes, "mlx_lm": reference}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1], int(sys.argv[2]), [int(token) for token in sys.argv[3:]])))

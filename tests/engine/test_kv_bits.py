@@ -1,0 +1,129 @@
+"""A KV cache of few bits: the same answer at every pace, mlx-lm's own; refused where it cannot be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.protocol import Generation
+from mlxk_tui.ops.errors import ErrorType, OpError
+from tests.engine.conftest import GREEDY, executable, folder_of, needs_mlx, run, worker_environment
+from tests.engine.small_models import make_model
+
+pytestmark = needs_mlx
+together = pytest.mark.asyncio(loop_scope="package")
+
+PROMPT = tuple(10 + (7 * i) % 300 for i in range(2100))
+"""Longer than what mlx-lm reads in full precision (2,048 tokens)."""
+
+
+@pytest.mark.parametrize(("bits", "length"), [(4, 1), (4, 40), (4, 2100), (8, 40)])
+def test_any_pace_gives_the_tokens_of_mlx_lm_and_a_small_cache(
+    babbler: Runnable, bits: int, length: int
+) -> None:
+    command = [executable(), "-m", "tests.engine.probes.paces", folder_of(babbler), str(bits)]
+    done = subprocess.run(
+        [*command, *map(str, PROMPT[:length])],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=worker_environment(),
+    )
+    said = json.loads(done.stdout)
+    full = said["answers"].pop("full/2048")
+    assert len(set(full)) > 6
+    assert all(tokens == said["mlx_lm"] for tokens in said["answers"].values()), said
+    if length == 1:  # nothing is read before the first token is drawn
+        return
+    assert {tuple(kinds) for name, kinds in said["kinds"].items() if name != "full/2048"} == {
+        ("QuantizedKVCache",)
+    }
+    for name in said["answers"]:
+        assert said["bytes"][name] < said["bytes"]["full/2048"] * (bits + 4) / 32
+
+
+@together
+async def test_what_was_kept_goes_on_as_it_was_read(engine: Engine, babbler: Runnable) -> None:
+    request = Generation(tokens=PROMPT[:60], kv_bits=4, max_tokens=20, sampling=GREEDY, want_tokens=True)
+    first = await run(engine, babbler, request)
+    again = await run(engine, babbler, request)
+    assert (first.started.cached_tokens, again.started.cached_tokens) == (0, 59)
+    assert again.token_ids == first.token_ids
+
+
+@pytest.fixture(scope="module")
+def sliding(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
+    """Return a model with a rotating window of 64 tokens."""
+    folder = make_model(
+        tmp_path_factory.mktemp("sliding") / "m", context=4096, sliding_window=64, endless=True
+    )
+    return Runnable("test/sliding", folder)
+
+
+@together
+async def test_a_rotating_window_is_not_quantized(engine: Engine, sliding: Runnable) -> None:
+    request = Generation(tokens=PROMPT[:9], kv_bits=8, max_tokens=4, sampling=GREEDY)
+    with pytest.raises(OpError) as caught:
+        await run(engine, sliding, request)
+    assert caught.value.type is ErrorType.VALIDATION_ERROR
+    assert "test/sliding cannot be quantized to 8 bits" in caught.value.message
+    assert "Leave kv_bits out." in caught.value.message
+
+
+@together
+async def test_a_draft_model_is_used_within_a_rotating_window_and_refused_past_it(
+    engine: Engine, sliding: Runnable
+) -> None:
+    request = Generation(tokens=PROMPT[:30], max_tokens=30, sampling=GREEDY, want_tokens=True)
+    alone = await run(engine, sliding, request)
+    for _ in range(2):  # the second time from what the first has kept
+        drafted = await run(
+            engine,
+            sliding,
+            Generation(
+                tokens=PROMPT[:30],
+                max_tokens=30,
+                sampling=GREEDY,
+                want_tokens=True,
+                draft_model=folder_of(sliding),
+            ),
+        )
+        assert drafted.token_ids == alone.token_ids
+    for length, most, remedy in ((30, None, "at most 31 tokens"), (62, 1, "Take a shorter prompt")):
+        with pytest.raises(OpError) as caught:
+            await run(
+                engine,
+                sliding,
+                Generation(
+                    tokens=PROMPT[:length],
+                    max_tokens=most,
+                    sampling=GREEDY,
+                    draft_model=folder_of(sliding),
+                ),
+            )
+        assert caught.value.type is ErrorType.VALIDATION_ERROR
+        assert "rotating window of 64 tokens" in caught.value.message
+        assert remedy in caught.value.message
+
+
+@together
+async def test_a_shallower_draft_model_of_a_quantized_cache_changes_nothing(
+    engine: Engine, babbler: Runnable, tmp_path: Path
+) -> None:
+    small = make_model(tmp_path / "m", context=4096, endless=True, layers=1)
+    request = Generation(tokens=PROMPT[:80], kv_bits=4, max_tokens=20, sampling=GREEDY, want_tokens=True)
+    alone = await run(engine, babbler, request)
+    drafted = Generation(
+        tokens=PROMPT[:80],
+        kv_bits=4,
+        max_tokens=20,
+        sampling=GREEDY,
+        want_tokens=True,
+        draft_model=str(small),
+    )
+    assert (await run(engine, babbler, drafted)).token_ids == alone.token_ids
