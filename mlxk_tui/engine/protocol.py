@@ -81,13 +81,15 @@ class Generation:
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A complete tool call of an answer."""
+    """A tool call of an answer."""
 
     index: int
     id: str
     name: str
     arguments: str
-    """JSON."""
+    """JSON; the beginning of it, maybe empty, where it is `cut`."""
+    cut: bool = False
+    """Whether the answer reached its most tokens inside this call."""
 
 
 @dataclass(frozen=True)

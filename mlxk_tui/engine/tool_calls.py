@@ -21,6 +21,7 @@ Parser = Callable[[str, Any], Any]
 
 _MAX_CHARACTERS = 1_000_000
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,256}")
+_SAYS_WHAT_IT_IS = frozenset({"type", "$ref", "allOf", "anyOf", "oneOf", "const", "enum"})
 _ID = re.compile(r"[\w.:-]{1,128}")
 _BETWEEN = re.compile(r"[\s,;]*")
 _FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n\s*```\s*", re.DOTALL)
@@ -59,19 +60,21 @@ def parse_tool_calls(
 def forced_call_schema(tools: Tools) -> str:
     """Return the JSON schema of a call of one of some tools, for `Generation.grammar`.
 
-    An answer that follows it is read by `parse_tool_calls`. References inside a tool's parameters
-    keep their meaning.
+    An answer that follows it is read by `cut_calls.forced_call`. References inside a tool's parameters
+    keep their meaning; parameters that do not say what they are, are an object.
     """
     calls: list[dict[str, Any]] = []
     for number, tool in enumerate(tools):
         function = tool.get("function", tool)
-        parameters = function.get("parameters")
+        parameters = function.get("parameters") or {}
+        if not _SAYS_WHAT_IT_IS & parameters.keys():
+            parameters = {"type": "object", **parameters}
         calls.append(
             {
                 "type": "object",
                 "properties": {
                     "name": {"const": function.get("name")},
-                    "arguments": {"$id": f"urn:tool:{number}", **(parameters or {"type": "object"})},
+                    "arguments": {"$id": f"urn:tool:{number}", **parameters},
                 },
                 "required": ["name", "arguments"],
                 "additionalProperties": False,

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from mlxk_tui.engine.cut_calls import forced_call
 from mlxk_tui.engine.protocol import Delta, Finished, FinishReason, TokenLogprob, ToolCall
-from mlxk_tui.engine.tool_calls import parse_tool_calls
+from mlxk_tui.engine.tool_calls import Tools
 from mlxk_tui.server.generation import Answers
 
 
@@ -30,7 +31,7 @@ class Block:
     index: int
     kind: BlockKind
     call: ToolCall | None = None
-    """Of a tool call, which always comes whole."""
+    """Of a tool call, which always comes in one piece."""
     parts: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
@@ -70,15 +71,18 @@ class Blocks:
     """Sorts what the engine says into blocks.
 
     Args:
-        forced: the text is a tool call by its grammar, to be read at its end.
+        forced: the text is a call of one of these tools by its grammar, to be read at its end.
         reasoning: whether reasoning becomes blocks; else it is left out.
         one_call: leave out all tool calls but the first.
     """
 
-    def __init__(self, *, forced: bool = False, reasoning: bool = True, one_call: bool = False) -> None:
+    def __init__(
+        self, *, forced: Tools | None = None, reasoning: bool = True, one_call: bool = False
+    ) -> None:
         self.blocks: list[Block] = []
         self.finished: Finished | None = None
-        self._forced: list[str] | None = [] if forced else None
+        self._tools = forced
+        self._forced: list[str] | None = [] if forced is not None else None
         self._reasoning = reasoning
         self._one_call = one_call
         self._open: Block | None = None
@@ -104,12 +108,9 @@ class Blocks:
         """Return what the end adds."""
         self.finished = event
         steps: list[Step] = []
-        if self._forced:
-            text = "".join(self._forced)
-            calls = parse_tool_calls(text)
-            if calls is None:  # cut off by a limit
-                steps += self._more(BlockKind.TEXT, text)
-            for call in calls or ():
+        if self._forced and self._tools is not None:
+            call = forced_call("".join(self._forced), self._tools)
+            if call is not None:
                 steps += self._call(call)
         return steps + self._close()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from mlxk_tui.engine.cut_calls import forced_call
 from mlxk_tui.engine.protocol import (
     Delta,
     Finished,
@@ -20,7 +21,7 @@ from mlxk_tui.engine.protocol import (
     ToolCall,
     Usage,
 )
-from mlxk_tui.engine.tool_calls import forced_call_schema, parse_tool_calls
+from mlxk_tui.engine.tool_calls import Tools, forced_call_schema
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.conversation import (
     messages_of,
@@ -44,7 +45,7 @@ async def create(call: Call) -> web.StreamResponse:
     model = await call.service.chooser.choose(asked.model)
     n = asked.n or 1
     wanted = Wanted(model, choices_of(generation, n), n)
-    forced = forces_tool(asked)
+    forced = generation.tools if forces_tool(asked) else None
     name, number = model.name, f"chatcmpl-{call.entry.id}"
     if asked.stream:
         include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
@@ -87,7 +88,7 @@ def generation_of(asked: ChatRequest, max_tokens: int | None) -> Generation:
         sampling=sampling_of(asked),
         max_tokens=asked.max_completion_tokens or asked.max_tokens or max_tokens,
         budget="server",
-        stop=stops_of(asked.stop),
+        stop=() if forces_tool(asked) else stops_of(asked.stop),  # as in other calls: a call is no text
         tools=tools,
         template_kwargs=kwargs,
         logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
@@ -146,14 +147,14 @@ def _chosen_tools(asked: ChatRequest) -> Sequence[Tool]:
     return tools
 
 
-def _choice(index: int, choice: Choice, forced: bool, with_logprobs: bool) -> dict[str, Any]:
-    text, reason = "".join(choice.text), choice.finish_reason
+def _choice(index: int, choice: Choice, forced: Tools | None, with_logprobs: bool) -> dict[str, Any]:
+    text: str | None = "".join(choice.text)
+    reason = choice.finish_reason
     calls: Sequence[ToolCall] = choice.tool_calls
-    if forced:
-        calls = parse_tool_calls(text) or ()
-        if calls:
-            text = ""
-            reason = FinishReason.TOOL_CALLS.value if reason == FinishReason.STOP.value else reason
+    if forced is not None:
+        call = forced_call(text or "", forced)
+        text, calls = None, (call,) if call is not None else ()
+        reason = _reason_of_call(reason)
     message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
     reasoning = "".join(choice.reasoning)
     if reasoning:
@@ -167,6 +168,11 @@ def _choice(index: int, choice: Choice, forced: bool, with_logprobs: bool) -> di
         "logprobs": logprobs_json(choice.logprobs) if with_logprobs else None,
         "finish_reason": reason,
     }
+
+
+def _reason_of_call(reason: str) -> str:
+    """Return why an answer that had to be a call ended."""
+    return FinishReason.TOOL_CALLS.value if reason == FinishReason.STOP.value else reason
 
 
 def call_json(call: ToolCall) -> dict[str, Any]:
@@ -223,7 +229,7 @@ class _Writer:
         n: int,
         *,
         include_usage: bool,
-        forced: bool,
+        forced: Tools | None,
     ) -> None:
         head = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model}
         self._head = "data: " + json.dumps(head, separators=(",", ":"))[:-1]
@@ -231,7 +237,8 @@ class _Writer:
         self._include_usage = include_usage
         self._opened = [False] * n
         self._calls = [0] * n
-        self._forced: list[list[str]] | None = [[] for _ in range(n)] if forced else None
+        self._tools = forced
+        self._forced: list[list[str]] | None = [[] for _ in range(n)] if forced is not None else None
 
     def started(self, index: int, event: Started) -> bytes:
         """Say nothing yet."""
@@ -262,14 +269,12 @@ class _Writer:
         choice = Choice(finished=event)
         reason = choice.finish_reason
         data = b""
-        if self._forced is not None:
-            text = "".join(self._forced[index])
-            calls = parse_tool_calls(text)
-            if calls:
-                data = self._chunk(index, [f'"tool_calls":{self._tool_calls(index, calls)}'], "null", "null")
-                reason = FinishReason.TOOL_CALLS.value if reason == FinishReason.STOP.value else reason
-            elif text:
-                data = self._chunk(index, [f'"content":{quoted(text)}'], "null", "null")
+        if self._forced is not None and self._tools is not None:
+            call = forced_call("".join(self._forced[index]), self._tools)
+            if call is not None:
+                told = self._tool_calls(index, (call,))
+                data = self._chunk(index, [f'"tool_calls":{told}'], "null", "null")
+            reason = _reason_of_call(reason)
         return data + self._chunk(index, [], "null", quoted(reason))
 
     def end(self, usage: Usage) -> bytes:
@@ -288,7 +293,9 @@ class _Writer:
             self._opened[index] = True
             parts.insert(0, '"role":"assistant"')
             if not any(part.startswith('"content"') for part in parts):
-                parts.insert(1, '"content":""')
+                # OpenAI's way: AI SDK 6 makes a text part of an empty text, and none of null.
+                other = self._forced is not None or len(parts) > 1
+                parts.insert(1, '"content":null' if other else '"content":""')
         return (
             f'{self._head},"choices":[{{"index":{index},"delta":{{{",".join(parts)}}},'
             f'"logprobs":{logprobs},"finish_reason":{reason}}}]{self._usage}}}\n\n'

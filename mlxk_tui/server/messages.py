@@ -8,8 +8,10 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 from aiohttp import web
+from pydantic_core import from_json
 
 from mlxk_tui.engine.protocol import Delta, Finished, FinishReason, Started, ToolCall, Usage
+from mlxk_tui.engine.tool_calls import Tools
 from mlxk_tui.ops.errors import ErrorType
 from mlxk_tui.server.blocks import Begun, Block, BlockKind, Blocks, More, Step, collect_blocks
 from mlxk_tui.server.calls import Call, Route
@@ -93,12 +95,12 @@ async def count_tokens(call: Call) -> web.StreamResponse:
     return call.json({"input_tokens": tokens})
 
 
-async def _wanted(call: Call, asked: MessagesPrompt) -> tuple[Wanted, bool]:
-    """Return what to generate, and whether it has to be a tool call."""
+async def _wanted(call: Call, asked: MessagesPrompt) -> tuple[Wanted, Tools | None]:
+    """Return what to generate, and the tools that it has to be a call of one of."""
     chat = chat_request_of(asked)
     generation = generation_of(chat, call.service.options.max_tokens)
     model = await call.service.chooser.choose(asked.model)
-    return Wanted(model, (generation,)), forces_tool(chat)
+    return Wanted(model, (generation,)), generation.tools if forces_tool(chat) else None
 
 
 def usage_json(usage: Usage) -> dict[str, Any]:
@@ -124,12 +126,23 @@ def _ending(blocks: Blocks) -> dict[str, Any]:
 def _block_json(block: Block, *, begun: bool = False) -> dict[str, Any]:
     """Return a block; one that has only `begun` is empty, and its content follows."""
     if block.call is not None:
-        arguments = {} if begun else json.loads(block.call.arguments)
-        return {"type": "tool_use", "id": _tool_id(block.call), "name": block.call.name, "input": arguments}
+        given = {} if begun else _input_of(block.call)
+        return {"type": "tool_use", "id": _tool_id(block.call), "name": block.call.name, "input": given}
     text = "" if begun else block.text
     if block.kind is BlockKind.REASONING:
         return {"type": "thinking", "thinking": text, "signature": "" if begun else _SIGNATURE}
     return {"type": "text", "text": text}
+
+
+def _input_of(call: ToolCall) -> Any:
+    """Return arguments as an object; of cut-off ones what is whole, as Anthropic's client does."""
+    if not call.cut:
+        return json.loads(call.arguments)
+    try:
+        begun = from_json(call.arguments, allow_partial=True)
+    except ValueError:  # nothing of it, or no JSON
+        return {}
+    return begun if isinstance(begun, dict) else {}
 
 
 def _tool_id(call: ToolCall) -> str:

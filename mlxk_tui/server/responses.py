@@ -31,7 +31,9 @@ async def create(call: Call) -> web.StreamResponse:
     generation = generation_of(chat, call.service.options.max_tokens)
     model = await call.service.chooser.choose(asked.model)
     wanted = Wanted(model, (generation,))
-    blocks = Blocks(forced=forces_tool(chat), one_call=asked.parallel_tool_calls is False)
+    blocks = Blocks(
+        forced=generation.tools if forces_tool(chat) else None, one_call=asked.parallel_tool_calls is False
+    )
     head = {
         "id": f"resp_{call.entry.id}",
         "object": "response",
@@ -103,7 +105,7 @@ class _Response:
     def final_status(self, block: Block) -> str:
         """Return the status of a block that has ended: the last one of an answer may be cut off."""
         cut = self.blocks.finished is not None and self.blocks.reason is FinishReason.LENGTH
-        last = block is self.blocks.blocks[-1] and block.call is None
+        last = block is self.blocks.blocks[-1] and (block.call is None or block.call.cut)
         return "incomplete" if cut and last else "completed"
 
     def item_id(self, block: Block) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlxk_tui.demo import tiny_model
-from mlxk_tui.engine.protocol import Generation
+from mlxk_tui.engine.protocol import FinishReason, Generation
 from mlxk_tui.engine.tool_calls import forced_call_schema
 from tests.engine.conftest import needs_mlx
 
@@ -77,13 +77,13 @@ def play(
             ended = True
             break
     assert constraint.error is None
-    answer.finish()
+    answer.finish(FinishReason.STOP if ended else FinishReason.LENGTH)
     deltas = answer.take()
     calls = [call for delta in deltas for call in delta.tool_calls]
     return (
         "".join(delta.reasoning for delta in deltas).strip(),
         "".join(delta.text for delta in deltas),
-        [json.loads(call.arguments).get("at") for call in calls],
+        [None if call.cut else json.loads(call.arguments).get("at") for call in calls],
         ended,
     )
 
@@ -117,8 +117,12 @@ def test_what_does_not_begin_a_call_follows_the_schema(model: Any) -> None:
     assert json.loads(text)["colour"] in {"red", "<tool_call>"}
 
 
-def test_a_call_that_breaks_off_is_shown(model: Any) -> None:
-    assert play(model, CALL[:30], dots=0) == ("", CALL[:30], [], False)
+def test_a_call_that_breaks_off_is_a_call_that_is_cut(model: Any) -> None:
+    assert play(model, CALL[:20], dots=0) == ("", "", [], False)
+    assert play(model, CALL[:30], dots=0) == ("", "", [None], False)
+    assert play(model, CALL[:50], dots=0) == ("", "", [None], False)
+    assert play(model, CALL[:54], dots=0) == ("", "", ["it"], False)
+    assert play(model, "<tool_call>\nlook at", dots=0) == ("", "<tool_call>\nlook at", [], False)
 
 
 @pytest.mark.parametrize("grammar", [SCHEMA, forced_call_schema((TOOL,))], ids=["no tools", "forced"])

@@ -68,8 +68,9 @@ def test_reasoning_and_further_calls_are_left_out_where_nobody_wants_them() -> N
     assert shown(blocks) == [(BlockKind.TEXT, "Yes."), (BlockKind.CALL, "look")]
 
 
-def test_a_forced_call_is_read_at_its_end_and_text_where_it_was_cut_off() -> None:
-    whole = Blocks(forced=True)
+def test_a_forced_call_is_read_at_its_end_also_where_it_was_cut_off() -> None:
+    tools = [{"function": {"name": "look"}}, {"function": {"name": "leave"}}]
+    whole = Blocks(forced=tools)
     assert whole.push(Delta(text='{"name": "look", ')) == []
     whole.push(Delta(text='"arguments": {"at": 1}}'))
     whole.finish(finished())
@@ -77,8 +78,9 @@ def test_a_forced_call_is_read_at_its_end_and_text_where_it_was_cut_off() -> Non
         ("look", '{"at": 1}')
     ]
     assert whole.reason is FinishReason.TOOL_CALLS
-    cut = Blocks(forced=True)
-    cut.push(Delta(text='{"name": "lo'))
-    cut.finish(finished(FinishReason.LENGTH))
-    assert shown(cut) == [(BlockKind.TEXT, '{"name": "lo')]
-    assert cut.reason is FinishReason.LENGTH
+    for text, expected in (('{"name": "l', []), ('{"name": "lo', [(BlockKind.CALL, "look")])):
+        cut = Blocks(forced=tools)
+        cut.push(Delta(text=text))
+        cut.finish(finished(FinishReason.LENGTH))
+        assert shown(cut) == expected
+        assert cut.reason is FinishReason.LENGTH

@@ -360,19 +360,6 @@ def test_with_tools_and_a_schema_a_model_does_either(
         assert (said, set(json.loads(called)), reason) == ("", {"city"}, "tool_calls")
 
 
-def test_a_call_that_a_limit_cuts_off_is_text(served: Served) -> None:
-    body = {
-        "model": BABBLER,
-        "max_tokens": 3,
-        "messages": ASKED,
-        "tools": [{"name": "judge", "input_schema": SCHEMA}],
-        "tool_choice": {"type": "any"},
-    }
-    reply = served.post("/v1/messages", body).json
-    assert reply["stop_reason"] == "max_tokens"
-    assert [block["type"] for block in reply["content"]] == ["text"]
-
-
 @pytest.mark.parametrize(
     "schema",
     [{"type": "no such type"}, {"$ref": "#/nowhere"}, {"type": "string", "pattern": "("}, {"enum": []}],

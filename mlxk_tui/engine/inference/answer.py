@@ -7,6 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxk_tui.engine.cut_calls import cut_calls
 from mlxk_tui.engine.growing import GrowingDelta
 from mlxk_tui.engine.inference.loading import LoadedModel
 from mlxk_tui.engine.inference.prompting import Prompt
@@ -46,6 +47,8 @@ class Answer:
             reasoning_first=bound,
         )
         self._calls = 0
+        self._cut = False
+        """Whether what comes now was cut off by a limit."""
         self._done: list[Delta] = []
         self._growing = GrowingDelta()
 
@@ -77,8 +80,9 @@ class Answer:
             self.reasoning_tokens += 1
         return self._splitter.stopped is not None
 
-    def finish(self) -> None:
-        """Let out what was held back: no token follows."""
+    def finish(self, reason: FinishReason) -> None:
+        """Let out what was held back: no token follows, for this reason."""
+        self._cut = reason is FinishReason.LENGTH
         try:
             self._detokenizer.finalize()
         except KeyError:  # mlx-lm 0.32: bytes and an added token in one rest, when an answer is cut off
@@ -118,6 +122,8 @@ class Answer:
             tools=self._request.tools,
             first_index=self._calls,
         )
+        if calls is None and self._cut:
+            calls = cut_calls(piece.text, self._request.tools, first_index=self._calls)
         if calls is None:
             return Delta(text=piece.source)
         self._calls += len(calls)

@@ -298,7 +298,7 @@ class Loop:
 
     def _end(self, row: Row, reason: FinishReason) -> None:
         del self._rows[row.id]
-        row.answer.finish()
+        row.answer.finish(reason)
         if row.answer.stop_string is not None and reason is FinishReason.LENGTH:
             reason = FinishReason.STOP  # the text held back at the end held a stop string
         self._tell(row)
