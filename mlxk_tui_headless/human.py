@@ -299,4 +299,6 @@ def _version(data: VersionData) -> Table:
             ("huggingface_hub", system.huggingface_hub or "not installed"),
             ("Cache", system.cache_dir),
         ]
+        if system.blas is not None:
+            rows.append(("BLAS", system.blas.message))
     return _pairs(rows)

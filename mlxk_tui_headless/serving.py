@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from mlxk_tui import settings
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.models import Runnable, find_runnable
+from mlxk_tui.engine.status import EngineStatus
+from mlxk_tui.ops.blas.state import BlasState
 from mlxk_tui.ops.contract import Command, Envelope
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
@@ -84,6 +86,7 @@ class _Serving:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._end)
         engine = Engine(idle_unload_s=idle_unload_s)
+        engine.subscribe(_BlasLog().note)
         server = Server(engine, self._session.cache, options)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up, engine, server)
         loading: asyncio.Task[None] | None = None
@@ -164,6 +167,20 @@ class _Serving:
             from mlxk_tui_headless import human  # noqa: PLC0415 - Rich only for people
 
             human.show(envelope)
+
+
+class _BlasLog:
+    """Logs once how matrices are multiplied, as soon as a worker has said so."""
+
+    def __init__(self) -> None:
+        self._logged = ""
+
+    def note(self, status: EngineStatus) -> None:
+        """Look at a status of the engine."""
+        blas = status.blas
+        if blas is not None and blas.message != self._logged:
+            self._logged = blas.message
+            _log.log(logging.INFO if blas.state is BlasState.FAST else logging.WARNING, "%s", blas.message)
 
 
 async def _load(engine: Engine, model: Runnable) -> None:

@@ -113,6 +113,8 @@ def _isolate() -> tuple[Path, bool]:
     ):
         folder.mkdir(parents=True, exist_ok=True)
         env[name] = str(folder)
+    # One trial of the matrix library for all homes and processes of the run.
+    env["MLXK_BLAS_TRIALS"] = str(Path(given or root) / "blas")
     env["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nothing listens there: no test asks the real hub
     env["HF_HUB_DISABLE_TELEMETRY"] = "1"
     env["MLXK2_STRICT_TEST_DELETE"] = "1"

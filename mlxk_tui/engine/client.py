@@ -104,6 +104,7 @@ class Engine:
             last_error=self._last_error,
             pid=self._connection.pid,
             unresponsive=self._connection.unresponsive,
+            blas=self._connection.blas,
         )
 
     @property

@@ -29,6 +29,7 @@ from mlxk_tui.engine.protocol import (
     Ready,
     Streamed,
 )
+from mlxk_tui.ops.blas.state import Blas
 from mlxk_tui.ops.errors import ErrorType, OpError
 
 _TICK_S = 0.25
@@ -79,6 +80,8 @@ class Connection:
         """What the worker last told of itself."""
         self.ready = False
         """Whether the worker has started up."""
+        self.blas: Blas | None = None
+        """How the worker multiplies matrices, where that is in question."""
         self.failed = False
         """Whether the last worker ended by itself."""
         self._on_change = on_change
@@ -208,6 +211,7 @@ class Connection:
             self._on_change()
         elif isinstance(message, Ready):
             self.ready = True
+            self.blas = message.blas
             if self._starting is not None and not self._starting.done():
                 self._starting.set_result(None)
             self._on_change()

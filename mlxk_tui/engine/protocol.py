@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
+from mlxk_tui.ops.blas.state import Blas
 from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
 
 Budget = Literal["run", "server"]
@@ -268,6 +269,8 @@ class Ready:
     mlx_lm: str
     device: str
     """`gpu` or `cpu`."""
+    blas: Blas | None = None
+    """How matrices are multiplied on Linux without a GPU."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.protocol import Loaded
+    from mlxk_tui.ops.blas.state import Blas
 
 
 class EngineState(str, Enum):
@@ -78,3 +79,5 @@ class EngineStatus:
     """The worker process."""
     unresponsive: bool = False
     """Its process has stood still for seconds while it had work; it is ended soon, unless it goes on."""
+    blas: Blas | None = None
+    """How the last worker multiplied matrices; None before one was ready, and where MLX's own way is fast."""

@@ -38,6 +38,7 @@ from mlxk_tui.engine.protocol import (
     Unload,
     Usage,
 )
+from mlxk_tui.ops.blas.state import Blas, BlasState
 from mlxk_tui.ops.errors import ContextOverflow
 
 _KINDS: dict[str, Any] = {
@@ -125,6 +126,17 @@ def _count_tokens(given: dict[str, Any]) -> CountTokens:
     return CountTokens(**given)
 
 
+def _ready(given: dict[str, Any]) -> Ready:
+    if "blas" in given:
+        given["blas"] = from_json(given["blas"])
+    return Ready(**given)
+
+
+def _blas(given: dict[str, Any]) -> Blas:
+    given["state"] = BlasState(given["state"])
+    return Blas(**given)
+
+
 _READERS: dict[str, Any] = {
     **{name: (lambda given, kind=kind: kind(**given)) for name, kind in _KINDS.items()},
     "Fault": lambda given: Fault(**{**given, "overflow": _overflow(given.get("overflow"))}),
@@ -137,6 +149,8 @@ _READERS: dict[str, Any] = {
     "TokenLogprob": _token_logprob,
     "Delta": _delta,
     "Finished": _finished,
+    "Ready": _ready,
+    "Blas": _blas,
     "Generate": lambda given: Generate(id=given["id"], request=from_json(given["request"])),
     "CountTokens": _count_tokens,
     "Embed": lambda given: Embed(id=given["id"], texts=tuple(given.get("texts", ()))),

@@ -30,6 +30,9 @@ def main() -> int:
     try:
         import mlx.core as mx  # noqa: PLC0415 - 2 s of imports, watched over by the thread above
 
+        from mlxk_tui.engine.inference.blas.borrowing import borrow_blas  # noqa: PLC0415
+
+        blas = borrow_blas()  # before mlx-lm: nothing may multiply meanwhile
         from mlxk_tui.engine.inference.loop import Loop  # noqa: PLC0415
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything
         traceback.print_exc()
@@ -38,7 +41,7 @@ def main() -> int:
         return 1
     mx.random.seed(int.from_bytes(os.urandom(4), "little"))
     device = "gpu" if mx.default_device() == mx.gpu else "cpu"
-    outbox.send(Ready(mlx=version("mlx"), mlx_lm=version("mlx-lm"), device=device))
+    outbox.send(Ready(mlx=version("mlx"), mlx_lm=version("mlx-lm"), device=device, blas=blas))
     try:
         Loop(inbox, outbox).run()
     except Exception as error:  # noqa: BLE001 - whatever MLX raises, all that ran is lost

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import platform
+import sys
 from importlib import metadata
 
 from mlxk_tui import __version__
+from mlxk_tui.ops.blas.choice import remembered
 from mlxk_tui.ops.blocking import blocking
 from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.contract import SPEC_VERSION, System, VersionData
+from mlxk_tui.ops.contract import SPEC_VERSION, BlasData, System, VersionData
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.machine import total_memory
 
@@ -32,6 +34,22 @@ def _system(cache: Cache) -> System:
         mlx_lm=_installed("mlx-lm"),
         huggingface_hub=_installed("huggingface_hub"),
         cache_dir=printable(str(cache.root)),
+        blas=_blas(),
+    )
+
+
+def _blas() -> BlasData | None:
+    """Return what is known of the matrix product on Linux with MLX's build for the CPU."""
+    mlx = _installed("mlx")
+    if not sys.platform.startswith("linux") or mlx is None or _installed("mlx-cpu") is None:
+        return None
+    known = remembered(mlx)
+    return BlasData(
+        state=known.state,
+        library=known.library,
+        path=printable(known.path) if known.path is not None else None,
+        gain=known.gain,
+        message=known.message,
     )
 
 

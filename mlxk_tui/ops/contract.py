@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mlxk_tui.ops.blas.state import BlasState
 from mlxk_tui.ops.errors import ErrorType
 from mlxk_tui.ops.terms import (
     Capability as Capability,
@@ -213,6 +214,16 @@ class PruneData(Contract):
     message: str
 
 
+class BlasData(Contract):
+    """How MLX multiplies matrices on Linux without a GPU."""
+
+    state: BlasState
+    library: str | None
+    path: str | None
+    gain: float | None = Field(description="How many times faster than MLX's own.")
+    message: str
+
+
 class System(Contract):
     """The machine and what is installed on it."""
 
@@ -223,6 +234,7 @@ class System(Contract):
     mlx_lm: str | None
     huggingface_hub: str | None
     cache_dir: str
+    blas: BlasData | None = Field(description="Null except on Linux with MLX's build for the CPU.")
 
 
 class VersionData(Contract):

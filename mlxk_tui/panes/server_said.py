@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from mlxk_tui.engine.status import EngineState
+from mlxk_tui.ops.blas.state import BlasState
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import plural, printable
 from mlxk_tui.panes.context import Context
@@ -89,9 +90,11 @@ def trouble(context: Context) -> tuple[str, str]:
     if engine.last_error:
         return f"✗ {sentence(engine.last_error)}", "$bad"
     in_memory = engine.model is not None and engine.model.name == server.setup.model
-    if server.model_problem is None or in_memory:
-        return "", ""
-    return f"▲ {_about_model(server, server.model_problem)}", "$attention"
+    if server.model_problem is not None and not in_memory:
+        return f"▲ {_about_model(server, server.model_problem)}", "$attention"
+    if engine.blas is not None and engine.blas.state is BlasState.BUILT_IN:
+        return f"▲ {printable(engine.blas.message)}", "$attention"
+    return "", ""
 
 
 def _restarts(server: ServerBackend) -> bool:

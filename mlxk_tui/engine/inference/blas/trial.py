@@ -1,0 +1,164 @@
+"""A library's trial, a process of its own: `python -m mlxk_tui.engine.inference.blas.trial PATH SECONDS`.
+
+Prints one line of JSON, a `Trial` without its time. What dies of the library dies here, and what
+hangs ends itself. Products of MLX with the library are compared with NumPy's and timed beside MLX's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import math
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mlxk_tui.ops.blas.trials import Verdict
+
+_PR_SET_PDEATHSIG = 1
+_GAIN = 1.5
+"""How many times faster a prompt's product has to be."""
+_LOSS = 0.8
+"""How fast a single row's product has to be, against MLX's own."""
+_INNER, _OUTER = 576, 768
+_ROWS = (1, 8, 256)
+_OWN_ROWS = 64
+"""Rows of the product that MLX's own is timed with: it takes 15 ms."""
+_REPEATS = {1: 40, 8: 12, 64: 2, 256: 3}
+
+
+def main(path: str, seconds: float) -> int:
+    """Try a library."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, wherever it hangs
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the library prints is not the verdict
+    verdict, detail, numbers = _try(path)
+    print(json.dumps({"verdict": verdict.value, "detail": detail, **numbers}), file=out, flush=True)
+    return 0
+
+
+def _try(path: str) -> tuple[Verdict, str, dict[str, float]]:
+    import mlx.core as mx  # noqa: PLC0415 - what is missing is said by the worker itself
+
+    from mlxk_tui.engine.inference.blas import products  # noqa: PLC0415 - as above
+
+    mx.set_default_device(mx.cpu)
+    try:
+        addresses, name = products.load_products(path)
+        own = {1: _speed(mx, 1), _OWN_ROWS: _speed(mx, _OWN_ROWS)}
+        products.bind(addresses)
+    except products.ProductsError as error:
+        return Verdict.UNUSABLE, str(error), {}
+    wrong = next(_wrong(mx), None)
+    if wrong is not None:
+        return Verdict.WRONG, wrong, {}
+    speeds = {rows: _speed(mx, rows) for rows in _ROWS}
+    gain = speeds[256] / own[_OWN_ROWS]
+    numbers = {"gain": gain, "speed": math.exp(sum(map(math.log, speeds.values())) / len(speeds))}
+    if gain < _GAIN or speeds[1] < _LOSS * own[1]:
+        return Verdict.SLOW, f"{gain:.1f} times its speed", numbers
+    return Verdict.GOOD, name, numbers
+
+
+def _speed(mx: Any, rows: int) -> float:
+    """Return the best of a few products, in billions of operations a second."""
+    left = mx.random.normal((rows, _INNER))
+    right = mx.random.normal((_OUTER, _INNER))
+    mx.eval(left, right)
+    best = math.inf
+    for _ in range(_REPEATS[rows]):
+        begin = time.perf_counter()
+        mx.eval(left @ right.T)
+        best = min(best, time.perf_counter() - begin)
+    return 2 * rows * _INNER * _OUTER / best / 1e9
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A product that NumPy has calculated in double precision."""
+
+    name: str
+    kind: Any
+    """MLX's type."""
+    left: Any
+    right: Any
+    exact: Any
+    bound: Any
+    """How far off each number may be."""
+
+
+def _cases(mx: Any) -> list[_Case]:
+    """Return products of all precisions and of awkward shapes, all calculated before MLX begins.
+
+    Rounding may cost some epsilons of the sum of all products' sizes. NumPy's own library keeps its threads
+    spinning for a while after each product, which the library on trial must not suffer from.
+    """
+    import numpy as np  # noqa: PLC0415 - mlx-lm brings it along
+
+    random = np.random.default_rng(7)
+    cases = []
+    for name, kind, own, epsilon, shapes in (
+        (
+            "single",
+            np.float32,
+            mx.float32,
+            2.0**-23,
+            ((1, 576, 768), (3, 5, 7), (17, 33, 65), (130, 257, 129)),
+        ),
+        ("double", np.float64, mx.float64, 2.0**-52, ((1, 33, 65), (17, 65, 33))),
+        ("complex", np.complex64, mx.complex64, 2.0**-22, ((1, 33, 65), (17, 65, 33))),
+    ):
+        wide = np.complex128 if kind is np.complex64 else np.float64
+        for rows, inner, outer in shapes:
+            left, right = random.standard_normal((rows, inner)), random.standard_normal((inner, outer))
+            if kind is np.complex64:
+                left, right = left + 1j * left[::-1, ::-1], right + 1j * right[::-1, ::-1]
+            left, right = left.astype(kind), right.astype(kind)
+            exact = left.astype(wide) @ right.astype(wide)
+            bound = 32 * epsilon * (np.abs(left) @ np.abs(right)) + 1e-30
+            cases.append(
+                _Case(f"{name} precision, {rows} x {inner} x {outer}", own, left, right, exact, bound)
+            )
+    return cases
+
+
+def _wrong(mx: Any) -> Iterator[str]:
+    """Return what is multiplied otherwise than by NumPy."""
+    import numpy as np  # noqa: PLC0415 - as above
+
+    def close(got: Any, exact: Any, bound: Any) -> bool:
+        values = np.array(got)
+        return bool(np.all(np.isfinite(values)) and np.all(np.abs(values - exact) <= bound))
+
+    cases = _cases(mx)
+    left, right = (random.astype(np.float32) for random in (cases[3].left, cases[3].right))
+    added = left[:, : right.shape[1]] + 1
+    sums = 0.5 * cases[3].exact + 2.0 * added
+    for case in cases:
+        for across in (0, 1, 2, 3):
+            a = mx.array(case.left if across & 1 else case.left.T.copy(), dtype=case.kind)
+            b = mx.array(case.right if across & 2 else case.right.T.copy(), dtype=case.kind)
+            nan = mx.full(case.exact.shape, math.nan, dtype=case.kind)
+            mx.eval(a, b, nan)
+            del nan  # its memory is what the product is likely to be put into
+            if not close((a if across & 1 else a.T) @ (b if across & 2 else b.T), case.exact, case.bound):
+                yield case.name
+    got = mx.addmm(mx.array(added), mx.array(left), mx.array(right), alpha=0.5, beta=2.0)
+    if not close(got, sums, cases[3].bound + 1e-5 * np.abs(added)):
+        yield "a product added to a matrix"
+
+
+if __name__ == "__main__":
+    code = 1
+    with contextlib.suppress(IndexError, ValueError):
+        code = main(sys.argv[1], float(sys.argv[2]))
+    os._exit(code)  # a library's own end is not waited for

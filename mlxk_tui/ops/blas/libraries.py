@@ -1,0 +1,112 @@
+"""Which libraries there are to take the matrix product from, by looking at files alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+VARIABLE = "MLXK_BLAS"
+"""A library's path (or file name), or `off`."""
+PACKAGE = "scipy-openblas32"
+_PACKAGE_MODULE = "scipy_openblas32"
+_PACKAGE_FILE = "lib/libscipy_openblas.so"
+_SONAMES = (
+    ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so"),
+    ("libblis-mt.so.4", "libblis.so.4", "libblis-mt.so.3", "libblis.so.3", "libblis.so"),
+    ("libmkl_rt.so.3", "libmkl_rt.so.2", "libmkl_rt.so.1", "libmkl_rt.so"),
+)
+"""OpenBLAS, BLIS and MKL with 32-bit integers, as Debian, Fedora, conda and Intel name them."""
+
+
+class Source(str, Enum):
+    """Where a library comes from."""
+
+    NAMED = "named"
+    """The user named it."""
+    SYSTEM = "system"
+    PACKAGE = "package"
+    """scipy-openblas32, installed with this program."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """A file that may hold a fast matrix product."""
+
+    source: Source
+    path: str
+    """Absolute; links as they are."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in a sentence."""
+        return PACKAGE if self.source is Source.PACKAGE else os.path.basename(self.path)
+
+
+def is_off(environ: Mapping[str, str]) -> bool:
+    """Whether the user wants MLX's own product."""
+    return environ.get(VARIABLE, "").strip().lower() == "off"
+
+
+def find_libraries(environ: Mapping[str, str]) -> tuple[Library, ...]:
+    """Return what there is in the order of preference: named, of the system, of the package."""
+    if is_off(environ):
+        return ()
+    named = environ.get(VARIABLE, "").strip()
+    folders = tuple(_folders(environ))
+    found: list[Library] = []
+    if named:
+        given = os.path.expanduser(named) if "/" in named else _first((named,), folders) or named
+        if is_file(given):
+            found.append(Library(Source.NAMED, os.path.abspath(given)))
+    for sonames in _SONAMES:
+        path = _first(sonames, folders)
+        if path is not None:
+            found.append(Library(Source.SYSTEM, path))
+    package = _package_file()
+    if package is not None:
+        found.append(Library(Source.PACKAGE, package))
+    unique: dict[str, Library] = {}
+    for library in found:
+        unique.setdefault(os.path.realpath(library.path), library)
+    return tuple(unique.values())
+
+
+def is_file(path: str) -> bool:
+    """Whether there is a plain file: opening a pipe would wait for ever."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _first(names: tuple[str, ...], folders: tuple[str, ...]) -> str | None:
+    paths = (os.path.join(folder, name) for name in names for folder in folders)
+    return next((path for path in paths if is_file(path)), None)
+
+
+def _folders(environ: Mapping[str, str]) -> Iterator[str]:
+    """Return where the loader would look and where the libraries are usually installed."""
+    yield from (os.path.abspath(part) for part in environ.get("LD_LIBRARY_PATH", "").split(":") if part)
+    yield os.path.join(sys.prefix, "lib")  # conda, and pip's own mkl
+    yield "/usr/local/lib"
+    yield f"/usr/lib/{platform.machine()}-linux-gnu"
+    yield from ("/usr/lib64", "/usr/lib")
+    yield from ("/opt/intel/oneapi/mkl/latest/lib", "/opt/intel/oneapi/mkl/latest/lib/intel64")
+
+
+def _package_file() -> str | None:
+    try:
+        spec = importlib.util.find_spec(_PACKAGE_MODULE)
+    except (ImportError, ValueError):
+        return None
+    for folder in (spec.submodule_search_locations if spec is not None else None) or ():
+        path = os.path.join(folder, _PACKAGE_FILE)
+        if is_file(path):
+            return path
+    return None

@@ -1,0 +1,196 @@
+"""Which library is found, what is remembered of it, and how many cores it may use; no library is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from mlxk_tui.ops.blas.choice import choose, describe, remembered
+from mlxk_tui.ops.blas.cores import allowed_cores, thread_variables
+from mlxk_tui.ops.blas.libraries import Library, Source, find_libraries
+from mlxk_tui.ops.blas.state import BlasState
+from mlxk_tui.ops.blas.trials import Trial, Trials, Verdict
+
+GOOD = Trial(Verdict.GOOD, "OpenBLAS 0.3.34", gain=20.0, speed=50.0, at=time.time())
+
+
+def _group(root: Path, line: str, files: dict[str, str]) -> Path:
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(line)
+    for name, text in files.items():
+        path = root / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("line", "files", "cores"),
+    [
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "100000 100000\n"}, 1),
+        ("0::/a/b\n", {"a/b/cpu.max": "50000 100000\n"}, 1),
+        ("0::/not/visible\n", {"cpu.max": "100000 100000\n"}, 1),
+        ("4:cpu,cpuacct:/x\n", {"cpu/x/cpu.cfs_quota_us": "100000", "cpu/x/cpu.cfs_period_us": "100000"}, 1),
+        ("4:cpu,cpuacct:/x\n", {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"}, None),
+        ("0::/../../etc\n", {"cpu.max": "nonsense"}, None),
+        ("", {}, None),
+    ],
+)
+def test_no_more_cores_are_used_than_the_control_group_allows(
+    tmp_path: Path, line: str, files: dict[str, str], cores: int | None
+) -> None:
+    everything = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert allowed_cores(_group(tmp_path, line, files)) == (cores or everything)
+
+
+def test_a_number_of_threads_that_the_user_has_set_stays() -> None:
+    assert thread_variables({"OMP_NUM_THREADS": "3"}) == {}
+    assert thread_variables({})["OPENBLAS_NUM_THREADS"] == str(allowed_cores())
+
+
+def test_a_named_library_comes_first_and_off_means_none(tmp_path: Path) -> None:
+    (tmp_path / "libmine.so").write_bytes(b"")
+    (tmp_path / "libopenblas.so.0").write_bytes(b"")
+    folder = {"LD_LIBRARY_PATH": f":{tmp_path}:/nowhere"}
+    assert find_libraries({"MLXK_BLAS": " OFF "} | folder) == ()
+    named = find_libraries({"MLXK_BLAS": str(tmp_path / "libmine.so")} | folder)
+    assert [library.source for library in named][:2] == [Source.NAMED, Source.SYSTEM]
+    assert find_libraries({"MLXK_BLAS": "libmine.so"} | folder)[0] == named[0]
+    assert Library(Source.SYSTEM, str(tmp_path / "libopenblas.so.0")) in find_libraries(folder)
+
+
+def test_one_file_under_two_names_is_one_library(tmp_path: Path) -> None:
+    (tmp_path / "libopenblas.so.0").write_bytes(b"")
+    (tmp_path / "link.so").symlink_to("libopenblas.so.0")
+    found = find_libraries({"MLXK_BLAS": str(tmp_path / "link.so"), "LD_LIBRARY_PATH": str(tmp_path)})
+    assert [library.source for library in found if str(tmp_path) in library.path] == [Source.NAMED]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "missing", "nul"])
+def test_what_is_no_file_is_no_library(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "libopenblas.so.0"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    named = f"{path}\0" if kind == "nul" else str(path)
+    libraries = find_libraries({"MLXK_BLAS": named, "LD_LIBRARY_PATH": str(tmp_path)})
+    assert not any(str(tmp_path) in library.path for library in libraries)
+    assert "which is not there" in describe({"MLXK_BLAS": named}, []).message
+
+
+def test_the_first_good_library_is_taken_unless_a_later_one_is_much_faster() -> None:
+    system, package = Library(Source.SYSTEM, "/a"), Library(Source.PACKAGE, "/b")
+    slower = Trial(Verdict.GOOD, "", gain=18, speed=45.0)
+    assert choose([(system, slower), (package, GOOD)]) == (system, slower)
+    assert choose([(system, Trial(Verdict.GOOD, "", gain=9, speed=20.0)), (package, GOOD)]) == (package, GOOD)
+    assert choose([(system, Trial(Verdict.WRONG, speed=90.0)), (package, GOOD)]) == (package, GOOD)
+    named = Library(Source.NAMED, "/c")
+    assert choose([(named, Trial(Verdict.GOOD, "", speed=1.0)), (package, GOOD)]) is not None
+    assert choose([(system, Trial(Verdict.DIED))]) is None
+
+
+def test_without_a_good_library_it_is_said_why_and_what_helps() -> None:
+    blas = describe({}, [])
+    assert blas.state is BlasState.BUILT_IN
+    assert "pip install scipy-openblas32" in blas.message
+    died = (Library(Source.PACKAGE, "/b"), Trial(Verdict.DIED, "SIGILL"))
+    assert "scipy-openblas32 crashes on this processor (SIGILL)" in describe({}, [died]).message
+    assert "MLXK_BLAS is off" in describe({"MLXK_BLAS": "off"}, []).message
+    named = [(Library(Source.NAMED, "/x.so"), Trial(Verdict.WRONG)), (Library(Source.PACKAGE, "/b"), GOOD)]
+    blas = describe({"MLXK_BLAS": "/x.so"}, named)
+    assert blas.state is BlasState.FAST
+    assert blas.message.startswith("/x.so (MLXK_BLAS) gives wrong numbers.")
+
+
+def _remembering(tmp_path: Path, mlx: str = "1", cpuinfo: str = "/proc/cpuinfo", **environ: str) -> Trials:
+    return Trials(mlx, {"MLXK_BLAS_TRIALS": str(tmp_path / "blas"), **environ}, cpuinfo)
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    path = tmp_path / "libopenblas.so.0"
+    path.write_bytes(b"some code")
+    return Library(Source.SYSTEM, str(path))
+
+
+def test_a_trial_is_remembered_for_this_file_processor_and_mlx(tmp_path: Path, library: Library) -> None:
+    _remembering(tmp_path).put(library, GOOD)
+    assert _remembering(tmp_path).get(library) == GOOD
+    assert (tmp_path / "blas/blas.json").stat().st_mode & 0o777 == 0o600
+    assert _remembering(tmp_path, mlx="2").get(library) is None
+    assert _remembering(tmp_path, OPENBLAS_CORETYPE="Haswell").get(library) is None
+    other = tmp_path / "cpuinfo"
+    other.write_text("processor\t: 0\nmodel name\t: Another\nflags\t\t: fpu sse\n\nprocessor\t: 1\n")
+    assert _remembering(tmp_path, cpuinfo=str(other)).get(library) is None
+    os.utime(library.path, (1, 1))  # installed anew, the same content
+    assert _remembering(tmp_path).get(library) == GOOD
+    Path(library.path).write_bytes(b"other code")
+    assert _remembering(tmp_path).get(library) is None
+
+
+def test_a_trial_that_a_busy_machine_may_have_spoilt_is_repeated_later(
+    tmp_path: Path, library: Library
+) -> None:
+    for verdict in (Verdict.SLOW, Verdict.HUNG):
+        _remembering(tmp_path).put(library, Trial(verdict, at=time.time()))
+        assert _remembering(tmp_path).get(library) is not None
+        _remembering(tmp_path).put(library, Trial(verdict, at=time.time() - 7200))
+        assert _remembering(tmp_path).get(library) is None
+    _remembering(tmp_path).put(library, Trial(Verdict.DIED, at=1.0))
+    assert _remembering(tmp_path).get(library) is not None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b'{"format": 1}',
+        b'{"format": 2, "trials": {}, "files": {}}',
+        b'{"format": 1, "trials": {"a": 5}, "files": {}}',
+        b'{"format": 1, "trials": {"a": {"verdict": "x"}}, "files": {}}',
+        b'{"format": 1, "trials": {}, "files": {"a": 7}}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_file_that_cannot_be_used_is_written_anew(tmp_path: Path, library: Library, content: bytes) -> None:
+    (tmp_path / "blas").mkdir()
+    (tmp_path / "blas/blas.json").write_bytes(content)
+    assert _remembering(tmp_path).get(library) is None
+    _remembering(tmp_path).put(library, GOOD)
+    assert _remembering(tmp_path).get(library) == GOOD
+
+
+def test_two_processes_that_remember_at_once_keep_both(tmp_path: Path, library: Library) -> None:
+    second = Library(Source.NAMED, str(tmp_path / "second.so"))
+    Path(second.path).write_bytes(b"second")
+    one, other = _remembering(tmp_path), _remembering(tmp_path)
+    one.put(library, GOOD)
+    other.put(second, GOOD)
+    assert len(json.loads((tmp_path / "blas/blas.json").read_text())["trials"]) == 2
+    assert _remembering(tmp_path).get(library) == _remembering(tmp_path).get(second) == GOOD
+
+
+def test_where_nothing_can_be_written_trials_go_on(tmp_path: Path, library: Library) -> None:
+    (tmp_path / "blas").write_text("a file where the folder would be")
+    trials = _remembering(tmp_path)
+    with trials.locked(1):
+        trials.put(library, GOOD)
+    assert trials.get(library) == GOOD
+    with Trials("1", {"MLXK_BLAS_TRIALS": "off"}).locked(1):
+        Trials("1", {"MLXK_BLAS_TRIALS": "off"}).put(library, GOOD)
+
+
+def test_what_has_not_been_tried_is_said_to_be_tried_later(tmp_path: Path, library: Library) -> None:
+    environ = {"MLXK_BLAS_TRIALS": str(tmp_path / "blas"), "MLXK_BLAS": library.path}
+    known = remembered("1", environ)
+    assert known.state is BlasState.UNTRIED
+    assert "tried when the first model is loaded" in known.message
+    assert remembered("1", {**environ, "MLXK_BLAS": "off"}).state is BlasState.BUILT_IN
