@@ -125,6 +125,7 @@ class App:
     async def _answer(self, call: Call) -> web.StreamResponse:
         request, guard = call.request, self._service.guard
         guard.check_host(request)
+        guard.check_site(request)
         allowed = guard.cors(request)
         call.headers.update(allowed)
         if request.method == "OPTIONS":

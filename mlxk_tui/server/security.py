@@ -1,7 +1,8 @@
-"""Who may call: the `Host` and `Origin` of a request, CORS, and API keys.
+"""Who may call: the `Host`, `Origin` and `Sec-Fetch-Site` of a request, CORS, and API keys.
 
-A web page that a user visits can send requests to this machine. Its browser says so in `Origin`,
-and where the page's own name was pointed here (DNS rebinding) that name is in `Host`.
+A web page that a user visits can send requests to this machine. Its browser says so in `Origin`, or, for an
+image, a script or a frame, in `Sec-Fetch-Site` alone; and where the page's own name was pointed here (DNS
+rebinding) that name is in `Host`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from mlxk_tui.ops.errors import ErrorType
 from mlxk_tui.server.errors import ApiError, invalid
+from mlxk_tui.server.hosts import authority_of, host_of, is_address
 from mlxk_tui.server.keys import name_of
 from mlxk_tui.server.options import ServerOptions
 
@@ -26,6 +27,8 @@ _ALLOWED_HEADERS = (
 _SDK_HEADER = re.compile(r"x-stainless-[a-z0-9-]{1,50}")
 """What OpenAI's and Anthropic's JavaScript clients tell of themselves; each version tells something else."""
 _MAX_SDK_HEADERS = 32
+_OWN_SITES = {"same-origin", "none"}
+"""Values of `Sec-Fetch-Site`: of a page that came from here, and of a user who typed the address."""
 _EXPOSED_HEADERS = "X-Request-ID, Retry-After"
 
 
@@ -51,40 +54,74 @@ class Guard:
         self._names |= {name.lower() for name in options.hosts}
 
     def check_host(self, request: web.BaseRequest) -> None:
-        """Refuse a `Host` that may be a stranger's name for this machine.
+        """Refuse a `Host`, or the host of an absolute target, that may be a stranger's name for this machine.
 
         Addresses are safe: a page that was loaded from one has no other to lead here.
 
         Raises:
-            ApiError: 400 more than one, 403.
+            ApiError: 400 none, more than one, or malformed; 403 a stranger's.
         """
         hosts = request.headers.getall("Host", [])
         if len(hosts) > 1:
-            raise invalid("The request has more than one Host header.")
-        if not hosts or not hosts[0]:  # HTTP/1.0; no browser does that
+            raise invalid("The request has more than one Host header. Send one.")
+        if not hosts and request.version >= HttpVersion11:
+            raise invalid("The request has no Host header. Send one, as HTTP/1.1 asks for.")
+        self._check_name(hosts[0] if hosts and hosts[0] else None, "Host header")  # no browser sends none
+        self._check_name(authority_of(request.method, request.raw_path), "request's target")
+
+    def _check_name(self, authority: str | None, where: str) -> None:
+        if authority is None:
             return
-        try:
-            name = (urlsplit(f"//{hosts[0]}").hostname or "").rstrip(".").lower()
-        except ValueError:
-            raise invalid("The Host header is malformed.") from None
-        if name in self._names or name.endswith(".localhost") or _is_address(name):
+        name = host_of(authority)
+        if name is None:
+            raise invalid(f"The {where} is malformed: it needs a name or an address, and maybe a port.")
+        if not (name in self._names or name.endswith(".localhost") or is_address(name)):
+            raise ApiError(
+                403,
+                ErrorType.ACCESS_DENIED.value,
+                f"This server does not answer to the name in the {where}. Use its address, or start it "
+                "with --allow-host NAME.",
+            )
+
+    def check_site(self, request: web.BaseRequest) -> None:
+        """Refuse what a page of another site has a browser fetch without saying where the page is from.
+
+        That is how images, scripts, style sheets and frames are fetched. A link that somebody follows
+        opens a page of its own, which the other site cannot read.
+
+        Raises:
+            ApiError: 403.
+        """
+        if self._any_origin or "Origin" in request.headers:  # see `cors`
+            return
+        sites = request.headers.getall("Sec-Fetch-Site", [])
+        if all(site.strip().lower() in _OWN_SITES for site in sites):
+            return
+        opened = (
+            request.headers.get("Sec-Fetch-Mode") == "navigate"
+            and request.headers.get("Sec-Fetch-Dest") == "document"
+        )
+        if opened and request.method in {"GET", "HEAD"}:
             return
         raise ApiError(
             403,
             ErrorType.ACCESS_DENIED.value,
-            "This server does not answer to the name in the Host header. Use its address, or start it "
-            "with --allow-host NAME.",
+            "Pages of other web sites may not fetch this. Start the server with --allow-origin ORIGIN and "
+            "have the page ask with CORS if it should.",
         )
 
     def cors(self, request: web.BaseRequest) -> dict[str, str]:
         """Return the CORS headers of the answer; none for a caller that is no web page.
 
         Raises:
-            ApiError: 403: a page of an origin that the user has not named.
+            ApiError: 400 more than one origin; 403 a page of an origin that the user has not named.
         """
-        origin = request.headers.get("Origin")
-        if origin is None:
+        origins = request.headers.getall("Origin", [])
+        if not origins:
             return {}
+        if len(origins) > 1:
+            raise invalid("The request has more than one Origin header. Send one.")
+        origin = origins[0]
         own = f"http://{request.headers.get('Host', '')}".lower()
         if not (self._any_origin or origin.lower() in self._origins or origin.lower() == own):
             raise ApiError(
@@ -138,11 +175,3 @@ def _sdk_headers(request: web.BaseRequest) -> list[str]:
     asked = ",".join(request.headers.getall("Access-Control-Request-Headers", []))
     names = (name.strip(" \t").lower() for name in asked.split(","))
     return list(dict.fromkeys(filter(_SDK_HEADER.fullmatch, names)))[:_MAX_SDK_HEADERS]
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name.split("%", maxsplit=1)[0])
-    except ValueError:
-        return False
-    return True

@@ -18,7 +18,7 @@ from mlxk_tui.server import keys
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.server import Server
 from tests.engine.conftest import needs_mlx
-from tests.server.served import ANSWER, CHAT, QUESTION, Served, parsed, read_all
+from tests.server.served import ANSWER, CHAT, QUESTION, Reply, Served, parsed, read_all
 
 PAGE = "https://chat.example.org"
 EVIL = "https://evil.example.com"
@@ -57,7 +57,17 @@ def test_with_keys_nobody_else_gets_in(served: Served) -> None:
         *(("127.0.0.1:1", 200), ("localhost", 200), ("LOCALHOST:80", 200), ("app.localhost", 200)),
         *(("[::1]:8000", 200), ("192.168.1.5:8000", 200), ("models.example.org", 200)),
         *(("evil.example.com", 403), ("127.0.0.1.evil.example.com", 403), ("localhost.evil", 403)),
-        *(("[::1", 400), ("evil.example.com:127.0.0.1", 403)),
+        *(("localhost.", 200), ("127.0.0.1:", 200), ("[::ffff:127.0.0.1]", 200), ("localhost:65535", 200)),
+        *((name, 400) for name in ("[::1", "::1", "[::1]x", "[fe80::1%25eth0]", "[v1.x]", "[]", "[1.2.3.4]")),
+        *((name, 400) for name in ("evil.example.com:127.0.0.1", "localhost:65536", "localhost:-1", ":80")),
+        *((name, 400) for name in ("localhost/evil", "evil/@localhost", "evil@localhost", "u:p@127.0.0.1")),
+        *((name, 400) for name in ("localhost#evil", "localhost?evil", "local%68ost", "127.0.0.1%00.evil")),
+        *(
+            (name, 400)
+            for name in ("localhost, evil", "localhost evil", "localhost\\evil", "http://localhost")
+        ),
+        *((name, 400) for name in ("localhost..", ".localhost", "a..localhost", "l\xf6calhost", "x" * 300)),
+        *((name, 403) for name in ("127.1", "0x7f.1", "2130706433", "localhost.evil.", "evil_localhost")),
     ],
 )
 def test_a_name_that_is_not_ours_is_refused(served: Served, host: str, status: int) -> None:
@@ -66,6 +76,80 @@ def test_a_name_that_is_not_ours_is_refused(served: Served, host: str, status: i
         assert reply.status == status, reply.body
         if status != 200:
             assert reply.error["type"] in {"access_denied", "validation_error"}
+
+
+def ask_raw(served: Served, first: str, *lines: str) -> Reply:
+    """Send a request of these lines and return the answer."""
+    with served.raw() as connection:
+        connection.sendall("\r\n".join((first, *lines, "Connection: close", "", "")).encode("latin-1"))
+        return parsed(read_all(connection))
+
+
+@needs_mlx
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        *(("http://127.0.0.1/v1/models", 200), ("HTTP://LOCALHOST:1/v1/models", 200)),
+        *(("https://[::1]/v1/models", 200), ("http://localhost?x", 404)),
+        *(
+            ("http://evil/", 403),
+            ("http://evil/v1/models", 403),
+            ("https://evil.example.com:8000/health", 403),
+        ),
+        *(("http://evil@127.0.0.1/v1/models", 400), ("http://127.0.0.1@evil/v1/models", 400)),
+        *(("http://127.0.0.1%2f/health", 400), ("http://127.0.0.1:99999/health", 400)),
+        *(("ftp://127.0.0.1/health", 400), ("evil:80/health", 400)),
+    ],
+)
+def test_the_host_of_an_absolute_target_counts_like_a_host_header(
+    served: Served, target: str, status: int
+) -> None:
+    reply = ask_raw(served, f"GET {target} HTTP/1.1", "Host: 127.0.0.1")
+    assert reply.status == status, reply.body
+    if status != 200:
+        assert reply.error["type"] in {"access_denied", "validation_error", "route_not_found"}
+
+
+@needs_mlx
+def test_both_hosts_count_and_http_1_1_needs_one(served: Served) -> None:
+    assert ask_raw(served, "GET http://127.0.0.1/health HTTP/1.1", "Host: evil").status == 403
+    assert ask_raw(served, "GET /health HTTP/1.1", "Host: localhost", "Host: localhost").status == 400
+    assert ask_raw(served, "GET /health HTTP/1.1").status == 400
+    assert ask_raw(served, "GET /health HTTP/1.0").status == 200
+    assert ask_raw(served, "OPTIONS * HTTP/1.1", "Host: localhost").status == 204
+    assert ask_raw(served, "CONNECT evil:80 HTTP/1.1", "Host: localhost").status == 403
+
+
+@needs_mlx
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site", "new-word"])
+def test_another_site_may_not_fetch_without_saying_its_origin(served: Served, site: str) -> None:
+    image = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    frame = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
+    link = {**frame, "Sec-Fetch-Dest": "document"}
+    for headers in ({"Sec-Fetch-Site": site}, image, frame):
+        for path in ("/v1/models", "/health", "/metrics", "/openapi.json", "/nowhere"):
+            refused = served.get(path, **headers)
+            assert (refused.status, refused.error["type"]) == (403, "access_denied"), (path, headers)
+    # A link that somebody follows shows its page to nobody else; what changes something is no link.
+    assert served.get("/v1/models", **link).status == 200
+    assert served.post("/v1/engine/unload", {}, **link).status == 403
+    for own in ("none", "same-origin"):
+        assert served.get("/v1/models", **{**image, "Sec-Fetch-Site": own}).status == 200
+    with served.options(origins=(PAGE,)):
+        assert served.get("/v1/models", **image).status == 403
+        assert served.get("/v1/models", Origin=PAGE, **image).status == 200
+        assert served.get("/v1/models", Origin=EVIL, **image).status == 403
+        assert served.ask("OPTIONS", CHAT, None, {"Origin": PAGE, **image}).status == 204
+    with served.options(origins=("*",)):
+        assert served.get("/v1/models", **image).status == 200
+
+
+@needs_mlx
+def test_a_request_has_one_origin(served: Served) -> None:
+    own = f"Origin: http://127.0.0.1:{served.address.port}"
+    host = f"Host: 127.0.0.1:{served.address.port}"
+    assert ask_raw(served, "GET /health HTTP/1.1", host, own).status == 200
+    assert ask_raw(served, "GET /health HTTP/1.1", host, own, f"Origin: {EVIL}").status == 400
 
 
 @needs_mlx
