@@ -23,7 +23,7 @@ from mlxk_tui.ops.blas.trials import Verdict
 
 _PR_SET_PDEATHSIG = 1
 _GAIN = 3.0
-"""How many times faster a prompt's product has to be: real gains are tenfold, and a busy machine shows double."""
+"""How many times faster a prompt's product has to be: real gains are tenfold, a busy machine shows double."""
 _LOSS = 0.8
 """How fast a single row's product has to be, against MLX's own."""
 _INNER, _OUTER = 576, 768
