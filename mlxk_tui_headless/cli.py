@@ -98,7 +98,7 @@ def show(
         return finish(operation.show(session.cache, model, files=files, config=config))
 
     note(ctx, as_json)
-    return Request("show", execute)
+    return Request("show", execute, View(files=files))
 
 
 @app.command()
@@ -189,7 +189,6 @@ def clone(
 
         from mlxk_tui.ops import clone as operation  # noqa: PLC0415
         from mlxk_tui.ops.errors import ErrorType, OpError  # noqa: PLC0415
-        from mlxk_tui.ops.hub import Hub  # noqa: PLC0415
 
         if not directory.strip() or "\0" in directory:
             raise OpError(ErrorType.VALIDATION_ERROR, "The target is not a path. Give a folder to copy into.")
@@ -201,7 +200,7 @@ def clone(
                     Path(os.path.expanduser(directory)),
                     revision=branch,
                     check_health=health_check,
-                    hub=Hub.from_environment(),
+                    hub=transfer_commands.readable_hub(),
                     via_hub=transfer_commands.backend_is_hub(),
                     on_event=on_event,
                 )
@@ -212,7 +211,7 @@ def clone(
 
 
 app.command()(transfer_commands.pull)
-app.command(hidden=True)(push_command.push)
+app.command()(push_command.push)
 app.command()(transfer_commands.search)
 app.command()(run_command.run)
 app.command()(serve_command.server)

@@ -109,7 +109,7 @@ def _page(data: Contract | None, view: View, width: int | None) -> Page:
     if isinstance(data, ListData):
         return Page(*list_table(data, view, width))
     if isinstance(data, ShowData):
-        return Page(list(_show(data)))
+        return Page(list(_show(data, view)))
     if isinstance(data, HealthData):
         return Page(list(_health(data, view, width)))
     if isinstance(data, RmData):
@@ -158,7 +158,7 @@ def _pairs(rows: Sequence[tuple[str, str | Text]]) -> Table:
     return grid
 
 
-def _show(data: ShowData) -> Iterator[RenderableType]:
+def _show(data: ShowData, view: View) -> Iterator[RenderableType]:
     model = data.model
     yield _text(model.name, style="bold")
     yield _pairs(_facts(model, data.metadata))
@@ -166,7 +166,7 @@ def _show(data: ShowData) -> Iterator[RenderableType]:
         yield Text()
         yield Text("Findings", style="bold")
         yield from (_finding(finding) for finding in data.findings)
-    if data.files is not None:
+    if view.files:
         yield Text()
         yield Text(f"Files ({len(data.files):,})", style="bold")
         yield _files(data.files)
@@ -183,10 +183,10 @@ def _facts(model: Model, metadata: dict[str, object] | None) -> list[tuple[str, 
         ("Hash", model.hash or "-"),
         ("Size", size(model.size_bytes)),
         ("On disk", f"{size(model.disk_bytes)} in {plural(model.revisions, 'revision')}"),
-        ("Modified", f"{age(model.last_modified)} ({model.last_modified})" if model.last_modified else "-"),
+        ("Modified", f"{age(model.last_modified)} ({model.last_modified})"),
         ("Framework", model.framework.value),
         ("Type", model.model_type.value),
-        ("Capabilities", ", ".join(item.value for item in model.capabilities) or "-"),
+        ("Capabilities", ", ".join(model.abilities) or "-"),
     ]
     architectures = (metadata or {}).get("architectures")
     if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):

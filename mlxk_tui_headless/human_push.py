@@ -20,7 +20,7 @@ def push_lines(data: PushData, view: View) -> Iterator[RenderableType]:
         yield Text(printable(start + _verdict(data.workspace_health)))
         yield from _anomalies(data.workspace_health)
     elif data.dry_run:
-        changes = "no changes" if data.no_changes else _words(data.dry_run_summary or data.change_summary)
+        changes = "no changes" if data.no_changes else _words(data.change_summary)
         yield Text(printable(f"{start}dry-run: {changes}"))
         if view.verbose:
             yield from _files(data)
@@ -35,6 +35,9 @@ def push_notes(data: PushData) -> list[str]:
         notes.append("The repo would be made, private.")
     elif data.would_create_branch:
         notes.append(f"The branch {data.branch} does not exist yet; --create makes it.")
+    staying = len(data.deleted_files or ()) - data.change_summary.deleted
+    if staying > 0:
+        notes.append(f"{plural(staying, 'file')} that only the branch has would stay; --delete deletes them.")
     if data.bytes_total:
         notes.append(f"{size(data.bytes_total)} would be uploaded.")
     return notes
@@ -67,7 +70,8 @@ def _anomalies(health: WorkspaceHealth) -> Iterator[RenderableType]:
 
 
 def _files(data: PushData) -> Iterator[RenderableType]:
-    groups = (("+", data.added_files), ("~", data.modified_files), ("-", data.deleted_files))
+    deleted = data.deleted_files if data.change_summary.deleted else None
+    groups = (("+", data.added_files), ("~", data.modified_files), ("-", deleted))
     for sign, paths in groups:
         for path in paths or ():
             yield Text(printable(f"  {sign} {path}"))

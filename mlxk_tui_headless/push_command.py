@@ -1,4 +1,4 @@
-"""The experimental command `push`, hidden and refused unless it was switched on.
+"""The experimental command `push`, not listed by help and refused unless it was switched on.
 
 Annotations are real objects here, for the reason given in `cli.py`.
 """
@@ -98,6 +98,13 @@ def _settings() -> "Settings":
     from mlxk_tui import settings  # noqa: PLC0415 - read where something is to be pushed only
 
     return settings.load().settings
+
+
+def is_enabled() -> bool:
+    """Tell whether push was switched on, by the setting or MLXK2_ENABLE_EXPERIMENTAL_PUSH=1."""
+    from mlxk_tui.ops.push_terms import push_enabled  # noqa: PLC0415 - for help and push only
+
+    return push_enabled(_settings().push, os.environ)
 
 
 def _check_gate(settings: "Settings") -> None:

@@ -32,6 +32,7 @@ class View:
     show_all: bool = False
     verbose: bool = False
     health: bool = False
+    files: bool = False
     quiet: bool = False
     hide_reasoning: bool = False
 

@@ -203,6 +203,7 @@ def _failed(command: str, error: OpError) -> tuple[Envelope, int]:
             message=error.message,
             matches=list(error.matches) or None,
             available_hashes=list(error.available_hashes) or None,
+            reason=error.reason,
         ),
     )
     return envelope, ERRORS[error.type].exit_code

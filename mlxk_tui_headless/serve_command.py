@@ -4,10 +4,11 @@ Annotations are real objects here, for the reason given in `cli.py`.
 """
 
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlxk_tui_headless import push_command
 from mlxk_tui_headless.options import JsonOption, note
 from mlxk_tui_headless.request import Request
 
@@ -20,7 +21,14 @@ ALIASES = {"serve": "server"}
 
 
 class CommandGroup(typer.core.TyperGroup):
-    """The commands, which also answer to their aliases."""
+    """The commands, which also answer to their aliases; help lists `push` only where it may be used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names that help lists."""
+        names = super().list_commands(ctx)
+        if "push" in names and not push_command.is_enabled():
+            names.remove("push")
+        return names
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> typer.core.TyperCommand | None:  # type: ignore[override] # Typer's private Click has other types than Click
         """Return the command of a name or an alias."""

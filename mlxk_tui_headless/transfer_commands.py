@@ -13,6 +13,7 @@ from mlxk_tui_headless.request import Request
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.contract import Contract
+    from mlxk_tui.ops.hub import Hub
     from mlxk_tui.ops.pull_plan import PullPlan
     from mlxk_tui_headless.runner import Session
 
@@ -46,7 +47,6 @@ def pull(
     def execute(session: "Session") -> "Contract":
         from mlxk_tui.ops import pull as operation  # noqa: PLC0415 - each command loads only its own operation
         from mlxk_tui.ops.errors import ErrorType, OpError  # noqa: PLC0415
-        from mlxk_tui.ops.hub import Hub  # noqa: PLC0415
         from mlxk_tui.ops.transfer_contract import DownloadStatus  # noqa: PLC0415
 
         gc.enable()  # a long transfer makes garbage; what ends at once does without a collection
@@ -58,7 +58,7 @@ def pull(
                     operation.pull(
                         session.cache,
                         model,
-                        hub=Hub.from_environment(),
+                        hub=readable_hub(),
                         dry_run=dry_run,
                         via_hub=via_hub or backend_is_hub(),
                         verify=verify,
@@ -82,6 +82,21 @@ def pull(
 
     note(ctx, as_json, progress)
     return Request("pull", execute)
+
+
+def readable_hub() -> "Hub":
+    """Return the hub of the environment, for reading.
+
+    Raises:
+        OpError: `validation_error` for its address; `access_denied` for a token that is none.
+    """
+    from mlxk_tui.ops.errors import OpError  # noqa: PLC0415 - as in pull
+    from mlxk_tui.ops.hub import Hub  # noqa: PLC0415
+
+    try:
+        return Hub.from_environment()
+    except OpError as error:
+        raise error.as_access_denied() from None
 
 
 def search(

@@ -10,7 +10,7 @@ from pathlib import Path
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.clone import NotWholeError
 from mlxk_tui.ops.contract import CloneData
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent
 from mlxk_tui.ops.hub import Hub
 from mlxk_tui.ops.names import is_clean, parse_spec
@@ -59,13 +59,15 @@ async def clone_or_pull(
         if local is not None and error.type in {ErrorType.NETWORK_ERROR, ErrorType.VALIDATION_ERROR}:
             local.message = f"{local.message} It could not be pulled: {error.message}"
             raise local from None
-        if local is None and error.type in {ErrorType.NETWORK_ERROR, ErrorType.REPO_NOT_FOUND}:
+        if local is None and (
+            error.type is ErrorType.NETWORK_ERROR or error.reason is AccessReason.NOT_FOUND
+        ):
             try:  # then it may be meant as a part of a cached name
                 return await copy_cached(spec, revision)
             except OpError as absent:
                 if absent.type not in _ABSENT:
                     raise
-        raise OpError(error.type, error.message, matches=error.matches) from None
+        raise OpError(error.type, error.message, matches=error.matches, reason=error.reason) from None
     return await copy_cached(f"{pulled.expanded_name or pulled.model}{at}", None)
 
 

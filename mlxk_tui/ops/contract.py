@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlxk_tui.ops.blas.state import BlasState
-from mlxk_tui.ops.errors import ErrorType
+from mlxk_tui.ops.errors import AccessReason, ErrorType
 from mlxk_tui.ops.terms import (
     Capability as Capability,
     FindingCode as FindingCode,
@@ -21,11 +21,12 @@ from mlxk_tui.ops.terms import (
     Framework as Framework,
     Health as Health,
     MemoryFit as MemoryFit,
+    Modality as Modality,
     ModelType as ModelType,
     Severity as Severity,
 )
 
-SPEC_VERSION = "0.3.0"
+SPEC_VERSION = "0.4.0"
 """Version of the JSON contract; it keeps every key of MLX-Knife's JSON API 0.1.5."""
 
 
@@ -77,10 +78,13 @@ class Model(Contract):
     name: str
     hash: str | None = Field(description="Commit of the selected snapshot, 40 hex digits.")
     size_bytes: int = Field(description="Files of the selected snapshot, each blob once, in bytes.")
-    last_modified: str | None = Field(description="ISO 8601, UTC, ending in Z.")
+    last_modified: str = Field(
+        description="Of the selected snapshot, else of the repo's folder: ISO 8601, UTC, ending in Z."
+    )
     framework: Framework
     model_type: ModelType
     capabilities: list[Capability]
+    modalities: list[Modality] = Field(description="What it takes in beside text.")
     health: Health
     runtime_compatible: bool
     reason: str | None = Field(description="The first problem; null when there is none.")
@@ -91,6 +95,11 @@ class Model(Contract):
     disk_bytes: int = Field(description="The whole repo on disk, shared payload included once, in bytes.")
     memory_bytes: int | None = Field(description="Estimate of the memory to load and run it, in bytes.")
     memory_fit: MemoryFit | None
+
+    @property
+    def abilities(self) -> list[str]:
+        """Capabilities and modalities, as people are shown them."""
+        return [*(word.value for word in self.capabilities), *(word.value for word in self.modalities)]
 
 
 class ListData(Contract):
@@ -119,7 +128,7 @@ class ShowData(Contract):
 
     model: Model
     metadata: dict[str, Any] | None = Field(description="config.json, when neither flag is given.")
-    files: list[ModelFile] | None = Field(description="With --files.")
+    files: list[ModelFile] = Field(description="With --files; empty without.")
     config: dict[str, Any] | None = Field(description="With --config.")
     findings: list[Finding]
 
@@ -297,6 +306,7 @@ class ErrorInfo(Contract):
     message: str
     matches: list[str] | None = None
     available_hashes: list[str] | None = None
+    reason: AccessReason | None = None
 
 
 class Envelope(Contract):

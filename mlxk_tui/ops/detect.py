@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mlxk_tui.ops.contract import Capability, Framework, ModelType, Quantization
+from mlxk_tui.ops.contract import Capability, Framework, Modality, ModelType, Quantization
 from mlxk_tui.ops.documents import Documents, Json, int_of, text_of, texts_of
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.names import DEFAULT_ORG
@@ -47,6 +47,7 @@ class Detection:
     framework: Framework
     model_type: ModelType
     capabilities: tuple[Capability, ...]
+    modalities: tuple[Modality, ...]
     quantization: Quantization | None
     context_length: int | None
     facts: Facts
@@ -62,7 +63,8 @@ def detect(name: str, documents: Documents, weights: Weights) -> Detection:
     return Detection(
         framework=framework,
         model_type=model_type,
-        capabilities=_capabilities(model_type, config),
+        capabilities=_CAPABILITIES[model_type],
+        modalities=_modalities(config),
         quantization=quantization,
         context_length=int_of(config, *_CONTEXT_KEYS) or int_of(text_config, *_CONTEXT_KEYS),
         facts=_facts(documents, config, text_config, weights, quantization),
@@ -121,19 +123,21 @@ def _is_embedding(name: str, documents: Documents, config: Json) -> bool:
     return _EMBEDDING_NAME.search(name) is not None
 
 
-def _capabilities(model_type: ModelType, config: Json) -> tuple[Capability, ...]:
-    found: list[Capability] = []
-    if model_type is ModelType.EMBEDDING:
-        found.append(Capability.EMBEDDINGS)
-    elif model_type is not ModelType.UNKNOWN:
-        found.append(Capability.TEXT_GENERATION)
-        if model_type is ModelType.CHAT:
-            found.append(Capability.CHAT)
+_CAPABILITIES: dict[ModelType, tuple[Capability, ...]] = {
+    ModelType.CHAT: (Capability.TEXT_GENERATION, Capability.CHAT),
+    ModelType.BASE: (Capability.TEXT_GENERATION,),
+    ModelType.EMBEDDING: (Capability.EMBEDDINGS,),
+    ModelType.UNKNOWN: (),
+}
+
+
+def _modalities(config: Json) -> tuple[Modality, ...]:
+    found: list[Modality] = []
     if any(config.get(key) is not None for key in _VISION_KEYS):
-        found.append(Capability.VISION)
+        found.append(Modality.VISION)
     architecture = (text_of(config.get("model_type")) or "").lower()
     if architecture in _AUDIO_ONLY or any(config.get(key) is not None for key in _AUDIO_KEYS):
-        found.append(Capability.AUDIO)
+        found.append(Modality.AUDIO)
     return tuple(found)
 
 

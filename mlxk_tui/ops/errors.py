@@ -46,6 +46,21 @@ class ErrorType(str, Enum):
     INTERNAL_ERROR = "internal_error"
 
 
+class AccessReason(str, Enum):
+    """Why the hub gives no access to a repo: `error.reason`."""
+
+    GATED = "gated"
+    """Its authors give access to those who ask."""
+    FORBIDDEN = "forbidden"
+    """The hub knows who asks, and refuses."""
+    UNAUTHORIZED = "unauthorized"
+    """No token, or one that the hub does not accept."""
+    NOT_FOUND = "not_found"
+    """It does not exist, or is private: the hub answers the same to who may not see it."""
+    DISABLED = "disabled"
+    """The hub has closed it for everybody."""
+
+
 class ErrorFacts(NamedTuple):
     """What a front end does with an error type."""
 
@@ -68,7 +83,7 @@ ERRORS: dict[ErrorType, ErrorFacts] = {
     ErrorType.CONFIRMATION_REQUIRED: ErrorFacts(1, 409, "The deletion needs `-f` or the exact full name."),
     ErrorType.PERMISSION_DENIED: ErrorFacts(1, 403, "The file system refused."),
     ErrorType.DISK_FULL: ErrorFacts(1, 507, "No space is left on the device."),
-    ErrorType.ACCESS_DENIED: ErrorFacts(1, 403, "The hub refused access to the repo."),
+    ErrorType.ACCESS_DENIED: ErrorFacts(1, 403, "The hub gives no access to the repo; `reason` says why."),
     ErrorType.AUTH_ERROR: ErrorFacts(1, 401, "No token, or one that the hub does not accept."),
     ErrorType.REPO_NOT_FOUND: ErrorFacts(1, 404, "The repo does not exist on the hub."),
     ErrorType.BRANCH_CREATE_FAILED: ErrorFacts(1, 502, "The hub did not create the branch."),
@@ -117,6 +132,7 @@ class OpError(Exception):
         message: what happened and what to do next; one or two sentences, never a token.
         matches: candidate model names of `ambiguous_match` and `confirmation_required`, sorted.
         available_hashes: cached commit hashes of `revision_not_found`, sorted.
+        reason: why the hub gave no access; None for every other fault.
         data: the command's partial result (`data` of the envelope), where the contract has one.
         overflow: the figures of `context_length_exceeded`, where they are known.
     """
@@ -128,6 +144,7 @@ class OpError(Exception):
         *,
         matches: Sequence[str] = (),
         available_hashes: Sequence[str] = (),
+        reason: AccessReason | None = None,
         data: BaseModel | None = None,
         overflow: ContextOverflow | None = None,
     ) -> None:
@@ -136,5 +153,24 @@ class OpError(Exception):
         self.message = message
         self.matches = tuple(sorted(matches))
         self.available_hashes = tuple(sorted(available_hashes))
+        self.reason = reason
         self.data = data
         self.overflow = overflow
+
+    def as_access_denied(self) -> OpError:
+        """Return this error, as `access_denied` where the repo is missing, private or needs a valid token.
+
+        A pull does not tell these apart by type, as MLX-Knife does not; `reason` does.
+        """
+        if self.type in _NO_ACCESS:
+            self.reason = self.reason or _NO_ACCESS[self.type]
+            self.type = ErrorType.ACCESS_DENIED
+        return self
+
+
+_NO_ACCESS = {
+    ErrorType.ACCESS_DENIED: AccessReason.FORBIDDEN,
+    ErrorType.AUTH_ERROR: AccessReason.UNAUTHORIZED,
+    ErrorType.REPO_NOT_FOUND: AccessReason.NOT_FOUND,
+}
+"""Error types that mean no access, and the reason where none is known more finely."""

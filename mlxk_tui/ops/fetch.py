@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 from mlxk_tui import __version__
 from mlxk_tui.ops.download_terms import Source
 from mlxk_tui.ops.download_wire import Line, Origin, StoppedError, TrustError, WireError
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.format import printable
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -236,20 +236,27 @@ class Fetcher:
             return OpError(
                 ErrorType.ACCESS_DENIED,
                 f"{repo} is gated. Ask for access on its page, and give a token of that account (HF_TOKEN).",
+                reason=AccessReason.GATED,
             )
-        if code == "RepoNotFound" or (status == 401 and not code and not self._source.token):
+        if (code == "RepoNotFound" or (status == 401 and not code)) and (
+            status != 401 or not self._source.token
+        ):
             return OpError(
                 ErrorType.REPO_NOT_FOUND,
                 f"The hub has no repo {repo}, or it is private. Check the name; private ones need a token.",
+                reason=AccessReason.NOT_FOUND,
             )
         if status == 401:
             return OpError(
                 ErrorType.AUTH_ERROR,
                 f"The hub does not accept the token for {repo}. Check HF_TOKEN or log in.",
+                reason=AccessReason.UNAUTHORIZED,
             )
         if status == 403:
             return OpError(
-                ErrorType.ACCESS_DENIED, f"The hub refuses access to {repo}. Check the rights of your token."
+                ErrorType.ACCESS_DENIED,
+                f"The hub refuses access to {repo}. Check the rights of your token.",
+                reason=AccessReason.FORBIDDEN,
             )
         if code == "RevisionNotFound":
             return _failed(path, f"the hub has no commit {self._source.commit[:12]} of {repo} any more")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from typing import overload
 
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline, DEL, C1
@@ -71,14 +72,28 @@ def age(iso: str | None, now: datetime | None = None) -> str:
     return then.strftime("%Y-%m-%d")
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_FIRST_SECOND = datetime.min.replace(tzinfo=timezone.utc).timestamp()
+_LAST_SECOND = datetime.max.replace(tzinfo=timezone.utc, microsecond=0).timestamp()
+
+
+@overload
+def iso_utc(epoch: float) -> str: ...
+
+
+@overload
+def iso_utc(epoch: None) -> None: ...
+
+
 def iso_utc(epoch: float | None) -> str | None:
-    """Return an epoch time in seconds as ISO 8601 in UTC, ending in Z."""
+    """Return an epoch time in seconds as ISO 8601 in UTC, ending in Z.
+
+    A time stamp that the calendar does not have (before the year 1, after 9999) is the nearest that it has.
+    """
     if epoch is None:
         return None
-    try:
-        return datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, OSError, ValueError):  # a time stamp that no calendar has
-        return None
+    moment = _EPOCH + timedelta(seconds=int(min(max(epoch, _FIRST_SECOND), _LAST_SECOND)))
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def middle(text: str, width: int) -> str:

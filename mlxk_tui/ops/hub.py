@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from mlxk_tui.ops.detached import detached
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.hub_answers import (
     MAX_FILES,
     AnswerError,
@@ -371,5 +371,6 @@ def _checked_token(token: str | None) -> str | None:
         raise OpError(
             ErrorType.AUTH_ERROR,
             "The token holds characters that no token has. Check HF_TOKEN, or log in with 'hf auth login'.",
+            reason=AccessReason.UNAUTHORIZED,
         )
     return token

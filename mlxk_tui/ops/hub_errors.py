@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.format import printable
 
 LOG_IN = "Log in with 'hf auth login' or set HF_TOKEN"
 """How to come by a token; the start of a sentence."""
 _MAX_WORDS = 200
-_BAD_CREDENTIALS = "invalid credentials"
 _TIMEOUTS = frozenset({"TimeoutException", "TimeoutError"})
 _UNREACHABLE = frozenset({"ConnectError", "ProxyError", "UnsupportedProtocol"})
 _BROKEN = frozenset({"TransportError", "RequestError", "ConnectionError"})
@@ -104,7 +103,9 @@ def _known(error: BaseException, asked: Asked) -> OpError | None:
             f"'{asked.what}' is not a name that the hub allows. Give 'organisation/model'.",
         )
     if "LocalTokenNotFoundError" in names:
-        return OpError(ErrorType.AUTH_ERROR, f"This needs a token. {LOG_IN}.")
+        return OpError(
+            ErrorType.AUTH_ERROR, f"This needs a token. {LOG_IN}.", reason=AccessReason.UNAUTHORIZED
+        )
     response = getattr(error, "response", None)
     if "HfHubHTTPError" in names and response is not None:
         return _refused(names, response, asked)
@@ -166,26 +167,30 @@ def _refused(names: set[str], response: Any, asked: Asked) -> OpError:
     words = headers.get("X-Error-Message") or ""
     revision = printable(asked.revision or "main")
     if "GatedRepoError" in names:
-        return OpError(ErrorType.ACCESS_DENIED, _gated(asked))
+        return OpError(ErrorType.ACCESS_DENIED, _gated(asked), reason=AccessReason.GATED)
     if "DisabledRepoError" in names:
         return OpError(
-            ErrorType.ACCESS_DENIED, f"{asked.what} is disabled on {asked.host}: nobody can download it now."
+            ErrorType.ACCESS_DENIED,
+            f"{asked.what} is disabled on {asked.host}: nobody can download it now.",
+            reason=AccessReason.DISABLED,
         )
     if "RevisionNotFoundError" in names:
         return OpError(
             ErrorType.REVISION_NOT_FOUND,
             f"{asked.what} has no branch, tag or commit '{revision}' on {asked.host}. Look there for one.",
         )
-    # The hub answers 401 for repos that do not exist when nobody is logged in; a token that it does not
-    # know is told apart by its words.
-    if status == 401 and (_BAD_CREDENTIALS in words.lower() or "RepositoryNotFoundError" not in names):
+    # The hub answers 401 for a repo that does not exist when nobody is logged in, and 404 to those who are:
+    # with a token, 401 is about the token, whatever it says besides ("RepoNotFound" of some servers).
+    if status == 401 and (asked.with_token or "RepositoryNotFoundError" not in names):
         return _unauthorised(asked)
     if "RepositoryNotFoundError" in names:
         hint = (
             "a private repo shows to its members only." if asked.with_token else f"is it private? {LOG_IN}."
         )
         return OpError(
-            ErrorType.REPO_NOT_FOUND, f"{asked.what} is not on {asked.host}. Check the name; {hint}"
+            ErrorType.REPO_NOT_FOUND,
+            f"{asked.what} is not on {asked.host}. Check the name; {hint}",
+            reason=AccessReason.NOT_FOUND,
         )
     if "EntryNotFoundError" in names:
         return OpError(
@@ -197,6 +202,7 @@ def _refused(names: set[str], response: Any, asked: Asked) -> OpError:
             ErrorType.ACCESS_DENIED,
             f"{asked.host} refuses access to {asked.what}{said}. "
             f"{'Check what the token may do' if asked.with_token else LOG_IN}.",
+            reason=AccessReason.FORBIDDEN,
         )
     if status == 429:
         wait = _seconds(headers.get("Retry-After"))
@@ -228,11 +234,12 @@ def _gated(asked: Asked) -> str:
 
 def _unauthorised(asked: Asked) -> OpError:
     if asked.with_token:
-        return OpError(
-            ErrorType.AUTH_ERROR,
-            f"{asked.host} does not accept the token: it is wrong or has expired. {LOG_IN} to a valid one.",
+        message = (
+            f"{asked.host} does not accept the token: it is wrong or has expired. {LOG_IN} to a valid one."
         )
-    return OpError(ErrorType.AUTH_ERROR, f"{asked.host} wants to know who asks for {asked.what}. {LOG_IN}.")
+    else:
+        message = f"{asked.host} wants to know who asks for {asked.what}. {LOG_IN}."
+    return OpError(ErrorType.AUTH_ERROR, message, reason=AccessReason.UNAUTHORIZED)
 
 
 def _said(words: str, asked: Asked) -> str:

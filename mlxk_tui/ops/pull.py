@@ -35,8 +35,6 @@ from mlxk_tui.ops.transfer_contract import DownloadStatus, PullData
 
 HTTP_LIMIT = 50_000_000_000
 """Bytes of a file from which on the hub serves it through Xet only."""
-_REFUSALS = frozenset({ErrorType.ACCESS_DENIED, ErrorType.AUTH_ERROR, ErrorType.REPO_NOT_FOUND})
-"""What `download_status` calls `access_denied`: the hub does not tell a private repo from none."""
 
 
 async def pull(
@@ -95,8 +93,10 @@ async def pull(
             return _already(plan)
         return await _carry_out(cache, plan, hub, via_hub=via_hub, options=options, on_event=tally.on_event)
     except OpError as error:
+        error.as_access_denied()
         if error.data is None:
-            status = DownloadStatus.ACCESS_DENIED if error.type in _REFUSALS else DownloadStatus.FAILED
+            denied = error.type is ErrorType.ACCESS_DENIED
+            status = DownloadStatus.ACCESS_DENIED if denied else DownloadStatus.FAILED
             error.data = unfinished(spec, plan, status, error.message, downloaded=tally.received)
         raise
 

@@ -18,7 +18,7 @@ from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.catalog import repos_or_none
 from mlxk_tui.ops.contract import MemoryFit
 from mlxk_tui.ops.download_names import check_files
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, ignore
 from mlxk_tui.ops.format import printable, size
 from mlxk_tui.ops.hub import Hub
@@ -128,12 +128,16 @@ async def plan_pull(
         on_event: receives progress of the hashing, from threads.
 
     Raises:
-        OpError: `validation_error` (of a commit's file names too), `repo_not_found`, `access_denied`,
-            `revision_not_found`, `auth_error`, `network_error`, `download_failed` where the cache cannot
-            take it.
+        OpError: `validation_error` (of a commit's file names too), `access_denied` (its `reason` tells a
+            missing repo from one that may not be read), `revision_not_found`, `network_error`,
+            `download_failed` where the cache cannot take it.
     """
     spec = parse_spec(spec_text)
-    found = await _find(hub, await asyncio.to_thread(names_to_try, cache, spec), spec.revision)
+    names = await asyncio.to_thread(names_to_try, cache, spec)
+    try:
+        found = await _find(hub, names, spec.revision)
+    except OpError as error:
+        raise error.as_access_denied() from None
 
     def work(stop: threading.Event) -> PullPlan:
         local = look(
@@ -244,7 +248,9 @@ async def _find(hub: Hub, names: Sequence[str], revision: str | None) -> _OnHub:
     if info is not None:
         if info.disabled:
             raise OpError(
-                ErrorType.ACCESS_DENIED, f"{repo} is disabled on the hub: nobody can download it now."
+                ErrorType.ACCESS_DENIED,
+                f"{repo} is disabled on the hub: nobody can download it now.",
+                reason=AccessReason.DISABLED,
             )
         try:
             await hub.check_access(repo)
@@ -275,7 +281,7 @@ async def _info(
             if error.type is ErrorType.REPO_NOT_FOUND and len(names) > 1:
                 if name != names[-1]:
                     continue
-                raise OpError(error.type, _nowhere(names, error.message)) from None
+                raise OpError(error.type, _nowhere(names, error.message), reason=error.reason) from None
             if error.type is not ErrorType.NETWORK_ERROR or hub.offline:
                 raise
             warnings.append(f"Whether {name} can be pulled could not be checked: {error.message}")

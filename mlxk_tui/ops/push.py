@@ -110,6 +110,7 @@ async def plan_push(request: PushRequest, *, hub: Hub, on_event: OnEvent = ignor
         added=planned(changes.added),
         modified=planned(changes.modified),
         deleted=changes.deleted,
+        missing=changes.missing if target.commit else (),
         only_there=changes.only_there,
         bytes_total=sum(file.size for file in changes.changed),
     )

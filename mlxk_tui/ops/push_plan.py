@@ -30,6 +30,8 @@ class Changes:
     added: tuple[LocalFile, ...] = ()
     modified: tuple[LocalFile, ...] = ()
     deleted: tuple[PlannedFile, ...] = ()
+    missing: tuple[PlannedFile, ...] = ()
+    """Files of the commit that the folder neither has nor ignores, whether they are to go or not."""
     only_there: int = 0
     """Files of the branch that the folder lacks and that stay."""
     digests: Mapping[str, Digest] = field(default_factory=dict)
@@ -71,6 +73,8 @@ class PushPlan:
     modified: tuple[PlannedFile, ...]
     deleted: tuple[PlannedFile, ...]
     """Empty unless the request has `delete`: files that only the branch has stay."""
+    missing: tuple[PlannedFile, ...]
+    """Files that only the branch has, whether they are deleted or not."""
     only_there: int
     """Files that only the branch has, and that stay."""
     bytes_total: int
@@ -91,12 +95,17 @@ class PushPlan:
         """The plan in a few words."""
         if self.no_changes:
             return "Dry-run: no changes"
-        return f"Dry-run: {words(self.summary)}"
+        return f"Dry-run: {words(self.difference)}"
 
     @property
     def summary(self) -> ChangeSummary:
-        """The numbers of files."""
+        """The numbers of files that the push changes."""
         return ChangeSummary(added=len(self.added), modified=len(self.modified), deleted=len(self.deleted))
+
+    @property
+    def difference(self) -> ChangeSummary:
+        """The numbers of files by which folder and branch differ, as MLX-Knife counts them."""
+        return self.summary.model_copy(update={"deleted": len(self.missing)})
 
     def data(self) -> PushData:
         """Return the plan as the contract has it."""
@@ -112,12 +121,12 @@ class PushPlan:
         return data.model_copy(
             update={
                 "dry_run": True,
-                "dry_run_summary": summary,
+                "dry_run_summary": self.difference,
                 "would_create_repo": self.would_create_repo,
                 "would_create_branch": self.would_create_branch,
                 "added_files": [file.path for file in self.added],
                 "modified_files": [file.path for file in self.modified],
-                "deleted_files": [file.path for file in self.deleted],
+                "deleted_files": [file.path for file in self.missing],
                 "bytes_total": self.bytes_total,
             }
         )
@@ -168,6 +177,7 @@ def compare(
         tuple(added),
         tuple(modified),
         tuple(missing) if delete else (),
+        tuple(missing),
         others - len(missing) if delete else others,
         digests,
     )

@@ -60,7 +60,7 @@ class _Reader:
     def read(self) -> Repo:
         root = self.ref.folder
         try:
-            linked = stat.S_ISLNK(os.lstat(root).st_mode)
+            folder = os.lstat(root)
         except OSError:
             raise OpError(
                 ErrorType.MODEL_NOT_FOUND, f"{self.ref.name} was removed from the cache meanwhile."
@@ -77,7 +77,8 @@ class _Reader:
             trees = frozenset(entry.name[:-5] for entry in found)
         return Repo(
             self.ref,
-            linked,
+            stat.S_ISLNK(folder.st_mode),
+            folder.st_mtime,
             refs,
             snapshots,
             self.blobs,

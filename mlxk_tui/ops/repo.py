@@ -107,6 +107,8 @@ class Repo:
     ref: RepoRef
     linked: bool
     """True when the `models--*` entry is a link; such a repo is read but never deleted."""
+    modified: float
+    """When the repo's folder changed, in seconds since the epoch."""
     refs: dict[str, str]
     """Ref name (its path below `refs/`, such as `main` or `refs/pr/1`) to the snapshot it names."""
     snapshots: dict[str, Snapshot]

@@ -40,7 +40,7 @@ async def show(cache: Cache, spec: str, *, files: bool = False, config: bool = F
         return ShowData(
             model=report.model,
             metadata=None if files or config else content,
-            files=list_files(snapshot) if files else None,
+            files=list_files(snapshot) if files else [],
             config=content if config else None,
             findings=list(report.findings),
         )

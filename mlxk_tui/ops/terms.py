@@ -32,6 +32,11 @@ class Capability(str, Enum):
     TEXT_GENERATION = "text-generation"
     CHAT = "chat"
     EMBEDDINGS = "embeddings"
+
+
+class Modality(str, Enum):
+    """What a model takes in beside text; MLX-Knife's `capabilities` have no word for it."""
+
     VISION = "vision"
     AUDIO = "audio"
 

@@ -37,16 +37,14 @@ def model_json(offered: Offered, loaded: LoadedModel | None) -> dict[str, Any]:
         "max_model_len": model.context_length,
         "loaded": loaded is not None and (model.name, model.hash) == (loaded.name, commit_of(loaded)),
         "type": model.model_type.value,
-        "capabilities": [capability.value for capability in model.capabilities],
+        "capabilities": model.abilities,
         "quantization_bits": model.quantization.bits if model.quantization is not None else None,
         "memory_bytes": model.memory_bytes,
         "memory_fit": model.memory_fit.value if model.memory_fit is not None else None,
     }
 
 
-def _seconds(iso: str | None) -> int:
-    if iso is None:
-        return 0
+def _seconds(iso: str) -> int:
     try:
         return int(datetime.fromisoformat(iso.replace("Z", "+00:00")).timestamp())
     except (ValueError, OverflowError, OSError):

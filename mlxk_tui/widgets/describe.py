@@ -180,14 +180,13 @@ def _facts(entry: Entry, now: datetime) -> list[tuple[str, str, str]]:
         rows.append(("Vocabulary", f"{facts.vocab_size:,} tokens", ""))
     if facts.architecture:
         rows.append(("Architecture", printable(facts.architecture), ""))
-    if model.capabilities:
-        rows.append(("Tasks", ", ".join(item.value for item in model.capabilities), ""))
+    if model.abilities:
+        rows.append(("Tasks", ", ".join(model.abilities), ""))
     rows.append(("Size", spaced_size(model.size_bytes), "this revision"))
     rows.append(("On disk", spaced_size(model.disk_bytes), plural(model.revisions, "revision")))
-    if model.last_modified:
-        exact = f"{model.last_modified[:16].replace('T', ' ')} UTC"
-        ago = age(model.last_modified, now)
-        rows.append(("Modified", exact, "") if exact.startswith(ago) else ("Modified", ago, exact))
+    exact = f"{model.last_modified[:16].replace('T', ' ')} UTC"
+    ago = age(model.last_modified, now)
+    rows.append(("Modified", exact, "") if exact.startswith(ago) else ("Modified", ago, exact))
     if model.hash:
         rows.append(("Commit", printable(model.hash)[:12], ""))
     if facts.license:

@@ -65,7 +65,7 @@ COLUMNS = (
         "modified",
         "Modified",
         10,
-        lambda entry: entry.model.last_modified or "",
+        lambda entry: entry.model.last_modified,
         right=True,
         largest_first=True,
         spare=3,
@@ -168,7 +168,7 @@ class ModelTable(RowList):
         if column.id == "modified":
             if column.width < 10:
                 return short_age(model.last_modified, self._now()), "muted"
-            return age(model.last_modified, self._now()) if model.last_modified else "–", "muted"
+            return age(model.last_modified, self._now()), "muted"
         return entry.state.glyph, entry.state.token
 
     def clicked(self, row: Row, event: events.Click) -> None:

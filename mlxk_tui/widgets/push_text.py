@@ -36,7 +36,7 @@ def summary(plan: PushData) -> list[list[Part]]:
     """Return what a push would do, in a few lines."""
     if plan.no_changes:
         return [[("✓ ", "$good"), ("The hub has every file as it is here: nothing would change.", "")]]
-    changed = plan.dry_run_summary or plan.change_summary
+    changed = plan.change_summary
     parts: list[Part] = [
         (f"+{changed.added} ", "$good"),
         ("new   ", "$muted"),
@@ -66,7 +66,7 @@ def changes(plan: PushData, width: int) -> list[list[Part]]:
     groups: tuple[tuple[str, str, Sequence[str]], ...] = (
         ("+", "$good", plan.added_files or ()),
         ("~", "$attention", plan.modified_files or ()),
-        ("−", "$bad", plan.deleted_files or ()),
+        ("−", "$bad", (plan.deleted_files or ()) if plan.change_summary.deleted else ()),
     )
     rows: list[list[Part]] = []
     for sign, style, names in groups:

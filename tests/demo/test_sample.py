@@ -90,7 +90,7 @@ async def test_there_is_a_model_of_every_kind(sample: Cache) -> None:
     assert {model.framework for model in models} >= {Framework.MLX, Framework.GGUF, Framework.PYTORCH}
     assert {model.model_type for model in models} >= {ModelType.CHAT, ModelType.BASE, ModelType.EMBEDDING}
     assert {model.quantization.bits for model in models if model.quantization} == {4, 8}
-    assert {capability.value for model in models for capability in model.capabilities} >= {"vision", "audio"}
+    assert {modality.value for model in models for modality in model.modalities} == {"vision", "audio"}
     largest = max(models, key=lambda model: model.size_bytes)
     assert largest.size_bytes == pytest.approx(132.2e9, rel=0.01)
     assert largest.memory_fit in {MemoryFit.TOO_LARGE, MemoryFit.TIGHT, MemoryFit.FITS}

@@ -26,6 +26,7 @@ import pytest
 from mlxk_tui.ops.contract import Command, ErrorInfo
 from mlxk_tui.ops.schema import COMMAND_DATA, build_schema
 from mlxk_tui_headless.runner import run
+from tests.support.reference_shape import departures
 from tests.support.waiting import PATIENCE_S
 
 PROGRAM = (sys.executable, "-m", "mlxk_tui_headless")
@@ -84,8 +85,8 @@ def _no_constant(name: str) -> object:
 
 
 def checked_envelope(envelope: dict[str, Any]) -> dict[str, Any]:
-    """Check an envelope that was parsed already."""
-    problems = [error.message[:500] for error in _SCHEMA.iter_errors(envelope)]
+    """Check an envelope that was parsed already: our own schema, MLX-Knife's shape, the models."""
+    problems = [error.message[:500] for error in _SCHEMA.iter_errors(envelope)] + departures(envelope)
     assert not problems, f"{problems}\n{envelope}"
     if envelope["data"] is not None:
         COMMAND_DATA[Command(envelope["command"])].model_validate_json(json.dumps(envelope["data"]))

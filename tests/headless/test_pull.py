@@ -82,20 +82,20 @@ def test_progress_is_one_event_a_line(server: LocalHub, hub: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "type_", "status"),
+    ("name", "type_", "reason", "status"),
     [
-        ("org/nope", "repo_not_found", "access_denied"),
-        ("org/gated", "access_denied", "access_denied"),
-        (f"{NAME}@nope", "revision_not_found", "failed"),
+        ("org/nope", "access_denied", "not_found", "access_denied"),
+        ("org/gated", "access_denied", "gated", "access_denied"),
+        (f"{NAME}@nope", "revision_not_found", None, "failed"),
     ],
 )
 def test_a_refusal_has_its_type_and_leaves_nothing(
-    name: str, type_: str, status: str, server: LocalHub, hub: Path
+    name: str, type_: str, reason: str | None, status: str, server: LocalHub, hub: Path
 ) -> None:
     server.add_repo("org/gated", FILES, gated=True)
     before = tree_of(hub)
     result = call("pull", name, "--json", hub=hub)
-    assert (result.status, result.error["type"]) == (1, type_)
+    assert (result.status, result.error["type"], result.error.get("reason")) == (1, type_, reason)
     assert result.envelope["data"]["download_status"] == status
     assert tree_of(hub) == before
 
@@ -110,7 +110,15 @@ def test_tokens_come_from_the_environment_and_never_out_again(
             result = call("pull", "org/private", "--dry-run", "--json", hub=hub)
             assert result.data["download_status"] == "planned"
             assert variable == "HF_TOKEN" or "HF_TOKEN" not in os.environ
-    monkeypatch.setenv("HF_TOKEN", "hf_quite_wrong")
+    for token in ("no\ttoken", "hf_quite_wrong"):
+        monkeypatch.setenv("HF_TOKEN", token)
+        for arguments in (
+            ["pull", NAME],
+            ["pull", NAME, "--dry-run"],
+            ["clone", NAME, str(hub.parent / "copy")],
+        ):
+            error = call(*arguments, "--json", hub=hub).error
+            assert (error["type"], error["reason"]) == ("access_denied", "unauthorized")
     monkeypatch.setenv("MLXK_DEBUG", "1")
     for command in (["pull", "org/private", "--json"], ["pull", "org/private"]):
         wrong = call(*command, hub=hub)
@@ -208,10 +216,8 @@ def test_clone_pulls_first(server: LocalHub, hub: Path, tmp_path: Path) -> None:
     assert (result.status, result.stderr) == (0, "")
     assert result.data["clone_status"] == "success"
     assert {path.name for path in target.iterdir()} == {name.partition("/")[0] for name in FILES}
-    assert call("clone", "org/nope", str(tmp_path / "no"), "--json", hub=hub).error["type"] in {
-        "repo_not_found",
-        "model_not_found",
-    }
+    error = call("clone", "org/nope", str(tmp_path / "no"), "--json", hub=hub).error
+    assert (error["type"], error["reason"]) == ("access_denied", "not_found")
 
 
 def test_offline_is_told_and_is_no_fault(server: LocalHub, hub: Path) -> None:

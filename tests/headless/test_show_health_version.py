@@ -22,7 +22,7 @@ from tests.support.hf_cache import HfCache, model_files
 def test_show_gives_the_metadata_or_what_the_flags_ask_for(filled: Path) -> None:
     config = json.loads(model_files()["config.json"])
     plain = call("show", SOUND, "--json", hub=filled).data
-    assert (plain["metadata"], plain["files"], plain["config"]) == (config, None, None)
+    assert (plain["metadata"], plain["files"], plain["config"]) == (config, [], None)
     both = call("show", "--files", SOUND, "--config", "--json", hub=filled).data
     assert (both["metadata"], both["config"]) == (None, config)
     assert [file["name"] for file in both["files"]] == sorted(model_files())

@@ -68,7 +68,7 @@ def test_a_push_commits_or_finds_nothing_to_do_and_the_next_one_finds_nothing(wo
         assert (done["commit_sha"], done["commit_url"], done["uploaded_files_count"]) == (None, None, 0)
     else:
         assert done["commit_sha"] in done["commit_url"]
-        assert done["change_summary"] == planned["dry_run_summary"]
+        assert done["change_summary"] == planned["change_summary"]
         assert done["uploaded_files_count"] == sum(done["change_summary"].values()) > 0
     again = push(workspace)
     assert (again["no_changes"], again["uploaded_files_count"], again["commit_sha"]) == (True, 0, None)

@@ -129,7 +129,6 @@ async def test_an_exact_name_wins_over_a_longer_one_that_holds_the_revision(cach
 async def test_show_gives_files_and_config_together(cache: Cache, hub: Path) -> None:
     HfCache(hub).repo("org/m").add({**model_files(), "sub/notes.py": b"x"})
     data = await show(cache, "org/m", files=True, config=True)
-    assert data.files is not None
     assert {file.name: file.type for file in data.files} == {
         "README.md": "readme",
         "config.json": "config",
@@ -142,7 +141,7 @@ async def test_show_gives_files_and_config_together(cache: Cache, hub: Path) -> 
     assert data.config is not None
     assert data.metadata is None
     plain = await show(cache, "org/m")
-    assert (plain.files, plain.config) == (None, None)
+    assert (plain.files, plain.config) == ([], None)
     assert plain.metadata == data.config
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.catalog import inspect_model
-from mlxk_tui.ops.contract import Capability, Framework, ModelType
+from mlxk_tui.ops.contract import Capability, Framework, Modality, ModelType
 from mlxk_tui.ops.documents import parse_front_matter, parse_json
 from mlxk_tui.ops.report import Report
 from tests.ops.test_health import RUNTIME
@@ -129,8 +129,10 @@ async def test_sentence_transformers_files_mean_embedding_even_with_a_chat_templ
 async def test_vision_and_audio_come_from_the_config(cache: Cache, hub: Path) -> None:
     vision = await _detect(cache, hub, "org/v-instruct", vision_config={"depth": 1})
     audio = await _detect(cache, hub, "mlx-community/whisper-tiny", model_type="whisper")
-    assert Capability.VISION in vision.model.capabilities
-    assert (audio.model.model_type, audio.model.capabilities) == (ModelType.UNKNOWN, [Capability.AUDIO])
+    assert vision.model.modalities == [Modality.VISION]
+    assert vision.model.capabilities == [Capability.TEXT_GENERATION, Capability.CHAT]
+    assert (audio.model.model_type, audio.model.capabilities) == (ModelType.UNKNOWN, [])
+    assert audio.model.modalities == [Modality.AUDIO]
 
 
 async def test_numbers_are_found_in_a_nested_text_config(cache: Cache, hub: Path) -> None:

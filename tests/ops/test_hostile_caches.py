@@ -411,7 +411,7 @@ async def untouched(tmp_path: Path) -> list[Model]:
 
 def without_times(models: list[Model]) -> list[Model]:
     """The rows without what the clock decides."""
-    return [model.model_copy(update={"last_modified": None}) for model in models]
+    return [model.model_copy(update={"last_modified": ""}) for model in models]
 
 
 @pytest.mark.parametrize("damage", UNHEALTHY.values(), ids=UNHEALTHY.keys())

@@ -156,6 +156,7 @@ async def test_what_may_pass_is_asked_again(fault: Fault, again: bool, server: L
         (403, {"X-Error-Message": f"no {SECRET} \x1b[31m"}, ErrorType.ACCESS_DENIED, "no …"),
         (451, {}, ErrorType.ACCESS_DENIED, "refuses"),
         (401, {}, ErrorType.AUTH_ERROR, "hf auth login"),
+        (401, {"X-Error-Code": "RepoNotFound"}, ErrorType.AUTH_ERROR, "does not accept the token"),
         (418, {}, ErrorType.NETWORK_ERROR, "418"),
         (500, {}, ErrorType.NETWORK_ERROR, "500"),
         (429, {"Retry-After": "4000"}, ErrorType.NETWORK_ERROR, "4000 seconds"),

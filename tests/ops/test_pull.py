@@ -18,7 +18,7 @@ from mlxk_tui.ops.catalog import inspect_model
 from mlxk_tui.ops.clone import clone
 from mlxk_tui.ops.contract import Health, MemoryFit
 from mlxk_tui.ops.download_terms import DownloadOptions
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.events import Progress
 from mlxk_tui.ops.hub import Hub
 from mlxk_tui.ops.hub_client import Timeouts
@@ -103,20 +103,20 @@ async def test_a_dry_run_writes_nothing(server: LocalHub, commit: str, cache: Ca
 
 
 @pytest.mark.parametrize(
-    ("token", "kind", "type_", "words"),
+    ("token", "kind", "reason", "words"),
     [
-        (None, "missing", ErrorType.REPO_NOT_FOUND, "HF_TOKEN"),
-        (None, "gated", ErrorType.ACCESS_DENIED, "/org/gated"),
-        (LocalHub.OTHER_TOKEN, "gated", ErrorType.ACCESS_DENIED, "/org/gated"),
-        (None, "private", ErrorType.REPO_NOT_FOUND, "HF_TOKEN"),
-        (LocalHub.OTHER_TOKEN, "private", ErrorType.REPO_NOT_FOUND, "members"),
-        (LocalHub.GOOD_TOKEN, "disabled", ErrorType.ACCESS_DENIED, "disabled"),
-        ("hf_unknown_token", "open", ErrorType.AUTH_ERROR, "hf auth login"),
-        (None, "open@nope", ErrorType.REVISION_NOT_FOUND, "'nope'"),
+        (None, "missing", AccessReason.NOT_FOUND, "HF_TOKEN"),
+        (None, "gated", AccessReason.GATED, "/org/gated"),
+        (LocalHub.OTHER_TOKEN, "gated", AccessReason.GATED, "/org/gated"),
+        (None, "private", AccessReason.NOT_FOUND, "HF_TOKEN"),
+        (LocalHub.OTHER_TOKEN, "private", AccessReason.NOT_FOUND, "members"),
+        (LocalHub.GOOD_TOKEN, "disabled", AccessReason.DISABLED, "disabled"),
+        ("hf_unknown_token", "open", AccessReason.UNAUTHORIZED, "hf auth login"),
+        (None, "open@nope", None, "'nope'"),
     ],
 )
 async def test_what_may_not_be_read_leaves_the_cache_untouched(
-    token: str | None, kind: str, type_: ErrorType, words: str, server: LocalHub, cache: Cache
+    token: str | None, kind: str, reason: AccessReason | None, words: str, server: LocalHub, cache: Cache
 ) -> None:
     server.add_repo("org/gated", FILES, gated="manual")
     server.add_repo("org/private", FILES, private=True)
@@ -124,11 +124,12 @@ async def test_what_may_not_be_read_leaves_the_cache_untouched(
     server.add_repo("org/open", FILES)
     before = tree_of(cache.root)
     error = await refused(cache, f"org/{kind}", client(server, token))
-    assert error.type is type_
+    denied = reason is not None
+    assert error.type is (ErrorType.ACCESS_DENIED if denied else ErrorType.REVISION_NOT_FOUND)
+    assert error.reason is reason
     assert words in error.message
     assert token is None or token not in error.message
     assert isinstance(error.data, PullData)
-    denied = type_ is not ErrorType.REVISION_NOT_FOUND
     assert error.data.download_status is (DownloadStatus.ACCESS_DENIED if denied else DownloadStatus.FAILED)
     assert tree_of(cache.root) == before
     assert sent(server) == 0
@@ -160,7 +161,7 @@ async def test_a_part_of_a_cached_name_pulls_nothing_of_it(server: LocalHub, cac
     server.add_repo("acme/Tiny", FILES)
     before = tree_of(cache.root)
     error = await refused(cache, "Tiny", client(server))
-    assert error.type is ErrorType.REPO_NOT_FOUND
+    assert (error.type, error.reason) == (ErrorType.ACCESS_DENIED, AccessReason.NOT_FOUND)
     assert "mlx-community/Tiny nor Tiny" in error.message
     assert tree_of(cache.root) == before
     assert (await pull(cache, "acme/Tiny", hub=client(server))).expanded_name is None
@@ -507,11 +508,11 @@ async def test_clone_that_cannot_pull_says_both(server: LocalHub, cache: Cache, 
     for spec, hub, type_ in (
         ("nope", nowhere, ErrorType.MODEL_NOT_FOUND),
         ("acme/Widget", nowhere, ErrorType.CLONE_FAILED),
-        ("org/nope", client(server), ErrorType.MODEL_NOT_FOUND),
+        ("org/nope", client(server), ErrorType.ACCESS_DENIED),
     ):
         with pytest.raises(OpError) as caught:
             await clone(cache, spec, tmp_path / "copy", hub=hub)
-        assert caught.value.type in {type_, ErrorType.REPO_NOT_FOUND}
+        assert caught.value.type is type_
         assert hub is not nowhere or "could not be pulled" in caught.value.message
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_bytes(b"")

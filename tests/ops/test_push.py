@@ -28,7 +28,7 @@ from mlxk_tui.ops.push import (
     review,
 )
 from mlxk_tui.ops.push_result import difference
-from mlxk_tui.ops.transfer_contract import PushData
+from mlxk_tui.ops.transfer_contract import ChangeSummary, PushData
 from tests.support.hf_cache import tree_of
 
 pytestmark = pytest.mark.filterwarnings(
@@ -149,16 +149,16 @@ async def test_a_plan_is_exact_and_changes_nothing(
     head = server.add_repo(NAME, there, private=True)
     data = await review(request_, hub=hub)
     assert data.dry_run is True
-    assert data.dry_run_summary == data.change_summary
+    assert data.dry_run_summary == ChangeSummary(added=1, modified=2, deleted=1)
     assert (data.added_files, data.modified_files, data.deleted_files) == (
         ["sub/notes.txt"],
         ["config.json", "model.safetensors"],
-        [],
+        ["old.txt"],
     )
     assert counts(data) == (1, 2, 0)
     assert data.bytes_total == 200_000 + len('{"model_type": "llama"}') + len("notes")
     assert (data.no_changes, data.would_create_repo, data.would_create_branch) == (False, False, False)
-    assert (data.message, data.uploaded_files_count, data.commit_sha) == ("Dry-run: +1 ~2 -0", 0, None)
+    assert (data.message, data.uploaded_files_count, data.commit_sha) == ("Dry-run: +1 ~2 -1", 0, None)
     assert data.model_dump()["modified_files"]
     plan = await plan_push(request_, hub=hub)
     assert (plan.only_there, plan.commit, plan.repo_url) == (2, head, f"{server.url}/{NAME}")

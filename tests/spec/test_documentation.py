@@ -20,6 +20,7 @@ from mlxk_tui.ops.contract import (
     ErrorInfo,
     Fix,
     MemoryFit,
+    Modality,
     Model,
 )
 from mlxk_tui.ops.errors import ERRORS, ErrorType
@@ -87,7 +88,7 @@ def test_every_option_and_argument_of_every_command_is_told() -> None:
 def test_every_key_of_a_model_is_told() -> None:
     rows = set(re.findall(r"^\| `(\w+)` \| ", TEXT, re.MULTILINE))
     assert set(Model.model_fields) <= rows
-    for enum in (Capability, Fix, MemoryFit):
+    for enum in (Capability, Modality, Fix, MemoryFit):
         assert all(f"`{member.value}`" in TEXT for member in enum), enum
 
 

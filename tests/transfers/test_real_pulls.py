@@ -97,7 +97,7 @@ async def test_a_repo_that_is_not_there_fails_at_once_with_a_sentence(
         transfer, _ = queue.add(Pull("org/nothing"))
         await until(lambda: transfer.state is State.FAILED)
         assert transfer.failure is not None
-        assert transfer.failure.type is ErrorType.REPO_NOT_FOUND
+        assert transfer.failure.type is ErrorType.ACCESS_DENIED
         assert transfer.attempts == 1
     finally:
         await queue.close()
