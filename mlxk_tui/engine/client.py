@@ -15,6 +15,7 @@ from mlxk_tui.engine import memory
 from mlxk_tui.engine.connection import Connection
 from mlxk_tui.engine.embedding import Embeddings, check, parts_of, vectors_of
 from mlxk_tui.engine.gate import Gate, Pass
+from mlxk_tui.engine.liveness import Patience
 from mlxk_tui.engine.protocol import (
     Counted,
     CountTokens,
@@ -58,9 +59,8 @@ class Engine:
     Args:
         idle_unload_s: seconds without a request after which the model is freed; 0 never.
         cache_bytes: most bytes of kept prompt caches; None for a tenth of the memory.
-        hang_s: seconds without an event, while generations run, after which the worker is killed; a step of
-            a large model on a slow machine may take many.
-        stop_s: seconds in which its process does not even say that it lives, after which it is killed.
+        patience: when a worker counts as stuck and is killed; a busy one never does;
+            see `Patience` for the bounds.
         environ: environment of the worker; that of this process by default.
     """
 
@@ -69,8 +69,7 @@ class Engine:
         *,
         idle_unload_s: float = 0,
         cache_bytes: int | None = None,
-        hang_s: float = 60.0,
-        stop_s: float = 10.0,
+        patience: Patience | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.idle_unload_s = idle_unload_s
@@ -78,7 +77,7 @@ class Engine:
         self._cache_bytes = memory.prompt_cache_bytes() if cache_bytes is None else cache_bytes
         self._gate = Gate(self._changed)
         self._connection = Connection(
-            self._changed, self._lost, hang_s=hang_s, stop_s=stop_s, environ=environ
+            self._changed, self._lost, patience=patience or Patience(), environ=environ
         )
         self._loaded: LoadedModel | None = None
         self._loading: str | None = None
@@ -88,6 +87,15 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscribers: list[Callable[[EngineStatus], None]] = []
         self._told = EngineStatus()
+
+    @property
+    def patience(self) -> Patience:
+        """When a worker counts as stuck; may be changed at any time."""
+        return self._connection.patience
+
+    @patience.setter
+    def patience(self, patience: Patience) -> None:
+        self._connection.patience = patience
 
     @property
     def status(self) -> EngineStatus:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mlxk_tui.engine.liveness import Patience, Watch
 from mlxk_tui.engine.process import WorkerProcess
 from mlxk_tui.engine.protocol import (
-    Beat,
     Cancel,
     Command,
     Counted,
@@ -21,11 +21,11 @@ from mlxk_tui.engine.protocol import (
     Finished,
     Generate,
     Generation,
+    Heartbeat,
     Loaded,
     Loading,
     Message,
     Ping,
-    Pulse,
     Ready,
     Streamed,
 )
@@ -33,12 +33,8 @@ from mlxk_tui.ops.blas.state import Blas
 from mlxk_tui.ops.errors import ErrorType, OpError
 
 _TICK_S = 0.25
-_PING_S = 1.0
-"""How often a worker that owes something is asked for a sign of life, in seconds."""
-_UNRESPONSIVE_S = 3.0
-"""Seconds without an answer to that after which it is called unresponsive."""
-_START_S = 60.0
-"""How long a worker that starts or loads may be silent at least, in seconds."""
+_PING_S = 2.0
+"""Seconds of silence after which a worker that owes something is asked how it is; a busy one says so."""
 
 Reply = Loaded | Done | Counted | Embedded
 
@@ -61,9 +57,7 @@ class Connection:
     Args:
         on_change: called when anything below has changed.
         on_lost: called with the reason when the worker is gone, after all questions and streams have failed.
-        hang_s: seconds without an event, while generations run, after which the worker is killed.
-        stop_s: seconds without an answer to a ping, while generations run, after which it is killed: its
-            process stands still, which a long step of MLX never makes it do.
+        patience: when a worker that owes something is stuck, and killed.
         environ: environment of the worker; that of this process by default.
     """
 
@@ -72,11 +66,10 @@ class Connection:
         on_change: Callable[[], None],
         on_lost: Callable[[OpError], None],
         *,
-        hang_s: float,
-        stop_s: float,
+        patience: Patience,
         environ: Mapping[str, str] | None,
     ) -> None:
-        self.beat: Beat | None = None
+        self.beat: Heartbeat | None = None
         """What the worker last told of itself."""
         self.ready = False
         """Whether the worker has started up."""
@@ -86,8 +79,7 @@ class Connection:
         """Whether the last worker ended by itself."""
         self._on_change = on_change
         self._on_lost = on_lost
-        self._hang_s = hang_s
-        self._stop_s = stop_s
+        self._watch = Watch(patience)
         self._environ = environ
         self._worker: WorkerProcess | None = None
         self._starting: asyncio.Future[None] | None = None
@@ -96,7 +88,6 @@ class Connection:
         self._streams: dict[int, _Stream] = {}
         self._next_id = 0
         self._fault: OpError | None = None
-        self._silent_s = self._still_s = 0.0
         self._ticked = self._pinged = 0.0
         self._tick: asyncio.TimerHandle | None = None
 
@@ -111,9 +102,18 @@ class Connection:
         return len(self._streams)
 
     @property
+    def patience(self) -> Patience:
+        """When a worker is stuck; may be changed at any time."""
+        return self._watch.patience
+
+    @patience.setter
+    def patience(self, patience: Patience) -> None:
+        self._watch.patience = patience
+
+    @property
     def unresponsive(self) -> bool:
-        """Whether the worker owes something and its process has stood still for seconds."""
-        return self._tick is not None and self._still_s > _UNRESPONSIVE_S
+        """Whether the worker owes something and has not moved for seconds."""
+        return self._tick is not None and self._watch.unresponsive
 
     async def start(self) -> None:
         """Have a worker that is ready.
@@ -123,7 +123,8 @@ class Connection:
         """
         if self._worker is None:
             self._fault = None
-            self._worker = WorkerProcess(self._hear, self._exited)
+            self._worker = WorkerProcess(self._on_message, self._exited)
+            self._watch = Watch(self._watch.patience)
             self._starting = asyncio.get_running_loop().create_future()
             self._launching = asyncio.create_task(self._launch(self._worker))
         if self._starting is not None:
@@ -194,24 +195,22 @@ class Connection:
             self._fault = error
             await self._worker.stop()
 
-    def _hear(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         moves = self.unresponsive
-        self._still_s = 0.0
-        if moves:
+        self._watch.hear(message if isinstance(message, Heartbeat) else None)
+        if moves and not self.unresponsive:
             self._on_change()
-        if isinstance(message, Pulse):
-            return
-        self._silent_s = 0.0
         if isinstance(message, Streamed):
-            self._hear_event(message)
+            self._on_event(message)
         elif isinstance(message, Fault):
-            self._hear_fault(message)
-        elif isinstance(message, Beat):
+            self._on_fault(message)
+        elif isinstance(message, Heartbeat):
             self.beat = message
             self._on_change()
         elif isinstance(message, Ready):
             self.ready = True
             self.blas = message.blas
+            self._watch.gpu = message.device == "gpu"
             if self._starting is not None and not self._starting.done():
                 self._starting.set_result(None)
             self._on_change()
@@ -220,7 +219,7 @@ class Connection:
             if question is not None and not question.answer.done():
                 question.answer.set_result(message)
 
-    def _hear_event(self, message: Streamed) -> None:
+    def _on_event(self, message: Streamed) -> None:
         stream = self._streams.get(message.id)
         if stream is not None:
             stream.on_event(message.event)
@@ -231,7 +230,7 @@ class Connection:
             if question is not None and question.on_loading is not None:
                 question.on_loading(message.event)
 
-    def _hear_fault(self, message: Fault) -> None:
+    def _on_fault(self, message: Fault) -> None:
         error = message.error
         question = self._questions.pop(message.id, None)
         if message.id == 0:
@@ -250,7 +249,7 @@ class Connection:
 
     def _exited(self, status: int) -> None:
         worker, self._worker = self._worker, None
-        error = self._fault or _crashed(_story(status, worker.last_words if worker is not None else ""))
+        error = self._fault or _crashed(_exit_reason(status, worker.last_words if worker is not None else ""))
         self.failed = True
         self.ready = False
         self.beat = None
@@ -275,35 +274,32 @@ class Connection:
     def _arm(self) -> None:
         """Watch the worker as long as it owes something."""
         if self._tick is None:
-            self._silent_s = self._still_s = 0.0
+            self._watch.start()
             self._ticked = self._pinged = time.monotonic()
             self._tick = asyncio.get_running_loop().call_later(_TICK_S, self._look)
 
     def _look(self) -> None:
         self._tick = None
         starting = self._starting is not None and not self._starting.done()
+        pid = self.pid
         if self._worker is None or not (starting or self._questions or self._streams):
             return
         now = time.monotonic()
-        # A parent that was itself stopped or asleep wakes up late: that is no silence of the worker's.
-        passed = min(now - self._ticked, 2 * _TICK_S)
-        self._silent_s += passed
-        self._still_s += passed
+        moves = not self._watch.unresponsive
+        if pid is not None:
+            # A parent that was itself stopped or asleep wakes up late: that is no silence of the worker's.
+            self._watch.pass_time(min(now - self._ticked, 2 * _TICK_S), pid)
         self._ticked = now
-        slow = starting or self._questions  # imports and weights may come from a cold disk
-        hang, stop = (max(bound, _START_S) if slow else bound for bound in (self._hang_s, self._stop_s))
-        if self._silent_s > hang or self._still_s > stop:
-            bound = hang if self._silent_s > hang else stop
-            self._fault = _crashed(
-                f"The inference process gave no sign of life for {bound:g} seconds and was ended."
-            )
+        verdict = self._watch.verdict()
+        if verdict is not None:
+            self._fault = _crashed(f"The inference process {verdict} and was ended.")
             self._worker.kill()
             return
-        if now - self._pinged >= _PING_S:
+        if self._watch.silent_s >= _PING_S and now - self._pinged >= _PING_S:
             self._pinged = now
             self._worker.send(Ping())
         self._tick = asyncio.get_running_loop().call_later(_TICK_S, self._look)
-        if self._still_s - passed <= _UNRESPONSIVE_S < self._still_s:
+        if moves and self._watch.unresponsive:
             self._on_change()
 
 
@@ -311,8 +307,8 @@ def _crashed(what: str) -> OpError:
     return OpError(ErrorType.ENGINE_CRASHED, f"{what} It restarts with the next request.")
 
 
-def _story(status: int, last_words: str) -> str:
-    """Tell how a process ended."""
+def _exit_reason(status: int, last_words: str) -> str:
+    """Return how a process ended, as a sentence."""
     tail = f" Its last words: {last_words[:200]}" if last_words else ""
     if status < 0:
         try:

@@ -340,26 +340,37 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Beat:
-    """The MLX thread lives; sent several times a second while there is work, and after changes."""
+class Heartbeat:
+    """The worker lives, and how it gets on; sent every second of work, after changes, and when asked.
 
-    memory_bytes: int
+    A thread of its own sends it while the MLX thread is inside a step. The counters only grow, and only
+    mean something compared with an earlier heartbeat.
+    """
+
+    memory_bytes: int = 0
     """What MLX holds, its own pool of freed buffers not counted."""
-    cache_bytes: int
+    cache_bytes: int = 0
     """Kept prompt caches, part of `memory_bytes`."""
-    tokens_per_s: float
+    tokens_per_s: float = 0.0
     """Over all streams, the last second or so."""
-    streams: int
+    streams: int = 0
+    step: int = 0
+    """Number of the piece of work that the MLX thread has in hand, or had last."""
+    expected_s: float = 0.0
+    """How long that piece should take, in seconds; 0 at rest."""
+    reads_files: bool = False
+    """Whether it reads files, so that bytes read are progress."""
+    cpu_s: float = 0.0
+    """Processor time of the process in seconds, without the threads that listen, prepare and beat."""
+    disk: int = 0
+    """Blocks that were read from a disk, and page faults that needed one."""
+    device: int = 0
+    """Changes of what the device holds: counted once a heartbeat."""
 
 
 @dataclass(frozen=True)
 class Ping:
-    """Asks for a `Pulse`."""
-
-
-@dataclass(frozen=True)
-class Pulse:
-    """The process lives, whatever the MLX thread is busy with; answered by the thread that reads commands."""
+    """Asks for a `Heartbeat`."""
 
 
 @dataclass(frozen=True)
@@ -372,5 +383,5 @@ class Streamed:
 
 Command: TypeAlias = Load | Unload | Generate | Cancel | CountTokens | Embed
 """What the client says to the MLX thread."""
-Message: TypeAlias = Ready | Loaded | Done | Counted | Embedded | Fault | Beat | Pulse | Streamed
+Message: TypeAlias = Ready | Loaded | Done | Counted | Embedded | Fault | Heartbeat | Streamed
 """What the worker says."""

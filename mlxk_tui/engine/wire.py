@@ -8,7 +8,6 @@ from enum import Enum
 from typing import Any
 
 from mlxk_tui.engine.protocol import (
-    Beat,
     Cancel,
     Counted,
     CountTokens,
@@ -21,12 +20,12 @@ from mlxk_tui.engine.protocol import (
     FinishReason,
     Generate,
     Generation,
+    Heartbeat,
     Load,
     Loaded,
     Loading,
     Ping,
     Prefill,
-    Pulse,
     Ready,
     Sampling,
     Started,
@@ -46,7 +45,7 @@ _KINDS: dict[str, Any] = {
     for kind in (
         *(Loading, Started, Prefill, Delta, Finished),
         *(Load, Unload, Generate, Cancel, CountTokens, Embed, Ping),
-        *(Ready, Loaded, Done, Counted, Embedded, Fault, Beat, Pulse, Streamed),
+        *(Ready, Loaded, Done, Counted, Embedded, Fault, Heartbeat, Streamed),
     )
 }
 

@@ -12,6 +12,7 @@ import traceback
 from importlib.metadata import version
 
 from mlxk_tui.engine.inference.channel import Inbox, Outbox, guard_stdout, listen
+from mlxk_tui.engine.inference.vitals import Vitals
 from mlxk_tui.engine.protocol import Fault, Ready
 from mlxk_tui.ops.errors import ErrorType
 
@@ -25,10 +26,11 @@ def main() -> int:
     """Run until stdin ends; returns only where MLX is not there or fails."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the parent's to handle
     outbox = Outbox(guard_stdout())
-    inbox = Inbox()
-    listen(sys.stdin.buffer, inbox, outbox)
+    inbox, vitals = Inbox(), Vitals()
+    vitals.start(outbox)
+    listen(sys.stdin.buffer, inbox, vitals)
     try:
-        import mlx.core as mx  # noqa: PLC0415 - 2 s of imports, watched over by the thread above
+        import mlx.core as mx  # noqa: PLC0415 - 2 s of imports, watched over by the threads above
 
         from mlxk_tui.engine.inference.blas.borrowing import borrow_blas  # noqa: PLC0415
 
@@ -43,7 +45,7 @@ def main() -> int:
     device = "gpu" if mx.default_device() == mx.gpu else "cpu"
     outbox.send(Ready(mlx=version("mlx"), mlx_lm=version("mlx-lm"), device=device, blas=blas))
     try:
-        Loop(inbox, outbox).run()
+        Loop(inbox, outbox, vitals).run()
     except Exception as error:  # noqa: BLE001 - whatever MLX raises, all that ran is lost
         traceback.print_exc()
         said = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -8,7 +8,8 @@ import queue
 import threading
 from typing import Any, BinaryIO
 
-from mlxk_tui.engine.protocol import Cancel, Command, Delta, Message, Ping, Pulse, Streamed
+from mlxk_tui.engine.inference.vitals import Vitals
+from mlxk_tui.engine.protocol import Cancel, Command, Delta, Message, Ping, Streamed
 from mlxk_tui.engine.wire import from_json, to_json
 
 
@@ -36,10 +37,8 @@ class Inbox:
         self.queue.put(command)
 
 
-def listen(stream: BinaryIO, inbox: Inbox, outbox: Outbox) -> None:
+def listen(stream: BinaryIO, inbox: Inbox, vitals: Vitals) -> None:
     """Put every command from `stream` into the inbox; when it ends the whole process ends at once.
-
-    A `Ping` is answered here: the MLX thread may be in a step that takes long.
 
     The parent is then gone, or wants this one gone, and whatever the other threads do is for nobody.
     """
@@ -49,9 +48,10 @@ def listen(stream: BinaryIO, inbox: Inbox, outbox: Outbox) -> None:
             for line in stream:
                 command = from_json(json.loads(line))
                 if isinstance(command, Ping):
-                    outbox.send(Pulse())
+                    vitals.ask()
                 else:
                     inbox.put(command)
+                vitals.aside()
         finally:
             os._exit(0)
 

@@ -17,6 +17,7 @@ from mlxk_tui.engine.inference.prompt_cache import PromptCache
 from mlxk_tui.engine.inference.rows import Row
 from mlxk_tui.engine.inference.samplers import Processor
 from mlxk_tui.engine.inference.solo import Solo, Speculative, check_alone
+from mlxk_tui.engine.inference.vitals import UNKNOWN_S
 
 _BATCH, _PREFILL_BATCH, _LARGEST_CHUNK = 32, 8, 2048
 
@@ -76,8 +77,13 @@ class Decoder:
         )
         self._rows: dict[int, Row] = {}
         self._boundaries: set[int] = set()
+        self._reading: dict[int, int] = {}
+        """Rows of the batch whose prompt is not all read, with the tokens that they hold."""
         self._moved: list[Drawn] = []
-        self._decode_s = 0.0
+        self._decode_s, self._decode_rows = 0.0, 1
+        """What the last step of the batch without reading took, and for how many rows."""
+        self._solo_s = 0.0
+        """The same of a row by itself."""
 
     def __len__(self) -> int:
         return len(self._alone) + len(self._rows) + (self._lone is not None)
@@ -115,6 +121,7 @@ class Decoder:
         for uid, other in self._rows.items():
             if other is row:
                 del self._rows[uid]
+                self._reading.pop(uid, None)
                 self._boundaries.discard(uid)
                 with mx.stream(self._batch.stream):
                     removed = self._batch.remove([uid], return_prompt_caches=True)
@@ -127,9 +134,35 @@ class Decoder:
         self._alone.clear()
         self._lone = None
         self._rows.clear()
+        self._reading.clear()
         self._moved.clear()
         self._batch.close()
         self.kept.clear()
+
+    @property
+    def expected_s(self) -> float:
+        """How long the next step should take, in seconds, as far as it is known."""
+        total = 0.0
+        for solo in [*self._alone, *([self._lone] if self._lone else [])]:
+            if solo.prefilling:
+                context = len(solo.tokens)
+                total += self._pace.expected_s(self._chunk(context), context) or UNKNOWN_S
+            else:
+                total += self._solo_s or UNKNOWN_S
+        if len(self._rows) > len(self._reading):
+            total += self._decoding_s() or UNKNOWN_S
+        if self._reading:
+            context = max(self._reading.values())
+            total += self._pace.expected_s(self._chunk(context), context) or UNKNOWN_S
+        return total
+
+    def _chunk(self, context: int) -> int:
+        return self._pace.tokens(shared=len(self) > 1, context=context)
+
+    def _decoding_s(self) -> float:
+        """Return how long it should take to draw a token for every row of the batch that is so far."""
+        rows = len(self._rows) - len(self._reading)
+        return self._decode_s * max(1.0, rows / self._decode_rows) if rows else 0.0
 
     def step(self) -> tuple[list[Drawn], list[Read]]:
         """Take one step of every row: a token each, or a piece of a prompt."""
@@ -144,12 +177,14 @@ class Decoder:
     def _step_solo(self, solo: Solo, drawn: list[Drawn], read: list[Read]) -> None:
         row = solo.row
         if solo.prefilling:
-            begin = time.perf_counter()
-            count = solo.prefill(self._pace.chunk(shared=len(self) > 1))
-            self._pace.learn(count, time.perf_counter() - begin)
+            with self._pace.measured() as reading:
+                reading.context = len(solo.tokens)
+                reading.tokens = solo.prefill(self._chunk(reading.context))
             read.append(Read(row, len(solo.tokens)))
             return
+        begin = time.perf_counter()
         token, logprobs = solo.next()
+        self._solo_s = time.perf_counter() - begin
         end = self._count(row, token)
         drawn.append(Drawn(row, token, logprobs, end))
         if end is not None:
@@ -197,31 +232,41 @@ class Decoder:
             logits_processors=[row.processors or _NO_PROCESSORS],
         )
         self._rows[uid] = row
+        self._reading[uid] = len(solo.tokens)
         if bounded:
             self._boundaries.add(uid)
 
     def _step_batch(self, drawn: list[Drawn], read: list[Read]) -> None:
-        self._batch.prefill_step_size = self._pace.chunk(shared=len(self) > 1)
+        context = max(self._reading.values(), default=0)
+        wanted = self._chunk(context)
+        # On a machine that reads a handful of tokens a second, eight prompts at once are too much for a step.
+        self._batch.prefill_batch_size = min(_PREFILL_BATCH, max(2, wanted))
+        rows = min(self._batch.prefill_batch_size, len(self._reading)) or 1
+        self._batch.prefill_step_size = max(1, wanted // rows)
+        decoding_s = self._decoding_s()
         begin = time.perf_counter()
         prompts, generated = self._batch.next()
         taken = time.perf_counter() - begin
-        longest = 0
+        width = count = 0
         for progress in prompts:
             row = self._rows[progress.uid]
-            done, total = progress.progress
-            before = len(row.prompt.tokens) + row.emitted - total
-            longest = max(longest, min(done, self._batch.prefill_step_size))
-            if not progress.end_of_prompt:
-                read.append(Read(row, min(before + done, len(row.prompt.tokens))))
+            if progress.end_of_prompt:
+                self._reading.pop(progress.uid, None)
+            else:
+                done, total = progress.progress
+                held = len(row.prompt.tokens) + row.emitted - total + done
+                width, count = max(width, held - self._reading[progress.uid]), count + 1
+                self._reading[progress.uid] = held
+                read.append(Read(row, min(held, len(row.prompt.tokens))))
             if progress.end_of_segment and progress.uid in self._boundaries:
                 self._boundaries.discard(progress.uid)
                 with mx.stream(self._batch.stream):
                     caches, tokens = self._batch.extract_cache([progress.uid])[progress.uid]
                     self.kept.insert(tokens, caches)
-        if any(not progress.end_of_prompt for progress in prompts):
-            self._pace.learn(longest, max(taken - self._decode_s, 1e-4))
+        if count:
+            self._pace.learn(width * count, max(taken - decoding_s, taken / 4), context)
         else:
-            self._decode_s = taken
+            self._decode_s, self._decode_rows = taken, max(1, len(generated))
         for response in generated:
             row = self._rows[response.uid]
             row.emitted += 1

@@ -19,6 +19,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from mlxk_tui.engine.inference.loading import LoadedModel
 from mlxk_tui.engine.inference.pace import Pace
+from mlxk_tui.engine.inference.vitals import UNKNOWN_S
 from mlxk_tui.engine.protocol import Embedded
 from mlxk_tui.ops.errors import ErrorType, OpError
 
@@ -63,14 +64,25 @@ class EmbeddingJob:
         """Whether all texts have been read."""
         return not self._waiting and self._long is None
 
+    def expected_s(self, *, shared: bool) -> float:
+        """Return how long the next step should take, in seconds, as far as it is known."""
+        tokens = self._pace.tokens(shared=shared, context=self._context)
+        return self._pace.expected_s(tokens, self._context) or UNKNOWN_S
+
+    @property
+    def _context(self) -> int:
+        return self._long.read if self._long is not None else 0
+
     def step(self, *, shared: bool) -> None:
         """Read a few texts, or a part of a long one.
 
         Args:
             shared: others wait for their turn.
         """
-        chunk = self._pace.chunk(shared=shared)
+        context = self._context
+        chunk = self._pace.tokens(shared=shared, context=context)
         with self._pace.measured() as read:
+            read.context = context
             if self._long is None and len(self._texts[self._waiting[-1]]) > chunk:
                 self._long = _LongText(self._waiting.pop(), self._model)
             if self._long is not None:

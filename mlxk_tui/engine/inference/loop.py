@@ -21,8 +21,8 @@ from mlxk_tui.engine.inference.preparing import Prepared, Preparer, Result
 from mlxk_tui.engine.inference.prompting import Prompt
 from mlxk_tui.engine.inference.rows import Row
 from mlxk_tui.engine.inference.samplers import processors_of, sampler_of
+from mlxk_tui.engine.inference.vitals import Vitals
 from mlxk_tui.engine.protocol import (
-    Beat,
     Cancel,
     Command,
     Counted,
@@ -54,8 +54,10 @@ _LONG_PROMPT = 256
 class Loop:
     """Everything that happens to the model, one thing at a time."""
 
-    def __init__(self, inbox: Inbox, outbox: Outbox) -> None:
+    def __init__(self, inbox: Inbox, outbox: Outbox, vitals: Vitals) -> None:
         self._outbox = outbox
+        self._vitals = vitals
+        vitals.device = _device_memory
         self._inbox: queue.SimpleQueue[Command | Prepared] = inbox.queue
         self._cancelled = inbox.cancelled
         self._preparer = Preparer(self._inbox.put)
@@ -74,8 +76,10 @@ class Loop:
         while True:
             self._handle_all()
             if self._decoder is not None and self._rows:
+                self._vitals.begin(self._decoder.expected_s)
                 self._step(self._decoder)
             if self._jobs:
+                self._vitals.begin(self._jobs[0].expected_s(shared=bool(self._rows)))
                 self._embed(self._jobs[0])
             self._beat()
 
@@ -85,6 +89,7 @@ class Loop:
         """Handle what has come; wait for something where there is nothing else to do."""
         try:
             if not (self._rows or self._jobs):
+                self._vitals.rest()
                 self._beat(force=not self._resting)
                 self._outbox.flush()
                 self._resting = True
@@ -97,6 +102,7 @@ class Loop:
             return
 
     def _handle(self, item: Command | Prepared) -> None:
+        self._vitals.begin()
         if isinstance(item, Prepared):
             self._begin(item)
         elif isinstance(item, (Generate, CountTokens, Embed)):
@@ -118,6 +124,7 @@ class Loop:
         def on_stage(stage: str, done: int, total: int) -> None:
             if command.id in self._cancelled:
                 raise LoadStopped
+            self._vitals.begin(reads_files=True)
             self._outbox.put(Streamed(command.id, Loading(stage, done, total)))
             self._beat(force=True)
             self._outbox.flush()
@@ -220,7 +227,12 @@ class Loop:
     def _draft(self, model: LoadedModel, folder: str) -> LoadedModel:
         if folder not in model.drafts:
             model.drafts.clear()
-            draft = load(Path(folder).name, Path(folder), None, lambda *_: self._beat(force=True))
+
+            def on_stage(*_: object) -> None:
+                self._vitals.begin(reads_files=True)
+                self._beat(force=True)
+
+            draft = load(Path(folder).name, Path(folder), None, on_stage)
             model.drafts[folder] = draft
         return model.drafts[folder]
 
@@ -324,12 +336,14 @@ class Loop:
             self._drawn.popleft()
         span = now - self._drawn[0][0] if len(self._drawn) > 1 else 0.0
         rate = sum(count for _, count in self._drawn) / span if span > 0 else 0.0
-        self._outbox.put(
-            Beat(
-                memory_bytes=mx.get_active_memory(),
-                cache_bytes=self._decoder.kept.bytes if self._decoder is not None else 0,
-                tokens_per_s=rate if self._rows else 0.0,
-                streams=len(self._rows),
-            )
-        )
-        self._outbox.flush()
+        vitals = self._vitals
+        vitals.memory_bytes = mx.get_active_memory()
+        vitals.cache_bytes = self._decoder.kept.bytes if self._decoder is not None else 0
+        vitals.tokens_per_s = rate if self._rows else 0.0
+        vitals.streams = len(self._rows)
+        self._outbox.send(vitals.heartbeat())
+
+
+def _device_memory() -> tuple[int, ...]:
+    """Return numbers that change while a device works through a step: what it frees on the way."""
+    return mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory()

@@ -1,0 +1,145 @@
+"""When a worker counts as stuck: only its own stillness does, whatever the machine or the parent is like."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlxk_tui.engine.liveness import Patience, Watch, look_at
+from mlxk_tui.engine.protocol import Heartbeat
+from tests.support.waiting import wait_until
+
+NOBODY = 2**22 + 1
+"""No process has this number (proc(5): pid_max is at most 2**22): nothing is seen from outside."""
+
+
+def passed(watch: Watch, seconds: float) -> None:
+    for _ in range(int(seconds * 4)):
+        watch.pass_time(0.25, NOBODY)
+
+
+def busy(step: int, cpu_s: float, **more: object) -> Heartbeat:
+    return Heartbeat(step=step, expected_s=0.5, cpu_s=cpu_s, **more)  # type: ignore[arg-type]  # ints and a bool
+
+
+def test_one_that_does_not_beat_is_unresponsive_and_then_stuck() -> None:
+    watch = Watch(Patience())
+    passed(watch, 4)
+    assert watch.unresponsive
+    assert watch.verdict() is None
+    passed(watch, 7)
+    assert watch.verdict() == "gave no sign of life for 10 seconds"
+
+
+def test_one_that_beats_at_rest_is_never_stuck() -> None:
+    watch = Watch(Patience())
+    for _ in range(100):
+        watch.hear(Heartbeat(step=3))
+        passed(watch, 2)
+        assert watch.verdict() is None
+        assert not watch.unresponsive
+
+
+def beating(watch: Watch, seconds: int, beat: Heartbeat) -> str | None:
+    """Let it beat every second without a change; return what it counts as in the end."""
+    for _ in range(seconds):
+        watch.hear(beat)
+        passed(watch, 1)
+    return watch.verdict()
+
+
+def test_a_step_past_ten_times_its_length_is_stuck_where_nothing_moves() -> None:
+    watch = Watch(Patience())
+    assert beating(watch, 5, busy(1, 3.0)) is None  # not overdue
+    assert beating(watch, 5, busy(1, 3.0)) is None  # overdue, but not for long
+    assert beating(watch, 2, busy(1, 3.0)) == "did not get on with its work for 10 seconds"
+    patient = Watch(Patience())
+    long = Heartbeat(step=1, expected_s=5.0, cpu_s=3.0)
+    assert beating(patient, 49, long) is None  # a tenth of a minute was to be expected
+    assert beating(patient, 3, long) is not None
+
+
+@pytest.mark.parametrize("sign", ["cpu_s", "disk", "device", "step"])
+def test_progress_of_any_kind_is_no_standstill(sign: str) -> None:
+    watch = Watch(Patience())
+    for at in range(100):
+        values = {"step": 1, "cpu_s": 3.0, sign: at}
+        watch.hear(Heartbeat(expected_s=0.1, **values))  # type: ignore[arg-type]  # one is a float
+        passed(watch, 2)
+        assert watch.verdict() is None
+
+
+def test_the_time_that_telling_takes_is_no_progress() -> None:
+    watch = Watch(Patience())
+    for at in range(12):
+        watch.hear(busy(1, 3.0 + at * 1e-4))
+        passed(watch, 1)
+    assert watch.verdict() is not None
+
+
+def test_a_gpu_may_show_nothing_for_longer() -> None:
+    watch = Watch(Patience())
+    watch.gpu = True
+    assert beating(watch, 59, busy(1, 3.0)) is None
+    assert beating(watch, 3, busy(1, 3.0)) is not None
+
+
+def test_what_was_before_it_owed_something_does_not_count() -> None:
+    watch = Watch(Patience())
+    passed(watch, 9)
+    watch.start()
+    passed(watch, 9)
+    assert watch.verdict() is None
+
+
+_READER = """
+import sys
+for line in sys.stdin:
+    with open(sys.argv[1], "rb", buffering=0) as file:
+        file.read(1 << 16)
+    print("read", flush=True)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of bytes that were read")
+def test_bytes_that_are_read_are_progress_while_a_model_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(bytes(1 << 16))
+    process = subprocess.Popen(
+        [sys.executable, "-c", _READER, str(tmp_path / "weights")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        loading, generating = Watch(Patience()), Watch(Patience())
+        for _ in range(60):
+            process.stdin.write(b"\n")
+            assert process.stdout.readline() == b"read\n"
+            loading.hear(busy(1, 3.0, reads_files=True))
+            loading.pass_time(0.5, process.pid)
+            generating.hear(busy(1, 3.0))
+            generating.pass_time(0.5, process.pid)
+        assert loading.verdict() is None
+        assert generating.verdict() is not None or look_at(process.pid).disk  # it may come from a real disk
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        process.wait()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of threads that wait")
+def test_a_process_is_seen_from_outside() -> None:
+    look = look_at(os.getpid())
+    assert os.getpid() in look.queued_s
+    assert look.read > 0
+    with Path(__file__).open("rb", buffering=0) as file:
+        file.read(1000)
+    assert look_at(os.getpid()).read >= look.read + 1000
+    assert look_at(NOBODY) == look_at(NOBODY)
+    wait_until(lambda: not look_at(os.getpid()).waits_for_disk)

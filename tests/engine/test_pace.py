@@ -1,0 +1,76 @@
+"""How much is read in a step, on machines that read quickly, slowly, and ever more slowly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+
+from mlxk_tui.engine.inference.pace import Pace
+
+
+def steps(cost: Callable[[int, int], float], total: int, *, shared: bool = False) -> list[tuple[int, float]]:
+    """Read a prompt on a machine where a step of so many tokens at such a context takes `cost` seconds."""
+    pace = Pace()
+    done, taken = 0, []
+    while done < total:
+        tokens = min(pace.tokens(shared=shared, context=done), total - done)
+        seconds = cost(tokens, done)
+        pace.learn(tokens, seconds, done)
+        taken.append((tokens, seconds))
+        done += tokens
+    return taken
+
+
+@pytest.mark.parametrize("rate", [1, 6, 50, 1000])
+@pytest.mark.parametrize("shared", [False, True])
+def test_no_step_takes_much_more_than_a_second_however_slow_the_machine(rate: float, shared: bool) -> None:
+    first, *more = steps(lambda tokens, _: tokens / rate, 170, shared=shared)
+    assert first[0] == 8  # nobody knows yet
+    assert all(seconds <= 1.0 for _, seconds in more)
+
+
+def test_a_quick_machine_is_known_after_a_few_steps() -> None:
+    taken = steps(lambda tokens, _: 0.003 + tokens / 20_000, 20_000)
+    assert max(tokens for tokens, _ in taken) == 2048
+    assert len(taken) < 20
+    assert all(later <= 4 * earlier for (earlier, _), (later, _) in pairwise(taken))
+
+
+def test_a_model_whose_every_step_takes_long_is_not_read_token_by_token() -> None:
+    taken = steps(lambda tokens, _: 0.09 + tokens / 2000, 2000, shared=True)
+    assert all(tokens >= 32 for tokens, _ in taken[1:-1])
+
+
+def test_a_growing_context_makes_the_steps_smaller() -> None:
+    taken = steps(lambda tokens, context: tokens * (1e-4 + context * 1e-6), 30_000)
+    assert max(seconds for _, seconds in taken) < 1.0
+    assert taken[-2][0] < max(tokens for tokens, _ in taken)
+
+
+def test_a_known_prompt_of_great_length_begins_small() -> None:
+    pace = Pace()
+    for _ in range(10):
+        pace.learn(2048, 0.2, 0)
+    assert pace.tokens(shared=False, context=0) == 2048
+    assert pace.tokens(shared=False, context=32 * 1024) <= 64
+
+
+def test_short_prompts_do_not_make_it_forget_how_quick_it_is() -> None:
+    pace = Pace()
+    for _ in range(10):
+        pace.learn(1024, 0.05)
+    before = pace.tokens(shared=False)
+    for _ in range(50):
+        pace.learn(8, 0.01)
+    assert pace.tokens(shared=False) == before
+    for _ in range(10):
+        pace.learn(8, 4.0)  # that long, it is no trifle: the machine is crowded
+    assert pace.tokens(shared=False) < 8
+
+
+def test_a_step_that_seemed_to_take_no_time_makes_the_next_one_little_larger() -> None:
+    pace = Pace()
+    pace.learn(8, 0.0)
+    assert pace.tokens(shared=False) == 32
