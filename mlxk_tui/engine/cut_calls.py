@@ -18,6 +18,7 @@ from mlxk_tui.engine.protocol import ToolCall
 from mlxk_tui.engine.tool_calls import parse_tool_calls
 
 _NAME = re.compile(r'\s*\{\s*"name"\s*:\s*"(?P<name>(?:[^"\\]|\\.)*)(?P<whole>")?', re.DOTALL)
+_BARE = re.compile(r'\s*"(?P<name>(?:[^"\\]|\\.)*)(?P<whole>")?\n?(?P<text>.*)', re.DOTALL)
 _ARGUMENTS = re.compile(r'\s*,\s*"(?:arguments|parameters)"\s*:\s*')
 _BEFORE_NAME = re.compile(
     r'[\s\[]*(?:\{\s*(?:"(?:n(?:a(?:m(?:e(?:"\s*(?::\s*(?:"(?:[^"\\]|\\.)*\\?)?)?)?)?)?)?)?)?)?', re.DOTALL
@@ -28,18 +29,39 @@ _UNFINISHED = "\ufffd"
 """What a detokenizer makes of the first bytes of a character whose others never came."""
 
 
-def forced_call(text: str, tools: Sequence[Mapping[str, Any]]) -> ToolCall | None:
-    """Return the call that an answer bound by `forced_call_schema` is, however much there is of it.
+def forced_call(text: str, tools: Sequence[Mapping[str, Any]], *, ended: bool = True) -> ToolCall | None:
+    """Return the call that an answer bound by `forced_call_grammar` is, however much there is of it.
 
     Args:
         text: the answer, whole or cut off anywhere.
-        tools: the tools that the schema was made from.
+        tools: the tools that the grammar was made from.
+        ended: the model ended it, rather than a limit; a bare text does not show that.
 
     Returns:
         The call, its arguments as the model wrote them; None where it is not decided which tool it is.
     """
     names = [str(tool.get("function", tool).get("name")) for tool in tools]
+    if text.lstrip().startswith('"'):
+        return _bare(text, names, ended)
     return _beginning(text, names, 0, known=True) if text else None
+
+
+def _bare(text: str, names: Sequence[str], ended: bool) -> ToolCall | None:
+    """Return the call of a tool with a grammar: its name in quotes, a line break, and its text."""
+    found = _BARE.match(text)
+    if found is None:
+        return None
+    if found["whole"]:
+        name = _unquoted(found["name"])
+        arguments = json.dumps(
+            {"input": found["text"].rstrip("" if ended else _UNFINISHED)}, ensure_ascii=False
+        )
+    else:
+        likely = {one for one in names if _quoted(one).startswith(found["name"].rstrip(_UNFINISHED))}
+        name, arguments = likely.pop() if len(likely) == 1 else None, ""
+    if name is None:
+        return None
+    return ToolCall(0, f"call_{secrets.token_hex(12)}", name, arguments, cut=not ended or not arguments)
 
 
 def cut_calls(

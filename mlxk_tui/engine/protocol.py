@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 from mlxk_tui.ops.blas.state import Blas
 from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
 
+GrammarSyntax = Literal["json_schema", "llguidance"]
 Budget = Literal["run", "server"]
 """Who asks: `run` may use all that is left of the context, `server` half of it."""
 
@@ -73,7 +74,11 @@ class Generation:
     want_tokens: bool = False
     """Report token ids."""
     grammar: str | None = None
-    """A JSON schema as text that the answer must follow; `{}` is any JSON object."""
+    """What the answer must follow: a JSON schema as text, `{}` being any JSON object."""
+    grammar_syntax: GrammarSyntax = "json_schema"
+    """How `grammar` is written; `llguidance` is that library's JSON of several grammars."""
+    forced_call: bool = False
+    """Whether `grammar` makes the answer a tool call, which whoever asked reads (`cut_calls.forced_call`)."""
     draft_model: str | None = None
     """Folder of a smaller model with the same tokenizer that guesses ahead; decoded outside the batch."""
     kv_bits: int | None = None

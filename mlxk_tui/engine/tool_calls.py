@@ -10,15 +10,25 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from mlxk_tui.engine.protocol import ToolCall
+from mlxk_tui.engine.protocol import GrammarSyntax, ToolCall
 
 Tools = Sequence[Mapping[str, Any]]
 """Tools in OpenAI's shape."""
 Parser = Callable[[str, Any], Any]
 """mlx-lm's `tokenizer.tool_parser(payload, tools)`: a call or a list of calls, or it raises anything."""
 
+_COMPACT = {"whitespace_flexible": False}
+"""Options of llguidance for a JSON schema: no blanks but those in texts."""
+CUSTOM_INPUT: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {"input": {"type": "string"}},
+    "required": ["input"],
+    "additionalProperties": False,
+}
+"""What a tool that takes a text takes where it is told as a function."""
 _MAX_CHARACTERS = 1_000_000
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,256}")
 _SAYS_WHAT_IT_IS = frozenset({"type", "$ref", "allOf", "anyOf", "oneOf", "const", "enum"})
@@ -57,23 +67,58 @@ def parse_tool_calls(
     return _calls_of(_json_values(payload), first_index)
 
 
-def forced_call_schema(tools: Tools) -> str:
+@dataclass(frozen=True)
+class ForcedTool:
+    """One of the tools that an answer has to be a call of."""
+
+    name: str
+    parameters: Mapping[str, Any] | None = None
+    """JSON schema of its arguments."""
+    lark: str | None = None
+    """Grammar of its one text, where it takes that instead: a start rule `start`."""
+
+
+def forced_call_grammar(tools: Sequence[ForcedTool]) -> tuple[str, GrammarSyntax]:
+    """Return what makes an answer a call of one of some tools, and how that is written.
+
+    An answer that follows it is read by `cut_calls.forced_call`: an object with `name` and `arguments`, or,
+    for a tool with a grammar of its own, its name as a JSON string, a line break, and the bare text.
+    """
+    schema = forced_call_schema([tool for tool in tools if tool.lark is None])
+    grammars = [(tool.name, tool.lark) for tool in tools if tool.lark is not None]
+    if not grammars:
+        return schema, "json_schema"
+    rules = [f"text_{number}" for number in range(len(grammars))]
+    # The first character decides: llguidance's lexer takes the longest match and never goes back.
+    heads = [
+        json.dumps(f"{json.dumps(name, ensure_ascii=False)}\n", ensure_ascii=False) for name, _ in grammars
+    ]
+    lines = [f"{rule}: {head} @{rule}_" for rule, head in zip(rules, heads, strict=True)]
+    parts: list[dict[str, Any]] = []
+    if len(grammars) < len(tools):
+        rules.append("@calls")
+        parts.append({"name": "calls", "json_schema": {**json.loads(schema), "x-guidance": _COMPACT}})
+    top = "\n".join([f"start: {' | '.join(rules)}", *lines])
+    parts += [{"name": f"text_{number}_", "lark_grammar": text} for number, (_, text) in enumerate(grammars)]
+    return json.dumps({"grammars": [{"name": "top", "lark_grammar": top}, *parts]}), "llguidance"
+
+
+def forced_call_schema(tools: Sequence[ForcedTool]) -> str:
     """Return the JSON schema of a call of one of some tools, for `Generation.grammar`.
 
-    An answer that follows it is read by `cut_calls.forced_call`. References inside a tool's parameters
-    keep their meaning; parameters that do not say what they are, are an object.
+    References inside a tool's parameters keep their meaning; parameters that do not say what they are, are
+    an object.
     """
     calls: list[dict[str, Any]] = []
     for number, tool in enumerate(tools):
-        function = tool.get("function", tool)
-        parameters = function.get("parameters") or {}
+        parameters = tool.parameters or {}
         if not _SAYS_WHAT_IT_IS & parameters.keys():
             parameters = {"type": "object", **parameters}
         calls.append(
             {
                 "type": "object",
                 "properties": {
-                    "name": {"const": function.get("name")},
+                    "name": {"const": tool.name},
                     "arguments": {"$id": f"urn:tool:{number}", **parameters},
                 },
                 "required": ["name", "arguments"],

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
 
 from mlxk_tui.ops.format import printable
 from mlxk_tui.server import chat, completions, embeddings, messages, models, openapi, operational, responses
+from mlxk_tui.server.anthropic_models import is_anthropic
 from mlxk_tui.server.calls import Call, Route, Service
 from mlxk_tui.server.errors import NO_ROUTE, STOPPING, ApiError, api_error, json_response
 from mlxk_tui.server.http import Connection, common_headers
@@ -112,15 +115,21 @@ class App:
             if told.status >= 500 and not isinstance(error, ApiError):
                 _log.debug("%s %s failed", call.entry.method, call.entry.route, exc_info=error)
             call.entry.error, call.entry.error_type = told.message, told.type
-            route, _ = self._find(call.request)
-            if route is not None and route.error_body is not None:
-                body = route.error_body(told, call.entry.id)
-                response = json_response(body, told.status, told.headers)
+            shape = self._error_shape(call.request)
+            if shape is not None:
+                response = json_response(shape(told, call.entry.id), told.status, told.headers)
             else:
                 response = told.response()
         if not response.prepared:
             response.headers.update(call.headers)
         return response
+
+    def _error_shape(self, request: web.BaseRequest) -> Callable[[ApiError, str], dict[str, Any]] | None:
+        """Return what writes an error for this client; None for OpenAI's shape."""
+        route, _ = self._find(request)
+        if (route is None or route.either) and is_anthropic(request.headers):
+            return messages.error_body
+        return route.error_body if route is not None else None
 
     async def _answer(self, call: Call) -> web.StreamResponse:
         request, guard = call.request, self._service.guard

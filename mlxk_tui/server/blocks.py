@@ -109,7 +109,8 @@ class Blocks:
         self.finished = event
         steps: list[Step] = []
         if self._forced and self._tools is not None:
-            call = forced_call("".join(self._forced), self._tools)
+            ended = event.finish_reason is not FinishReason.LENGTH
+            call = forced_call("".join(self._forced), self._tools, ended=ended)
             if call is not None:
                 steps += self._call(call)
         return steps + self._close()

@@ -107,6 +107,10 @@ class Route:
     """Whether it needs no key."""
     error_body: Callable[[ApiError, str], dict[str, Any]] | None = None
     """An error in another shape than OpenAI's, from it and the id of the request."""
+    either: bool = False
+    """Whether a client of Anthropic's API is answered in its shape, by its headers."""
+    parameters: tuple[str, ...] = ()
+    """What a query may hold."""
     answer: tuple[str, ...] = ()
     """Fields that the JSON of an answer always has."""
     media: str = "application/json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
@@ -16,24 +16,32 @@ from mlxk_tui.engine.protocol import (
     Finished,
     FinishReason,
     Generation,
+    GrammarSyntax,
     Started,
     TokenLogprob,
     ToolCall,
     Usage,
 )
-from mlxk_tui.engine.tool_calls import Tools, forced_call_schema
+from mlxk_tui.engine.tool_calls import Tools, forced_call_grammar
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.conversation import (
     messages_of,
     sampling_of,
     stops_of,
     template_kwargs_of,
-    tools_of,
 )
 from mlxk_tui.server.errors import ApiError, invalid
 from mlxk_tui.server.generation import Choice, Wanted, collect
-from mlxk_tui.server.schemas import ChatRequest, NamedTool, ResponseFormat, Tool
+from mlxk_tui.server.schemas import ChatRequest, ResponseFormat
 from mlxk_tui.server.streaming import stream
+from mlxk_tui.server.tools import (
+    call_json,
+    chosen_tools,
+    customs_of,
+    forced_tool_of,
+    forces_tool,
+    function_of,
+)
 
 DONE = b"data: [DONE]\n\n"
 
@@ -45,12 +53,15 @@ async def create(call: Call) -> web.StreamResponse:
     model = await call.service.chooser.choose(asked.model)
     n = asked.n or 1
     wanted = Wanted(model, choices_of(generation, n), n)
-    forced = generation.tools if forces_tool(asked) else None
+    forced = generation.tools if generation.forced_call else None
+    form = CallForm(customs_of(chosen_tools(asked)), legacy=asked.functions is not None)
     name, number = model.name, f"chatcmpl-{call.entry.id}"
     if asked.stream:
         include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
         return await stream(
-            call, wanted, _Writer(number, call.created, name, n, include_usage=include_usage, forced=forced)
+            call,
+            wanted,
+            _Writer(number, call.created, name, n, include_usage=include_usage, forced=forced, form=form),
         )
     async with call.service.generator.generate(wanted, call.entry) as answers:
         choices = await collect(answers, n)
@@ -61,7 +72,8 @@ async def create(call: Call) -> web.StreamResponse:
             "created": call.created,
             "model": name,
             "choices": [
-                _choice(index, choice, forced, asked.logprobs is True) for index, choice in enumerate(choices)
+                _choice(index, choice, forced, form, asked.logprobs is True)
+                for index, choice in enumerate(choices)
             ],
             "usage": usage_json(answers.usage),
         }
@@ -80,19 +92,26 @@ def generation_of(asked: ChatRequest, max_tokens: int | None) -> Generation:
     """
     if asked.top_logprobs and not asked.logprobs:
         raise invalid("top_logprobs: it needs logprobs to be true.", "top_logprobs")
-    tools = tools_of(_chosen_tools(asked))
-    grammar = forced_call_schema(tools) if forces_tool(asked) else grammar_of(asked.response_format)
+    tools, forced = chosen_tools(asked), forces_tool(asked)
+    grammar: str | None
+    syntax: GrammarSyntax = "json_schema"
+    if forced:
+        grammar, syntax = forced_call_grammar([forced_tool_of(tool) for tool in tools])
+    else:
+        grammar = grammar_of(asked.response_format)
     kwargs = template_kwargs_of(asked.chat_template_kwargs, asked.enable_thinking, asked.reasoning_effort)
     return Generation(
         messages=messages_of(asked.messages),
         sampling=sampling_of(asked),
         max_tokens=asked.max_completion_tokens or asked.max_tokens or max_tokens,
         budget="server",
-        stop=() if forces_tool(asked) else stops_of(asked.stop),  # as in other calls: a call is no text
-        tools=tools,
+        stop=() if forced else stops_of(asked.stop),  # as in other calls: a call is no text
+        tools=tuple(map(function_of, tools)),
         template_kwargs=kwargs,
         logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
         grammar=grammar,
+        grammar_syntax=syntax,
+        forced_call=forced,
     )
 
 
@@ -127,61 +146,50 @@ def grammar_of(wanted: ResponseFormat | None) -> str | None:
     return json.dumps(schema)
 
 
-def forces_tool(asked: ChatRequest) -> bool:
-    """Tell whether the answer has to be a tool call."""
-    return asked.tool_choice == "required" or isinstance(asked.tool_choice, NamedTool)
+@dataclass(frozen=True)
+class CallForm:
+    """How calls are written in an answer."""
+
+    customs: frozenset[str] = frozenset()
+    """Names of the custom tools."""
+    legacy: bool = False
+    """As `function_call`, for a request with the old `functions`; the first call only."""
+
+    def reason(self, reason: str) -> str:
+        """Return why an answer ended in the words of this form."""
+        return "function_call" if self.legacy and reason == FinishReason.TOOL_CALLS.value else reason
 
 
-def _chosen_tools(asked: ChatRequest) -> Sequence[Tool]:
-    """Return the tools that the model hears of."""
-    tools = asked.tools or []
-    if asked.tool_choice == "none":
-        return []
-    if asked.tool_choice == "required" and not tools:
-        raise invalid("tool_choice: 'required' needs tools.", "tool_choice")
-    if isinstance(asked.tool_choice, NamedTool):
-        name = asked.tool_choice.function.name
-        tools = [tool for tool in tools if tool.function.name == name]
-        if not tools:
-            raise invalid(f"tool_choice: there is no tool '{name[:60]}' in tools.", "tool_choice")
-    return tools
-
-
-def _choice(index: int, choice: Choice, forced: Tools | None, with_logprobs: bool) -> dict[str, Any]:
+def _choice(
+    index: int, choice: Choice, forced: Tools | None, form: CallForm, with_logprobs: bool
+) -> dict[str, Any]:
     text: str | None = "".join(choice.text)
     reason = choice.finish_reason
     calls: Sequence[ToolCall] = choice.tool_calls
     if forced is not None:
-        call = forced_call(text or "", forced)
+        call = forced_call(text or "", forced, ended=reason != FinishReason.LENGTH.value)
         text, calls = None, (call,) if call is not None else ()
         reason = _reason_of_call(reason)
     message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
     reasoning = "".join(choice.reasoning)
     if reasoning:
         message["reasoning_content"] = message["reasoning"] = reasoning
-    if calls:
-        message["tool_calls"] = [call_json(call) for call in calls]
+    if calls and form.legacy:
+        message["function_call"] = call_json(calls[0])["function"]
+    elif calls:
+        message["tool_calls"] = [call_json(call, form.customs) for call in calls]
     message["refusal"] = None
     return {
         "index": index,
         "message": message,
         "logprobs": logprobs_json(choice.logprobs) if with_logprobs else None,
-        "finish_reason": reason,
+        "finish_reason": form.reason(reason),
     }
 
 
 def _reason_of_call(reason: str) -> str:
     """Return why an answer that had to be a call ended."""
     return FinishReason.TOOL_CALLS.value if reason == FinishReason.STOP.value else reason
-
-
-def call_json(call: ToolCall) -> dict[str, Any]:
-    """Return a tool call as OpenAI writes it."""
-    return {
-        "id": call.id,
-        "type": "function",
-        "function": {"name": call.name, "arguments": call.arguments},
-    }
 
 
 def usage_json(usage: Usage) -> dict[str, Any]:
@@ -230,6 +238,7 @@ class _Writer:
         *,
         include_usage: bool,
         forced: Tools | None,
+        form: CallForm,
     ) -> None:
         head = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model}
         self._head = "data: " + json.dumps(head, separators=(",", ":"))[:-1]
@@ -238,6 +247,7 @@ class _Writer:
         self._opened = [False] * n
         self._calls = [0] * n
         self._tools = forced
+        self._form = form
         self._forced: list[list[str]] | None = [[] for _ in range(n)] if forced is not None else None
 
     def started(self, index: int, event: Started) -> bytes:
@@ -260,7 +270,7 @@ class _Writer:
         if text:
             parts.append(f'"content":{quoted(text)}')
         if event.tool_calls:
-            parts.append(f'"tool_calls":{self._tool_calls(index, event.tool_calls)}')
+            parts += self._tool_calls(index, event.tool_calls)
         logprobs = json.dumps(logprobs_json(event.logprobs)) if event.logprobs else "null"
         return self._chunk(index, parts, logprobs, "null")
 
@@ -270,12 +280,12 @@ class _Writer:
         reason = choice.finish_reason
         data = b""
         if self._forced is not None and self._tools is not None:
-            call = forced_call("".join(self._forced[index]), self._tools)
+            ended = event.finish_reason is not FinishReason.LENGTH
+            call = forced_call("".join(self._forced[index]), self._tools, ended=ended)
             if call is not None:
-                told = self._tool_calls(index, (call,))
-                data = self._chunk(index, [f'"tool_calls":{told}'], "null", "null")
+                data = self._chunk(index, self._tool_calls(index, (call,)), "null", "null")
             reason = _reason_of_call(reason)
-        return data + self._chunk(index, [], "null", quoted(reason))
+        return data + self._chunk(index, [], "null", quoted(self._form.reason(reason)))
 
     def end(self, usage: Usage) -> bytes:
         """Return the usage, where it is wanted, and the end."""
@@ -301,12 +311,18 @@ class _Writer:
             f'"logprobs":{logprobs},"finish_reason":{reason}}}]{self._usage}}}\n\n'
         ).encode("ascii")
 
-    def _tool_calls(self, index: int, calls: Sequence[ToolCall]) -> str:
-        shown = []
-        for call in calls:
-            shown.append({"index": self._calls[index], **call_json(call)})
-            self._calls[index] += 1
-        return json.dumps(shown, separators=(",", ":"))
+    def _tool_calls(self, index: int, calls: Sequence[ToolCall]) -> list[str]:
+        """Return the part of a delta that tells of calls."""
+        before = self._calls[index]
+        self._calls[index] += len(calls)
+        if self._form.legacy:
+            shown: Any = call_json(calls[0])["function"]
+            return [] if before else [f'"function_call":{json.dumps(shown, separators=(",", ":"))}']
+        shown = [
+            {"index": number, **call_json(call, self._form.customs)}
+            for number, call in enumerate(calls, before)
+        ]
+        return [f'"tool_calls":{json.dumps(shown, separators=(",", ":"))}']
 
 
 ROUTES = (

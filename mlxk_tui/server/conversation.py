@@ -8,7 +8,7 @@ from typing import Any
 
 from mlxk_tui.engine.protocol import Sampling
 from mlxk_tui.server.errors import ApiError, invalid
-from mlxk_tui.server.schemas import MAX_STOPS, ContentPart, Message, Sampled, Tool
+from mlxk_tui.server.schemas import MAX_STOPS, ContentPart, Message, Sampled, ToolCallMessage
 
 _TEXT_PARTS = {"text", "input_text", "output_text"}
 _MAX_STOP_CHARACTERS = 1000
@@ -48,19 +48,25 @@ def _message(message: Message, where: str) -> dict[str, Any]:
         plain["tool_call_id"] = message.tool_call_id
     if message.tool_calls:
         plain["tool_calls"] = [
-            {
-                "id": call.id or f"call_{number}",
-                "type": "function",
-                "function": {
-                    "name": call.function.name,
-                    "arguments": call.function.arguments
-                    if isinstance(call.function.arguments, str)
-                    else json.dumps(call.function.arguments),
-                },
-            }
+            _call(call, number, f"{where}.tool_calls[{number}]")
             for number, call in enumerate(message.tool_calls)
         ]
+    elif message.function_call is not None:
+        plain["tool_calls"] = [_call(ToolCallMessage(function=message.function_call), 0, where)]
     return plain
+
+
+def _call(call: ToolCallMessage, number: int, where: str) -> dict[str, Any]:
+    """Return an earlier call as chat templates want it; one of a custom tool has one text."""
+    if call.function is not None:
+        name, given = call.function.name, call.function.arguments
+        arguments = given if isinstance(given, str) else json.dumps(given)
+    elif call.custom is not None:
+        name, arguments = call.custom.name, json.dumps({"input": call.custom.input})
+    else:
+        raise invalid(f"{where}: a call needs its function.", f"{where}.function")
+    function = {"name": name, "arguments": arguments}
+    return {"id": call.id or f"call_{number}", "type": "function", "function": function}
 
 
 def text_of(content: str | Sequence[ContentPart] | None, where: str) -> str:
@@ -128,13 +134,6 @@ def stops_of(stop: str | Sequence[str] | None) -> tuple[str, ...]:
     if any(len(text) > _MAX_STOP_CHARACTERS for text in texts):
         raise invalid(f"stop: a text has at most {_MAX_STOP_CHARACTERS} characters.", "stop")
     return tuple(text for text in texts if text)
-
-
-def tools_of(tools: Sequence[Tool]) -> tuple[dict[str, Any], ...]:
-    """Return tools as chat templates want them."""
-    return tuple(
-        {"type": "function", "function": tool.function.model_dump(exclude_none=True)} for tool in tools
-    )
 
 
 def template_kwargs_of(

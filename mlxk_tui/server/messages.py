@@ -15,12 +15,12 @@ from mlxk_tui.engine.tool_calls import Tools
 from mlxk_tui.ops.errors import ErrorType
 from mlxk_tui.server.blocks import Begun, Block, BlockKind, Blocks, More, Step, collect_blocks
 from mlxk_tui.server.calls import Call, Route
-from mlxk_tui.server.chat import forces_tool, generation_of
+from mlxk_tui.server.chat import generation_of
 from mlxk_tui.server.errors import ApiError
-from mlxk_tui.server.generation import Wanted, text_of
+from mlxk_tui.server.generation import Wanted
 from mlxk_tui.server.messages_request import MessagesPrompt, MessagesRequest, chat_request_of
 from mlxk_tui.server.streaming import stream
-from mlxk_tui.server.work import Work
+from mlxk_tui.server.work import count_prompt
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 """Sent while nothing else is."""
@@ -83,16 +83,7 @@ async def count_tokens(call: Call) -> web.StreamResponse:
     """Count the tokens of a conversation as the model reads it, its tools included."""
     asked = await call.body(MessagesPrompt)
     wanted, _ = await _wanted(call, asked)
-    (generation,) = wanted.generations
-    counting = call.service.engine.count_tokens(
-        wanted.model,
-        generation.messages or (),
-        tools=generation.tools,
-        template_kwargs=generation.template_kwargs,
-    )
-    tokens = await Work[int](call, wanted.model, text_of(generation)).run(counting)
-    call.entry.prompt_tokens = tokens
-    return call.json({"input_tokens": tokens})
+    return call.json({"input_tokens": await count_prompt(call, wanted.model, wanted.generations[0])})
 
 
 async def _wanted(call: Call, asked: MessagesPrompt) -> tuple[Wanted, Tools | None]:
@@ -100,7 +91,7 @@ async def _wanted(call: Call, asked: MessagesPrompt) -> tuple[Wanted, Tools | No
     chat = chat_request_of(asked)
     generation = generation_of(chat, call.service.options.max_tokens)
     model = await call.service.chooser.choose(asked.model)
-    return Wanted(model, (generation,)), generation.tools if forces_tool(chat) else None
+    return Wanted(model, (generation,)), generation.tools if generation.forced_call else None
 
 
 def usage_json(usage: Usage) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from mlxk_tui.engine.status import LoadedModel
+from mlxk_tui.server import anthropic_models
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.choose import Offered, commit_of
 
@@ -15,6 +16,8 @@ from mlxk_tui.server.choose import Offered, commit_of
 async def list_models(call: Call) -> web.StreamResponse:
     """List the models that can run here, and the aliases that lead to them."""
     offered = await call.service.chooser.models()
+    if anthropic_models.is_anthropic(call.request.headers):
+        return call.json(anthropic_models.list_json(offered, call.request.query))
     loaded = call.service.engine.status.model
     return call.json({"object": "list", "data": [model_json(one, loaded) for one in offered]})
 
@@ -22,6 +25,8 @@ async def list_models(call: Call) -> web.StreamResponse:
 async def get_model(call: Call) -> web.StreamResponse:
     """Tell of one model."""
     offered = await call.service.chooser.model(call.rest)
+    if anthropic_models.is_anthropic(call.request.headers):
+        return call.json(anthropic_models.model_json(offered))
     return call.json(model_json(offered, call.service.engine.status.model))
 
 
@@ -52,6 +57,14 @@ def _seconds(iso: str) -> int:
 
 
 ROUTES = (
-    Route("GET", "/v1/models", list_models, "List the models that can run here", answer=("object", "data")),
-    Route("GET", "/v1/models/{id}", get_model, "Tell of one model", answer=("id", "object", "loaded")),
+    Route(
+        "GET",
+        "/v1/models",
+        list_models,
+        "List the models that can run here",
+        answer=("data",),
+        parameters=("limit", "after_id", "before_id"),
+        either=True,
+    ),
+    Route("GET", "/v1/models/{id}", get_model, "Tell of one model", answer=("id",), either=True),
 )

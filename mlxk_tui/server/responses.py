@@ -15,12 +15,15 @@ from mlxk_tui.engine.protocol import Delta, Finished, FinishReason, Started, Usa
 from mlxk_tui.ops.errors import ErrorType
 from mlxk_tui.server.blocks import Begun, Block, BlockKind, Blocks, More, Step, collect_blocks
 from mlxk_tui.server.calls import Call, Route
-from mlxk_tui.server.chat import forces_tool, generation_of, logprobs_json
+from mlxk_tui.server.chat import generation_of, logprobs_json
 from mlxk_tui.server.errors import ApiError
 from mlxk_tui.server.generation import Wanted
 from mlxk_tui.server.responses_request import ResponsesRequest, chat_request_of, echo_of
+from mlxk_tui.server.responses_tools import Toolbox
 from mlxk_tui.server.streaming import stream
+from mlxk_tui.server.work import count_prompt
 
+_CUSTOM, _CUSTOM_PREFIX = {"custom_tool_call"}, "ctc"
 _PREFIXES = {BlockKind.REASONING: "rs", BlockKind.TEXT: "msg", BlockKind.CALL: "fc"}
 
 
@@ -32,7 +35,8 @@ async def create(call: Call) -> web.StreamResponse:
     model = await call.service.chooser.choose(asked.model)
     wanted = Wanted(model, (generation,))
     blocks = Blocks(
-        forced=generation.tools if forces_tool(chat) else None, one_call=asked.parallel_tool_calls is False
+        forced=generation.tools if generation.forced_call else None,
+        one_call=asked.parallel_tool_calls is False,
     )
     head = {
         "id": f"resp_{call.entry.id}",
@@ -41,12 +45,21 @@ async def create(call: Call) -> web.StreamResponse:
         "model": model.name,
         **echo_of(asked),
     }
-    shown = _Response(head, blocks, summary=asked.wants_summary)
+    shown = _Response(head, blocks, asked.toolbox, summary=asked.wants_summary)
     if asked.stream:
         return await stream(call, wanted, _Writer(shown))
     async with call.service.generator.generate(wanted, call.entry) as answers:
         await collect_blocks(answers, blocks)
     return call.json(shown.whole(answers.usage))
+
+
+async def count_tokens(call: Call) -> web.StreamResponse:
+    """Count the tokens of a conversation as the model reads it, its tools included."""
+    asked = await call.body(ResponsesRequest)
+    generation = generation_of(chat_request_of(asked), call.service.options.max_tokens)
+    model = await call.service.chooser.choose(asked.model)
+    tokens = await count_prompt(call, model, generation)
+    return call.json({"object": "response.input_tokens", "input_tokens": tokens})
 
 
 def usage_json(usage: Usage) -> dict[str, Any]:
@@ -66,11 +79,13 @@ class _Response:
     Args:
         head: fields that never change.
         blocks: the answer so far.
+        toolbox: the tools of the request.
         summary: tell reasoning as a summary.
     """
 
-    def __init__(self, head: dict[str, Any], blocks: Blocks, *, summary: bool) -> None:
+    def __init__(self, head: dict[str, Any], blocks: Blocks, toolbox: Toolbox, *, summary: bool) -> None:
         self.blocks = blocks
+        self._toolbox = toolbox
         self.summary = summary
         self._head = head
         self._id = secrets.token_hex(12)
@@ -110,16 +125,17 @@ class _Response:
 
     def item_id(self, block: Block) -> str:
         """Return the id of a block."""
-        return f"{_PREFIXES[block.kind]}_{self._id}{block.index:02x}"
+        prefix = _PREFIXES[block.kind]
+        if block.call is not None and self._toolbox.call_json(block.call, begun=True)["type"] in _CUSTOM:
+            prefix = _CUSTOM_PREFIX
+        return f"{prefix}_{self._id}{block.index:02x}"
 
     def item(self, block: Block, status: str) -> dict[str, Any]:
         """Return a block as an item of the output; one that is in progress is empty."""
         item: dict[str, Any] = {"id": self.item_id(block)}
         begun = status == "in_progress"
         if block.call is not None:
-            arguments = "" if begun else block.call.arguments
-            item |= {"type": "function_call", "call_id": block.call.id, "name": block.call.name}
-            return {**item, "arguments": arguments, "status": status}
+            return {**item, **self._toolbox.call_json(block.call, begun=begun), "status": status}
         parts = [] if begun else [self.part(block)]
         if block.kind is BlockKind.TEXT:
             return {**item, "type": "message", "role": "assistant", "status": status, "content": parts}
@@ -191,10 +207,14 @@ class _Writer:
         item = self._response.item(block, "in_progress")
         data = self._event("response.output_item.added", output_index=block.index, item=item)
         if block.call is not None:
-            arguments = block.call.arguments
+            whole = self._response.item(block, "completed")
+            if whole["type"] in _CUSTOM:
+                data += self._of(block, "response.custom_tool_call_input.delta", delta=whole["input"])
+                return data + self._of(block, "response.custom_tool_call_input.done", input=whole["input"])
+            arguments = whole["arguments"]
             data += self._of(block, "response.function_call_arguments.delta", delta=arguments)
             return data + self._of(
-                block, "response.function_call_arguments.done", name=block.call.name, arguments=arguments
+                block, "response.function_call_arguments.done", name=whole["name"], arguments=arguments
             )
         kind, place = self._part_event(block)
         return data + self._of(block, f"{kind}.added", **place, part=self._response.part(block, begun=True))
@@ -268,5 +288,13 @@ ROUTES = (
         schema=ResponsesRequest,
         streams=True,
         answer=("id", "object", "created_at", "model", "status", "output", "usage"),
+    ),
+    Route(
+        "POST",
+        "/v1/responses/input_tokens",
+        count_tokens,
+        "Count the tokens of a conversation (Responses API)",
+        schema=ResponsesRequest,
+        answer=("object", "input_tokens"),
     ),
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from mlxk_tui.server.conversation import text_of
 from mlxk_tui.server.errors import ApiError, invalid
+from mlxk_tui.server.responses_tools import OfferedTool, ResponsesTool, Toolbox
 from mlxk_tui.server.schemas import (
     MAX_MESSAGES,
     MAX_TOOLS,
@@ -28,18 +30,10 @@ class ResponsesItem(Schema):
     summary: list[ContentPart] | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | None = None
+    input: str | None = None
     output: str | list[ContentPart] | None = None
-
-
-class ResponsesTool(Schema):
-    """A tool; only functions are called here."""
-
-    type: str
-    name: str | None = Field(None, min_length=1, max_length=256)
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
 
 
 class ResponsesToolChoice(Schema):
@@ -47,6 +41,7 @@ class ResponsesToolChoice(Schema):
 
     type: str
     name: str | None = None
+    namespace: str | None = None
     mode: Literal["auto", "required"] | None = None
     tools: list[dict[str, Any]] | None = Field(None, max_length=MAX_TOOLS)
 
@@ -104,12 +99,15 @@ class ResponsesRequest(Schema):
     user: str | None = None
 
     @property
-    def functions(self) -> list[ResponsesTool]:
+    def toolbox(self) -> Toolbox:
         """The tools that a model here can call.
 
         Those that OpenAI runs itself (web search, ...) are left out, as where they are not at hand.
+
+        Raises:
+            ApiError: 400: a tool has no name of its own.
         """
-        return [tool for tool in self.tools or () if tool.type == "function"]
+        return Toolbox(self.tools or ())
 
     @property
     def wants_logprobs(self) -> bool:
@@ -129,10 +127,10 @@ def chat_request_of(asked: ResponsesRequest) -> ChatRequest:
         ApiError: 400 what is not done here; 422 an image or another part that is no text.
     """
     _refuse(asked)
-    tools, choice = _tools(asked)
+    tools, choice = _choice(asked, asked.toolbox)
     body: dict[str, Any] = {
         "messages": _Conversation(asked).messages,
-        "tools": tools or None,
+        "tools": [tool.chat_json for tool in tools] or None,
         "tool_choice": choice,
         "max_completion_tokens": asked.max_output_tokens,
         "temperature": asked.temperature,
@@ -169,41 +167,39 @@ def _refuse(asked: ResponsesRequest) -> None:
         )
 
 
-def _tools(asked: ResponsesRequest) -> tuple[list[dict[str, Any]], str | dict[str, Any] | None]:
-    """Return the tools and the choice of one."""
-    for number, tool in enumerate(asked.tools or ()):
-        if tool.type == "function" and tool.name is None:
-            raise invalid(f"tools[{number}]: a function needs its name.", f"tools[{number}].name")
-    functions = asked.functions
+def _choice(
+    asked: ResponsesRequest, toolbox: Toolbox
+) -> tuple[list[OfferedTool], str | dict[str, Any] | None]:
+    """Return the tools that the model hears of, and the choice of one as the chat API has it."""
     choice = asked.tool_choice
-    named: str | dict[str, Any] | None
-    if isinstance(choice, ResponsesToolChoice):
-        if choice.type == "allowed_tools":
-            allowed = {tool.get("name") for tool in choice.tools or () if isinstance(tool.get("name"), str)}
-            functions = [tool for tool in functions if tool.name in allowed]
-            named = choice.mode or "auto"
-        elif choice.type == "function" and choice.name:
-            named = {"type": "function", "function": {"name": choice.name}}
-        else:
-            raise invalid(
-                f"tool_choice: tools of type '{choice.type[:40]}' are not there for the models here. "
-                "Name a function.",
-                "tool_choice",
-            )
-    else:
-        named = choice
-    return [_function(tool) for tool in functions], named
+    if not isinstance(choice, ResponsesToolChoice):
+        return toolbox.offered, choice
+    if choice.type == "allowed_tools":
+        return _allowed(choice, toolbox), choice.mode or "auto"
+    if choice.type not in {"function", "custom"} or not choice.name:
+        raise invalid(
+            f"tool_choice: tools of type '{choice.type[:40]}' are not there for the models here. "
+            "Name a function or a custom tool.",
+            "tool_choice",
+        )
+    tool = toolbox.find(choice.type, choice.name, choice.namespace)
+    if tool is None:
+        raise invalid(f"tool_choice: there is no tool '{choice.name[:60]}' in tools.", "tool_choice")
+    return toolbox.offered, {"type": choice.type, choice.type: {"name": tool.heard}}
 
 
-def _function(tool: ResponsesTool) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "function": {
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": tool.parameters or {"type": "object"},
-        },
-    }
+def _allowed(choice: ResponsesToolChoice, toolbox: Toolbox) -> list[OfferedTool]:
+    """Return the tools that may be called this time; a namespace stands for all of its tools."""
+    allowed: list[OfferedTool] = []
+    for entry in choice.tools or ():
+        kind, name, namespace = entry.get("type"), entry.get("name"), entry.get("namespace")
+        if kind == "namespace":
+            allowed += [tool for tool in toolbox.offered if tool.namespace == name]
+        elif isinstance(kind, str) and isinstance(name, str):
+            tool = toolbox.find(kind, name, namespace if isinstance(namespace, str) else None)
+            if tool is not None:
+                allowed.append(tool)
+    return [tool for tool in toolbox.offered if tool in allowed]
 
 
 class _Conversation:
@@ -243,15 +239,18 @@ class _Conversation:
                 self.messages.append({"role": item.role, "content": text})
         elif item.type == "reasoning":
             self._reasoning += _reasoning_of(item)
-        elif item.type == "function_call":
+        elif item.type in {"function_call", "custom_tool_call"}:
             if not item.name:
-                raise invalid(f"{where}: a function_call needs its name.", f"{where}.name")
-            function = {"name": item.name, "arguments": item.arguments or ""}
+                raise invalid(f"{where}: a {item.type} needs its name.", f"{where}.name")
+            arguments = item.arguments or ""
+            if item.type == "custom_tool_call":
+                arguments = json.dumps({"input": item.input or ""}, ensure_ascii=False)
+            function = {"name": Toolbox.heard(item.namespace, item.name), "arguments": arguments}
             call = {"id": item.call_id, "type": "function", "function": function}
             self._assistant().setdefault("tool_calls", []).append(call)
-        elif item.type == "function_call_output":
+        elif item.type in {"function_call_output", "custom_tool_call_output"}:
             if not item.call_id:
-                raise invalid(f"{where}: a function_call_output needs its call_id.", f"{where}.call_id")
+                raise invalid(f"{where}: a {item.type} needs its call_id.", f"{where}.call_id")
             output = text_of(item.output, f"{where}.output")
             self.messages.append({"role": "tool", "tool_call_id": item.call_id, "content": output})
         else:
@@ -314,16 +313,7 @@ def echo_of(asked: ResponsesRequest) -> dict[str, Any]:
         "temperature": asked.temperature,
         "text": {"format": shape_json},
         "tool_choice": choice_json,
-        "tools": [
-            {
-                "type": "function",
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": tool.parameters,
-                "strict": bool(tool.strict),
-            }
-            for tool in asked.functions
-        ],
+        "tools": asked.toolbox.shown,
         "top_logprobs": asked.top_logprobs or 0,
         "top_p": asked.top_p,
         "truncation": "disabled",

@@ -31,12 +31,20 @@ class FunctionCall(Schema):
     arguments: str | dict[str, Any] = ""
 
 
+class CustomCall(Schema):
+    """The custom tool that the model called, and with what text."""
+
+    name: str
+    input: str = ""
+
+
 class ToolCallMessage(Schema):
     """A tool call of an earlier answer."""
 
     id: str | None = None
     type: str | None = None
-    function: FunctionCall
+    function: FunctionCall | None = None
+    custom: CustomCall | None = None
 
 
 class Message(Schema):
@@ -49,6 +57,7 @@ class Message(Schema):
     reasoning: str | None = None
     tool_calls: list[ToolCallMessage] | None = Field(None, max_length=MAX_TOOLS)
     tool_call_id: str | None = None
+    function_call: FunctionCall | None = Field(None, description="Old form of tool_calls.")
 
 
 class Function(Schema):
@@ -60,11 +69,57 @@ class Function(Schema):
     strict: bool | None = None
 
 
+class CustomGrammar(Schema):
+    """A grammar for the input of a custom tool."""
+
+    syntax: Literal["lark", "regex"]
+    definition: str
+
+
+class CustomFormat(Schema):
+    """What the input of a custom tool looks like: any text, or a text of a grammar."""
+
+    type: Literal["text", "grammar"]
+    grammar: CustomGrammar | None = None
+    syntax: Literal["lark", "regex"] | None = Field(None, description="As the Responses API has it.")
+    definition: str | None = None
+
+    @property
+    def syntax_and_definition(self) -> tuple[str, str] | None:
+        """The grammar, wherever it stands; None where any text will do, or where it is not whole."""
+        if self.type != "grammar":
+            return None
+        if self.grammar is not None:
+            return self.grammar.syntax, self.grammar.definition
+        if self.syntax is None or self.definition is None:
+            return None
+        return self.syntax, self.definition
+
+
+class CustomTool(Schema):
+    """What a tool that takes a text is called."""
+
+    name: str = Field(min_length=1, max_length=256)
+    description: str | None = None
+    format: CustomFormat | None = None
+
+
 class Tool(Schema):
     """A tool that the model may call."""
 
-    type: Literal["function"]
-    function: Function
+    type: Literal["function", "custom"]
+    function: Function | None = None
+    custom: CustomTool | None = None
+
+    @property
+    def body(self) -> Function | CustomTool | None:
+        """What belongs to its type."""
+        return self.function if self.type == "function" else self.custom
+
+    @property
+    def name(self) -> str:
+        """Its name; empty where it is not whole."""
+        return self.body.name if self.body is not None else ""
 
 
 class NamedFunction(Schema):
@@ -74,10 +129,32 @@ class NamedFunction(Schema):
 
 
 class NamedTool(Schema):
-    """The one tool that has to be called."""
+    """One of the tools."""
 
-    type: Literal["function"]
-    function: NamedFunction
+    type: str
+    function: NamedFunction | None = None
+    custom: NamedFunction | None = None
+
+    @property
+    def named(self) -> NamedFunction | None:
+        """What belongs to its type."""
+        return {"function": self.function, "custom": self.custom}.get(self.type)
+
+
+class AllowedTools(Schema):
+    """Those of the tools that may be called this time."""
+
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool] = Field(max_length=MAX_TOOLS)
+
+
+class ToolChoice(Schema):
+    """The one tool that has to be called, or those that may be."""
+
+    type: Literal["function", "custom", "allowed_tools"]
+    function: NamedFunction | None = None
+    custom: NamedFunction | None = None
+    allowed_tools: AllowedTools | None = None
 
 
 class JsonSchema(Schema):
@@ -133,7 +210,11 @@ class ChatRequest(Sampled):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    functions: list[Function] | None = Field(None, max_length=MAX_TOOLS, description="Old form of tools.")
+    function_call: Literal["none", "auto"] | NamedFunction | None = Field(
+        None, description="Old form of tool_choice."
+    )
     response_format: ResponseFormat | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     enable_thinking: bool | None = None

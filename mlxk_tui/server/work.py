@@ -7,8 +7,10 @@ from collections.abc import Coroutine
 from typing import Any, Generic, TypeVar
 
 from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.protocol import Generation
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.server.calls import Call
+from mlxk_tui.server.generation import text_of
 from mlxk_tui.server.requests import RequestState
 
 T = TypeVar("T")
@@ -64,3 +66,21 @@ class Work(Generic[T]):
             ) from None
         finally:
             service.generator.leave(self, 1)
+
+
+async def count_prompt(call: Call, model: Runnable, generation: Generation) -> int:
+    """Return how many tokens a conversation is as the model reads it, its tools included.
+
+    Raises:
+        ApiError: 429: too many others are there.
+        OpError: those of `Engine.count_tokens`.
+    """
+    counting = call.service.engine.count_tokens(
+        model,
+        generation.messages or (),
+        tools=generation.tools,
+        template_kwargs=generation.template_kwargs,
+    )
+    tokens = await Work[int](call, model, text_of(generation)).run(counting)
+    call.entry.prompt_tokens = tokens
+    return tokens

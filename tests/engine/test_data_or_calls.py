@@ -10,7 +10,7 @@ import pytest
 
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.engine.protocol import FinishReason, Generation
-from mlxk_tui.engine.tool_calls import forced_call_schema
+from mlxk_tui.engine.tool_calls import ForcedTool, forced_call_schema
 from tests.engine.conftest import needs_mlx
 
 pytestmark = needs_mlx
@@ -27,6 +27,7 @@ SCHEMA = json.dumps(
         "additionalProperties": False,
     }
 )
+FORCED = forced_call_schema([ForcedTool("look", {"properties": {"at": {"type": "string"}}})])
 CALL = '<tool_call>\n{"name": "look", "arguments": {"at": "it"}}\n</tool_call>'
 OTHER = CALL.replace('"it"', '"them"')
 THOUGHT = "<think>\nHm.\n</think>\n\n"
@@ -56,7 +57,10 @@ def play(
     from mlxk_tui.engine.inference.prompting import prepare
 
     request = Generation(
-        messages=({"role": "user", "content": "Look."},), tools=tuple(tools), grammar=grammar
+        messages=({"role": "user", "content": "Look."},),
+        tools=tuple(tools),
+        grammar=grammar,
+        forced_call=grammar == FORCED,
     )
     prompt = prepare(model, request)
     answer = Answer(model, request, prompt)
@@ -125,7 +129,7 @@ def test_a_call_that_breaks_off_is_a_call_that_is_cut(model: Any) -> None:
     assert play(model, "<tool_call>\nlook at", dots=0) == ("", "<tool_call>\nlook at", [], False)
 
 
-@pytest.mark.parametrize("grammar", [SCHEMA, forced_call_schema((TOOL,))], ids=["no tools", "forced"])
+@pytest.mark.parametrize("grammar", [SCHEMA, FORCED], ids=["no tools", "forced"])
 def test_without_a_choice_only_the_schema_is_left(model: Any, grammar: str) -> None:
     tools = () if grammar == SCHEMA else (TOOL,)
     _, text, calls, _ = play(model, CALL, tools=tools, grammar=grammar)

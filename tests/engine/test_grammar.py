@@ -13,7 +13,7 @@ import pytest
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.engine.protocol import FinishReason, Generation, Sampling
-from mlxk_tui.engine.tool_calls import forced_call_schema, parse_tool_calls
+from mlxk_tui.engine.tool_calls import ForcedTool, forced_call_schema, parse_tool_calls
 from mlxk_tui.ops.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, THOUGHT_OVER, chat, needs_mlx, run
 
@@ -218,12 +218,10 @@ async def test_a_call_can_be_forced(engine: Engine, tiny: Runnable) -> None:
         "additionalProperties": False,
         "$defs": {"City": {"enum": ["Paris", "Rome"]}},
     }
-    tools = [
-        {"type": "function", "function": {"name": "get_weather", "parameters": city}},
-        {"type": "function", "function": {"name": "get_time"}},
-    ]
+    tools: list[dict[str, Any]] = [{"name": "get_weather", "parameters": city}, {"name": "get_time"}]
     for offered in (tools, tools[:1]):
-        result = await run(engine, tiny, replace(bound({}), grammar=forced_call_schema(offered)))
+        forced = [ForcedTool(tool["name"], tool.get("parameters")) for tool in offered]
+        result = await run(engine, tiny, replace(bound({}), grammar=forced_call_schema(forced)))
         calls = parse_tool_calls(result.text) or ()
         assert [call.name for call in calls] in (["get_weather"], ["get_time"])
     assert json.loads(calls[0].arguments)["city"] in ("Paris", "Rome")

@@ -13,7 +13,7 @@ from mlxk_tui.engine.inference.loading import LoadedModel
 from mlxk_tui.engine.inference.prompting import Prompt
 from mlxk_tui.engine.protocol import Delta, FinishReason, Generation, TokenLogprob, TopToken
 from mlxk_tui.engine.text import Kind, Markers, OutputSplitter, Piece, StopMatcher
-from mlxk_tui.engine.tool_calls import forced_call_schema, parse_tool_calls
+from mlxk_tui.engine.tool_calls import parse_tool_calls
 
 
 class Answer:
@@ -34,7 +34,7 @@ class Answer:
         bound = constraint is not None  # then data is data, whatever markers it may hold
         reasons = tokenizer.has_thinking and (constraint is None or constraint.reasons)
         calls: Markers | None = None
-        if tokenizer.has_tool_calling and request.tools and not _forces_call(request):
+        if tokenizer.has_tool_calling and request.tools and not request.forced_call:
             calls = Markers(tokenizer.tool_call_start, tokenizer.tool_call_end or "")
             if constraint is not None and calls.start:
                 constraint.or_call(calls.start, calls.end)
@@ -160,11 +160,6 @@ class _DataSplitter(OutputSplitter):
         super()._cross(pieces, marker)
         if self._kind is Kind.CONTENT and self._calls is not None:  # a call may follow
             self._scanners[Kind.CONTENT] = StopMatcher((self._calls.start,))
-
-
-def _forces_call(request: Generation) -> bool:
-    """Tell whether the answer is a call by its grammar: that is data, to be read by whoever asked."""
-    return request.grammar is not None and request.grammar == forced_call_schema(request.tools)
 
 
 def _finite(logprob: float) -> float:

@@ -23,6 +23,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from mlxk_tui.engine.protocol import GrammarSyntax
 from mlxk_tui.engine.text import StopMatcher
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
@@ -274,18 +275,19 @@ def _only(logits: mx.array, token: int) -> mx.array:
     return mx.where(mx.arange(logits.shape[-1]) == token, logits, _never(logits))
 
 
-def compile_schema(model: LoadedModel, schema: str) -> LLMatcher:
+def compile_schema(model: LoadedModel, schema: str, syntax: GrammarSyntax = "json_schema") -> LLMatcher:
     """Return what follows a schema, at its beginning; takes up to a second, not for the MLX thread.
 
     Args:
         model: the model; its tokenizer is prepared once and kept.
         schema: a JSON schema as text; `{}` is any JSON object.
+        syntax: how it is written, where it is something else.
 
     Raises:
         OpError: `validation_error`: it is no schema, too large, or asks for what cannot be promised;
             `dependency_missing`; `model_not_runnable`: the model's tokenizer is of an unusual kind.
     """
-    text = _checked(schema)
+    text = _checked(schema) if syntax == "json_schema" else _checked_size(schema)
     try:
         from llguidance import LLMatcher  # noqa: PLC0415 - only for requests that need it
     except ImportError as error:
@@ -297,15 +299,18 @@ def compile_schema(model: LoadedModel, schema: str) -> LLMatcher:
     if model.grammar_tokenizer is None:
         model.grammar_tokenizer = _prepare_tokenizer(model)
     try:
-        grammar = LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_flexible": False})
+        grammar = text
+        if syntax == "json_schema":
+            grammar = LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_flexible": False})
     except ValueError as error:
         raise _invalid(_reason(str(error))) from error
+    what = "JSON schema" if syntax == "json_schema" else "grammar"
     matcher = LLMatcher(model.grammar_tokenizer.known, grammar, log_level=0)
     if matcher.is_error():
-        raise _invalid(_reason(matcher.get_error()))
+        raise _invalid(_reason(matcher.get_error()), what)
     matcher.compute_bitmask()  # shows a schema that nothing fits, and warms up
     if matcher.is_error():
-        raise _invalid(_reason(matcher.get_error()))
+        raise _invalid(_reason(matcher.get_error()), what)
     return matcher
 
 
@@ -351,8 +356,7 @@ def _prepare_tokenizer(model: LoadedModel) -> GrammarTokenizer:
 
 def _checked(schema: str) -> str:
     """Return a schema as the compiler takes it."""
-    if len(schema) > _MAX_CHARACTERS:
-        raise _invalid(f"it has more than {_MAX_CHARACTERS:,} characters")
+    _checked_size(schema)
     try:
         value = json.loads(schema)
     except (ValueError, RecursionError):
@@ -365,6 +369,12 @@ def _checked(schema: str) -> str:
         raise _invalid(f"it is nested more than {_MAX_DEPTH} deep")
     value.pop("x-guidance", None)  # options of the compiler, which are ours to choose
     return json.dumps(value)
+
+
+def _checked_size(text: str) -> str:
+    if len(text) > _MAX_CHARACTERS:
+        raise _invalid(f"it has more than {_MAX_CHARACTERS:,} characters")
+    return text
 
 
 def _deeper_than(value: object, depth: int) -> bool:
@@ -387,8 +397,8 @@ def _reason(said: str) -> str:
     return printable(" ".join(first.split()))[:200].rstrip(".") or "it cannot be compiled"
 
 
-def _invalid(reason: str) -> OpError:
+def _invalid(reason: str, what: str = "JSON schema") -> OpError:
     return OpError(
         ErrorType.VALIDATION_ERROR,
-        f"The JSON schema cannot be followed: {reason}. Change the schema, or leave it out.",
+        f"The {what} cannot be followed: {reason}. Change the {what.rpartition(' ')[2]}, or leave it out.",
     )

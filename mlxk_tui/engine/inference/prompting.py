@@ -274,7 +274,7 @@ def _constraint(model: LoadedModel, request: Generation, text: str, prompt_lengt
         and not text.rstrip().endswith(tokenizer.think_end)  # the template has closed it already
     )
     return Constraint(
-        compile_schema(model, request.grammar),
+        compile_schema(model, request.grammar, request.grammar_syntax),
         model,
         prompt_length=prompt_length,
         reasoning_open=_reasoning_open(model, text),
