@@ -65,6 +65,8 @@ def _plain(value: Any) -> Any:
         return value.value
     if is_dataclass(value):
         return to_json(value)
+    if isinstance(value, (tuple, list)) and value and type(value[0]) is int:
+        return list(value)  # token ids: there may be a million of them
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return dict(value) if isinstance(value, Mapping) else value

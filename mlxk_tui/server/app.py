@@ -66,7 +66,8 @@ class App:
         call = self._call(request)
         status = 500
         try:
-            response = await self._respond(call)
+            with self._service.bodies.hold() as call.held:
+                response = await self._respond(call)
             status = response.status
             return response
         except asyncio.CancelledError:

@@ -1,46 +1,132 @@
-"""Reads the body of a request as JSON, within limits of size, time and nesting."""
+"""Reads the bytes of a request's body, within limits of size, time, and of what all bodies take together."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 from aiohttp.client_exceptions import ClientPayloadError
 from aiohttp.http_exceptions import HttpProcessingError
 
 from mlxk_tui.ops.format import size
-from mlxk_tui.server.errors import ApiError, invalid
+from mlxk_tui.server.errors import BUSY, ApiError, invalid
 
-MAX_DEPTH = 64
-"""Deepest nesting of a body; JSON schemas of tools need about 20."""
-_MAX_CONTAINERS = 1_000_000
-"""Most opening brackets of a body, those in texts included: each may cost 64 bytes of memory."""
+_SMALL_BYTES = 65_536
+"""Bodies up to this size are not counted: all connections together hold little of them."""
 
 
-async def read_json(request: web.BaseRequest, max_bytes: int, timeout_s: float) -> dict[str, Any]:
-    """Return the JSON object that a request carries.
+class BodyBudget:
+    """How many bytes of bodies are held at once, from their arrival to the end of their requests.
+
+    Belongs to one event loop.
+
+    Args:
+        max_bytes: most bytes of all bodies together, those up to 64 KiB not counted.
+        patience_s: how long a body waits for others to end before it is refused.
+    """
+
+    def __init__(self, max_bytes: int, patience_s: float = 10.0) -> None:
+        self.max_bytes = max_bytes
+        self._patience_s = patience_s
+        self.held = 0
+        """Bytes at present."""
+        self._freed: asyncio.Event | None = None
+
+    @contextmanager
+    def hold(self) -> Iterator[Held]:
+        """Give what a request holds; it is free when the block ends."""
+        held = Held(self)
+        try:
+            yield held
+        finally:
+            self.held -= held.bytes
+            if held.bytes and self._freed is not None:
+                self._freed.set()
+                self._freed = None
+
+    async def wait(self, count: int) -> None:
+        """Wait until so many bytes more can be held.
+
+        Raises:
+            ApiError: 429: others did not end in time.
+        """
+
+        async def fits() -> None:
+            while self.held + count > self.max_bytes:
+                if self._freed is None:
+                    self._freed = asyncio.Event()
+                await self._freed.wait()
+
+        try:
+            await asyncio.wait_for(fits(), self._patience_s)
+        except asyncio.TimeoutError:
+            raise _closing(
+                ApiError(
+                    429,
+                    BUSY,
+                    f"The bodies of other requests take {size(self.held)}, which is all that this server "
+                    "holds at once. Try again a little later.",
+                    headers={"Retry-After": "5"},
+                )
+            ) from None
+
+
+class Held:
+    """What one request holds of the budget."""
+
+    def __init__(self, budget: BodyBudget) -> None:
+        self.bytes = 0
+        self._budget = budget
+
+    async def grow(self, total: int) -> None:
+        """Hold `total` bytes from now on.
+
+        Raises:
+            ApiError: 429.
+        """
+        more = total - self.bytes
+        if total <= _SMALL_BYTES or more <= 0:
+            return
+        if self._budget.held + more > self._budget.max_bytes:
+            await self._budget.wait(more)
+        self._budget.held += more
+        self.bytes = total
+
+
+async def read_body(request: web.BaseRequest, max_bytes: int, timeout_s: float, held: Held) -> bytes:
+    """Return the body of a request.
 
     Raises:
-        ApiError: 400 malformed, 408 too slow, 413 too large, 415 an encoding that is not read.
+        ApiError: 400 cut off, 408 too slow, 413 too large, 415 an encoding that is not read, 429 too many
+            large ones at once.
     """
     _check_head(request, max_bytes)
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    body = bytearray()
     try:
-        raw = await asyncio.wait_for(request.read(), timeout_s)
+        while True:
+            left = deadline - asyncio.get_running_loop().time()
+            chunk = await asyncio.wait_for(request.content.readany(), max(left, 0.001))
+            if not chunk:
+                return bytes(body)
+            if len(body) + len(chunk) > max_bytes:
+                raise _too_large(max_bytes)
+            before = asyncio.get_running_loop().time()
+            await held.grow(len(body) + len(chunk))
+            deadline += asyncio.get_running_loop().time() - before  # it was us who did not read
+            body += chunk
     except asyncio.TimeoutError:
         raise _closing(
             invalid(f"The body did not arrive within {timeout_s:g} seconds. Send it faster.", status=408)
         ) from None
-    except web.HTTPRequestEntityTooLarge:
-        raise _too_large(max_bytes) from None
     except (web.RequestPayloadError, ClientPayloadError, HttpProcessingError) as error:
         raise _closing(
             invalid(f"The body is not what its headers promise ({type(error).__name__}). Send it whole.")
         ) from None
-    return parse_object(raw)
 
 
 def _check_head(request: web.BaseRequest, max_bytes: int) -> None:
@@ -49,56 +135,6 @@ def _check_head(request: web.BaseRequest, max_bytes: int) -> None:
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
         raise _closing(invalid("A compressed body is not read here. Send it as it is.", status=415))
-
-
-def parse_object(raw: bytes) -> dict[str, Any]:
-    """Return the object that `raw` is as JSON.
-
-    Raises:
-        ApiError: it is none, or goes beyond the limits.
-    """
-    if not raw.strip():
-        raise invalid("The body is empty. Send a JSON object.")
-    if raw.count(b"{") + raw.count(b"[") > _MAX_CONTAINERS:
-        raise invalid("The body holds too many lists and objects. Send fewer.", status=413)
-    try:
-        value = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant)
-    except UnicodeDecodeError:
-        raise invalid("The body is not UTF-8. Encode it as UTF-8.") from None
-    except RecursionError:
-        raise _too_deep() from None
-    except json.JSONDecodeError as error:
-        raise invalid(
-            f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
-        ) from None
-    except ValueError as error:  # NaN, or a number of thousands of digits
-        raise invalid(f"The body is not JSON: {str(error)[:200]}.") from None
-    if not isinstance(value, dict):
-        raise invalid("The body must be a JSON object.")
-    _check_depth(value)
-    return value
-
-
-def _check_depth(value: object) -> None:
-    level: list[object] = [value]
-    depth = 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise _too_deep()
-        below: list[object] = []
-        for container in level:
-            items = container.values() if isinstance(container, dict) else container
-            below += [item for item in items if isinstance(item, (dict, list))]  # type: ignore[attr-defined] # a list
-        level = below
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
-
-
-def _too_deep() -> ApiError:
-    return invalid(f"The body is nested deeper than {MAX_DEPTH} levels. Make it flatter.")
 
 
 def _too_large(max_bytes: int) -> ApiError:

@@ -10,19 +10,24 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.limits import too_long
 from mlxk_tui.server import schemas
-from mlxk_tui.server.body import read_json
+from mlxk_tui.server.body import BodyBudget, Held, read_body
 from mlxk_tui.server.choose import Chooser
 from mlxk_tui.server.errors import ApiError, json_response
 from mlxk_tui.server.generation import Generator
 from mlxk_tui.server.metrics import Metrics
 from mlxk_tui.server.options import ServerOptions
+from mlxk_tui.server.parser import RequestParser
 from mlxk_tui.server.requests import RequestEntry, RequestLog
 from mlxk_tui.server.security import Guard
 from mlxk_tui.server.sse import COMMENT, EventStream
 from mlxk_tui.server.supervisor import Supervisor
 
 S = TypeVar("S", bound=schemas.Schema)
+
+_FEW_IDS = 4096
+"""A prompt of more token ids is compared with the model's context before it is unpacked."""
 
 
 @dataclass
@@ -37,6 +42,8 @@ class Service:
     log: RequestLog
     metrics: Metrics
     supervisor: Supervisor
+    parser: RequestParser
+    bodies: BodyBudget
 
 
 @dataclass
@@ -52,17 +59,26 @@ class Call:
     """What follows the prefix of a route that has one."""
     trusted: bool = True
     """False where keys are asked for and none was given: only open routes are called so."""
+    held: Held | None = None
+    """What its body takes of the memory for bodies, until it has been answered."""
 
     async def body(self, schema: type[S]) -> S:
         """Return the request's body.
 
         Raises:
-            ApiError: it is malformed, too large or too slow.
+            ApiError: it is malformed, too large or too slow, or its prompt has more token ids than the
+                model's context holds.
         """
-        options = self.service.options
-        return schemas.parse(
-            schema, await read_json(self.request, options.max_body_bytes, options.body_timeout_s)
+        service, options = self.service, self.service.options
+        held = self.held or Held(service.bodies)
+        parsed = await service.parser.parse(
+            schema, await read_body(self.request, options.max_body_bytes, options.body_timeout_s, held)
         )
+        if parsed.longest_ids > _FEW_IDS:
+            model = await service.chooser.choose(parsed.model)
+            if model.context_length and parsed.longest_ids >= model.context_length:
+                raise too_long(parsed.longest_ids, model.context_length)
+        return parsed.unpack()
 
     def json(self, value: Any) -> web.Response:
         """Return an answer with this JSON."""

@@ -69,8 +69,8 @@ def _prompts(asked: CompletionRequest) -> list[Prompt]:
     prompts: list[Prompt]
     if isinstance(given, str):
         prompts = [given]
-    elif given and all(isinstance(token, int) for token in given):
-        prompts = [tuple(token for token in given if isinstance(token, int))]
+    elif given and isinstance(given[0], int):
+        prompts = [tuple(given)]  # the schema types a list by its first item
     else:
         prompts = [
             item if isinstance(item, str) else tuple(item) for item in given if not isinstance(item, int)

@@ -17,7 +17,7 @@ from pydantic import Field
 from mlxk_tui.engine.client import Embeddings
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import invalid
-from mlxk_tui.server.schemas import MODEL_NAMES, Schema
+from mlxk_tui.server.schemas import MODEL_NAMES, Prompts, Schema, longest_ids_of
 from mlxk_tui.server.work import Work
 
 MAX_TEXTS = 2048
@@ -28,10 +28,15 @@ class EmbeddingsRequest(Schema):
     """POST /v1/embeddings."""
 
     model: str | None = Field(None, description=MODEL_NAMES)
-    input: str | list[str] | list[int] | list[list[int]]
+    input: Prompts
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1)
     user: str | None = None
+
+    @property
+    def longest_ids(self) -> int:
+        """Most token ids of one of its texts; 0 where there are none."""
+        return longest_ids_of(self.input)
 
 
 async def create(call: Call) -> web.StreamResponse:

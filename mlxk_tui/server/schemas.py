@@ -1,8 +1,20 @@
 """The requests of the chat and completions APIs: optional fields may be null, unknown ones are ignored."""
 
-from typing import Any, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema
 
 from mlxk_tui.server.errors import ApiError, invalid
 
@@ -10,10 +22,63 @@ MODEL_NAMES = "Full name as in GET /v1/models, its last part, NAME@REV, or an al
 MAX_MESSAGES, MAX_TOOLS, MAX_STOPS, MAX_CHOICES, MAX_PROMPTS = 10_000, 256, 16, 16, 64
 
 
+def _fail_fast(schema: Any) -> None:
+    if isinstance(schema, dict):
+        if schema.get("type") == "list":
+            schema["fail_fast"] = True
+        for inner in schema.values():
+            _fail_fast(inner)
+    elif isinstance(schema, (list, tuple)):
+        for inner in schema:
+            _fail_fast(inner)
+
+
 class Schema(BaseModel):
     """Base of all requests."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, protected_namespaces=())
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Let every list stop at its first fault: a hostile one has millions, and each takes memory."""
+        schema = handler(source)
+        _fail_fast(schema)
+        return schema
+
+    @property
+    def longest_ids(self) -> int:
+        """Most token ids of one of its prompts; 0 where there are none."""
+        return 0
+
+
+def _kind_of_prompts(given: object) -> str:
+    """Tell by its first item what a prompt is, so that the rest is compared with one type only."""
+    if isinstance(given, str):
+        return "str"
+    first = given[0] if isinstance(given, list) and given else None
+    if isinstance(first, list):
+        return "list[list[int]]"
+    return "list[int]" if isinstance(first, (int, float)) else "list[str]"
+
+
+_Texts = Annotated[list[str], Tag("list[str]")]
+_Tokens = Annotated[list[int], Tag("list[int]")]
+_TokenLists = Annotated[list[list[int]], Tag("list[list[int]]")]
+Prompts = Annotated[
+    Annotated[str, Tag("str")] | _Texts | _Tokens | _TokenLists,
+    Discriminator(_kind_of_prompts),
+    WithJsonSchema(TypeAdapter(str | list[str] | list[int] | list[list[int]]).json_schema()),
+]
+"""A text, several, token ids, or several lists of them."""
+
+
+def longest_ids_of(prompts: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> int:
+    """Return the most token ids of a prompt; 0 where there are none."""
+    if isinstance(prompts, str) or not prompts or isinstance(prompts[0], str):
+        return 0
+    if isinstance(prompts[0], int):
+        return len(prompts)
+    return max(len(prompt) for prompt in prompts if isinstance(prompt, Sequence))
 
 
 class ContentPart(Schema):
@@ -224,11 +289,16 @@ class ChatRequest(Sampled):
 class CompletionRequest(Sampled):
     """POST /v1/completions."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: Prompts
     suffix: str | None = None
     echo: bool | None = None
     best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
     logprobs: int | None = Field(None, ge=0, le=20)
+
+    @property
+    def longest_ids(self) -> int:
+        """Most token ids of one of its prompts; 0 where there are none."""
+        return longest_ids_of(self.prompt)
 
 
 S = TypeVar("S", bound=Schema)
@@ -264,5 +334,4 @@ def _explain(error: ValidationError) -> ApiError:
             path += f".{step}" if path else step
     path = path[:200]
     said = fault["msg"].replace("Input should be", "it must be").replace("Field required", "it is missing")
-    more = f" ({len(faults)} faults in all)" if len(faults) > 1 else ""
-    return invalid(f"{path or 'The body'}: {said}{more}.", path or None)
+    return invalid(f"{path or 'The body'}: {said}.", path or None)

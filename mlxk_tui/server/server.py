@@ -10,6 +10,7 @@ from dataclasses import replace
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.server.app import App
+from mlxk_tui.server.body import BodyBudget
 from mlxk_tui.server.calls import Service
 from mlxk_tui.server.choose import Chooser
 from mlxk_tui.server.generation import Generator
@@ -17,10 +18,13 @@ from mlxk_tui.server.http import WebServer
 from mlxk_tui.server.listening import bind, needs_key, port_in_use
 from mlxk_tui.server.metrics import Metrics
 from mlxk_tui.server.options import Address, ServerOptions
+from mlxk_tui.server.parser import RequestParser
 from mlxk_tui.server.requests import RequestLog
 from mlxk_tui.server.security import Guard, is_loopback
 from mlxk_tui.server.supervisor import HealthState, Supervisor
 
+_BODIES = 8
+"""How many of the largest bodies are held at once."""
 _LAST_WORDS_S = 1.0
 """How long cancelled answers have to say so."""
 
@@ -50,6 +54,8 @@ class Server:
             log=self.log,
             metrics=Metrics(),
             supervisor=Supervisor(engine, chooser.choose),
+            parser=RequestParser(),
+            bodies=BodyBudget(_BODIES * self.options.max_body_bytes),
         )
         self._app: App | None = None
         self._web: WebServer | None = None
@@ -92,6 +98,7 @@ class Server:
         service.chooser.default = options.model
         service.chooser.aliases = dict(options.aliases)
         service.chooser.force = options.force
+        service.bodies.max_bytes = _BODIES * options.max_body_bytes
         service.generator.max_queue = options.max_queue
         service.generator.log_prompts = options.log_prompts
 
@@ -146,6 +153,7 @@ class Server:
                 self._service.generator.cancel_all()
                 await web.shutdown(_LAST_WORDS_S)
                 await self._service.supervisor.stop()
+                await self._service.parser.close()
                 self._app = self._web = None
 
     async def _drained(self, seconds: float) -> None:

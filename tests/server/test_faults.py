@@ -66,7 +66,7 @@ def test_every_error_type_has_an_answer() -> None:
     for kind in ErrorType:
         told = api_error(OpError(kind, "What happened. What to do."))
         assert 400 <= told.status < 600
-        assert told.body()["error"]["type"] == kind.value
+        assert told.body()["error"]["code"] == kind.value
     assert api_error(OSError(24, "Too many open files")).status == 503
     many = api_error(OpError(ErrorType.AMBIGUOUS_MATCH, "Two.", matches=["b/x", "a/x"]))
     assert "a/x, b/x" in many.message
