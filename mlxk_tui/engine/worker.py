@@ -34,7 +34,7 @@ def main() -> int:
 
         from mlxk_tui.engine.inference.blas.borrowing import borrow_blas  # noqa: PLC0415
 
-        blas = borrow_blas()  # before mlx-lm: nothing may multiply meanwhile
+        borrowed = borrow_blas()  # before mlx-lm: nothing may multiply meanwhile
         from mlxk_tui.engine.inference.loop import Loop  # noqa: PLC0415
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything
         traceback.print_exc()
@@ -43,9 +43,9 @@ def main() -> int:
         return 1
     mx.random.seed(int.from_bytes(os.urandom(4), "little"))
     device = "gpu" if mx.default_device() == mx.gpu else "cpu"
-    outbox.send(Ready(mlx=version("mlx"), mlx_lm=version("mlx-lm"), device=device, blas=blas))
+    outbox.send(Ready(mlx=version("mlx"), mlx_lm=version("mlx-lm"), device=device, blas=borrowed.blas))
     try:
-        Loop(inbox, outbox, vitals).run()
+        Loop(inbox, outbox, vitals, borrowed.cores).run()
     except Exception as error:  # noqa: BLE001 - whatever MLX raises, all that ran is lost
         traceback.print_exc()
         said = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

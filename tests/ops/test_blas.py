@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.ops.blas.choice import choose, describe, remembered
-from mlxk_tui.ops.blas.cores import allowed_cores, thread_variables
+from mlxk_tui.ops.blas.cores import FreeCores, allowed_cores, thread_variables
 from mlxk_tui.ops.blas.libraries import Library, Source, find_libraries
 from mlxk_tui.ops.blas.state import BlasState
 from mlxk_tui.ops.blas.trials import Trial, Trials, Verdict
@@ -50,6 +50,47 @@ def test_no_more_cores_are_used_than_the_control_group_allows(
 def test_a_number_of_threads_that_the_user_has_set_stays() -> None:
     assert thread_variables({"OMP_NUM_THREADS": "3"}) == {}
     assert thread_variables({})["OPENBLAS_NUM_THREADS"] == str(allowed_cores())
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux alone tells what each core does")
+def test_threads_give_way_to_another_process_and_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) == 1:
+        pytest.skip("there is nothing to give up")
+    busy = dict.fromkeys(cores, 0.0)
+
+    def pass_by(seconds: float, others: float) -> None:
+        """Let time pass in which others keep some cores busy."""
+        clock[0] += seconds
+        for core in cores[: int(others)]:
+            busy[core] += seconds
+        lines = [f"cpu{core} {int(busy[core] * ticks)} 0 0 99 0 0 0 0 0 0" for core in cores]
+        (tmp_path / "proc/stat").write_text("\n".join(["cpu 1 2 3", *lines, "intr 1 2 3"]))
+
+    clock, ticks = [1000.0], os.sysconf("SC_CLK_TCK")
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.process_time", lambda: 0.0)
+    (tmp_path / "proc").mkdir()
+    pass_by(0, 0)
+    told: list[int] = []
+    free = FreeCores(told.append, tmp_path)
+    pass_by(0.1, 1)
+    free.look()  # too soon
+    assert told == []
+    pass_by(1, 1)
+    free.look()
+    assert told == [len(cores) - 1]
+    for _ in range(3):
+        pass_by(1, 0)
+        free.look()
+    assert told == [len(cores) - 1, len(cores)]
+    (tmp_path / "proc/stat").unlink()
+    pass_by_nothing = free.threads
+    clock[0] += 1
+    free.look()
+    assert free.threads == pass_by_nothing
 
 
 def test_a_named_library_comes_first_and_off_means_none(tmp_path: Path) -> None:
@@ -152,11 +193,11 @@ def test_a_trial_that_a_busy_machine_may_have_spoilt_is_repeated_later(
         b"\xff\xfe",
         b"[]",
         b"null",
-        b'{"format": 1}',
-        b'{"format": 2, "trials": {}, "files": {}}',
-        b'{"format": 1, "trials": {"a": 5}, "files": {}}',
-        b'{"format": 1, "trials": {"a": {"verdict": "x"}}, "files": {}}',
-        b'{"format": 1, "trials": {}, "files": {"a": 7}}',
+        b'{"format": 2}',
+        b'{"format": 1, "trials": {}, "files": {}}',
+        b'{"format": 2, "trials": {"a": 5}, "files": {}}',
+        b'{"format": 2, "trials": {"a": {"verdict": "x"}}, "files": {}}',
+        b'{"format": 2, "trials": {}, "files": {"a": 7}}',
         b"[" * 100_000,
     ],
 )

@@ -40,6 +40,7 @@ from mlxk_tui.engine.protocol import (
     Streamed,
     Unload,
 )
+from mlxk_tui.ops.blas.cores import FreeCores
 from mlxk_tui.ops.errors import ErrorType, OpError
 
 _BEAT_S = 0.2
@@ -54,7 +55,8 @@ _LONG_PROMPT = 256
 class Loop:
     """Everything that happens to the model, one thing at a time."""
 
-    def __init__(self, inbox: Inbox, outbox: Outbox, vitals: Vitals) -> None:
+    def __init__(self, inbox: Inbox, outbox: Outbox, vitals: Vitals, cores: FreeCores | None = None) -> None:
+        self._cores = cores
         self._outbox = outbox
         self._vitals = vitals
         vitals.device = _device_memory
@@ -323,6 +325,8 @@ class Loop:
     # Signs of life
 
     def _beat(self, *, force: bool = False) -> None:
+        if self._cores is not None:
+            self._cores.look()
         now = time.monotonic()
         if not force and now - self._beaten < _BEAT_S:
             return

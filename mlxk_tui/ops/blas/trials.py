@@ -25,7 +25,7 @@ from mlxk_tui.ops.blas.libraries import Library
 
 FOLDER_VARIABLE = "MLXK_BLAS_TRIALS"
 """A folder for the remembered trials, or `off`."""
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the trial asks for more."""
 _MAX_BYTES = 1_000_000
 _MAX_ENTRIES = 64

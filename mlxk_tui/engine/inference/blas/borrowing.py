@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import mlx.core as mx
 
 from mlxk_tui.engine.inference.blas.products import ProductsError, bind, load_products
 from mlxk_tui.ops.blas.choice import choose, describe
-from mlxk_tui.ops.blas.cores import thread_variables
+from mlxk_tui.ops.blas.cores import FreeCores, thread_variables
 from mlxk_tui.ops.blas.libraries import Library, find_libraries
 from mlxk_tui.ops.blas.state import Blas
 from mlxk_tui.ops.blas.trials import Trial, Trials, Verdict
@@ -28,35 +29,45 @@ _TRIAL_S = 8.0
 """How long a trial may take on the busiest machine; on a quiet one it takes a third of a second."""
 
 
-def borrow_blas(trial_s: float = _TRIAL_S) -> Blas | None:
-    """Give MLX the best library there is; called once, before anything else is done with MLX.
+@dataclass(frozen=True)
+class Borrowed:
+    """What came of it."""
 
-    Returns:
-        What came of it; None where MLX needs none: beside Linux, and with a GPU.
-    """
+    blas: Blas | None = None
+    """None where MLX needs no other library: beside Linux, and with a GPU."""
+    cores: FreeCores | None = None
+    """What keeps the library's threads to the free cores; to be let look now and then while there is work."""
+
+
+def borrow_blas(trial_s: float = _TRIAL_S) -> Borrowed:
+    """Give MLX the best library there is; called once, before anything else is done with MLX."""
     if not sys.platform.startswith("linux") or mx.default_device() != mx.Device(mx.cpu):
-        return None
+        return Borrowed()
     # Before any library is loaded: they read it when they start, and so does the trial.
-    os.environ.update(thread_variables(os.environ))
+    ours = thread_variables(os.environ)
+    os.environ.update(ours)
     libraries = find_libraries(os.environ)
-    return _with(_tried(libraries, trial_s))
+    return _with(_tried(libraries, trial_s), govern=bool(ours))
 
 
-def _with(tried: Sequence[tuple[Library, Trial]]) -> Blas:
+def _with(tried: Sequence[tuple[Library, Trial]], *, govern: bool) -> Borrowed:
     """Load and bind the best of them; the next best where it cannot be loaded any more."""
     left = list(tried)
+    cores: FreeCores | None = None
     while (chosen := choose(left)) is not None:
         library = chosen[0]
         try:
-            addresses, _ = load_products(library.path)
-            before = bind(addresses)
+            products = load_products(library.path)
+            before = bind(products.addresses)
             if not _sane():
                 bind(before)
                 raise ProductsError("it multiplies wrongly in this process")
+            if govern and products.set_threads is not None:
+                cores = FreeCores(products.set_threads)
             break
         except ProductsError as error:
             left[left.index(chosen)] = (library, Trial(Verdict.UNUSABLE, printable(str(error))))
-    return describe(os.environ, left)
+    return Borrowed(describe(os.environ, left), cores)
 
 
 def _sane() -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from mlxk_tui.engine.inference.blas.rebinding import RebindingError, find_loaded, rebind
 
@@ -14,12 +16,24 @@ _PREFIXES = ("", "scipy_")
 """What the names of the functions begin with; scipy-openblas32 has its own beginning."""
 
 
+@dataclass(frozen=True)
+class Products:
+    """The functions of a loaded library."""
+
+    name: str
+    """What it calls itself, with its version."""
+    addresses: dict[str, int]
+    """By name."""
+    set_threads: Callable[[int], None] | None
+    """Tells it how many threads it may use from now on."""
+
+
 class ProductsError(Exception):
     """A library cannot be used; the text says why, without a full stop."""
 
 
-def load_products(path: str) -> tuple[dict[str, int], str]:
-    """Load a library for itself and return the addresses of its functions, and what it calls itself.
+def load_products(path: str) -> Products:
+    """Load a library for itself: what is in the process already does not see it.
 
     Raises:
         ProductsError: it cannot be loaded, lacks a function, or takes 64-bit integers.
@@ -42,7 +56,8 @@ def load_products(path: str) -> tuple[dict[str, int], str]:
     name = _own_name(library, prefix)
     if "USE64BITINT" in name:
         raise ProductsError("it takes 64-bit integers")
-    return addresses, " ".join(name.split()[:2]) or os.path.basename(path)
+    own_name = " ".join(name.split()[:2]) or os.path.basename(path)
+    return Products(own_name, addresses, _threads_of(library, prefix))
 
 
 def bind(addresses: dict[str, int]) -> dict[str, int]:
@@ -67,3 +82,17 @@ def _own_name(library: ctypes.CDLL, prefix: str) -> str:
     if hasattr(library, "MKL_Get_Max_Threads"):
         return "Intel MKL"
     return ""
+
+
+def _threads_of(library: ctypes.CDLL, prefix: str) -> Callable[[int], None] | None:
+    for name, number in (
+        (f"{prefix}openblas_set_num_threads", ctypes.c_int),
+        ("bli_thread_set_num_threads", ctypes.c_int64),
+        ("MKL_Set_Num_Threads", ctypes.c_int),
+    ):
+        function = getattr(library, name, None)
+        if function is not None:
+            function.argtypes, function.restype = (number,), None
+            tell: Callable[[int], None] = function
+            return tell
+    return None

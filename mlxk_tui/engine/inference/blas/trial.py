@@ -15,10 +15,11 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlxk_tui.ops.blas.cores import allowed_cores
 from mlxk_tui.ops.blas.trials import Verdict
 
 _PR_SET_PDEATHSIG = 1
@@ -53,12 +54,17 @@ def _try(path: str) -> tuple[Verdict, str, dict[str, float]]:
 
     mx.set_default_device(mx.cpu)
     try:
-        addresses, name = products.load_products(path)
+        library = products.load_products(path)
         own = {1: _speed(mx, 1), _OWN_ROWS: _speed(mx, _OWN_ROWS)}
-        products.bind(addresses)
+        products.bind(library.addresses)
     except products.ProductsError as error:
         return Verdict.UNUSABLE, str(error), {}
-    wrong = next(_wrong(mx), None)
+    cases = _cases(mx)
+    threads = library.set_threads or (lambda number: None)
+    threads(allowed_cores())
+    wrong = next(_wrong(mx, cases[:1]), None)
+    threads(1)  # several are very slow as soon as another process wants one of their cores
+    wrong = wrong or next(_wrong(mx, cases[1:]), None)
     if wrong is not None:
         return Verdict.WRONG, wrong, {}
     speeds = {rows: _speed(mx, rows) for rows in _ROWS}
@@ -66,7 +72,7 @@ def _try(path: str) -> tuple[Verdict, str, dict[str, float]]:
     numbers = {"gain": gain, "speed": math.exp(sum(map(math.log, speeds.values())) / len(speeds))}
     if gain < _GAIN or speeds[1] < _LOSS * own[1]:
         return Verdict.SLOW, f"{gain:.1f} times its speed", numbers
-    return Verdict.GOOD, name, numbers
+    return Verdict.GOOD, library.name, numbers
 
 
 def _speed(mx: Any, rows: int) -> float:
@@ -112,7 +118,7 @@ def _cases(mx: Any) -> list[_Case]:
             np.float32,
             mx.float32,
             2.0**-23,
-            ((1, 576, 768), (3, 5, 7), (17, 33, 65), (130, 257, 129)),
+            ((130, 257, 129), (1, 576, 768), (3, 5, 7), (17, 33, 65)),
         ),
         ("double", np.float64, mx.float64, 2.0**-52, ((1, 33, 65), (17, 65, 33))),
         ("complex", np.complex64, mx.complex64, 2.0**-22, ((1, 33, 65), (17, 65, 33))),
@@ -131,7 +137,7 @@ def _cases(mx: Any) -> list[_Case]:
     return cases
 
 
-def _wrong(mx: Any) -> Iterator[str]:
+def _wrong(mx: Any, cases: Sequence[_Case]) -> Iterator[str]:
     """Return what is multiplied otherwise than by NumPy."""
     import numpy as np  # noqa: PLC0415 - as above
 
@@ -139,10 +145,6 @@ def _wrong(mx: Any) -> Iterator[str]:
         values = np.array(got)
         return bool(np.all(np.isfinite(values)) and np.all(np.abs(values - exact) <= bound))
 
-    cases = _cases(mx)
-    left, right = (random.astype(np.float32) for random in (cases[3].left, cases[3].right))
-    added = left[:, : right.shape[1]] + 1
-    sums = 0.5 * cases[3].exact + 2.0 * added
     for case in cases:
         for across in (0, 1, 2, 3):
             a = mx.array(case.left if across & 1 else case.left.T.copy(), dtype=case.kind)
@@ -152,9 +154,12 @@ def _wrong(mx: Any) -> Iterator[str]:
             del nan  # its memory is what the product is likely to be put into
             if not close((a if across & 1 else a.T) @ (b if across & 2 else b.T), case.exact, case.bound):
                 yield case.name
-    got = mx.addmm(mx.array(added), mx.array(left), mx.array(right), alpha=0.5, beta=2.0)
-    if not close(got, sums, cases[3].bound + 1e-5 * np.abs(added)):
-        yield "a product added to a matrix"
+        if case.kind == mx.float32:
+            added = np.ones(case.exact.shape, dtype=np.float32)
+            left, right = mx.array(case.left), mx.array(case.right)
+            got = mx.addmm(mx.array(added), left, right, alpha=0.5, beta=2.0)
+            if not close(got, 0.5 * case.exact + 2.0, case.bound + 1e-5):
+                yield f"{case.name}, added"
 
 
 if __name__ == "__main__":
