@@ -253,6 +253,7 @@ class Connection:
         self.failed = True
         self.ready = False
         self.beat = None
+        self.blas = None
         self._fail(error)
         self._on_lost(error)
         self._on_change()

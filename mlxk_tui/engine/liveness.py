@@ -24,7 +24,7 @@ _CPU_S = 0.005
 """Processor time that counts as progress, in seconds: more than the worker's own keeping of time needs."""
 _READ_BYTES = 4096
 """Bytes read that count as progress: more than the few that the parent sends to ask how it is."""
-_MOST_WAITING = 0.9
+_MOST_WAITING = 0.95
 """Part of the time that may count as waiting for a processor, so that no wait is for ever."""
 _GPU_TIMES = 6
 """How much longer a GPU may show nothing: what it does is hard to see."""

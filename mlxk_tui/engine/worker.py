@@ -20,6 +20,8 @@ _MISSING = (
     "MLX cannot be used here ({reason}), so no model can run. It needs Apple silicon or Linux, "
     "and the packages mlx and mlx-lm."
 )
+_TRIALS_S = 10.0
+"""How long trials of BLAS libraries should take, in seconds."""
 
 
 def main() -> int:
@@ -34,7 +36,9 @@ def main() -> int:
 
         from mlxk_tui.engine.inference.blas.borrowing import borrow_blas  # noqa: PLC0415
 
+        vitals.begin(_TRIALS_S, reads_files=True)  # other processes try libraries, one after the other
         borrowed = borrow_blas()  # before mlx-lm: nothing may multiply meanwhile
+        vitals.begin(reads_files=True)
         from mlxk_tui.engine.inference.loop import Loop  # noqa: PLC0415
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything
         traceback.print_exc()

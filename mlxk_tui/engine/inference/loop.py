@@ -104,7 +104,7 @@ class Loop:
             return
 
     def _handle(self, item: Command | Prepared) -> None:
-        self._vitals.begin()
+        self._vitals.begin(reads_files=isinstance(item, Load))
         if isinstance(item, Prepared):
             self._begin(item)
         elif isinstance(item, (Generate, CountTokens, Embed)):
@@ -228,6 +228,7 @@ class Loop:
 
     def _draft(self, model: LoadedModel, folder: str) -> LoadedModel:
         if folder not in model.drafts:
+            self._vitals.begin(reads_files=True)
             model.drafts.clear()
 
             def on_stage(*_: object) -> None:

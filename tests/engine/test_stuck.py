@@ -1,0 +1,231 @@
+"""A worker that is stuck, in whatever way and whatever it is doing, is ended, and the next one just works."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from mlxk_tui.engine.client import Engine, EngineState
+from mlxk_tui.engine.liveness import Patience
+from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.protocol import Generation
+from mlxk_tui.ops.errors import ErrorType, OpError
+from tests.engine.conftest import GREEDY, is_gone, needs_mlx, new_engine, run, worker_environment
+from tests.engine.small_models import make_model
+from tests.support.waiting import PATIENCE_S, until
+
+pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="module")]
+
+FAULTS = Path(__file__).parent / "faults"
+LONG = Generation(prompt="Hello, world! How are", sampling=GREEDY, max_tokens=3000, stop=("never said",))
+SHORT = replace(LONG, max_tokens=5)
+NO_SIGN, NO_WORK = "gave no sign of life", "did not get on with its work"
+HURRIED = {
+    NO_SIGN: Patience(silence_s=1.0, stall_s=600.0),
+    NO_WORK: Patience(silence_s=600.0, stall_s=1.0, overdue=1.0),
+}
+"""For what is known to be stuck: nobody has to wait for long."""
+slow = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(faults: Path) -> AsyncIterator[Engine]:
+    """Return an engine whose workers get stuck where they are told to."""
+    engine = new_engine(environ=worker_environment(PYTHONPATH=str(FAULTS), FAULT_FOLDER=str(faults)))
+    yield engine
+    await engine.stop()
+
+
+@contextmanager
+def fault(faults: Path, place: str, how: str) -> Iterator[Path]:
+    """Let a worker get stuck; yields the file that is there once it is."""
+    held = faults / "held"
+    held.unlink(missing_ok=True)
+    (faults / place).write_text(how)
+    try:
+        yield held
+    finally:
+        (faults / place).unlink()
+
+
+async def generate(engine: Engine, model: Runnable) -> None:
+    await run(engine, model, LONG)
+
+
+async def embed(engine: Engine, model: Runnable) -> None:
+    await engine.embed(replace(model, embedding=True), ["Hello", "world"])
+
+
+async def count(engine: Engine, model: Runnable) -> None:
+    await engine.count_tokens(model, [{"role": "user", "content": "Hello"}])
+
+
+async def load(engine: Engine, model: Runnable) -> None:
+    await engine.load(model)
+
+
+async def unload(engine: Engine, model: Runnable) -> None:
+    await engine.unload()
+
+
+async def is_ended(engine: Engine, asked: asyncio.Task[None], pid: int, reason: str) -> None:
+    """See that the worker is ended for the reason, that who asked is told, and that the engine goes on."""
+    assert not asked.done()
+    engine.patience = HURRIED[reason]
+    await asyncio.wait([asked], timeout=PATIENCE_S)
+    engine.patience = Patience()
+    error = asked.exception()
+    assert isinstance(error, OpError)
+    assert error.type is ErrorType.ENGINE_CRASHED
+    assert reason in error.message
+    assert is_gone(pid)
+
+
+def pid_of(engine: Engine) -> int:
+    assert engine.status.pid is not None
+    return engine.status.pid
+
+
+@pytest.mark.parametrize(
+    ("place", "how", "reason"),
+    [
+        pytest.param("loading", "lock", NO_WORK, marks=slow),
+        pytest.param("step", "lock", NO_WORK),
+        pytest.param("step", "interpreter", NO_SIGN),
+        pytest.param("unloading", "lock", NO_WORK, marks=slow),
+        pytest.param("starting", "lock", NO_WORK, marks=slow),
+        pytest.param("starting", "interpreter", NO_SIGN, marks=slow),
+        pytest.param("loading", "interpreter", NO_SIGN, marks=slow),
+        pytest.param("step", "spin", NO_SIGN, marks=slow),
+        pytest.param("embedding", "lock", NO_WORK, marks=slow),
+        pytest.param("embedding", "interpreter", NO_SIGN, marks=slow),
+        pytest.param("unloading", "interpreter", NO_SIGN, marks=slow),
+    ],
+)
+async def test_a_lock_that_nobody_lets_go_ends_the_worker(
+    engine: Engine, babbler: Runnable, faults: Path, place: str, how: str, reason: str
+) -> None:
+    acts = {"step": generate, "embedding": embed, "unloading": unload}
+    act: Callable[[Engine, Runnable], Awaitable[None]] = acts.get(place, load)
+    if place in acts:
+        await engine.load(babbler)
+    elif place == "loading":
+        await engine.load(babbler)
+        await engine.unload()
+    elif (old := engine.status.pid) is not None:
+        os.kill(old, signal.SIGKILL)
+        await until(lambda: engine.status.pid is None)
+    with fault(faults, "step" if place == "embedding" else place, how) as held:
+        asked = asyncio.ensure_future(act(engine, babbler))
+        await until(held.exists)
+        await is_ended(engine, asked, pid_of(engine), reason)
+    assert (await run(engine, babbler, SHORT)).tokens == 5
+
+
+@pytest.mark.parametrize(
+    "doing",
+    [
+        pytest.param("counting"),
+        pytest.param("unloading", marks=slow),
+        pytest.param("embedding", marks=slow),
+        pytest.param("starting", marks=slow),
+        pytest.param("loading", marks=slow),
+    ],
+)
+async def test_a_process_that_was_stopped_is_ended_whatever_it_was_asked(
+    engine: Engine, babbler: Runnable, faults: Path, doing: str
+) -> None:
+    acts = {"counting": count, "unloading": unload, "embedding": embed}
+    if doing == "starting":
+        if (old := engine.status.pid) is not None:
+            os.kill(old, signal.SIGKILL)
+            await until(lambda: engine.status.pid is None)
+        asked = asyncio.ensure_future(load(engine, babbler))
+        await until(lambda: engine.status.state is EngineState.STARTING and engine.status.pid is not None)
+        pid = pid_of(engine)
+        os.kill(pid, signal.SIGSTOP)
+    elif doing == "loading":
+        await engine.load(babbler)
+        await engine.unload()
+        pid = pid_of(engine)
+        with fault(faults, "loading", "lock") as held:
+            asked = asyncio.ensure_future(load(engine, babbler))
+            await until(held.exists)
+            os.kill(pid, signal.SIGSTOP)
+    else:
+        await engine.load(babbler)
+        pid = pid_of(engine)
+        os.kill(pid, signal.SIGSTOP)
+        asked = asyncio.ensure_future(acts[doing](engine, babbler))
+        await asyncio.sleep(0)
+    await is_ended(engine, asked, pid, NO_SIGN)
+    assert (await run(engine, babbler, SHORT)).tokens == 5
+
+
+@slow
+async def test_a_disk_that_gives_a_few_bytes_at_a_time_is_waited_for(
+    engine: Engine, babbler: Runnable, tmp_path: Path
+) -> None:
+    weights = make_model(tmp_path / "m", endless=True) / "model.safetensors"
+    weights.rename(tmp_path / "weights")
+    os.mkfifo(weights)
+
+    def trickle() -> None:
+        with weights.open("wb", buffering=0) as pipe:
+            pipe.write((10**8).to_bytes(8, "little"))  # what is said to be the length of the header
+            for _ in range(60):
+                pipe.write(bytes(8192))
+                threading.Event().wait(0.25)
+            (tmp_path / "weights").rename(weights)
+
+    await engine.load(babbler)
+    pid = pid_of(engine)
+    asked = asyncio.ensure_future(load(engine, Runnable("test/slow", weights.parent)))
+    await asyncio.to_thread(trickle)
+    await asked
+    assert engine.status.pid == pid
+
+
+@slow
+async def test_a_worker_on_a_crowded_machine_is_not_ended(engine: Engine, babbler: Runnable) -> None:
+    await engine.load(babbler)
+    pid = pid_of(engine)
+    engine.patience = Patience(silence_s=3.0, stall_s=3.0, overdue=1.0)
+    try:
+        with burners(3 * (os.cpu_count() or 1)):
+            results = await asyncio.gather(
+                *(run(engine, babbler, replace(LONG, max_tokens=300)) for _ in itertools.repeat(None, 4))
+            )
+    finally:
+        engine.patience = Patience()
+    assert [result.tokens for result in results] == [300] * 4
+    assert engine.status.pid == pid
+
+
+@contextmanager
+def burners(number: int) -> Iterator[None]:
+    """Let so many processes burn a core each."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
