@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import signal
-import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from mlxk_tui.engine.protocol import Command, Message, Ping
 from mlxk_tui.engine.wire import from_json, to_json
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.lifeline import command
 
 _HOME = Path(__file__).resolve().parent.parent.parent
 _LOG = logging.getLogger("mlxk_tui.engine")
@@ -60,7 +60,7 @@ class WorkerProcess:
         """
         # -m puts the current folder first on sys.path: from where the package lies nothing can get between.
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "mlxk_tui.engine.worker"),
+            *command("mlxk_tui.engine.worker"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

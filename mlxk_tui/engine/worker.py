@@ -1,6 +1,7 @@
 """The worker process, `python -m mlxk_tui.engine.worker`: commands on stdin, messages on stdout.
 
-Logs go to stderr. It ends when stdin does. One line of JSON is one message; `protocol.py` defines them.
+Logs go to stderr. It ends when stdin does, and with the parent whose process id is its argument. One line of
+JSON is one message; `protocol.py` defines them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from mlxk_tui.engine.inference.channel import Inbox, Outbox, guard_stdout, liste
 from mlxk_tui.engine.inference.vitals import Vitals
 from mlxk_tui.engine.protocol import Fault, Ready
 from mlxk_tui.ops.errors import ErrorType
+from mlxk_tui.ops.lifeline import die_with_parent
 
 _MISSING = (
     "MLX cannot be used here ({reason}), so no model can run. It needs Apple silicon or Linux, "
@@ -26,6 +28,7 @@ _TRIALS_S = 10.0
 
 def main() -> int:
     """Run until stdin ends; returns only where MLX is not there or fails."""
+    die_with_parent(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the parent's to handle
     outbox = Outbox(guard_stdout())
     inbox, vitals = Inbox(), Vitals()

@@ -16,6 +16,7 @@ from typing import Any
 
 from mlxk_tui.ops.hub_client import LIBRARY, Timeouts, prepare
 from mlxk_tui.ops.hub_errors import Asked, map_error
+from mlxk_tui.ops.lifeline import die_with_parent
 
 _FILES_AT_ONCE = 4
 _TIMEOUTS = Timeouts(connect_s=10, read_s=30)
@@ -23,6 +24,7 @@ _TIMEOUTS = Timeouts(connect_s=10, read_s=30)
 
 def main() -> int:
     """Fetch what stdin says and return the exit status."""
+    die_with_parent(sys.argv[1:])
     job: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     asked = Asked(job["endpoint"], job["repo"], job["commit"], job["token"] is not None, job["token"])

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from mlxk_tui.ops.download_terms import Downloaded, Source
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, Progress, ignore
+from mlxk_tui.ops.lifeline import command
 from mlxk_tui.ops.remote import RemoteFile
 
 _POLL_S = 0.2
@@ -64,8 +64,7 @@ async def download_via_hub(
     }
     before = await asyncio.to_thread(watch.look)
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "mlxk_tui.ops.hub_download"),
+        *command("mlxk_tui.ops.hub_download"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, Progress
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.hub import TOKEN_VARIABLES
+from mlxk_tui.ops.lifeline import command
 from mlxk_tui.ops.push_files import Digest, LocalFile, changed_meanwhile
 from mlxk_tui.ops.push_terms import PushLimits, PushRequest
 
@@ -70,8 +70,7 @@ async def upload(
     """
     progress = _Progress(job.files, on_event)
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "mlxk_tui.ops.push_worker"),
+        *command("mlxk_tui.ops.push_worker"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

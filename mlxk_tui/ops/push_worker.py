@@ -24,6 +24,7 @@ from typing import Any, cast
 from mlxk_tui.ops.errors import ErrorType
 from mlxk_tui.ops.hub_client import Timeouts, headers_for, new_api, prepare
 from mlxk_tui.ops.hub_errors import Asked, map_error
+from mlxk_tui.ops.lifeline import die_with_parent
 from mlxk_tui.ops.push_files import LocalFile, Stamp
 
 _INTERVAL_S = 0.1
@@ -104,6 +105,7 @@ class _Counted(BufferedReader):
 
 def main() -> int:
     """Upload what stdin says and return the exit status."""
+    die_with_parent(sys.argv[1:])
     job: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     pipe = _Pipe()

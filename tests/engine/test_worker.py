@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 
 from mlxk_tui.engine.models import Runnable
@@ -123,6 +124,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("stage", ["starting", "loading", "streaming"])
 def test_a_killed_parent_leaves_no_worker(babbler: Runnable, stage: str, tmp_path: Path) -> None:
+    """Not even one that was stopped, where the system can end it: elsewhere one that runs."""
     folder = babbler.folder
     if stage == "loading":
         folder = make_model(tmp_path / "m")
@@ -140,11 +142,26 @@ def test_a_killed_parent_leaves_no_worker(babbler: Runnable, stage: str, tmp_pat
     assert not is_gone(pid)
     if stage == "loading":
         weights = os.open(folder / "model.safetensors", os.O_WRONLY)  # returns when the worker has opened it
+    if sys.platform.startswith("linux"):
+        wait_until(lambda: psutil.Process(pid).num_threads() > 1)  # it has come to its own first lines
+        os.kill(pid, signal.SIGSTOP)
     os.kill(parent.pid, signal.SIGKILL)
     parent.communicate()
     wait_until(lambda: is_gone(pid))
     if stage == "loading":
         os.close(weights)
+
+
+@pytest.mark.parametrize(
+    "module", ["mlxk_tui.engine.worker", "mlxk_tui.ops.push_worker", "mlxk_tui.ops.hub_download"]
+)
+def test_a_child_whose_parent_is_gone_before_it_begins_leaves_at_once(module: str) -> None:
+    gone = subprocess.Popen([executable(), "-c", ""])
+    gone.wait()
+    child = subprocess.Popen([executable(), "-m", module, str(gone.pid)], cwd=ROOT, stdin=subprocess.PIPE)
+    assert child.wait(timeout=PATIENCE_S) == 0
+    assert child.stdin is not None
+    child.stdin.close()
 
 
 _THREADED = """

@@ -1,0 +1,42 @@
+"""Lets a child process of ours end with its parent, however that ends and whatever the child is doing.
+
+Such a child leaves by itself when its stdin closes; what cannot is one that is stopped (SIGSTOP, or
+Ctrl-Z at a debugger). On Linux the kernel does it then. Other systems know no such thing: there a
+stopped child stays until it is continued, and then leaves.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+_PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
+
+
+def command(module: str) -> tuple[str, ...]:
+    """Return how a module is run as a child of this process: its `main` calls `die_with_parent`.
+
+    To be started in a thread that lives as long as the child is needed: the kernel takes the end of that
+    thread for the end of the parent (prctl(2), PR_SET_PDEATHSIG).
+    """
+    return (sys.executable, "-m", module, str(os.getpid()))
+
+
+def die_with_parent(arguments: Sequence[str]) -> None:
+    """Have the kernel kill this process once its parent is gone; where that has happened, leave at once.
+
+    Args:
+        arguments: those of the command line; the first one is the parent's process id. Without one nothing
+            happens: somebody has started this by hand.
+    """
+    if not arguments or not arguments[0].isdigit():
+        return
+    if sys.platform.startswith("linux"):
+        import ctypes  # noqa: PLC0415 - only where it is needed
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != int(arguments[0]):  # it ended before that
+        os._exit(0)
