@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from mlxk_tui.ops.errors import ErrorType
+from mlxk_tui.ops.lifeline import command
 from mlxk_tui.server.errors import BUSY, ApiError, invalid
 from mlxk_tui.server.parsing import Outcome, is_cheap, parse_request
 from mlxk_tui.server.schemas import Schema
@@ -146,7 +146,7 @@ class _Process:
         if self._process is None:
             # -m puts the current folder first on sys.path: where the package lies nothing can get between.
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "mlxk_tui.server.parser_worker"),
+                *command("mlxk_tui.server.parser_worker"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,

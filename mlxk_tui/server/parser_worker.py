@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import psutil
 
+from mlxk_tui.ops.lifeline import die_with_parent
 from mlxk_tui.server.parsing import outcome_of
 
 _MAX_RESIDENT_BYTES = 256 * 2**20
@@ -32,6 +33,7 @@ def read_frame(stream: BinaryIO) -> bytes | None:
 
 def main() -> int:
     """Parse until stdin ends."""
+    die_with_parent(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the parent's to handle
     while (frame := read_frame(sys.stdin.buffer)) is not None:
         outcome = outcome_of(frame)

@@ -153,7 +153,13 @@ def test_a_killed_parent_leaves_no_worker(babbler: Runnable, stage: str, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "module", ["mlxk_tui.engine.worker", "mlxk_tui.ops.push_worker", "mlxk_tui.ops.hub_download"]
+    "module",
+    [
+        "mlxk_tui.engine.worker",
+        "mlxk_tui.ops.push_worker",
+        "mlxk_tui.ops.hub_download",
+        "mlxk_tui.server.parser_worker",
+    ],
 )
 def test_a_child_whose_parent_is_gone_before_it_begins_leaves_at_once(module: str) -> None:
     gone = subprocess.Popen([executable(), "-c", ""])
