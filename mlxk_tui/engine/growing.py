@@ -45,4 +45,4 @@ class GrowingDelta:
         )
 
     def __bool__(self) -> bool:
-        return bool(self.tokens or self._text or self._reasoning or self._tool_calls)
+        return bool(self.tokens or self._text or self._reasoning or self._tool_calls or self.logprobs)

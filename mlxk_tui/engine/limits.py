@@ -23,8 +23,9 @@ def token_budget(
     *,
     max_tokens: int | None = None,
     budget: Budget = "run",
+    none_wanted: bool = False,
 ) -> int:
-    """Return how many tokens an answer may have at most; at least one.
+    """Return how many tokens an answer may have at most; at least one, unless none may be wanted.
 
     What was asked for, bounded by what the prompt leaves of the context. Where nothing was asked for:
     all that is left for `run`, and for `server` at most half of the context, so that one request
@@ -35,6 +36,10 @@ def token_budget(
         OpError: `validation_error` for a `max_tokens` below one; `context_length_exceeded` where the
             prompt leaves no room for an answer.
     """
+    if none_wanted and max_tokens == 0:
+        if context_length and prompt_tokens > context_length:
+            raise too_long(prompt_tokens, context_length)
+        return 0
     if max_tokens is not None and max_tokens < 1:
         raise OpError(
             ErrorType.VALIDATION_ERROR, f"max_tokens is {max_tokens}. Give 1 or more, or leave it out."

@@ -73,6 +73,9 @@ class Generation:
     """Top tokens to report with each token, 0 to 20; None reports none."""
     want_tokens: bool = False
     """Report token ids."""
+    echo: bool = False
+    """Repeat the prompt (text or tokens) before the answer; with `logprobs`, with its own log-probabilities,
+    read outside the batch and without the prompt cache. Then `max_tokens` may be 0."""
     grammar: str | None = None
     """What the answer must follow: a JSON schema as text, `{}` being any JSON object."""
     grammar_syntax: GrammarSyntax = "json_schema"
@@ -105,6 +108,8 @@ class TopToken:
     id: int
     text: str
     logprob: float
+    raw: tuple[int, ...] = ()
+    """Its bytes, where they are no text: a part of a character."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +118,14 @@ class TokenLogprob:
 
     id: int
     text: str
-    logprob: float
+    logprob: float | None = None
+    """None for the first token of a prompt, which follows nothing."""
     top: tuple[TopToken, ...] = ()
     """The likeliest, first first."""
+    raw: tuple[int, ...] = ()
+    """Its bytes, where they are no text: a part of a character."""
+    offset: int = 0
+    """Characters from the beginning of the prompt to where its text begins."""
 
 
 @dataclass(frozen=True)

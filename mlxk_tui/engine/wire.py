@@ -107,7 +107,13 @@ def _delta(given: dict[str, Any]) -> Delta:
 
 def _token_logprob(given: dict[str, Any]) -> TokenLogprob:
     given["top"] = tuple(map(from_json, given.get("top", ())))
+    given["raw"] = tuple(given.get("raw", ()))
     return TokenLogprob(**given)
+
+
+def _top_token(given: dict[str, Any]) -> TopToken:
+    given["raw"] = tuple(given.get("raw", ()))
+    return TopToken(**given)
 
 
 def _finished(given: dict[str, Any]) -> Finished:
@@ -142,7 +148,7 @@ _READERS: dict[str, Any] = {
     **{name: (lambda given, kind=kind: kind(**given)) for name, kind in _KINDS.items()},
     "Fault": lambda given: Fault(**{**given, "overflow": _overflow(given.get("overflow"))}),
     "ToolCall": lambda given: ToolCall(**given),
-    "TopToken": lambda given: TopToken(**given),
+    "TopToken": _top_token,
     "Usage": lambda given: Usage(**given),
     "Timings": lambda given: Timings(**given),
     "Sampling": _sampling,

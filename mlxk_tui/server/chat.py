@@ -20,6 +20,7 @@ from mlxk_tui.engine.protocol import (
     Started,
     TokenLogprob,
     ToolCall,
+    TopToken,
     Usage,
 )
 from mlxk_tui.engine.tool_calls import Tools, forced_call_grammar
@@ -208,8 +209,8 @@ def logprobs_json(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
     return {
         "content": [
             {
-                **_token(entry.text, entry.logprob),
-                "top_logprobs": [_token(top.text, top.logprob) for top in entry.top],
+                **_token(entry),
+                "top_logprobs": [_token(top) for top in entry.top],
             }
             for entry in logprobs
         ],
@@ -217,8 +218,9 @@ def logprobs_json(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
     }
 
 
-def _token(text: str, logprob: float) -> dict[str, Any]:
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8", "replace"))}
+def _token(entry: TokenLogprob | TopToken) -> dict[str, Any]:
+    data = list(entry.raw or entry.text.encode("utf-8", "replace"))
+    return {"token": entry.text, "logprob": entry.logprob, "bytes": data}
 
 
 def error_event(error: ApiError) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from mlxk_tui.engine.protocol import Delta, Finished, Generation, Started, TokenLogprob, Usage
+from mlxk_tui.engine.protocol import Delta, Finished, Generation, Started, TokenLogprob, TopToken, Usage
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.chat import DONE, choices_of, error_event, usage_json
 from mlxk_tui.server.conversation import sampling_of, stops_of
@@ -31,13 +31,10 @@ async def create(call: Call) -> web.StreamResponse:
         generations += choices_of(_generation(asked, prompt, call.service.options.max_tokens), n)
     model = await call.service.chooser.choose(asked.model)
     wanted = Wanted(model, tuple(generations), n)
-    echoed = [str(prompts[number // n]) if asked.echo else "" for number in range(len(generations))]
     name, number = model.name, f"cmpl-{call.entry.id}"
     if asked.stream:
         include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
-        return await stream(
-            call, wanted, _Writer(number, call.created, name, echoed, include_usage=include_usage)
-        )
+        return await stream(call, wanted, _Writer(number, call.created, name, include_usage=include_usage))
     async with call.service.generator.generate(wanted, call.entry) as answers:
         choices = await collect(answers, len(generations))
     return call.json(
@@ -47,8 +44,7 @@ async def create(call: Call) -> web.StreamResponse:
             "created": call.created,
             "model": name,
             "choices": [
-                _choice(index, choice, echoed[index], asked.logprobs is not None)
-                for index, choice in enumerate(choices)
+                _choice(index, choice, asked.logprobs is not None) for index, choice in enumerate(choices)
             ],
             "usage": usage_json(answers.usage),
         }
@@ -63,6 +59,10 @@ def _prompts(asked: CompletionRequest) -> list[Prompt]:
     """
     if asked.suffix:
         raise invalid("suffix: text cannot be filled in between two others here. Leave it out.", "suffix")
+    if asked.max_tokens == 0 and not asked.echo:
+        raise invalid(
+            "max_tokens: 0 leaves nothing to answer with, unless echo repeats the prompt.", "max_tokens"
+        )
     if asked.best_of is not None and asked.best_of > (asked.n or 1):
         raise invalid("best_of: all answers are returned. Use n instead.", "best_of")
     given = asked.prompt
@@ -81,10 +81,6 @@ def _prompts(asked: CompletionRequest) -> list[Prompt]:
         raise invalid(f"prompt: at most {MAX_PROMPTS} prompts are answered at once.", "prompt")
     if not all(prompts):
         raise invalid("prompt: an empty prompt leaves nothing to go on with.", "prompt")
-    if asked.echo and not all(isinstance(prompt, str) for prompt in prompts):
-        raise invalid("echo: only a prompt of text can be repeated. Leave echo out.", "echo")
-    if asked.echo and asked.logprobs is not None:
-        raise invalid("echo: the prompt's own log-probabilities are not computed here.", "echo")
     return prompts
 
 
@@ -93,36 +89,46 @@ def _generation(asked: CompletionRequest, prompt: Prompt, max_tokens: int | None
         prompt=prompt if isinstance(prompt, str) else None,
         tokens=prompt if isinstance(prompt, tuple) else None,
         sampling=sampling_of(asked),
-        max_tokens=asked.max_tokens or max_tokens,
+        max_tokens=max_tokens if asked.max_tokens is None else asked.max_tokens,
         budget="server",
         stop=stops_of(asked.stop),
         logprobs=asked.logprobs,
+        echo=bool(asked.echo),
     )
 
 
-def _choice(index: int, choice: Choice, echoed: str, with_logprobs: bool) -> dict[str, Any]:
-    # A model that reasons does so here too; its words are part of the text that was asked for.
-    text = "".join(choice.said)
+def _choice(index: int, choice: Choice, with_logprobs: bool) -> dict[str, Any]:
     return {
         "index": index,
-        "text": echoed + text,
-        "logprobs": _logprobs(choice.logprobs, 0) if with_logprobs else None,
+        "text": "".join(choice.said),
+        "logprobs": _logprobs(choice.logprobs) if with_logprobs else None,
         "finish_reason": choice.finish_reason,
     }
 
 
-def _logprobs(logprobs: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
-    """Return log-probabilities as this API writes them; `offset` counts characters before the first."""
-    offsets = []
-    for entry in logprobs:
-        offsets.append(offset)
-        offset += len(entry.text)
+def _logprobs(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
+    """Return log-probabilities as this API writes them; of a prompt's first token there are none."""
     return {
-        "tokens": [entry.text for entry in logprobs],
+        "tokens": [_name(entry) for entry in logprobs],
         "token_logprobs": [entry.logprob for entry in logprobs],
-        "top_logprobs": [{top.text: top.logprob for top in entry.top} for entry in logprobs],
-        "text_offset": offsets,
+        "top_logprobs": [_top(entry) for entry in logprobs],
+        "text_offset": [entry.offset for entry in logprobs],
     }
+
+
+def _top(entry: TokenLogprob) -> dict[str, float] | None:
+    """Return the likeliest tokens and the one that came; of two that are written alike, the likelier."""
+    if entry.logprob is None:
+        return None
+    top: dict[str, float] = {}
+    for likely in (*entry.top, TopToken(entry.id, entry.text, entry.logprob, entry.raw)):
+        top.setdefault(_name(likely), likely.logprob)
+    return top
+
+
+def _name(entry: TokenLogprob | TopToken) -> str:
+    """Return a token's text; a part of a character as OpenAI writes it, so that no two are alike."""
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in entry.raw) if entry.raw else entry.text
 
 
 class _Writer:
@@ -133,7 +139,6 @@ class _Writer:
         id: str,  # noqa: A002 - OpenAI's own name
         created: int,
         model: str,
-        echoed: Sequence[str],
         *,
         include_usage: bool,
     ) -> None:
@@ -141,14 +146,11 @@ class _Writer:
         self._head = "data: " + json.dumps(head, separators=(",", ":"))[:-1]
         self._usage = ',"usage":null' if include_usage else ""
         self._include_usage = include_usage
-        self._echoed = list(echoed)
-        self._offsets = [0] * len(echoed)
 
     def started(self, index: int, event: Started) -> bytes:
-        """Repeat the prompt, where that is wanted."""
-        del event
-        echoed = self._echoed[index]
-        return self._chunk(index, echoed, "null", "null") if echoed else b""
+        """Say nothing yet."""
+        del index, event
+        return b""
 
     def delta(self, index: int, event: Delta) -> bytes:
         """Return one chunk, or nothing where the text is held back."""
@@ -157,8 +159,7 @@ class _Writer:
             return b""
         logprobs = "null"
         if event.logprobs:
-            logprobs = json.dumps(_logprobs(event.logprobs, self._offsets[index]))
-            self._offsets[index] += sum(len(entry.text) for entry in event.logprobs)
+            logprobs = json.dumps(_logprobs(event.logprobs))
         return self._chunk(index, text, logprobs, "null")
 
     def finished(self, index: int, event: Finished) -> bytes:

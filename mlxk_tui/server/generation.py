@@ -225,7 +225,7 @@ class Answers:
     def _note(self, index: int, event: Event) -> None:
         entry = self._entry
         if isinstance(event, Delta):
-            if entry.ttft_s is None:
+            if entry.ttft_s is None and event.tokens:
                 entry.ttft_s = time.monotonic() - entry.begun
                 self._log.move(entry, RequestState.GENERATING)
             entry.completion_tokens += event.tokens

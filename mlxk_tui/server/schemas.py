@@ -290,6 +290,7 @@ class CompletionRequest(Sampled):
     """POST /v1/completions."""
 
     prompt: Prompts
+    max_tokens: int | None = Field(None, ge=0, description="0 with echo: nothing but the prompt.")
     suffix: str | None = None
     echo: bool | None = None
     best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)

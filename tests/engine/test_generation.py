@@ -131,6 +131,7 @@ async def test_logprobs_and_token_ids_come_on_request(engine: Engine, babbler: R
     result = await run(engine, babbler, replace(PROMPT, max_tokens=12, logprobs=3, want_tokens=True))
     assert [item.id for item in result.logprobs] == result.token_ids
     for item in result.logprobs:
+        assert item.logprob is not None
         assert len(item.top) == 3
         assert item.top[0].id == item.id  # greedy: the likeliest was drawn
         assert [top.logprob for top in item.top] == sorted((t.logprob for t in item.top), reverse=True)

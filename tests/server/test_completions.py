@@ -55,8 +55,56 @@ def test_echo_repeats_the_prompt(served: Served) -> None:
 def test_log_probabilities_have_offsets(served: Served) -> None:
     logprobs = served.post(COMPLETIONS, {**BODY, "logprobs": 2}).json["choices"][0]["logprobs"]
     assert len(logprobs["tokens"]) == len(logprobs["token_logprobs"]) == 8
-    assert all(len(top) <= 2 for top in logprobs["top_logprobs"])
-    assert logprobs["text_offset"][:2] == [0, len(logprobs["tokens"][0])]
+    assert all(len(top) in (2, 3) for top in logprobs["top_logprobs"])  # the token that came is among them
+    offsets = logprobs["text_offset"]
+    assert (offsets[0], offsets) == (len("Hello, world!"), sorted(offsets))
+
+
+@pytest.mark.parametrize("prompt", ["Hello, world!", [40, 41, 42, 43, 200, 201]])
+def test_echo_tells_how_likely_the_prompt_was(served: Served, prompt: str | list[int]) -> None:
+    plain = served.post(COMPLETIONS, {**BODY, "prompt": prompt, "logprobs": 2}).json["choices"][0]
+    body = {**BODY, "prompt": prompt, "logprobs": 2, "echo": True}
+    whole = served.post(COMPLETIONS, body).json["choices"][0]
+    logprobs = whole["logprobs"]
+    only = served.post(COMPLETIONS, {**body, "max_tokens": 0}).json
+    alone = only["choices"][0]
+    assert (alone["text"] + plain["text"], alone["finish_reason"]) == (whole["text"], "length")
+    assert only["usage"]["completion_tokens"] == 0
+    for name in ("tokens", "text_offset"):
+        assert logprobs[name] == alone["logprobs"][name] + plain["logprobs"][name]
+    values = alone["logprobs"]["token_logprobs"][1:] + plain["logprobs"]["token_logprobs"]
+    assert logprobs["token_logprobs"][1:] == pytest.approx(values, abs=1e-3)
+    assert len(logprobs["top_logprobs"]) == len(logprobs["tokens"])
+    assert logprobs["token_logprobs"][0] is None
+    assert logprobs["top_logprobs"][0] is None
+    for place, (token, top) in enumerate(zip(logprobs["tokens"], logprobs["top_logprobs"], strict=True)):
+        if top is not None:
+            assert max(top.values()) >= top[token] == logprobs["token_logprobs"][place]
+    events = served.post(COMPLETIONS, {**body, "stream": True}).events
+    choices = [event["choices"][0] for event in events]
+    assert "".join(choice["text"] for choice in choices) == whole["text"]
+    told = [choice["logprobs"] for choice in choices if choice["logprobs"]]
+    assert [token for part in told for token in part["tokens"]] == logprobs["tokens"]
+    assert [offset for part in told for offset in part["text_offset"]] == logprobs["text_offset"]
+
+
+def test_a_list_of_token_lists_is_scored_as_an_evaluation_harness_asks(served: Served) -> None:
+    body = {"model": BABBLER, "max_tokens": 1, "logprobs": 1, "echo": True, "seed": 1234, "temperature": 0}
+    prompts = [[40, 41, 42], [50, 51, 52, 53]]
+    both = served.post(COMPLETIONS, {**body, "prompt": prompts}).json["choices"]
+    assert [choice["index"] for choice in both] == [0, 1]
+    for choice, prompt in zip(both, prompts, strict=True):
+        assert len(choice["logprobs"]["token_logprobs"]) == len(prompt) + 1
+        alone = served.post(COMPLETIONS, {**body, "prompt": prompt}).json["choices"][0]
+        assert alone["logprobs"]["tokens"] == choice["logprobs"]["tokens"]
+
+
+def test_a_character_that_the_prompt_begins_is_completed(served: Served) -> None:
+    """`é` is two tokens of this tokenizer, each of which is no text."""
+    tokens = served.post(COMPLETIONS, {**BODY, "prompt": "Aé", "echo": True, "logprobs": 0, "max_tokens": 0})
+    names = tokens.json["choices"][0]["logprobs"]["tokens"]
+    assert names[0] == "A"
+    assert names[1:] in ([r"bytes:\xc3", r"bytes:\xa9"], ["é"])
 
 
 def test_a_bias_bans_a_token(served: Served) -> None:
@@ -81,4 +129,4 @@ def test_a_bias_bans_a_token(served: Served) -> None:
 def test_what_is_not_done_here_is_refused_by_name(served: Served, field: str, value: object) -> None:
     refused = served.post(COMPLETIONS, {**BODY, field: value})
     assert (refused.status, refused.error["param"].split("[")[0]) == (400, field)
-    assert served.post(COMPLETIONS, {**BODY, "prompt": [1, 2], "echo": True}).error["param"] == "echo"
+    assert served.post(COMPLETIONS, {**BODY, "max_tokens": 0}).error["param"] == "max_tokens"

@@ -9,9 +9,11 @@ import mlx.core as mx
 
 from mlxk_tui.engine.cut_calls import cut_calls
 from mlxk_tui.engine.growing import GrowingDelta
+from mlxk_tui.engine.inference.detokenizing import continuing_decoder, turn_decoder
+from mlxk_tui.engine.inference.likelihood import Likely, entry, likeliest, offsets
 from mlxk_tui.engine.inference.loading import LoadedModel
-from mlxk_tui.engine.inference.prompting import Prompt
-from mlxk_tui.engine.protocol import Delta, FinishReason, Generation, TokenLogprob, TopToken
+from mlxk_tui.engine.inference.prompting import Prompt, without_surrogates
+from mlxk_tui.engine.protocol import Delta, FinishReason, Generation, TokenLogprob
 from mlxk_tui.engine.text import Kind, Markers, OutputSplitter, Piece, StopMatcher
 from mlxk_tui.engine.tool_calls import parse_tool_calls
 
@@ -26,13 +28,14 @@ class Answer:
         """Those of them that are reasoning, its markers included."""
         tokenizer = model.tokenizer
         self._tokenizer = tokenizer
+        self._texts = model.texts
         self._request = request
         self._implied = prompt.implied_stops
-        self._detokenizer = tokenizer.detokenizer
+        raw = request.messages is None  # its text is all that the tokens say, whatever markers it may hold
         templated = request.messages is not None and request.chat_template and tokenizer.has_chat_template
         constraint = prompt.constraint
         bound = constraint is not None  # then data is data, whatever markers it may hold
-        reasons = tokenizer.has_thinking and (constraint is None or constraint.reasons)
+        reasons = tokenizer.has_thinking and (constraint.reasons if constraint is not None else not raw)
         calls: Markers | None = None
         if tokenizer.has_tool_calling and request.tools and not request.forced_call:
             calls = Markers(tokenizer.tool_call_start, tokenizer.tool_call_end or "")
@@ -51,6 +54,17 @@ class Answer:
         """Whether what comes now was cut off by a limit."""
         self._done: list[Delta] = []
         self._growing = GrowingDelta()
+        self._decoder = (
+            turn_decoder(self._texts)
+            if templated or prompt.implied_stops
+            else continuing_decoder(self._texts, prompt.tokens)
+        )
+        self._position = 0
+        """Characters of prompt and answer so far."""
+        self._prompt_offsets: list[int] = []
+        self._scored = 0
+        if raw and (request.echo or request.logprobs is not None):
+            self._begin(prompt)
 
     @property
     def stop_string(self) -> str | None:
@@ -74,8 +88,9 @@ class Answer:
         if not ends_turn:
             if self._request.logprobs is not None and logprobs is not None:
                 self._growing.logprobs.append(self._likely(token, logprobs, self._request.logprobs))
-            self._detokenizer.add_token(token)
-            self._sort(self._splitter.push(self._detokenizer.last_segment))
+            text = self._decoder.push(token)
+            self._position += len(text)
+            self._sort(self._splitter.push(text))
         if reasoning or self._splitter.kind is Kind.REASONING:
             self.reasoning_tokens += 1
         return self._splitter.stopped is not None
@@ -83,13 +98,14 @@ class Answer:
     def finish(self, reason: FinishReason) -> None:
         """Let out what was held back: no token follows, for this reason."""
         self._cut = reason is FinishReason.LENGTH
-        try:
-            self._detokenizer.finalize()
-        except KeyError:  # mlx-lm 0.32: bytes and an added token in one rest, when an answer is cut off
-            pass
-        else:
-            self._sort(self._splitter.push(self._detokenizer.last_segment))
+        self._sort(self._splitter.push(self._decoder.finish()))
         self._sort(self._splitter.finish())
+
+    def score(self, token: int, logprob: float, top: Likely) -> None:
+        """Take the log-probability of the prompt's next token; the first one, which has none, is left out."""
+        self._scored += 1
+        offset = self._prompt_offsets[self._scored]
+        self._growing.logprobs.append(entry(self._texts, token, logprob, top, offset))
 
     def reason(self, reason: FinishReason) -> FinishReason:
         """Return why it ended: an answer that stops after tool calls waits for their results."""
@@ -129,22 +145,23 @@ class Answer:
         self._calls += len(calls)
         return Delta(tool_calls=calls)
 
+    def _begin(self, prompt: Prompt) -> None:
+        """Repeat the prompt's text where that is asked for, and find where each token of it begins."""
+        given = self._request.prompt
+        text = without_surrogates(given) if given is not None else self._texts.decode(prompt.tokens)[0]
+        self._position = len(text)
+        if not self._request.echo:
+            return
+        self._growing.add(Delta(text=text))
+        if self._request.logprobs is not None:
+            self._prompt_offsets = offsets(self._texts, prompt.tokens, text)
+            self._growing.logprobs.append(entry(self._texts, prompt.tokens[0], None, (), 0))
+
     def _likely(self, token: int, logprobs: mx.array, top: int) -> TokenLogprob:
         values = logprobs.astype(mx.float32)
-        best: list[TopToken] = []
-        if top:
-            ids = mx.argpartition(-values, kth=top - 1)[:top] if top < values.size else mx.arange(values.size)
-            ids = ids[mx.argsort(-values[ids])]
-            likeliest: Any = ids.tolist()
-            theirs: Any = values[ids].tolist()
-            best = [
-                TopToken(i, self._token_text(i), _finite(v)) for i, v in zip(likeliest, theirs, strict=True)
-            ]
+        (best,) = likeliest(values[None], top)
         own: Any = values[token].item()
-        return TokenLogprob(token, self._token_text(token), _finite(own), tuple(best))
-
-    def _token_text(self, token: int) -> str:
-        return str(self._tokenizer.decode([token]))
+        return entry(self._texts, token, own, best, self._position)
 
 
 class _DataSplitter(OutputSplitter):
@@ -160,8 +177,3 @@ class _DataSplitter(OutputSplitter):
         super()._cross(pieces, marker)
         if self._kind is Kind.CONTENT and self._calls is not None:  # a call may follow
             self._scanners[Kind.CONTENT] = StopMatcher((self._calls.start,))
-
-
-def _finite(logprob: float) -> float:
-    """Return a number that JSON can hold: a masked token has a log-probability of minus infinity."""
-    return max(logprob, -9999.0)

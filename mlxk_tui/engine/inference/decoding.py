@@ -16,6 +16,7 @@ from mlxk_tui.engine.inference.pace import Pace
 from mlxk_tui.engine.inference.prompt_cache import PromptCache
 from mlxk_tui.engine.inference.rows import Row
 from mlxk_tui.engine.inference.samplers import Processor
+from mlxk_tui.engine.inference.scoring import Scoring
 from mlxk_tui.engine.inference.solo import Solo, Speculative, check_alone
 from mlxk_tui.engine.inference.vitals import UNKNOWN_S
 
@@ -51,6 +52,8 @@ class Read:
     row: Row
     done: int
     """Tokens, cached ones included."""
+    over: bool = False
+    """Nothing else was wanted: the row has ended."""
 
 
 class Decoder:
@@ -66,6 +69,7 @@ class Decoder:
         """Caches of past prompts."""
         self._model = model
         self._pace = Pace()
+        self._scoring_pace = Pace()
         self._alone: list[Solo] = []
         self._lone: Solo | None = None
         self._batch: Any = BatchGenerator(
@@ -84,6 +88,7 @@ class Decoder:
         """What the last step of the batch without reading took, and for how many rows."""
         self._solo_s = 0.0
         """The same of a row by itself."""
+        self._steps = 0
 
     def __len__(self) -> int:
         return len(self._alone) + len(self._rows) + (self._lone is not None)
@@ -96,7 +101,9 @@ class Decoder:
         """
         if row.kind is not None:
             check_alone(self._model, row, draft)
-        if draft is not None:
+        if row.scores_prompt:
+            self._alone.append(Scoring(row, self._model))
+        elif draft is not None:
             self._alone.append(Speculative(row, self._model, draft, self.kept))
         elif row.kind is not None or not self._model.batchable:
             self._alone.append(Solo(row, self._model, self.kept))
@@ -143,11 +150,12 @@ class Decoder:
     def expected_s(self) -> float:
         """How long the next step should take, in seconds, as far as it is known."""
         total = 0.0
-        for solo in [*self._alone, *([self._lone] if self._lone else [])]:
-            if solo.prefilling:
-                context = len(solo.tokens)
-                total += self._pace.expected_s(self._chunk(context), context) or UNKNOWN_S
-            else:
+        reader = self._reader()
+        for solo in self._solos():
+            if solo is reader:
+                context, pace = len(solo.tokens), self._pace_of(solo)
+                total += pace.expected_s(self._chunk(context, pace), context) or UNKNOWN_S
+            elif not solo.prefilling:
                 total += self._solo_s or UNKNOWN_S
         if len(self._rows) > len(self._reading):
             total += self._decoding_s() or UNKNOWN_S
@@ -156,8 +164,23 @@ class Decoder:
             total += self._pace.expected_s(self._chunk(context), context) or UNKNOWN_S
         return total
 
-    def _chunk(self, context: int) -> int:
-        return self._pace.tokens(shared=len(self) > 1, context=context)
+    def _solos(self) -> list[Solo]:
+        return [*self._alone, *([self._lone] if self._lone else [])]
+
+    def _reader(self) -> Solo | None:
+        """Return whose prompt is read in the next step: one at a time, in turn.
+
+        Everybody's next token then waits for a piece of one prompt only.
+        """
+        return min(
+            (solo for solo in self._solos() if solo.prefilling), key=lambda solo: solo.turn, default=None
+        )
+
+    def _pace_of(self, solo: Solo) -> Pace:
+        return self._scoring_pace if isinstance(solo, Scoring) else self._pace
+
+    def _chunk(self, context: int, pace: Pace | None = None) -> int:
+        return (pace or self._pace).tokens(shared=len(self) > 1, context=context)
 
     def _decoding_s(self) -> float:
         """Return how long it should take to draw a token for every row of the batch that is so far."""
@@ -168,8 +191,11 @@ class Decoder:
         """Take one step of every row: a token each, or a piece of a prompt."""
         drawn, self._moved = self._moved, []
         read: list[Read] = []
-        for solo in [*self._alone, *([self._lone] if self._lone else [])]:
-            self._step_solo(solo, drawn, read)
+        self._steps += 1
+        reader = self._reader()
+        for solo in self._solos():
+            if solo is reader or not solo.prefilling:
+                self._step_solo(solo, drawn, read)
         if self._rows:
             self._step_batch(drawn, read)
         return drawn, read
@@ -177,10 +203,15 @@ class Decoder:
     def _step_solo(self, solo: Solo, drawn: list[Drawn], read: list[Read]) -> None:
         row = solo.row
         if solo.prefilling:
-            with self._pace.measured() as reading:
+            with self._pace_of(solo).measured() as reading:
                 reading.context = len(solo.tokens)
-                reading.tokens = solo.prefill(self._chunk(reading.context))
+                reading.tokens = solo.prefill(self._chunk(reading.context, self._pace_of(solo)))
             read.append(Read(row, len(solo.tokens)))
+            solo.turn = self._steps
+            return
+        if isinstance(solo, Scoring) and solo.over:
+            self._alone.remove(solo)
+            read.append(Read(row, len(row.prompt.tokens), over=True))
             return
         begin = time.perf_counter()
         token, logprobs = solo.next()

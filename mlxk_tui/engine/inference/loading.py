@@ -15,6 +15,7 @@ from mlx_lm import utils
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlxk_tui.engine import sampling
+from mlxk_tui.engine.inference.detokenizing import TokenTexts
 from mlxk_tui.engine.protocol import Sampling
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
@@ -61,8 +62,10 @@ class LoadedModel:
     """Whether its caches can be put together into a batch."""
     trimmable: bool
     """Whether its caches can always be cut back to a shorter prompt."""
-    window: int = 0
+    window: int
     """Up to how many tokens caches that rotate can be cut back; 0 where none rotates or another cannot."""
+    texts: TokenTexts
+    """What its tokens stand for."""
     load_s: float = 0.0
     grammar_tokenizer: Any = None
     """Its tokenizer as `grammar` needs it, once it was needed."""
@@ -117,6 +120,7 @@ def load(name: str, folder: Path, context_length: int | None, on_stage: OnStage)
         batchable=all(hasattr(cache, "merge") for cache in caches),
         trimmable=plain,
         window=_window(caches),
+        texts=TokenTexts(tokenizer),
         load_s=time.monotonic() - begin,
     )
 

@@ -307,6 +307,8 @@ class Loop:
 
     def _on_read(self, progress: Read) -> None:
         row = progress.row
+        if row.id in self._rows and progress.over:
+            self._end(row, FinishReason.LENGTH)
         total = len(row.prompt.tokens)
         if row.id in self._rows and total - row.cached >= _LONG_PROMPT:
             self._outbox.put(Streamed(row.id, Prefill(progress.done, total)))

@@ -55,7 +55,7 @@ def prepare(model: LoadedModel, request: Generation) -> Prompt:
         _check_range(model, tokens)
         text = model.tokenizer.decode(tokens[-_TAIL_TOKENS:]) if model.tokenizer.has_thinking else ""
     elif request.prompt is not None:
-        text = _clean(request.prompt)
+        text = without_surrogates(request.prompt)
         tokens = _encode_raw(model, text)
     else:
         messages = [_plain_message(message) for message in request.messages or ()]
@@ -64,7 +64,11 @@ def prepare(model: LoadedModel, request: Generation) -> Prompt:
             boundary = _boundary(model, request, messages, tokens)
     _check_tokens(model, tokens)
     max_tokens = token_budget(
-        len(tokens), model.context_length, max_tokens=request.max_tokens, budget=request.budget
+        len(tokens),
+        model.context_length,
+        max_tokens=request.max_tokens,
+        budget=request.budget,
+        none_wanted=request.echo,
     )
     return Prompt(
         tokens=tokens,
@@ -99,7 +103,7 @@ def read_texts(model: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
     """
     read = []
     for text in texts:
-        tokens = [int(token) for token in model.tokenizer.encode(_clean(text))]
+        tokens = [int(token) for token in model.tokenizer.encode(without_surrogates(text))]
         if not tokens:
             raise _invalid("A text to embed is empty. Give it some text.")
         _check_range(model, tokens)
@@ -167,7 +171,7 @@ def _apply(
     text = model.tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=generation_prompt, **tools, **more
     )
-    return _clean(str(text))
+    return without_surrogates(str(text))
 
 
 def _boundary(
@@ -223,14 +227,14 @@ def _text_of(content: object) -> str:
     if content is None:
         return ""
     if isinstance(content, str):
-        return _clean(content)
+        return without_surrogates(content)
     if isinstance(content, (list, tuple)):
         parts = []
         for part in content:
             text = part.get("text") if isinstance(part, Mapping) else part
             if not isinstance(text, str):
                 raise _invalid("A message holds something other than text, which this model cannot read.")
-            parts.append(_clean(text))
+            parts.append(without_surrogates(text))
         return "".join(parts)
     raise _invalid("The content of a message must be text.")
 
@@ -298,6 +302,12 @@ def _check(request: Generation) -> None:
         raise _invalid("logprobs takes a whole number from 0 to 20.")
     if request.max_tokens is not None and not _is_whole(request.max_tokens):
         raise _invalid("max_tokens takes a whole number.")
+    if request.echo and (request.messages is not None or request.grammar is not None):
+        raise _invalid("echo repeats a prompt of text or tokens, without a JSON schema. Leave it out.")
+    if request.echo and request.logprobs is not None and request.draft_model is not None:
+        raise _invalid(
+            "A prompt's log-probabilities are not computed with a draft model. Leave one of them out."
+        )
     if len(request.stop) > _MAX_STOPS:
         raise _invalid(f"At most {_MAX_STOPS} stop strings are possible.")
     stops: Sequence[object] = request.stop
@@ -326,7 +336,7 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _clean(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """Replace lone surrogates (bytes that were no UTF-8), which tokenizers refuse."""
     if text.isascii():
         return text
@@ -335,9 +345,9 @@ def _clean(text: str) -> str:
 
 def _clean_all(value: Any) -> Any:
     if isinstance(value, str):
-        return _clean(value)
+        return without_surrogates(value)
     if isinstance(value, Mapping):
-        return {_clean(str(name)): _clean_all(item) for name, item in value.items()}
+        return {without_surrogates(str(name)): _clean_all(item) for name, item in value.items()}
     return [_clean_all(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 

@@ -38,6 +38,11 @@ class Row:
             return ("draft", self.request.draft_model, self.request.kv_bits)
         return self.request.kv_bits
 
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the log-probabilities of the prompt are wanted, or nothing but the prompt."""
+        return self.request.echo and (self.request.logprobs is not None or self.prompt.max_tokens == 0)
+
     def finished(self, reason: FinishReason, peak_memory_bytes: int) -> Finished:
         """Return its last event."""
         now = time.monotonic()

@@ -35,6 +35,8 @@ class Solo:
         """What the caches hold."""
         self.rest = row.prompt.tokens[row.cached :]
         """What is left of the prompt."""
+        self.turn = 0
+        """When it last read a piece of its prompt: the number of the decoder's step."""
         self._full = 0 if row.request.kv_bits is None else kv_bits.quantized_from(len(row.prompt.tokens))
         self._kept = kept
         self._next: tuple[mx.array, mx.array] | None = None
