@@ -56,6 +56,7 @@ class Conversation:
         """
         thread = threading.Thread(target=self._loop.run_forever, name="engine", daemon=True)
         thread.start()
+        self._session.interrupts.repeat()
         engine: Engine | None = None
         try:
             with _terminated_as_usual():
@@ -199,16 +200,21 @@ async def _engine() -> Engine:
 
 @contextlib.contextmanager
 def _terminated_as_usual() -> Iterator[None]:
-    """Let SIGTERM unwind the program, so that the terminal is put back and the history kept."""
+    """Let SIGTERM and SIGHUP unwind the program, so that the terminal is put back and the history kept."""
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
-    kept = signal.signal(signal.SIGTERM, leave)
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    kept = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in kept.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, kept)
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

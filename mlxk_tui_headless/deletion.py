@@ -27,6 +27,7 @@ def remove(session: Session, spec: str, *, force: bool) -> RmData:
         if error.type is ErrorType.AMBIGUOUS_MATCH and error.data is None:
             error.data = _undone(spec, "ambiguous", error.message, matches=list(error.matches))
         raise
+    session.interrupts.begin()  # a signal that came when the plan was made stops what it would lead to
     # Held locks end it in the operation, with the locks' names: a question first would be in vain.
     if not force and session.interactive and not plan.held_locks:
         if not session.confirm(f"{_describe(plan)} Remove it?"):
@@ -48,6 +49,7 @@ def prune(session: Session, *, dry_run: bool, force: bool) -> PruneData:
         return session.wait(prune_operation.plan_prune(session.cache))
     if not force:
         plan = session.wait(prune_operation.plan_prune(session.cache))
+        session.interrupts.begin()
         if not session.interactive:
             raise OpError(
                 ErrorType.CONFIRMATION_REQUIRED,

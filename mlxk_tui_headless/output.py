@@ -76,8 +76,28 @@ def write_error(text: str) -> None:
 def _put(stream: TextIO, text: str) -> None:
     encoding = stream.encoding or "utf-8"
     # A terminal or file that is not UTF-8 gets escapes for what it cannot hold.
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    raw = text.encode(encoding, "backslashreplace")
     stream.flush()
+    try:
+        descriptor = stream.fileno()
+    except (AttributeError, OSError, ValueError):  # no file: a test's buffer
+        stream.write(raw.decode(encoding))
+        stream.flush()
+        return
+    left = memoryview(raw)
+    while left:
+        left = left[_write_some(descriptor, left) :]
+
+
+def _write_some(descriptor: int, data: memoryview) -> int:
+    """Write what a file takes now, waiting until it takes something, and return the number of bytes."""
+    try:
+        return os.write(descriptor, data)
+    except BlockingIOError:  # whoever started this made the pipe non-blocking, and reads slowly
+        import select  # noqa: PLC0415 - rare
+
+        select.select((), (descriptor,), ())
+        return 0
 
 
 def _silence(stream: TextIO) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import sys
-import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -17,11 +15,13 @@ from mlxk_tui.ops.errors import ERRORS, ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, ignore
 from mlxk_tui_headless import output
 from mlxk_tui_headless.cli import parse
+from mlxk_tui_headless.interrupts import Interrupts
 from mlxk_tui_headless.request import Globals, Request, UsageError
 
 T = TypeVar("T")
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE_S = 10.0
+"""How long work may take to stop after a signal; operations promise a second."""
 
 
 class Session:
@@ -30,13 +30,15 @@ class Session:
     Attributes:
         cache: the cache of `--demo`, `--cache-dir` or the environment.
         options: the global options.
+        interrupts: what signals do.
         status: exit status of a success, where it is not 0: whoever read the output has left.
         interactive: True when a person can be asked: text output, stdin and stdout at a terminal.
     """
 
-    def __init__(self, cache: Cache, options: Globals, command: str) -> None:
+    def __init__(self, cache: Cache, options: Globals, command: str, interrupts: Interrupts) -> None:
         self.cache = cache
         self.options = options
+        self.interrupts = interrupts
         self.command = command
         self.status = 0
         at_terminal = output.is_terminal(sys.stdin) and output.is_terminal(sys.stdout)
@@ -45,49 +47,24 @@ class Session:
     def wait(self, operation: Coroutine[Any, Any, T]) -> T:
         """Run an operation to its end and return its result.
 
-        The first SIGINT or SIGTERM cancels it, so that it can leave a state that the same call can
-        finish; a second one ends the process at once.
+        The first signal cancels it, so that it can leave a state that the same call can finish; a second
+        one, or ten seconds, end the process with the envelope though something has not stopped yet.
 
         Raises:
             KeyboardInterrupt: it was cancelled.
         """
         import asyncio  # noqa: PLC0415 - a seventh of the time of `list`, which does without
 
-        if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
-            return asyncio.run(operation)
-        kept = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
-        heeded = [number for number, handler in kept.items() if handler is not signal.SIG_IGN]
+        from mlxk_tui_headless.stopping import Stopping  # noqa: PLC0415 - as asyncio
+
+        stopping = Stopping(self.interrupts, _PATIENCE_S)
         try:
-            return asyncio.run(self._cancellable(operation, heeded))
+            with self.interrupts.taken_by(stopping.take):
+                return asyncio.run(stopping.run(operation))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
         finally:
-            for number, handler in kept.items():
-                signal.signal(number, handler)
-
-    async def _cancellable(self, operation: Coroutine[Any, Any, T], heeded: Sequence[signal.Signals]) -> T:
-        import asyncio  # noqa: PLC0415 - as in wait
-
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        stopping = False
-
-        def stop() -> None:
-            nonlocal stopping
-            if stopping:
-                self._abandon()
-            stopping = True
-            if task is not None:
-                task.cancel()
-
-        for number in heeded:
-            loop.add_signal_handler(number, stop)
-        return await operation
-
-    def _abandon(self) -> NoReturn:
-        """Leave at once, with the envelope, though something has not stopped yet."""
-        envelope, status = _failed(self.command, _stopped())
-        os._exit(_report(envelope, self.options) or status)
+            stopping.close()
 
     @contextlib.contextmanager
     def progress(self, *, quiet: bool = False) -> Iterator[OnEvent]:
@@ -116,23 +93,51 @@ class Session:
         return answer.strip().lower() in {"y", "yes"}
 
 
-def run(argv: Sequence[str]) -> int:
-    """Run `mlxk-headless` with these arguments and return its exit status."""
+def run(argv: Sequence[str], interrupts: Interrupts | None = None) -> int:
+    """Run `mlxk-headless` with these arguments and return its exit status.
+
+    Args:
+        argv: the arguments, without the program's name.
+        interrupts: what signals do, where they are taken over already.
+    """
     options = Globals(json=output.wants_json(argv))
     try:
         request = parse(argv, options)
     except UsageError as error:
         options.json = options.json or "--json" in argv
-        return _report_usage(error, options)
+        return _report_usage(error, options, interrupts or Interrupts())
     if request is None:  # help was printed
         return 0
-    return carry_out(request, options)
+    return carry_out(request, options, interrupts)
 
 
-def carry_out(request: Request, options: Globals) -> int:
-    """Run a request, print its envelope and return the exit status; whatever happens, it is reported."""
+def carry_out(request: Request, options: Globals, interrupts: Interrupts | None = None) -> int:
+    """Run a request, print its envelope and return the exit status; whatever happens, it is reported.
+
+    Args:
+        request: what to do.
+        options: the global options.
+        interrupts: what signals do; without it they are taken over for as long as the request runs.
+    """
+    if interrupts is not None:
+        return _carry_out(request, options, interrupts)
+    interrupts = Interrupts()
+    interrupts.install()
     try:
-        with _open_session(request, options) as session:
+        return _carry_out(request, options, interrupts)
+    finally:
+        interrupts.uninstall()
+
+
+def _carry_out(request: Request, options: Globals, interrupts: Interrupts) -> int:
+    def abandon() -> NoReturn:
+        envelope, status = _failed(request.command, _stopped())
+        os._exit(_report(envelope, options, interrupts) or status)
+
+    interrupts.abandon = abandon
+    try:
+        interrupts.begin()
+        with _open_session(request, options, interrupts) as session:
             data = request.execute(session)
         envelope = Envelope(status="success", command=Command(request.command), data=data, error=None)
         status = session.status or request.exit_code(data)
@@ -142,22 +147,26 @@ def carry_out(request: Request, options: Globals) -> int:
         envelope, status = _failed(request.command, _stopped())
     except Exception as error:  # noqa: BLE001 - the border: a fault becomes an envelope, never a traceback
         envelope, status = _failed(request.command, _fault(error))
-    return _report(envelope, options, request) or status
+    return _report(envelope, options, interrupts, request) or status
 
 
 @contextlib.contextmanager
-def _open_session(request: Request, options: Globals) -> Iterator[Session]:
+def _open_session(request: Request, options: Globals, interrupts: Interrupts) -> Iterator[Session]:
     if options.demo:
         from mlxk_tui.demo.session import DemoSession  # noqa: PLC0415 - built only when asked for
 
-        with DemoSession() as demo:
-            yield Session(demo.cache, options, request.command)
+        with contextlib.ExitStack() as stack:
+            with interrupts.noted():  # it is built in a moment, and a part of it would stay behind
+                demo = stack.enter_context(DemoSession())
+            yield Session(demo.cache, options, request.command, interrupts)
+            with interrupts.noted():
+                stack.close()
     elif options.cache_dir is None:
-        yield Session(_usual_cache(), options, request.command)
+        yield Session(_usual_cache(), options, request.command, interrupts)
     else:
         if not options.cache_dir.strip() or "\0" in options.cache_dir:
             raise OpError(ErrorType.VALIDATION_ERROR, "--cache-dir needs the path of a folder.")
-        yield Session(Cache.at(options.cache_dir), options, request.command)
+        yield Session(Cache.at(options.cache_dir), options, request.command, interrupts)
 
 
 def _usual_cache() -> Cache:
@@ -209,13 +218,12 @@ def _failed(command: str, error: OpError) -> tuple[Envelope, int]:
     return envelope, ERRORS[error.type].exit_code
 
 
-def _report(envelope: Envelope, options: Globals, request: Request | None = None) -> int:
+def _report(
+    envelope: Envelope, options: Globals, interrupts: Interrupts, request: Request | None = None
+) -> int:
     """Print an envelope, the last thing to do; return 0, or the status of output that was not written."""
-    if threading.current_thread() is threading.main_thread():
-        for number in _STOP_SIGNALS:
-            # From here on a signal ends the process: a second object behind this one would break stdout.
-            if signal.getsignal(number) is signal.default_int_handler:
-                signal.signal(number, signal.SIG_DFL)
+    # A part of an object, or a second one behind it, would break stdout; text may end anywhere.
+    interrupts.hold(to_be_killed=not options.json)
     try:
         if options.json:
             return output.write(output.envelope_json(envelope) + "\n")
@@ -228,8 +236,8 @@ def _report(envelope: Envelope, options: Globals, request: Request | None = None
         return output.last_words(argv, "internal_error", "The result could not be shown; please report it.")
 
 
-def _report_usage(error: UsageError, options: Globals) -> int:
+def _report_usage(error: UsageError, options: Globals, interrupts: Interrupts) -> int:
     envelope, status = _failed(error.command, OpError(ErrorType.COMMAND_ERROR, error.message))
     if not options.json and error.usage:
         output.warn(error.usage)
-    return _report(envelope, options) or status
+    return _report(envelope, options, interrupts) or status

@@ -9,9 +9,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,11 @@ from mlxk_tui.server import keys
 from mlxk_tui.server.options import ServerOptions
 from mlxk_tui.server.server import Server
 from mlxk_tui_headless import output
+from mlxk_tui_headless.stopping import woken_by_signals
 
 if TYPE_CHECKING:
     from mlxk_tui_headless.runner import Session
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _log = logging.getLogger("mlxk_tui.server")
 
 
@@ -63,13 +64,12 @@ def serve(session: Session, wanted: Wanted) -> None:
         OpError: `port_in_use`, `validation_error`, `permission_denied`, and those of `find_runnable`.
     """
     gc.enable()  # the command starts without a collection, because most end at once
-    kept = {number: signal.getsignal(number) for number in _SIGNALS}
+    serving = _Serving(session, wanted)
     try:
-        with _lines_on_stderr(wanted.log_level):
-            asyncio.run(_Serving(session, wanted).run())
-    finally:
-        for number, old in kept.items():
-            signal.signal(number, old)
+        with _lines_on_stderr(wanted.log_level), session.interrupts.taken_by(serving.take):
+            asyncio.run(serving.run())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 class _Serving:
@@ -79,16 +79,31 @@ class _Serving:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._was_at_terminal = _terminal_is_there()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended_early = False
+        self._reload: Callable[[], None] = _nothing
+
+    def take(self, number: int) -> None:
+        """Answer a signal; called in the main thread, wherever that is."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has been closed: it is over
+                self._loop.call_soon_threadsafe(self._hang_up if number == signal.SIGHUP else self._end)
+        elif number != signal.SIGHUP:
+            self._ended_early = True
 
     async def run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        if self._ended_early:
+            raise asyncio.CancelledError
+        with woken_by_signals(self._loop):
+            await self._run()
+
+    async def _run(self) -> None:
         options, idle_unload_s = load_options(self._wanted)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._end)
         engine = Engine(idle_unload_s=idle_unload_s)
         engine.subscribe(_BlasLog().note)
         server = Server(engine, self._session.cache, options)
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up, engine, server)
+        self._reload = partial(self._read_settings, engine, server)
         loading: asyncio.Task[None] | None = None
         try:
             model = await self._model(options)
@@ -143,11 +158,14 @@ class _Serving:
     def _end(self) -> None:
         (self._hurry if self._stop.is_set() else self._stop).set()
 
-    def _hang_up(self, engine: Engine, server: Server) -> None:
+    def _hang_up(self) -> None:
         """Read the settings again; a terminal that was closed means the end instead."""
         if self._was_at_terminal and not _terminal_is_there():
             self._end()
-            return
+        else:
+            self._reload()
+
+    def _read_settings(self, engine: Engine, server: Server) -> None:
         try:
             options, idle_unload_s = load_options(self._wanted)
             server.reload(options)
@@ -167,6 +185,10 @@ class _Serving:
             from mlxk_tui_headless import human  # noqa: PLC0415 - Rich only for people
 
             human.show(envelope)
+
+
+def _nothing() -> None:
+    """Do nothing: the settings have not been read yet."""
 
 
 class _BlasLog:

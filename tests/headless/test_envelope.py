@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -15,19 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.contract import Command, ListData
 from mlxk_tui.ops.errors import ERRORS, ErrorType, OpError
 from mlxk_tui.ops.events import Progress
-from mlxk_tui.ops.machine import Runtime
-from mlxk_tui.ops.remember import Verdicts
 from mlxk_tui_headless import output
 from mlxk_tui_headless.request import Globals, Request
 from mlxk_tui_headless.runner import Session, carry_out
 from tests.headless.conftest import BROKEN, SOUND
 from tests.headless.running import PROGRAM, TIMEOUT, Result, call, checked, environment, headless, started
 from tests.support.hf_cache import HfCache, model_files, tree_of
-from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -293,34 +288,6 @@ def test_a_signal_stops_the_work_with_one_object(number: signal.Signals, hub: Pa
     assert checked(out.decode())["command"] == "health"
     assert b"Traceback" not in err
     assert os.listdir(hub) == before
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_what_only_reads(
-    number: signal.Signals, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLXK_VERDICTS", str(tmp_path))
-    remembered = Verdicts.of(Cache(filled), Runtime.here())._path
-    assert remembered is not None
-    verdicts = Path(remembered)
-    os.mkfifo(verdicts)  # whoever reads it waits for words that never come
-    writer: list[int] = []
-    with started("list", "--json", hub=filled) as process:
-        wait_until(lambda: _opened(verdicts, writer))
-        process.send_signal(number)
-        out, err = process.communicate(timeout=TIMEOUT)
-    os.close(writer[0])
-    assert (process.returncode, err) == (1, b"")
-    envelope = checked(out.decode())
-    assert (envelope["command"], envelope["error"]["type"]) == ("list", "cancelled")
-    assert list(tmp_path.iterdir()) == [verdicts]
-
-
-def _opened(fifo: Path, writer: list[int]) -> bool:
-    """Open the end that is written to; that works once somebody reads."""
-    with contextlib.suppress(OSError):
-        writer.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
-    return bool(writer)
 
 
 _STUBBORN = """
