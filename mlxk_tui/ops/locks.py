@@ -56,7 +56,10 @@ def held_in(root: Folder, repo_folder: str) -> tuple[str, ...]:
 
 
 def clean_locks(root: Folder, repo_folder: str, etags: Collection[str]) -> int:
-    """Delete the left-over lock files of blobs that are gone and return how many there were."""
+    """Delete the left-over lock files of blobs that are gone and return how many there were.
+
+    A lock file that may not be deleted (it is another user's) is left: it stops nobody.
+    """
     cleaned = 0
     with lock_folder(root, repo_folder) as folder:
         if folder is None:
@@ -64,8 +67,9 @@ def clean_locks(root: Folder, repo_folder: str, etags: Collection[str]) -> int:
         for etag in etags:
             name = etag + _ENDING
             if folder.info(name) is not None and not _is_held(folder, name):
-                folder.unlink(name)
-                cleaned += 1
+                with contextlib.suppress(PermissionError):
+                    folder.unlink(name)
+                    cleaned += 1
     return cleaned
 
 
@@ -116,7 +120,9 @@ def _try(folder: Folder, name: str) -> Iterator[bool]:
     try:
         try:
             fd = os.open(name, os.O_RDWR | flags, dir_fd=folder.fd)
-        except PermissionError:  # another user's file; for flock reading is enough
+        except OSError as error:  # another user's file, or a read-only disk; for flock reading is enough
+            if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+                raise
             fd = os.open(name, os.O_RDONLY | flags, dir_fd=folder.fd)
     except OSError as error:
         # None there, or a link, folder or pipe, which is no lock; anything else is taken for held.

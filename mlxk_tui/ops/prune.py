@@ -102,7 +102,9 @@ class _Result:
         self.blobs: list[PrunedFile] = []
         self.incomplete: list[PrunedFile] = []
         self.refused: list[str] = []
-        """Why something stayed."""
+        """Why a repo stayed as it was."""
+        self.store_refused: list[str] = []
+        """Why a payload of the shared store stayed."""
 
     def revision(self, ref: RepoRef, plan: RevisionPlan, freed: int) -> None:
         self.revisions.append(PrunedRevision(name=ref.name, hash=printable(plan.commit), freed_bytes=freed))
@@ -110,8 +112,9 @@ class _Result:
     def data(self, *, dry_run: bool) -> PruneData:
         files = [*self.blobs, *self.incomplete]
         freed = sum(file.freed_bytes for file in files) + sum(rev.freed_bytes for rev in self.revisions)
-        if not files and not self.revisions and self.refused:
-            raise OpError(ErrorType.PERMISSION_DENIED, self.refused[0])
+        refused = [*self.refused, *self.store_refused]
+        if not files and not self.revisions and refused:
+            raise OpError(ErrorType.PERMISSION_DENIED, refused[0])
         counts = [
             plural(len(found), noun)
             for found, noun in (
@@ -128,6 +131,8 @@ class _Result:
             message = "Nothing to prune."
         if self.refused:
             message += f" {plural(len(self.refused), 'repo')} stayed as it was. {self.refused[0]}"
+        elif self.store_refused:
+            message += f" {self.store_refused[0]}"
         return PruneData(
             dry_run=dry_run,
             revisions=self.revisions,
@@ -288,6 +293,11 @@ def _sweep_store(store: SharedStore, result: _Result, meter: Meter, *, dry_run: 
         if dry_run or not os.path.lexists(payload):
             path = os.path.relpath(payload, store.root)
             result.blobs.append(PrunedFile(name="shared", path=printable(path), freed_bytes=freed))
+        else:
+            try:
+                check_writable(payload.parent, store.root)
+            except OpError as error:
+                result.store_refused.append(error.message)
         meter.add("shared", freed, files=1)
 
 

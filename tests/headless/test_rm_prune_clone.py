@@ -12,6 +12,7 @@ import pytest
 from tests.headless.conftest import OTHER, SOUND
 from tests.headless.running import Terminal, at_terminal, call, headless
 from tests.support.hf_cache import HfCache, HfRepo, model_files, tree_of
+from tests.support.unprivileged import read_only_disk
 
 HOURS_AGO = 1_700_000_000.0
 
@@ -39,6 +40,26 @@ def test_rm_without_a_terminal_says_what_it_did(repo: HfRepo, hub: Path) -> None
     assert (result.status, result.stderr) == (0, "")
     assert result.stdout.startswith(f"rm: {SOUND} — deleted: ")
     assert not repo.path.exists()
+
+
+def test_a_disk_that_is_read_only_is_told_and_nothing_changes(repo: HfRepo, hub: Path) -> None:
+    old = repo.add(model_files(fill=b"\x08"), refs=["v1"], modified=HOURS_AGO)
+    repo.add(model_files(fill=b"\x09"), refs=[], modified=HOURS_AGO)
+    for blob in (repo.path / "blobs").iterdir():
+        with repo.lock(blob.name):  # its file stays, as after every download
+            pass
+    before = tree_of(hub)
+    with read_only_disk(hub):
+        for command in (
+            ["prune", "-f"],
+            ["rm", f"{SOUND}@v1"],
+            ["rm", f"{SOUND}@{old}", "-f"],
+            ["rm", SOUND],
+        ):
+            error = call(*command, "--json", hub=hub).error
+            assert error["type"] == "permission_denied", command
+            assert "Nothing was deleted" in error["message"]
+    assert tree_of(hub) == before
 
 
 @pytest.mark.parametrize("name", ["Tiny-Instruct-4bit-L", "4BIT-large", f"{SOUND.upper()}-LARGE", "-Large"])

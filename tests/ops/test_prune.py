@@ -317,6 +317,38 @@ async def test_a_repo_that_may_not_be_changed_stays_and_the_others_are_pruned() 
         assert tree_of(theirs) == before
 
 
+@pytest.mark.parametrize("what", ["revision", "partial", "payload of the store"])
+async def test_a_read_only_cache_is_refused_and_left_as_it_is(what: str) -> None:
+    with open_folder() as folder:
+        hf = HfCache(folder / "hub")
+        repo = hf.repo("org/model")
+        repo.add(model_files(), commit=NEW, modified=LONG_AGO)
+        with repo.lock("e" * 64):  # its file stays, as after every download
+            pass
+        if what == "revision":
+            repo.add(model_files(fill=b"\1"), commit=OLD, refs=(), modified=LONG_AGO - 1)
+        elif what == "partial":
+            repo.partial("e" * 64, modified=LONG_AGO)
+        else:
+            hf.add_payload(b"\5" * 100, ["models--org--gone/blobs/" + "d" * 64])
+        (hf.root / ".mlxk-test-cache").touch()
+        give_away(hf.root)
+        before = tree_of(hf.root)
+        _make_read_only(hf.root)
+        with unprivileged(), pytest.raises(OpError) as caught:
+            await prune(Cache(hf.root))
+        assert caught.value.type is ErrorType.PERMISSION_DENIED
+        assert [path for path in before if path not in tree_of(hf.root)] == []
+
+
+def _make_read_only(root: Path) -> None:
+    for folder, _, names in os.walk(root):
+        os.chmod(folder, 0o555)
+        for name in names:
+            if not os.path.islink(os.path.join(folder, name)):
+                os.chmod(os.path.join(folder, name), 0o444)
+
+
 async def test_tests_cannot_prune_a_cache_without_the_sentinel(tmp_path: Path) -> None:
     hf = HfCache(tmp_path / "precious")
     hf.repo("org/model").partial("e" * 64, modified=LONG_AGO)

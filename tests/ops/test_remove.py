@@ -526,7 +526,9 @@ async def test_folders_a_thousand_deep_go_too(cache: Cache, repo: HfRepo) -> Non
     assert not repo.path.exists()
 
 
-@pytest.mark.parametrize("locked", [".", "models--org--model", f"models--org--model/snapshots/{OLD}"])
+@pytest.mark.parametrize(
+    "locked", [".", "models--org--model", f"models--org--model/snapshots/{OLD}", "models--org--model/blobs"]
+)
 @pytest.mark.parametrize("spec", ["org/model", "org/model@v1"])
 async def test_a_read_only_cache_is_left_as_it_is(locked: str, spec: str) -> None:
     with open_folder() as folder:
@@ -534,6 +536,8 @@ async def test_a_read_only_cache_is_left_as_it_is(locked: str, spec: str) -> Non
         repo = hf.repo("org/model")
         repo.add(model_files(fill=b"\1"), commit=OLD, refs=["v1"])
         repo.add(model_files(fill=b"\2"), commit=NEW)
+        with repo.lock("e" * 64):  # its file stays, as after every download
+            pass
         cache = _marked(hf)
         give_away(hf.root)
         (hf.root / locked).chmod(0o555)
@@ -541,6 +545,23 @@ async def test_a_read_only_cache_is_left_as_it_is(locked: str, spec: str) -> Non
         with unprivileged(), refused(ErrorType.PERMISSION_DENIED):
             await rm(cache, spec)
         assert tree_of(hf.root) == before
+
+
+async def test_a_lock_file_that_must_stay_stops_no_removal() -> None:
+    with open_folder() as folder:
+        hf = HfCache(folder / "hub")
+        repo = hf.repo("org/model")
+        repo.add(model_files(fill=b"\1"), commit=OLD, refs=["v1"])
+        repo.add(model_files(fill=b"\2"), commit=NEW)
+        for blob in (repo.path / "blobs").iterdir():
+            with repo.lock(blob.name):
+                pass
+        cache = _marked(hf)
+        give_away(hf.root)
+        repo.locks.chmod(0o555)
+        with unprivileged():
+            assert (await rm(cache, "org/model@v1")).lock_files_cleaned == 0
+        assert not repo.snapshot(OLD).exists()
 
 
 async def test_tests_cannot_delete_from_a_cache_without_the_sentinel(

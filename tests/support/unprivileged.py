@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 _NOBODY = 65534
 
@@ -33,6 +36,22 @@ def give_away(root: Path) -> None:
     for folder, folders, names in os.walk(root):
         for name in [*folders, *names]:
             os.chown(os.path.join(folder, name), _NOBODY, _NOBODY, follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def read_only_disk(folder: Path) -> Iterator[None]:
+    """Mount a folder over itself, read-only; skips where that is not allowed."""
+    mounts = ["mount", "--bind", str(folder), str(folder)], ["mount", "-o", "remount,bind,ro", str(folder)]
+    try:
+        for command in mounts:
+            subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        subprocess.run(["umount", str(folder)], check=False, capture_output=True)
+        pytest.skip("nothing can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True, capture_output=True)
 
 
 @contextlib.contextmanager
