@@ -33,7 +33,7 @@ from mlxk_tui.panes.chat_backend import ChatBackend
 from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.registry import PANES
 from mlxk_tui.panes.server_backend import ServerBackend
-from mlxk_tui.settings import ConfigError, Loaded, save
+from mlxk_tui.settings import ConfigError, Loaded, save, weights_choice
 from mlxk_tui.stylesheet import Sheet
 from mlxk_tui.tasks import Tasks
 from mlxk_tui.transfers.jobs import State as Stage
@@ -151,6 +151,7 @@ class MlxkApp(App[None]):
             self,
             state or platformdirs.user_data_path("mlxk-tui"),
             idle_unload_s=60 * settings.idle_unload_minutes,
+            weights=lambda: weights_choice(settings),
             engine=engine,
         )
         self.server = ServerBackend(

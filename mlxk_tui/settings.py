@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 import platformdirs
 
 if TYPE_CHECKING:
+    from mlxk_tui.engine.memory import WeightsChoice
     from mlxk_tui.ops.cache import Cache
 
 ENV_PREFIX = "MLXK_"
@@ -25,6 +26,7 @@ _MAX_CONFIG_BYTES = 1_000_000
 _HUB_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
 
 TransferBackend = Literal["mlxk", "hub"]
+CpuWeightsWord = Literal["auto", "stored", "float32"]
 SortColumn = Literal["name", "org", "type", "quant", "size", "modified", "state"]
 
 
@@ -97,6 +99,16 @@ class Settings:
             "about": "After how many idle minutes a model leaves the memory; 0 never.",
             "limits": {"ge": 0, "le": 10_080},
         },
+    )
+    cpu_weights: CpuWeightsWord = field(
+        default="auto",
+        metadata={
+            "about": "Weights without a GPU: `float32` copies, as `stored`, or `auto`: copies where they fit."
+        },
+    )
+    model_cpu_weights: Mapping[str, CpuWeightsWord] = field(
+        default_factory=dict,
+        metadata={"about": "The same for single models: their names and `auto`, `stored` or `float32`."},
     )
     server_host: str = field(
         default="127.0.0.1",
@@ -175,6 +187,15 @@ class Loaded:
         return variable(name) if name in self.from_environment else str(self.path)
 
 
+def weights_choice(settings: Settings) -> WeightsChoice:
+    """Return how the engine is to hold weights where there is no GPU."""
+    from mlxk_tui.engine.memory import WeightsChoice  # noqa: PLC0415 - only who runs models needs it
+    from mlxk_tui.engine.protocol import CpuWeights  # noqa: PLC0415 - as above
+
+    by_model = {name: CpuWeights(word) for name, word in settings.model_cpu_weights.items()}
+    return WeightsChoice(CpuWeights(settings.cpu_weights), by_model)
+
+
 def for_demo(loaded: Loaded, folder: Path) -> Loaded:
     """Return the settings for a demo: colours and keys as the user likes them, and a server of its own.
 
@@ -232,8 +253,8 @@ def load(command_line: Mapping[str, object] | None = None, path: Path | None = N
             settings = _validated({**stored, **_parsed(variables), **given})
             near = frozenset(given)
             return Loaded(settings, tuple(problems), path, near, frozenset(variables) - near)
-        except _NotJsonError:
-            faults = [("keymap", 'it must be JSON such as {"models.delete": "D"}')]
+        except _NotJsonError as fault:
+            faults = [(str(fault), f"it must be JSON such as {_TABLES[str(fault)]}")]
         except ValueError as error:
             faults = _faults(error)
         for name, cause in faults:
@@ -249,26 +270,37 @@ def load(command_line: Mapping[str, object] | None = None, path: Path | None = N
     raise ConfigError(f"{path}: the settings cannot be read.")
 
 
+_TABLES = {
+    "keymap": '{"models.delete": "D"}',
+    "model_cpu_weights": '{"mlx-community/Qwen3-4B-4bit": "stored"}',
+}
+"""Settings that are tables, with an example; an environment variable gives them as JSON."""
+
+
 class _NotJsonError(Exception):
-    """The keymap of an environment variable is not JSON."""
+    """An environment variable gives a table that is not JSON; its argument is the setting."""
 
 
 def _parsed(variables: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values of environment variables, the keymap read as JSON."""
+    """Return the values of environment variables, tables read as JSON."""
     values: dict[str, Any] = dict(variables)
-    if "keymap" in values:
-        try:
-            values["keymap"] = json.loads(values["keymap"])
-        except ValueError:
-            raise _NotJsonError from None
+    for name in _TABLES.keys() & values.keys():
+        values[name] = _table(name, values[name])
     return values
+
+
+def _table(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise _NotJsonError(name) from None
 
 
 _CAUSES = {
     "path_type": "it must be a folder in quotes",
     "string_type": "it must be text in quotes",
-    "mapping_type": "it must be a table of ids and keys",
-    "dict_type": "it must be a table of ids and keys",
+    "mapping_type": "it must be a table of names and words",
+    "dict_type": "it must be a table of names and words",
     "bool_type": "it must be true or false",
     "bool_parsing": "it must be true or false",
     "int_type": "it must be a whole number",

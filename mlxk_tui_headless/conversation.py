@@ -25,7 +25,7 @@ from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui_headless import output
 from mlxk_tui_headless.answering import INTERRUPTED, Answer, ReaderGoneError, Screen, answer, summary
-from mlxk_tui_headless.running import MAX_INPUT_BYTES, Wanted, find_models
+from mlxk_tui_headless.running import MAX_INPUT_BYTES, Wanted, find_models, new_engine
 from mlxk_tui_headless.slash import Commands, Talk
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class Conversation:
 
 async def _engine() -> Engine:
     """Make the engine inside its loop."""
-    return Engine()
+    return new_engine()
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ from mlxk_tui.ops.contract import (
     VersionData,
 )
 from mlxk_tui.ops.format import age, middle, plural, printable, size
+from mlxk_tui.ops.machine import may_have_gpu
 from mlxk_tui_headless import output
 from mlxk_tui_headless.columns import draw_columns
 from mlxk_tui_headless.listing import list_table
@@ -206,6 +207,8 @@ def _facts(model: Model, metadata: dict[str, object] | None) -> list[tuple[str, 
         }
         verdict = f", {fit[model.memory_fit]}" if model.memory_fit is not None else ""
         rows.append(("Memory", f"about {size(model.memory_bytes)}{verdict}"))
+        if model.memory_float32_bytes is not None and not may_have_gpu():
+            rows.append(("as float32", f"about {size(model.memory_float32_bytes)}, on a CPU where it fits"))
     rows.append(("Health", Text(model.health.value, style="green" if sound else "red")))
     rows.append(("Runs here", "yes" if model.runtime_compatible else "no"))
     if model.reason:

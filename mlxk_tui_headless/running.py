@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlxk_tui import settings
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.models import Runnable, find_runnable, with_draft
 from mlxk_tui.engine.protocol import Generation, Sampling
@@ -126,13 +127,18 @@ async def find_models(session: Session, wanted: Wanted) -> tuple[Runnable, str |
     return model, folder
 
 
+def new_engine() -> Engine:
+    """Return an engine that holds weights as the settings say."""
+    return Engine(weights=settings.weights_choice(settings.load().settings))
+
+
 async def _once(session: Session, wanted: Wanted, prompt: str) -> RunData | None:
     model, draft = await find_models(session, wanted)
     streaming = wanted.stream and not session.options.json
     came = Answer()
     screen = Screen(show_reasoning=wanted.show_reasoning) if streaming else None
     began = time.monotonic()
-    engine = Engine()
+    engine = new_engine()
     try:
         with session.progress() as on_event:
             await engine.load(model, on_event=on_event)

@@ -100,7 +100,9 @@ class _Serving:
 
     async def _run(self) -> None:
         options, idle_unload_s = load_options(self._wanted)
-        engine = Engine(idle_unload_s=idle_unload_s)
+        engine = Engine(
+            idle_unload_s=idle_unload_s, weights=settings.weights_choice(settings.load().settings)
+        )
         engine.subscribe(_BlasLog().note)
         server = Server(engine, self._session.cache, options)
         self._reload = partial(self._read_settings, engine, server)

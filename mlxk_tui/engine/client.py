@@ -62,6 +62,7 @@ class Engine:
         patience: when a worker counts as stuck and is killed; a busy one never does;
             see `Patience` for the bounds.
         environ: environment of the worker; that of this process by default.
+        weights: how weights are held where there is no GPU.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class Engine:
         cache_bytes: int | None = None,
         patience: Patience | None = None,
         environ: Mapping[str, str] | None = None,
+        weights: memory.WeightsChoice | None = None,
     ) -> None:
+        self._weights = weights or memory.WeightsChoice()
         self.idle_unload_s = idle_unload_s
         """May be changed at any time; counts from the next request on."""
         self._cache_bytes = memory.prompt_cache_bytes() if cache_bytes is None else cache_bytes
@@ -264,13 +267,14 @@ class Engine:
         self._changed()
         try:
             beat = self._connection.beat
-            memory.check(model, beat.memory_bytes if beat else 0)
+            wanted = self._weights.of(model.name)
+            memory.check(model, beat.memory_bytes if beat else 0, wanted)
             if self._connection.pid is None:
                 on_loading(Loading("start", 0, 0))
             await self._connection.start()
             self._loaded = None
             said = await self._connection.ask(
-                lambda id: Load(id, model.name, key, self._cache_bytes, model.context_length),  # noqa: A006
+                lambda id: Load(id, model.name, key, self._cache_bytes, model.context_length, wanted),  # noqa: A006
                 on_loading,
             )
             if not isinstance(said, Loaded):

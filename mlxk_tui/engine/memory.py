@@ -3,21 +3,68 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 from mlxk_tui.engine.limits import check_memory
+from mlxk_tui.engine.protocol import CpuWeights
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import size
-from mlxk_tui.ops.machine import Runtime, total_memory, usable_memory
+from mlxk_tui.ops.machine import Runtime, may_have_gpu, total_memory, usable_memory
 from mlxk_tui.ops.terms import MemoryFit
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.models import Runnable
 
 
-def check(model: Runnable, held_bytes: int = 0) -> MemoryFit | None:
+_WORKING_BYTES = 250_000_000
+"""Activations and buffers of a generation."""
+
+
+@dataclass(frozen=True)
+class WeightsChoice:
+    """How weights are to be held where there is no GPU."""
+
+    default: CpuWeights = CpuWeights.AUTO
+    by_model: Mapping[str, CpuWeights] = field(default_factory=dict)
+    """Names of models, in any case of letters."""
+
+    def of(self, name: str) -> CpuWeights:
+        """Return how a model's are to be held."""
+        wanted = {key.lower(): value for key, value in self.by_model.items()}
+        return wanted.get(name.lower(), self.default)
+
+
+def room_for_copies(cache_bytes: int) -> int:
+    """Return how many bytes weights may take beyond those that are loaded.
+
+    Four fifths of what is free, in the machine and in this process's control group, less what a
+    conversation and the kept prompt caches need.
+    """
+    free = min(psutil.virtual_memory().available, _free_in_group())
+    return max(0, int(0.8 * free) - cache_bytes - _WORKING_BYTES)
+
+
+def _free_in_group(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return what the control group of a container (v2, else v1) leaves, in bytes."""
+    return min(
+        _left(root / "memory.max", root / "memory.current"),
+        _left(root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"),
+    )
+
+
+def _left(limit: Path, used: Path) -> int:
+    try:
+        return max(0, int(limit.read_text()) - int(used.read_text()))
+    except (OSError, ValueError):  # there is none, or it is "max"
+        return 1 << 62
+
+
+def check(model: Runnable, held_bytes: int = 0, wanted: CpuWeights = CpuWeights.AUTO) -> MemoryFit | None:
     """Return how a model fits, `tight` also where it fits the machine but hardly what is free.
 
     On macOS what is in use by others is compressed and swapped out for the GPU, so that only the
@@ -26,11 +73,14 @@ def check(model: Runnable, held_bytes: int = 0) -> MemoryFit | None:
     Args:
         model: what is to be loaded; unchecked where its need is unknown or it is forced.
         held_bytes: what the present model gives back first.
+        wanted: how its weights are to be held on a CPU; as float32 they may need much more.
 
     Raises:
         OpError: `insufficient_memory`, with the numbers.
     """
     needed = model.memory_bytes
+    if wanted is CpuWeights.FLOAT32 and model.float32_bytes is not None and not may_have_gpu():
+        needed = model.float32_bytes
     if needed is None or model.forced:
         return None
     usable = usable_memory(total_memory())

@@ -28,6 +28,8 @@ class Runnable:
     """The snapshot."""
     memory_bytes: int | None = None
     """Estimate to load it and hold a conversation; None leaves the memory unchecked."""
+    float32_bytes: int | None = None
+    """The same with its weights as float32."""
     context_length: int | None = None
     """Tokens, as config.json has it."""
     hash: str | None = None
@@ -74,7 +76,8 @@ def with_draft(model: Runnable, draft: Runnable, *, force: bool = False) -> Runn
             f"{model.name} and its draft model need about {size(needed)} of memory together; models can use "
             f"{size(runtime.memory_bytes)} here. Leave the draft model out, or force it.",
         )
-    return replace(model, memory_bytes=needed, fit=fit)
+    both = model.float32_bytes + draft.float32_bytes if model.float32_bytes and draft.float32_bytes else None
+    return replace(model, memory_bytes=needed, float32_bytes=both, fit=fit)
 
 
 def _find(cache: Cache, spec: str, force: bool, partial: bool) -> Runnable:
@@ -97,6 +100,7 @@ def _find(cache: Cache, spec: str, force: bool, partial: bool) -> Runnable:
         name=model.name,
         folder=Path(snapshot.path),
         memory_bytes=model.memory_bytes,
+        float32_bytes=model.memory_float32_bytes,
         context_length=model.context_length,
         hash=model.hash,
         fit=model.memory_fit,

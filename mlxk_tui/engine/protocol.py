@@ -19,6 +19,16 @@ Budget = Literal["run", "server"]
 """Who asks: `run` may use all that is left of the context, `server` half of it."""
 
 
+class CpuWeights(str, Enum):
+    """How weights are held on a CPU."""
+
+    AUTO = "auto"
+    """As float32 where the memory allows it, else as stored."""
+    STORED = "stored"
+    """As in the file; a layer is expanded while many rows are multiplied."""
+    FLOAT32 = "float32"
+
+
 class FinishReason(str, Enum):
     """Why a generation ended; the words of the OpenAI API, and `cancelled`."""
 
@@ -232,6 +242,8 @@ class Load:
     """Most bytes of kept prompt caches."""
     context_length: int | None = None
     """Tokens; None leaves it to config.json."""
+    cpu_weights: CpuWeights = CpuWeights.AUTO
+    """How the weights are held where there is no GPU."""
 
 
 @dataclass(frozen=True)
@@ -302,6 +314,10 @@ class Loaded:
     has_chat_template: bool
     has_thinking: bool
     has_tools: bool
+    weights: CpuWeights | None = None
+    """How the weights are held on a CPU: `float32` or `stored`; None on a GPU."""
+    stored_bytes: int = 0
+    """Then what they take as stored."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlxk_tui.engine.protocol import Loaded
+    from mlxk_tui.engine.protocol import CpuWeights, Loaded
     from mlxk_tui.ops.blas.state import Blas
 
 
@@ -40,6 +40,10 @@ class LoadedModel:
     has_chat_template: bool
     has_thinking: bool
     has_tools: bool
+    weights: CpuWeights | None = None
+    """How its weights are held on a CPU; None on a GPU."""
+    stored_bytes: int = 0
+    """Then what they take as stored."""
 
     @classmethod
     def of(cls, name: str, folder: str, said: Loaded) -> LoadedModel:
@@ -54,6 +58,8 @@ class LoadedModel:
             has_chat_template=said.has_chat_template,
             has_thinking=said.has_thinking,
             has_tools=said.has_tools,
+            weights=said.weights,
+            stored_bytes=said.stored_bytes,
         )
 
 

@@ -11,6 +11,7 @@ from mlxk_tui.engine.protocol import (
     Cancel,
     Counted,
     CountTokens,
+    CpuWeights,
     Delta,
     Done,
     Embed,
@@ -133,6 +134,17 @@ def _count_tokens(given: dict[str, Any]) -> CountTokens:
     return CountTokens(**given)
 
 
+def _load(given: dict[str, Any]) -> Load:
+    given["cpu_weights"] = CpuWeights(given.get("cpu_weights", CpuWeights.AUTO))
+    return Load(**given)
+
+
+def _loaded(given: dict[str, Any]) -> Loaded:
+    if "weights" in given:
+        given["weights"] = CpuWeights(given["weights"])
+    return Loaded(**given)
+
+
 def _ready(given: dict[str, Any]) -> Ready:
     if "blas" in given:
         given["blas"] = from_json(given["blas"])
@@ -156,6 +168,8 @@ _READERS: dict[str, Any] = {
     "TokenLogprob": _token_logprob,
     "Delta": _delta,
     "Finished": _finished,
+    "Load": _load,
+    "Loaded": _loaded,
     "Ready": _ready,
     "Blas": _blas,
     "Generate": lambda given: Generate(id=given["id"], request=from_json(given["request"])),

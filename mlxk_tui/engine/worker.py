@@ -52,7 +52,7 @@ def main() -> int:
     device = "gpu" if mx.default_device() == mx.gpu else "cpu"
     outbox.send(Ready(mlx=version("mlx"), mlx_lm=version("mlx-lm"), device=device, blas=borrowed.blas))
     try:
-        Loop(inbox, outbox, vitals, borrowed.cores).run()
+        Loop(inbox, outbox, vitals, borrowed).run()
     except Exception as error:  # noqa: BLE001 - whatever MLX raises, all that ran is lost
         traceback.print_exc()
         said = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

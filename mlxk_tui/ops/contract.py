@@ -95,6 +95,9 @@ class Model(Contract):
     disk_bytes: int = Field(description="The whole repo on disk, shared payload included once, in bytes.")
     memory_bytes: int | None = Field(description="Estimate of the memory to load and run it, in bytes.")
     memory_fit: MemoryFit | None
+    memory_float32_bytes: int | None = Field(
+        default=None, description="The same with weights as float32, as a CPU runs them where they fit."
+    )
 
     @property
     def abilities(self) -> list[str]:

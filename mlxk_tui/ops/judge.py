@@ -12,7 +12,7 @@ from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.ops.reading import read_repo
 from mlxk_tui.ops.repo import Repo, Snapshot
 from mlxk_tui.ops.report import Report
-from mlxk_tui.ops.runtime import check_runtime, estimate_memory
+from mlxk_tui.ops.runtime import check_runtime, estimate_float32, estimate_memory
 
 
 def inspect(cache: Cache, ref: RepoRef, runtime: Runtime, revision: str | None = None) -> Report:
@@ -54,5 +54,6 @@ def judge(repo: Repo, snapshot: Snapshot | None, runtime: Runtime) -> Report:
         disk_bytes=repo.disk_bytes,
         memory_bytes=memory,
         memory_fit=runtime.fit(memory),
+        memory_float32_bytes=estimate_float32(integrity.weights, detection) if memory is not None else None,
     )
     return Report(repo.ref, model, findings, detection.facts)

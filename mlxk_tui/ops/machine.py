@@ -5,10 +5,12 @@ mlx-lm is never imported: that costs over a second.
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import os
 import platform
 import re
+import sys
 from dataclasses import dataclass, field
 
 from mlxk_tui.ops.terms import MemoryFit
@@ -123,3 +125,16 @@ def _remapping(package: str) -> dict[str, str]:
     except (OSError, UnicodeDecodeError):
         return {}
     return dict(_PAIR.findall(match.group(1))) if match else {}
+
+
+def may_have_gpu() -> bool:
+    """Whether MLX may run on a GPU here: on Apple silicon, or with one of its builds for CUDA."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return any(glob.glob(os.path.join(folder, "mlx_cuda*")) for folder in _mlx_parents())
+
+
+def _mlx_parents() -> list[str]:
+    """Return the folders that MLX is installed in."""
+    spec = importlib.util.find_spec("mlx")
+    return [os.path.dirname(folder) for folder in (spec.submodule_search_locations if spec else None) or ()]

@@ -33,6 +33,25 @@ def estimate_memory(weights: Weights, detection: Detection) -> int | None:
     return weights.bytes + cache + _WORKING_BYTES
 
 
+def estimate_float32(weights: Weights, detection: Detection) -> int | None:
+    """Return the same with weights, caches and buffers as float32, as a CPU runs them; None where unknown.
+
+    A packed word (U32) holds 32/bits weights, whose scales and biases are gone then.
+    """
+    needed = estimate_memory(weights, detection)
+    if needed is None or not weights.elements:
+        return None
+    quantization = detection.quantization
+    packed = weights.elements.get("U32", 0)
+    elements = sum(weights.elements.values()) - packed
+    if quantization is not None and 1 <= quantization.bits <= 32:
+        unpacked = packed * 32 // quantization.bits
+        helpers = 2 * unpacked // quantization.group_size if quantization.group_size else 0
+        packed, elements = unpacked, max(0, elements - helpers)
+    cache = needed - weights.bytes - _WORKING_BYTES
+    return 4 * (packed + elements) + 2 * cache + _WORKING_BYTES
+
+
 def check_runtime(
     runtime: Runtime, detection: Detection, documents: Documents, memory_bytes: int | None
 ) -> tuple[Finding, ...]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlxk_tui.chats.model import Message, Session
     from mlxk_tui.chats.store import ChatStore
     from mlxk_tui.engine.client import Engine
+    from mlxk_tui.engine.memory import WeightsChoice
     from mlxk_tui.engine.models import Runnable
     from mlxk_tui.panes.chat_answer import Answer
 
@@ -38,11 +39,18 @@ class ChatBackend:
         owner: the node that publishes changes (the app).
         folder: where the chats are kept.
         idle_unload_s: seconds without a request after which a model leaves the memory; 0 never.
+        weights: tells how weights are held where there is no GPU.
         engine: an engine to use; whoever gives one stops it.
     """
 
     def __init__(
-        self, owner: DOMNode, folder: Path, *, idle_unload_s: float = 0, engine: Engine | None = None
+        self,
+        owner: DOMNode,
+        folder: Path,
+        *,
+        idle_unload_s: float = 0,
+        weights: Callable[[], WeightsChoice] | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.answers: dict[int, Answer] = {}
         """What is being written, by session."""
@@ -55,6 +63,7 @@ class ChatBackend:
         """Returns how many questions were begun and not sent; the pane that takes them says so."""
         self.folder = folder
         self._idle_unload_s = idle_unload_s
+        self._weights = weights
         self._given = engine
         self._engine: Engine | None = None
         self._unsubscribe: Callable[[], None] | None = None
@@ -74,7 +83,9 @@ class ChatBackend:
         if self._engine is None:
             from mlxk_tui.engine.client import Engine  # noqa: PLC0415 - when it is first needed
 
-            self._engine = self._given or Engine(idle_unload_s=self._idle_unload_s)
+            self._engine = self._given or Engine(
+                idle_unload_s=self._idle_unload_s, weights=self._weights() if self._weights else None
+            )
             self._unsubscribe = self._engine.subscribe(self.engine_changed.publish)
         return self._engine
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from mlxk_tui.engine.protocol import CpuWeights
 from mlxk_tui.engine.status import EngineState
 from mlxk_tui.ops.blas.state import BlasState
 from mlxk_tui.ops.errors import ErrorType, OpError
@@ -63,7 +64,10 @@ def _model(context: Context) -> Fact:
     if engine.loading is not None:
         return Fact("Model", _short(engine.loading), "$accent", "  loading …")
     if engine.model is not None:
-        held = spaced_size(engine.memory_bytes or engine.model.memory_bytes)
+        model, used = engine.model, engine.memory_bytes or engine.model.memory_bytes
+        held = spaced_size(used)
+        if model.weights is CpuWeights.FLOAT32 and model.stored_bytes < used / 1.5:
+            held += f" as float32, {spaced_size(model.stored_bytes)} as stored"
         return Fact("Model", _short(engine.model.name), "$strong", f"  {held}")
     if engine.state is EngineState.FAILED:
         return Fact("Model", "✗ the engine ended", "$bad")

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from mlx_lm import utils
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlxk_tui.engine import sampling
+from mlxk_tui.engine.inference.cpu_weights import HeldWeights
 from mlxk_tui.engine.inference.detokenizing import TokenTexts
 from mlxk_tui.engine.protocol import Sampling
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 
+Hold = Callable[[Any, Callable[[int, int], None]], HeldWeights | None]
+"""Changes how a model's weights are held and tells its progress in bytes; None where nothing is to do."""
 OnStage = Callable[[str, int, int], None]
 """Receives stage, bytes done and bytes in all; raises to stop the loading."""
 
@@ -66,6 +70,8 @@ class LoadedModel:
     """Up to how many tokens caches that rotate can be cut back; 0 where none rotates or another cannot."""
     texts: TokenTexts
     """What its tokens stand for."""
+    held: HeldWeights | None = None
+    """How its weights are held on a CPU."""
     load_s: float = 0.0
     grammar_tokenizer: Any = None
     """Its tokenizer as `grammar` needs it, once it was needed."""
@@ -75,8 +81,17 @@ class LoadedModel:
     """Bits to the groups in which its cache is quantized, None where it cannot be; see `kv_bits`."""
 
 
-def load(name: str, folder: Path, context_length: int | None, on_stage: OnStage) -> LoadedModel:
+def load(
+    name: str, folder: Path, context_length: int | None, on_stage: OnStage, hold: Hold | None = None
+) -> LoadedModel:
     """Load the model of a snapshot folder.
+
+    Args:
+        name: as shown.
+        folder: the snapshot.
+        context_length: tokens; None leaves it to config.json.
+        on_stage: hears of the progress.
+        hold: changes how its weights are held; a model that does not run then is loaded as it is.
 
     Raises:
         OpError: `model_not_runnable` with what mlx-lm says, `insufficient_memory`.
@@ -89,10 +104,19 @@ def load(name: str, folder: Path, context_length: int | None, on_stage: OnStage)
         _read_weights(model, on_stage)
         on_stage("tokenizer", 0, 0)
         tokenizer: Any = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
-        on_stage("warm-up", 0, 0)
-        caches = make_prompt_cache(model)
-        logits = model(mx.array([[0]]), cache=caches)
-        mx.eval(logits)
+        held: HeldWeights | None = None
+        try:
+            if hold is not None:
+                held = hold(model, partial(on_stage, "weights"))
+            on_stage("warm-up", 0, 0)
+            caches, logits = _warm_up(model)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            if held is None:
+                raise
+            held = model = None  # before it is read anew
+            model, config = utils.load_model(folder, lazy=True, get_model_classes=_classes_for(folder))
+            _read_weights(model, on_stage)
+            caches, logits = _warm_up(model)
     except (OpError, LoadStopped):
         raise
     except MemoryError as error:
@@ -121,8 +145,17 @@ def load(name: str, folder: Path, context_length: int | None, on_stage: OnStage)
         trimmable=plain,
         window=_window(caches),
         texts=TokenTexts(tokenizer),
+        held=held,
         load_s=time.monotonic() - begin,
     )
+
+
+def _warm_up(model: Any) -> tuple[list[Any], mx.array]:
+    """Let a model read one token; return its caches and the logits."""
+    caches = make_prompt_cache(model)
+    logits = model(mx.array([[0]]), cache=caches)
+    mx.eval(logits)
+    return caches, logits
 
 
 def _window(caches: Sequence[Any]) -> int:

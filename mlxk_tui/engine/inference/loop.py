@@ -12,10 +12,12 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlxk_tui.engine.inference.answer import Answer
+from mlxk_tui.engine.inference.blas.borrowing import Borrowed
 from mlxk_tui.engine.inference.channel import Inbox, Outbox
+from mlxk_tui.engine.inference.cpu_weights import Holder
 from mlxk_tui.engine.inference.decoding import Decoder, Drawn, Read
 from mlxk_tui.engine.inference.embedding import EmbeddingJob
-from mlxk_tui.engine.inference.loading import LoadedModel, LoadStopped, load
+from mlxk_tui.engine.inference.loading import Hold, LoadedModel, LoadStopped, load
 from mlxk_tui.engine.inference.pace import Pace
 from mlxk_tui.engine.inference.preparing import Prepared, Preparer, Result
 from mlxk_tui.engine.inference.prompting import Prompt
@@ -40,7 +42,6 @@ from mlxk_tui.engine.protocol import (
     Streamed,
     Unload,
 )
-from mlxk_tui.ops.blas.cores import FreeCores
 from mlxk_tui.ops.errors import ErrorType, OpError
 
 _BEAT_S = 0.2
@@ -55,8 +56,10 @@ _LONG_PROMPT = 256
 class Loop:
     """Everything that happens to the model, one thing at a time."""
 
-    def __init__(self, inbox: Inbox, outbox: Outbox, vitals: Vitals, cores: FreeCores | None = None) -> None:
-        self._cores = cores
+    def __init__(self, inbox: Inbox, outbox: Outbox, vitals: Vitals, borrowed: Borrowed) -> None:
+        self._cores = borrowed.cores
+        self._holder = Holder(borrowed.blas)
+        self._hold: Hold | None = None
         self._outbox = outbox
         self._vitals = vitals
         vitals.device = _device_memory
@@ -133,7 +136,8 @@ class Loop:
 
         try:
             mx.reset_peak_memory()
-            model = load(command.name, Path(command.folder), command.context_length, on_stage)
+            self._hold = self._holder.holding(command.cpu_weights, command.cache_bytes)
+            model = load(command.name, Path(command.folder), command.context_length, on_stage, self._hold)
             self._decoder = Decoder(model, command.cache_bytes)
         except LoadStopped:
             self._free()
@@ -151,6 +155,8 @@ class Loop:
                     vocab_size=model.vocab_size,
                     memory_bytes=mx.get_active_memory(),
                     load_s=model.load_s,
+                    weights=model.held.kind if model.held is not None else None,
+                    stored_bytes=model.held.stored_bytes if model.held is not None else 0,
                     has_chat_template=bool(tokenizer.has_chat_template),
                     has_thinking=bool(tokenizer.has_thinking),
                     has_tools=bool(tokenizer.has_tool_calling),
@@ -235,7 +241,7 @@ class Loop:
                 self._vitals.begin(reads_files=True)
                 self._beat(force=True)
 
-            draft = load(Path(folder).name, Path(folder), None, on_stage)
+            draft = load(Path(folder).name, Path(folder), None, on_stage, self._hold)
             model.drafts[folder] = draft
         return model.drafts[folder]
 

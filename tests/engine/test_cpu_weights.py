@@ -1,0 +1,206 @@
+"""Weights on a CPU: float32 copies and layers that are expanded give what mlx-lm gives, in any precision."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlxk_tui.engine.memory import WeightsChoice, check
+from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.protocol import CpuWeights, Load
+from mlxk_tui.engine.wire import from_json, to_json
+from mlxk_tui.ops.errors import ErrorType, OpError
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("mlx_lm") is None, reason="mlx-lm is not installed on this platform"
+)
+
+PLENTY = 1 << 40
+
+
+def make(kind: str, *, tied: bool = False, dtype: str = "float32", **quantized: Any) -> Any:
+    """Return a small random model of mlx-lm's, with a bias here and there."""
+    import mlx.core as mx
+    from mlx import nn
+    from mlx_lm.models import mixtral, qwen2
+
+    mx.random.seed(3)
+    shape = {
+        "hidden_size": 128,
+        "num_hidden_layers": 2,
+        "intermediate_size": 192,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-5,
+        "vocab_size": 320,
+        "rope_theta": 10000.0,
+    }
+    if kind == "experts":
+        arguments = {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
+        module: Any = mixtral
+    else:
+        arguments = {"model_type": "qwen2", "tie_word_embeddings": tied}
+        module = qwen2
+    model = module.Model(module.ModelArgs.from_dict({**shape, **arguments}))
+    if quantized:
+        nn.quantize(model, **quantized)  # type: ignore[attr-defined]  # mlx's stubs lack it
+    model.set_dtype(getattr(mx, dtype))
+    mx.eval(model.parameters())
+    return model
+
+
+def logits(model: Any, tokens: int = 24) -> Any:
+    """Return what a model says after a prompt and after one more token, (tokens + 1, vocabulary)."""
+    import mlx.core as mx
+    import numpy as np
+    from mlx_lm.models.cache import make_prompt_cache
+
+    cache = make_prompt_cache(model)
+    prompt = model(mx.array([[(7 * at) % 320 for at in range(tokens)]]), cache=cache)
+    one = model(mx.array([[9]]), cache=cache)
+    return np.array(mx.concatenate([prompt[0], one[0]]).astype(mx.float32))
+
+
+def hold(model: Any, wanted: CpuWeights, free: int = PLENTY, *, fast: bool = True) -> Any:
+    """Hold a model's weights."""
+    from mlxk_tui.engine.inference.cpu_weights import hold_weights
+
+    return hold_weights(model, wanted, free, lambda done, total: None, fast=fast)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("plain", {"bits": 4, "group_size": 64}),
+        ("plain", {"bits": 4, "group_size": 64, "tied": True}),
+        ("plain", {"bits": 8, "group_size": 32}),
+        ("plain", {"bits": 3, "group_size": 32}),
+        ("plain", {"bits": 4, "group_size": 32, "mode": "mxfp4"}),
+        ("experts", {"bits": 4, "group_size": 64}),
+    ],
+)
+@pytest.mark.parametrize("wanted", [CpuWeights.FLOAT32, CpuWeights.STORED])
+def test_quantized_weights_give_the_same(kind: str, options: dict[str, Any], wanted: CpuWeights) -> None:
+    import numpy as np
+
+    before = logits(make(kind, **options))
+    model = make(kind, **options)
+    held = hold(model, wanted)
+    np.testing.assert_allclose(logits(model), before, atol=2e-4, rtol=2e-4)
+    assert held.kind is wanted
+    if wanted is CpuWeights.FLOAT32:
+        assert held.held_bytes > 3 * held.stored_bytes
+        assert not any("Quantized" in type(module).__name__ for module in model.modules())
+    else:
+        assert held.held_bytes == held.stored_bytes
+        assert 2 <= held.expand_from <= 16
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("wanted", [CpuWeights.FLOAT32, CpuWeights.STORED])
+def test_half_precision_is_calculated_in_float32(dtype: str, tied: bool, wanted: CpuWeights) -> None:
+    import mlx.core as mx
+    import numpy as np
+
+    exact = make("plain", tied=tied, dtype=dtype)
+    exact.set_dtype(mx.float32)
+    model = make("plain", tied=tied, dtype=dtype)
+    held = hold(model, wanted)
+    np.testing.assert_allclose(logits(model), logits(exact), atol=2e-4, rtol=2e-4)
+    assert model(mx.array([[1]])).dtype == mx.float32
+    assert (held.held_bytes < 1.1 * held.stored_bytes) is (wanted is CpuWeights.STORED)
+
+
+def test_scales_of_half_precision_become_float32_and_their_weights_stay() -> None:
+    import numpy as np
+
+    exact = make("plain", bits=4, group_size=64, dtype="bfloat16")
+    hold(exact, CpuWeights.FLOAT32)
+    model = make("plain", bits=4, group_size=64, dtype="bfloat16")
+    held = hold(model, CpuWeights.STORED)
+    np.testing.assert_allclose(logits(model), logits(exact), atol=2e-4, rtol=2e-4)
+    assert held.held_bytes < 1.2 * held.stored_bytes
+
+
+def test_auto_takes_copies_where_they_fit_and_a_fast_library_is_there() -> None:
+    quantized: dict[str, Any] = {"bits": 4, "group_size": 64}
+    assert hold(make("plain", **quantized), CpuWeights.AUTO).kind is CpuWeights.FLOAT32
+    assert hold(make("plain", **quantized), CpuWeights.AUTO, free=1000).kind is CpuWeights.STORED
+    slow = hold(make("plain", **quantized), CpuWeights.AUTO, fast=False)
+    assert (slow.kind, slow.expand_from) == (CpuWeights.STORED, 0)
+
+
+def test_what_is_shared_stays_shared_and_what_refers_to_a_module_goes_on_working() -> None:
+    import mlx.core as mx
+
+    model = make("plain", dtype="bfloat16")
+    model.lm_head.weight = model.model.embed_tokens.weight
+    model.layers[1].mlp = model.layers[0].mlp
+    bound = model.model.embed_tokens.as_linear
+    hold(model, CpuWeights.FLOAT32)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert model.layers[1].mlp is model.layers[0].mlp
+    assert bound(mx.ones((1, 128))).dtype == mx.float32
+
+
+def test_a_layer_that_does_more_than_mlx_s_own_is_left_alone() -> None:
+    from mlx.nn.layers.quantized import QuantizedLinear
+
+    class Own(QuantizedLinear):
+        """Looks at its scales."""
+
+        def __call__(self, x: Any) -> Any:
+            assert self.scales is not None
+            return super().__call__(x)  # type: ignore[no-untyped-call]  # mlx's own
+
+    model = make("plain", bits=4, group_size=64)
+    model.layers[0].mlp.up_proj.__class__ = Own
+    for wanted in (CpuWeights.FLOAT32, CpuWeights.STORED):
+        hold(model, wanted)
+        assert type(model.layers[0].mlp.up_proj) is Own
+        logits(model)
+
+
+def test_loading_can_be_given_up_while_weights_are_copied() -> None:
+    from mlxk_tui.engine.inference.cpu_weights import hold_weights
+
+    def stop(done: int, total: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        hold_weights(make("plain", bits=4, group_size=64), CpuWeights.FLOAT32, PLENTY, stop, fast=True)
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("plain", 4), ("experts", 8)])
+def test_what_float32_takes_is_known_before(kind: str, bits: int) -> None:
+    from mlxk_tui.engine.inference.cpu_weights import float32_bytes
+
+    model = make(kind, bits=bits, group_size=64)
+    expected = float32_bytes(model)
+    assert hold(model, CpuWeights.FLOAT32).held_bytes == expected
+
+
+def test_a_model_may_have_its_own_way_and_the_worker_is_told() -> None:
+    choice = WeightsChoice(CpuWeights.STORED, {"Org/Model": CpuWeights.FLOAT32})
+    assert choice.of("org/model") is CpuWeights.FLOAT32
+    assert choice.of("org/other") is CpuWeights.STORED
+    command = Load(1, "n", "/f", 5, None, CpuWeights.FLOAT32)
+    assert from_json(to_json(command)) == command
+
+
+def test_copies_that_do_not_fit_are_refused_where_they_are_demanded(
+    tmp_path: Path,
+) -> None:
+    from mlxk_tui.ops.machine import may_have_gpu
+
+    if may_have_gpu():
+        pytest.skip("it is for machines without a GPU")
+    model = Runnable("test/large", tmp_path, memory_bytes=1000, float32_bytes=1 << 50)
+    check(model)
+    with pytest.raises(OpError) as raised:
+        check(model, 0, CpuWeights.FLOAT32)
+    assert raised.value.type is ErrorType.INSUFFICIENT_MEMORY
