@@ -70,9 +70,11 @@ class Session:
     def progress(self, *, quiet: bool = False) -> Iterator[OnEvent]:
         """Return where an operation's events go: JSON lines, a bar at a terminal, or nowhere."""
         if self.options.json_progress:
+            from mlxk_tui_headless.patient_streams import never_blocking  # noqa: PLC0415 - as the next one
             from mlxk_tui_headless.progress import json_lines  # noqa: PLC0415 - most runs show none
 
-            yield json_lines
+            with never_blocking(note=None):  # a reader that has stopped must not stop the work, or a signal
+                yield json_lines
         elif quiet or self.options.json or not output.is_terminal(sys.stderr):
             yield ignore
         else:

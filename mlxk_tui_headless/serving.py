@@ -29,6 +29,7 @@ from mlxk_tui.server import keys
 from mlxk_tui.server.options import ServerOptions
 from mlxk_tui.server.server import Server
 from mlxk_tui_headless import output
+from mlxk_tui_headless.patient_streams import never_blocking
 from mlxk_tui_headless.stopping import woken_by_signals
 
 if TYPE_CHECKING:
@@ -66,7 +67,12 @@ def serve(session: Session, wanted: Wanted) -> None:
     gc.enable()  # the command starts without a collection, because most end at once
     serving = _Serving(session, wanted)
     try:
-        with _lines_on_stderr(wanted.log_level), session.interrupts.taken_by(serving.take):
+        with (
+            never_blocking("stdout", note=None),
+            never_blocking(),
+            _lines_on_stderr(wanted.log_level),
+            session.interrupts.taken_by(serving.take),
+        ):
             asyncio.run(serving.run())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
 from tests.headless.running import TIMEOUT, Result, at_terminal, call, headless, started
 from tests.support.hf_cache import tree_of
+from tests.support.pipes import fill_stderr_of
 from tests.support.pulling import FILES, NAME, content_of, sent
 from tests.support.waiting import wait_until
 
@@ -144,6 +146,22 @@ def test_a_signal_is_answered_long_before_the_pull_ends(number: int, server: Loc
     assert call("pull", LARGE, "--json", hub=hub).data["download_status"] == "success"
     assert sent(server) <= 1.05 * (SIZE + TOTAL)
     assert content_of(hub, LARGE)["big.bin"] == server.read(LARGE, "big.bin")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there its pipe can be filled")
+def test_progress_that_nobody_reads_holds_up_neither_the_pull_nor_a_signal(
+    server: LocalHub, hub: Path
+) -> None:
+    server.add_repo(LARGE, {**FILES, "big.bin": Generated(SIZE, seed=2)})
+    server.rate_per_connection = 1 << 16
+    with started("pull", LARGE, "--json", "--progress", "json", hub=hub) as process:
+        assert process.stdout is not None
+        fill_stderr_of(process.pid)
+        wait_until_sent(server, SIZE // 20)
+        process.send_signal(signal.SIGTERM)
+        envelope = json.loads(process.stdout.readline())
+        assert process.wait(TIMEOUT) == 1
+    assert envelope["error"]["type"] == "cancelled"
 
 
 def test_a_hub_that_says_nothing_does_not_hold_up_a_signal(server: LocalHub, hub: Path) -> None:

@@ -33,6 +33,7 @@ from tests.engine.conftest import is_gone, needs_mlx
 from tests.headless.running import PROGRAM, call, checked, environment, headless
 from tests.panes.test_chat_ends import HUGE, add_huge
 from tests.server.served import BABBLER, COMPLETIONS, TINY, Served
+from tests.support.pipes import fill_stderr_of
 from tests.support.waiting import PATIENCE_S, wait_until
 
 LONG = {"model": BABBLER, "prompt": "Hello", "max_tokens": 4000, "logit_bias": {"0": -100}, "stream": True}
@@ -192,6 +193,16 @@ def test_a_signal_lets_answers_end_and_leaves_no_child(model_hub: Path) -> None:
     assert b'"finish_reason":"length"' in raw
     assert b"200 mlx-community/Babbler" in err
     assert all(is_gone(one.pid) for one in children)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there its pipe can be filled")
+def test_a_log_that_nobody_reads_holds_up_neither_answers_nor_a_signal(hub: Path) -> None:
+    with process(hub=hub) as (child, data):
+        fill_stderr_of(child.pid)
+        for _ in range(3):
+            assert ask(data, "/v1/models")[0] == 200
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(PATIENCE_S) == 0
 
 
 @needs_mlx

@@ -1,0 +1,55 @@
+"""Output that nobody reads is dropped and counted; output that somebody reads arrives whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.support.waiting import PATIENCE_S
+
+_WRITER = """
+import sys
+from mlxk_tui_headless.patient_streams import never_blocking
+with never_blocking():
+    for number in range(20_000):
+        print(f"{number:0100}", file=sys.stderr)
+    print("written", flush=True)
+    sys.stdin.readline()
+    print("and this", file=sys.stderr)
+"""
+
+
+def writer() -> subprocess.Popen[str]:
+    """Run a program that writes two megabytes to stderr, then a last line when it is told to."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _WRITER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_what_nobody_read_in_time_is_counted() -> None:
+    with writer() as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.readline() == "written\n"  # though nobody read
+        lines = [child.stderr.readline() for _ in range(5000)]  # there is room again
+        child.stdin.write("\n")
+        child.stdin.flush()
+        lines += child.stderr.readlines()
+        assert child.wait(PATIENCE_S) == 0
+    *whole, note, last = lines
+    assert [int(line) for line in whole] == list(range(len(whole)))
+    assert note == f"... {20_000 - len(whole):,} lines were dropped: nobody read them in time.\n"
+    assert last == "and this\n"
+
+
+def test_the_end_does_not_wait_for_a_reader_that_takes_nothing() -> None:
+    with writer() as child:
+        assert child.stdin is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+        assert child.wait(PATIENCE_S) == 0
