@@ -125,8 +125,8 @@ class Route:
     """An error in another shape than OpenAI's, from it and the id of the request."""
     either: bool = False
     """Whether a client of Anthropic's API is answered in its shape, by its headers."""
-    parameters: tuple[str, ...] = ()
-    """What a query may hold."""
+    parameters: tuple[tuple[str, str, dict[str, Any]], ...] = ()
+    """What a query may hold: name, description, schema."""
     answer: tuple[str, ...] = ()
     """Fields that the JSON of an answer always has."""
     media: str = "application/json"

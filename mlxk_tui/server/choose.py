@@ -164,11 +164,20 @@ class Chooser:
             ApiError: 422 where it cannot run; 404, 409: there is none of that name, or several.
             OpError: those of `inspect_model`.
         """
+        if not name.strip():
+            raise ApiError(
+                404, ErrorType.MODEL_NOT_FOUND.value, "A blank is no name of a model.", param="model"
+            )
         spec = self._spec(name)
         try:
             model = await self._inspect(spec)
         except OpError as error:
-            raise _told(error, spec) from None
+            told = _told(error, spec)
+            if (
+                isinstance(told, ApiError) and told.status == 400
+            ):  # here a name is a place, and nothing is there
+                told = ApiError(404, ErrorType.MODEL_NOT_FOUND.value, told.message, param="model")
+            raise told from None
         if name in self.aliases:
             return Offered(name, model)
         revision = parse_spec(name).revision

@@ -9,15 +9,16 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from aiohttp import web
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from mlxk_tui.engine.client import Embeddings
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import invalid
-from mlxk_tui.server.schemas import MODEL_NAMES, Prompts, Schema, longest_ids_of
+from mlxk_tui.server.schemas import ModelName, Prompts, Schema, longest_ids_of
+from mlxk_tui.server.shapes import TEXTS, WHOLE
 from mlxk_tui.server.work import Work
 
 MAX_TEXTS = 2048
@@ -27,10 +28,10 @@ _VECTORS_AT_A_TIME = 32
 class EmbeddingsRequest(Schema):
     """POST /v1/embeddings."""
 
-    model: str | None = Field(None, description=MODEL_NAMES)
-    input: Prompts
+    model: ModelName = None
+    input: Annotated[Prompts, WithJsonSchema(TEXTS)]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = Field(None, ge=1)
+    dimensions: Annotated[int, Field(ge=1), WHOLE] | None = None
     user: str | None = None
 
     @property

@@ -4,20 +4,56 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from mlxk_tui.server.errors import ApiError, invalid
 from mlxk_tui.server.schemas import (
     MAX_MESSAGES,
     MAX_STOPS,
     MAX_TOOLS,
-    MODEL_NAMES,
     ChatRequest,
+    ModelName,
     Schema,
     parse,
 )
+from mlxk_tui.server.shapes import NAME, TEXT, WHOLE, array, either, kind, nullable, shape
+
+_TEXTS = (
+    shape("type", "text", type=kind("text"), text=TEXT),
+    shape(
+        "type", "source", type=kind("document"), source=shape("type", "data", type=kind("text"), data=TEXT)
+    ),
+)
+"""Blocks that hold a text."""
+_TEXT_BLOCK = {"anyOf": [*_TEXTS]}
+_USERS = {
+    "anyOf": [
+        *_TEXTS,
+        shape(
+            *("type", "tool_use_id"),
+            type=kind("tool_result"),
+            tool_use_id=NAME,
+            content=nullable(TEXT, array(_TEXT_BLOCK)),
+            is_error=nullable({"type": "boolean"}),
+        ),
+    ]
+}
+_ASSISTANTS = {
+    "anyOf": [
+        *_TEXTS,
+        shape("type", type=kind("thinking"), thinking=nullable(TEXT)),
+        shape("type", type=kind("redacted_thinking")),
+        shape(
+            *("type", "name"),
+            type=kind("tool_use"),
+            id=nullable(TEXT),
+            name=NAME,
+            input=nullable({"type": "object"}),
+        ),
+    ]
+}
 
 
 class MessagesSource(Schema):
@@ -29,6 +65,8 @@ class MessagesSource(Schema):
 
 class MessagesPart(Schema):
     """A piece of a tool's result; only text can be read."""
+
+    model_config = ConfigDict(json_schema_extra=either(*_TEXTS))
 
     type: str
     text: str | None = None
@@ -53,6 +91,14 @@ class MessagesBlock(Schema):
 class MessagesMessage(Schema):
     """One message of a conversation."""
 
+    model_config = ConfigDict(
+        json_schema_extra=either(
+            shape("role", "content", role=kind("user"), content={"anyOf": [TEXT, array(_USERS)]}),
+            shape("role", "content", role=kind("assistant"), content={"anyOf": [TEXT, array(_ASSISTANTS)]}),
+            shape("role", "content", role=kind("system"), content={"anyOf": [TEXT, array(_TEXT_BLOCK)]}),
+        )
+    )
+
     role: Literal["user", "assistant", "system"]
     content: str | list[MessagesBlock]
 
@@ -60,7 +106,7 @@ class MessagesMessage(Schema):
 class MessagesTool(Schema):
     """A tool that the model may call and the client runs."""
 
-    type: str | None = None
+    type: Annotated[str | None, WithJsonSchema({"enum": [None, "custom"]})] = None
     name: str = Field(min_length=1, max_length=256)
     description: str | None = None
     input_schema: dict[str, Any] | None = None
@@ -68,6 +114,13 @@ class MessagesTool(Schema):
 
 class MessagesToolChoice(Schema):
     """Whether a tool has to be called."""
+
+    model_config = ConfigDict(
+        json_schema_extra=either(
+            shape("type", type=kind("auto", "any", "none")),
+            shape("type", "name", type=kind("tool"), name=NAME),
+        )
+    )
 
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
@@ -78,7 +131,7 @@ class MessagesThinking(Schema):
     """Whether the model reasons first; a budget is not kept."""
 
     type: str
-    budget_tokens: int | None = None
+    budget_tokens: Annotated[int, WHOLE] | None = None
     display: str | None = None
 
 
@@ -101,7 +154,7 @@ class MessagesOutput(Schema):
 class MessagesPrompt(Schema):
     """POST /v1/messages/count_tokens: all that becomes the prompt."""
 
-    model: str | None = Field(None, description=MODEL_NAMES)
+    model: ModelName = None
     messages: list[MessagesMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     system: str | list[MessagesPart] | None = None
     tools: list[MessagesTool] | None = Field(None, max_length=MAX_TOOLS)
@@ -128,10 +181,10 @@ class MessagesPrompt(Schema):
 class MessagesRequest(MessagesPrompt):
     """POST /v1/messages."""
 
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: Annotated[int, Field(ge=1), WHOLE] | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=0)
+    top_k: Annotated[int, Field(ge=0), WHOLE] | None = None
     stop_sequences: list[str] | None = Field(None, max_length=MAX_STOPS)
     stream: bool | None = None
     metadata: dict[str, Any] | None = None

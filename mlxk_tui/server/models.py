@@ -56,6 +56,12 @@ def _seconds(iso: str) -> int:
         return 0
 
 
+_PAGED = "Counts with the header anthropic-version alone."
+PARAMETERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("limit", f"Most models of a page, 1 to 1000. {_PAGED}", {"type": "string"}),
+    ("after_id", f"The model that the page follows. {_PAGED}", {"type": "string"}),
+    ("before_id", f"The model that the page ends before. {_PAGED}", {"type": "string"}),
+)
 ROUTES = (
     Route(
         "GET",
@@ -63,7 +69,7 @@ ROUTES = (
         list_models,
         "List the models that can run here",
         answer=("data",),
-        parameters=("limit", "after_id", "before_id"),
+        parameters=PARAMETERS,
         either=True,
     ),
     Route("GET", "/v1/models/{id}", get_model, "Tell of one model", answer=("id",), either=True),

@@ -11,6 +11,8 @@ from pydantic.json_schema import models_json_schema
 from mlxk_tui import __version__
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import json_response
+from mlxk_tui.server.schemas import MODEL_NAMES
+from mlxk_tui.server.shapes import ref
 
 _ERROR: dict[str, Any] = {
     "type": "object",
@@ -37,6 +39,13 @@ _MESSAGES_ERROR: dict[str, Any] = {
     "additionalProperties": False,
 }
 """Errors in Anthropic's shape."""
+
+
+_REQUEST_ID: dict[str, Any] = {
+    "description": "The client's own, or a new one.",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+}
 
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
@@ -67,20 +76,64 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     }
 
 
+_STATUSES = {
+    400: "The request is malformed, asks for what is not done here, or is longer than the model's context.",
+    401: "The API key is missing or wrong.",
+    403: "The host, the origin or the site that the request names may not call.",
+    404: "There is no model of that name.",
+    408: "The body did not arrive in time.",
+    409: "Several models have that name.",
+    413: "The body is too large.",
+    415: "The body is compressed.",
+    422: "The model cannot run here, or the request holds something else than text.",
+    429: "As many others are there as the server takes.",
+    500: "A fault of the server.",
+    501: "A package that the request needs is not installed.",
+    503: "The server is stopping, the inference process ended, or the model does not fit into memory.",
+}
+_BODY_STATUSES = (408, 413, 415)
+_MODEL_STATUSES = (404, 409, 422, 429, 501)
+
+
+def _statuses(route: Route) -> list[int]:
+    """Return with which statuses a route can refuse."""
+    found = {400, 403, 500}
+    if not route.open:
+        found.add(401)
+    if not route.quiet:
+        found.add(503)
+    if route.schema is not None:
+        found |= {*_BODY_STATUSES, *_MODEL_STATUSES}
+    if route.prefix is not None:
+        found |= {404, 409, 422}
+    return sorted(found - set(route.statuses))
+
+
+def _refusal(route: Route, status: int) -> dict[str, Any]:
+    error = ref("Error" if route.error_body is None else "MessagesError")
+    if route.either:
+        error = {"anyOf": [ref("Error"), ref("MessagesError")]}
+    headers = {"X-Request-ID": _REQUEST_ID}
+    if status in {429, 503}:
+        headers["Retry-After"] = {"description": "Seconds.", "schema": {"type": "integer"}}
+    content = {"application/json": {"schema": error}}
+    return {"description": _STATUSES[status], "headers": headers, "content": content}
+
+
 def _operation(route: Route) -> dict[str, Any]:
-    error = "Error" if route.error_body is None else "MessagesError"
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": route.handler.__module__.rpartition(".")[2] + "_" + route.handler.__name__,
         "responses": {
             **{
-                str(status): {"description": "The answer.", "content": _content(route)}
+                str(status): {
+                    "description": "The answer.",
+                    "headers": {"X-Request-ID": _REQUEST_ID},
+                    "content": _content(route),
+                }
                 for status in route.statuses
             },
-            "default": {
-                "description": "An error.",
-                "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{error}"}}},
-            },
+            **{str(status): _refusal(route, status) for status in _statuses(route)},
         },
     }
     if route.schema is not None:
@@ -89,9 +142,20 @@ def _operation(route: Route) -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {"schema": reference}},
         }
+    if route.parameters:
+        operation["parameters"] = [
+            {"name": name, "in": "query", "description": about, "schema": schema}
+            for name, about, schema in route.parameters
+        ]
     if route.prefix is not None:
         operation["parameters"] = [
-            {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+            {
+                "name": "id",
+                "in": "path",
+                "required": True,
+                "description": MODEL_NAMES + " Slashes may stand in it.",
+                "schema": {"type": "string"},
+            }
         ]
     return operation
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -13,16 +13,62 @@ from mlxk_tui.server.responses_tools import OfferedTool, ResponsesTool, Toolbox
 from mlxk_tui.server.schemas import (
     MAX_MESSAGES,
     MAX_TOOLS,
-    MODEL_NAMES,
     ChatRequest,
     ContentPart,
+    ModelName,
     Schema,
     parse,
+)
+from mlxk_tui.server.shapes import (
+    NAME,
+    TEXT,
+    WHOLE,
+    array,
+    either,
+    kind,
+    not_empty,
+    nullable,
+    ref,
+    refused,
+    shape,
 )
 
 
 class ResponsesItem(Schema):
     """An item of the input: a message, what the model called, what came out of it, or its reasoning."""
+
+    model_config = ConfigDict(
+        json_schema_extra=either(
+            shape(
+                "role",
+                type=nullable(kind("message")),
+                role=kind("user", "assistant", "system", "developer"),
+                content=nullable(TEXT, array(ref("ContentPart"))),
+            ),
+            shape("type", type=kind("reasoning"), content=nullable(array(ref("ContentPart")))),
+            shape(
+                *("type", "name", "call_id"),
+                type=kind("function_call"),
+                name=NAME,
+                namespace=nullable(NAME),
+                call_id=TEXT,
+                arguments=nullable(TEXT),
+            ),
+            shape(
+                *("type", "name", "call_id"),
+                type=kind("custom_tool_call"),
+                name=NAME,
+                call_id=TEXT,
+                input=nullable(TEXT),
+            ),
+            shape(
+                *("type", "call_id"),
+                type=kind("function_call_output", "custom_tool_call_output"),
+                call_id=NAME,
+                output=nullable(TEXT, array(ref("ContentPart"))),
+            ),
+        )
+    )
 
     type: str | None = None
     role: Literal["user", "assistant", "system", "developer"] | None = None
@@ -39,6 +85,18 @@ class ResponsesItem(Schema):
 class ResponsesToolChoice(Schema):
     """The one tool that has to be called, or those that may be."""
 
+    model_config = ConfigDict(
+        json_schema_extra=either(
+            shape("type", "name", type=kind("function", "custom"), name=NAME, namespace=nullable(TEXT)),
+            shape(
+                "type",
+                type=kind("allowed_tools"),
+                mode=nullable(kind("auto", "required")),
+                tools=nullable({**array({"type": "object"}), "maxItems": MAX_TOOLS}),
+            ),
+        )
+    )
+
     type: str
     name: str | None = None
     namespace: str | None = None
@@ -49,7 +107,16 @@ class ResponsesToolChoice(Schema):
 class ResponsesFormat(Schema):
     """What the answer must look like."""
 
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="ignore",
+        strict=True,
+        frozen=True,
+        populate_by_name=True,
+        json_schema_extra=either(
+            shape("type", type=kind("text", "json_object")),
+            shape("type", "schema", type=kind("json_schema"), name=nullable(TEXT), schema={"type": "object"}),
+        ),
+    )
 
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = None
@@ -75,26 +142,26 @@ class ResponsesReasoning(Schema):
 class ResponsesRequest(Schema):
     """POST /v1/responses."""
 
-    model: str | None = Field(None, description=MODEL_NAMES)
-    input: str | list[ResponsesItem]
+    model: ModelName = None
+    input: str | list[ResponsesItem] = Field(json_schema_extra=not_empty)
     instructions: str | None = None
     tools: list[ResponsesTool] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | ResponsesToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    max_output_tokens: int | None = Field(None, ge=1)
+    max_output_tokens: Annotated[int, Field(ge=1), WHOLE] | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
     text: ResponsesText | None = None
     reasoning: ResponsesReasoning | None = None
     include: list[str] | None = Field(None, max_length=64)
     metadata: dict[str, str] | None = Field(None, max_length=64)
     stream: bool | None = None
     store: bool | None = None
-    background: bool | None = None
-    previous_response_id: str | None = None
-    conversation: str | dict[str, Any] | None = None
-    prompt: dict[str, Any] | None = None
+    background: Annotated[bool | None, refused(False)] = None
+    previous_response_id: Annotated[str | None, refused()] = None
+    conversation: Annotated[str | dict[str, Any] | None, refused()] = None
+    prompt: Annotated[dict[str, Any] | None, refused()] = None
     truncation: str | None = None
     user: str | None = None
 

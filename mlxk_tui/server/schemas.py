@@ -10,16 +10,33 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     Tag,
-    TypeAdapter,
     ValidationError,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import CoreSchema
 
 from mlxk_tui.server.errors import ApiError, invalid
+from mlxk_tui.server.shapes import (
+    BIAS,
+    MODEL,
+    PROMPTS,
+    STOPS,
+    TEXT,
+    WHOLE,
+    either,
+    kind,
+    nullable,
+    ref,
+    refused,
+    shape,
+)
 
 MODEL_NAMES = "Full name as in GET /v1/models, its last part, NAME@REV, or an alias; null is the default."
 MAX_MESSAGES, MAX_TOOLS, MAX_STOPS, MAX_CHOICES, MAX_PROMPTS = 10_000, 256, 16, 16, 64
+
+
+ModelName = Annotated[str | None, WithJsonSchema({**MODEL, "description": MODEL_NAMES})]
 
 
 def _fail_fast(schema: Any) -> None:
@@ -67,7 +84,7 @@ _TokenLists = Annotated[list[list[int]], Tag("list[list[int]]")]
 Prompts = Annotated[
     Annotated[str, Tag("str")] | _Texts | _Tokens | _TokenLists,
     Discriminator(_kind_of_prompts),
-    WithJsonSchema(TypeAdapter(str | list[str] | list[int] | list[list[int]]).json_schema()),
+    WithJsonSchema(PROMPTS),
 ]
 """A text, several, token ids, or several lists of them."""
 
@@ -83,6 +100,13 @@ def longest_ids_of(prompts: str | Sequence[str] | Sequence[int] | Sequence[Seque
 
 class ContentPart(Schema):
     """A piece of a message; only text can be read."""
+
+    model_config = ConfigDict(
+        json_schema_extra=either(
+            shape("type", "text", type=kind("text", "input_text", "output_text"), text=TEXT),
+            shape("type", type=kind("refusal"), refusal=nullable(TEXT)),
+        )
+    )
 
     type: str
     text: str | None = None
@@ -105,6 +129,13 @@ class CustomCall(Schema):
 
 class ToolCallMessage(Schema):
     """A tool call of an earlier answer."""
+
+    model_config = ConfigDict(
+        json_schema_extra=either(
+            shape("function", id=nullable(TEXT), type=nullable(TEXT), function=ref("FunctionCall")),
+            shape("custom", id=nullable(TEXT), type=nullable(TEXT), custom=ref("CustomCall")),
+        )
+    )
 
     id: str | None = None
     type: str | None = None
@@ -144,14 +175,33 @@ class CustomGrammar(Schema):
 class CustomFormat(Schema):
     """What the input of a custom tool looks like: any text, or a text of a grammar."""
 
+    model_config = ConfigDict(
+        json_schema_extra=either(
+            shape("type", type=kind("text")),
+            shape("type", "grammar", type=kind("grammar"), grammar=ref("CustomGrammar")),
+            shape(
+                *("type", "syntax", "definition"),
+                type=kind("grammar"),
+                syntax=kind("lark", "regex"),
+                definition=TEXT,
+            ),
+        )
+    )
+
     type: Literal["text", "grammar"]
     grammar: CustomGrammar | None = None
     syntax: Literal["lark", "regex"] | None = Field(None, description="As the Responses API has it.")
     definition: str | None = None
 
+    @model_validator(mode="after")
+    def _whole(self) -> "CustomFormat":
+        if self.type == "grammar" and self.syntax_and_definition is None:
+            raise ValueError("a grammar needs its syntax and its definition")
+        return self
+
     @property
     def syntax_and_definition(self) -> tuple[str, str] | None:
-        """The grammar, wherever it stands; None where any text will do, or where it is not whole."""
+        """The grammar, wherever it stands; None where any text will do."""
         if self.type != "grammar":
             return None
         if self.grammar is not None:
@@ -171,6 +221,13 @@ class CustomTool(Schema):
 
 class Tool(Schema):
     """A tool that the model may call."""
+
+    model_config = ConfigDict(
+        json_schema_extra=either(
+            shape("type", "function", type=kind("function"), function=ref("Function")),
+            shape("type", "custom", type=kind("custom"), custom=ref("CustomTool")),
+        )
+    )
 
     type: Literal["function", "custom"]
     function: Function | None = None
@@ -216,6 +273,14 @@ class AllowedTools(Schema):
 class ToolChoice(Schema):
     """The one tool that has to be called, or those that may be."""
 
+    model_config = ConfigDict(
+        json_schema_extra=either(
+            shape("type", "function", type=kind("function"), function=ref("NamedFunction")),
+            shape("type", "custom", type=kind("custom"), custom=ref("NamedFunction")),
+            shape("type", "allowed_tools", type=kind("allowed_tools"), allowed_tools=ref("AllowedTools")),
+        )
+    )
+
     type: Literal["function", "custom", "allowed_tools"]
     function: NamedFunction | None = None
     custom: NamedFunction | None = None
@@ -236,6 +301,17 @@ class JsonSchema(Schema):
 class ResponseFormat(Schema):
     """What the answer must look like."""
 
+    model_config = ConfigDict(
+        json_schema_extra=either(
+            shape("type", type=kind("text", "json_object")),
+            shape(
+                *("type", "json_schema"),
+                type=kind("json_schema"),
+                json_schema=shape("schema", name=nullable(TEXT), schema={"type": "object"}),
+            ),
+        )
+    )
+
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
@@ -249,19 +325,19 @@ class StreamOptions(Schema):
 class Sampled(Schema):
     """Fields that both APIs have."""
 
-    model: str | None = Field(None, description=MODEL_NAMES)
-    max_tokens: int | None = Field(None, ge=1)
+    model: ModelName = None
+    max_tokens: Annotated[int, Field(ge=1), WHOLE] | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=0)
+    top_k: Annotated[int, Field(ge=0), WHOLE] | None = None
     min_p: float | None = Field(None, ge=0, le=1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, ge=0, le=2)
-    logit_bias: dict[str, float] | None = Field(None, max_length=1024)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**64)
-    stop: str | list[str] | None = None
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    logit_bias: Annotated[dict[str, float] | None, WithJsonSchema(BIAS)] = Field(None, max_length=1024)
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64), WHOLE] | None = None
+    stop: Annotated[str | list[str] | None, WithJsonSchema(STOPS)] = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
@@ -271,9 +347,9 @@ class ChatRequest(Sampled):
     """POST /v1/chat/completions."""
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: Annotated[int, Field(ge=1), WHOLE] | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     functions: list[Function] | None = Field(None, max_length=MAX_TOOLS, description="Old form of tools.")
@@ -290,11 +366,13 @@ class CompletionRequest(Sampled):
     """POST /v1/completions."""
 
     prompt: Prompts
-    max_tokens: int | None = Field(None, ge=0, description="0 with echo: nothing but the prompt.")
-    suffix: str | None = None
+    max_tokens: Annotated[int, Field(ge=0), WHOLE] | None = Field(
+        None, description="0 with echo: nothing but the prompt."
+    )
+    suffix: Annotated[str | None, refused("")] = None
     echo: bool | None = None
-    best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
-    logprobs: int | None = Field(None, ge=0, le=20)
+    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
 
     @property
     def longest_ids(self) -> int:
@@ -335,4 +413,5 @@ def _explain(error: ValidationError) -> ApiError:
             path += f".{step}" if path else step
     path = path[:200]
     said = fault["msg"].replace("Input should be", "it must be").replace("Field required", "it is missing")
+    said = said.removeprefix("Value error, ")
     return invalid(f"{path or 'The body'}: {said}.", path or None)

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from mlxk_tui.engine.protocol import ToolCall
 from mlxk_tui.engine.tool_calls import CUSTOM_INPUT, ForcedTool
 from mlxk_tui.server.errors import invalid
-from mlxk_tui.server.schemas import AllowedTools, ChatRequest, CustomTool, Tool, ToolChoice
+from mlxk_tui.server.schemas import AllowedTools, ChatRequest, Tool, ToolChoice
 
 _DESCRIBED = {
     "regex": "Its input is a text that this regular expression matches as a whole:",
@@ -34,7 +34,6 @@ def chosen_tools(asked: ChatRequest) -> list[Tool]:
     for number, tool in enumerate(tools):
         if tool.body is None:
             raise invalid(f"tools[{number}]: it needs its '{tool.type}'.", f"tools[{number}].{tool.type}")
-        _check_format(tool.custom, f"tools[{number}].custom.format")
     if choice == "none":
         return []
     if isinstance(choice, ToolChoice):
@@ -85,14 +84,6 @@ def _named(tools: Sequence[Tool], choice: ToolChoice) -> Tool:
 def _allowed(tools: Sequence[Tool], allowed: AllowedTools) -> list[Tool]:
     names = {(tool.type, tool.named.name) for tool in allowed.tools if tool.named is not None}
     return [tool for tool in tools if (tool.type, tool.name) in names]
-
-
-def _check_format(custom: CustomTool | None, where: str) -> None:
-    given = custom.format if custom is not None else None
-    if given is None or given.type != "grammar":
-        return
-    if given.syntax_and_definition is None:
-        raise invalid(f"{where}: a grammar needs its syntax and its definition.", where)
 
 
 def function_of(tool: Tool) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def test_a_custom_tool_is_cut_off_at_any_token(served: Served) -> None:
         (custom("x", "lark", "start: nowhere"), None),
         (custom("x", "lark", "no grammar at all {{{"), None),
         (custom("x", "regex", "("), None),
-        ({"type": "custom", "name": "x", "format": {"type": "grammar"}}, "tools[0].custom.format"),
+        ({"type": "custom", "name": "x", "format": {"type": "grammar"}}, "tools[0].format"),
         (
             {"type": "custom", "name": "x", "format": {"type": "grammar", "syntax": "peg"}},
             "tools[0].format.syntax",

@@ -1,0 +1,34 @@
+"""schemathesis holds the server against its own OpenAPI document."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.clients.conftest import RunProgram
+from tests.engine.conftest import needs_mlx
+from tests.server.served import Served
+
+pytestmark = [needs_mlx, pytest.mark.clients]
+
+SECONDS = 60
+
+
+def test_the_server_does_what_its_document_says(served: Served, run_program: RunProgram) -> None:
+    served.chat("Load the model.", max_tokens=1)
+    done = run_program(
+        "schemathesis",
+        *("-m", "schemathesis.cli", "run", f"{served.address.url}/openapi.json"),
+        *("--phases", "coverage,fuzzing", "--max-time", str(SECONDS), "--workers", "2"),
+        # Not all that is refused can be said in a schema: a last message that is not the user's, a tool that
+        # is not among the tools, a grammar that does not compile.
+        *("--exclude-checks", "positive_data_acceptance", "--continue-on-failure", "--warnings", "off"),
+        *("--request-timeout", "60", "--seed", "1", "--no-color"),
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-500:]
+    cases = re.search(r"(\d+) generated", done.stdout)
+    assert cases is not None
+    assert int(cases[1]) > 100
+    served.still_well()
