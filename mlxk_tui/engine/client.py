@@ -12,14 +12,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlxk_tui.engine import memory
-from mlxk_tui.engine.connection import Connection
+from mlxk_tui.engine.connection import Connection, Reply
 from mlxk_tui.engine.embedding import Embeddings, check, parts_of, vectors_of
 from mlxk_tui.engine.gate import Gate, Pass
 from mlxk_tui.engine.liveness import Patience
 from mlxk_tui.engine.protocol import (
+    Command,
     Counted,
     CountTokens,
     Delta,
+    Detokenize,
+    Detokenized,
     Embed,
     Embedded,
     Event,
@@ -31,6 +34,8 @@ from mlxk_tui.engine.protocol import (
     Loading,
     Started,
     Timings,
+    Tokenize,
+    Tokenized,
     Unload,
     Usage,
 )
@@ -205,12 +210,26 @@ class Engine:
         command = partial(
             CountTokens, messages=tuple(messages), tools=tuple(tools), template_kwargs=template_kwargs or {}
         )
-        await self._acquire(model, lambda event: None)
-        try:
-            said = await self._connection.ask(command)
-        finally:
-            self._gate.leave()
+        said = await self._ask(model, command)
         return said.tokens if isinstance(said, Counted) else 0
+
+    async def tokenize(self, model: Runnable, asked: Tokenize) -> Tokenized:
+        """Return the tokens of a text or a conversation; the model is loaded on demand. `asked.id` is unused.
+
+        Raises:
+            OpError: as `generate`, but never for the length.
+        """
+        said = await self._ask(model, lambda number: replace(asked, id=number))
+        return said if isinstance(said, Tokenized) else Tokenized(0)
+
+    async def detokenize(self, model: Runnable, tokens: Sequence[int]) -> str:
+        """Return the text of tokens; the model is loaded on demand.
+
+        Raises:
+            OpError: `validation_error`: an id that the model does not have; and as `generate`.
+        """
+        said = await self._ask(model, partial(Detokenize, tokens=tuple(tokens)))
+        return said.text if isinstance(said, Detokenized) else ""
 
     async def embed(self, model: Runnable, texts: Sequence[str]) -> Embeddings:
         """Return a vector of length one for each text; the model is loaded on demand.
@@ -261,6 +280,14 @@ class Engine:
             self._gate.switched(key, run=True)
             return loaded
         raise OpError(ErrorType.ENGINE_CRASHED, "The inference process keeps ending. Try again in a moment.")
+
+    async def _ask(self, model: Runnable, command: Callable[[int], Command]) -> Reply:
+        """Return what the worker answers about a model, which is loaded on demand."""
+        await self._acquire(model, lambda event: None)
+        try:
+            return await self._connection.ask(command)
+        finally:
+            self._gate.leave()
 
     async def _load(self, model: Runnable, key: str, on_loading: Callable[[Loading], None]) -> LoadedModel:
         self._loading = model.name

@@ -14,6 +14,7 @@ from mlxk_tui.engine.protocol import (
     Cancel,
     Command,
     Counted,
+    Detokenized,
     Done,
     Embedded,
     Event,
@@ -28,6 +29,7 @@ from mlxk_tui.engine.protocol import (
     Ping,
     Ready,
     Streamed,
+    Tokenized,
 )
 from mlxk_tui.ops.blas.state import Blas
 from mlxk_tui.ops.errors import ErrorType, OpError
@@ -36,7 +38,7 @@ _TICK_S = 0.25
 _PING_S = 2.0
 """Seconds of silence after which a worker that owes something is asked how it is; a busy one says so."""
 
-Reply = Loaded | Done | Counted | Embedded
+Reply = Loaded | Done | Counted | Tokenized | Detokenized | Embedded
 
 
 @dataclass(eq=False)

@@ -280,6 +280,32 @@ class CountTokens:
 
 
 @dataclass(frozen=True)
+class Tokenize:
+    """Command: turn a text or a conversation into tokens; answered by `Tokenized`."""
+
+    id: int
+    text: str | None = None
+    messages: tuple[Mapping[str, Any], ...] = ()
+    """A conversation, where no text is given."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    add_special: bool = True
+    """Let the tokenizer add its own special tokens, such as a begin of sequence."""
+    opens_answer: bool = True
+    """End a conversation with the opening of an answer."""
+    names: bool = False
+    """Report the tokens by their names in the vocabulary, too."""
+
+
+@dataclass(frozen=True)
+class Detokenize:
+    """Command: turn tokens into text; answered by `Detokenized`."""
+
+    id: int
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Embed:
     """Command: turn texts into vectors; answered by `Embedded`."""
 
@@ -333,6 +359,23 @@ class Counted:
 
     id: int
     tokens: int
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Answer: the tokens."""
+
+    id: int
+    tokens: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Detokenized:
+    """Answer: the text."""
+
+    id: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -412,7 +455,9 @@ class Streamed:
     event: Event
 
 
-Command: TypeAlias = Load | Unload | Generate | Cancel | CountTokens | Embed
+Command: TypeAlias = Load | Unload | Generate | Cancel | CountTokens | Tokenize | Detokenize | Embed
 """What the client says to the MLX thread."""
-Message: TypeAlias = Ready | Loaded | Done | Counted | Embedded | Fault | Heartbeat | Streamed
+Message: TypeAlias = (
+    Ready | Loaded | Done | Counted | Tokenized | Detokenized | Embedded | Fault | Heartbeat | Streamed
+)
 """What the worker says."""

@@ -13,6 +13,8 @@ from mlxk_tui.engine.protocol import (
     CountTokens,
     CpuWeights,
     Delta,
+    Detokenize,
+    Detokenized,
     Done,
     Embed,
     Embedded,
@@ -32,6 +34,8 @@ from mlxk_tui.engine.protocol import (
     Started,
     Streamed,
     Timings,
+    Tokenize,
+    Tokenized,
     TokenLogprob,
     ToolCall,
     TopToken,
@@ -45,8 +49,8 @@ _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         *(Loading, Started, Prefill, Delta, Finished),
-        *(Load, Unload, Generate, Cancel, CountTokens, Embed, Ping),
-        *(Ready, Loaded, Done, Counted, Embedded, Fault, Heartbeat, Streamed),
+        *(Load, Unload, Generate, Cancel, CountTokens, Tokenize, Detokenize, Embed, Ping),
+        *(Ready, Loaded, Done, Counted, Tokenized, Detokenized, Embedded, Fault, Heartbeat, Streamed),
     )
 }
 
@@ -128,6 +132,13 @@ def _overflow(values: Mapping[str, Any] | None) -> ContextOverflow | None:
     return ContextOverflow(**{name: value for name, value in values.items() if name != "is"})
 
 
+def _with_tuples(kind: Any, *names: str) -> Any:
+    def read(given: dict[str, Any]) -> Any:
+        return kind(**{**given, **{name: tuple(given.get(name, ())) for name in names}})
+
+    return read
+
+
 def _count_tokens(given: dict[str, Any]) -> CountTokens:
     for name in ("messages", "tools"):
         given[name] = tuple(given.get(name, ()))
@@ -174,6 +185,9 @@ _READERS: dict[str, Any] = {
     "Blas": _blas,
     "Generate": lambda given: Generate(id=given["id"], request=from_json(given["request"])),
     "CountTokens": _count_tokens,
+    "Tokenize": _with_tuples(Tokenize, "messages", "tools"),
+    "Tokenized": _with_tuples(Tokenized, "tokens", "names"),
+    "Detokenize": _with_tuples(Detokenize, "tokens"),
     "Embed": lambda given: Embed(id=given["id"], texts=tuple(given.get("texts", ()))),
     "Streamed": lambda given: Streamed(id=given["id"], event=from_json(given["event"])),
 }

@@ -11,7 +11,17 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from mlxk_tui.ops.format import printable
-from mlxk_tui.server import chat, completions, embeddings, messages, models, openapi, operational, responses
+from mlxk_tui.server import (
+    chat,
+    completions,
+    embeddings,
+    messages,
+    models,
+    openapi,
+    operational,
+    responses,
+    tokenizing,
+)
 from mlxk_tui.server.anthropic_models import is_anthropic
 from mlxk_tui.server.calls import Call, Route, Service
 from mlxk_tui.server.errors import NO_ROUTE, STOPPING, ApiError, api_error, json_response
@@ -25,6 +35,7 @@ APIS: tuple[tuple[Route, ...], ...] = (
     embeddings.ROUTES,
     messages.ROUTES,
     responses.ROUTES,
+    tokenizing.ROUTES,
     models.ROUTES,
     operational.ROUTES,
 )

@@ -29,6 +29,8 @@ from mlxk_tui.engine.protocol import (
     Command,
     Counted,
     CountTokens,
+    Detokenize,
+    Detokenized,
     Done,
     Embed,
     Fault,
@@ -40,6 +42,8 @@ from mlxk_tui.engine.protocol import (
     Prefill,
     Started,
     Streamed,
+    Tokenize,
+    Tokenized,
     Unload,
 )
 from mlxk_tui.ops.errors import ErrorType, OpError
@@ -110,7 +114,7 @@ class Loop:
         self._vitals.begin(reads_files=isinstance(item, Load))
         if isinstance(item, Prepared):
             self._begin(item)
-        elif isinstance(item, (Generate, CountTokens, Embed)):
+        elif isinstance(item, (Generate, CountTokens, Tokenize, Detokenize, Embed)):
             if self._model is None:
                 self._outbox.put(Fault(item.id, ErrorType.INTERNAL_ERROR.value, "No model is loaded."))
             else:
@@ -190,11 +194,13 @@ class Loop:
         elif isinstance(command, CountTokens):
             if isinstance(result, int):
                 self._outbox.put(Counted(command.id, result))
+        elif isinstance(result, (Tokenized, Detokenized)):
+            self._outbox.put(result)
         else:
             try:
                 if isinstance(command, Embed):
                     self._queue_texts(command, result)
-                elif isinstance(result, Prompt):
+                elif isinstance(command, Generate) and isinstance(result, Prompt):
                     self._start(command, result, prepared.arrived)
             except OpError as error:
                 self._outbox.put(Fault.of(command.id, error))

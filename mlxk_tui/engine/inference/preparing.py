@@ -10,12 +10,27 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from mlxk_tui.engine.inference.loading import LoadedModel
-from mlxk_tui.engine.inference.prompting import Prompt, count, prepare, read_texts
-from mlxk_tui.engine.protocol import CountTokens, Embed, Generate
+from mlxk_tui.engine.inference.prompting import (
+    Prompt,
+    count,
+    detokenize,
+    prepare,
+    read_texts,
+    tokenize,
+)
+from mlxk_tui.engine.protocol import (
+    CountTokens,
+    Detokenize,
+    Detokenized,
+    Embed,
+    Generate,
+    Tokenize,
+    Tokenized,
+)
 from mlxk_tui.ops.errors import ErrorType, OpError
 
-Preparable: TypeAlias = Generate | CountTokens | Embed
-Result: TypeAlias = Prompt | int | list[list[int]] | OpError
+Preparable: TypeAlias = Generate | CountTokens | Tokenize | Detokenize | Embed
+Result: TypeAlias = Prompt | int | Tokenized | Detokenized | list[list[int]] | OpError
 
 
 @dataclass(frozen=True)
@@ -24,7 +39,7 @@ class Prepared:
 
     command: Preparable
     result: Result
-    """The prompt, the number of tokens, the tokens of each text, or why there is none."""
+    """The prompt, the number of tokens, tokens, a text, the tokens of each text, or why there is none."""
     arrived: float
     """When the request came, on the monotonic clock in seconds."""
 
@@ -62,6 +77,10 @@ def _prepared(command: Preparable, model: LoadedModel) -> Result:
     try:
         if isinstance(command, CountTokens):
             return count(model, command)
+        if isinstance(command, Tokenize):
+            return tokenize(model, command)
+        if isinstance(command, Detokenize):
+            return detokenize(model, command)
         if isinstance(command, Embed):
             return read_texts(model, command.texts)
         return prepare(model, command.request)

@@ -10,7 +10,15 @@ from typing import Any
 from mlxk_tui.engine.inference.grammar import Constraint, compile_schema
 from mlxk_tui.engine.inference.loading import LoadedModel
 from mlxk_tui.engine.limits import token_budget
-from mlxk_tui.engine.protocol import CountTokens, Generation, Sampling
+from mlxk_tui.engine.protocol import (
+    CountTokens,
+    Detokenize,
+    Detokenized,
+    Generation,
+    Sampling,
+    Tokenize,
+    Tokenized,
+)
 from mlxk_tui.engine.sampling import merged, validate
 from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.format import plural, printable
@@ -93,6 +101,40 @@ def count(model: LoadedModel, asked: CountTokens) -> int:
     _, tokens, _ = _conversation(model, request, messages)
     _check_tokens(model, tokens)
     return len(tokens)
+
+
+def tokenize(model: LoadedModel, asked: Tokenize) -> Tokenized:
+    """Return the tokens of a text as the tokenizer has them, or of a conversation as its prompt.
+
+    Raises:
+        OpError: as `prepare`, but never for its length.
+    """
+    if asked.text is not None:
+        text = without_surrogates(asked.text)
+        found = model.tokenizer.encode(text, add_special_tokens=asked.add_special)
+    else:
+        request = Generation(
+            messages=asked.messages, tools=asked.tools, template_kwargs=asked.template_kwargs
+        )
+        _check(request)
+        messages = [_plain_message(message) for message in asked.messages]
+        if asked.opens_answer or not model.tokenizer.has_chat_template:
+            found = _conversation(model, request, messages)[1]
+        else:
+            found = encode(model, render(model, request, messages, generation_prompt=False))
+    tokens = tuple(int(token) for token in found)
+    names = model.tokenizer.convert_ids_to_tokens(list(tokens)) if asked.names else ()
+    return Tokenized(asked.id, tokens, tuple(str(name) for name in names))
+
+
+def detokenize(model: LoadedModel, asked: Detokenize) -> Detokenized:
+    """Return the text of tokens.
+
+    Raises:
+        OpError: `validation_error`: an id that the model does not have.
+    """
+    _check_range(model, asked.tokens)
+    return Detokenized(asked.id, str(model.tokenizer.decode(list(asked.tokens))))
 
 
 def read_texts(model: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
