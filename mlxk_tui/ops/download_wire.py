@@ -21,6 +21,8 @@ import urllib.request
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from mlxk_tui.ops import proxies, socks
+
 _SLICE_S = 0.1
 _CONNECTING = {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}
 
@@ -90,8 +92,10 @@ class Wires:
         if not address or urllib.request.proxy_bypass(origin.host_header):
             return None
         proxy = urlsplit(address if "://" in address else f"http://{address}")
-        if proxy.scheme != "http" or not proxy.hostname:
-            raise TrustError(f"proxies of the kind '{proxy.scheme}' are not supported")
+        if proxy.scheme not in {"http", *socks.SCHEMES} or not proxy.hostname:
+            raise TrustError(
+                f"proxies of the kind '{proxy.scheme}' are not supported, but {proxies.KINDS} is"
+            )
         return proxy
 
     def resolve(self, host: str, port: int, line: Line) -> list[tuple[int, tuple[object, ...]]]:
@@ -227,7 +231,7 @@ class Line:
         self.check()
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         proxy = self._wires.proxy(origin)
-        if proxy is not None and origin.scheme == "http":
+        if proxy is not None and proxy.scheme == "http" and origin.scheme == "http":
             target = f"http://{origin.host_header}{target}"
             headers = {**headers, **_proxy_credentials(proxy)}
         # One deadline for all of it: a trickle of headers is as good as none.
@@ -246,13 +250,18 @@ class Line:
 
     def _connect(self, origin: Origin) -> http.client.HTTPConnection:
         proxy = self._wires.proxy(origin)
-        host, port = (proxy.hostname or "", proxy.port or 80) if proxy else (origin.host, origin.port)
+        tunnel = proxy is not None and proxy.scheme in socks.SCHEMES
+        host, port = origin.host, origin.port
+        if proxy is not None:
+            host, port = proxy.hostname or "", proxy.port or (socks.PORT if tunnel else 80)
         raw = self._dial(host, port)
         try:
             raw.settimeout(self._wires.read_s)
             self.deadline = time.monotonic() + self._wires.connect_s
+            if proxy is not None and tunnel:
+                socks.open_tunnel(raw, origin.host, origin.port, proxy)
             if origin.scheme == "https":
-                if proxy is not None:
+                if proxy is not None and not tunnel:
                     _open_tunnel(raw, origin, proxy)
                 context = self._wires.context()
                 secured = context.wrap_socket(raw, server_hostname=origin.host, do_handshake_on_connect=False)
@@ -264,6 +273,13 @@ class Line:
             raise TrustError(
                 f"the certificate of {origin.host} is not valid ({error.verify_message})"
             ) from None
+        except socks.LoginError as error:
+            raw.close()
+            raise TrustError(f"the proxy {host}: {error}") from None
+        except socks.SocksError as error:
+            raw.close()
+            self.check()
+            raise WireError(f"the proxy {host}: {error}") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raw.close()
             raise self._broken(error) from None

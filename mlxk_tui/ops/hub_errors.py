@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from mlxk_tui.ops.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.proxies import proxy_fault
 
 LOG_IN = "Log in with 'hf auth login' or set HF_TOKEN"
 """How to come by a token; the start of a sentence."""
@@ -94,6 +95,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _known(error: BaseException, asked: Asked) -> OpError | None:
+    proxy = proxy_fault(error)
+    if proxy is not None:
+        return proxy
     names = {kind.__name__ for kind in type(error).__mro__}
     if "OfflineModeIsEnabled" in names:
         return offline(asked)

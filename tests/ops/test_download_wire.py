@@ -20,6 +20,7 @@ from mlxk_tui.ops.download_probe import Probe
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.remote import RemoteFile
 from tests.support.downloads import FAST
+from tests.support.socks_proxy import socks_proxy
 
 DATA = bytes(range(256)) * 200
 FILE = RemoteFile("m.bin", len(DATA), hashlib.sha256(DATA).hexdigest(), "sha256")
@@ -185,9 +186,34 @@ async def test_no_proxy_is_honoured(plain: Server, tmp_path: Path, monkeypatch: 
 async def test_a_proxy_of_another_kind_is_named(
     plain: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1")
-    with pytest.raises(OpError, match="'socks5' are not supported"):
+    monkeypatch.setenv("http_proxy", "socks4://127.0.0.1:1")
+    with pytest.raises(OpError, match="'socks4' are not supported, but http:// or socks5:// is"):
         await fetch(plain, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["socks5", "socks5h"])
+async def test_a_socks_proxy_makes_a_tunnel(
+    kind: str, secure: Server, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with socks_proxy() as proxy:
+        monkeypatch.setenv("all_proxy", f"{kind}://{proxy.address}")
+        await fetch(secure, tmp_path)
+    assert set(proxy.reached) == {("localhost", secure.server_address[1])}
+
+
+@pytest.mark.parametrize(
+    ("login", "words"), [("", "it wants a name and a password"), ("user:wrong@", "does not accept the name")]
+)
+async def test_a_socks_proxy_that_wants_an_account_is_named(
+    login: str, words: str, plain: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socks_proxy(("user", "right")) as proxy:
+        monkeypatch.setenv("all_proxy", f"socks5://{login}{proxy.address}")
+        with pytest.raises(OpError, match=words) as caught:
+            await fetch(plain, tmp_path)
+    assert caught.value.type is ErrorType.NETWORK_ERROR
+    assert plain.seen == []
 
 
 def settle(probe: Probe, rate_of: dict[int, float]) -> int:
