@@ -24,7 +24,7 @@ from mlxk_tui.server import (
 )
 from mlxk_tui.server.anthropic_models import is_anthropic
 from mlxk_tui.server.calls import Call, Route, Service
-from mlxk_tui.server.errors import NO_ROUTE, STOPPING, ApiError, api_error, json_response
+from mlxk_tui.server.errors import BUSY, NO_ROUTE, STOPPING, ApiError, api_error, json_response
 from mlxk_tui.server.http import Connection, common_headers
 from mlxk_tui.server.requests import RequestEntry
 from mlxk_tui.server.sse import GoneError
@@ -164,6 +164,14 @@ class App:
                 503,
                 STOPPING,
                 "The server is stopping. Ask again when it is back.",
+                headers={"Connection": "close", "Retry-After": "5"},
+            )
+        connection = request.protocol
+        if isinstance(connection, Connection) and connection.one_too_many and not route.quiet:
+            raise ApiError(
+                503,
+                BUSY,
+                "Too many connections are open. Try again in a moment.",
                 headers={"Connection": "close", "Retry-After": "5"},
             )
         return await route.handler(call)

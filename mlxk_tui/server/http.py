@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import resource
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -16,6 +18,10 @@ from mlxk_tui.server.options import ServerOptions
 SERVER = "mlxk-tui"
 """What the answers say of the program: no versions."""
 _MAX_LINE_BYTES = 16_384
+_RESERVE = 32
+"""Connections beyond the most that are let in to be told so."""
+_OTHER_FILES = 128
+"""Descriptors that are kept for everything else: the cache, pipes to other processes, the chats."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -32,6 +38,22 @@ def common_headers(given: Mapping[str, str]) -> dict[str, str]:
     return {"X-Request-ID": number, "Server": SERVER}
 
 
+def room_for(connections: int) -> int:
+    """Return how many connections can be open at once, at most so many.
+
+    Each takes a file descriptor, of which macOS gives a process 256 at first: more are asked for.
+    """
+    wanted = connections + _RESERVE + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        connections = max(1, min(connections, soft - _RESERVE - _OTHER_FILES))
+    return connections
+
+
 class Connection(web.RequestHandler):
     """One connection: a request has to arrive within a time, and nonsense is answered in JSON."""
 
@@ -40,6 +62,15 @@ class Connection(web.RequestHandler):
         self._header_timeout_s = header_timeout_s
         self._answering = False
         self._deadline: asyncio.TimerHandle | None = None
+        self.rests_since = asyncio.get_running_loop().time()
+        """Since when it has had no whole request, on the loop's clock."""
+        self.one_too_many = False
+        """Whether there was no room for it: it may only ask how the server is."""
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request with all its headers is here and has not been answered."""
+        return self._answering
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Expect a request from now on."""
@@ -65,6 +96,7 @@ class Connection(web.RequestHandler):
     def end(self) -> None:
         """It has been answered; the connection may rest."""
         self._answering = False
+        self.rests_since = asyncio.get_running_loop().time()
 
     def close_if_idle(self) -> None:
         """Close it, unless a request is being answered."""
@@ -121,6 +153,7 @@ class WebServer(web.Server):
     def __init__(self, handler: Handler, options: ServerOptions) -> None:
         super().__init__(handler, request_factory=self._request, handler_cancellation=True)
         self._options = options
+        self._most = room_for(options.max_connections)
 
     def __call__(self) -> web.RequestHandler:
         """Return the protocol of a new connection."""
@@ -136,10 +169,22 @@ class WebServer(web.Server):
         )
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """Take a connection in; one too many is closed at once."""
+        """Take a connection in, for another one where there are too many.
+
+        The one that has waited longest without a whole request goes. Where all are being answered, a few
+        more are let in, to be told so and to ask how the server is.
+        """
         super().connection_made(handler, transport)
-        if len(self.connections) > self._options.max_connections:
+        if len(self.connections) <= self._most:
+            return
+        others = [one for one in self.connections if isinstance(one, Connection) and one is not handler]
+        waiting = [one for one in others if not one.answering]
+        if waiting:
+            min(waiting, key=lambda one: one.rests_since).force_close()
+        elif len(others) >= self._most + _RESERVE:
             transport.abort()
+        elif isinstance(handler, Connection):
+            handler.one_too_many = True
 
     def close_idle(self) -> None:
         """Close the connections that rest, and each other one after its answer."""

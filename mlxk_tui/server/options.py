@@ -34,6 +34,7 @@ class ServerOptions:
     max_queue: int = 128
     """Most generations at once, those that wait included; one more is refused with 429."""
     max_connections: int = 512
+    """Most connections at once; one more takes the place of the one that waited longest for a request."""
     max_body_bytes: int = 16_000_000
     header_timeout_s: float = 15.0
     """How long a request line with its headers may take to arrive."""
