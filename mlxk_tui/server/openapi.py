@@ -166,7 +166,7 @@ def _content(route: Route) -> dict[str, Any]:
         schema = {"type": "object", "required": list(route.answer)}
     content: dict[str, Any] = {route.media: {"schema": schema}}
     if route.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": {"description": "Server-sent events."}}
     return content
 
 
