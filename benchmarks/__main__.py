@@ -9,6 +9,7 @@ import os
 from benchmarks import (
     bench_app_start,
     bench_chat,
+    bench_cpu,
     bench_download,
     bench_engine,
     bench_list,
@@ -39,6 +40,7 @@ def _inference(rounds: int) -> list[Row]:
     os.environ.setdefault("MLX_DISABLE_COMPILE", "1")  # on a CPU it starts a C++ compiler
     rows = asyncio.run(bench_engine.measure(min(rounds, 5)))
     rows += bench_chat.measure(rounds)
+    rows += bench_cpu.measure(min(rounds, 5))
     return rows + bench_server.measure(rounds)
 
 

@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -287,20 +287,28 @@ def _make(folder: Path) -> Path:
     return snapshot
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody has now."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
         return port
 
 
 @contextmanager
-def _server(label: str, port: int, model: str, argv: list[str], folder: Path) -> Iterator[Contestant]:
+def server(
+    label: str,
+    port: int,
+    model: str,
+    argv: list[str],
+    folder: Path,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[Contestant]:
     """Run a server until the block ends.
 
     Raises:
         SystemExit: it does not listen in time.
     """
-    log = folder / f"{label.split(maxsplit=1)[0]}.log"
+    log = folder / f"{label.split(maxsplit=1)[0]}-{port}.log"
     with open(log, "wb") as stream:
         child = subprocess.Popen(
             argv,
@@ -312,6 +320,7 @@ def _server(label: str, port: int, model: str, argv: list[str], folder: Path) ->
                 "HF_HUB_CACHE": str(folder / "hub"),
                 "HF_HOME": str(folder),
                 "HF_HUB_OFFLINE": "1",
+                **(variables or {}),
             },
         )
     contestant: Contestant | None = None
@@ -339,24 +348,22 @@ def _server(label: str, port: int, model: str, argv: list[str], folder: Path) ->
 
 
 def _ours(folder: Path) -> Any:
-    port = _free_port()
+    port = free_port()
     argv = [sys.executable, "-m", "mlxk_tui_headless", "serve", MODEL, "--port", str(port), "--json"]
-    return _server("mlxk-headless serve", port, MODEL, argv, folder)
+    return server("mlxk-headless serve", port, MODEL, argv, folder)
 
 
 def _mlx_lm(snapshot: Path) -> Any:
-    port = _free_port()
+    port = free_port()
     argv = [sys.executable, "-m", "mlx_lm.server", "--model", str(snapshot), "--port", str(port)]
-    return _server(
-        "mlx_lm.server", port, "default_model", [*argv, "--host", "127.0.0.1"], snapshot.parents[3]
-    )
+    return server("mlx_lm.server", port, "default_model", [*argv, "--host", "127.0.0.1"], snapshot.parents[3])
 
 
 def _knife(folder: Path) -> Any:
     command, version = peers.knife()
-    port = _free_port()
+    port = free_port()
     argv = [command, "serve", "--host", "127.0.0.1", "--port", str(port)]
-    return _server(f"mlx-knife {version}", port, MODEL, argv, folder)
+    return server(f"mlx-knife {version}", port, MODEL, argv, folder)
 
 
 def main() -> int:

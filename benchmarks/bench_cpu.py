@@ -1,0 +1,232 @@
+"""Linux without a GPU: our server beside mlx_lm.server as pip installs it, with a real model.
+
+Both run SmolLM2-135M-Instruct, in fp32 and with weights of 4 bits (`make models` fetches them), and are
+asked in turns over HTTP; the one whose turn it is not is stopped (SIGSTOP). `mlx_lm.server` reads seven
+tokens a second with the BLAS of mlx's wheel, so that a round takes minutes. A short request beside the
+prefill of a long one is compared with our own server as it was before: `MLXK_BLAS=off`, weights as stored.
+What layers that are expanded on the fly take in memory is asked of the engine itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench_server import Contestant, free_port, server
+from benchmarks.measure import ROOT, Row, arguments, finish, scratch, table
+from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.memory import WeightsChoice
+from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.protocol import CpuWeights, Finished, Generation, Sampling
+from mlxk_tui.ops.machine import may_have_gpu
+
+MODELS = {"smollm2": "fp32", "smollm2_4bit": "4 bit"}
+PROMPT_TOKENS, STREAM_TOKENS, TOGETHER_TOKENS, CLIENTS = 1000, 32, 24, 8
+BESIDE_TOKENS = 400
+"""Length of the prompt beside which a short request is asked: without a library it is read for a minute."""
+FIRST, ONE, EIGHT, BESIDE, HELD = 0.1, 1 / 1.5, 1 / 5, 1.0, 1.3
+"""Budgets: shares of the peer's time, and of the size as stored."""
+_SENTENCE = "The library at the corner of the street opens at nine and closes at five, but not today. "
+_SENTENCE_TOKENS = 20
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A stream, in seconds from the request on."""
+
+    first: float
+    whole: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class RealModel:
+    """A model that `make models` has made."""
+
+    name: str
+    cache: Path
+    folder: Path
+
+
+def real_model(key: str) -> RealModel | None:
+    """Return a model by its key in models.json; None where it is not there."""
+    cache = Path(os.environ.get("MLXK2_REAL_MODELS") or ROOT / ".real").expanduser()
+    try:
+        found = json.loads((cache / "models.json").read_text())[key]
+        folder = cache / f"models--{found['name'].replace('/', '--')}" / "snapshots" / found["revision"]
+        (folder / "config.json").stat()
+    except (OSError, ValueError, KeyError):
+        return None
+    return RealModel(found["name"], cache, folder)
+
+
+def measure(rounds: int, tokens: int = PROMPT_TOKENS) -> list[Row]:
+    """Return the rows of this benchmark; `tokens` is the length of the long prompt."""
+    if may_have_gpu() or importlib.util.find_spec("scipy_openblas32") is None:
+        print("This machine may have a GPU, or has no library to borrow: nothing is measured on the CPU")
+        return []
+    rows: list[Row] = []
+    for key, kind in MODELS.items():
+        model = real_model(key)
+        if model is None:
+            print(f"{key} is not there: run `make models`")
+            continue
+        with scratch("cpu") as folder, ExitStack() as stack:
+            ours = stack.enter_context(_ours("mlxk-headless serve", model, folder))
+            theirs = stack.enter_context(_mlx_lm(model, folder))
+            before = stack.enter_context(
+                _ours("ours, BLAS off", model, folder, MLXK_BLAS="off", MLXK_CPU_WEIGHTS="stored")
+            )
+            for one in (ours, theirs, before):  # loads
+                with one.running():
+                    _ask(one, "Hello", 2)
+            works: list[tuple[str, Contestant, float, Callable[[Contestant], float]]] = [
+                (f"{kind}: first token, {tokens:,} tokens", theirs, FIRST, partial(_first, tokens)),
+                (f"{kind}: a token of one stream", theirs, ONE, _one),
+                (f"{kind}: a token of {CLIENTS} streams", theirs, EIGHT, _eight),
+                (f"{kind}: short beside a long prefill", before, BESIDE, _beside),
+            ]
+            for what, peer, budget, work in works:
+                taken = _in_turns([ours, peer], rounds, work)
+                mine, other = taken[ours.label] * 1000, taken[peer.label] * 1000
+                rows.append(Row(what, mine, peer.label, other, budget=budget))
+        if key.endswith("4bit"):
+            held, stored = asyncio.run(_memory(model))
+            rows.append(Row(f"{kind}: weights, expanded on the fly", held, "as stored", stored, "MB", HELD))
+    return rows
+
+
+def _in_turns(
+    contestants: list[Contestant], rounds: int, work: Callable[[Contestant], float]
+) -> dict[str, float]:
+    taken: dict[str, list[float]] = {one.label: [] for one in contestants}
+    for _ in range(rounds):
+        for one in contestants:
+            with one.running():
+                taken[one.label].append(work(one))
+            print(f"{one.label}: {taken[one.label][-1] * 1000:,.1f} ms", file=sys.stderr, flush=True)
+    return {label: statistics.median(times) for label, times in taken.items()}
+
+
+def _first(tokens: int, one: Contestant) -> float:
+    return _ask(one, _prompt(tokens), 2).first
+
+
+def _one(one: Contestant) -> float:
+    answer = _ask(one, _prompt(40), STREAM_TOKENS)
+    return (answer.whole - answer.first) / max(1, answer.tokens - 1)
+
+
+def _eight(one: Contestant) -> float:
+    """Return the time of all streams by their tokens, prompts of a dozen tokens included."""
+    prompts = [f"{number} {time.time_ns()} Once upon a time" for number in range(CLIENTS)]
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        answers = list(pool.map(lambda prompt: _ask(one, prompt, TOGETHER_TOKENS), prompts))
+    return (time.perf_counter() - begin) / sum(answer.tokens for answer in answers)
+
+
+def _beside(one: Contestant) -> float:
+    long = threading.Thread(target=_ask, args=(one, _prompt(BESIDE_TOKENS), 2))
+    long.start()
+    time.sleep(0.5)  # it is being read by now
+    first = _ask(one, f"{time.time_ns()} Hello", 2).first
+    long.join()
+    return first
+
+
+def _prompt(tokens: int) -> str:
+    """Return about so many tokens that no cache holds."""
+    return f"{time.time_ns()} " + _SENTENCE * max(1, (tokens - 14) // _SENTENCE_TOKENS)
+
+
+def _ask(one: Contestant, prompt: str, tokens: int) -> Answer:
+    """Read a stream to its end.
+
+    Raises:
+        SystemExit: the server refused, or broke off.
+    """
+    body = {"model": one.model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "stream": True}
+    body["stream_options"] = {"include_usage": True}
+    connection = HTTPConnection("127.0.0.1", one.port, timeout=3600)
+    begin = time.perf_counter()
+    connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    first, count = 0.0, 0
+    for line in response:
+        if not line.startswith(b"data: {"):
+            continue
+        part: dict[str, Any] = json.loads(line[6:])
+        if not first and any(choice.get("text") for choice in part.get("choices", ())):
+            first = time.perf_counter() - begin
+        count = (part.get("usage") or {}).get("completion_tokens", count)
+    whole = time.perf_counter() - begin
+    connection.close()
+    if response.status != 200 or not count:
+        raise SystemExit(f"{one.label} answered {response.status} and {count} tokens")
+    return Answer(first or whole, whole, count)
+
+
+async def _memory(model: RealModel) -> tuple[float, float]:
+    """Return what the weights take while layers are expanded, after a prompt, and as stored; in MB.
+
+    The peak of a prompt is taken, less the KV cache (float32) and the same prompt's activations with
+    float32 weights: what is left beside the weights is what expanding costs.
+    """
+    extra: dict[CpuWeights, float] = {}
+    stored = 0.0
+    for weights in (CpuWeights.FLOAT32, CpuWeights.STORED):
+        engine = Engine(weights=WeightsChoice(weights))
+        try:
+            runnable = Runnable(model.name, model.folder)
+            loaded = await engine.load(runnable)
+            asked = Generation(prompt=_prompt(BESIDE_TOKENS), sampling=Sampling(temperature=0), max_tokens=2)
+            async for event in engine.generate(runnable, asked):
+                if isinstance(event, Finished):
+                    extra[weights] = event.timings.peak_memory_bytes - loaded.memory_bytes
+            held, stored = loaded.memory_bytes / 1e6, loaded.stored_bytes / 1e6
+        finally:
+            await engine.stop()
+    more = max(0.0, extra[CpuWeights.STORED] - extra[CpuWeights.FLOAT32]) / 1e6
+    return held + more, stored
+
+
+def _ours(label: str, model: RealModel, folder: Path, **variables: str) -> AbstractContextManager[Contestant]:
+    port = free_port()
+    argv = [sys.executable, "-m", "mlxk_tui_headless", "--cache-dir", str(model.cache), "serve", model.name]
+    return server(label, port, model.name, [*argv, "--port", str(port), "--json"], folder, variables)
+
+
+def _mlx_lm(model: RealModel, folder: Path) -> AbstractContextManager[Contestant]:
+    port = free_port()
+    argv = [sys.executable, "-m", "mlx_lm.server", "--model", str(model.folder), "--port", str(port)]
+    return server("mlx_lm.server", port, "default_model", [*argv, "--host", "127.0.0.1"], folder)
+
+
+def main() -> int:
+    """Run this benchmark alone."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--tokens", type=int, default=PROMPT_TOKENS, help="length of the long prompt")
+    options = parser.parse_args()
+    os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
+    rows = measure(options.rounds, options.tokens)
+    table("Linux without a GPU, medians of one run", rows)
+    return finish(rows, options.strict)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
