@@ -13,6 +13,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import shutil
 import statistics
 import sys
 import threading
@@ -86,6 +87,7 @@ def measure(rounds: int, tokens: int = PROMPT_TOKENS) -> list[Row]:
             print(f"{key} is not there: run `make models`")
             continue
         with scratch("cpu") as folder, ExitStack() as stack:
+            model = _linked(model, folder / "cache")
             ours = stack.enter_context(_ours("mlxk-headless serve", model, folder))
             theirs = stack.enter_context(_mlx_lm(model, folder))
             before = stack.enter_context(
@@ -104,10 +106,30 @@ def measure(rounds: int, tokens: int = PROMPT_TOKENS) -> list[Row]:
                 taken = _in_turns([ours, peer], rounds, work)
                 mine, other = taken[ours.label] * 1000, taken[peer.label] * 1000
                 rows.append(Row(what, mine, peer.label, other, budget=budget))
-        if key.endswith("4bit"):
-            held, stored = asyncio.run(_memory(model))
-            rows.append(Row(f"{kind}: weights, expanded on the fly", held, "as stored", stored, "MB", HELD))
+            if key.endswith("4bit"):
+                held, stored = asyncio.run(_memory(model.name, model.folder))
+                rows.append(
+                    Row(f"{kind}: weights, expanded on the fly", held, "as stored", stored, "MB", HELD)
+                )
     return rows
+
+
+def _linked(model: RealModel, cache: Path) -> RealModel:
+    """Return the same files as a repo of mlx-community, whose models are known to be made for MLX."""
+    name = f"mlx-community/{model.name.rpartition('/')[2]}"
+    repo = cache / f"models--{name.replace('/', '--')}"
+    snapshot = repo / "snapshots" / model.folder.name
+    for folder in (snapshot, repo / "blobs", repo / "refs"):
+        folder.mkdir(parents=True)
+    (repo / "refs" / "main").write_text(model.folder.name)
+    for file in model.folder.iterdir():
+        blob = file.resolve()
+        try:
+            os.link(blob, repo / "blobs" / blob.name)
+        except OSError:  # another disk
+            shutil.copy(blob, repo / "blobs" / blob.name)
+        (snapshot / file.name).symlink_to(Path("../../blobs") / blob.name)
+    return RealModel(name, cache, snapshot)
 
 
 def _in_turns(
@@ -181,7 +203,7 @@ def _ask(one: Contestant, prompt: str, tokens: int) -> Answer:
     return Answer(first or whole, whole, count)
 
 
-async def _memory(model: RealModel) -> tuple[float, float]:
+async def _memory(name: str, folder: Path) -> tuple[float, float]:
     """Return what the weights take while layers are expanded, after a prompt, and as stored; in MB.
 
     The peak of a prompt is taken, less the KV cache (float32) and the same prompt's activations with
@@ -192,7 +214,7 @@ async def _memory(model: RealModel) -> tuple[float, float]:
     for weights in (CpuWeights.FLOAT32, CpuWeights.STORED):
         engine = Engine(weights=WeightsChoice(weights))
         try:
-            runnable = Runnable(model.name, model.folder)
+            runnable = Runnable(name, folder)
             loaded = await engine.load(runnable)
             asked = Generation(prompt=_prompt(BESIDE_TOKENS), sampling=Sampling(temperature=0), max_tokens=2)
             async for event in engine.generate(runnable, asked):

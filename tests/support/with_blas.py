@@ -9,13 +9,25 @@ from __future__ import annotations
 
 import runpy
 import sys
+import threading
+import time
 
 from mlxk_tui.engine.inference.blas.borrowing import borrow_blas
+from mlxk_tui.ops.blas.cores import FreeCores
+
+
+def _watch(cores: FreeCores) -> None:
+    """Give way to other processes, as the worker does between its steps."""
+    while True:
+        time.sleep(0.5)
+        cores.look()
 
 
 def main() -> None:
     """Bind the library, then run what was asked for."""
-    borrow_blas()
+    cores = borrow_blas().cores
+    if cores is not None:
+        threading.Thread(target=_watch, args=(cores,), daemon=True).start()
     if sys.argv[1] == "-c":
         text = sys.argv[2]
         sys.argv[:] = ["-c", *sys.argv[3:]]
