@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,12 +12,12 @@ from types import FrameType, TracebackType
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.demo.hub.on_demand import HubOnDemand
 from mlxk_tui.demo.sample import build_sample_cache
+from mlxk_tui.demo.scratch import ScratchFolder
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.remember import ENVIRONMENT_VARIABLE as VERDICTS
 from mlxk_tui.server.keys import VARIABLE as API_KEYS
 from mlxk_tui.settings import ENV_PREFIX
 
-PREFIX = "mlxk-demo-"
 ACCOUNT = "hf_local_other"
 """Token of the demo's account at the local hub, `visitor`: it opens nothing anywhere else."""
 _RATE = 2_000_000.0
@@ -32,6 +30,8 @@ _Handler = Callable[[int, FrameType | None], object] | int | None
 
 class DemoSession:
     """Makes the sample on entering and removes it on leaving, also after an exception, SIGTERM or SIGHUP.
+
+    What a killed session left goes when the next one begins (`ScratchFolder`).
 
     Nothing of the user's is read or written: the hub folder lies in a fresh temporary folder, and so
     does, through the environment, what is remembered of it, and the config file with the API keys beside
@@ -47,7 +47,7 @@ class DemoSession:
     def __init__(self, *, now: float | None = None) -> None:
         """Prepare a session; `now` (seconds since the epoch) fixes the sample's dates."""
         self._now = now
-        self._home: Path | None = None
+        self._folder: ScratchFolder | None = None
         self._handlers: dict[signal.Signals, _Handler] = {}
         self._environment: dict[str, str | None] = {}
         self._hub: HubOnDemand | None = None
@@ -59,9 +59,9 @@ class DemoSession:
         Raises:
             RuntimeError: the session has not been entered.
         """
-        if self._home is None:
+        if self._folder is None:
             raise RuntimeError("the demo session has not been entered")
-        return self._home
+        return self._folder.path
 
     @property
     def cache(self) -> Cache:
@@ -82,14 +82,14 @@ class DemoSession:
         return self.home / "state"
 
     def __enter__(self) -> DemoSession:
-        self._home = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
         self._watch_signals()
         try:
-            self._hub = HubOnDemand(rate=_RATE)
+            self._folder = ScratchFolder()
+            self._hub = HubOnDemand(rate=_RATE, scratch=self.home)
             self._set_environment(
                 {
-                    VERDICTS: str(self._home / "verdicts"),
-                    f"{ENV_PREFIX}CONFIG": str(self._home / "config.toml"),
+                    VERDICTS: str(self.home / "verdicts"),
+                    f"{ENV_PREFIX}CONFIG": str(self.home / "config.toml"),
                     "HF_ENDPOINT": self._hub.url,
                     "HF_TOKEN": ACCOUNT,
                     "MLXK2_ENABLE_EXPERIMENTAL_PUSH": "1",
@@ -118,9 +118,9 @@ class DemoSession:
             self._hub = None
         self._set_environment(self._environment)
         self._environment = {}
-        if self._home is not None:
-            shutil.rmtree(self._home, ignore_errors=True)
-            self._home = None
+        if self._folder is not None:
+            self._folder.remove()
+            self._folder = None
 
     def _set_environment(self, values: Mapping[str, str | None]) -> None:
         """Set variables, None takes one away, and remember what they were."""

@@ -6,6 +6,7 @@ import contextlib
 import select
 import socket
 import threading
+from pathlib import Path
 
 from mlxk_tui.demo.hub.process import HubProcess
 
@@ -18,11 +19,12 @@ class HubOnDemand:
 
     Args:
         rate: bytes a second that a connection gets; None for no limit.
+        scratch: where it puts what is uploaded; the system's temporary folder without.
     """
 
-    def __init__(self, *, rate: float | None = None) -> None:
+    def __init__(self, *, rate: float | None = None, scratch: Path | None = None) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self._process = HubProcess(seed_demo=True, rate=rate, listening=self._socket)
+        self._process = HubProcess(seed_demo=True, rate=rate, listening=self._socket, scratch=scratch)
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._wait, name="demo-hub", daemon=True)
         self._thread.start()

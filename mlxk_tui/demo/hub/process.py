@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -33,6 +34,8 @@ class HubProcess:
         rate: bytes a second that a connection gets.
         port: 0 for a free one.
         listening: a socket of 127.0.0.1 that listens already, in place of a port; it stays the caller's.
+        scratch: folder for what is uploaded, in place of the system's temporary one: it goes with that, also
+            when the process is killed.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class HubProcess:
         rate: float | None = None,
         port: int = 0,
         listening: socket.socket | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self.url = ""
         self.cdn_url = ""
@@ -57,6 +61,7 @@ class HubProcess:
             self._arguments += ["--folder", str(folder)]
         if rate is not None:
             self._arguments += ["--rate", str(rate)]
+        self._environ = {} if scratch is None else {"TMPDIR": str(scratch)}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -76,6 +81,7 @@ class HubProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=self._passed,
+            env={**os.environ, **self._environ},
             stderr=subprocess.DEVNULL,  # the owner may have the screen
             start_new_session=True,  # a Ctrl-C is for the owner, who then ends it
         )
