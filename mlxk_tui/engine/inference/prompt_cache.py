@@ -73,7 +73,7 @@ class PromptCache:
         if len(tokens) < _MIN_TOKENS or size > self._max_bytes:
             return
         mx.eval([cache.state for cache in caches])  # lazily they would hold the whole batch they come from
-        entry = _Entry(np.asarray(tokens, dtype=np.int64), caches, size, can_trim_prompt_cache(caches), kind)
+        entry = _Entry(np.asarray(tokens, dtype=np.int64), caches, size, _trimmable(caches), kind)
         for key, old in list(self._entries.items()):
             if old.kind != kind:
                 continue
@@ -93,6 +93,13 @@ class PromptCache:
 
     def _drop(self, key: int) -> None:
         self.bytes -= self._entries.pop(key).bytes
+
+
+def _trimmable(caches: Sequence[Any]) -> bool:
+    """Tell whether caches can be cut back; one in chunks (llama4) that has lost its front cannot."""
+    flat = [inner for cache in caches for inner in getattr(cache, "caches", (cache,))]
+    whole = all(getattr(cache, "start_position", 0) == 0 for cache in flat)
+    return whole and bool(can_trim_prompt_cache(list(caches)))
 
 
 def _common(left: Tokens, right: Tokens) -> int:

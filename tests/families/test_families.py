@@ -1,0 +1,231 @@
+"""Every architecture of mlx_lm says through our engine what it says in mlx_lm, whatever happens around it.
+
+`make families` takes all of them; with `LONG=` a choice that differs in the kind of cache, and those that
+cannot be batched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pkgutil
+import random
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.protocol import Delta, Generation
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.terms import BatchingReason
+from tests.engine.conftest import GREEDY, Result, executable, needs_mlx, new_engine, run, worker_environment
+from tests.families.table import LEFT_OUT, OWN, PARTS, VOCABULARY, config_of
+
+pytestmark = [needs_mlx, pytest.mark.families, pytest.mark.asyncio(loop_scope="module")]
+
+CHOICE = (
+    *("llama", "qwen3_moe"),  # keys and values
+    *("gemma3_text", "gpt_oss"),  # rotating
+    *("mamba2", "rwkv7"),  # recurrent
+    *("qwen3_next", "jamba"),  # hybrid
+    *("deepseek_v3", "deepseek_v32"),  # latent attention
+    "llama4",  # chunked
+    *("afm7", "gpt_bigcode", "phi3small", "gemma2"),  # not to be batched
+)
+"""What `.ci/run` takes."""
+IN_TURN = {
+    "afm7": BatchingReason.DIFFERENT,  # layers that reuse keys take the padding for positions
+    "bailing_moe_linear": BatchingReason.DIFFERENT,  # like the next: padding runs through the state
+    "deepseek_v41": BatchingReason.CACHE,
+    "gemma2": BatchingReason.FAILED,  # the mask lacks a dimension where heads share keys
+    "gpt_bigcode": BatchingReason.FAILED,  # one position for all rows
+    "jamba": BatchingReason.DIFFERENT,
+    "llama4": BatchingReason.CACHE,
+    "longcat_flash_ngram": BatchingReason.DIFFERENT,
+    "mamba": BatchingReason.DIFFERENT,
+    "nemotron_h": BatchingReason.DIFFERENT,
+    "olmo_hybrid": BatchingReason.DIFFERENT,
+    "phi3small": BatchingReason.FAILED,
+}
+"""What mlx-lm 0.32.2 cannot batch, by the trial at its first load."""
+NOT_HERE = {
+    "bitnet": "No Metal back-end",
+    "gear": "`layer_types` entries must be",  # transformers refuses its config
+    "muse_spark": "No Metal back-end",
+    "olmo": "SystemExit",  # mlx-lm's module ends the process where hf_olmo is not installed
+}
+"""What does not run everywhere, and how mlx_lm says so."""
+UNEQUAL = {
+    "phi3small": {"second turn", "branch"},  # it adds its mask as a number: how a prompt is cut shows
+}
+"""Modes in which mlx-lm 0.32.2 itself is not of one mind."""
+TOKENS = 24
+_TIE = 1e-3
+"""How little likelier than the second a token may be that comes out otherwise: kernels round differently."""
+_LENGTHS = {"a": 9, "b": 21, "c": 5, "d": 13, "e": 33, "f": 20, "g": 11, "h": 27, "i": 12, "j": 18}
+"""Tokens of the prompts; most are longer than the windows."""
+
+
+def names() -> list[str]:
+    return sorted(OWN) if os.environ.get("MLXK2_LONG_TESTS") else list(CHOICE)
+
+
+def prompts() -> dict[str, Any]:
+    randomly = random.Random(11)
+
+    def tokens(count: int) -> list[int]:
+        return [randomly.randrange(7, VOCABULARY) for _ in range(count)]
+
+    made: dict[str, Any] = {name: tokens(count) for name, count in _LENGTHS.items()}
+    made["second turn"] = {"after": "a", "more": tokens(6)}
+    made["branch"] = made["f"][:12] + tokens(9)
+    return made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[Engine]:
+    engine = new_engine()
+    yield engine
+    await engine.stop()
+
+
+class Peer:
+    """A model that was just made and what mlx_lm says with it."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.model = Runnable(f"families/{name}", folder)
+        job = {"config": config_of(name), "prompts": prompts(), "max_tokens": TOKENS}
+        done = subprocess.run(
+            [executable(), "-m", "tests.families.making", str(folder)],
+            input=json.dumps(job),
+            env=worker_environment(),
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.failure = done.stderr[-3000:] or f"status {done.returncode}" if done.returncode else ""
+        said: dict[str, Any] = json.loads(done.stdout) if not done.returncode else {}
+        self.answers: dict[str, Any] = said.get("answers", {})
+        self.caches = " ".join(said.get("caches", ()))
+
+    @property
+    def different(self) -> int:
+        """How many different tokens its poorest answer has."""
+        return min(len(set(answer["tokens"])) for answer in self.answers.values())
+
+    def request(self, prompt: str, **more: Any) -> Generation:
+        tokens = tuple(self.answers[prompt]["prompt"])
+        return Generation(tokens=tokens, sampling=GREEDY, max_tokens=TOKENS, want_tokens=True, **more)
+
+    def differs(self, prompt: str, result: Result) -> str:
+        """Return where an answer is not mlx_lm's; empty where it is, but for a tie."""
+        answer = self.answers[prompt]
+        expected = answer["tokens"]
+        for at, (token, own) in enumerate(zip(expected, result.token_ids, strict=False)):
+            if token != own:
+                return "" if answer["ahead"][at] < _TIE else f"{prompt}: token {at} is {own}, not {token}"
+        if len(expected) != len(result.token_ids):
+            return f"{prompt}: {len(result.token_ids)} tokens, not {len(expected)}"
+        logprobs = [each.logprob for each in result.logprobs]
+        far = [at for at, own in enumerate(logprobs) if abs(own - answer["logprobs"][at]) > 1e-3]
+        return f"{prompt}: another log-probability of token {far[0]}" if far else ""
+
+
+@pytest.mark.parametrize("name", names())
+async def test_an_architecture_says_what_it_says_in_mlx_lm(
+    name: str, engine: Engine, tmp_path: Path, tell: Callable[..., None]
+) -> None:
+    peer = Peer(name, tmp_path / name)
+    if peer.failure:
+        await _is_refused(name, peer, engine, tell)
+        return
+    loaded = await engine.load(peer.model)
+    wrong = [
+        text
+        for prompt, result in (await _said(engine, peer)).items()
+        if (text := peer.differs(prompt, result))
+    ]
+    several = "together" if loaded.batched else f"in turn: {loaded.in_turn.value if loaded.in_turn else '?'}"
+    tell(name, peer.caches, several, f"{peer.different} of {TOKENS}", "; ".join(wrong) or "in every mode")
+    assert {text.partition(":")[0] for text in wrong} <= UNEQUAL.get(name, set()), wrong
+    assert loaded.in_turn is IN_TURN.get(name)
+    assert engine.status.last_error is None
+
+
+async def _is_refused(name: str, peer: Peer, engine: Engine, tell: Callable[..., None]) -> None:
+    """What mlx_lm cannot run is refused with a reason, and the worker lives on."""
+    reason = NOT_HERE.get(name)
+    assert reason is not None, peer.failure
+    assert reason in peer.failure or reason == "SystemExit", peer.failure
+    pid = engine.status.pid
+    with pytest.raises(OpError) as raised:
+        await engine.load(peer.model)
+    tell(name, "-", "-", "-", f"not here: {raised.value.message[:100]}")
+    assert raised.value.type is ErrorType.MODEL_NOT_RUNNABLE
+    assert pid is None or engine.status.pid == pid
+
+
+async def _said(engine: Engine, peer: Peer) -> dict[str, Result]:
+    """Return what the engine says in every mode."""
+    model = peer.model
+    said: dict[str, Result] = {}
+    for prompt in ("a", "b"):
+        said[prompt] = await run(engine, model, peer.request(prompt, logprobs=0))
+    together = ("c", "d", "e", "f")
+    results = await asyncio.gather(
+        *(run(engine, model, peer.request(prompt, logprobs=0)) for prompt in together)
+    )
+    said |= dict(zip(together, results, strict=True))
+
+    first = asyncio.create_task(run_until(engine, peer, "g", 4, begun := asyncio.Event()))
+    await begun.wait()
+    said["h"] = await run(engine, model, peer.request("h", logprobs=0))
+    said["g"] = await first
+
+    neighbour = asyncio.create_task(cut_off(engine, peer, "j", 3))
+    said["i"] = await run(engine, model, peer.request("i", logprobs=0))
+    await neighbour
+
+    for prompt in ("second turn", "branch"):
+        said[prompt] = await run(engine, model, peer.request(prompt, logprobs=0))
+    return said
+
+
+async def run_until(engine: Engine, peer: Peer, prompt: str, tokens: int, begun: asyncio.Event) -> Result:
+    """Generate to the end, and tell when some tokens are there."""
+    result = Result()
+    try:
+        async for event in engine.generate(peer.model, peer.request(prompt)):
+            result.events.append(event)
+            if isinstance(event, Delta):
+                result.token_ids += event.token_ids
+            if len(result.token_ids) >= tokens:
+                begun.set()
+    finally:
+        begun.set()
+    return result
+
+
+async def cut_off(engine: Engine, peer: Peer, prompt: str, tokens: int) -> None:
+    """Generate a few tokens and go away."""
+    stream = engine.generate(peer.model, peer.request(prompt))
+    count = 0
+    async for event in stream:
+        count += event.tokens if isinstance(event, Delta) else 0
+        if count >= tokens:
+            break
+    await stream.aclose()
+
+
+async def test_no_architecture_is_forgotten() -> None:
+    import mlx_lm.models
+
+    modules = {module.name for module in pkgutil.iter_modules(mlx_lm.models.__path__)}
+    assert modules - PARTS == set(OWN) | set(LEFT_OUT)
