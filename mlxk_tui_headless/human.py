@@ -162,7 +162,10 @@ def _pairs(rows: Sequence[tuple[str, str | Text]]) -> Table:
 def _show(data: ShowData, view: View) -> Iterator[RenderableType]:
     model = data.model
     yield _text(model.name, style="bold")
-    yield _pairs(_facts(model, data.metadata))
+    facts = _facts(model, data.metadata)
+    if data.batching is not None:
+        facts.append(("Batching", data.batching.message))
+    yield _pairs(facts)
     if data.findings:
         yield Text()
         yield Text("Findings", style="bold")

@@ -128,8 +128,8 @@ async def find_models(session: Session, wanted: Wanted) -> tuple[Runnable, str |
 
 
 def new_engine() -> Engine:
-    """Return an engine that holds weights as the settings say."""
-    return Engine(weights=settings.weights_choice(settings.load().settings))
+    """Return an engine that holds weights as the settings say; it is asked one thing at a time."""
+    return Engine(batching=False, weights=settings.weights_choice(settings.load().settings))
 
 
 async def _once(session: Session, wanted: Wanted, prompt: str) -> RunData | None:

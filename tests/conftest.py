@@ -115,6 +115,8 @@ def _isolate() -> tuple[Path, bool]:
         env[name] = str(folder)
     # One trial of the matrix library for all homes and processes of the run.
     env["MLXK_BLAS_TRIALS"] = str(Path(given or root) / "blas")
+    # So with the trials of batching: the tests of panes and server load the same few models.
+    env["MLXK_BATCHING"] = str(Path(given or root) / "batching")
     env["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nothing listens there: no test asks the real hub
     env["HF_HUB_DISABLE_TELEMETRY"] = "1"
     env["MLXK2_STRICT_TEST_DELETE"] = "1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +18,11 @@ from mlxk_tui.engine.embedding import Embeddings, check, parts_of, vectors_of
 from mlxk_tui.engine.gate import Gate, Pass
 from mlxk_tui.engine.liveness import Patience
 from mlxk_tui.engine.protocol import (
+    BatchingMode,
     Command,
     Counted,
     CountTokens,
+    CpuWeights,
     Delta,
     Detokenize,
     Detokenized,
@@ -51,6 +54,7 @@ __all__ = ["Embeddings", "Engine", "EngineState", "EngineStatus", "GenerationStr
 
 _CANCEL_S = 2.0
 """Seconds after which a generation that was given up ends here, whatever the worker is busy with."""
+_LOG = logging.getLogger("mlxk_tui.engine")
 _ATTEMPTS = 3
 """How often a request looks for a worker that dies just before it is asked."""
 
@@ -66,6 +70,8 @@ class Engine:
         cache_bytes: most bytes of kept prompt caches; None for a tenth of the memory.
         patience: when a worker counts as stuck and is killed; a busy one never does;
             see `Patience` for the bounds.
+        batching: answer requests together where the model can; without it they take turns, and no time is
+            spent on finding out.
         environ: environment of the worker; that of this process by default.
         weights: how weights are held where there is no GPU.
     """
@@ -76,6 +82,7 @@ class Engine:
         idle_unload_s: float = 0,
         cache_bytes: int | None = None,
         patience: Patience | None = None,
+        batching: bool = True,
         environ: Mapping[str, str] | None = None,
         weights: memory.WeightsChoice | None = None,
     ) -> None:
@@ -83,6 +90,9 @@ class Engine:
         self.idle_unload_s = idle_unload_s
         """May be changed at any time; counts from the next request on."""
         self._cache_bytes = memory.prompt_cache_bytes() if cache_bytes is None else cache_bytes
+        self._batching = batching
+        self._crashed: set[str] = set()
+        """Folders of models whose trial of batching ended the worker."""
         self._gate = Gate(self._changed)
         self._connection = Connection(
             self._changed, self._lost, patience=patience or Patience(), environ=environ
@@ -296,14 +306,7 @@ class Engine:
             beat = self._connection.beat
             wanted = self._weights.of(model.name)
             memory.check(model, beat.memory_bytes if beat else 0, wanted)
-            if self._connection.pid is None:
-                on_loading(Loading("start", 0, 0))
-            await self._connection.start()
-            self._loaded = None
-            said = await self._connection.ask(
-                lambda id: Load(id, model.name, key, self._cache_bytes, model.context_length, wanted),  # noqa: A006
-                on_loading,
-            )
+            said = await self._ask_to_load(model, key, wanted, on_loading)
             if not isinstance(said, Loaded):
                 raise OpError(ErrorType.INTERNAL_ERROR, "The inference process said something else.")
             loaded = LoadedModel.of(model.name, key, said)
@@ -316,6 +319,41 @@ class Engine:
             self._loading = None
             self._changed()
         return loaded
+
+    async def _ask_to_load(
+        self, model: Runnable, key: str, weights: CpuWeights, on_loading: Callable[[Loading], None]
+    ) -> Reply:
+        """Have the worker load a model; where the trial of its batching ends it, load once more without."""
+        stage = ""
+
+        def hear(event: Loading) -> None:
+            nonlocal stage
+            stage = event.stage
+            on_loading(event)
+
+        while True:
+            if self._connection.pid is None:
+                hear(Loading("start", 0, 0))
+            await self._connection.start()
+            self._loaded = None
+            mode: BatchingMode = "crashed" if key in self._crashed else "try" if self._batching else "never"
+            command = partial(
+                Load,
+                name=model.name,
+                folder=key,
+                cache_bytes=self._cache_bytes,
+                context_length=model.context_length,
+                cpu_weights=weights,
+                batching=mode,
+            )
+            try:
+                return await self._connection.ask(command, hear)
+            except OpError as error:
+                tried = stage == "batching" and mode == "try"
+                if error.type is not ErrorType.ENGINE_CRASHED or not tried or self._stopping is not None:
+                    raise
+                _LOG.warning("%s crashed while batching was checked: its requests take turns", model.name)
+                self._crashed.add(key)
 
     # What changes
 

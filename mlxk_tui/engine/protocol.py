@@ -13,8 +13,12 @@ from typing import Any, Literal, TypeAlias
 
 from mlxk_tui.ops.blas.state import Blas
 from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
+from mlxk_tui.ops.terms import BatchingReason
 
 GrammarSyntax = Literal["json_schema", "llguidance"]
+BatchingMode = Literal["try", "never", "crashed"]
+"""Whether requests may be answered together: try it where it is not known, never as they come one by one, or
+not as the last trial ended the worker."""
 Budget = Literal["run", "server"]
 """Who asks: `run` may use all that is left of the context, `server` half of it."""
 
@@ -174,7 +178,7 @@ class Loading:
     """The model is being loaded first."""
 
     stage: str
-    """`start`, `import`, `weights`, `tokenizer` or `warm-up`."""
+    """`start`, `import`, `weights`, `tokenizer`, `warm-up` or `batching`."""
     done: int
     """Bytes."""
     total: int
@@ -244,6 +248,7 @@ class Load:
     """Tokens; None leaves it to config.json."""
     cpu_weights: CpuWeights = CpuWeights.AUTO
     """How the weights are held where there is no GPU."""
+    batching: BatchingMode = "try"
 
 
 @dataclass(frozen=True)
@@ -344,6 +349,10 @@ class Loaded:
     """How the weights are held on a CPU: `float32` or `stored`; None on a GPU."""
     stored_bytes: int = 0
     """Then what they take as stored."""
+    batched: bool = False
+    """Whether several requests are answered together; otherwise they take turns."""
+    in_turn: BatchingReason | None = None
+    """Why they take turns; None also where nobody asked for more than one at a time."""
 
 
 @dataclass(frozen=True)

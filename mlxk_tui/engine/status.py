@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlxk_tui.engine.protocol import CpuWeights, Loaded
     from mlxk_tui.ops.blas.state import Blas
+    from mlxk_tui.ops.terms import BatchingReason
 
 
 class EngineState(str, Enum):
@@ -44,6 +45,10 @@ class LoadedModel:
     """How its weights are held on a CPU; None on a GPU."""
     stored_bytes: int = 0
     """Then what they take as stored."""
+    batched: bool = False
+    """Whether several requests are answered together; otherwise they take turns."""
+    in_turn: BatchingReason | None = None
+    """Why they take turns; None also where nobody asked for more than one at a time."""
 
     @classmethod
     def of(cls, name: str, folder: str, said: Loaded) -> LoadedModel:
@@ -60,6 +65,8 @@ class LoadedModel:
             has_tools=said.has_tools,
             weights=said.weights,
             stored_bytes=said.stored_bytes,
+            batched=said.batched,
+            in_turn=said.in_turn,
         )
 
 

@@ -44,6 +44,7 @@ from mlxk_tui.engine.protocol import (
 )
 from mlxk_tui.ops.blas.state import Blas, BlasState
 from mlxk_tui.ops.errors import ContextOverflow
+from mlxk_tui.ops.terms import BatchingReason
 
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
@@ -153,6 +154,8 @@ def _load(given: dict[str, Any]) -> Load:
 def _loaded(given: dict[str, Any]) -> Loaded:
     if "weights" in given:
         given["weights"] = CpuWeights(given["weights"])
+    if "in_turn" in given:
+        given["in_turn"] = BatchingReason(given["in_turn"])
     return Loaded(**given)
 
 

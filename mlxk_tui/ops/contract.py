@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mlxk_tui.ops.blas.state import BlasState
 from mlxk_tui.ops.errors import AccessReason, ErrorType
 from mlxk_tui.ops.terms import (
+    BatchingReason as BatchingReason,
     Capability as Capability,
     FindingCode as FindingCode,
     Fix as Fix,
@@ -126,6 +127,14 @@ class ModelFile(Contract):
     etag: str | None = Field(description="Name of the blob: sha256 of LFS files, git-sha1 of small ones.")
 
 
+class Batching(Contract):
+    """Whether several requests to a model are answered together; tried when it is first loaded."""
+
+    together: bool = Field(description="They are decoded as one batch; otherwise they take turns.")
+    reason: BatchingReason | None = Field(description="Why they take turns; null where they do not.")
+    message: str = Field(description="The same as a sentence.")
+
+
 class ShowData(Contract):
     """`show`."""
 
@@ -134,6 +143,9 @@ class ShowData(Contract):
     files: list[ModelFile] = Field(description="With --files; empty without.")
     config: dict[str, Any] | None = Field(description="With --config.")
     findings: list[Finding]
+    batching: Batching | None = Field(
+        description="With these versions of MLX and mlx-lm; null before the model was first loaded to serve."
+    )
 
 
 class Checksums(Contract):

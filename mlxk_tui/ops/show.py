@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from mlxk_tui.ops import format as fmt
+from mlxk_tui.ops.batching import known_batching
 from mlxk_tui.ops.blocking import blocking
 from mlxk_tui.ops.cache import Cache, RepoRef
-from mlxk_tui.ops.contract import FileType, ModelFile, ShowData
+from mlxk_tui.ops.contract import Batching, FileType, ModelFile, ShowData
 from mlxk_tui.ops.documents import MAX_JSON_BYTES, read_json
 from mlxk_tui.ops.judge import judge
 from mlxk_tui.ops.machine import Runtime
@@ -43,7 +44,22 @@ async def show(cache: Cache, spec: str, *, files: bool = False, config: bool = F
             files=list_files(snapshot) if files else [],
             config=content if config else None,
             findings=list(report.findings),
+            batching=_batching(content),
         )
+
+    return await blocking(work)
+
+
+async def read_in_turn(cache: Cache, ref: RepoRef) -> str | None:
+    """Return why requests to a repo's selected snapshot take turns, as a sentence; None where they do not.
+
+    Raises:
+        OpError: `model_not_found` when the repo vanished.
+    """
+
+    def work() -> str | None:
+        known = known_batching(_config(read_repo(cache, ref).selected))
+        return known.message if known is not None and not known.together else None
 
     return await blocking(work)
 
@@ -106,6 +122,13 @@ def _kind(path: str) -> FileType:
     if name.endswith(_CODE):
         return "code"
     return "config" if name.endswith(("config.json", ".json", ".yaml", ".yml", ".toml")) else "other"
+
+
+def _batching(config: dict[str, Any] | None) -> Batching | None:
+    known = known_batching(config)
+    if known is None:
+        return None
+    return Batching(together=known.together, reason=known.reason, message=known.message)
 
 
 def _config(snapshot: Snapshot | None) -> dict[str, Any] | None:

@@ -65,6 +65,21 @@ class MemoryFit(str, Enum):
     TOO_LARGE = "too_large"
 
 
+class BatchingReason(str, Enum):
+    """Why requests to a model take turns instead of being answered together."""
+
+    DIFFERENT = "different_answers"
+    """Rows of a batch get other answers than alone."""
+    FAILED = "failed"
+    """mlx-lm raises an exception."""
+    CRASHED = "crashed"
+    """The process did not survive the trial."""
+    UNFINISHED = "unfinished"
+    """The trial before this load did not end; the next load tries again."""
+    CACHE = "cache"
+    """mlx-lm cannot put caches of this kind together."""
+
+
 class FindingCode(str, Enum):
     """What a finding is about; a stable word for scripts."""
 

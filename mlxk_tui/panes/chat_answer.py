@@ -25,6 +25,7 @@ _STAGES = {
     "weights": "Loading the model",
     "tokenizer": "Loading the tokenizer",
     "warm-up": "Warming up",
+    "batching": "Checking batching",
 }
 
 

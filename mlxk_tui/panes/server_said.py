@@ -68,6 +68,8 @@ def _model(context: Context) -> Fact:
         held = spaced_size(used)
         if model.weights is CpuWeights.FLOAT32 and model.stored_bytes < used / 1.5:
             held += f" as float32, {spaced_size(model.stored_bytes)} as stored"
+        if model.in_turn is not None:
+            held += " · requests take turns"
         return Fact("Model", _short(engine.model.name), "$strong", f"  {held}")
     if engine.state is EngineState.FAILED:
         return Fact("Model", "✗ the engine ended", "$bad")

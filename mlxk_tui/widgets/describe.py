@@ -126,8 +126,18 @@ def memory_gauge(needed: int, machine: int, fit: MemoryFit | None, width: int) -
     return [[(text, "")], drawn]
 
 
-def overview(entry: Entry, machine_bytes: int, now: datetime, width: int) -> Content:
-    """Return the overview tab."""
+def overview(
+    entry: Entry, machine_bytes: int, now: datetime, width: int, *, in_turn: object = None
+) -> Content:
+    """Return the overview tab.
+
+    Args:
+        entry: the model.
+        machine_bytes: memory that models can use here, in bytes.
+        now: for ages.
+        width: of a line, in cells.
+        in_turn: the sentence that its requests take turns, where they do.
+    """
     model = entry.model
     state, words = verdict(entry)
     kind = [part for part in (model.framework.value, _TYPES.get(model.model_type)) if part]
@@ -149,6 +159,8 @@ def overview(entry: Entry, machine_bytes: int, now: datetime, width: int) -> Con
         rows += [[("  ", ""), (text, "$muted")] for text in wrap(printable(first), width - 2)]
     if model.memory_bytes is not None and machine_bytes:
         rows += [[], *memory_gauge(model.memory_bytes, machine_bytes, model.memory_fit, width)]
+    if isinstance(in_turn, str):
+        rows += [[], *([(text, "$muted")] for text in wrap(in_turn, width))]
     rows.append([])
     for label, value, note in _facts(entry, now):
         shown = wrap(value, width - _LABEL)

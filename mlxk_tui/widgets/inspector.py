@@ -146,7 +146,15 @@ class Inspector(Vertical):
             return
         tab = self.tabs.active
         if tab == "overview":
-            self.text.update(describe.overview(entry, self._machine_bytes(), self._now(), width))
+            self.text.update(
+                describe.overview(
+                    entry, self._machine_bytes(), self._now(), width, in_turn=self._loaded.get(tab)
+                )
+            )
+            if tab not in self._loaded:
+                self.run_worker(
+                    self._load(entry, tab), group="inspector", exclusive=True, exit_on_error=False
+                )
         elif tab == "health":
             self.text.update(describe.health(entry, self._now(), width))
         elif tab in self._loaded:
@@ -160,6 +168,7 @@ class Inspector(Vertical):
         from mlxk_tui.ops import show  # noqa: PLC0415 - the first frame does without
 
         loaders: dict[str, Callable[..., Any]] = {
+            "overview": show.read_in_turn,
             "files": show.read_files,
             "config": show.read_config,
             "card": show.read_card,
@@ -170,7 +179,7 @@ class Inspector(Vertical):
             value = error
         if self._entry is entry:
             self._loaded[tab] = value
-            if self.tabs.active == tab:
+            if self.tabs.active == tab and not (tab == "overview" and value is None):
                 self._draw()
 
     def _drawn(self, tab: str, value: object, width: int) -> VisualType:

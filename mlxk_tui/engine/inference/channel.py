@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from mlxk_tui.engine.inference.vitals import Vitals
 from mlxk_tui.engine.protocol import Cancel, Command, Delta, Message, Ping, Streamed
 from mlxk_tui.engine.wire import from_json, to_json
+from mlxk_tui.ops.batching import BatchingTrial
 
 
 def guard_stdout() -> int:
@@ -29,6 +30,8 @@ class Inbox:
         """Commands, and requests that came out of preparation."""
         self.cancelled: set[int] = set()
         """Ids to be given up; known at once, also to what has not come to its turn."""
+        self.trial: BatchingTrial | None = None
+        """What must not look like a crash when the process ends because its parent has."""
 
     def put(self, command: Command) -> None:
         """Queue a command; called by the reading thread."""
@@ -53,6 +56,8 @@ def listen(stream: BinaryIO, inbox: Inbox, vitals: Vitals) -> None:
                     inbox.put(command)
                 vitals.aside()
         finally:
+            if inbox.trial is not None:
+                inbox.trial.end()
             os._exit(0)
 
     threading.Thread(target=work, name="commands", daemon=True).start()

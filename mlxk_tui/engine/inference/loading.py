@@ -63,7 +63,7 @@ class LoadedModel:
     stop_tokens: frozenset[int]
     """Every token that ends a turn."""
     batchable: bool
-    """Whether its caches can be put together into a batch."""
+    """Whether its rows may be put together into a batch; `batching` decides it."""
     trimmable: bool
     """Whether its caches can always be cut back to a shorter prompt."""
     window: int
@@ -121,7 +121,7 @@ def load(
         raise
     except MemoryError as error:
         raise _no_memory(name) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if "malloc" in str(error) or "memory" in str(error).lower():
             raise _no_memory(name) from error
         raise OpError(
@@ -162,17 +162,6 @@ def _window(caches: Sequence[Any]) -> int:
     if not all(type(cache) in (KVCache, RotatingKVCache) for cache in caches):
         return 0
     return min((int(cache.max_size) for cache in caches if type(cache) is RotatingKVCache), default=0)
-
-
-def tokenizer_arguments(folder: Path) -> tuple[Any, Any]:
-    """Return ids of the ends of turn, and mlx-lm's defaults for the architecture, as it passes them on."""
-    config = _read_json(folder / "config.json")
-    defaults: Callable[..., Any] | None = getattr(utils, "_tokenizer_defaults", None)
-    eos = config.get("eos_token_id") if isinstance(config, Mapping) else None
-    try:
-        return eos, defaults(folder) if defaults is not None else None
-    except Exception:  # noqa: BLE001 - the loading tells what is wrong
-        return eos, None
 
 
 def _refuse_code(name: str, folder: Path) -> None:
@@ -278,6 +267,8 @@ def _read_json(path: Path) -> object:
 
 def _said(error: BaseException) -> str:
     """Return the first line of what an exception says, bounded and safe to show, as a sentence."""
+    if isinstance(error, SystemExit):  # mlx-lm 0.32: `olmo`, without a package that it prints the name of
+        return "mlx-lm needs a package for its architecture that is not installed; the log names it."
     text = printable((str(error).strip() or type(error).__name__).splitlines()[0])
     text = text if len(text) <= 300 else text[:299] + "…"
     return text if text.endswith((".", "…")) else f"{text}."

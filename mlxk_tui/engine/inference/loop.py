@@ -7,23 +7,24 @@ import os
 import queue
 import time
 from collections import deque
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
 
 from mlxk_tui.engine.inference.answer import Answer
+from mlxk_tui.engine.inference.batching.choice import choose_batching
 from mlxk_tui.engine.inference.blas.borrowing import Borrowed
 from mlxk_tui.engine.inference.channel import Inbox, Outbox
 from mlxk_tui.engine.inference.cpu_weights import Holder
 from mlxk_tui.engine.inference.decoding import Decoder, Drawn, Read
 from mlxk_tui.engine.inference.embedding import EmbeddingJob
-from mlxk_tui.engine.inference.loading import Hold, LoadedModel, LoadStopped, load, tokenizer_arguments
+from mlxk_tui.engine.inference.loading import Hold, LoadedModel, LoadStopped, load
 from mlxk_tui.engine.inference.pace import Pace
 from mlxk_tui.engine.inference.preparing import Prepared, Preparer, Result
 from mlxk_tui.engine.inference.prompting import Prompt
 from mlxk_tui.engine.inference.rows import Row
 from mlxk_tui.engine.inference.samplers import processors_of, sampler_of
-from mlxk_tui.engine.inference.tokenizing.pool import Pool
 from mlxk_tui.engine.inference.vitals import Vitals
 from mlxk_tui.engine.protocol import (
     Cancel,
@@ -61,7 +62,7 @@ _LONG_PROMPT = 256
 class Loop:
     """Everything that happens to the model, one thing at a time."""
 
-    def __init__(self, inbox: Inbox, outbox: Outbox, vitals: Vitals, pool: Pool, borrowed: Borrowed) -> None:
+    def __init__(self, inbox: Inbox, outbox: Outbox, vitals: Vitals, borrowed: Borrowed) -> None:
         self._cores = borrowed.cores
         self._holder = Holder(borrowed.blas)
         self._hold: Hold | None = None
@@ -70,8 +71,8 @@ class Loop:
         vitals.device = _device_memory
         self._inbox: queue.SimpleQueue[Command | Prepared] = inbox.queue
         self._cancelled = inbox.cancelled
-        self._pool = pool
-        self._preparer = Preparer(self._inbox.put, pool)
+        self._on_trial = partial(setattr, inbox, "trial")
+        self._preparer = Preparer(self._inbox.put)
         self._model: LoadedModel | None = None
         self._decoder: Decoder | None = None
         self._rows: dict[int, Row] = {}
@@ -141,10 +142,11 @@ class Loop:
             self._outbox.flush()
 
         try:
-            self._pool.load(command.folder, *tokenizer_arguments(Path(command.folder)))
             mx.reset_peak_memory()
             self._hold = self._holder.holding(command.cpu_weights, command.cache_bytes)
             model = load(command.name, Path(command.folder), command.context_length, on_stage, self._hold)
+            verdict = choose_batching(model, command.batching, on_stage, self._on_trial)
+            model.batchable = verdict is not None and verdict.together
             self._decoder = Decoder(model, command.cache_bytes)
         except LoadStopped:
             self._free()
@@ -167,6 +169,8 @@ class Loop:
                     has_chat_template=bool(tokenizer.has_chat_template),
                     has_thinking=bool(tokenizer.has_thinking),
                     has_tools=bool(tokenizer.has_tool_calling),
+                    batched=model.batchable,
+                    in_turn=verdict.reason if verdict is not None else None,
                 )
             )
         self._cancelled.discard(command.id)
@@ -178,7 +182,6 @@ class Loop:
         self._beat(force=True)
 
     def _free(self) -> None:
-        self._pool.unload()
         for row in list(self._rows.values()):
             self._end(row, FinishReason.CANCELLED)
         self._jobs.clear()
@@ -352,11 +355,7 @@ class Loop:
         self._beaten = now
         if self._preparer.busy_s > _PREPARING_LIMIT_S:
             self._outbox.send(
-                Fault(
-                    0,
-                    ErrorType.ENGINE_CRASHED.value,
-                    "A prompt took too long to read, and was stopped.",
-                )
+                Fault(0, ErrorType.ENGINE_CRASHED.value, "A chat template ran for too long and was stopped.")
             )
             os._exit(1)
         while self._drawn and now - self._drawn[0][0] > _RATE_WINDOW_S:

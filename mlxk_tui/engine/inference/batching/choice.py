@@ -1,0 +1,111 @@
+"""Decides at a load whether requests are answered together: what is remembered, else a trial."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import mlx.core as mx
+
+from mlxk_tui.engine.inference.batching.trial import differs, try_batching
+from mlxk_tui.engine.inference.loading import LoadedModel, LoadStopped, OnStage
+from mlxk_tui.engine.protocol import BatchingMode
+from mlxk_tui.ops.batching import (
+    MOST_UNFINISHED,
+    BatchingTrial,
+    BatchingVerdict,
+    BatchingVerdicts,
+    batching_key,
+)
+from mlxk_tui.ops.terms import BatchingReason
+
+STAGE = "batching"
+"""The stage of loading in which a model is tried."""
+_LOG = logging.getLogger("mlxk_tui.engine")
+
+
+def choose_batching(
+    model: LoadedModel,
+    mode: BatchingMode,
+    on_stage: OnStage,
+    on_trial: Callable[[BatchingTrial | None], None],
+) -> BatchingVerdict | None:
+    """Return whether requests are answered together; None where nobody wants to know.
+
+    Args:
+        model: loaded.
+        mode: what is known already of how it will be used.
+        on_stage: told before every step of a trial; raises to give the loading up.
+        on_trial: receives the trial that begins, for whoever ends the process, and None after it.
+
+    Raises:
+        LoadStopped: by `on_stage`.
+    """
+    if not model.batchable:
+        return BatchingVerdict(False, BatchingReason.CACHE)
+    if mode == "never":
+        return None
+    verdicts = BatchingVerdicts()
+    config = _config_of(model)
+    versions = version("mlx"), version("mlx-lm")
+    device = "gpu" if mx.default_device() == mx.gpu else "cpu"
+    key = batching_key(config, *versions, device)
+    known = verdicts.get(key)
+    unfinished = verdicts.take_unfinished(key)
+    if mode == "crashed":
+        known = BatchingVerdict(False, BatchingReason.CRASHED)
+    elif unfinished:
+        unfinished += known.unfinished if known is not None else 0
+        crashed = unfinished >= MOST_UNFINISHED
+        reason = BatchingReason.CRASHED if crashed else BatchingReason.UNFINISHED
+        known = BatchingVerdict(False, reason, unfinished=unfinished)
+    elif known is not None and known.final:
+        return known
+    else:
+        trial = verdicts.begin(key)
+        on_trial(trial)
+        try:
+            found = _tried(model, on_stage)
+        finally:
+            trial.end()
+            on_trial(None)
+        if found is None:
+            return BatchingVerdict(False, BatchingReason.UNFINISHED)  # not remembered: it was memory
+        known = found
+    about = {
+        "model_type": str(config.get("model_type", "")),
+        "mlx": versions[0],
+        "mlx_lm": versions[1],
+        "device": device,
+    }
+    verdicts.put(key, known, about)
+    return known
+
+
+def _tried(model: LoadedModel, on_stage: OnStage) -> BatchingVerdict | None:
+    """Return the verdict of a trial; None where memory ran out, which says nothing of the model."""
+    try:
+        differences = try_batching(model, lambda: on_stage(STAGE, 0, 0))
+    except LoadStopped:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever mlx-lm raises, it is what requests would meet
+        mx.clear_cache()
+        if isinstance(error, MemoryError) or "memory" in str(error).lower() or "malloc" in str(error):
+            return None
+        _LOG.warning("batching failed for %s: %s: %s", model.name, type(error).__name__, error)
+        return BatchingVerdict(False, BatchingReason.FAILED)
+    largest = max((each.distance for each in differences), default=0.0)
+    if differs(differences):
+        return BatchingVerdict(False, BatchingReason.DIFFERENT, largest)
+    return BatchingVerdict(True, None, largest)
+
+
+def _config_of(model: LoadedModel) -> Mapping[str, Any]:
+    try:
+        content = json.loads((model.folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # it was read a moment ago
+        return {}
+    return content if isinstance(content, Mapping) else {}

@@ -1,1 +1,0 @@
-"""Processes that render chat templates and tokenize: the tokenizer alone, no weights, no MLX."""

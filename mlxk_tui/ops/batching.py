@@ -1,0 +1,271 @@
+"""Whether a model answers several requests together rightly: verdicts of trials, remembered on disk.
+
+A verdict belongs to what shapes a model (config.json without names), the versions of MLX and mlx-lm and
+the device. Each has a file of its own, which is replaced as a whole, so that processes do not hurt each
+other. Before a trial begins, a file says that it is under way; it is locked as long as its process lives.
+One that nobody holds is a trial that its process did not survive.
+
+The folder is this program's own, and losing it costs one more trial of each model. Where it cannot be
+written every load tries anew: a wrong answer is worse than a slow load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from mlxk_tui.ops.terms import BatchingReason
+
+FOLDER_VARIABLE = "MLXK_BATCHING"
+"""A folder for the remembered verdicts, or `off`."""
+MOST_UNFINISHED = 2
+"""Trials that may end with their process before it counts as a crash: one of them may have been killed."""
+_FORMAT = 1
+"""Raised when the trial asks for more."""
+_MAX_BYTES = 10_000
+_DEVICES = ("gpu", "cpu")
+_NAMES = frozenset(
+    {
+        *("_name_or_path", "name_or_path", "_commit_hash", "transformers_version", "auto_map"),
+        *("id2label", "label2id", "license", "use_cache"),
+    }
+)
+"""Keys of config.json that shape nothing."""
+
+
+@dataclass(frozen=True)
+class BatchingVerdict:
+    """What a trial found out."""
+
+    together: bool
+    """Whether several requests are decoded as one batch; otherwise they take turns."""
+    reason: BatchingReason | None = None
+    """Why not."""
+    difference: float = 0.0
+    """The largest difference that was measured, total variation: 0 to 1."""
+    unfinished: int = 0
+    """Trials that their process did not survive."""
+
+    @property
+    def final(self) -> bool:
+        """Whether a trial would tell nothing new."""
+        return self.reason is not BatchingReason.UNFINISHED
+
+    @property
+    def message(self) -> str:
+        """What is said of it, one sentence."""
+        return _SENTENCES[self.reason]
+
+
+_SENTENCES: Mapping[BatchingReason | None, str] = {
+    None: "Requests are answered together.",
+    BatchingReason.DIFFERENT: (
+        "Requests take turns: mlx-lm answers differently when this model reads several at once."
+    ),
+    BatchingReason.FAILED: "Requests take turns: mlx-lm cannot run this model on several at once.",
+    BatchingReason.CRASHED: "Requests take turns: mlx-lm crashed when this model read several at once.",
+    BatchingReason.UNFINISHED: (
+        "Requests take turns until the model is loaded again: the check whether they can be answered "
+        "together did not finish."
+    ),
+    BatchingReason.CACHE: "Requests take turns: mlx-lm cannot batch this model's kind of cache.",
+}
+
+
+class BatchingVerdicts:
+    """The remembered verdicts of one folder.
+
+    Args:
+        environ: variables that may name the folder; those of this process by default.
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        env = os.environ if environ is None else environ
+        named = env.get(FOLDER_VARIABLE, "")
+        default = Path(platformdirs.user_cache_dir("mlxk-tui", appauthor=False)) / "batching"
+        self.folder = None if named.lower() == "off" else Path(named).expanduser() if named else default
+        """Where they are; None remembers nothing."""
+
+    def get(self, key: str) -> BatchingVerdict | None:
+        """Return what is remembered; None where it is nothing, or cannot be read."""
+        if self.folder is None:
+            return None
+        try:
+            with (self.folder / f"{key}.json").open("rb") as stream:
+                content = json.loads(stream.read(_MAX_BYTES))
+            return _verdict_of(content)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+
+    def put(self, key: str, verdict: BatchingVerdict, about: Mapping[str, str] | None = None) -> bool:
+        """Remember a verdict and return whether that was possible.
+
+        Args:
+            key: the model's, of `batching_key`.
+            verdict: what was found out.
+            about: more for people who look into the file.
+        """
+        if self.folder is None:
+            return False
+        content = {"format": _FORMAT, **asdict(verdict), "about": dict(about or {})}
+        content["reason"] = verdict.reason.value if verdict.reason is not None else None
+        temporary = self.folder / f"{key}.{secrets.token_hex(4)}.tmp"
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(temporary, json.dumps(content, indent=1))
+            temporary.replace(self.folder / f"{key}.json")
+            _sync(self.folder)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            return False
+        return True
+
+    def begin(self, key: str) -> BatchingTrial:
+        """Write down that a trial is under way; that is on the disk when this returns, where it can be."""
+        if self.folder is None:
+            return BatchingTrial(None, None)
+        name = f"{key}.{os.getpid()}-{secrets.token_hex(4)}"
+        temporary = self.folder / f"{name}.tmp"
+        descriptor = None
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            if not _lock(descriptor):
+                raise OSError("it cannot be locked")
+            os.fsync(descriptor)
+            path = temporary.with_suffix(".trying")
+            temporary.rename(path)  # locked before it can be seen
+            _sync(self.folder)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            if descriptor is not None:
+                os.close(descriptor)
+            return BatchingTrial(None, None)
+        return BatchingTrial(path, descriptor)
+
+    def take_unfinished(self, key: str) -> int:
+        """Return how many trials of a model ended with their process, and forget them."""
+        count = 0
+        if self.folder is None:
+            return count
+        with contextlib.suppress(OSError):
+            for path in sorted(self.folder.glob(f"{key}.*.trying")):
+                count += _is_left_over(path)
+        return count
+
+
+class BatchingTrial:
+    """A trial that is under way."""
+
+    def __init__(self, path: Path | None, descriptor: int | None) -> None:
+        self._path = path
+        self._descriptor = descriptor
+
+    def end(self) -> None:
+        """Take note that it is over; any thread may say so, more than once."""
+        path, self._path = self._path, None
+        descriptor, self._descriptor = self._descriptor, None
+        if path is not None:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+def batching_key(config: Mapping[str, Any], mlx: str, mlx_lm: str, device: str) -> str:
+    """Return what a verdict is remembered by.
+
+    Args:
+        config: config.json.
+        mlx: version of MLX.
+        mlx_lm: version of mlx-lm.
+        device: `gpu` or `cpu`.
+    """
+    shape = {name: value for name, value in config.items() if name not in _NAMES}
+    words = json.dumps([_FORMAT, shape, mlx, mlx_lm, device], sort_keys=True)
+    return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+def known_batching(config: object, environ: Mapping[str, str] | None = None) -> BatchingVerdict | None:
+    """Return what is known of a model here, by its config.json; None before its first load."""
+    if not isinstance(config, Mapping):
+        return None
+    try:
+        versions = version("mlx"), version("mlx-lm")
+    except PackageNotFoundError:
+        return None
+    verdicts = BatchingVerdicts(environ)
+    keys = (batching_key(config, *versions, device) for device in _DEVICES)
+    return next((found for found in map(verdicts.get, keys) if found is not None), None)
+
+
+def _verdict_of(content: Any) -> BatchingVerdict:
+    if content["format"] != _FORMAT or not isinstance(content["together"], bool):
+        raise ValueError("another format")
+    reason = content["reason"]
+    difference = float(content["difference"])
+    unfinished = int(content["unfinished"])
+    found = None if reason is None else BatchingReason(reason)
+    if content["together"] is not (found is None) or not math.isfinite(difference):
+        raise ValueError("not a verdict")
+    return BatchingVerdict(content["together"], found, difference, unfinished)
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in a folder on the disk; some file systems cannot."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file as long as this process lives; return False where another holds it."""
+    import fcntl  # noqa: PLC0415 - not on Windows, where no model runs
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_left_over(path: Path) -> bool:
+    """Tell whether nobody holds a trial any more, and remove it then."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        if not _lock(descriptor):
+            return False
+        path.unlink()
+        return True
+    except OSError:  # it cannot be removed: it would count again and again
+        return False
+    finally:
+        os.close(descriptor)

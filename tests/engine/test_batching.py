@@ -1,0 +1,193 @@
+"""Whether requests may be answered together is tried at the first load, remembered, and survives a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.protocol import Generation
+from mlxk_tui.engine.status import LoadedModel
+from mlxk_tui.ops.batching import FOLDER_VARIABLE
+from mlxk_tui.ops.errors import OpError
+from mlxk_tui.ops.events import Progress
+from mlxk_tui.ops.terms import BatchingReason
+from tests.engine.conftest import GREEDY, executable, needs_mlx, new_engine, run, worker_environment
+from tests.engine.small_models import make_model
+from tests.families.table import config_of
+
+pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="package")]
+
+
+class Home:
+    """Engines with a folder of verdicts of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.stages: list[str] = []
+        self._engines: list[Engine] = []
+
+    def engine(self, **options: Any) -> Engine:
+        """Return an engine that knows what the folder holds."""
+        environ = worker_environment(**{FOLDER_VARIABLE: str(self.folder)})
+        self._engines.append(new_engine(environ=environ, **options))
+        return self._engines[-1]
+
+    async def load(self, model: Runnable, engine: Engine | None = None, **options: Any) -> LoadedModel:
+        """Load anew, and take note of the stages."""
+        self.stages.clear()
+        if engine is None:
+            engine = self._engines[0] if self._engines and not options else self.engine(**options)
+        await engine.unload()
+        return await engine.load(model, on_event=lambda event: self.stages.append(_stage(event)))
+
+    async def stop(self) -> None:
+        for engine in self._engines:
+            await engine.stop()
+
+    @property
+    def verdicts(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in sorted(self.folder.glob("*.json"))]
+
+
+def _stage(event: object) -> str:
+    return event.stage if isinstance(event, Progress) else ""
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def home(tmp_path: Path) -> AsyncIterator[Home]:
+    home = Home(tmp_path / "batching")
+    yield home
+    await home.stop()
+
+
+@pytest.fixture(scope="module")
+def afm7(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
+    """Return a model of an architecture that mlx-lm answers wrongly for in a batch."""
+    folder = tmp_path_factory.mktemp("afm7") / "m"
+    job = {"config": config_of("afm7"), "prompts": {"a": list(range(7, 16))}, "max_tokens": 8}
+    subprocess.run(
+        [executable(), "-m", "tests.families.making", str(folder)],
+        input=json.dumps(job),
+        env=worker_environment(),
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return Runnable("test/afm7", folder)
+
+
+async def test_a_model_is_tried_once_and_answers_together(home: Home, babbler: Runnable) -> None:
+    first = await home.load(babbler)
+    assert "batching" in home.stages
+    assert (first.batched, first.in_turn) == (True, None)
+    again = await home.load(babbler)
+    assert "batching" not in home.stages
+    assert (again.batched, again.in_turn) == (True, None)
+    assert [verdict["together"] for verdict in home.verdicts] == [True]
+
+
+async def test_a_model_that_mlx_lm_batches_wrongly_takes_turns(home: Home, afm7: Runnable) -> None:
+    engine = home.engine()
+    loaded = await home.load(afm7, engine)
+    assert (loaded.batched, loaded.in_turn) == (False, BatchingReason.DIFFERENT)
+    prompts = [tuple(range(7, 7 + length)) for length in (4, 30, 11)]
+    requests = [
+        Generation(tokens=prompt, sampling=GREEDY, max_tokens=12, want_tokens=True) for prompt in prompts
+    ]
+    together = await asyncio.gather(*(run(engine, afm7, request) for request in requests))
+    await engine.unload()
+    alone = [await run(engine, afm7, request) for request in requests]
+    assert [result.token_ids for result in together] == [result.token_ids for result in alone]
+    again = await home.load(afm7)
+    assert again.in_turn is BatchingReason.DIFFERENT
+    assert "batching" not in home.stages
+
+
+async def test_who_asks_one_at_a_time_waits_for_no_trial(home: Home, babbler: Runnable) -> None:
+    loaded = await home.load(babbler, batching=False)
+    assert "batching" not in home.stages
+    assert (loaded.batched, loaded.in_turn) == (False, None)
+    assert home.verdicts == []
+
+
+async def test_a_crash_in_the_trial_means_turns_and_the_load_goes_on(home: Home, tmp_path: Path) -> None:
+    for attempt in range(20):  # the trial may be over before the signal comes
+        model = Runnable("test/crashing", make_model(tmp_path / str(attempt), hidden=256, layers=8 + attempt))
+        engine = home.engine()
+        died: list[int] = []
+
+        def crash(event: object, engine: Engine = engine, died: list[int] = died) -> None:
+            home.stages.append(_stage(event))
+            pid = engine.status.pid
+            if _stage(event) == "batching" and not died and pid is not None:
+                died.append(pid)
+                os.kill(pid, signal.SIGSEGV)
+
+        home.stages.clear()
+        try:
+            loaded = await engine.load(model, on_event=crash)
+        except OpError:
+            continue  # it died after its answer, as any worker may
+        if loaded.in_turn is not None:
+            break
+    assert (loaded.batched, loaded.in_turn) == (False, BatchingReason.CRASHED)
+    assert home.stages.count("start") == 2
+    assert engine.status.pid not in (None, *died)
+    assert engine.status.last_error is None
+    again = await home.load(model)
+    assert again.in_turn is BatchingReason.CRASHED
+    assert "batching" not in home.stages
+
+
+async def test_a_trial_that_nobody_saw_end_is_made_again_once(home: Home, babbler: Runnable) -> None:
+    await home.load(babbler)
+    (known,) = home.folder.glob("*.json")
+    key = known.stem
+    for expected in (BatchingReason.UNFINISHED, None, BatchingReason.UNFINISHED, BatchingReason.CRASHED):
+        if expected is not None:
+            if expected is BatchingReason.UNFINISHED:
+                known.unlink(missing_ok=True)
+            (home.folder / f"{key}.1-dead.trying").touch()
+        loaded = await home.load(babbler)
+        assert loaded.in_turn is expected
+        assert ("batching" in home.stages) is (expected is None)
+    assert not list(home.folder.glob("*.trying"))
+
+
+async def test_a_load_that_is_given_up_in_the_trial_leaves_no_trace(home: Home, tmp_path: Path) -> None:
+    engine = home.engine()
+    model = Runnable("test/slow", make_model(tmp_path / "m", hidden=256, layers=16))
+    reached = asyncio.Event()
+
+    def tell(event: object) -> None:
+        if _stage(event) == "batching":
+            reached.set()
+
+    loading = asyncio.create_task(engine.load(model, on_event=tell))
+    await reached.wait()
+    loading.cancel()
+    await asyncio.wait([loading])
+    await engine.stop()
+    assert not list(home.folder.glob("*.trying"))
+    loaded = await home.load(model, home.engine())
+    assert loaded.batched
+
+
+async def test_verdicts_that_cannot_be_kept_are_found_anew_each_time(home: Home, babbler: Runnable) -> None:
+    home.folder.write_text("in the way")
+    for _ in range(2):
+        loaded = await home.load(babbler)
+        assert loaded.batched
+        assert "batching" in home.stages

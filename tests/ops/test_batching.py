@@ -1,0 +1,181 @@
+"""Verdicts on batching: remembered by what shapes a model, safe between processes, harmless when spoilt."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlxk_tui.ops.batching import (
+    FOLDER_VARIABLE,
+    BatchingVerdict,
+    BatchingVerdicts,
+    batching_key,
+    known_batching,
+)
+from mlxk_tui.ops.terms import BatchingReason
+from tests.support.unprivileged import give_away, open_folder, unprivileged
+
+CONFIG = {"model_type": "afm7", "hidden_dim": 64, "_name_or_path": "somebody/a-model"}
+KEY = batching_key(CONFIG, "0.32.4", "0.32.2", "cpu")
+IN_TURN = BatchingVerdict(False, BatchingReason.DIFFERENT, 0.25)
+
+
+def verdicts(folder: Path) -> BatchingVerdicts:
+    return BatchingVerdicts({FOLDER_VARIABLE: str(folder)})
+
+
+def test_a_verdict_is_remembered(tmp_path: Path) -> None:
+    assert verdicts(tmp_path / "new").get(KEY) is None
+    assert verdicts(tmp_path / "new").put(KEY, IN_TURN)
+    assert verdicts(tmp_path / "new").get(KEY) == IN_TURN
+    assert verdicts(tmp_path / "new").put(KEY, BatchingVerdict(True))
+    assert verdicts(tmp_path / "new").get(KEY) == BatchingVerdict(True)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [f"{KEY}.json"]
+
+
+def test_names_do_not_matter_and_shapes_versions_and_devices_do() -> None:
+    assert batching_key({**CONFIG, "_name_or_path": "other"}, "0.32.4", "0.32.2", "cpu") == KEY
+    assert batching_key(dict(reversed(CONFIG.items())), "0.32.4", "0.32.2", "cpu") == KEY
+    others = {
+        batching_key({**CONFIG, "hidden_dim": 65}, "0.32.4", "0.32.2", "cpu"),
+        batching_key(CONFIG, "0.32.5", "0.32.2", "cpu"),
+        batching_key(CONFIG, "0.32.4", "0.32.3", "cpu"),
+        batching_key(CONFIG, "0.32.4", "0.32.2", "gpu"),
+    }
+    assert len(others | {KEY}) == 5
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\x00",
+        b"[]",
+        b"null",
+        b'{"format": 1}',
+        b"[" * 9000,
+        b'{"format": 0, "together": true, "reason": null, "difference": 0, "unfinished": 0}',
+        b'{"format": 1, "together": "yes", "reason": null, "difference": 0, "unfinished": 0}',
+        b'{"format": 1, "together": true, "reason": "failed", "difference": 0, "unfinished": 0}',
+        b'{"format": 1, "together": false, "reason": "bored", "difference": 0, "unfinished": 0}',
+        b'{"format": 1, "together": true, "reason": null, "difference": NaN, "unfinished": 0}',
+        b" " * 1_000_000,
+    ],
+)
+def test_a_spoilt_verdict_counts_as_none_and_is_replaced(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / f"{KEY}.json").write_bytes(content)
+    assert verdicts(tmp_path).get(KEY) is None
+    assert verdicts(tmp_path).put(KEY, IN_TURN)
+    assert verdicts(tmp_path).get(KEY) == IN_TURN
+
+
+def test_a_trial_that_ends_leaves_nothing(tmp_path: Path) -> None:
+    trial = verdicts(tmp_path).begin(KEY)
+    assert len(list(tmp_path.iterdir())) == 1
+    trial.end()
+    trial.end()
+    assert list(tmp_path.iterdir()) == []
+    assert verdicts(tmp_path).take_unfinished(KEY) == 0
+
+
+_TRYING = """
+import os, signal, sys
+from mlxk_tui.ops.batching import BatchingVerdicts
+trial = BatchingVerdicts().begin(sys.argv[1])
+print("under way", flush=True)
+sys.stdin.read()
+if sys.argv[2] == "die":
+    os.kill(os.getpid(), signal.SIGSEGV)
+trial.end()
+"""
+
+
+def _trying(folder: Path, how: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _TRYING, KEY, how],
+        env={**os.environ, FOLDER_VARIABLE: str(folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "under way\n"
+    return process
+
+
+def test_a_process_that_dies_in_a_trial_is_noticed_once_and_a_living_one_is_not(tmp_path: Path) -> None:
+    dying, living = _trying(tmp_path, "die"), _trying(tmp_path, "live")
+    assert verdicts(tmp_path).take_unfinished(KEY) == 0
+    dying.communicate()
+    assert dying.returncode == -signal.SIGSEGV
+    assert verdicts(tmp_path).take_unfinished("another") == 0
+    assert verdicts(tmp_path).take_unfinished(KEY) == 1
+    assert verdicts(tmp_path).take_unfinished(KEY) == 0
+    living.communicate()
+    assert living.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_that_write_at_once_leave_a_whole_verdict(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom mlxk_tui.ops.batching import *\nfrom mlxk_tui.ops.batching import BatchingVerdict\n"
+        "for number in range(40): BatchingVerdicts().put(sys.argv[1], BatchingVerdict(True, None, number))"
+    )
+    environment = {**os.environ, FOLDER_VARIABLE: str(tmp_path)}
+    running = [subprocess.Popen([sys.executable, "-c", program, KEY], env=environment) for _ in range(2)]
+    while any(process.poll() is None for process in running):
+        found = verdicts(tmp_path).get(KEY)
+        assert found is not None or not (tmp_path / f"{KEY}.json").exists()
+    assert [process.returncode for process in running] == [0, 0]
+    assert verdicts(tmp_path).get(KEY) == BatchingVerdict(True, None, 39)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{KEY}.json"]
+
+
+def test_a_folder_that_cannot_be_used_remembers_nothing_and_hurts_nobody(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        store = verdicts(folder)
+        store.begin(KEY).end()
+        assert not store.put(KEY, IN_TURN)
+        assert store.get(KEY) is None
+        assert store.take_unfinished(KEY) == 0
+    off = BatchingVerdicts({FOLDER_VARIABLE: "off"})
+    off.begin(KEY).end()
+    assert not off.put(KEY, IN_TURN)
+    assert off.get(KEY) is None
+
+
+def test_a_read_only_folder_still_tells_what_it_knows() -> None:
+    with open_folder() as folder:
+        verdicts(folder).put(KEY, IN_TURN)
+        (folder / f"{KEY}.1-ab.trying").touch()
+        give_away(folder)
+        for path in folder.iterdir():
+            path.chmod(0o644)
+        folder.chmod(0o555)
+        with unprivileged():
+            store = verdicts(folder)
+            assert store.get(KEY) == IN_TURN
+            assert not store.put(KEY, BatchingVerdict(True))
+            store.begin(KEY).end()
+            assert store.take_unfinished(KEY) == 0  # it could never be removed, and would count for ever
+            assert store.get(KEY) == IN_TURN
+
+
+def test_what_is_known_of_a_config_is_found_for_either_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlx_lm")
+    from importlib.metadata import version
+
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    assert known_batching(CONFIG) is None
+    assert known_batching(None) is None
+    verdicts(tmp_path).put(batching_key(CONFIG, version("mlx"), version("mlx-lm"), "gpu"), IN_TURN)
+    assert known_batching(json.loads(json.dumps(CONFIG))) == IN_TURN
