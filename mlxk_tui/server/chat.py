@@ -55,14 +55,18 @@ async def create(call: Call) -> web.StreamResponse:
     n = asked.n or 1
     wanted = Wanted(model, choices_of(generation, n), n)
     forced = generation.tools if generation.forced_call else None
-    form = CallForm(customs_of(chosen_tools(asked)), legacy=asked.functions is not None)
+    form = CallForm(
+        customs_of(chosen_tools(asked)),
+        legacy=asked.functions is not None,
+        one=asked.parallel_tool_calls is False,
+    )
     name, number = model.name, f"chatcmpl-{call.entry.id}"
     if asked.stream:
         include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
         return await stream(
             call,
             wanted,
-            _Writer(number, call.created, name, n, include_usage=include_usage, forced=forced, form=form),
+            Writer(number, call.created, name, n, include_usage=include_usage, forced=forced, form=form),
         )
     async with call.service.generator.generate(wanted, call.entry) as answers:
         choices = await collect(answers, n)
@@ -73,7 +77,7 @@ async def create(call: Call) -> web.StreamResponse:
             "created": call.created,
             "model": name,
             "choices": [
-                _choice(index, choice, forced, form, asked.logprobs is True)
+                choice_json(index, choice, forced, form, asked.logprobs is True)
                 for index, choice in enumerate(choices)
             ],
             "usage": usage_json(answers.usage),
@@ -155,15 +159,18 @@ class CallForm:
     """Names of the custom tools."""
     legacy: bool = False
     """As `function_call`, for a request with the old `functions`; the first call only."""
+    one: bool = False
+    """The first call only."""
 
     def reason(self, reason: str) -> str:
         """Return why an answer ended in the words of this form."""
         return "function_call" if self.legacy and reason == FinishReason.TOOL_CALLS.value else reason
 
 
-def _choice(
+def choice_json(
     index: int, choice: Choice, forced: Tools | None, form: CallForm, with_logprobs: bool
 ) -> dict[str, Any]:
+    """Return one answer as this API writes it."""
     text: str | None = "".join(choice.text)
     reason = choice.finish_reason
     calls: Sequence[ToolCall] = choice.tool_calls
@@ -171,6 +178,8 @@ def _choice(
         call = forced_call(text or "", forced, ended=reason != FinishReason.LENGTH.value)
         text, calls = None, (call,) if call is not None else ()
         reason = _reason_of_call(reason)
+    if form.one:
+        calls = calls[:1]
     message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
     reasoning = "".join(choice.reasoning)
     if reasoning:
@@ -228,7 +237,7 @@ def error_event(error: ApiError) -> bytes:
     return b"data: " + json.dumps(error.body(), separators=(",", ":")).encode("ascii") + b"\n\n"
 
 
-class _Writer:
+class Writer:
     """Chunks of one answer. What does not change is written once; a delta costs one quoted text."""
 
     def __init__(
@@ -316,6 +325,10 @@ class _Writer:
     def _tool_calls(self, index: int, calls: Sequence[ToolCall]) -> list[str]:
         """Return the part of a delta that tells of calls."""
         before = self._calls[index]
+        if self._form.one:
+            calls = calls[: 1 - before]
+            if not calls:
+                return []
         self._calls[index] += len(calls)
         if self._form.legacy:
             shown: Any = call_json(calls[0])["function"]

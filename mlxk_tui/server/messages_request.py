@@ -20,6 +20,7 @@ from mlxk_tui.server.schemas import (
 )
 from mlxk_tui.server.shapes import NAME, TEXT, WHOLE, array, either, kind, nullable, shape
 
+_BILLING = "x-anthropic-billing-header:"
 _TEXTS = (
     shape("type", "text", type=kind("text"), text=TEXT),
     shape(
@@ -253,7 +254,7 @@ class _Conversation:
     def __init__(self, asked: MessagesPrompt) -> None:
         self.messages: list[dict[str, Any]] = []
         given = list(asked.messages)
-        system = [_joined(asked.system, "system")]
+        system = [_joined(_without_billing(asked.system), "system")]
         while given and given[0].role == "system":
             system.append(_texts(given.pop(0), "messages"))
         text = "\n\n".join(part for part in system if part)
@@ -324,6 +325,16 @@ class _Conversation:
                 last["tool_calls"].append({"id": block.id, "type": "function", "function": function})
             elif block.type != "redacted_thinking":  # nobody else can read that one
                 last["content"] += _text(block, at)
+
+
+def _without_billing(system: str | Sequence[MessagesPart] | None) -> str | Sequence[MessagesPart] | None:
+    """Leave out what Claude Code 2.1 tells Anthropic's accounting at the head of the system prompt.
+
+    It holds a number that changes with each request, so that nothing of the prompt could be kept.
+    """
+    if system is None or isinstance(system, str):
+        return system
+    return [part for part in system if not (part.text or "").startswith(_BILLING)]
 
 
 def _texts(message: MessagesMessage, where: str) -> str:

@@ -356,6 +356,7 @@ class ChatRequest(Sampled):
     function_call: Literal["none", "auto"] | NamedFunction | None = Field(
         None, description="Old form of tool_choice."
     )
+    parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     enable_thinking: bool | None = None
