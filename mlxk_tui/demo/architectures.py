@@ -34,7 +34,7 @@ def decoder_config(
     group: int = 64,
     extra: Config | None = None,
 ) -> Config:
-    """Return the config of a decoder-only language model; `bits` None leaves it unquantised."""
+    """Return the config of a decoder-only language model; `bits` None leaves it unquantized."""
     config: Config = {
         "architectures": [architecture],
         "attention_bias": False,
@@ -153,7 +153,7 @@ def _experts(config: Config, layer: str, number: int) -> Iterator[Tensor]:
 
 
 def vision_tensors(config: Config) -> Iterator[Tensor]:
-    """Yield the tensors of a Qwen2.5-VL vision tower; mlx-vlm leaves it unquantised."""
+    """Yield the tensors of a Qwen2.5-VL vision tower; mlx-vlm leaves it unquantized."""
     vision = config["vision_config"]
     hidden, inner = vision["hidden_size"], vision["intermediate_size"]
     yield Tensor("vision_tower.patch_embed.proj.weight", (hidden, 2, 14, 14, 3))

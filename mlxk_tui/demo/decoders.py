@@ -232,7 +232,7 @@ R1_DISTILL = Decoder(
 
 
 def qwen3_17b(*, group: int) -> Decoder:
-    """Return Qwen3 1.7B at 8 bits, quantised in groups of `group`."""
+    """Return Qwen3 1.7B at 8 bits, quantized in groups of `group`."""
     config = decoder_config(
         "qwen3", "Qwen3ForCausalLM", hidden=2048, layers=28, heads=16, kv_heads=8, inner=6144,
         vocab=151936, context=40960, head_dim=128, theta=1000000.0, bits=8, group=group,

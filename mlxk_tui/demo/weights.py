@@ -80,7 +80,7 @@ class Payload:
 
 
 def quantize(tensors: Iterable[Tensor], bits: int | None, group: int = 64) -> list[Tensor]:
-    """Return the tensors as MLX stores them: packed weights, scales and biases where quantised."""
+    """Return the tensors as MLX stores them: packed weights, scales and biases where quantized."""
     stored: list[Tensor] = []
     for tensor in tensors:
         if not tensor.quantizable:

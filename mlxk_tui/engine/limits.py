@@ -112,6 +112,6 @@ def check_memory(
     if verdict.fit is MemoryFit.TOO_LARGE and not force:
         raise OpError(
             ErrorType.INSUFFICIENT_MEMORY,
-            f"{verdict.message} Take a smaller model or a stronger quantisation, or force it.",
+            f"{verdict.message} Take a smaller model or a stronger quantization, or force it.",
         )
     return verdict

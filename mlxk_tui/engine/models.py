@@ -94,7 +94,7 @@ def _find(cache: Cache, spec: str, force: bool, partial: bool) -> Runnable:
         raise OpError(
             ErrorType.INSUFFICIENT_MEMORY,
             f"{model.name} needs about {size(model.memory_bytes)} of memory; models can use "
-            f"{size(runtime.memory_bytes)} here. Choose a smaller or more quantised one, or force it.",
+            f"{size(runtime.memory_bytes)} here. Choose a smaller or more quantized one, or force it.",
         )
     return Runnable(
         name=model.name,

@@ -1,4 +1,4 @@
-"""What a model is: framework, type, capabilities, quantisation and sizes, from names and small files."""
+"""What a model is: framework, type, capabilities, quantization and sizes, from names and small files."""
 
 from __future__ import annotations
 

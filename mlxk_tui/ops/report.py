@@ -23,7 +23,7 @@ class Facts:
     kv_heads: int | None = None
     head_dim: int | None = None
     parameters: int | None = None
-    """Counted in the safetensors headers, packed quantised weights unpacked."""
+    """Counted in the safetensors headers, packed quantized weights unpacked."""
     license: str | None = None
     base_model: str | None = None
     tags: tuple[str, ...] = ()

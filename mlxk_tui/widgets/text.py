@@ -38,14 +38,14 @@ def type_word(model: Model) -> str:
 
 
 def quant_word(model: Model) -> str:
-    """Return the quantisation in at most five cells; what else the weights are when not MLX."""
+    """Return the quantization in at most five cells; what else the weights are when not MLX."""
     if model.quantization is not None:
         return f"{model.quantization.bits}bit"
     return _FRAMEWORK_WORDS.get(model.framework, "–")
 
 
 def quant_phrase(quantization: Quantization) -> str:
-    """Return the quantisation in words."""
+    """Return the quantization in words."""
     group = quantization.group_size
     return f"{quantization.bits} bit" + (f", groups of {group}" if group else "")
 

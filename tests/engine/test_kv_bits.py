@@ -26,7 +26,7 @@ PROMPT = tuple(10 + (7 * i) % 300 for i in range(2100))
 def test_any_pace_gives_the_tokens_of_mlx_lm_and_a_small_cache(
     babbler: Runnable, bits: int, length: int
 ) -> None:
-    command = [executable(), "-m", "tests.engine.probes.paces", folder_of(babbler), str(bits)]
+    command = [executable(), "-m", "tests.engine.probes.paces", folder_of(babbler), str(bits), "24"]
     done = subprocess.run(
         [*command, *map(str, PROMPT[:length])],
         capture_output=True,

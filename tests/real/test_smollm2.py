@@ -77,7 +77,7 @@ async def test_any_pace_quantizes_alike_and_makes_the_cache_small(
     command = [executable(), "-m", "tests.support.with_blas", "tests.engine.probes.paces"]
     done = await asyncio.to_thread(
         subprocess.run,
-        [*command, str(smollm2.folder), "4", *map(str, tokens)],
+        [*command, str(smollm2.folder), "4", "6", *map(str, tokens)],
         capture_output=True,
         text=True,
         check=True,

@@ -170,11 +170,13 @@ class Decoder:
     def _reader(self) -> Solo | None:
         """Return whose prompt is read in the next step: one at a time, in turn.
 
-        Everybody's next token then waits for a piece of one prompt only.
+        Everybody's next token then waits for a piece of one prompt only. Of prompts that are scored the first
+        one is read to its end before the next takes any memory: a harness sends them by the dozen.
         """
-        return min(
-            (solo for solo in self._solos() if solo.prefilling), key=lambda solo: solo.turn, default=None
-        )
+        waiting = [solo for solo in self._solos() if solo.prefilling]
+        scored = next((solo for solo in waiting if isinstance(solo, Scoring)), None)
+        readers = [solo for solo in waiting if solo is scored or not isinstance(solo, Scoring)]
+        return min(readers, key=lambda solo: solo.turn, default=None)
 
     def _pace_of(self, solo: Solo) -> Pace:
         return self._scoring_pace if isinstance(solo, Scoring) else self._pace

@@ -1,8 +1,8 @@
 """Answers a prompt with a quantized cache at several paces, and as mlx_lm does.
 
-`python -m tests.engine.probes.paces FOLDER BITS ID…` prints a JSON object: `answers` (token ids, by bits and
-chunk), `mlx_lm` (token ids), and what lay in the caches when the prompt had been read: `kinds` (class names)
-and `bytes`.
+`python -m tests.engine.probes.paces FOLDER BITS LENGTH ID…` draws LENGTH tokens each time and prints a JSON
+object: `answers` (token ids, by bits and chunk), `mlx_lm` (token ids), and what lay in the caches when the
+prompt had been read: `kinds` (class names) and `bytes`.
 """
 
 # ruff: noqa: T201 - what a probe prints is its result
@@ -28,8 +28,6 @@ from mlxk_tui.engine.inference.samplers import processors_of, sampler_of
 from mlxk_tui.engine.inference.solo import Solo, check_alone
 from mlxk_tui.engine.protocol import Generation, Sampling
 
-_ANSWER = 24
-
 
 def answer(model: LoadedModel, request: Generation, chunk: int) -> tuple[list[int], list[str], int]:
     """Return the tokens, and the classes and bytes of the caches after the prompt was read."""
@@ -49,20 +47,20 @@ def answer(model: LoadedModel, request: Generation, chunk: int) -> tuple[list[in
         solo.prefill(chunk)
     kinds, size = sorted({type(cache).__name__ for cache in solo.caches}), sum(c.nbytes for c in solo.caches)
     tokens: list[int] = []
-    while len(tokens) < _ANSWER:
+    while len(tokens) < prompt.max_tokens:
         token, _ = solo.next()
         row.emitted += 1
         tokens.append(token)
     return tokens, kinds, size
 
 
-def main(folder: str, bits: int, prompt: list[int]) -> dict[str, Any]:
+def main(folder: str, bits: int, length: int, prompt: list[int]) -> dict[str, Any]:
     """Answer and return what came of it."""
     model = load("test/model", Path(folder), None, lambda *_: None)
     answers, kinds, sizes = {}, {}, {}
     for wanted, chunk in ((bits, 2048), (bits, 32), (bits, 7), (None, 2048)):
         request = Generation(
-            tokens=tuple(prompt), kv_bits=wanted, max_tokens=_ANSWER, sampling=Sampling(temperature=0)
+            tokens=tuple(prompt), kv_bits=wanted, max_tokens=length, sampling=Sampling(temperature=0)
         )
         name = f"{wanted or 'full'}/{chunk}"
         answers[name], kinds[name], sizes[name] = answer(model, request, chunk)
@@ -72,7 +70,7 @@ def main(folder: str, bits: int, prompt: list[int]) -> dict[str, Any]:
         model.model,
         model.tokenizer,
         prompt,
-        max_tokens=_ANSWER,
+        max_tokens=length,
         kv_bits=bits,
         kv_group_size=group,
         quantized_kv_start=0,
@@ -82,4 +80,6 @@ def main(folder: str, bits: int, prompt: list[int]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], int(sys.argv[2]), [int(token) for token in sys.argv[3:]])))
+    given, *numbers = sys.argv[1:]
+    wanted_bits, wanted_length, *ids = map(int, numbers)
+    print(json.dumps(main(given, wanted_bits, wanted_length, ids)))
