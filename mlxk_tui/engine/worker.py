@@ -13,6 +13,8 @@ import traceback
 from importlib.metadata import version
 
 from mlxk_tui.engine.inference.channel import Inbox, Outbox, guard_stdout, listen
+from mlxk_tui.engine.inference.tokenizing import node
+from mlxk_tui.engine.inference.tokenizing.pool import Pool
 from mlxk_tui.engine.inference.vitals import Vitals
 from mlxk_tui.engine.protocol import Fault, Ready
 from mlxk_tui.ops.errors import ErrorType
@@ -30,6 +32,7 @@ def main() -> int:
     """Run until stdin ends; returns only where MLX is not there or fails."""
     die_with_parent(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the parent's to handle
+    first = node.start()  # before there is a second thread
     outbox = Outbox(guard_stdout())
     inbox, vitals = Inbox(), Vitals()
     vitals.start(outbox)
@@ -52,7 +55,7 @@ def main() -> int:
     device = "gpu" if mx.default_device() == mx.gpu else "cpu"
     outbox.send(Ready(mlx=version("mlx"), mlx_lm=version("mlx-lm"), device=device, blas=borrowed.blas))
     try:
-        Loop(inbox, outbox, vitals, borrowed).run()
+        Loop(inbox, outbox, vitals, Pool(first), borrowed).run()
     except Exception as error:  # noqa: BLE001 - whatever MLX raises, all that ran is lost
         traceback.print_exc()
         said = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -76,7 +76,7 @@ class Call:
         )
         if parsed.longest_ids > _FEW_IDS:
             model = await service.chooser.choose(parsed.model)
-            if model.context_length and parsed.longest_ids >= model.context_length:
+            if model.context_length and parsed.longest_ids > model.context_length:
                 raise too_long(parsed.longest_ids, model.context_length)
         return parsed.unpack()
 

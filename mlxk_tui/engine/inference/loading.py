@@ -164,6 +164,17 @@ def _window(caches: Sequence[Any]) -> int:
     return min((int(cache.max_size) for cache in caches if type(cache) is RotatingKVCache), default=0)
 
 
+def tokenizer_arguments(folder: Path) -> tuple[Any, Any]:
+    """Return ids of the ends of turn, and mlx-lm's defaults for the architecture, as it passes them on."""
+    config = _read_json(folder / "config.json")
+    defaults: Callable[..., Any] | None = getattr(utils, "_tokenizer_defaults", None)
+    eos = config.get("eos_token_id") if isinstance(config, Mapping) else None
+    try:
+        return eos, defaults(folder) if defaults is not None else None
+    except Exception:  # noqa: BLE001 - the loading tells what is wrong
+        return eos, None
+
+
 def _refuse_code(name: str, folder: Path) -> None:
     """Refuse a model that brings code along: mlx-lm 0.31 runs it unasked."""
     config = _read_json(folder / "config.json")

@@ -19,12 +19,13 @@ from mlxk_tui.engine.inference.channel import Inbox, Outbox
 from mlxk_tui.engine.inference.cpu_weights import Holder
 from mlxk_tui.engine.inference.decoding import Decoder, Drawn, Read
 from mlxk_tui.engine.inference.embedding import EmbeddingJob
-from mlxk_tui.engine.inference.loading import Hold, LoadedModel, LoadStopped, load
+from mlxk_tui.engine.inference.loading import Hold, LoadedModel, LoadStopped, load, tokenizer_arguments
 from mlxk_tui.engine.inference.pace import Pace
 from mlxk_tui.engine.inference.preparing import Prepared, Preparer, Result
 from mlxk_tui.engine.inference.prompting import Prompt
 from mlxk_tui.engine.inference.rows import Row
 from mlxk_tui.engine.inference.samplers import processors_of, sampler_of
+from mlxk_tui.engine.inference.tokenizing.pool import Pool
 from mlxk_tui.engine.inference.vitals import Vitals
 from mlxk_tui.engine.protocol import (
     Cancel,
@@ -62,7 +63,7 @@ _LONG_PROMPT = 256
 class Loop:
     """Everything that happens to the model, one thing at a time."""
 
-    def __init__(self, inbox: Inbox, outbox: Outbox, vitals: Vitals, borrowed: Borrowed) -> None:
+    def __init__(self, inbox: Inbox, outbox: Outbox, vitals: Vitals, pool: Pool, borrowed: Borrowed) -> None:
         self._cores = borrowed.cores
         self._holder = Holder(borrowed.blas)
         self._hold: Hold | None = None
@@ -72,7 +73,8 @@ class Loop:
         self._inbox: queue.SimpleQueue[Command | Prepared] = inbox.queue
         self._cancelled = inbox.cancelled
         self._on_trial = partial(setattr, inbox, "trial")
-        self._preparer = Preparer(self._inbox.put)
+        self._pool = pool
+        self._preparer = Preparer(self._inbox.put, pool)
         self._model: LoadedModel | None = None
         self._decoder: Decoder | None = None
         self._rows: dict[int, Row] = {}
@@ -142,6 +144,7 @@ class Loop:
             self._outbox.flush()
 
         try:
+            self._pool.load(command.folder, *tokenizer_arguments(Path(command.folder)))
             mx.reset_peak_memory()
             self._hold = self._holder.holding(command.cpu_weights, command.cache_bytes)
             model = load(command.name, Path(command.folder), command.context_length, on_stage, self._hold)
@@ -182,6 +185,7 @@ class Loop:
         self._beat(force=True)
 
     def _free(self) -> None:
+        self._pool.unload()
         for row in list(self._rows.values()):
             self._end(row, FinishReason.CANCELLED)
         self._jobs.clear()
@@ -355,7 +359,11 @@ class Loop:
         self._beaten = now
         if self._preparer.busy_s > _PREPARING_LIMIT_S:
             self._outbox.send(
-                Fault(0, ErrorType.ENGINE_CRASHED.value, "A chat template ran for too long and was stopped.")
+                Fault(
+                    0,
+                    ErrorType.ENGINE_CRASHED.value,
+                    "A prompt took too long to read, and was stopped.",
+                )
             )
             os._exit(1)
         while self._drawn and now - self._drawn[0][0] > _RATE_WINDOW_S:

@@ -1,23 +1,30 @@
-"""A thread that turns requests into prompts, so that a long text or a slow template stalls no stream."""
+"""Threads that have requests turned into prompts, in processes of their own, so that nothing stalls a stream.
+
+Where there can be no such processes one thread does the work itself, as well as it goes: a text that takes
+long then delays others' first tokens, and a chat template without an end costs the whole worker.
+"""
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from mlxk_tui.engine.inference.loading import LoadedModel
 from mlxk_tui.engine.inference.prompting import (
     Prompt,
+    PromptModel,
+    constrained,
     count,
     detokenize,
-    prepare,
+    read_prompt,
     read_texts,
     tokenize,
 )
+from mlxk_tui.engine.inference.tokenizing.node import Facts
+from mlxk_tui.engine.inference.tokenizing.pool import Lane, Pool, PoolUnavailableError
 from mlxk_tui.engine.protocol import (
     CountTokens,
     Detokenize,
@@ -29,13 +36,21 @@ from mlxk_tui.engine.protocol import (
 )
 from mlxk_tui.ops.errors import ErrorType, OpError
 
+if TYPE_CHECKING:
+    from mlxk_tui.engine.inference.loading import LoadedModel
+
 Preparable: TypeAlias = Generate | CountTokens | Tokenize | Detokenize | Embed
 Result: TypeAlias = Prompt | int | Tokenized | Detokenized | list[list[int]] | OpError
+
+_LANES = 3
+"""Requests that are prepared at once; the processes share nearly all of their memory."""
+_LARGE_CHARACTERS = 256 * 1024
+"""Text from which on a request waits for others of its kind: never may they take all lanes."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that came out of the thread."""
+    """A request that came out of preparation."""
 
     command: Preparable
     result: Result
@@ -44,36 +59,104 @@ class Prepared:
     """When the request came, on the monotonic clock in seconds."""
 
 
-class Preparer:
-    """Works on one request after the other; `done` receives the results in the thread."""
+@dataclass(frozen=True)
+class _Job:
+    command: Preparable
+    model: LoadedModel
+    arrived: float
+    large: bool
 
-    def __init__(self, done: Callable[[Prepared], None]) -> None:
+
+class Preparer:
+    """Works on a few requests at once; `done` receives the results, in one of its threads.
+
+    Args:
+        done: called with each request that came out.
+        pool: the processes.
+    """
+
+    def __init__(self, done: Callable[[Prepared], None], pool: Pool) -> None:
         self._done = done
-        self._queue: queue.SimpleQueue[tuple[Preparable, LoadedModel, float]] = queue.SimpleQueue()
+        self._pool = pool
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._large = 0
+        self._here = threading.Lock()
+        """Held while a request is prepared in this process."""
         self._begun: float | None = None
-        threading.Thread(target=self._work, name="preparing", daemon=True).start()
+        for number in range(_LANES):
+            threading.Thread(target=self._work, name=f"preparing-{number}", daemon=True).start()
 
     def put(self, command: Preparable, model: LoadedModel) -> None:
         """Queue a request."""
-        self._queue.put((command, model, time.monotonic()))
+        job = _Job(command, model, time.monotonic(), _characters(command, _LARGE_CHARACTERS))
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify_all()
 
     @property
     def busy_s(self) -> float:
-        """Seconds that the present request has been worked on; 0 without one."""
+        """Seconds that a request has been worked on in this process; 0 without one."""
         begun = self._begun
         return time.monotonic() - begun if begun is not None else 0.0
 
     def _work(self) -> None:
+        lane = Lane(self._pool)
         while True:
-            command, model, arrived = self._queue.get()
-            self._begun = time.monotonic()
-            result = _prepared(command, model)
-            self._begun = None
-            self._done(Prepared(command, result, arrived))
-            del command, model, result  # waiting for the next one must not keep an unloaded model in memory
+            job = self._next()
+            result = self._result(lane, job)
+            if job.large:
+                with self._changed:
+                    self._large -= 1
+                    self._changed.notify_all()
+            self._done(Prepared(job.command, result, job.arrived))
+            del job, result  # waiting for the next one must not keep an unloaded model in memory
+
+    def _next(self) -> _Job:
+        """Wait for the oldest request that may begin."""
+        with self._changed:
+            while True:
+                for job in self._jobs:
+                    if not (job.large and self._large):
+                        self._jobs.remove(job)
+                        self._large += job.large
+                        return job
+                self._changed.wait()
+
+    def _result(self, lane: Lane, job: _Job) -> Result:
+        try:
+            result: Result = lane.prepare(job.command, facts_of(job.model))
+        except OpError as error:
+            return error
+        except PoolUnavailableError:
+            with self._here:
+                self._begun = time.monotonic()
+                result = prepared(job.command, job.model)
+                self._begun = None
+        if not (isinstance(result, Prompt) and isinstance(job.command, Generate)):
+            return result
+        try:
+            return constrained(job.model, job.command.request, result)
+        except OpError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - as below
+            return _fault(error)
 
 
-def _prepared(command: Preparable, model: LoadedModel) -> Result:
+def facts_of(model: LoadedModel) -> Facts:
+    """Return what the processes need to know of a model."""
+    return Facts(
+        name=model.name,
+        context_length=model.context_length,
+        vocab_size=model.vocab_size,
+        trimmable=model.trimmable,
+        defaults=model.defaults,
+        stop_tokens=model.stop_tokens,
+    )
+
+
+def prepared(command: Preparable, model: PromptModel) -> Result:
+    """Return what becomes of a request, in whatever process; a prompt without its grammar."""
     try:
         if isinstance(command, CountTokens):
             return count(model, command)
@@ -83,11 +166,45 @@ def _prepared(command: Preparable, model: LoadedModel) -> Result:
             return detokenize(model, command)
         if isinstance(command, Embed):
             return read_texts(model, command.texts)
-        return prepare(model, command.request)
+        return read_prompt(model, command.request)
     except OpError as error:
         return error
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - a request's fault must end nothing but the request
-        return OpError(
-            ErrorType.INTERNAL_ERROR,
-            f"The request could not be prepared ({type(error).__name__}). Please report it.",
-        )
+        return _fault(error)
+
+
+def _fault(error: Exception) -> OpError:
+    return OpError(
+        ErrorType.INTERNAL_ERROR,
+        f"The request could not be prepared ({type(error).__name__}). Please report it.",
+    )
+
+
+def _characters(command: Preparable, bound: int) -> bool:
+    """Tell whether a request has more text than `bound` characters; counts no further."""
+    if isinstance(command, Detokenize):
+        return len(command.tokens) > bound
+    given: list[object]
+    if isinstance(command, Embed):
+        given = [command.texts]
+    elif isinstance(command, Generate):
+        given = [command.request.prompt or "", command.request.messages or (), command.request.tools]
+    elif isinstance(command, Tokenize):
+        given = [command.text or "", command.messages, command.tools]
+    else:
+        given = [command.messages, command.tools]
+    total = 0
+    while given and total <= bound:
+        value = given.pop()
+        if isinstance(value, str):
+            total += len(value)
+        elif isinstance(value, dict):
+            total += sum(map(len, value))
+            given += value.values()
+        elif isinstance(value, (list, tuple)):
+            given += value
+        else:
+            total += 1
+    return total > bound

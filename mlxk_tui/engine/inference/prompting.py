@@ -1,15 +1,16 @@
-"""Turns a request into prompt tokens: chat template, plain fallback, raw text or tokens."""
+"""Turns a request into prompt tokens: chat template, plain fallback, raw text or tokens.
+
+All but the grammar happens in a process of `tokenizing`, which has no MLX: nothing here imports it.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mlxk_tui.engine.inference.grammar import Constraint, compile_schema
-from mlxk_tui.engine.inference.loading import LoadedModel
-from mlxk_tui.engine.limits import token_budget
+from mlxk_tui.engine.limits import token_budget, too_long
 from mlxk_tui.engine.protocol import (
     CountTokens,
     Detokenize,
@@ -23,11 +24,47 @@ from mlxk_tui.engine.sampling import merged, validate
 from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.format import plural, printable
 
+if TYPE_CHECKING:
+    from mlxk_tui.engine.inference.grammar import Constraint
+    from mlxk_tui.engine.inference.loading import LoadedModel
+
 _ROLES = {"system": "System", "developer": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 _RESERVED = frozenset({"tokenize", "return_dict", "add_generation_prompt", "return_tensors", "chat_template"})
 _MAX_STOPS = 64
 _MAX_STOP_CHARACTERS = 4096
 _TAIL_TOKENS = 16
+_PIECE_CHARACTERS = 64 * 1024
+"""How much of a long text is tokenized at a time to see whether it fits at all."""
+_PIECE_SLACK_TOKENS = 64
+"""How many tokens a cut between two pieces may add at most."""
+
+
+class PromptModel(Protocol):
+    """What prompts need of a model: one in memory, or its tokenizer alone."""
+
+    @property
+    def name(self) -> str:
+        """As shown."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """mlx-lm's TokenizerWrapper."""
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Size of the logits."""
+
+    @property
+    def trimmable(self) -> bool:
+        """Whether its caches can always be cut back to a shorter prompt."""
+
+    @property
+    def defaults(self) -> Sampling:
+        """What generation_config.json recommends."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +80,43 @@ class Prompt:
     """Stops that belong to the plain form of a conversation, not to the request."""
     max_tokens: int
     sampling: Sampling
+    may_reason: bool = False
+    """The model may begin with reasoning of its own accord."""
     constraint: Constraint | None = None
     """Of this request alone: it moves on with the answer."""
 
 
 def prepare(model: LoadedModel, request: Generation) -> Prompt:
-    """Check a request against a model and build its prompt.
+    """Return the prompt of a request with its grammar: `read_prompt`, then `constrained`.
+
+    Raises:
+        OpError: those of both.
+    """
+    return constrained(model, request, read_prompt(model, request))
+
+
+def constrained(model: LoadedModel, request: Generation, prompt: Prompt) -> Prompt:
+    """Return a prompt with the grammar that its request asks for, compiled.
+
+    Raises:
+        OpError: `validation_error`, `dependency_missing`, `model_not_runnable`.
+    """
+    if request.grammar is None:
+        return prompt
+    from mlxk_tui.engine.inference.grammar import Constraint, compile_schema  # noqa: PLC0415 - it needs MLX
+
+    constraint = Constraint(
+        compile_schema(model, request.grammar, request.grammar_syntax),
+        model,
+        prompt_length=len(prompt.tokens),
+        reasoning_open=prompt.reasoning_open,
+        may_reason=prompt.may_reason,
+    )
+    return replace(prompt, constraint=constraint)
+
+
+def read_prompt(model: PromptModel, request: Generation) -> Prompt:
+    """Check a request against a model and build its prompt, but for its grammar.
 
     Raises:
         OpError: `validation_error`, `context_length_exceeded`, `model_not_runnable` (its chat template
@@ -60,14 +128,15 @@ def prepare(model: LoadedModel, request: Generation) -> Prompt:
     boundary = 0
     if request.tokens is not None:
         tokens = list(request.tokens)
+        _check_length(model, len(tokens))
         _check_range(model, tokens)
         text = model.tokenizer.decode(tokens[-_TAIL_TOKENS:]) if model.tokenizer.has_thinking else ""
     elif request.prompt is not None:
         text = without_surrogates(request.prompt)
-        tokens = _encode_raw(model, text)
+        tokens = _encode_raw(model, text, bounded=True)
     else:
         messages = [_plain_message(message) for message in request.messages or ()]
-        text, tokens, implied = _conversation(model, request, messages)
+        text, tokens, implied = _conversation(model, request, messages, bounded=True)
         if request.chat_template and model.tokenizer.has_chat_template:
             boundary = _boundary(model, request, messages, tokens)
     _check_tokens(model, tokens)
@@ -85,11 +154,11 @@ def prepare(model: LoadedModel, request: Generation) -> Prompt:
         implied_stops=implied,
         max_tokens=max_tokens,
         sampling=merged(request.sampling, model.defaults),
-        constraint=_constraint(model, request, text, len(tokens)),
+        may_reason=_may_reason(model, request, text),
     )
 
 
-def count(model: LoadedModel, asked: CountTokens) -> int:
+def count(model: PromptModel, asked: CountTokens) -> int:
     """Return how many tokens a conversation has as a prompt: as many as `prepare` makes of it.
 
     Raises:
@@ -103,7 +172,7 @@ def count(model: LoadedModel, asked: CountTokens) -> int:
     return len(tokens)
 
 
-def tokenize(model: LoadedModel, asked: Tokenize) -> Tokenized:
+def tokenize(model: PromptModel, asked: Tokenize) -> Tokenized:
     """Return the tokens of a text as the tokenizer has them, or of a conversation as its prompt.
 
     Raises:
@@ -127,7 +196,7 @@ def tokenize(model: LoadedModel, asked: Tokenize) -> Tokenized:
     return Tokenized(asked.id, tokens, tuple(str(name) for name in names))
 
 
-def detokenize(model: LoadedModel, asked: Detokenize) -> Detokenized:
+def detokenize(model: PromptModel, asked: Detokenize) -> Detokenized:
     """Return the text of tokens.
 
     Raises:
@@ -137,15 +206,16 @@ def detokenize(model: LoadedModel, asked: Detokenize) -> Detokenized:
     return Detokenized(asked.id, str(model.tokenizer.decode(list(asked.tokens))))
 
 
-def read_texts(model: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
+def read_texts(model: PromptModel, texts: Sequence[str]) -> list[list[int]]:
     """Return the tokens of texts that are to be embedded, with the special ones that the tokenizer adds.
 
     Raises:
         OpError: `validation_error`, `context_length_exceeded`.
     """
     read = []
-    for text in texts:
-        tokens = [int(token) for token in model.tokenizer.encode(without_surrogates(text))]
+    for text in map(without_surrogates, texts):
+        _check_text(model, text)
+        tokens = [int(token) for token in model.tokenizer.encode(text)]
         if not tokens:
             raise _invalid("A text to embed is empty. Give it some text.")
         _check_range(model, tokens)
@@ -161,7 +231,7 @@ def read_texts(model: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
 
 
 def render(
-    model: LoadedModel, request: Generation, messages: list[dict[str, Any]], *, generation_prompt: bool
+    model: PromptModel, request: Generation, messages: list[dict[str, Any]], *, generation_prompt: bool
 ) -> str:
     """Return a conversation as the model's chat template writes it.
 
@@ -190,23 +260,51 @@ def render(
 
 
 def _conversation(
-    model: LoadedModel, request: Generation, messages: list[dict[str, Any]]
+    model: PromptModel, request: Generation, messages: list[dict[str, Any]], *, bounded: bool = False
 ) -> tuple[str, list[int], tuple[str, ...]]:
     """Return a conversation as a text, its tokens, and the stops that its form implies."""
     if request.chat_template and model.tokenizer.has_chat_template:
         text = render(model, request, messages, generation_prompt=True)
-        return text, encode(model, text), ()
+        return text, encode(model, text, bounded=bounded), ()
     text, implied = _transcript(messages)
-    return text, _encode_raw(model, text), implied
+    return text, _encode_raw(model, text, bounded=bounded), implied
 
 
-def encode(model: LoadedModel, text: str) -> list[int]:
-    """Return the tokens of templated text, which brings its own special tokens."""
+def encode(model: PromptModel, text: str, *, bounded: bool = False) -> list[int]:
+    """Return the tokens of templated text, which brings its own special tokens.
+
+    Raises:
+        OpError: `context_length_exceeded`: it is `bounded`, long, and by far too long for the model.
+    """
+    if bounded:
+        _check_text(model, text)
     return [int(token) for token in model.tokenizer.encode(text, add_special_tokens=False)]
 
 
+def _check_text(model: PromptModel, text: str) -> None:
+    """Refuse a text that the context cannot hold before all of it is tokenized.
+
+    A tokenizer takes seconds for some megabytes. How many characters a token has is no measure: a run of
+    blanks may be one. So a long text is tokenized piece by piece until there are too many.
+
+    Raises:
+        OpError: `context_length_exceeded`.
+    """
+    if not model.context_length or len(text) <= 2 * _PIECE_CHARACTERS:
+        return
+    seen, start = 0, 0
+    while start < len(text):
+        end = min(start + _PIECE_CHARACTERS, len(text))
+        cut = text.rfind(" ", end - 256, end) if end < len(text) else end
+        end = cut if cut > start else end
+        seen += len(model.tokenizer.encode(text[start:end], add_special_tokens=False)) - _PIECE_SLACK_TOKENS
+        if seen > model.context_length:
+            raise too_long(seen, model.context_length, at_least=True)
+        start = end
+
+
 def _apply(
-    model: LoadedModel, request: Generation, messages: list[dict[str, Any]], generation_prompt: bool
+    model: PromptModel, request: Generation, messages: list[dict[str, Any]], generation_prompt: bool
 ) -> str:
     more = {name: value for name, value in request.template_kwargs.items() if name not in _RESERVED}
     tools = {"tools": list(request.tools)} if request.tools else {}
@@ -217,7 +315,7 @@ def _apply(
 
 
 def _boundary(
-    model: LoadedModel, request: Generation, messages: list[dict[str, Any]], tokens: list[int]
+    model: PromptModel, request: Generation, messages: list[dict[str, Any]], tokens: list[int]
 ) -> int:
     """Return how far the prompt agrees with the same conversation without the opening of an answer.
 
@@ -238,7 +336,9 @@ def _boundary(
     return min(same, len(tokens) - 1)
 
 
-def _encode_raw(model: LoadedModel, text: str) -> list[int]:
+def _encode_raw(model: PromptModel, text: str, *, bounded: bool = False) -> list[int]:
+    if bounded:
+        _check_text(model, text)
     bos = getattr(model.tokenizer, "bos_token", None)
     special = bos is None or not text.startswith(bos)  # as mlx_lm.stream_generate does
     return [int(token) for token in model.tokenizer.encode(text, add_special_tokens=special)]
@@ -303,32 +403,23 @@ def _fold_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     return [{**messages[1], "content": merged_content}, *messages[2:]]
 
 
-def _reasoning_open(model: LoadedModel, text: str) -> bool:
+def _reasoning_open(model: PromptModel, text: str) -> bool:
     start = model.tokenizer.think_start
     return bool(start) and text.rstrip().endswith(start)
 
 
-def _constraint(model: LoadedModel, request: Generation, text: str, prompt_length: int) -> Constraint | None:
-    if request.grammar is None:
-        return None
+def _may_reason(model: PromptModel, request: Generation, text: str) -> bool:
     tokenizer = model.tokenizer
     templated = request.messages is not None and request.chat_template and tokenizer.has_chat_template
-    may_reason = (
+    return bool(
         templated
         and tokenizer.has_thinking
         and request.template_kwargs.get("enable_thinking", True) is not False
         and not text.rstrip().endswith(tokenizer.think_end)  # the template has closed it already
     )
-    return Constraint(
-        compile_schema(model, request.grammar, request.grammar_syntax),
-        model,
-        prompt_length=prompt_length,
-        reasoning_open=_reasoning_open(model, text),
-        may_reason=may_reason,
-    )
 
 
-def _template_of(model: LoadedModel) -> str:
+def _template_of(model: PromptModel) -> str:
     return str(model.tokenizer.chat_template or "")
 
 
@@ -361,16 +452,21 @@ def _check(request: Generation) -> None:
         raise _invalid("kv_bits takes 4 or 8.")
 
 
-def _check_tokens(model: LoadedModel, tokens: Sequence[int]) -> None:
+def _check_tokens(model: PromptModel, tokens: Sequence[int]) -> None:
     if not tokens:
         raise _invalid("The prompt is empty. Give it some text.")
     _check_range(model, tokens)
 
 
-def _check_range(model: LoadedModel, tokens: Sequence[int]) -> None:
+def _check_length(model: PromptModel, count: int) -> None:
+    if model.context_length and count > model.context_length:
+        raise too_long(count, model.context_length)
+
+
+def _check_range(model: PromptModel, tokens: Sequence[int]) -> None:
     """Refuse ids without an embedding, also those of a tokenizer that is larger than its model."""
-    wrong = next((token for token in tokens if not 0 <= token < model.vocab_size), None)
-    if wrong is not None:
+    if tokens and not 0 <= min(tokens) <= max(tokens) < model.vocab_size:
+        wrong = next(token for token in tokens if not 0 <= token < model.vocab_size)
         raise _invalid(f"Token {wrong} is out of range: the model's ids go from 0 to {model.vocab_size - 1}.")
 
 

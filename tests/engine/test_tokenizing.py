@@ -1,0 +1,179 @@
+"""Prompts are read in processes of their own: what they are, what ends them, and who notices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.protocol import Delta, Finished, Generation
+from mlxk_tui.ops.errors import ErrorType, OpError
+from tests.engine.conftest import GREEDY, chat, is_gone, needs_mlx, new_engine, run
+from tests.engine.small_models import make_model
+from tests.support.waiting import until
+
+pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="package")]
+
+ENDLESS = (
+    "{% for message in messages %}{% if message.content == 'loop' %}"
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    "{% endif %}<|im_start|>{{ message.content }}<|im_end|>\n{% endfor %}"
+)
+HUNGRY = "{% set x = 'x' * 20000000000 %}{{ messages[0].content }}"
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
+    """Return a model whose template never ends where somebody says so."""
+    folder = make_model(
+        tmp_path_factory.mktemp("endless") / "m", context=4096, template=ENDLESS, endless=True
+    )
+    return Runnable("test/endless", folder)
+
+
+def family(engine: Engine) -> list[list[psutil.Process]]:
+    """Return the first process of the pool, the one with the tokenizer, and those that work."""
+    pid = engine.status.pid
+    assert pid is not None
+    first = psutil.Process(pid).children()
+    loaded = [child for one in first for child in one.children()]
+    return [first, loaded, [child for one in loaded for child in one.children()]]
+
+
+def workers(engine: Engine) -> list[psutil.Process]:
+    return family(engine)[2]
+
+
+async def test_the_processes_hold_a_tokenizer_and_no_mlx(engine: Engine, tiny: Runnable) -> None:
+    await run(engine, tiny, chat("Hello", max_tokens=1))
+    pid = engine.status.pid
+    assert pid is not None
+    assert any("libmlx" in one.path for one in psutil.Process(pid).memory_maps())
+    first, loaded, working = family(engine)
+    assert (len(first), len(loaded)) == (1, 1)
+    assert working
+    for process in (*first, *loaded, *working):
+        assert not any("libmlx" in one.path for one in process.memory_maps())
+
+
+async def test_a_lost_process_costs_no_request_and_no_stream(engine: Engine, babbler: Runnable) -> None:
+    stream = engine.generate(babbler, Generation(prompt="Hello", max_tokens=3000, sampling=GREEDY))
+    async for event in stream:
+        if isinstance(event, Delta):
+            break
+    pid = engine.status.pid
+    for process in workers(engine):
+        os.kill(process.pid, signal.SIGKILL)
+    assert (await run(engine, babbler, chat("Hello", max_tokens=1))).finished.usage.completion_tokens == 1
+    (loaded,) = family(engine)[1]
+    os.kill(loaded.pid, signal.SIGKILL)  # those that work go with it
+    assert (await run(engine, babbler, chat("Hello", max_tokens=1))).finished.usage.completion_tokens == 1
+    assert engine.status.pid == pid
+    assert engine.status.streams == 1
+    await stream.aclose()
+
+
+async def test_a_template_without_an_end_ends_only_its_request(engine: Engine, endless: Runnable) -> None:
+    await run(engine, endless, chat("Hello", max_tokens=1))
+    pid = engine.status.pid
+    looping = asyncio.create_task(run(engine, endless, chat("loop", max_tokens=1)))
+    for _ in range(3):  # others are read and answered meanwhile
+        assert not looping.done()
+        await run(engine, endless, chat("Hello", max_tokens=1))
+    with pytest.raises(OpError, match=r"^The chat template of test/endless ran for more than 5 seconds"):
+        await looping
+    assert engine.status.pid == pid
+
+
+async def test_a_process_that_is_killed_twice_under_a_request_ends_only_that(
+    engine: Engine, endless: Runnable
+) -> None:
+    await run(engine, endless, chat("Hello", max_tokens=1))
+    pid = engine.status.pid
+    looping = asyncio.create_task(run(engine, endless, chat("loop", max_tokens=1)))
+
+    def at_work() -> psutil.Process | None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in workers(engine):
+                if process.status() == psutil.STATUS_RUNNING and process.cpu_times().user > 0.3:
+                    return process
+        return None
+
+    for _ in range(2):
+        await until(lambda: at_work() is not None)
+        process = at_work()
+        if process is not None:
+            os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(OpError) as lost:
+        await looping
+    assert lost.value.type in {ErrorType.ENGINE_CRASHED, ErrorType.MODEL_NOT_RUNNABLE}
+    assert "test/endless" in lost.value.message
+    assert engine.status.pid == pid
+    await run(engine, endless, chat("Hello", max_tokens=1))
+
+
+async def test_a_template_that_takes_all_memory_is_stopped(engine: Engine, tmp_path: Path) -> None:
+    hungry = Runnable("test/hungry", make_model(tmp_path / "m", template=HUNGRY))
+    with pytest.raises(OpError) as refused:
+        await run(engine, hungry, chat("Hello", max_tokens=1))
+    assert refused.value.type is ErrorType.MODEL_NOT_RUNNABLE
+    assert "test/hungry" in refused.value.message
+
+
+async def test_a_text_that_is_far_too_long_is_refused_before_all_of_it_is_read(
+    engine: Engine, other: Runnable
+) -> None:
+    text = "The quick brown fox. " * 500_000
+    for request in (chat(text), Generation(prompt=text)):
+        with pytest.raises(OpError) as refused:
+            await run(engine, other, request)
+        assert refused.value.type is ErrorType.CONTEXT_LENGTH_EXCEEDED
+        overflow = refused.value.overflow
+        assert overflow is not None
+        assert (overflow.context_length, overflow.at_least) == (256, True)
+        assert 256 <= overflow.prompt_tokens < 100_000  # of two and a half million
+        assert "at least" in refused.value.message
+
+
+async def test_the_processes_end_with_their_model_and_with_the_worker(
+    tiny: Runnable, other: Runnable
+) -> None:
+    engine = new_engine()
+    try:
+        await run(engine, tiny, chat("Hello", max_tokens=1))
+        first, loaded, working = family(engine)
+        await run(engine, other, chat("Hello", max_tokens=1))
+        await until(lambda: all(is_gone(one.pid) for one in (*loaded, *working)))
+        await engine.unload()
+        await until(lambda: not family(engine)[1])
+        assert [one.pid for one in family(engine)[0]] == [one.pid for one in first]
+        await run(engine, tiny, chat("Hello", max_tokens=1))
+        everyone = [one.pid for generation in family(engine) for one in generation]
+        assert len(everyone) >= 3
+        assert engine.status.pid is not None
+        os.kill(engine.status.pid, signal.SIGKILL)
+        await until(lambda: all(map(is_gone, everyone)))
+    finally:
+        await engine.stop()
+
+
+async def test_processes_that_stand_still_go_with_the_worker_too(tiny: Runnable) -> None:
+    engine = new_engine()
+    try:
+        result = await run(engine, tiny, chat("Hello", max_tokens=1))
+        assert isinstance(result.finished, Finished)
+        everyone = [one.pid for generation in family(engine) for one in generation]
+        for pid in everyone:
+            os.kill(pid, signal.SIGSTOP)
+        assert engine.status.pid is not None
+        os.kill(engine.status.pid, signal.SIGKILL)
+        await until(lambda: all(map(is_gone, everyone)))
+    finally:
+        await engine.stop()
