@@ -11,6 +11,7 @@ working; only mlx's and mlx-lm's own classes are touched, never a subclass that 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,12 +41,12 @@ OnBytes = Callable[[int, int], None]
 """Receives bytes done and bytes in all."""
 
 _HALF = (mx.bfloat16, mx.float16)
-_SMALLEST_BLOCK, _LARGEST_BLOCK = 1 << 16, 1 << 20
-"""Weights that are expanded at a time: they stay in the processor's cache, and cost little memory."""
-_BLOCKS_AHEAD = 40
-"""How many blocks are in memory at once: mlx prepares up to a hundred operations ahead."""
-_SPARE = 0.15
-"""What these blocks may take in all, as a share of the weights as stored."""
+_BLOCK = 1 << 19
+"""Weights that are expanded at a time: 2 MB as float32 stay in the processor's cache."""
+_LARGE = 1 << 22
+"""From how many weights on a layer is calculated block by block."""
+_DECODED_ROWS = 64
+"""Up to how many rows are taken to be tokens that are generated, rather than a prompt's."""
 _SMALL = 1 << 20
 """Up to how many elements an array of a module of another kind becomes float32 all the same."""
 _NEVER = 1 << 30
@@ -107,14 +108,13 @@ def hold_weights(
     fits = after - before <= free_bytes
     copies = wanted is CpuWeights.FLOAT32 or (wanted is CpuWeights.AUTO and fits and fast)
     expand_from = _break_even(model) if fast and not copies else _NEVER
-    block = min(max(int(before * _SPARE / _BLOCKS_AHEAD / 4), _SMALLEST_BLOCK), _LARGEST_BLOCK)
     converted: dict[int, tuple[mx.array, mx.array]] = {}
     done = 0
     for module in list(_modules(model)):
         if copies:
             _copy(module, converted)
         else:
-            _keep(module, expand_from, block, converted)
+            _keep(module, expand_from, converted)
         arrays = [array for _, array in _arrays(module)]
         mx.eval(arrays)
         done += sum(array.nbytes for array in arrays)
@@ -157,7 +157,6 @@ class _Expanding(Module):
     """What they share; never made, only mixed in."""
 
     expand_from = _NEVER
-    block = _SMALLEST_BLOCK
 
     def _expand(self, begin: int, end: int) -> mx.array:
         """Return rows of the weights as float32, (…, end - begin, inputs)."""
@@ -176,13 +175,29 @@ class _Expanding(Module):
         )
 
     def _times(self, x: mx.array, inputs: int) -> mx.array:
-        """Return `x @ weight.T`, a block of the weights at a time."""
+        """Return `x @ weight.T`, a block of the weights at a time.
+
+        MLX allocates far ahead of what it calculates: without a stop the whole model would be in memory
+        as float32. So what came before is calculated first. A very large layer, the output layer above
+        all, is calculated block by block too; not while a prompt is read, where nobody asks for its result.
+        """
         outputs = self.weight.shape[-2]
-        step = max(1, self.block // max(1, inputs * math.prod(self.weight.shape[:-2])))
-        blocks = [
-            x @ self._expand(at, min(at + step, outputs)).swapaxes(-1, -2) for at in range(0, outputs, step)
-        ]
+        heads = math.prod(self.weight.shape[:-2])
+        step = max(1, _BLOCK // max(1, inputs * heads))
+        by_block = heads * inputs * outputs > _LARGE and x.size // x.shape[-1] <= _DECODED_ROWS
+        _calculate(x)
+        blocks = []
+        for at in range(0, outputs, step):
+            blocks.append(x @ self._expand(at, min(at + step, outputs)).swapaxes(-1, -2))
+            if by_block:
+                _calculate(blocks[-1])
         return blocks[0] if len(blocks) == 1 else mx.concatenate(blocks, axis=-1)
+
+
+def _calculate(array: mx.array) -> None:
+    """Calculate an array now; not inside of `mx.compile`, where there is nothing to calculate yet."""
+    with contextlib.suppress(ValueError, RuntimeError):
+        mx.eval(array)
 
 
 class ExpandingQuantizedLinear(_Expanding, QuantizedLinear):
@@ -287,7 +302,7 @@ def _copy(module: Any, converted: dict[int, tuple[mx.array, mx.array]]) -> None:
             _set_float32(module, name, array, converted)
 
 
-def _keep(module: Any, expand_from: int, block: int, converted: dict[int, tuple[mx.array, mx.array]]) -> None:
+def _keep(module: Any, expand_from: int, converted: dict[int, tuple[mx.array, mx.array]]) -> None:
     """Let a module keep its weights as they are stored, and expand them when it multiplies."""
     kind = type(module)
     if kind in _EXPANDING:
@@ -295,8 +310,6 @@ def _keep(module: Any, expand_from: int, block: int, converted: dict[int, tuple[
         module.expand_from = expand_from
     elif kind in _HALVES and module.weight.dtype in _HALF:
         module.__class__ = _HALVES[kind]
-    if isinstance(module, _Expanding):
-        module.block = block
     for name, array in _arrays(module):
         is_weight = name == "weight" and isinstance(module, (_Expanding, switch_layers.SwitchLinear))
         quantized = name in ("scales", "biases") and "scales" in module
