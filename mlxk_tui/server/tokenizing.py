@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from mlxk_tui.engine.protocol import Tokenize, Tokenized
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.conversation import messages_of, template_kwargs_of
 from mlxk_tui.server.errors import invalid
-from mlxk_tui.server.schemas import MAX_MESSAGES, MAX_TOOLS, MODEL_NAMES, Message, Schema, Tool
+from mlxk_tui.server.schemas import MAX_MESSAGES, MAX_TOOLS, Message, ModelName, Schema, Tool
+from mlxk_tui.server.shapes import array
 from mlxk_tui.server.tools import function_of
 from mlxk_tui.server.work import Work
 
@@ -25,7 +26,7 @@ _MAX_FILE_BYTES = 32 * 2**20
 class TokenizeRequest(Schema):
     """POST /tokenize: a text, or a conversation."""
 
-    model: str | None = Field(None, description=MODEL_NAMES)
+    model: ModelName = None
     prompt: str | None = None
     messages: list[Message] | None = Field(None, max_length=MAX_MESSAGES)
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
@@ -38,8 +39,8 @@ class TokenizeRequest(Schema):
 class DetokenizeRequest(Schema):
     """POST /detokenize."""
 
-    model: str | None = Field(None, description=MODEL_NAMES)
-    tokens: list[int]
+    model: ModelName = None
+    tokens: Annotated[list[int], WithJsonSchema(array({"type": "integer", "minimum": 0}))]
 
     @property
     def longest_ids(self) -> int:

@@ -87,8 +87,14 @@ def _allowed(tools: Sequence[Tool], allowed: AllowedTools) -> list[Tool]:
 
 
 def function_of(tool: Tool) -> dict[str, Any]:
-    """Return a tool as chat templates want it."""
-    if tool.custom is None:
+    """Return a tool as chat templates want it.
+
+    Raises:
+        ApiError: 400: it is not whole.
+    """
+    if tool.body is None:
+        raise invalid(f"tools: one of type '{tool.type}' needs its '{tool.type}'.", "tools")
+    if tool.custom is None or tool.type == "function":
         function = tool.function.model_dump(exclude_none=True) if tool.function is not None else {}
         return {"type": "function", "function": function}
     description = [tool.custom.description or ""]
@@ -103,7 +109,7 @@ def function_of(tool: Tool) -> dict[str, Any]:
 
 def forced_tool_of(tool: Tool) -> ForcedTool:
     """Return a tool as the grammar of a forced call takes it."""
-    if tool.custom is None:
+    if tool.custom is None or tool.type == "function":
         parameters = tool.function.parameters if tool.function is not None else None
         return ForcedTool(tool.name, parameters=parameters)
     format_ = tool.custom.format
@@ -144,4 +150,4 @@ def call_json(call: ToolCall, customs: frozenset[str] = frozenset()) -> dict[str
 
 def customs_of(tools: Sequence[Tool]) -> frozenset[str]:
     """Return the names of the custom tools."""
-    return frozenset(tool.name for tool in tools if tool.custom is not None)
+    return frozenset(tool.name for tool in tools if tool.type == "custom")

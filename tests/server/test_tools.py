@@ -367,3 +367,16 @@ def test_functions_and_tools_do_not_mix_and_none_means_none(served: Served) -> N
     assert "function_call" not in none["message"]
     wrong = served.post(CHAT, {**body, "function_call": {"name": "other"}})
     assert (wrong.status, wrong.error["param"]) == (400, "tool_choice")
+
+
+@pytest.mark.parametrize("path", [CHAT, "/tokenize"])
+def test_a_tool_is_what_its_type_says(served: Served, path: str) -> None:
+    both = {"type": "function", "function": WEATHER, "custom": {"name": "other"}}
+    body = {"model": TINY, "messages": ASKED, "max_tokens": 80, "temperature": 0, "reasoning_effort": "none"}
+    answer = served.post(path, {**body, "tools": [both]})
+    assert answer.status == 200, answer.body
+    if path == CHAT:
+        (call,) = answer.json["choices"][0]["message"]["tool_calls"]
+        assert (call["type"], call["function"]["name"]) == ("function", "get_weather")
+    for half in ({"type": "function"}, {"type": "custom", "function": WEATHER}):
+        assert served.post(path, {**body, "tools": [half]}).status == 400
