@@ -208,6 +208,7 @@ def test_it_knows_what_was_said_before(ask: Asked) -> None:
         messages.append({"role": "assistant", "content": text})
 
 
+@pytest.mark.slow
 @needs_mlx
 def test_a_long_history_does_not_confuse_it(ask: Asked) -> None:
     question = "What does verify do?"
@@ -262,6 +263,7 @@ def test_every_dialogue_fits_into_the_context_and_comes_back_from_the_tokenizer(
         assert tokens < 2000
 
 
+@pytest.mark.slow
 @needs_mlx
 def test_the_script_makes_a_model_that_loads(tmp_path: Path) -> None:
     subprocess.run(

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from mlxk_tui.demo.session import DemoSession
 from mlxk_tui.demo.tour import Stop, stops, visit
 
 
+@pytest.mark.slow
 def test_the_tour_goes_through_and_leaves_nothing_behind() -> None:
     tour = subprocess.run(
         [sys.executable, "-m", "mlxk_tui.demo.tour"], capture_output=True, text=True, timeout=300, check=False

@@ -36,6 +36,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
 
 
 def test_a_pull_goes_through_a_socks_proxy(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("socksio")
     with socks_proxy(("user", "p@ss")) as proxy:
         monkeypatch.setenv("ALL_PROXY", f"socks5://user:p%40ss@{proxy.address}")
         assert call("pull", NAME, "--json", hub=hub).data["download_status"] == "success"
@@ -44,6 +45,7 @@ def test_a_pull_goes_through_a_socks_proxy(hub: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_pull_goes_past_a_proxy_where_no_proxy_says_so(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("socksio")
     with socks_proxy() as proxy:
         monkeypatch.setenv("ALL_PROXY", f"socks5h://{proxy.address}")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")

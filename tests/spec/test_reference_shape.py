@@ -99,7 +99,7 @@ def test_the_shape_is_as_strict_as_the_reference(
     outputs: list[Envelope], reference: jsonschema.Draft7Validator
 ) -> None:
     """Break a sample of each command in every place and way: both must refuse and accept the same."""
-    samples = {(output["command"], output["status"]): output for output in outputs}
+    samples = {(output["command"], output["status"]): _short(output) for output in outputs}
     samples[("push", "success")] = _success(
         "push", repo_id="a/b", branch="main", commit_sha="x", repo_url="y", uploaded_files_count=2,
         experimental=True, disclaimer="z",
@@ -117,6 +117,13 @@ def test_the_shape_is_as_strict_as_the_reference(
             assert accepted is (not departures(broken)), (broken, departures(broken))
             refused += not accepted
     assert refused > 200
+
+
+def _short(value: Any) -> Any:
+    """Return a value with one item of every list, which is as good as all of them."""
+    if isinstance(value, dict):
+        return {key: _short(item) for key, item in value.items()}
+    return [_short(item) for item in value[:1]] if isinstance(value, list) else value
 
 
 def _success(command: str, **data: object) -> Envelope:
