@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="package")]
 
 CAPITAL = "What is the capital of France?"
 QUESTIONS = (CAPITAL, "Name three colors.", "What is two plus two?", "Say hello in French.")
-_TOKENS = 16
+_TOKENS = 10
 
 
 def messages(*contents: str) -> tuple[dict[str, str], ...]:
