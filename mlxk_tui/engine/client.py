@@ -55,6 +55,7 @@ __all__ = ["Embeddings", "Engine", "EngineState", "EngineStatus", "GenerationStr
 _CANCEL_S = 2.0
 """Seconds after which a generation that was given up ends here, whatever the worker is busy with."""
 _LOG = logging.getLogger("mlxk_tui.engine")
+_UNREAD = Loading("start", 0, 0)
 _ATTEMPTS = 3
 """How often a request looks for a worker that dies just before it is asked."""
 
@@ -99,6 +100,7 @@ class Engine:
         )
         self._loaded: LoadedModel | None = None
         self._loading: str | None = None
+        self._progress = _UNREAD
         self._last_error: str | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -123,6 +125,8 @@ class Engine:
             state=self._state,
             model=self._loaded,
             loading=self._loading,
+            loading_done=self._progress.done,
+            loading_total=self._progress.total,
             streams=self._connection.streams,
             waiting=self._gate.waiting,
             tokens_per_s=beat.tokens_per_s if beat and self._moves else 0.0,
@@ -300,13 +304,19 @@ class Engine:
             self._gate.leave()
 
     async def _load(self, model: Runnable, key: str, on_loading: Callable[[Loading], None]) -> LoadedModel:
+        def tell(event: Loading) -> None:
+            if event.total:  # the stages before and after the weights have no bytes
+                self._progress = event
+                self._changed()
+            on_loading(event)
+
         self._loading = model.name
         self._changed()
         try:
             beat = self._connection.beat
             wanted = self._weights.of(model.name)
             memory.check(model, beat.memory_bytes if beat else 0, wanted)
-            said = await self._ask_to_load(model, key, wanted, on_loading)
+            said = await self._ask_to_load(model, key, wanted, tell)
             if not isinstance(said, Loaded):
                 raise OpError(ErrorType.INTERNAL_ERROR, "The inference process said something else.")
             loaded = LoadedModel.of(model.name, key, said)
@@ -317,6 +327,7 @@ class Engine:
             raise
         finally:
             self._loading = None
+            self._progress = _UNREAD
             self._changed()
         return loaded
 

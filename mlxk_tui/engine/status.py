@@ -78,6 +78,10 @@ class EngineStatus:
     model: LoadedModel | None = None
     loading: str | None = None
     """Name of the model that is being loaded."""
+    loading_done: int = 0
+    """Bytes of its weights that have been read."""
+    loading_total: int = 0
+    """Bytes of all its weights; 0 while unknown."""
     streams: int = 0
     """Generations that run."""
     waiting: int = 0

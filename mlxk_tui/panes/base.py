@@ -83,7 +83,9 @@ class HeaderLine(Static):
         """Return the model in memory, its name in at most so many cells, and how fast it answers."""
         status = self._given.chats.status
         if status.loading is not None:
-            return [("○ ", "$accent"), (_short(status.loading, width), ""), (" loading", "$muted")]
+            done, total = status.loading_done, status.loading_total
+            told = f" loading {100 * done // total} %" if total else " loading"
+            return [("○ ", "$accent"), (_short(status.loading, width), ""), (told, "$muted")]
         if status.model is None:
             return [("✗ ", "$bad"), ("engine ended", "$muted")] if status.state.value == "failed" else []
         busy = status.streams > 0

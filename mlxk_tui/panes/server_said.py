@@ -62,7 +62,9 @@ def _model(context: Context) -> Fact:
     """Return what the engine has in memory."""
     engine = context.chats.status
     if engine.loading is not None:
-        return Fact("Model", _short(engine.loading), "$accent", "  loading …")
+        total = engine.loading_total
+        read = f"  {spaced_size(engine.loading_done)} of {spaced_size(total)}" if total else "  loading …"
+        return Fact("Model", _short(engine.loading), "$accent", read)
     if engine.model is not None:
         model, used = engine.model, engine.memory_bytes or engine.model.memory_bytes
         held = spaced_size(used)

@@ -22,6 +22,8 @@ async def health(call: Call) -> web.StreamResponse:
         told |= {
             "model": status.model.name if status.model is not None else None,
             "loading": status.loading,
+            "loading_bytes_done": status.loading_done,
+            "loading_bytes_total": status.loading_total,
             "engine": status.state.value,
             "streams": status.streams,
             "waiting": status.waiting,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.demo import tiny_model
-from mlxk_tui.engine.client import Engine, EngineState, EngineStatus, GenerationStream
+from mlxk_tui.engine.client import Engine, EngineState, EngineStatus
 from mlxk_tui.engine.models import Runnable, find_runnable
 from mlxk_tui.engine.protocol import Delta, Finished, FinishReason, Generation, Loading, Started
 from mlxk_tui.ops.cache import Cache
@@ -37,6 +37,8 @@ async def test_loading_tells_its_progress_and_the_status_follows(engine: Engine,
     assert stages[4:] in ([], ["batching"])  # tried where no test before this one has
     weights = [event for event in events if event.stage == "weights"]
     assert weights[-1].bytes_done == weights[-1].bytes_total > 100_000
+    assert any(status.loading_done == status.loading_total == weights[-1].bytes_total for status in seen)
+    assert (engine.status.loading_done, engine.status.loading_total) == (0, 0)
     states = list(dict.fromkeys(status.state for status in seen))
     assert states == [EngineState.STARTING, EngineState.LOADING, EngineState.READY]
     assert engine.status.model == loaded
@@ -138,38 +140,6 @@ async def test_a_slow_consumer_holds_up_nobody_and_piles_up_nothing(
     assert len(rest) <= 4  # a delta or two for all that came meanwhile, and the end: nothing piled up
     assert isinstance(rest[-1], Finished)
     assert quick.tokens == rest[-1].usage.completion_tokens
-
-
-async def test_a_stream_keeps_flowing_while_another_prompt_is_read(engine: Engine, babbler: Runnable) -> None:
-    running = engine.generate(babbler, LONG)
-    flowing, between = 0, 0
-    async for event in running:
-        if isinstance(event, Delta):
-            break
-    late = engine.generate(babbler, replace(SHORT, prompt="How are you today? " * 180))
-    reading = asyncio.create_task(_until_first_token(late))
-    async for event in running:
-        if reading.done():
-            break
-        if isinstance(event, Delta):
-            flowing += event.tokens
-            between += 1
-    assert not isinstance(event, Finished)
-    assert await reading > 1000  # tokens that were read, in several steps
-    assert flowing >= between > 3
-    await running.aclose()
-    await late.aclose()
-
-
-async def _until_first_token(stream: GenerationStream) -> int:
-    """Wait for the first token and return how long the prompt was."""
-    prompt_tokens = 0
-    async for event in stream:
-        if isinstance(event, Started):
-            prompt_tokens = event.prompt_tokens
-        if isinstance(event, Delta):
-            break
-    return prompt_tokens
 
 
 async def test_models_take_turns_and_nobody_is_cut_off_or_starves(

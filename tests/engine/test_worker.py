@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ from mlxk_tui.engine.protocol import (
     Load,
     Loaded,
     Message,
+    Prefill,
     Ready,
     Streamed,
 )
@@ -49,15 +52,21 @@ class Worker(NamedTuple):
         self.process.stdin.write(json.dumps(to_json(command)).encode() + b"\n")
         self.process.stdin.flush()
 
+    def next(self) -> Message:
+        """Return the next message."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, "it ended"
+        message: Message = from_json(json.loads(line))
+        return message
+
     def hear(self, kind: type[Any]) -> Any:
         """Return the next message of a kind; every line on the way must be a message."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            message: Message = from_json(json.loads(line))
+        while True:
+            message = self.next()
             inner = message.event if isinstance(message, Streamed) else message
             if isinstance(inner, kind):
                 return inner
-        raise AssertionError("it ended")
 
 
 @pytest.fixture
@@ -94,6 +103,24 @@ def test_it_speaks_in_lines_leaves_interrupts_to_its_parent_and_goes_with_its_st
     assert worker.process.stdin is not None
     worker.process.stdin.close()
     assert worker.process.wait(timeout=PATIENCE_S) == 0
+
+
+def test_a_stream_keeps_flowing_while_another_prompt_is_read(worker: Worker, babbler: Runnable) -> None:
+    """In the worker's own order, which no speed changes: between two parts of a prompt comes a token."""
+    worker.say(Load(1, babbler.name, str(babbler.folder), 10**8))
+    worker.hear(Loaded)
+    worker.say(Generate(2, replace(LONG, max_tokens=None)))
+    worker.hear(Delta)
+    worker.say(Generate(3, replace(LONG, prompt="How are you today? " * 480)))
+    order: list[tuple[int, type[Any]]] = []
+    while (3, Delta) not in order:
+        message = worker.next()
+        if isinstance(message, Streamed):
+            order.append((message.id, type(message.event)))
+    parts = [at for at, what in enumerate(order) if what == (3, Prefill)]
+    assert len(parts) > 1  # more tokens than a step may take
+    for before, after in pairwise(parts):
+        assert (2, Delta) in order[before:after]
 
 
 def test_it_goes_with_its_stdin_before_anything_is_imported(worker: Worker) -> None:

@@ -29,8 +29,10 @@ OnStage = Callable[[str, int, int], None]
 
 load_tokenizer: Callable[..., Any] = utils.load_tokenizer  # mlx-lm 0.32 declares no types for it
 _model_classes: Callable[..., Any] = utils._get_classes
-_CHUNK_BYTES = 64 * 2**20
-"""How much is read between two events."""
+_CHUNK_BYTES = 16 * 2**20
+"""How much is read in one step."""
+_TOLD_BYTES, _TOLD_S = 64 * 2**20, 0.5
+"""After how much, or how many seconds, it is told: the sooner of the two."""
 _MAX_HEADER_BYTES = 100_000_000
 _CONTEXT_KEYS = ("max_position_embeddings", "max_sequence_length", "model_max_length", "n_positions", "n_ctx")
 _TURN_ENDS = (
@@ -233,16 +235,21 @@ def _read_weights(model: Any, on_stage: OnStage) -> None:
     leaves: list[Any] = [leaf[1] for leaf in tree_flatten(model.parameters())]
     arrays = [leaf for leaf in leaves if isinstance(leaf, mx.array)]
     total = sum(array.nbytes for array in arrays)
-    done = pending = 0
+    done = pending = told = 0
+    told_at = time.monotonic()
     chunk: list[mx.array] = []
     on_stage("weights", 0, total)
     for array in arrays:
         chunk.append(array)
         pending += array.nbytes
-        if pending >= _CHUNK_BYTES:
-            mx.eval(chunk)
-            done, pending = done + pending, 0
-            chunk.clear()
+        if pending < _CHUNK_BYTES:
+            continue
+        mx.eval(chunk)
+        done, pending = done + pending, 0
+        chunk.clear()
+        now = time.monotonic()
+        if done - told >= _TOLD_BYTES or now - told_at >= _TOLD_S:
+            told, told_at = done, now
             on_stage("weights", done, total)
     mx.eval(chunk)
     mx.eval(model.parameters())
