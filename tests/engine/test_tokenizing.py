@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 from pathlib import Path
@@ -125,6 +126,37 @@ async def test_a_template_that_takes_all_memory_is_stopped(engine: Engine, tmp_p
         await run(engine, hungry, chat("Hello", max_tokens=1))
     assert refused.value.type is ErrorType.MODEL_NOT_RUNNABLE
     assert "test/hungry" in refused.value.message
+
+
+def optional_keys(count: int) -> str:
+    """Return a schema of so many keys that may all be left out."""
+    return json.dumps({"type": "object", "properties": {f"k{number}": {} for number in range(count)}})
+
+
+async def test_a_schema_that_takes_too_long_ends_only_its_request(engine: Engine, babbler: Runnable) -> None:
+    await run(engine, babbler, chat("Hello", max_tokens=1))
+    pid = engine.status.pid
+    compiling = asyncio.create_task(
+        run(engine, babbler, chat("Hello", max_tokens=1, grammar=optional_keys(9_000)))
+    )
+    for _ in range(3):  # others are read and answered meanwhile
+        assert not compiling.done()
+        await run(engine, babbler, chat("Hello", max_tokens=1))
+    said = r"takes more than 4 seconds to compile|too large"
+    with pytest.raises(OpError, match=said) as slow:
+        await compiling
+    assert slow.value.type is ErrorType.VALIDATION_ERROR
+    assert engine.status.pid == pid
+
+
+async def test_a_large_schema_is_followed_and_compiled_once(engine: Engine, babbler: Runnable) -> None:
+    keys = {f"key_{number}": {"type": "boolean"} for number in range(600)}
+    schema = json.dumps({"type": "object", "properties": keys, "required": list(keys)})
+    for _ in range(2):
+        result = await run(
+            engine, babbler, Generation(prompt="Hello", max_tokens=30, sampling=GREEDY, grammar=schema)
+        )
+        assert result.text.startswith('{"key_0":')
 
 
 async def test_a_text_that_is_far_too_long_is_refused_before_all_of_it_is_read(

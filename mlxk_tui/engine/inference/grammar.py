@@ -12,10 +12,7 @@ call is free to its end marker, and nothing but another call or the end of the t
 
 from __future__ import annotations
 
-import copy
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -23,32 +20,18 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mlxk_tui.engine.protocol import GrammarSyntax
+from mlxk_tui.engine.inference.compiling import reason_of
 from mlxk_tui.engine.text import StopMatcher
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.format import printable
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLTokenizer
+    from llguidance import LLMatcher
 
     from mlxk_tui.engine.inference.loading import LoadedModel
 
-_MAX_CHARACTERS = 256 * 1024
-_MAX_DEPTH = 64
 _MAX_BLANKS = 4
 """Tokens of blanks that may stand before a call."""
-_ANY_OBJECT = '{"type":"object"}'
 
 Mask = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class GrammarTokenizer:
-    """A model's tokenizer as llguidance knows it."""
-
-    known: LLTokenizer
-    markers: npt.NDArray[np.int64]
-    """Ids of tokens that are no text, such as ends of turn."""
 
 
 class Constraint:
@@ -216,7 +199,7 @@ class Constraint:
         return allowed
 
     def _fail(self) -> None:
-        self.error = _reason(self._matcher.get_error())
+        self.error = reason_of(self._matcher.get_error())
 
 
 class _Wanted(Enum):
@@ -273,132 +256,3 @@ def _never(logits: mx.array) -> mx.array:
 def _only(logits: mx.array, token: int) -> mx.array:
     """Return logits that leave one token."""
     return mx.where(mx.arange(logits.shape[-1]) == token, logits, _never(logits))
-
-
-def compile_schema(model: LoadedModel, schema: str, syntax: GrammarSyntax = "json_schema") -> LLMatcher:
-    """Return what follows a schema, at its beginning; takes up to a second, not for the MLX thread.
-
-    Args:
-        model: the model; its tokenizer is prepared once and kept.
-        schema: a JSON schema as text; `{}` is any JSON object.
-        syntax: how it is written, where it is something else.
-
-    Raises:
-        OpError: `validation_error`: it is no schema, too large, or asks for what cannot be promised;
-            `dependency_missing`; `model_not_runnable`: the model's tokenizer is of an unusual kind.
-    """
-    text = _checked(schema) if syntax == "json_schema" else _checked_size(schema)
-    try:
-        from llguidance import LLMatcher  # noqa: PLC0415 - only for requests that need it
-    except ImportError as error:
-        raise OpError(
-            ErrorType.DEPENDENCY_MISSING,
-            "Answers that follow a JSON schema need the package llguidance. Install it, or leave "
-            "the schema out.",
-        ) from error
-    if model.grammar_tokenizer is None:
-        model.grammar_tokenizer = _prepare_tokenizer(model)
-    try:
-        grammar = text
-        if syntax == "json_schema":
-            grammar = LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_flexible": False})
-    except ValueError as error:
-        raise _invalid(_reason(str(error))) from error
-    what = "JSON schema" if syntax == "json_schema" else "grammar"
-    matcher = LLMatcher(model.grammar_tokenizer.known, grammar, log_level=0)
-    if matcher.is_error():
-        raise _invalid(_reason(matcher.get_error()), what)
-    matcher.compute_bitmask()  # shows a schema that nothing fits, and warms up
-    if matcher.is_error():
-        raise _invalid(_reason(matcher.get_error()), what)
-    return matcher
-
-
-def _without_markers(written: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-    """Return a tokenizer.json without its added tokens, and their ids.
-
-    `<think>`, an end of turn and their like are no text of an answer: where a string has to hold one it
-    is spelled out. Else llguidance would take the marker's own token for it.
-    """
-    ids = [int(token["id"]) for token in written["added_tokens"]]
-    vocabulary = written["model"].get("vocab")
-    if isinstance(vocabulary, dict):
-        names = {number: name for name, number in vocabulary.items()}
-        for number in ids:
-            if number in names:
-                del vocabulary[names[number]]
-                vocabulary[f"marker-{number}"] = number
-    elif isinstance(vocabulary, list):
-        for number in ids:
-            if number < len(vocabulary):
-                vocabulary[number][0] = f"marker-{number}"
-    return {**written, "added_tokens": []}, ids
-
-
-def _prepare_tokenizer(model: LoadedModel) -> GrammarTokenizer:
-    from llguidance import LLTokenizer  # noqa: PLC0415 - as above
-
-    try:
-        backend = copy.copy(model.tokenizer.backend_tokenizer)
-        backend.no_padding()
-        backend.no_truncation()
-        size = max(model.vocab_size, backend.get_vocab_size(with_added_tokens=True))
-        written, markers = _without_markers(json.loads(backend.to_str()))
-        tokenizer = LLTokenizer(json.dumps(written), n_vocab=size, eos_token=min(model.stop_tokens))
-        return GrammarTokenizer(tokenizer, np.asarray(markers, dtype=np.int64))
-    except Exception as error:
-        raise OpError(
-            ErrorType.MODEL_NOT_RUNNABLE,
-            f"{model.name} cannot be made to follow a JSON schema: its tokenizer is of an unusual kind. "
-            "Take another model, or leave the schema out.",
-        ) from error
-
-
-def _checked(schema: str) -> str:
-    """Return a schema as the compiler takes it."""
-    _checked_size(schema)
-    try:
-        value = json.loads(schema)
-    except (ValueError, RecursionError):
-        raise _invalid("it is not JSON") from None
-    if value is True or value == {}:
-        return _ANY_OBJECT
-    if not isinstance(value, dict):
-        raise _invalid("it is not an object")
-    if _deeper_than(value, _MAX_DEPTH):
-        raise _invalid(f"it is nested more than {_MAX_DEPTH} deep")
-    value.pop("x-guidance", None)  # options of the compiler, which are ours to choose
-    return json.dumps(value)
-
-
-def _checked_size(text: str) -> str:
-    if len(text) > _MAX_CHARACTERS:
-        raise _invalid(f"it has more than {_MAX_CHARACTERS:,} characters")
-    return text
-
-
-def _deeper_than(value: object, depth: int) -> bool:
-    level: list[object] = [value]
-    for _ in range(depth):
-        level = [
-            inner
-            for item in level
-            if isinstance(item, (Mapping, list))
-            for inner in (item.values() if isinstance(item, Mapping) else item)
-        ]
-        if not level:
-            return False
-    return True
-
-
-def _reason(said: str) -> str:
-    """Return the first sentence of an error, without what follows for the compiler's own developers."""
-    first = said.split("\n<", 1)[0].strip().replace("\n", " ")
-    return printable(" ".join(first.split()))[:200].rstrip(".") or "it cannot be compiled"
-
-
-def _invalid(reason: str, what: str = "JSON schema") -> OpError:
-    return OpError(
-        ErrorType.VALIDATION_ERROR,
-        f"The {what} cannot be followed: {reason}. Change the {what.rpartition(' ')[2]}, or leave it out.",
-    )

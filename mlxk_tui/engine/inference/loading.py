@@ -76,7 +76,9 @@ class LoadedModel:
     """How its weights are held on a CPU."""
     load_s: float = 0.0
     grammar_tokenizer: Any = None
-    """Its tokenizer as `grammar` needs it, once it was needed."""
+    """Its tokenizer as `compiling` needs it, once it was needed."""
+    grammars: dict[tuple[str, str], Any] = field(default_factory=dict)
+    """Compiled grammars by syntax and text."""
     drafts: dict[str, LoadedModel] = field(default_factory=dict)
     """Draft models by folder; at most one."""
     kv_groups: dict[int, int | None] = field(default_factory=dict)

@@ -6,6 +6,7 @@ long then delays others' first tokens, and a chat template without an end costs 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from mlxk_tui.engine.inference.compiling import LARGE_CHARACTERS
 from mlxk_tui.engine.inference.prompting import (
     Prompt,
     PromptModel,
@@ -136,6 +138,11 @@ class Preparer:
         if not (isinstance(result, Prompt) and isinstance(job.command, Generate)):
             return result
         try:
+            request = job.command.request
+            known = (request.grammar_syntax, request.grammar) in job.model.grammars
+            if request.grammar is not None and len(request.grammar) >= LARGE_CHARACTERS and not known:
+                with contextlib.suppress(PoolUnavailableError):
+                    lane.try_grammar(request.grammar, request.grammar_syntax, facts_of(job.model))
             return constrained(job.model, job.command.request, result)
         except OpError as error:
             return error
@@ -190,6 +197,8 @@ def _characters(command: Preparable, bound: int) -> bool:
     if isinstance(command, Embed):
         given = [command.texts]
     elif isinstance(command, Generate):
+        if len(command.request.grammar or "") >= LARGE_CHARACTERS:
+            return True
         given = [command.request.prompt or "", command.request.messages or (), command.request.tools]
     elif isinstance(command, Tokenize):
         given = [command.text or "", command.messages, command.tools]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mlxk_tui.engine.inference.compiling import compile_schema
 from mlxk_tui.engine.limits import token_budget, too_long
 from mlxk_tui.engine.protocol import (
     CountTokens,
@@ -103,7 +104,7 @@ def constrained(model: LoadedModel, request: Generation, prompt: Prompt) -> Prom
     """
     if request.grammar is None:
         return prompt
-    from mlxk_tui.engine.inference.grammar import Constraint, compile_schema  # noqa: PLC0415 - it needs MLX
+    from mlxk_tui.engine.inference.grammar import Constraint  # noqa: PLC0415 - it needs MLX
 
     constraint = Constraint(
         compile_schema(model, request.grammar, request.grammar_syntax),

@@ -20,12 +20,13 @@ import threading
 import time
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from mlxk_tui.engine.inference.compiling import compile_schema
 from mlxk_tui.engine.inference.tokenizing import frames
-from mlxk_tui.engine.protocol import Command, Sampling
+from mlxk_tui.engine.protocol import Command, GrammarSyntax, Sampling
 from mlxk_tui.ops.errors import ErrorType, OpError
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _TEMPLATE_S = 5.0
 """Processor time that a chat template may take, in seconds; one of 10,000 messages takes one."""
 _TOKENIZER_S = 60.0
 """Processor time that a text may take, in seconds."""
+GRAMMAR_S = 4.0
+"""Processor time that a grammar may take, in seconds; one of 4,000 optional keys takes one."""
 _MORE_MEMORY_BYTES = 4 * 2**30
 """Address space that a request may take beyond what the process has."""
 _SINGLE = dict.fromkeys(
@@ -78,6 +81,15 @@ class Work:
     facts: Facts
 
 
+@dataclass(frozen=True)
+class TryGrammar:
+    """Command: compile a grammar; answered by None, or why it cannot be. One that takes too long ends it."""
+
+    grammar: str
+    syntax: GrammarSyntax
+    facts: Facts
+
+
 @dataclass
 class ReaderModel:
     """A model as far as its prompts need it."""
@@ -90,6 +102,7 @@ class ReaderModel:
     defaults: Sampling
     stop_tokens: frozenset[int]
     grammar_tokenizer: Any = None
+    grammars: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, tokenizer: Any, facts: Facts) -> ReaderModel:
@@ -171,6 +184,10 @@ class _Node:
                 frames.send(self._sock, child)
             elif isinstance(command, LoadTokenizer):
                 frames.send(self._sock, self._load(command))
+            elif isinstance(command, TryGrammar):
+                if not self._worker:
+                    self._become_worker()
+                frames.send(self._sock, self._try(command))
             elif isinstance(command, Work):
                 if not self._worker:
                     self._become_worker()
@@ -214,6 +231,21 @@ class _Node:
         except Exception as error:  # noqa: BLE001 - whatever a repo's files make of it
             return f"{type(error).__name__}: {error}"[:300] or "unknown"
         return ""
+
+    def _try(self, command: TryGrammar) -> Failure | None:
+        model = ReaderModel.of(self._tokenizer, command.facts)
+        # No handler: Python would not run it before the compiler returns, and nothing here is worth keeping.
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, GRAMMAR_S)
+        try:
+            compile_schema(model, command.grammar, command.syntax)
+        except OpError as error:
+            return Failure.of(error)
+        except Exception:  # noqa: BLE001 - the worker meets it too, and tells
+            return None
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        return None
 
     def _prepare(self, work: Work) -> Any:
         from mlxk_tui.engine.inference.preparing import prepared  # noqa: PLC0415 - it knows this module

@@ -12,8 +12,16 @@ from typing import Any
 import psutil
 
 from mlxk_tui.engine.inference.tokenizing import frames
-from mlxk_tui.engine.inference.tokenizing.node import Facts, Failure, Fork, LoadTokenizer, Work
-from mlxk_tui.engine.protocol import Command
+from mlxk_tui.engine.inference.tokenizing.node import (
+    GRAMMAR_S,
+    Facts,
+    Failure,
+    Fork,
+    LoadTokenizer,
+    TryGrammar,
+    Work,
+)
+from mlxk_tui.engine.protocol import Command, GrammarSyntax
 from mlxk_tui.ops.errors import ErrorType, OpError
 
 _LIMIT_S = 120.0
@@ -177,6 +185,32 @@ class Lane:
         self._pool = pool
         self._process: _Process | None = None
 
+    def try_grammar(self, grammar: str, syntax: GrammarSyntax, facts: Facts) -> None:
+        """Compile a grammar elsewhere, to see that it can be and what it costs.
+
+        Raises:
+            OpError: `validation_error`: it cannot be, or it takes too long.
+            PoolUnavailableError: there are no processes.
+        """
+        process = self._own()
+        try:
+            failure = process.ask(TryGrammar(grammar, syntax, facts), _LIMIT_S)
+        except (OSError, EOFError):
+            self._pool._lose(process)
+            raise OpError(
+                ErrorType.VALIDATION_ERROR,
+                f"The schema or grammar takes more than {GRAMMAR_S:g} seconds to compile. Make it smaller: "
+                "optional properties cost the most.",
+            ) from None
+        if isinstance(failure, Failure):
+            raise failure.error
+
+    def _own(self) -> _Process:
+        process = self._process
+        if process is None or process not in self._pool._working:
+            process = self._process = self._pool._new()
+        return process
+
     def prepare(self, command: Command, facts: Facts) -> Any:
         """Return what `prompting` makes of a request; a process that is lost costs it nothing, once.
 
@@ -185,9 +219,7 @@ class Lane:
             PoolUnavailableError: there are no processes.
         """
         for _ in range(2):
-            process = self._process
-            if process is None or process not in self._pool._working:
-                process = self._process = self._pool._new()
+            process = self._own()
             try:
                 said = process.ask(Work(command, facts), _LIMIT_S)
             except TimeoutError:
