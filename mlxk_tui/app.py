@@ -7,20 +7,23 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import platformdirs
-from textual.app import App
+from textual.actions import ActionParseResult
+from textual.app import App, ScreenError
 from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.css.query import NoMatches
+from textual.dom import DOMNode, NoScreen
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
-from textual.signal import Signal
+from textual.signal import Signal, SignalError
 from textual.theme import Theme
+from textual.widget import MountError
 from textual.worker import Worker, WorkerFailed, WorkerState
 
 from mlxk_tui import clipboard, themes
@@ -35,6 +38,7 @@ from mlxk_tui.panes.registry import PANES
 from mlxk_tui.panes.server_backend import ServerBackend
 from mlxk_tui.settings import ConfigError, Loaded, save, weights_choice
 from mlxk_tui.stylesheet import Sheet
+from mlxk_tui.sweep import INTERVAL_S, sweep
 from mlxk_tui.tasks import Tasks
 from mlxk_tui.transfers.jobs import State as Stage
 from mlxk_tui.transfers.queue import TransferQueue
@@ -59,6 +63,10 @@ def _collect_garbage_again() -> None:
     gc.freeze()  # modules, styles, classes: never looked at again
     gc.set_threshold(10_000, 10, 10)  # frames come and go; nothing is large enough to hurry
     gc.enable()
+
+
+_NOT_THERE = (NoMatches, MountError, NoScreen, ScreenError, SignalError)
+"""What Textual raises where a widget is not, or no longer, in the tree."""
 
 
 class MlxkApp(App[None]):
@@ -204,6 +212,7 @@ class MlxkApp(App[None]):
         # Not earlier: reading the cache, and importing what reads it, would hold up the first frame.
         self.call_after_refresh(self._read_cache)
         self.set_timer(1.0, _collect_garbage_again)
+        self.set_interval(INTERVAL_S, self._sweep)
         self._use_keymap()
         # `kill` leaves as `q` does: the terminal is restored. Only where signals can be had.
         with suppress(NotImplementedError, RuntimeError, ValueError):
@@ -310,12 +319,35 @@ class MlxkApp(App[None]):
             text = f"{event.worker.name or 'A task'} failed: {event.worker.error!r}. Please report this."
             self.notify(printable(text), severity="error", timeout=20, markup=False)
 
-    def _handle_exception(self, error: Exception) -> None:
-        """Let a worker be late: one that looks for a widget of a screen which was left meanwhile.
+    def _sweep(self) -> None:
+        """Let go of the widgets that were removed."""
+        chats = self.chats
+        signals: tuple[Signal[Any], ...] = (
+            *(self.tasks.changed, self.library.changed, self.transfers_changed, self.server.changed),
+            *(chats.engine_changed, chats.answers_changed, chats.storing_changed),
+        )
+        sweep(self, signals)
 
-        Textual's own palette has such a worker (8.2.8), and its failure would end the app.
+    async def run_action(
+        self,
+        action: str | ActionParseResult,
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """Do what a key says, unless the app is leaving: what was typed behind `q` opens nothing."""
+        if self._exit:
+            return False
+        return await super().run_action(action, default_namespace, namespaces)
+
+    def _handle_exception(self, error: Exception) -> None:
+        """Let a worker, or a screen that mounts while the app leaves, be late: its widgets are no more.
+
+        Textual's own palette has such a worker (8.2.8), and its failure would end the app. While an app
+        leaves, a screen is mounted without its children.
         """
         if isinstance(error, WorkerFailed) and isinstance(error.error, NoMatches):
+            return
+        if (self._exit or not self._running) and isinstance(error, _NOT_THERE):
             return
         super()._handle_exception(error)
 

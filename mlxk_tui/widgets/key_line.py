@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.screen import Screen
 from textual.widgets import Footer
+from textual.widgets._footer import FooterKey
 
 _ROOM_FOR_PALETTE = 76
 """Below this many cells the palette's key would lie over the others."""
 
 
+@dataclass(frozen=True)
+class _Key:
+    """What one key of the footer shows and does."""
+
+    key: str
+    display: str
+    description: str
+    action: str
+    enabled: bool
+    tooltip: str
+
+
 class KeyLine(Footer):
     """Textual's compact footer, which leaves the palette's key out where there is no room for it.
 
-    Textual makes its keys anew whenever the focus moves; here that is done when what they say changes.
+    Textual (8.2.8) mounts new keys whenever the focus moves, and each binds the footer's `compact`: the
+    footer keeps what belongs to a key that was removed. Here a key is a widget that stays: it is given
+    something else to show, and hidden while there is nothing.
     """
 
     def __init__(self) -> None:
         super().__init__(compact=True)
-        self._says: list[object] | None = None
+        self._shown: tuple[list[_Key], _Key | None] = ([], None)
+        self._keys: list[FooterKey] = []
+        self._palette: FooterKey | None = None
+
+    def compose(self) -> ComposeResult:
+        """Begin empty; the keys come with the first bindings."""
+        yield from ()
 
     def on_resize(self) -> None:
         """Show the palette's key where it fits."""
@@ -28,13 +52,73 @@ class KeyLine(Footer):
             self.bindings_changed(self.screen)
 
     def bindings_changed(self, screen: Screen[Any]) -> None:
-        """Make the keys anew when they have changed."""
-        says: list[object] = [self.show_command_palette]
-        for key, (_, binding, enabled, tooltip) in screen.active_bindings.items():
-            if binding.show or key == self.app.COMMAND_PALETTE_BINDING:
-                says.append((binding, enabled, tooltip))
-        if says == self._says:
+        """Show the keys that work now."""
+        self._bindings_ready = True
+        if not screen.app.app_focus or not self.is_attached or screen is not self.screen:
             return
-        super().bindings_changed(screen)
-        if screen.app.app_focus and self.is_attached and screen is self.screen:  # else nothing was made
-            self._says = says
+        shown = self._wanted(screen)
+        if shown != self._shown:
+            self._shown = shown
+            self.call_after_refresh(self._update_keys)
+
+    def _wanted(self, screen: Screen[Any]) -> tuple[list[_Key], _Key | None]:
+        """Return the keys of what is focused, one an action, and the palette's."""
+        keys: dict[str, _Key] = {}
+        palette = None
+        for name, (_, binding, enabled, tooltip) in screen.active_bindings.items():
+            if binding.show and binding.action not in keys:
+                keys[binding.action] = self._describe(binding, enabled, tooltip)
+            if name == self.app.COMMAND_PALETTE_BINDING and self.show_command_palette:
+                palette = self._describe(binding, enabled, binding.tooltip or binding.description)
+        return list(keys.values()), palette
+
+    def _describe(self, binding: Binding, enabled: bool, tooltip: str) -> _Key:
+        display = self.app.get_key_display(binding)
+        return _Key(binding.key, display, binding.description, binding.action, enabled, tooltip)
+
+    def _update_keys(self) -> None:
+        """Let the widgets show what is wanted; new ones are made only when there are too few."""
+        if not self.is_attached or self.app._exit:
+            return
+        keys, palette = self._shown
+        with self.app.batch_update():
+            for widget, key in zip(self._keys, keys, strict=False):
+                _show(widget, key)
+            for widget in self._keys[len(keys) :]:
+                widget.display = False
+            if more := [_made(key) for key in keys[len(self._keys) :]]:
+                self._keys += more
+                self.mount_all(more, before=self._palette)
+            if self._palette is None and palette is not None:
+                self._palette = _made(palette, "-command-palette")
+                self.mount(self._palette)
+            elif self._palette is not None:
+                if palette is not None:
+                    _show(self._palette, palette)
+                else:
+                    self._palette.display = False
+
+
+def _made(key: _Key, classes: str = "") -> FooterKey:
+    return FooterKey(
+        key.key,
+        key.display,
+        key.description,
+        key.action,
+        disabled=not key.enabled,
+        tooltip=key.tooltip,
+        classes=classes,
+    )
+
+
+def _show(widget: FooterKey, key: _Key) -> None:
+    """Let a key show another one."""
+    before = (widget.key_display, widget.description)
+    widget.key, widget.key_display = key.key, key.display
+    widget.description, widget.action = key.description, key.action
+    widget._disabled = not key.enabled
+    widget.set_class(not key.enabled, "-disabled")
+    widget.tooltip = key.tooltip or None
+    widget.display = True
+    if before != (key.display, key.description):
+        widget.refresh(layout=True)

@@ -1,6 +1,8 @@
-"""The footer is made anew when its keys change, and only then."""
+"""The footer follows the keys that work, with widgets that stay."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding
@@ -15,6 +17,7 @@ class Verbose(Button):
     BINDINGS = [Binding("v", "verify", "Verify")]
 
     able = True
+    action_verify: Callable[[], None]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return None if action == "verify" and not self.able else True
@@ -32,7 +35,7 @@ async def test_it_changes_with_its_keys_and_not_with_the_focus() -> None:
     app = Keys()
 
     def keys() -> dict[str, FooterKey]:
-        return {key.description: key for key in app.query(FooterKey)}
+        return {key.description: key for key in app.query(FooterKey) if key.display}
 
     async with app.run_test(size=(100, 20)) as pilot:
         app.query_one("#one").focus()
@@ -54,3 +57,23 @@ async def test_it_changes_with_its_keys_and_not_with_the_focus() -> None:
         await wait_until(pilot, lambda: not keys())
         await pilot.resize_terminal(100, 20)
         await wait_until(pilot, lambda: list(keys()) == ["palette"])
+        made = set(app.query(FooterKey))
+        for _ in range(5):
+            for button in ("#three", "#one"):
+                app.query_one(button).focus()
+                await wait_until(pilot, lambda: ("Verify" in keys()) is (button == "#three"))  # noqa: B023
+        assert set(app.query(FooterKey)) == made
+
+
+async def test_a_key_of_the_footer_does_what_it_says_after_it_said_something_else() -> None:
+    app = Keys()
+    async with app.run_test(size=(100, 20)) as pilot:
+        three = app.query_one("#three", Verbose)
+        verified: list[str] = []
+        three.action_verify = lambda: verified.append("three")
+        for button, keys in (("#three", 1), ("#one", 0), ("#three", 1)):
+            app.query_one(button).focus()
+            await wait_until(pilot, lambda: sum(k.display for k in app.query(FooterKey)) == keys + 1)  # noqa: B023
+        shown = next(key for key in app.query(FooterKey) if key.description == "Verify")
+        await pilot.click(shown)
+        await wait_until(pilot, lambda: verified == ["three"])

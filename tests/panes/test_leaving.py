@@ -1,0 +1,55 @@
+"""Whatever is typed behind `q`, in whatever pane: the app leaves without a word."""
+
+from __future__ import annotations
+
+import pytest
+from textual import events
+from textual.keys import key_to_character
+
+from mlxk_tui import keys
+from mlxk_tui.ops.cache import Cache
+from mlxk_tui.panes.registry import PANES
+from tests.panes.conftest import AppMaker, ready
+from tests.panes.test_monkey import every_key
+from tests.support.waiting import until
+
+
+def opening(pane: str) -> list[str]:
+    """Return the keys of a pane and those that work everywhere: each could open something."""
+    places = {place: heading for heading, place in keys.PLACES}
+    wanted = [place for place, heading in places.items() if heading.lower() in {pane, "everywhere"}]
+    found = {binding.key.split(",")[0].strip() for place in wanted for binding in keys.bindings_of(place)}
+    return sorted(found & set(every_key()) - {"ctrl+p"})  # it overtakes q, which is typed into the palette
+
+
+OPENING = [
+    *(("models", "u"), ("health", "question_mark"), ("transfers", "n")),
+    *(("chat", "s"), ("server", "e")),
+]
+
+
+@pytest.mark.parametrize(("pane", "key"), OPENING)
+async def test_a_key_behind_q_opens_nothing_and_breaks_nothing(
+    make_app: AppMaker, sample: Cache, pane: str, key: str
+) -> None:
+    await press_behind_q(make_app, sample, pane, key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pane", [pane.id for pane in PANES])
+async def test_no_key_behind_q_breaks_anything(make_app: AppMaker, sample: Cache, pane: str) -> None:
+    for key in opening(pane):
+        await press_behind_q(make_app, sample, pane, key)
+
+
+async def press_behind_q(make_app: AppMaker, sample: Cache, pane: str, key: str) -> None:
+    app = make_app(sample)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await ready(pilot)
+        app.action_pane(pane)
+        await pilot.press("escape", "escape")
+        # Both in one go, as a hand or a paste sends them; the second is read before the first is done.
+        for each in ("q", key):
+            app.post_message(events.Key(each, key_to_character(each)))
+        await until(lambda: app._exit)
+    assert app._exception is None, key
