@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.settings import FIELDS, ConfigError, Settings, cache_for, load, reference, save
+from mlxk_tui.settings import (
+    FIELDS,
+    ConfigError,
+    Settings,
+    cache_for,
+    load,
+    reference,
+    save,
+    weights_choice,
+)
 
 
 @pytest.fixture
@@ -106,6 +115,19 @@ def test_a_bad_variable_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) 
     assert {problem.split()[0] for problem in loaded.problems} == {"MLXK_REFRESH_SECONDS", "MLXK_KEYMAP"}
     assert all(problem.endswith("The default is used.") for problem in loaded.problems)
     assert loaded.settings == Settings()
+
+
+def test_a_model_s_weights_can_come_from_file_and_environment(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text('cpu_weights = "stored"\n\n[model_cpu_weights]\n"Org/Model" = "float32"\n')
+    choice = weights_choice(load({}, config).settings)
+    assert (choice.of("org/model").value, choice.of("another").value) == ("float32", "stored")
+    monkeypatch.setenv("MLXK_MODEL_CPU_WEIGHTS", '{"another": "auto"}')
+    assert weights_choice(load({}, config).settings).of("another").value == "auto"
+    for bad in ("{", '{"another": "half"}'):
+        monkeypatch.setenv("MLXK_MODEL_CPU_WEIGHTS", bad)
+        assert "MLXK_MODEL_CPU_WEIGHTS cannot be used" in load({}, config).problems[0]
 
 
 def test_a_keymap_can_come_from_the_environment(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

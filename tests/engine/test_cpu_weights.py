@@ -21,7 +21,15 @@ pytestmark = pytest.mark.skipif(
 PLENTY = 1 << 40
 
 
-def make(kind: str, *, tied: bool = False, dtype: str = "float32", **quantized: Any) -> Any:
+def make(
+    kind: str,
+    *,
+    tied: bool = False,
+    dtype: str = "float32",
+    layers: int = 2,
+    width: int = 128,
+    **quantized: Any,
+) -> Any:
     """Return a small random model of mlx-lm's, with a bias here and there."""
     import mlx.core as mx
     from mlx import nn
@@ -29,8 +37,8 @@ def make(kind: str, *, tied: bool = False, dtype: str = "float32", **quantized: 
 
     mx.random.seed(3)
     shape = {
-        "hidden_size": 128,
-        "num_hidden_layers": 2,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
         "intermediate_size": 192,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -124,6 +132,21 @@ def test_scales_of_half_precision_become_float32_and_their_weights_stay() -> Non
     held = hold(model, CpuWeights.STORED)
     np.testing.assert_allclose(logits(model), logits(exact), atol=2e-4, rtol=2e-4)
     assert held.held_bytes < 1.2 * held.stored_bytes
+
+
+@pytest.mark.parametrize("options", [{"bits": 4, "group_size": 64}, {"dtype": "bfloat16"}])
+def test_no_more_than_a_layer_is_in_memory_as_float32(options: dict[str, Any]) -> None:
+    import mlx.core as mx
+
+    model = make("plain", layers=24, width=512, **options)
+    whole = hold(model, CpuWeights.STORED).held_bytes * (7 if "bits" in options else 2)
+    prompt = mx.array([list(range(64))])
+    mx.eval(model(prompt))
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    mx.eval(model(prompt))
+    assert mx.get_peak_memory() - before < whole / 4
 
 
 def test_auto_takes_copies_where_they_fit_and_a_fast_library_is_there() -> None:
