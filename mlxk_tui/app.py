@@ -6,10 +6,11 @@ import asyncio
 import gc
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import platformdirs
@@ -19,6 +20,7 @@ from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.css.query import NoMatches
 from textual.dom import DOMNode, NoScreen
+from textual.driver import Driver
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.signal import Signal, SignalError
@@ -137,6 +139,7 @@ class MlxkApp(App[None]):
         self._loaded = loaded
         self._remember = remember
         self._temporary = temporary
+        self._handlers: dict[signal.Signals, Any] = {}
         self.library = Library(
             self, cache, refresh_seconds=settings.refresh_seconds, clock=clock, runtime=runtime
         )
@@ -213,16 +216,44 @@ class MlxkApp(App[None]):
         self.call_after_refresh(self._read_cache)
         self.set_timer(1.0, _collect_garbage_again)
         self.set_interval(INTERVAL_S, self._sweep)
+        self.set_interval(INTERVAL_S, self._look_at_terminal)
         self._use_keymap()
-        # `kill` leaves as `q` does: the terminal is restored. Only where signals can be had.
-        with suppress(NotImplementedError, RuntimeError, ValueError):
-            asyncio.get_running_loop().add_signal_handler(
-                signal.SIGTERM, self.exit, None, 128 + signal.SIGTERM
-            )
+        self._heed_signals()
         problems = [*self._loaded.problems, *([self._theme_problem] if self._theme_problem else [])]
         for problem in problems[:4]:
             self.notify(problem, title="Settings", severity="warning", timeout=15, markup=False)
         self.theme_changed_signal.subscribe(self, self._remember_theme)
+
+    def get_driver_class(self) -> type[Driver]:
+        """Return the driver: for a terminal, the one that knows when that is gone."""
+        found = super().get_driver_class()
+        if found.__name__ != "LinuxDriver":  # a browser's, or none
+            return found
+        from mlxk_tui.terminal import TerminalDriver  # noqa: PLC0415 - only at a terminal
+
+        return TerminalDriver
+
+    def _heed_signals(self) -> None:
+        """Let a signal leave as `q` does, with nothing asked: the terminal is restored, everything closed."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if (before := signal.getsignal(number)) is not signal.SIG_IGN:  # nohup
+                self._handlers[number] = before
+                signal.signal(number, self._leave_by_signal)
+
+    def _leave_by_signal(self, number: int, frame: FrameType | None) -> None:
+        """Leave; the loop may be waiting for a terminal that does not read."""
+        del frame
+        if leave := getattr(self._driver, "leave", None):
+            leave()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.exit, None, 128 + number)
+
+    def _look_at_terminal(self) -> None:
+        """Leave when the terminal was closed and no signal said so: Textual would read its end for ever."""
+        if getattr(self._driver, "is_gone", False) and not self._exit:
+            self.exit(return_code=128 + signal.SIGHUP)
 
     def _read_cache(self) -> None:
         self.run_worker(self.library.run(), name="library", group="library", exit_on_error=False)
@@ -276,6 +307,9 @@ class MlxkApp(App[None]):
         """Stop what is being transferred, which goes on at the next start, and what is being answered."""
         await self.server.close()  # first: it answers with the engine of the chats
         await asyncio.gather(self.transfers.close(), self.chats.close())
+        for number, before in self._handlers.items():
+            signal.signal(number, before)
+        self._handlers.clear()
 
     def _use_keymap(self) -> None:
         keymap = self.context.settings.keymap

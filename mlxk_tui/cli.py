@@ -108,7 +108,10 @@ def _open(arguments: argparse.Namespace) -> int:
             temporary=arguments.demo,
         )
         app.run()
-    return app.return_code or 0
+    status = app.return_code or 0
+    if getattr(app._driver, "is_stuck", False):  # its writer waits for the terminal, and Python for that
+        os._exit(status)
+    return status
 
 
 def _serve(arguments: argparse.Namespace) -> int:

@@ -110,17 +110,21 @@ class DemoSession:
 
     def close(self) -> None:
         """Remove the folder and put the signal handlers back; a second call does nothing."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers.clear()
-        if self._hub is not None:
-            self._hub.close()
-            self._hub = None
-        self._set_environment(self._environment)
-        self._environment = {}
-        if self._folder is not None:
-            self._folder.remove()
-            self._folder = None
+        for number in self._handlers:  # a second signal would leave the folder behind
+            signal.signal(number, signal.SIG_IGN)
+        try:
+            if self._hub is not None:
+                self._hub.close()
+                self._hub = None
+            self._set_environment(self._environment)
+            self._environment = {}
+            if self._folder is not None:
+                self._folder.remove()
+                self._folder = None
+        finally:
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+            self._handlers.clear()
 
     def _set_environment(self, values: Mapping[str, str | None]) -> None:
         """Set variables, None takes one away, and remember what they were."""
@@ -140,12 +144,5 @@ class DemoSession:
                 self._handlers[number] = signal.signal(number, self._leave)
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
-        """Leave as the shell counts it; on the way out the terminal is restored and the folder removed.
-
-        After SIGHUP there is no terminal to restore, and whoever still writes to it would wait for ever:
-        only the folder is removed.
-        """
-        if number == signal.SIGHUP:
-            self.close()
-            os._exit(128 + number)
+        """Leave as the shell counts it; on the way out the folder is removed."""
         raise SystemExit(128 + number)

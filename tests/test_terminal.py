@@ -1,0 +1,76 @@
+"""Signals, and a terminal that goes away: the app leaves in order, and leaves the terminal as it was."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.headless.running import Terminal
+from tests.support.waiting import PATIENCE_S, wait_until
+
+
+@contextmanager
+def demo(temporary: Path) -> Iterator[tuple[Terminal, int]]:
+    """Run the demo at a new terminal, which is not its controlling one; yield it and its other end."""
+    master, slave = pty.openpty()
+    here = os.pathsep.join(sys.path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlxk_tui", "--demo"],
+        stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        env={**os.environ, "TERM": "xterm-256color", "TMPDIR": str(temporary), "PYTHONPATH": here},
+    )  # fmt: skip
+    try:
+        yield Terminal(process, master), slave
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(PATIENCE_S)
+        os.close(slave)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_restores_the_terminal_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    with demo(tmp_path) as (terminal, slave):
+        before = termios.tcgetattr(slave)
+        terminal.wait_for("models")
+        wait_until(lambda: termios.tcgetattr(slave) != before)  # raw
+        terminal.shown = ""
+        terminal.process.send_signal(number)
+        for restoring in ("\x1b[?1000l", "\x1b[?1049l", "\x1b[?25h"):  # mouse, main screen, cursor
+            terminal.wait_for(restoring)
+        assert terminal.process.wait(PATIENCE_S) == 128 + number
+        assert termios.tcgetattr(slave) == before
+        os.close(terminal.master)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_terminal_that_is_closed_without_a_signal_ends_the_app_and_what_it_started(tmp_path: Path) -> None:
+    with demo(tmp_path) as (terminal, _):
+        terminal.wait_for("models")
+        started = psutil.Process(terminal.process.pid).children(recursive=True)
+        os.close(terminal.master)
+        assert terminal.process.wait(PATIENCE_S) == 128 + signal.SIGHUP
+    wait_until(lambda: not any(child.is_running() for child in started))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_terminal_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
+    with demo(tmp_path) as (terminal, _):
+        terminal.wait_for("models")
+        # Nothing is read from here on: what is drawn fills the terminal's buffer, then the writer waits.
+        for _ in range(60):
+            terminal.type("\x1bOQ\x1bOP")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.process.wait(PATIENCE_S) == 128 + signal.SIGTERM
+        os.close(terminal.master)
+    assert not list(tmp_path.iterdir())
