@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 _MAX_PARAMETERS = 20_000_000
-_SEEDS = 4
+_FACTORS = (4, 4, 2, 8)
+"""What weights are multiplied with, one after the other until answers have many different tokens."""
 _LEFT = ("embed", "wte", "wpe", "conv")
 """Parts of the names of weights that are not scaled."""
 
@@ -37,7 +38,7 @@ def make(folder: Path, config: dict[str, Any], prompts: dict[str, Any], tokens: 
     _tokenizer(folder, None)
     (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": 0}))
     best: dict[str, Any] = {}
-    for seed in range(_SEEDS):
+    for seed in range(len(_FACTORS)):
         _weights(folder, config, seed)
         said = _answers(folder, prompts, tokens)
         said["seed"] = seed
@@ -69,7 +70,9 @@ def _weights(folder: Path, config: dict[str, Any], seed: int) -> None:
     def scaled(path: str, weight: Any) -> Any:
         if weight.ndim < 2 or any(part in path for part in _LEFT):
             return weight
-        return weight * 4
+        if not mx.any(weight).item():  # talkie's output layer
+            return mx.random.normal(weight.shape) * 0.1
+        return weight * _FACTORS[seed]
 
     flat: Any = tree_flatten(model.parameters())
     count = sum(weight.size for _, weight in flat)

@@ -29,7 +29,7 @@ EXACT_TOLERANCE = 0.01
 """Largest distance of an innocent model that calculates in 32 bits.
 
 Measured on the 110 architectures of `make families` with weights that exaggerate (scaled by four): at most
-0.000003, and 0.013 to 0.88 for the six that are wrong.
+0.000003, and 0.03 to 0.9 for those that are wrong.
 """
 TOLERANCE, SUSPICION, CONTRAST = 0.15, 0.02, 4.0
 """The same with 16 bits, where other shapes of a batch mean other kernels and other rounding.
@@ -71,8 +71,16 @@ class Difference:
 
     @property
     def distance(self) -> float:
-        """The median: one expert that a rounding error has chosen otherwise accuses nobody."""
-        return float(np.median(self.distances)) if self.distances else 0.0
+        """What counts: in 32 bits the largest, else the median of all or of the first three.
+
+        One expert that a rounding error has chosen otherwise accuses nobody, and a recurrent state that
+        was spoilt shows in the first tokens, before it is forgotten.
+        """
+        if not self.distances:
+            return 0.0
+        if self.exact:
+            return max(self.distances)
+        return float(max(np.median(self.distances), np.median(self.distances[:3])))
 
 
 def try_batching(model: LoadedModel, on_step: Callable[[], None]) -> list[Difference]:
