@@ -131,6 +131,7 @@ class Engine:
             waiting=self._gate.waiting,
             tokens_per_s=beat.tokens_per_s if beat and self._moves else 0.0,
             memory_bytes=beat.memory_bytes if beat else 0,
+            tokenizing_bytes=beat.tokenizing_bytes if beat else 0,
             last_error=self._last_error,
             pid=self._connection.pid,
             unresponsive=self._connection.unresponsive,

@@ -449,6 +449,8 @@ class Heartbeat:
     """Blocks that were read from a disk, and page faults that needed one."""
     device: int = 0
     """Changes of what the device holds: counted once a heartbeat."""
+    tokenizing_bytes: int = 0
+    """Memory that the processes which read prompts have for themselves."""
 
 
 @dataclass(frozen=True)

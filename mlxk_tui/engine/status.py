@@ -90,6 +90,8 @@ class EngineStatus:
     """Over all streams, the last second or so."""
     memory_bytes: int = 0
     """What MLX holds now, kept prompt caches included."""
+    tokenizing_bytes: int = 0
+    """What the processes that read prompts have for themselves, beside that."""
     last_error: str | None = None
     """The sentence of the last crash or failed load; None after a success."""
     pid: int | None = None

@@ -105,6 +105,9 @@ async def read_body(request: web.BaseRequest, max_bytes: int, timeout_s: float, 
     _check_head(request, max_bytes)
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    if request.content_length is not None:
+        # All of it before the first byte: bodies that each have a part would wait for one another.
+        await held.grow(request.content_length)
     deadline = asyncio.get_running_loop().time() + timeout_s
     body = bytearray()
     try:

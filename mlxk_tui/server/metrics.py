@@ -94,6 +94,8 @@ class Metrics:
             add(name, "histogram", about, histogram.lines(name))
         one("mlxk_tokens_per_second", "gauge", "Over all streams, the last second.", status.tokens_per_s)
         one("mlxk_engine_memory_bytes", "gauge", "Memory that MLX holds.", status.memory_bytes)
+        about = "Memory of the processes that read prompts."
+        one("mlxk_tokenizing_memory_bytes", "gauge", about, status.tokenizing_bytes)
         one("mlxk_engine_waiting", "gauge", "Requests that wait for another model.", status.waiting)
         one("mlxk_engine_restarts_total", "counter", "Ends of the inference process.", restarts)
         add(

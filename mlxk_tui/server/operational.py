@@ -31,6 +31,7 @@ async def health(call: Call) -> web.StreamResponse:
             "max_queue": service.generator.max_queue,
             "tokens_per_s": round(status.tokens_per_s, 1),
             "memory_bytes": status.memory_bytes,
+            "tokenizing_bytes": status.tokenizing_bytes,
             "restarts": service.supervisor.restarts,
             "last_error": status.last_error,
             "version": __version__,

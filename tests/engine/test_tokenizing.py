@@ -60,6 +60,8 @@ async def test_the_processes_hold_a_tokenizer_and_no_mlx(engine: Engine, tiny: R
     first, loaded, working = family(engine)
     assert (len(first), len(loaded)) == (1, 1)
     assert working
+    await run(engine, tiny, chat("Hello", max_tokens=1))  # its heartbeats tell what was measured before
+    await until(lambda: engine.status.tokenizing_bytes > 0)
     for process in (*first, *loaded, *working):
         assert not any("libmlx" in one.path for one in process.memory_maps())
 

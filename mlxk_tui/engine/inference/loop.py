@@ -375,6 +375,7 @@ class Loop:
         vitals.cache_bytes = self._decoder.kept.bytes if self._decoder is not None else 0
         vitals.tokens_per_s = rate if self._rows else 0.0
         vitals.streams = len(self._rows)
+        vitals.tokenizing_bytes = self._pool.memory_bytes
         self._outbox.send(vitals.heartbeat())
 
 

@@ -112,6 +112,7 @@ class Preparer:
                     self._large -= 1
                     self._changed.notify_all()
             self._done(Prepared(job.command, result, job.arrived))
+            self._pool.measure()
             del job, result  # waiting for the next one must not keep an unloaded model in memory
 
     def _next(self) -> _Job:

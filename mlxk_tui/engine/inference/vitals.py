@@ -37,6 +37,7 @@ class Vitals:
         self.cache_bytes = 0
         self.tokens_per_s = 0.0
         self.streams = 0
+        self.tokenizing_bytes = 0
         self.device: Callable[[], tuple[int, ...]] | None = None
         """Returns numbers that change while the device works; None where there are none."""
         self._step = 1
@@ -94,6 +95,7 @@ class Vitals:
             cpu_s=round(max(0.0, time.process_time() - aside), 4),
             disk=usage.ru_inblock + usage.ru_majflt,
             device=self._device_moves,
+            tokenizing_bytes=self.tokenizing_bytes,
         )
 
     def beat(self, outbox: Outbox) -> None:

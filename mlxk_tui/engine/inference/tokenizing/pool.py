@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from typing import Any
 
 import psutil
@@ -28,6 +29,8 @@ _LIMIT_S = 120.0
 """How long a request may take by the clock, in seconds: the processes keep to less processor time."""
 _LOAD_S = 120.0
 _FORK_S = 10.0
+_MEASURE_S = 5.0
+"""How often the memory is measured at most: the system counts every page for it."""
 
 
 class PoolUnavailableError(Exception):
@@ -91,6 +94,9 @@ class Pool:
         self._loading: threading.Lock = threading.Lock()
         self._working: set[_Process] = set()
         self._generation = 0
+        self.memory_bytes = 0
+        """Memory that the processes have for themselves, when it was last measured."""
+        self._measured = 0.0
 
     def load(self, folder: str, eos_token_ids: object, defaults: object) -> None:
         """Begin to load the tokenizer of a model; whatever was there before is ended."""
@@ -104,6 +110,7 @@ class Pool:
         with self._lock:
             self._generation += 1
             self._command = None
+            self.memory_bytes, self._measured = 0, 0.0
             working, self._working = self._working, set()
             loaded, self._loaded = self._loaded, None
         for process in (*working, *([loaded] if loaded is not None else [])):
@@ -114,16 +121,18 @@ class Pool:
         with contextlib.suppress(PoolUnavailableError):
             self._mother()
 
-    @property
-    def memory_bytes(self) -> int:
-        """Memory that the processes have for themselves, shared pages not counted."""
+    def measure(self) -> None:
+        """Find out how much memory the processes take, every few seconds at most."""
+        if time.monotonic() - self._measured < _MEASURE_S:
+            return
+        self._measured = time.monotonic()
         with self._lock:
             pids = [one.pid for one in (*self._working, *([self._loaded] if self._loaded else []))]
         total = 0
         for pid in pids:
             with contextlib.suppress(psutil.Error):
                 total += psutil.Process(pid).memory_full_info().uss
-        return total
+        self.memory_bytes = total
 
     def _mother(self) -> tuple[_Process, int]:
         """Return the process that has the tokenizer, and which loading it belongs to.
