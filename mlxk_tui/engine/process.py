@@ -20,6 +20,11 @@ from mlxk_tui.ops.lifeline import command
 _HOME = Path(__file__).resolve().parent.parent.parent
 _LOG = logging.getLogger("mlxk_tui.engine")
 _READ_BYTES = 1 << 16
+_ENVIRON = {
+    "PYTHONUNBUFFERED": "1",
+    # The worker forks those that read prompts before it has threads; macOS reads this when a process starts.
+    "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",
+}
 _MAX_LINE_BYTES = 64 * 2**20
 _STDERR_LINES = 40
 _LEAVE_S = 1.0
@@ -65,7 +70,7 @@ class WorkerProcess:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             cwd=_HOME,
-            env={**(os.environ if environ is None else environ), "PYTHONUNBUFFERED": "1"},
+            env={**(os.environ if environ is None else environ), **_ENVIRON},
         )
         self._watch = asyncio.create_task(self._follow(self._process))
 
