@@ -14,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import platformdirs
+from textual._context import active_message_pump
 from textual.actions import ActionParseResult
 from textual.app import App, ScreenError
 from textual.binding import Binding, BindingType
@@ -374,15 +375,19 @@ class MlxkApp(App[None]):
         return await super().run_action(action, default_namespace, namespaces)
 
     def _handle_exception(self, error: Exception) -> None:
-        """Let a worker, or a screen that mounts while the app leaves, be late: its widgets are no more.
+        """Let a worker, a screen that was left or one that mounts while the app leaves be late.
 
         Textual's own palette has such a worker (8.2.8), and its failure would end the app. While an app
         leaves, a screen is mounted without its children.
         """
         if isinstance(error, WorkerFailed) and isinstance(error.error, NoMatches):
             return
-        if (self._exit or not self._running) and isinstance(error, _NOT_THERE):
-            return
+        if isinstance(error, _NOT_THERE):
+            if self._exit or not self._running:
+                return
+            node = active_message_pump.get(None)  # whose message it was
+            if isinstance(node, DOMNode) and (node._closing or node._pruning or not node.is_attached):
+                return
         super()._handle_exception(error)
 
     def _fatal_error(self) -> None:
