@@ -12,12 +12,6 @@ import sys
 import traceback
 from importlib.metadata import version
 
-from mlxk_tui.engine.inference.channel import Inbox, Outbox, guard_stdout, listen
-from mlxk_tui.engine.inference.tokenizing import node
-from mlxk_tui.engine.inference.tokenizing.pool import Pool
-from mlxk_tui.engine.inference.vitals import Vitals
-from mlxk_tui.engine.protocol import Fault, Ready
-from mlxk_tui.ops.errors import ErrorType
 from mlxk_tui.ops.lifeline import die_with_parent
 
 _MISSING = (
@@ -30,9 +24,17 @@ _TRIALS_S = 10.0
 
 def main() -> int:
     """Run until stdin ends; returns only where MLX is not there or fails."""
-    die_with_parent(sys.argv[1:])
+    die_with_parent(sys.argv[1:])  # before anything is imported that takes its time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the parent's to handle
+    from mlxk_tui.engine.inference.tokenizing import node  # noqa: PLC0415 - as above
+
     first = node.start()  # before there is a second thread
+    from mlxk_tui.engine.inference.channel import Inbox, Outbox, guard_stdout, listen  # noqa: PLC0415
+    from mlxk_tui.engine.inference.tokenizing.pool import Pool  # noqa: PLC0415
+    from mlxk_tui.engine.inference.vitals import Vitals  # noqa: PLC0415
+    from mlxk_tui.engine.protocol import Fault, Ready  # noqa: PLC0415
+    from mlxk_tui.ops.errors import ErrorType  # noqa: PLC0415
+
     outbox = Outbox(guard_stdout())
     inbox, vitals = Inbox(), Vitals()
     vitals.start(outbox)

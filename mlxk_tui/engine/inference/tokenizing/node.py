@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mlxk_tui.engine.inference.compiling import compile_schema
 from mlxk_tui.engine.inference.tokenizing import frames
 from mlxk_tui.engine.protocol import Command, GrammarSyntax, Sampling
 from mlxk_tui.ops.errors import ErrorType, OpError
@@ -120,8 +119,11 @@ def start() -> socket.socket | None:
     before = {name: os.environ.get(name) for name in _SINGLE}
     os.environ |= {**_SINGLE, "TOKENIZERS_PARALLELISM": "false"}
     try:
+        # With them comes numpy, whose own threads may not be there when this process forks.
         import transformers.tokenization_utils_base  # noqa: F401, PLC0415 - the worker needs it too
         from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401, PLC0415
+
+        import mlxk_tui.engine.inference.compiling  # noqa: F401, PLC0415
     except Exception:  # noqa: BLE001 - what is missing is said by the worker itself
         return None
     finally:
@@ -233,6 +235,8 @@ class _Node:
         return ""
 
     def _try(self, command: TryGrammar) -> Failure | None:
+        from mlxk_tui.engine.inference.compiling import compile_schema  # noqa: PLC0415 - `start` imported it
+
         model = ReaderModel.of(self._tokenizer, command.facts)
         # No handler: Python would not run it before the compiler returns, and nothing here is worth keeping.
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
