@@ -248,7 +248,8 @@ def _asks(said: str) -> bool:
 
 def test_a_conversation_at_a_terminal(terminal: Terminal, tmp_path: Path, answered: Result) -> None:
     assert "is ready" in terminal.until(_asks)
-    [worker] = psutil.Process(terminal.pid).children(recursive=True)
+    [worker] = psutil.Process(terminal.pid).children()
+    processes = [worker, *worker.children(recursive=True)]
     terminal.say(f"{ASK}\n")
     said = terminal.until(_asks)
     first_line = answered.envelope["data"]["response"].splitlines()[0]
@@ -278,7 +279,7 @@ def test_a_conversation_at_a_terminal(terminal: Terminal, tmp_path: Path, answer
     assert len(terminal.until(_asks)) > len(ASK) + 20
     terminal.interrupt_prompt()  # there it leaves
     assert terminal.status() == 0
-    assert not psutil.wait_procs([worker], timeout=PATIENCE_S)[1]
+    assert not psutil.wait_procs(processes, timeout=PATIENCE_S)[1]
     history = tmp_path / "mlxk-tui" / "run_history"
     assert ASK in history.read_text()
     assert history.stat().st_mode & 0o077 == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from textual import events
 from textual.keys import key_to_character
+from textual.widgets import Input, TextArea
 
 from mlxk_tui import keys
 from mlxk_tui.ops.cache import Cache
@@ -48,6 +49,7 @@ async def press_behind_q(make_app: AppMaker, sample: Cache, pane: str, key: str)
         await ready(pilot)
         app.action_pane(pane)
         await pilot.press("escape", "escape")
+        await until(lambda: app.focused is None or not isinstance(app.focused, (Input, TextArea)))
         # Both in one go, as a hand or a paste sends them; the second is read before the first is done.
         for each in ("q", key):
             app.post_message(events.Key(each, key_to_character(each)))
