@@ -99,7 +99,8 @@ class Watch:
         self.gpu = False
         """Whether the worker computes on a GPU."""
         self._silent_s = self._stalled_s = self._step_s = 0.0
-        self._beat = Heartbeat()
+        self._beat = Heartbeat(reads_files=True)
+        """The last one. Before the first a process reads what it imports, for seconds on a slow machine."""
         self._mark = Heartbeat()
         """The heartbeat with which something moved last."""
         self._look: Look | None = None

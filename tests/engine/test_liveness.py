@@ -106,7 +106,7 @@ for line in sys.stdin:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of bytes that were read")
-def test_bytes_that_are_read_are_progress_while_a_model_is_loaded(tmp_path: Path) -> None:
+def test_bytes_that_are_read_are_progress_while_it_starts_or_loads(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(bytes(1 << 16))
     process = subprocess.Popen(
         [sys.executable, "-c", _READER, str(tmp_path / "weights")],
@@ -117,14 +117,16 @@ def test_bytes_that_are_read_are_progress_while_a_model_is_loaded(tmp_path: Path
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        loading, generating = Watch(Patience()), Watch(Patience())
+        starting, loading, generating = (Watch(Patience()) for _ in range(3))
         for _ in range(60):
             process.stdin.write(b"\n")
             assert process.stdout.readline() == b"read\n"
+            starting.pass_time(0.5, process.pid)  # it has not said anything yet
             loading.hear(busy(1, 3.0, reads_files=True))
             loading.pass_time(0.5, process.pid)
             generating.hear(busy(1, 3.0))
             generating.pass_time(0.5, process.pid)
+        assert starting.verdict() is None
         assert loading.verdict() is None
         assert generating.verdict() is not None or look_at(process.pid).disk  # it may come from a real disk
     finally:
