@@ -77,7 +77,7 @@ class Terminal:
         self.tail = b""
         self.resize(*size)
         self.process = subprocess.Popen(
-            argv, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True
+            argv, stdin=slave, stdout=slave, stderr=slave, env=env, cwd=env["HOME"], start_new_session=True
         )
         os.close(slave)
 

@@ -30,6 +30,7 @@ from textual.widget import MountError
 from textual.worker import Worker, WorkerFailed, WorkerState
 
 from mlxk_tui import clipboard, themes
+from mlxk_tui.heap import keep_one_heap
 from mlxk_tui.library import Library
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.format import printable
@@ -257,6 +258,8 @@ class MlxkApp(App[None]):
             self.exit(return_code=128 + signal.SIGHUP)
 
     def _read_cache(self) -> None:
+        if not gc.isenabled():  # started by the command: the process is the app's alone
+            keep_one_heap()
         self.run_worker(self.library.run(), name="library", group="library", exit_on_error=False)
         self.run_worker(self._start_transfers(), name="transfers", group="transfers", exit_on_error=False)
 
