@@ -4,6 +4,7 @@ Textual 8.2.8 looks after most of what a removed widget leaves behind. Each of t
 
 - a `Signal` is held by its subscribers' callbacks, and so holds the subscribers, until it is published;
 - who watches a reactive of another node (every `TextArea` the app's theme) is held until that changes;
+- a toast that gives way to a newer one (`ToastRack.show`) leaves its holder, which holds it, on the screen;
 - `StylesCache.get_inner_outer` is memoized with the cache itself in its key: the lines that the last 1,024
   widgets drew stay in memory. What it computes costs next to nothing.
 """
@@ -17,6 +18,7 @@ from textual._styles_cache import StylesCache
 from textual.app import App
 from textual.dom import DOMNode
 from textual.signal import Signal
+from textual.widgets._toast import ToastHolder
 
 INTERVAL_S = 2.0
 """Seconds between two sweeps: a hand at the keyboard opens a dozen screens meanwhile."""
@@ -39,6 +41,9 @@ def sweep(app: App[Any], signals: Iterable[Signal[Any]]) -> None:
     for signal in (*signals, *owned):
         for node in [node for node in signal._subscriptions if _removed(node)]:
             signal.unsubscribe(node)
+    for node in nodes:
+        if isinstance(node, ToastHolder) and node.is_attached and not node.children:
+            node.remove()
     if clear := getattr(StylesCache.get_inner_outer, "cache_clear", None):
         clear()
 
