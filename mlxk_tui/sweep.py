@@ -5,12 +5,15 @@ Textual 8.2.8 looks after most of what a removed widget leaves behind. Each of t
 - a `Signal` is held by its subscribers' callbacks, and so holds the subscribers, until it is published;
 - who watches a reactive of another node (every `TextArea` the app's theme) is held until that changes;
 - a toast that gives way to a newer one (`ToastRack.show`) leaves its holder, which holds it, on the screen;
+- a timer that was cancelled is kept by asyncio until it would have been due, with the context of the widget
+  that set it: a toast for twelve seconds;
 - `StylesCache.get_inner_outer` is memoized with the cache itself in its key: the lines that the last 1,024
   widgets drew stay in memory. What it computes costs next to nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -44,8 +47,16 @@ def sweep(app: App[Any], signals: Iterable[Signal[Any]]) -> None:
     for node in nodes:
         if isinstance(node, ToastHolder) and node.is_attached and not node.children:
             node.remove()
+    _forget_cancelled_timers()
     if clear := getattr(StylesCache.get_inner_outer, "cache_clear", None):
         clear()
+
+
+def _forget_cancelled_timers() -> None:
+    """Drop the contexts of what will never be called; the handles go when asyncio clears them away."""
+    for handle in getattr(asyncio.get_running_loop(), "_scheduled", ()):
+        if handle.cancelled():
+            handle._context = None
 
 
 def _removed(node: DOMNode) -> bool:

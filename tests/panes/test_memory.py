@@ -1,7 +1,7 @@
 """Memory stays as it is, whatever is pressed: nothing that was left is kept.
 
 Counted are widgets, watchers and the bytes that Python allocates, after a pane, a screen or a dialog has
-been used for a while. The short run presses some keys; `-m slow` 50 in each place, with MLXK2_LONG_TESTS=1
+been used for a while. The short run presses some keys; `-m slow` 25 in each place, with MLXK2_LONG_TESTS=1
 500.
 """
 
@@ -117,7 +117,7 @@ async def check_flat(
     raise AssertionError(f"it grows each time: {counts}")
 
 
-PRESSES = 500 if os.environ.get("MLXK2_LONG_TESTS") == "1" else 50
+PRESSES = 500 if os.environ.get("MLXK2_LONG_TESTS") == "1" else 25
 OFTEN = ("models: the cursor", "models: disk use", "help")
 """What is pressed in the quick run."""
 
