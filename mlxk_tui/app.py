@@ -441,27 +441,32 @@ class MlxkApp(App[None]):
             self.notify("Press q to quit.", markup=False, timeout=3)
 
     def action_leave_app(self) -> None:
-        """Quit; ask where something would be stopped or lost."""
-        if not any(worker.group == "quit" and not worker.is_finished for worker in self.workers):
-            self.run_worker(self._leave(), group="quit", exit_on_error=False)
+        """Quit; ask where something would be stopped or lost.
 
-    async def _leave(self) -> None:
+        Where there is nothing to ask it leaves at once: a key typed right behind could begin something.
+        """
+        if any(worker.group == "quit" and not worker.is_finished for worker in self.workers):
+            return
         answers, unsent = len(self.chats.answers), self.chats.unsent()
         if self.tasks.running or self.transfers.at_work or self.server.live or answers or unsent:
-            from mlxk_tui.widgets.dialogs import Question  # noqa: PLC0415 - when it is needed
-            from mlxk_tui.widgets.leaving import leaving  # noqa: PLC0415 - as above
+            self.run_worker(self._leave(answers, unsent), group="quit", exit_on_error=False)
+        else:
+            self.exit()
 
-            title, text = leaving(
-                [task.title for task in self.tasks.running],
-                len(self.transfers.at_work),
-                len(self.server.live),
-                answers=answers,
-                unsent=unsent,
-                temporary=self._temporary,
-            )
-            if not await self.push_screen_wait(Question(title, text, proceed="Quit", cancel="Stay")):
-                return
-        self.exit()
+    async def _leave(self, answers: int, unsent: int) -> None:
+        from mlxk_tui.widgets.dialogs import Question  # noqa: PLC0415 - when it is needed
+        from mlxk_tui.widgets.leaving import leaving  # noqa: PLC0415 - as above
+
+        title, text = leaving(
+            [task.title for task in self.tasks.running],
+            len(self.transfers.at_work),
+            len(self.server.live),
+            answers=answers,
+            unsent=unsent,
+            temporary=self._temporary,
+        )
+        if await self.push_screen_wait(Question(title, text, proceed="Quit", cancel="Stay")):
+            self.exit()
 
     def copy_to_clipboard(self, text: str) -> None:
         """Put text on the clipboard of the machine that the user sits at."""

@@ -10,6 +10,7 @@ from typing import cast
 
 from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
+from textual.css.styles import RenderStyles, Styles
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.keys import shown_keys
@@ -36,7 +37,7 @@ class Command:
 
 
 class Palette(CommandPalette, Transient[None]):
-    """Textual's palette, made safe against keys that come before its list has been laid out."""
+    """Textual's palette, made safe against keys before its list is laid out, or after it was left."""
 
     DEFAULT_CLASSES = "--textual-command-palette"
 
@@ -46,6 +47,12 @@ class Palette(CommandPalette, Transient[None]):
     def _action_command_list(self, action: str) -> None:
         with suppress(KeyError):  # paging in a list without lines (Textual 8.2.8)
             super()._action_command_list(action)
+
+    def get_component_styles(self, *names: str) -> RenderStyles:
+        """Return plain styles once it was left: its search may still be at work (Textual 8.2.8)."""
+        if self._closed or self._closing:
+            return RenderStyles(self, Styles(), Styles())
+        return super().get_component_styles(*names)
 
 
 class Commands(Provider):

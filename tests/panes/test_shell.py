@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from textual.command import CommandList, CommandPalette
+from textual.style import Style
 
 from mlxk_tui import keys
 from mlxk_tui.ops.cache import Cache
@@ -180,3 +181,16 @@ async def test_prune_shows_what_goes_and_does_it(make_app: AppMaker, hub: Path) 
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: app.library.entries["models--org--Model"].model.revisions == 1)
         await wait_until(pilot, lambda: not app.tasks.running)
+
+
+async def test_a_palette_that_was_left_while_it_searches_is_quiet(make_app: AppMaker, sample: Cache) -> None:
+    app = make_app(sample)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await ready(pilot)
+        await pilot.press("ctrl+p")
+        palette = app.screen
+        assert isinstance(palette, CommandPalette)
+        await pilot.press("escape")
+        await wait_until(pilot, lambda: palette._closed)
+        # What its search does with a hit that arrives now; a KeyError there ended the app.
+        assert Style.from_styles(palette.get_component_styles("command-palette--help-text"))
