@@ -83,6 +83,7 @@ async def test_a_lost_process_costs_no_request_and_no_stream(engine: Engine, bab
     await stream.aclose()
 
 
+@pytest.mark.slow  # it takes the processor time that is allowed
 async def test_a_template_without_an_end_ends_only_its_request(engine: Engine, endless: Runnable) -> None:
     await run(engine, endless, chat("Hello", max_tokens=1))
     pid = engine.status.pid
@@ -135,6 +136,7 @@ def optional_keys(count: int) -> str:
     return json.dumps({"type": "object", "properties": {f"k{number}": {} for number in range(count)}})
 
 
+@pytest.mark.slow  # it takes the processor time that is allowed
 async def test_a_schema_that_takes_too_long_ends_only_its_request(engine: Engine, babbler: Runnable) -> None:
     await run(engine, babbler, chat("Hello", max_tokens=1))
     pid = engine.status.pid

@@ -114,6 +114,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_may_open_few_files_takes_fewer_connections(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _FEW_FILES, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE

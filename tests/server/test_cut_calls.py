@@ -144,7 +144,12 @@ NAMED = {"type": "function", "function": {"name": "get_time"}}
 
 @pytest.mark.parametrize(
     ("model", "choice", "stream"),
-    [(BABBLER, "required", True), (BABBLER, NAMED, False), (TINY, "auto", False), (TINY, "auto", True)],
+    [
+        pytest.param(BABBLER, "required", True, marks=pytest.mark.slow),  # it is asked a hundred times
+        pytest.param(BABBLER, NAMED, False, marks=pytest.mark.slow),
+        (TINY, "auto", False),
+        (TINY, "auto", True),
+    ],
     ids=["required-streamed", "named-whole", "auto-whole", "auto-streamed"],
 )
 def test_a_call_is_a_call_at_every_token(
