@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,8 @@ class Chooser:
         self.aliases: Mapping[str, str] = {}
         self.force = False
         """Whether models are loaded that do not fit into memory."""
+        self.lost: Callable[[], str | None] = lambda: None
+        """Returns the `NAME@REV` of a model that was in memory when the engine crashed, until it is back."""
         self._engine = engine
         self._cache = cache
         self._known: OrderedDict[_Spec, _Known] = OrderedDict()
@@ -123,8 +125,9 @@ class Chooser:
         if self.default is not None:
             return _Spec(self.aliases.get(self.default, self.default), partial=True)
         loaded = self._engine.status.model
-        if loaded is not None:
-            return _Spec(spec_of(loaded), partial=False)
+        coming = spec_of(loaded) if loaded is not None else self.lost() or self._engine.status.loading
+        if coming is not None:
+            return _Spec(coming, partial=False)
         raise invalid("No model is named and none is loaded. GET /v1/models lists the names.", "model")
 
     async def models(self) -> list[Offered]:

@@ -45,6 +45,8 @@ class Server:
         self.address: Address | None = None
         """Where it listens; None when it does not."""
         chooser = Chooser(engine, cache)
+        supervisor = Supervisor(engine, chooser.choose)
+        chooser.lost = supervisor.lost
         self._service = Service(
             options=self.options,
             guard=Guard(self.options),
@@ -53,7 +55,7 @@ class Server:
             generator=Generator(engine, self.log),
             log=self.log,
             metrics=Metrics(),
-            supervisor=Supervisor(engine, chooser.choose),
+            supervisor=supervisor,
             parser=RequestParser(),
             bodies=BodyBudget(_BODIES * self.options.max_body_bytes),
         )

@@ -52,6 +52,10 @@ class Supervisor:
         self._restart: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
+    def lost(self) -> str | None:
+        """Return the `NAME@REV` of the model that was in memory last, unless it was unloaded on purpose."""
+        return self._model
+
     @property
     def health(self) -> HealthState:
         """What the service can do now."""

@@ -145,6 +145,7 @@ def test_after_a_crash_the_same_revision_is_back(revised: Served) -> None:
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     revised.until(lambda: revised.engine.status.model is None)
+    ask(revised, None)  # it waits for the one that is being loaded again
     revised.until(lambda: revised.server.health.value == "ready" and revised.engine.status.model is not None)
     assert commit(revised) == OLD
 
