@@ -101,7 +101,8 @@ async def test_a_model_is_tried_once_and_answers_together(home: Home, babbler: R
 async def test_a_model_that_mlx_lm_batches_wrongly_takes_turns(home: Home, afm7: Runnable) -> None:
     engine = home.engine()
     loaded = await home.load(afm7, engine)
-    assert (loaded.batched, loaded.in_turn) == (False, BatchingReason.DIFFERENT)
+    assert not loaded.batched
+    assert loaded.in_turn in {BatchingReason.DIFFERENT, BatchingReason.FAILED}  # mlx-lm 0.31 raises
     prompts = [tuple(range(7, 7 + length)) for length in (4, 30, 11)]
     requests = [
         Generation(tokens=prompt, sampling=GREEDY, max_tokens=12, want_tokens=True) for prompt in prompts
