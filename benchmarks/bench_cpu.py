@@ -14,7 +14,6 @@ import importlib.util
 import json
 import os
 import shutil
-import statistics
 import sys
 import threading
 import time
@@ -27,7 +26,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench_server import Contestant, free_port, server
+from benchmarks.bench_server import Contestant, free_port, in_turns, server
 from benchmarks.measure import ROOT, Row, arguments, finish, scratch, table
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.memory import WeightsChoice
@@ -103,7 +102,7 @@ def measure(rounds: int, tokens: int = PROMPT_TOKENS) -> list[Row]:
                 (f"{kind}: short beside a long prefill", before, BESIDE, _beside),
             ]
             for what, peer, budget, work in works:
-                taken = _in_turns([ours, peer], rounds, work)
+                taken = in_turns([ours, peer], rounds, work)
                 mine, other = taken[ours.label] * 1000, taken[peer.label] * 1000
                 rows.append(Row(what, mine, peer.label, other, budget=budget))
             if key.endswith("4bit"):
@@ -130,18 +129,6 @@ def _linked(model: RealModel, cache: Path) -> RealModel:
             shutil.copy(blob, repo / "blobs" / blob.name)
         (snapshot / file.name).symlink_to(Path("../../blobs") / blob.name)
     return RealModel(name, cache, snapshot)
-
-
-def _in_turns(
-    contestants: list[Contestant], rounds: int, work: Callable[[Contestant], float]
-) -> dict[str, float]:
-    taken: dict[str, list[float]] = {one.label: [] for one in contestants}
-    for _ in range(rounds):
-        for one in contestants:
-            with one.running():
-                taken[one.label].append(work(one))
-            print(f"{one.label}: {taken[one.label][-1] * 1000:,.1f} ms", file=sys.stderr, flush=True)
-    return {label: statistics.median(times) for label, times in taken.items()}
 
 
 def _first(tokens: int, one: Contestant) -> float:

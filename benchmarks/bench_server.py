@@ -153,7 +153,7 @@ def measure(rounds: int) -> list[Row]:
                     asyncio.run(_together(contestant, clients, 24))
         rows: list[Row] = []
         for clients, share in BUDGETS.items():
-            taken = _in_turns(contestants, rounds, partial(_throughput, clients))
+            taken = in_turns(contestants, rounds, partial(_throughput, clients))
             floor = statistics.median(bare.seconds(clients) for _ in range(rounds))
             rows.append(
                 Row(f"{clients} streams, whole", taken[ours.label] * 1000, "the model alone", floor * 1000)
@@ -168,7 +168,7 @@ def measure(rounds: int) -> list[Row]:
             ("first token, 2nd turn of 3,000", _second_turn, None),
         ]
         for what, work, budget in works:
-            taken = _in_turns(contestants, rounds, work)
+            taken = in_turns(contestants, rounds, work)
             rows += [_row(what, taken, ours, one, budget if one is others[0] else None) for one in others]
         return rows + [Row("memory", ours.memory_mb, one.label, one.memory_mb, unit="MB") for one in others]
 
@@ -180,16 +180,16 @@ def _row(
     return Row(what, taken[ours.label] * 1000, other.label, taken[other.label] * 1000, budget=budget)
 
 
-def _in_turns(
+def in_turns(
     contestants: list[Contestant], rounds: int, work: Callable[[Contestant], float]
 ) -> dict[str, float]:
-    """Return the median of each contestant."""
+    """Return the median of each contestant, in seconds, by its label."""
     taken: dict[str, list[float]] = {one.label: [] for one in contestants}
     for _ in range(rounds):
         for one in contestants:
             with one.running():
                 taken[one.label].append(work(one))
-            print(f"{one.label}: {taken[one.label][-1] * 1000:,.1f} ms", file=sys.stderr)
+            print(f"{one.label}: {taken[one.label][-1] * 1000:,.1f} ms", file=sys.stderr, flush=True)
     return {label: statistics.median(times) for label, times in taken.items()}
 
 

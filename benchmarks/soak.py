@@ -280,7 +280,7 @@ def _report(out: Path, samples: Sequence[Sample], faults: list[str]) -> int:
 
 
 def _sparkline(values: Sequence[int], width: int = 72) -> str:
-    step = max(1, len(values) // width)
+    step = -(-len(values) // width)
     shown = [max(values[at : at + step]) for at in range(0, len(values), step)]
     top = max(shown)
     return "".join(_BLOCKS[min(7, value * 8 // (top + 1))] for value in shown)

@@ -29,11 +29,11 @@ def main() -> int:
     from mlxk_tui.engine.inference.tokenizing import node  # noqa: PLC0415 - as above
 
     first = node.start()  # before there is a second thread
-    from mlxk_tui.engine.inference.channel import Inbox, Outbox, guard_stdout, listen  # noqa: PLC0415
-    from mlxk_tui.engine.inference.tokenizing.pool import Pool  # noqa: PLC0415
-    from mlxk_tui.engine.inference.vitals import Vitals  # noqa: PLC0415
-    from mlxk_tui.engine.protocol import Fault, Ready  # noqa: PLC0415
-    from mlxk_tui.ops.errors import ErrorType  # noqa: PLC0415
+    from mlxk_tui.engine.inference.channel import Inbox, Outbox, guard_stdout, listen  # noqa: PLC0415 - as above
+    from mlxk_tui.engine.inference.tokenizing.pool import Pool  # noqa: PLC0415 - as above
+    from mlxk_tui.engine.inference.vitals import Vitals  # noqa: PLC0415 - as above
+    from mlxk_tui.engine.protocol import Fault, Ready  # noqa: PLC0415 - as above
+    from mlxk_tui.ops.errors import ErrorType  # noqa: PLC0415 - as above
 
     outbox = Outbox(guard_stdout())
     inbox, vitals = Inbox(), Vitals()
