@@ -21,6 +21,7 @@ from collections.abc import Mapping
 import platformdirs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+import mlxk_tui
 from mlxk_tui import __version__
 from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.contract import SPEC_VERSION, Finding, Model
@@ -29,6 +30,32 @@ from mlxk_tui.ops.report import Facts, Report
 
 ENVIRONMENT_VARIABLE = "MLXK_VERDICTS"
 """A folder for the remembered verdicts, or `off`."""
+RULES = (
+    "mlxk_tui.ops.blas.state",
+    "mlxk_tui.ops.cache",
+    "mlxk_tui.ops.contract",
+    "mlxk_tui.ops.detect",
+    "mlxk_tui.ops.documents",
+    "mlxk_tui.ops.errors",
+    "mlxk_tui.ops.format",
+    "mlxk_tui.ops.health",
+    "mlxk_tui.ops.judge",
+    "mlxk_tui.ops.machine",
+    "mlxk_tui.ops.names",
+    "mlxk_tui.ops.reading",
+    "mlxk_tui.ops.remember",
+    "mlxk_tui.ops.repo",
+    "mlxk_tui.ops.report",
+    "mlxk_tui.ops.runtime",
+    "mlxk_tui.ops.safetensors",
+    "mlxk_tui.ops.terms",
+    "mlxk_tui.ops.weights",
+)
+"""What a verdict depends on: this module, those that read and judge a repo, and all that they import.
+
+A change in one of them discards every remembered verdict. A test compares the list with the imports.
+"""
+_PACKAGE = os.path.dirname(mlxk_tui.__file__)
 _RACY_NS = 2_000_000_000
 _MAX_BYTES = 64_000_000
 
@@ -59,17 +86,24 @@ class _File(BaseModel):
 class Verdicts:
     """Remembered reports of one cache."""
 
-    def __init__(self, path: str | None, cache: Cache, runtime: Runtime) -> None:
-        """Load what was remembered under the same version, mlx-lm and memory.
+    def __init__(self, path: str | None, cache: Cache, runtime: Runtime, *, package: str = _PACKAGE) -> None:
+        """Load what was remembered under the same version, rules, mlx-lm and memory.
 
         Args:
             path: the file; None remembers nothing.
             cache: the cache that the reports are of.
             runtime: what they were judged against.
+            package: the folder of the package `mlxk_tui` whose rules apply.
         """
         self._path = path
         # The hash of numbers is the same in every process of one Python, and is not promised beyond.
-        self._header = (__version__, SPEC_VERSION, sys.version, os.fspath(cache.root), _words_of(runtime))
+        self._header = (
+            __version__,
+            SPEC_VERSION,
+            sys.version,
+            os.fspath(cache.root),
+            *_basis(runtime, package),
+        )
         self._entries: dict[str, _Entry] = _load(path, self._header) if path else {}
         self._kept: dict[str, _Entry] = {}
         self._changed = False
@@ -145,16 +179,27 @@ class Verdicts:
                 os.unlink(temporary)
 
 
-def _words_of(runtime: Runtime) -> str:
+def _basis(runtime: Runtime, package: str) -> tuple[str, ...]:
+    """Return what a verdict is based on beside the repo: mlx-lm, the memory and the rules."""
     known = " ".join((*sorted(runtime.architectures), *map(str, sorted(runtime.remapping.items()))))
     digest = hashlib.sha256(known.encode("utf-8", "replace")).hexdigest()
-    return f"{runtime.mlx_lm} {digest} {runtime.memory_bytes} {_rules()}"
+    return str(runtime.mlx_lm), digest, str(runtime.memory_bytes), _fingerprint(package)
 
 
-def _rules() -> int:
-    """Return when the rules last changed, in ns: in a checkout they do so without a new version."""
-    with os.scandir(os.path.dirname(__file__)) as entries:
-        return max(entry.stat().st_mtime_ns for entry in entries if entry.name.endswith(".py"))
+def _fingerprint(package: str) -> str:
+    """Return a hash that changes with the rules: in a checkout they change without a new version.
+
+    It is made of the stats of the sources, so that nothing is imported for it. The change time is
+    among them because installers may give files of two builds the same modification time.
+    """
+    parts: list[str] = []
+    for module in RULES:
+        try:
+            info = os.stat(os.path.join(package, *module.split(".")[1:]) + ".py")
+        except OSError:  # installed without sources: the version has to do
+            continue
+        parts.append(f"{info.st_mtime_ns} {info.st_ctime_ns} {info.st_size}")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _load(path: str, header: tuple[str, ...]) -> dict[str, _Entry]:
