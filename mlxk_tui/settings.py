@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import platformdirs
+
+from mlxk_tui.ops.files import replace_file
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.memory import WeightsChoice
@@ -376,8 +377,6 @@ def save(path: Path, name: str, value: str | float | bool) -> None:
     Raises:
         ConfigError: the file cannot be read or written.
     """
-    import tempfile  # noqa: PLC0415 - as above
-
     import tomlkit  # noqa: PLC0415 - as above
     from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415
 
@@ -387,19 +386,8 @@ def save(path: Path, name: str, value: str | float | bool) -> None:
         text = target.read_text(encoding="utf-8") if target.exists() else ""
         document = tomlkit.parse(text)
         document[name] = value
-        handle, temporary = tempfile.mkstemp(prefix=".config-", suffix=".toml", dir=target.parent)
-        try:
-            with open(handle, "w", encoding="utf-8") as stream:
-                stream.write(tomlkit.dumps(document))
-                stream.flush()
-                os.fsync(stream.fileno())
-            if target.exists():
-                os.chmod(temporary, target.stat().st_mode & 0o777)
-            os.replace(temporary, target)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
+        replace_file(target, tomlkit.dumps(document), mode=mode, exact_mode=True)
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not text in UTF-8, so `{name}` was not saved.") from None
     except TOMLKitError as error:

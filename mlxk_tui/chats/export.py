@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import json
 import os
 import re
-import secrets
 import time
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -17,6 +15,7 @@ from pathlib import Path
 from mlxk_tui.chats.model import Message, Role, Session, State
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.files import replace_file
 from mlxk_tui.ops.format import iso_utc, printable, size
 
 _MAX_IMPORT_BYTES = 64_000_000
@@ -143,16 +142,9 @@ async def _write(path: Path, data: bytes, *, overwrite: bool) -> None:
             raise OpError(
                 ErrorType.VALIDATION_ERROR, f"{shown} is there already. Choose another name, or replace it."
             )
-        temporary = f"{os.fspath(path)}.{secrets.token_hex(4)}.tmp"
         try:
-            with open(temporary, "xb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
+            replace_file(path, data, mode=0o666)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = error.strerror or "input/output error"
             raise OpError(

@@ -25,6 +25,7 @@ from typing import Any
 
 import platformdirs
 
+from mlxk_tui.ops.files import replace_file, sync_folder
 from mlxk_tui.ops.terms import BatchingReason
 
 FOLDER_VARIABLE = "MLXK_BATCHING"
@@ -120,15 +121,10 @@ class BatchingVerdicts:
             return False
         content = {"format": _FORMAT, **asdict(verdict), "about": dict(about or {})}
         content["reason"] = verdict.reason.value if verdict.reason is not None else None
-        temporary = self.folder / f"{key}.{secrets.token_hex(4)}.tmp"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(temporary, json.dumps(content, indent=1))
-            temporary.replace(self.folder / f"{key}.json")
-            _sync(self.folder)
+            replace_file(self.folder / f"{key}.json", json.dumps(content, indent=1))
         except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             return False
         return True
 
@@ -147,7 +143,7 @@ class BatchingVerdicts:
             os.fsync(descriptor)
             path = temporary.with_suffix(".trying")
             temporary.rename(path)  # locked before it can be seen
-            _sync(self.folder)
+            sync_folder(self.folder)
         except OSError:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -223,24 +219,6 @@ def _verdict_of(content: Any) -> BatchingVerdict:
     if content["together"] is not (found is None) or not math.isfinite(difference):
         raise ValueError("not a verdict")
     return BatchingVerdict(content["together"], found, difference, unfinished)
-
-
-def _write(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    """Have the names in a folder on the disk; some file systems cannot."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _lock(descriptor: int) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from mlxk_tui.ops.contract import CloneData, Health, Severity
 from mlxk_tui.ops.documents import read_documents
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, ignore
+from mlxk_tui.ops.files import free_bytes
 from mlxk_tui.ops.format import plural, printable, size
 from mlxk_tui.ops.health import check_integrity
 from mlxk_tui.ops.reading import read_repo
@@ -289,8 +289,8 @@ def _copy_all(job: _Job, aside: Path, meter: Meter) -> bool:
 
 
 def _check_space(job: _Job) -> None:
-    free = shutil.disk_usage(job.target.parent).free
-    if free < job.bytes_total:
+    free = free_bytes(job.target.parent)
+    if free is not None and free < job.bytes_total:
         raise job.failed(
             ErrorType.DISK_FULL,
             f"{job.found.ref.name} needs {size(job.bytes_total)}, but only {size(free)} are free at "

@@ -25,6 +25,7 @@ from mlxk_tui.ops.download_terms import Downloaded, DownloadOptions, Source
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, Progress, ignore
 from mlxk_tui.ops.fetch import Fetcher
+from mlxk_tui.ops.files import free_bytes
 from mlxk_tui.ops.format import printable, size
 from mlxk_tui.ops.partial import names, remove, resumable
 from mlxk_tui.ops.remote import RemoteFile
@@ -133,8 +134,8 @@ def _prepare(
             continue
         else:
             missing += job.size - (resumable(place.blobs, job.etag, job.size) if place.look() else 0)
-    free = place.free_bytes()
-    if missing > free:
+    free = free_bytes(place.path)
+    if free is not None and missing > free:
         raise OpError(
             ErrorType.DISK_FULL,
             f"{size(missing)} are missing and {printable(str(place.cache))} has {size(free)} free. "

@@ -141,14 +141,6 @@ class Place:
         if self.look():
             remove(self._blobs, names(etag))
 
-    def free_bytes(self) -> int:
-        """Return what the file system still takes."""
-        folder = self.path
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        found = os.statvfs(folder)
-        return found.f_bavail * found.f_frsize
-
     def _replace(self, folder: int, name: str, target: str) -> None:
         """Swap what is in the link's place for the link, at once."""
         aside = f"tmp_{secrets.token_hex(8)}.incomplete"  # in blobs: nobody looks for files there

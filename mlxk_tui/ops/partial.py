@@ -29,6 +29,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mlxk_tui.ops.download_spans import Spans
+from mlxk_tui.ops.files import sync
 
 PARTIAL = ".mlxk.incomplete"
 """How the file with the bytes ends, after the etag."""
@@ -45,7 +46,6 @@ _RECORD_BYTES = _RECORD.size + _CRC.size
 _HAVE, _SYNCED = 1, 2
 _MAX_JOURNAL_BYTES = 64 << 20
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
 _WORTH_FULL_SYNC = 1 << 20
 
 
@@ -339,18 +339,6 @@ def remove(folder: int, which: Iterable[str]) -> int:
             os.unlink(name, dir_fd=folder)
             freed += size
     return freed
-
-
-def sync(fd: int, *, full: bool) -> None:
-    """Bring a file's bytes to the device; `full` also empties the drive's own cache on macOS."""
-    if _FULL_SYNC is not None:
-        if full:
-            with contextlib.suppress(OSError):  # network and foreign file systems do not know it
-                fcntl.fcntl(fd, _FULL_SYNC)
-                return
-        os.fsync(fd)
-    else:
-        os.fdatasync(fd)
 
 
 def _open_own(folder: int, name: str) -> int:

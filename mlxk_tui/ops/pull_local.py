@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import shutil
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.contract import Finding, FindingCode, Fix, Severity
@@ -182,13 +180,3 @@ def _mismatched(
     shown = {printable(file.name): file.target or "" for file in wanted}
     result = verify_repo(repo, Snapshot(commit, "", 0.0, wanted), stop, on_event)
     return {name for finding in result.findings for name in names[shown[finding.path or ""]]}
-
-
-def disk_free(folder: Path) -> int | None:
-    """Return the free bytes where a folder lies or will lie; None where that cannot be known."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None

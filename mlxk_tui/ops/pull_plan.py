@@ -20,12 +20,13 @@ from mlxk_tui.ops.contract import MemoryFit
 from mlxk_tui.ops.download_names import check_files
 from mlxk_tui.ops.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, ignore
+from mlxk_tui.ops.files import free_bytes
 from mlxk_tui.ops.format import printable, size
 from mlxk_tui.ops.hub import Hub
 from mlxk_tui.ops.hub_answers import RepoInfo, TreeEntry
 from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.ops.names import DEFAULT_ORG, Spec, is_clean, name_to_dir, parse_spec
-from mlxk_tui.ops.pull_local import Local, disk_free, look
+from mlxk_tui.ops.pull_local import Local, look
 from mlxk_tui.ops.repo import COMMIT
 from mlxk_tui.ops.weights import loads_in_mlx
 
@@ -164,7 +165,7 @@ async def plan_pull(
             folder=cache.root / name_to_dir(found.repo),
             local=local,
             ref_is_current=ref == found.commit or refs.get(ref) == found.commit,
-            disk_free=disk_free(cache.root),
+            disk_free=free_bytes(cache.root),
             memory_bytes=memory,
             memory_fit=machine.fit(memory),
             license=found.info.license if found.info else None,

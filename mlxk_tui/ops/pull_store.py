@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
+from mlxk_tui.ops.files import replace_file
 from mlxk_tui.ops.hub_answers import TreeEntry
 
 _FORMAT = 1
@@ -40,7 +39,7 @@ def write_tree(repo_folder: Path, commit: str, entries: Iterable[TreeEntry]) -> 
         files[entry.path] = facts
     content = json.dumps({"format_version": _FORMAT, "files": dict(sorted(files.items()))}, indent=1)
     if _text(path) != content:
-        _replace(path, content, path.parent)
+        _write(path, content, path.parent)
 
 
 def write_ref(repo_folder: Path, ref: str, commit: str) -> None:
@@ -52,7 +51,7 @@ def write_ref(repo_folder: Path, ref: str, commit: str) -> None:
     path = repo_folder.joinpath("refs", *ref.split("/"))
     if ref != commit and _text(path) != commit:
         # Not in refs, where what a kill leaves would be taken for a ref.
-        _replace(path, commit, repo_folder / "trees")
+        _write(path, commit, repo_folder / "trees")
 
 
 def mark_cache(root: Path) -> None:
@@ -69,28 +68,7 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def _replace(path: Path, content: str, scratch: Path) -> None:
+def _write(path: Path, content: str, scratch: Path) -> None:
     for folder in (path.parent, scratch):
         folder.mkdir(parents=True, exist_ok=True)
-    aside = scratch / f"{secrets.token_hex(8)}.tmp"
-    try:
-        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with open(fd, "w", encoding="utf-8") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
-        raise
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    replace_file(path, content, mode=0o666, scratch=scratch)

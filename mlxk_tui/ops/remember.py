@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 import sys
 from collections.abc import Mapping
 
@@ -25,6 +24,7 @@ import mlxk_tui
 from mlxk_tui import __version__
 from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.contract import SPEC_VERSION, Finding, Model
+from mlxk_tui.ops.files import replace_file
 from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.ops.report import Facts, Report
 
@@ -37,6 +37,7 @@ RULES = (
     "mlxk_tui.ops.detect",
     "mlxk_tui.ops.documents",
     "mlxk_tui.ops.errors",
+    "mlxk_tui.ops.files",
     "mlxk_tui.ops.format",
     "mlxk_tui.ops.health",
     "mlxk_tui.ops.judge",
@@ -166,17 +167,10 @@ class Verdicts:
         """Write what was used or stored since loading; a failure costs only the next scan's time."""
         if self._path is None or not (self._changed or self._kept.keys() != self._entries.keys()):
             return
-        temporary = f"{self._path}.{secrets.token_hex(4)}.tmp"
-        try:
+        with contextlib.suppress(OSError, ValueError):
             content = _File.model_construct(header=self._header, repos=self._kept).model_dump_json()
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(content)
-            os.replace(temporary, self._path)
-        except (OSError, ValueError):
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+            replace_file(self._path, content, durable=False)
 
 
 def _basis(runtime: Runtime, package: str) -> tuple[str, ...]:

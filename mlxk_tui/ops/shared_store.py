@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from mlxk_tui.ops.deletion import freed_by_unlink, open_cache
+from mlxk_tui.ops.files import replace_file
 
 MARKER = ".huggingface-shared-blobs"
 _LAYOUT = b"1\n"
@@ -201,18 +201,8 @@ class SharedStore:
     def _rewrite(self, manifest: Path, live: Collection[Path]) -> None:
         """Drop the dead lines, as huggingface_hub does when it deletes a repo."""
         text = b"".join(os.fsencode(os.path.relpath(link, self.root)) + b"\n" for link in sorted(live))
-        temporary = manifest.with_name(f"{manifest.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
-            with open(fd, "wb") as file:
-                os.fchmod(fd, 0o666)  # other users of a shared cache append to it
-                file.write(text)
-                file.flush()
-                os.fsync(fd)
-            os.replace(temporary, manifest)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+        # Other users of a shared cache append to it.
+        replace_file(manifest, text, mode=0o666, exact_mode=True)
 
     def _manifest(self, payload: Path) -> list[str] | None:
         raw = _read_regular(_beside(payload, ".refs"), _MAX_MANIFEST_BYTES + 1)

@@ -7,12 +7,11 @@ import os
 import re
 import secrets
 import stat
-import tempfile
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.files import replace_file
 
 VARIABLE = "MLXK_API_KEY"
 """Environment variable with keys, parted by commas."""
@@ -85,19 +84,10 @@ def save_keys(path: Path, keys: Mapping[str, str]) -> None:
     Raises:
         OpError: `permission_denied`, `disk_full` or whatever the file system says, as `permission_denied`.
     """
-    temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".api-keys-", dir=path.parent)  # 0600
-        with open(handle, "w", encoding="utf-8") as stream:
-            stream.writelines(f"{name}:{key}\n" for name, key in keys.items())
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        replace_file(path, "".join(f"{name}:{key}\n" for name, key in keys.items()), mode=0o600)
     except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
         raise OpError(
             ErrorType.PERMISSION_DENIED, f"The API keys were not saved to {path}: {error.strerror}."
         ) from None

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxk_tui.ops.errors import ErrorType
+from mlxk_tui.ops.files import remove_unfinished, replace_file
 from mlxk_tui.ops.format import printable
 from mlxk_tui.transfers.jobs import Failure, Job, Pull, Push, State, Transfer
 
@@ -73,9 +72,7 @@ class Store:
         except Timeout:
             return False
         self._lock = lock
-        for left in self.path.parent.glob(f"{self._temporary}*.tmp"):  # by a process killed while it wrote
-            with suppress(OSError):
-                left.unlink()
+        remove_unfinished(self.path)
         return True
 
     def release(self) -> None:
@@ -137,23 +134,7 @@ class Store:
             OSError: it cannot be written; the old one is still there.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # mkstemp makes the file 0600.
-        handle, temporary = tempfile.mkstemp(prefix=self._temporary, suffix=".tmp", dir=self.path.parent)
-        try:
-            with open(handle, "w", encoding="utf-8") as stream:
-                json.dump(document, stream, separators=(",", ":"))
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, self.path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-
-    @property
-    def _temporary(self) -> str:
-        """How the names of files begin that are still being written."""
-        return f".{self.path.stem}-"
+        replace_file(self.path, json.dumps(document, separators=(",", ":")), mode=0o600)
 
     @property
     def _shown(self) -> str:

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import platform
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from typing import Any
 import platformdirs
 
 from mlxk_tui.ops.blas.libraries import Library
+from mlxk_tui.ops.files import replace_file
 
 FOLDER_VARIABLE = "MLXK_BLAS_TRIALS"
 """A folder for the remembered trials, or `off`."""
@@ -141,7 +141,10 @@ class Trials:
             "trials": {key: asdict(value) for key, value in self._trials.items()},
             "files": self._files,
         }
-        _write(self.path, json.dumps(content, indent=1))
+        text = json.dumps(content, indent=1)
+        with contextlib.suppress(OSError, ValueError):
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            replace_file(self.path, text.encode("utf-8", "surrogateescape"))
 
     @contextlib.contextmanager
     def locked(self, seconds: float) -> Iterator[None]:
@@ -205,16 +208,3 @@ def _digest(path: str) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _write(path: str, text: str) -> None:
-    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
-            stream.write(text)
-        os.replace(temporary, path)
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
