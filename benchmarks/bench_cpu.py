@@ -31,8 +31,9 @@ from benchmarks.measure import ROOT, Row, arguments, finish, scratch, table
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.memory import WeightsChoice
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import CpuWeights, Finished, Generation, Sampling
+from mlxk_tui.engine.protocol import Finished, Generation, Sampling
 from mlxk_tui.ops.machine import may_have_gpu
+from mlxk_tui.ops.terms import CpuWeights
 
 MODELS = {"smollm2": "fp32", "smollm2_4bit": "4 bit"}
 PROMPT_TOKENS, STREAM_TOKENS, TOGETHER_TOKENS, CLIENTS = 1000, 32, 24, 8

@@ -164,7 +164,7 @@ class MlxkApp(App[None]):
             self,
             state or platformdirs.user_data_path("mlxk-tui"),
             idle_unload_s=60 * settings.idle_unload_minutes,
-            weights=lambda: weights_choice(settings),
+            weights=lambda: weights_choice(loaded),
             engine=engine,
         )
         self.server = ServerBackend(

@@ -15,6 +15,8 @@ EXIT_USAGE = 2
 """Exit status when the program cannot start as it was called."""
 WEB_PORT = 8010
 """Where --web listens; the server that the app can switch on has another port, so that both can be on."""
+_SETTINGS = ("cache_dir", "theme", "cpu_weights")
+"""Options that are settings of the same name."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,6 +32,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--cache-dir", metavar="DIR", help="hub cache folder (the one that holds models--*)")
     made.add_argument("--theme", metavar="NAME", help="mlxk-dark, mlxk-light, ansi-dark, ansi-light, …")
+    made.add_argument(
+        "--cpu-weights",
+        metavar="auto|stored|float32",
+        help="how weights are held where there is no GPU (default auto: float32 where it fits)",
+    )
     made.add_argument("--web", action="store_true", help="serve the app to a browser on this machine")
     made.add_argument(
         "--web-port",
@@ -82,7 +89,7 @@ def _open(arguments: argparse.Namespace) -> int:
     from mlxk_tui import settings  # noqa: PLC0415 - --version and --help do without
 
     try:
-        loaded = settings.load({"cache_dir": arguments.cache_dir, "theme": arguments.theme})
+        loaded = settings.load({name: getattr(arguments, name) for name in _SETTINGS})
     except settings.ConfigError as error:
         return _refuse(str(error))
     from mlxk_tui.app import MlxkApp  # noqa: PLC0415 - as above
@@ -121,7 +128,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         return _refuse("--web needs textual-serve, which is not installed. Run: pip install 'mlxk-tui[web]'")
     command = [sys.executable, "-m", "mlxk_tui"]
     command += ["--demo"] if arguments.demo else []
-    for name in ("cache_dir", "theme"):
+    for name in _SETTINGS:
         if value := getattr(arguments, name):
             command += [f"--{name.replace('_', '-')}", value]
     # textual-serve hands the command to a shell and has no login: quoted, and on loopback only.

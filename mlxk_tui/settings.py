@@ -10,12 +10,14 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import platformdirs
 
 from mlxk_tui.ops.files import replace_file
+from mlxk_tui.ops.terms import CpuWeights
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.memory import WeightsChoice
@@ -27,7 +29,6 @@ _MAX_CONFIG_BYTES = 1_000_000
 _HUB_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
 
 TransferBackend = Literal["mlxk", "hub"]
-CpuWeightsWord = Literal["auto", "stored", "float32"]
 SortColumn = Literal["name", "org", "type", "quant", "size", "modified", "state"]
 
 
@@ -101,13 +102,13 @@ class Settings:
             "limits": {"ge": 0, "le": 10_080},
         },
     )
-    cpu_weights: CpuWeightsWord = field(
-        default="auto",
+    cpu_weights: CpuWeights = field(
+        default=CpuWeights.AUTO,
         metadata={
             "about": "Weights without a GPU: `float32` copies, as `stored`, or `auto`: copies where they fit."
         },
     )
-    model_cpu_weights: Mapping[str, CpuWeightsWord] = field(
+    model_cpu_weights: Mapping[str, CpuWeights] = field(
         default_factory=dict,
         metadata={"about": "The same for single models: their names and `auto`, `stored` or `float32`."},
     )
@@ -188,13 +189,14 @@ class Loaded:
         return variable(name) if name in self.from_environment else str(self.path)
 
 
-def weights_choice(settings: Settings) -> WeightsChoice:
-    """Return how the engine is to hold weights where there is no GPU."""
+def weights_choice(loaded: Loaded) -> WeightsChoice:
+    """Return how the engine is to hold weights where there is no GPU; the command line is for every model."""
     from mlxk_tui.engine.memory import WeightsChoice  # noqa: PLC0415 - only who runs models needs it
-    from mlxk_tui.engine.protocol import CpuWeights  # noqa: PLC0415 - as above
 
-    by_model = {name: CpuWeights(word) for name, word in settings.model_cpu_weights.items()}
-    return WeightsChoice(CpuWeights(settings.cpu_weights), by_model)
+    for_all = "cpu_weights" in loaded.from_command_line
+    return WeightsChoice(
+        loaded.settings.cpu_weights, {} if for_all else dict(loaded.settings.model_cpu_weights)
+    )
 
 
 def for_demo(loaded: Loaded, folder: Path) -> Loaded:
@@ -326,7 +328,7 @@ def _faults(error: ValueError) -> list[tuple[str, str]]:
         raise error
     found = []
     for fault in error.errors():
-        said = fault["msg"]
+        said = fault["msg"].replace("Input should be", "It must be")
         cause = _CAUSES.get(fault["type"]) or said[0].lower() + said[1:]
         found.append((str(fault["loc"][0]), cause))
     return found
@@ -401,7 +403,8 @@ def reference() -> str:
     rows = ["| setting | variable | default | meaning |", "|---|---|---|---|"]
     for name, declared in FIELDS.items():
         default = getattr(Settings(), name)
-        shown = str(default).lower() if isinstance(default, bool) else str(default)
+        plain = default.value if isinstance(default, Enum) else default
+        shown = str(plain).lower() if isinstance(plain, bool) else str(plain)
         cell = f"`{shown}`" if default not in (None, "", {}) else ""
         rows.append(f"| `{name}` | `{variable(name)}` | {cell} | {declared.metadata['about']} |")
     return "\n".join(rows) + "\n"

@@ -61,7 +61,7 @@ class Conversation:
         try:
             with _terminated_as_usual():
                 model, draft = self._do(find_models(self._session, self._wanted))
-                engine = self._do(_engine())
+                engine = self._do(_engine(self._wanted))
                 if self._at_terminal:
                     self._welcome(engine, model)
                 return self._turns(engine, model, draft)
@@ -193,9 +193,9 @@ class Conversation:
             raise ReaderGoneError(status)
 
 
-async def _engine() -> Engine:
+async def _engine(wanted: Wanted) -> Engine:
     """Make the engine inside its loop."""
-    return new_engine()
+    return new_engine(wanted)
 
 
 @contextlib.contextmanager

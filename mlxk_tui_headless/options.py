@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mlxk_tui.ops.terms import CpuWeights
 from mlxk_tui_headless.request import Globals
 
 
@@ -21,6 +22,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 ProgressOption = Annotated[
     ProgressFormat | None,
     typer.Option("--progress", help="Write progress to stderr, one JSON event a line."),
+]
+CpuWeightsOption = Annotated[
+    CpuWeights | None,
+    typer.Option("--cpu-weights", help="Without a GPU: float32 copies, as stored, or copies where they fit."),
 ]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlxk_tui_headless.options import JsonOption, ProgressOption, note
+from mlxk_tui_headless.options import CpuWeightsOption, JsonOption, ProgressOption, note
 from mlxk_tui_headless.request import Request, View
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def run(  # noqa: PLR0917 - Typer takes a command's options from its parameters
         str | None,
         typer.Option("--draft", metavar="MODEL", help="A small model of the same family that guesses ahead."),
     ] = None,
+    cpu_weights: CpuWeightsOption = None,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Run it though it does not fit into memory.")
     ] = False,
@@ -104,6 +105,7 @@ def run(  # noqa: PLR0917 - Typer takes a command's options from its parameters
             chat_template=chat_template,
             kv_bits=kv_bits,
             draft=draft,
+            cpu_weights=cpu_weights,
             force=force,
             stream=stream,
             show_reasoning=not hide_reasoning,

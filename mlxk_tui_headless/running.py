@@ -15,7 +15,7 @@ from mlxk_tui.engine.models import Runnable, find_runnable, with_draft
 from mlxk_tui.engine.protocol import Generation, Sampling
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import size
-from mlxk_tui.ops.terms import MemoryFit
+from mlxk_tui.ops.terms import CpuWeights, MemoryFit
 from mlxk_tui_headless import output
 from mlxk_tui_headless.answering import INTERRUPTED, Answer, ReaderGoneError, Screen, answer, summary
 
@@ -40,6 +40,7 @@ class Wanted:
     chat_template: bool
     kv_bits: int | None
     draft: str | None
+    cpu_weights: CpuWeights | None
     force: bool
     stream: bool
     show_reasoning: bool
@@ -127,9 +128,10 @@ async def find_models(session: Session, wanted: Wanted) -> tuple[Runnable, str |
     return model, folder
 
 
-def new_engine() -> Engine:
-    """Return an engine that holds weights as the settings say; it is asked one thing at a time."""
-    return Engine(batching=False, weights=settings.weights_choice(settings.load().settings))
+def new_engine(wanted: Wanted) -> Engine:
+    """Return an engine that holds weights as the command line or a setting says; it answers one at a time."""
+    loaded = settings.load({"cpu_weights": wanted.cpu_weights})
+    return Engine(batching=False, weights=settings.weights_choice(loaded))
 
 
 async def _once(session: Session, wanted: Wanted, prompt: str) -> RunData | None:
@@ -138,7 +140,7 @@ async def _once(session: Session, wanted: Wanted, prompt: str) -> RunData | None
     came = Answer()
     screen = Screen(show_reasoning=wanted.show_reasoning) if streaming else None
     began = time.monotonic()
-    engine = new_engine()
+    engine = new_engine(wanted)
     try:
         with session.progress() as on_event:
             await engine.load(model, on_event=on_event)

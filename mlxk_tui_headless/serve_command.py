@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlxk_tui_headless import push_command
-from mlxk_tui_headless.options import JsonOption, note
+from mlxk_tui_headless.options import CpuWeightsOption, JsonOption, note
 from mlxk_tui_headless.request import Request
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def server(  # noqa: PLR0917 - Typer takes a command's options from its paramete
         list[str] | None,
         typer.Option("--alias", metavar="NAME=MODEL", help="Let requests say NAME; may be repeated."),
     ] = None,
+    cpu_weights: CpuWeightsOption = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Load models that do not fit, too.")] = False,
     max_queue: Annotated[
         int | None,
@@ -115,6 +116,7 @@ def server(  # noqa: PLR0917 - Typer takes a command's options from its paramete
             origins=tuple(allow_origin or ()),
             hosts=tuple(allow_host or ()),
             aliases=tuple(alias or ()),
+            cpu_weights=cpu_weights,
             force=force,
             max_queue=max_queue,
             idle_unload_minutes=idle_unload,

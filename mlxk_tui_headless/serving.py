@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 from mlxk_tui import settings
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.models import Runnable, find_runnable
-from mlxk_tui.engine.status import EngineStatus
+from mlxk_tui.engine.status import EngineStatus, LoadedModel
 from mlxk_tui.ops.blas.state import BlasState
 from mlxk_tui.ops.contract import Command, Envelope
 from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.format import printable, size
 from mlxk_tui.ops.run_contract import ServerData
+from mlxk_tui.ops.terms import CpuWeights
 from mlxk_tui.server import keys
 from mlxk_tui.server.options import ServerOptions
 from mlxk_tui.server.server import Server
@@ -50,6 +51,7 @@ class Wanted:
     origins: tuple[str, ...]
     hosts: tuple[str, ...]
     aliases: tuple[str, ...]
+    cpu_weights: CpuWeights | None
     force: bool
     max_queue: int | None
     idle_unload_minutes: float | None
@@ -106,10 +108,9 @@ class _Serving:
 
     async def _run(self) -> None:
         options, idle_unload_s = load_options(self._wanted)
-        engine = Engine(
-            idle_unload_s=idle_unload_s, weights=settings.weights_choice(settings.load().settings)
-        )
-        engine.subscribe(_BlasLog().note)
+        loaded = settings.load({"cpu_weights": self._wanted.cpu_weights})
+        engine = Engine(idle_unload_s=idle_unload_s, weights=settings.weights_choice(loaded))
+        engine.subscribe(_EngineLog().note)
         server = Server(engine, self._session.cache, options)
         self._reload = partial(self._read_settings, engine, server)
         loading: asyncio.Task[None] | None = None
@@ -199,18 +200,35 @@ def _nothing() -> None:
     """Do nothing: the settings have not been read yet."""
 
 
-class _BlasLog:
-    """Logs once how matrices are multiplied, as soon as a worker has said so."""
+class _EngineLog:
+    """Logs how matrices are multiplied and weights are held without a GPU, once it is known."""
 
     def __init__(self) -> None:
         self._logged = ""
+        self._model: LoadedModel | None = None
 
     def note(self, status: EngineStatus) -> None:
         """Look at a status of the engine."""
-        blas = status.blas
+        blas, model = status.blas, status.model
         if blas is not None and blas.message != self._logged:
             self._logged = blas.message
             _log.log(logging.INFO if blas.state is BlasState.FAST else logging.WARNING, "%s", blas.message)
+        if model is not None and model != self._model and model.weights is not None:
+            _log_weights(model)
+        self._model = model
+
+
+def _log_weights(model: LoadedModel) -> None:
+    held, stored = size(model.memory_bytes), size(model.stored_bytes)
+    if model.weights_fault:
+        _log.warning(
+            "%s does not run with its weights held as cpu_weights says (%s): they are as stored, %s.",
+            *(model.name, model.weights_fault, stored),
+        )
+    elif model.weights is CpuWeights.FLOAT32:
+        _log.info("The weights of %s are held as float32: %s, %s as stored.", model.name, held, stored)
+    else:
+        _log.info("The weights of %s are held as stored: %s.", model.name, held)
 
 
 async def _load(engine: Engine, model: Runnable) -> None:

@@ -121,13 +121,21 @@ def test_a_model_s_weights_can_come_from_file_and_environment(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.write_text('cpu_weights = "stored"\n\n[model_cpu_weights]\n"Org/Model" = "float32"\n')
-    choice = weights_choice(load({}, config).settings)
+    choice = weights_choice(load({}, config))
     assert (choice.of("org/model").value, choice.of("another").value) == ("float32", "stored")
     monkeypatch.setenv("MLXK_MODEL_CPU_WEIGHTS", '{"another": "auto"}')
-    assert weights_choice(load({}, config).settings).of("another").value == "auto"
+    assert weights_choice(load({}, config)).of("another").value == "auto"
     for bad in ("{", '{"another": "half"}'):
         monkeypatch.setenv("MLXK_MODEL_CPU_WEIGHTS", bad)
         assert "MLXK_MODEL_CPU_WEIGHTS cannot be used" in load({}, config).problems[0]
+
+
+def test_the_command_line_says_how_all_weights_are_held(config: Path) -> None:
+    config.write_text('cpu_weights = "stored"\n\n[model_cpu_weights]\n"Org/Model" = "stored"\n')
+    choice = weights_choice(load({"cpu_weights": "float32"}, config))
+    assert (choice.of("org/model").value, choice.of("another").value) == ("float32", "float32")
+    with pytest.raises(ConfigError, match=r"^--cpu-weights: it must be 'auto', 'stored' or 'float32'\.$"):
+        load({"cpu_weights": "half"}, config)
 
 
 def test_a_keymap_can_come_from_the_environment(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +144,7 @@ def test_a_keymap_can_come_from_the_environment(config: Path, monkeypatch: pytes
 
 
 def test_a_bad_value_on_the_command_line_is_refused(config: Path) -> None:
-    with pytest.raises(ConfigError, match="--sort: input should be"):
+    with pytest.raises(ConfigError, match="--sort: it must be"):
         load({"sort": "colour"}, config)
 
 

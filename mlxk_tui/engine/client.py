@@ -22,7 +22,6 @@ from mlxk_tui.engine.protocol import (
     Command,
     Counted,
     CountTokens,
-    CpuWeights,
     Delta,
     Detokenize,
     Detokenized,
@@ -46,6 +45,7 @@ from mlxk_tui.engine.status import EngineState, EngineStatus, LoadedModel
 from mlxk_tui.engine.stream import GenerationStream
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, Progress, ignore
+from mlxk_tui.ops.terms import CpuWeights
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.models import Runnable

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import psutil
 
 from mlxk_tui.engine.limits import check_memory
-from mlxk_tui.engine.protocol import CpuWeights
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import size
 from mlxk_tui.ops.machine import Runtime, may_have_gpu, total_memory, usable_memory
-from mlxk_tui.ops.terms import MemoryFit
+from mlxk_tui.ops.terms import CpuWeights, MemoryFit
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.models import Runnable
@@ -79,13 +78,20 @@ def check(model: Runnable, held_bytes: int = 0, wanted: CpuWeights = CpuWeights.
         OpError: `insufficient_memory`, with the numbers.
     """
     needed = model.memory_bytes
-    if wanted is CpuWeights.FLOAT32 and model.float32_bytes is not None and not may_have_gpu():
+    copies = wanted is CpuWeights.FLOAT32 and model.float32_bytes is not None and not may_have_gpu()
+    if copies:
         needed = model.float32_bytes
     if needed is None or model.forced:
         return None
     usable = usable_memory(total_memory())
-    fit = check_memory(needed, Runtime(None, frozenset(), memory_bytes=usable), name=model.name).fit
     free = psutil.virtual_memory().available + held_bytes
+    if copies and needed > min(usable, free):
+        raise OpError(
+            ErrorType.INSUFFICIENT_MEMORY,
+            f"{model.name} needs about {size(needed)} of memory with its weights as float32, and "
+            f"{size(min(usable, free))} are free now. Hold them as stored, or force it.",
+        )
+    fit = check_memory(needed, Runtime(None, frozenset(), memory_bytes=usable), name=model.name).fit
     if needed <= 0.8 * free:
         return fit
     if needed > free and platform.system() != "Darwin":

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from mlxk_tui.ops.blas.state import Blas
 from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
-from mlxk_tui.ops.terms import BatchingReason
+from mlxk_tui.ops.terms import BatchingReason, CpuWeights
 
 GrammarSyntax = Literal["json_schema", "llguidance"]
 BatchingMode = Literal["try", "never", "crashed"]
@@ -21,16 +21,6 @@ BatchingMode = Literal["try", "never", "crashed"]
 not as the last trial ended the worker."""
 Budget = Literal["run", "server"]
 """Who asks: `run` may use all that is left of the context, `server` half of it."""
-
-
-class CpuWeights(str, Enum):
-    """How weights are held on a CPU."""
-
-    AUTO = "auto"
-    """As float32 where the memory allows it, else as stored."""
-    STORED = "stored"
-    """As in the file; a layer is expanded while many rows are multiplied."""
-    FLOAT32 = "float32"
 
 
 class FinishReason(str, Enum):
@@ -349,6 +339,8 @@ class Loaded:
     """How the weights are held on a CPU: `float32` or `stored`; None on a GPU."""
     stored_bytes: int = 0
     """Then what they take as stored."""
+    weights_fault: str = ""
+    """What the model's code raised with its weights held otherwise, where they are as stored for that."""
     batched: bool = False
     """Whether several requests are answered together; otherwise they take turns."""
     in_turn: BatchingReason | None = None

@@ -7,9 +7,9 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlxk_tui.engine.protocol import CpuWeights, Loaded
+    from mlxk_tui.engine.protocol import Loaded
     from mlxk_tui.ops.blas.state import Blas
-    from mlxk_tui.ops.terms import BatchingReason
+    from mlxk_tui.ops.terms import BatchingReason, CpuWeights
 
 
 class EngineState(str, Enum):
@@ -45,6 +45,8 @@ class LoadedModel:
     """How its weights are held on a CPU; None on a GPU."""
     stored_bytes: int = 0
     """Then what they take as stored."""
+    weights_fault: str = ""
+    """What the model's code raised with its weights held otherwise, where they are as stored for that."""
     batched: bool = False
     """Whether several requests are answered together; otherwise they take turns."""
     in_turn: BatchingReason | None = None
@@ -65,6 +67,7 @@ class LoadedModel:
             has_tools=said.has_tools,
             weights=said.weights,
             stored_bytes=said.stored_bytes,
+            weights_fault=said.weights_fault,
             batched=said.batched,
             in_turn=said.in_turn,
         )

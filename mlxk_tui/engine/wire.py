@@ -11,7 +11,6 @@ from mlxk_tui.engine.protocol import (
     Cancel,
     Counted,
     CountTokens,
-    CpuWeights,
     Delta,
     Detokenize,
     Detokenized,
@@ -44,7 +43,7 @@ from mlxk_tui.engine.protocol import (
 )
 from mlxk_tui.ops.blas.state import Blas, BlasState
 from mlxk_tui.ops.errors import ContextOverflow
-from mlxk_tui.ops.terms import BatchingReason
+from mlxk_tui.ops.terms import BatchingReason, CpuWeights
 
 _KINDS: dict[str, Any] = {
     kind.__name__: kind

@@ -129,3 +129,13 @@ class Fix(str, Enum):
     """Install a newer mlx-lm."""
     NONE = "none"
     """Nothing to do, or nothing that this program can do."""
+
+
+class CpuWeights(str, Enum):
+    """How weights are held on a CPU."""
+
+    AUTO = "auto"
+    """As float32 where the memory allows it, else as stored."""
+    STORED = "stored"
+    """As in the file; a layer is expanded while many rows are multiplied."""
+    FLOAT32 = "float32"

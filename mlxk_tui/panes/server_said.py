@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from mlxk_tui.engine.protocol import CpuWeights
 from mlxk_tui.engine.status import EngineState
 from mlxk_tui.ops.blas.state import BlasState
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import plural, printable
+from mlxk_tui.ops.terms import CpuWeights
 from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.server_backend import Phase, ServerBackend
 from mlxk_tui.server.requests import RequestState

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,11 @@ import pytest
 
 from mlxk_tui.engine.memory import WeightsChoice, check
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import CpuWeights, Load
+from mlxk_tui.engine.protocol import Load
 from mlxk_tui.engine.wire import from_json, to_json
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.terms import CpuWeights
+from tests.engine.small_models import _tokenizer
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("mlx_lm") is None, reason="mlx-lm is not installed on this platform"
@@ -57,6 +62,21 @@ def make(
         nn.quantize(model, **quantized)  # type: ignore[attr-defined]  # mlx's stubs lack it
     model.set_dtype(getattr(mx, dtype))
     mx.eval(model.parameters())
+    return model
+
+
+def write_model(folder: Path, architecture: str) -> Any:
+    """Write a quantized model with a tokenizer into a folder, and return it."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    model = make("plain", bits=4, group_size=32)
+    config = {**vars(model.args), "model_type": architecture, "eos_token_id": 0}
+    config["quantization"] = {"bits": 4, "group_size": 32}
+    _tokenizer(folder, None)
+    (folder / "config.json").write_text(json.dumps(config))
+    flat: Any = tree_flatten(model.parameters())
+    mx.save_safetensors(str(folder / "model.safetensors"), dict(flat), {"format": "mlx"})
     return model
 
 
@@ -227,3 +247,41 @@ def test_copies_that_do_not_fit_are_refused_where_they_are_demanded(
     with pytest.raises(OpError) as raised:
         check(model, 0, CpuWeights.FLOAT32)
     assert raised.value.type is ErrorType.INSUFFICIENT_MEMORY
+
+
+@pytest.mark.parametrize(
+    ("needs", "fault", "expands"),
+    [
+        ("layer.scales", "AttributeError: ", True),
+        ("{QuantizedLinear: 1}[type(layer)]", "KeyError: ", False),
+    ],
+)
+def test_a_model_that_does_not_run_with_other_weights_has_its_own(
+    needs: str, fault: str, expands: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+    from mlx.nn.layers.quantized import QuantizedLinear
+    from mlx_lm.models import qwen2
+
+    from mlxk_tui.engine.inference.cpu_weights import Holder
+    from mlxk_tui.engine.inference.loading import load
+    from mlxk_tui.ops.blas.state import Blas, BlasState
+
+    class Model(qwen2.Model):
+        """Asks a layer for what a float32 copy lacks."""
+
+        def __call__(self, *arguments: Any, **more: Any) -> Any:
+            eval(needs, {"layer": self.layers[0].mlp.up_proj, "QuantizedLinear": QuantizedLinear})
+            return super().__call__(*arguments, **more)
+
+    architecture = types.ModuleType("mlx_lm.models.picky")
+    architecture.__dict__.update(Model=Model, ModelArgs=qwen2.ModelArgs)
+    monkeypatch.setitem(sys.modules, architecture.__name__, architecture)
+    made = write_model(tmp_path, "picky")
+    ways = Holder(Blas(BlasState.FAST)).ways(CpuWeights.FLOAT32, 0)
+    loaded = load("test/picky", tmp_path, None, lambda stage, done, total: None, ways)
+    assert loaded.held is not None
+    assert loaded.held.kind is CpuWeights.STORED
+    assert loaded.held.fault.startswith(fault)
+    assert (loaded.held.expand_from > 0) is expands
+    np.testing.assert_allclose(logits(loaded.model), logits(made), atol=2e-4, rtol=2e-4)

@@ -17,8 +17,10 @@ import psutil
 import pytest
 
 from mlxk_tui.demo import tiny_model
+from mlxk_tui.ops.machine import may_have_gpu
 from mlxk_tui_headless.answering import INTERRUPTED
 from tests.headless.running import PROGRAM, Result, call, environment, headless
+from tests.panes.test_chat_ends import HUGE, add_huge
 from tests.support.hf_cache import HfCache, model_files
 from tests.support.waiting import PATIENCE_S
 
@@ -120,6 +122,15 @@ def test_a_value_that_no_sampler_takes_is_refused(models: Path) -> None:
     assert refused.status == 1
     assert refused.error["type"] == "validation_error"
     assert "top_k" in refused.error["message"]
+
+
+@pytest.mark.skipif(may_have_gpu(), reason="it is for machines without a GPU")
+def test_copies_that_do_not_fit_are_refused_with_what_helps(hub: Path) -> None:
+    add_huge(hub, tiny_model.folder(), int(psutil.virtual_memory().available * 0.7))
+    refused = call("run", HUGE, "hi", "--cpu-weights", "float32", "--json", hub=hub)
+    assert (refused.status, refused.error["type"]) == (1, "insufficient_memory")
+    assert "of memory with its weights as float32, and" in refused.error["message"]
+    assert "Hold them as stored" in refused.error["message"]
 
 
 def _start(*arguments: str, hub: Path) -> subprocess.Popen[bytes]:

@@ -26,6 +26,7 @@ from mlxk_tui.demo import tiny_model
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.machine import may_have_gpu
 from mlxk_tui.server import keys
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.server import Server
@@ -281,6 +282,18 @@ def test_a_model_of_the_settings_that_is_gone_does_not_keep_it_from_serving(
 
 
 @needs_mlx
+@pytest.mark.skipif(may_have_gpu(), reason="it is for machines without a GPU")
+def test_weights_are_held_as_the_command_line_says_and_the_log_tells(hub: Path, tmp_path: Path) -> None:
+    tiny_model.install(hub)
+    config = tmp_path / "config.toml"
+    config.write_text(f'cpu_weights = "float32"\n\n[model_cpu_weights]\n"{TINY}" = "float32"\n')
+    with process(TINY, "--cpu-weights", "stored", hub=hub, MLXK_CONFIG=str(config)) as (child, _):
+        assert child.stderr is not None
+        line = next(line for line in child.stderr if b"The weights of " in line)
+    assert f" The weights of {TINY} are held as stored: ".encode() in line
+
+
+@needs_mlx
 def test_a_model_that_does_not_fit_is_served_only_when_forced(hub: Path) -> None:
     tiny_model.install(hub)
     add_huge(hub, tiny_model.folder())
@@ -307,6 +320,7 @@ def test_a_model_that_does_not_fit_is_served_only_when_forced(hub: Path) -> None
         (["--idle-unload", "-1"], "validation_error", 1),
         (["--port", "x"], "command_error", 2),
         (["--log-level", "loud"], "command_error", 2),
+        (["--cpu-weights", "half"], "command_error", 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -28,8 +28,8 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import mla, switch_layers
 
 from mlxk_tui.engine.memory import room_for_copies
-from mlxk_tui.engine.protocol import CpuWeights
 from mlxk_tui.ops.blas.state import Blas, BlasState
+from mlxk_tui.ops.terms import CpuWeights
 
 _dequantize: Callable[..., mx.array] = mx.dequantize
 _quantized_matmul: Callable[..., mx.array] = mx.quantized_matmul
@@ -66,6 +66,14 @@ class HeldWeights:
     """As they are now."""
     expand_from: int = 0
     """Rows from which on quantized weights are expanded; 0 where none are quantized or it never pays."""
+    fault: str = ""
+    """What the model's code raised with its weights held as they were to be; they are as stored then."""
+
+    @classmethod
+    def unchanged(cls, model: Any) -> HeldWeights:
+        """Return this of a model whose weights are as mlx-lm has them."""
+        size = stored_bytes(model)
+        return cls(CpuWeights.STORED, size, size)
 
 
 def float32_bytes(model: Any) -> int:
@@ -136,18 +144,17 @@ class Holder:
     def __init__(self, blas: Blas | None) -> None:
         self._blas = blas
 
-    def holding(
-        self, wanted: CpuWeights, cache_bytes: int
-    ) -> Callable[[Any, OnBytes], HeldWeights | None] | None:
-        """Return what changes a model; None on a GPU."""
+    def ways(self, wanted: CpuWeights, cache_bytes: int) -> tuple[Callable[[Any, OnBytes], HeldWeights], ...]:
+        """Return what changes a model, and what does if it does not run then; none on a GPU."""
         if self._blas is None:
-            return None
+            return ()
         fast = self._blas.state is BlasState.FAST
 
-        def hold(model: Any, on_bytes: OnBytes) -> HeldWeights:
-            return hold_weights(model, wanted, room_for_copies(cache_bytes), on_bytes, fast=fast)
+        def hold(kind: CpuWeights, model: Any, on_bytes: OnBytes) -> HeldWeights:
+            return hold_weights(model, kind, room_for_copies(cache_bytes), on_bytes, fast=fast)
 
-        return hold
+        kinds = (wanted,) if wanted is CpuWeights.STORED else (wanted, CpuWeights.STORED)
+        return tuple(partial(hold, kind) for kind in kinds)
 
 
 # Modules that expand their weights while they multiply

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from mlxk_tui.engine.protocol import Sampling
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 
-Hold = Callable[[Any, Callable[[int, int], None]], HeldWeights | None]
-"""Changes how a model's weights are held and tells its progress in bytes; None where nothing is to do."""
+Hold = Callable[[Any, Callable[[int, int], None]], HeldWeights]
+"""Changes how a model's weights are held, and tells its progress in bytes."""
 OnStage = Callable[[str, int, int], None]
 """Receives stage, bytes done and bytes in all; raises to stop the loading."""
 
@@ -34,6 +35,8 @@ _CHUNK_BYTES = 16 * 2**20
 _TOLD_BYTES, _TOLD_S = 64 * 2**20, 0.5
 """After how much, or how many seconds, it is told: the sooner of the two."""
 _MAX_HEADER_BYTES = 100_000_000
+_HELD_FAULTS = (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError)
+"""What a model raises whose code asks a layer for something that it has no more."""
 _CONTEXT_KEYS = ("max_position_embeddings", "max_sequence_length", "model_max_length", "n_positions", "n_ctx")
 _TURN_ENDS = (
     "<|im_end|>",
@@ -86,7 +89,7 @@ class LoadedModel:
 
 
 def load(
-    name: str, folder: Path, context_length: int | None, on_stage: OnStage, hold: Hold | None = None
+    name: str, folder: Path, context_length: int | None, on_stage: OnStage, ways: Sequence[Hold] = ()
 ) -> LoadedModel:
     """Load the model of a snapshot folder.
 
@@ -95,7 +98,8 @@ def load(
         folder: the snapshot.
         context_length: tokens; None leaves it to config.json.
         on_stage: hears of the progress.
-        hold: changes how its weights are held; a model that does not run then is loaded as it is.
+        ways: how its weights may be held, the first in which the model runs; where there is none, as mlx-lm
+            has them.
 
     Raises:
         OpError: `model_not_runnable` with what mlx-lm says, `insufficient_memory`.
@@ -104,23 +108,9 @@ def load(
     begin = time.monotonic()
     try:
         _refuse_code(name, folder)
-        model, config = utils.load_model(folder, lazy=True, get_model_classes=_classes_for(folder))
-        _read_weights(model, on_stage)
+        running = _run(folder, ways, on_stage)
         on_stage("tokenizer", 0, 0)
-        tokenizer: Any = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
-        held: HeldWeights | None = None
-        try:
-            if hold is not None:
-                held = hold(model, partial(on_stage, "weights"))
-            on_stage("warm-up", 0, 0)
-            caches, logits = _warm_up(model)
-        except (AttributeError, KeyError, TypeError, ValueError):
-            if held is None:
-                raise
-            held = model = None  # before it is read anew
-            model, config = utils.load_model(folder, lazy=True, get_model_classes=_classes_for(folder))
-            _read_weights(model, on_stage)
-            caches, logits = _warm_up(model)
+        tokenizer: Any = load_tokenizer(folder, eos_token_ids=running.config.get("eos_token_id"))
     except (OpError, LoadStopped):
         raise
     except MemoryError as error:
@@ -133,15 +123,15 @@ def load(
             f"{name} could not be loaded: {_said(error)} "
             "'mlxk-headless health' tells whether its files are sound.",
         ) from error
-    vocab_size = int(logits.shape[-1])
+    vocab_size, caches = running.vocab_size, running.caches
     generation_config = _read_json(folder / "generation_config.json")
     plain = all(type(cache) is KVCache for cache in caches)
     return LoadedModel(
         name=name,
         folder=folder,
-        model=model,
+        model=running.model,
         tokenizer=tokenizer,
-        context_length=context_length or _context_length(config),
+        context_length=context_length or _context_length(running.config),
         vocab_size=vocab_size,
         defaults=sampling.defaults(generation_config, vocab_size),
         stop_tokens=_stop_tokens(tokenizer, generation_config, vocab_size),
@@ -149,9 +139,46 @@ def load(
         trimmable=plain,
         window=_window(caches),
         texts=TokenTexts(tokenizer),
-        held=held,
+        held=running.held,
         load_s=time.monotonic() - begin,
     )
+
+
+@dataclass
+class _Running:
+    """A model that has read a token."""
+
+    model: Any
+    config: Mapping[str, Any]
+    held: HeldWeights | None
+    caches: list[Any]
+    vocab_size: int
+
+
+def _run(folder: Path, ways: Sequence[Hold], on_stage: OnStage) -> _Running:
+    """Read a model and let it run, with its weights held in the first way in which it does."""
+    fault = ""
+    for way in (*ways, None):
+        model, config = utils.load_model(folder, lazy=True, get_model_classes=_classes_for(folder))
+        _read_weights(model, on_stage)
+        held: HeldWeights | None = None
+        try:
+            if way is not None:
+                held = way(model, partial(on_stage, "weights"))
+            on_stage("warm-up", 0, 0)
+            caches, logits = _warm_up(model)
+        except _HELD_FAULTS as error:
+            if way is None or "malloc" in str(error):
+                raise
+            fault = fault or f"{type(error).__name__}: {_said(error).rstrip('.')}"
+            del model  # before it is read anew
+            gc.collect()  # modules refer to each other in circles
+            continue
+        if fault and held is None:
+            held = HeldWeights.unchanged(model)
+        held = replace(held, fault=fault) if held is not None else None
+        return _Running(model, config, held, caches, int(logits.shape[-1]))
+    raise AssertionError("the last way returns or raises")
 
 
 def _warm_up(model: Any) -> tuple[list[Any], mx.array]:

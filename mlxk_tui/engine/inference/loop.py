@@ -66,7 +66,7 @@ class Loop:
     def __init__(self, inbox: Inbox, outbox: Outbox, vitals: Vitals, pool: Pool, borrowed: Borrowed) -> None:
         self._cores = borrowed.cores
         self._holder = Holder(borrowed.blas)
-        self._hold: Hold | None = None
+        self._ways: tuple[Hold, ...] = ()
         self._outbox = outbox
         self._vitals = vitals
         vitals.device = _device_memory
@@ -146,8 +146,8 @@ class Loop:
         try:
             self._pool.load(command.folder, *tokenizer_arguments(Path(command.folder)))
             mx.reset_peak_memory()
-            self._hold = self._holder.holding(command.cpu_weights, command.cache_bytes)
-            model = load(command.name, Path(command.folder), command.context_length, on_stage, self._hold)
+            self._ways = self._holder.ways(command.cpu_weights, command.cache_bytes)
+            model = load(command.name, Path(command.folder), command.context_length, on_stage, self._ways)
             verdict = choose_batching(model, command.batching, on_stage, self._on_trial)
             model.batchable = verdict is not None and verdict.together
             self._decoder = Decoder(model, command.cache_bytes)
@@ -169,6 +169,7 @@ class Loop:
                     load_s=model.load_s,
                     weights=model.held.kind if model.held is not None else None,
                     stored_bytes=model.held.stored_bytes if model.held is not None else 0,
+                    weights_fault=model.held.fault if model.held is not None else "",
                     has_chat_template=bool(tokenizer.has_chat_template),
                     has_thinking=bool(tokenizer.has_thinking),
                     has_tools=bool(tokenizer.has_tool_calling),
@@ -258,7 +259,7 @@ class Loop:
                 self._vitals.begin(reads_files=True)
                 self._beat(force=True)
 
-            draft = load(Path(folder).name, Path(folder), None, on_stage, self._hold)
+            draft = load(Path(folder).name, Path(folder), None, on_stage, self._ways)
             model.drafts[folder] = draft
         return model.drafts[folder]
 
