@@ -11,6 +11,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -25,6 +26,10 @@ _ROOT_VARIABLE = "MLXK2_TEST_ROOT"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts the run in the background lets it ignore Ctrl-C, and whatever it starts as well.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The tests start hundreds of processes: where no bytecode is kept, each compiles all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 _DROPPED = (
     "COLORTERM",

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from mlxk_tui.engine.inference.quick_transformers import read_sources_once
 from mlxk_tui.engine.inference.tokenizing import frames
 from mlxk_tui.engine.protocol import Command, GrammarSyntax, Sampling
 from mlxk_tui.ops.errors import ErrorType, OpError
@@ -118,6 +119,7 @@ def start() -> socket.socket | None:
     """
     before = {name: os.environ.get(name) for name in _SINGLE}
     os.environ |= {**_SINGLE, "TOKENIZERS_PARALLELISM": "false"}
+    read_sources_once()
     try:
         # With them comes numpy, whose own threads may not be there when this process forks.
         import transformers.tokenization_utils_base  # noqa: F401, PLC0415 - the worker needs it too
