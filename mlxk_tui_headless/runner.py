@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
@@ -13,6 +12,7 @@ from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.contract import Command, Contract, Envelope, ErrorInfo
 from mlxk_tui.ops.errors import ERRORS, ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, ignore
+from mlxk_tui.ops.os_errors import error_type, reason_of
 from mlxk_tui_headless import output
 from mlxk_tui_headless.cli import parse
 from mlxk_tui_headless.interrupts import Interrupts
@@ -185,12 +185,12 @@ def _fault(error: Exception) -> OpError:
     """Return the typed error for an exception that no operation foresaw."""
     output.debug_traceback(error)
     if isinstance(error, OSError):
-        why = error.strerror or "input/output error"
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        why, kind = reason_of(error), error_type(error)
+        if kind is ErrorType.PERMISSION_DENIED:
             return OpError(
                 ErrorType.PERMISSION_DENIED, f"The file system refused: {why}. Check who owns the cache."
             )
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if kind is ErrorType.DISK_FULL:
             return OpError(ErrorType.DISK_FULL, f"The disk is full: {why}. Free some space and run it again.")
     return OpError(
         ErrorType.INTERNAL_ERROR,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import os
 import sqlite3
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 from mlxk_tui.chats.schema import make_search_index, migrate
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.os_errors import error_type, reason_of
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -188,13 +188,10 @@ class Database:
     def _in_words(self, error: sqlite3.Error | OSError) -> OpError:
         text = str(error)
         if isinstance(error, OSError):
-            kind = (
-                ErrorType.DISK_FULL
-                if error.errno in (errno.ENOSPC, errno.EDQUOT)
-                else ErrorType.PERMISSION_DENIED
+            return OpError(
+                error_type(error) or ErrorType.PERMISSION_DENIED,
+                f"The chats cannot be stored: {reason_of(error)}. Check their folder, then try again.",
             )
-            reason = error.strerror or "input/output error"
-            return OpError(kind, f"The chats cannot be stored: {reason}. Check their folder, then try again.")
         if "full" in text:
             return OpError(
                 ErrorType.DISK_FULL, "The disk is full, so the chat was not stored. Free some space first."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.files import replace_file
 from mlxk_tui.ops.format import iso_utc, printable, size
+from mlxk_tui.ops.os_errors import error_type, reason_of
 
 _MAX_IMPORT_BYTES = 64_000_000
 _NAME_BYTES = 100
@@ -145,11 +145,9 @@ async def _write(path: Path, data: bytes, *, overwrite: bool) -> None:
         try:
             replace_file(path, data, mode=0o666)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            reason = error.strerror or "input/output error"
             raise OpError(
-                ErrorType.DISK_FULL if full else ErrorType.PERMISSION_DENIED,
-                f"{printable(path.name)} cannot be written: {reason}. Choose another folder.",
+                error_type(error) or ErrorType.PERMISSION_DENIED,
+                f"{printable(path.name)} cannot be written: {reason_of(error)}. Choose another folder.",
             ) from error
 
     await asyncio.to_thread(write)

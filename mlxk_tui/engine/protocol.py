@@ -105,6 +105,16 @@ class ToolCall:
     """Whether the answer reached its most tokens inside this call."""
 
 
+RESERVED_VARIABLES = frozenset(
+    {
+        *("messages", "conversation", "tools", "documents", "chat_template", "tokenize", "return_dict"),
+        *("add_generation_prompt", "continue_final_message", "padding", "truncation", "max_length"),
+        *("return_tensors", "return_assistant_tokens_mask", "tokenizer_kwargs"),
+    }
+)
+"""Variables of a chat template that no request may set: Transformers' `apply_chat_template` takes them."""
+
+
 @dataclass(frozen=True)
 class TopToken:
     """A token that might have been drawn."""

@@ -23,6 +23,7 @@ from mlxk_tui.ops.events import OnEvent, ignore
 from mlxk_tui.ops.files import free_bytes
 from mlxk_tui.ops.format import plural, printable, size
 from mlxk_tui.ops.health import check_integrity
+from mlxk_tui.ops.os_errors import error_type
 from mlxk_tui.ops.reading import read_repo
 from mlxk_tui.ops.reflink import copy, open_source, reflink
 from mlxk_tui.ops.repo import Repo, Snapshot, SnapshotFile
@@ -309,7 +310,8 @@ def _changed(job: _Job, file: SnapshotFile) -> OpError:
 def _translated(job: _Job, error: OSError) -> OpError:
     """Return what an error of the file system means for the user."""
     where = printable(str(job.target))
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    kind = error_type(error)
+    if kind is ErrorType.DISK_FULL:
         return job.failed(
             ErrorType.DISK_FULL,
             f"The disk is full; nothing was left at {where}. Free some space and try again.",
@@ -318,7 +320,7 @@ def _translated(job: _Job, error: OSError) -> OpError:
         return job.failed(
             ErrorType.CLONE_FAILED, f"Something else appeared at {where} meanwhile. Give another folder."
         )
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+    if kind is ErrorType.PERMISSION_DENIED:
         return job.failed(
             ErrorType.PERMISSION_DENIED,
             f"{where} cannot be written: {error.strerror}. Check who owns the folder, or give another one.",

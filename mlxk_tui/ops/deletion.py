@@ -18,6 +18,7 @@ from pathlib import Path
 from mlxk_tui.ops.background import Meter
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.os_errors import IS_LINK
 
 SENTINEL = ".mlxk-test-cache"
 """File in the cache folder, or beside it, that marks a cache as one that tests may delete from."""
@@ -170,8 +171,7 @@ def _open_folder(name: str | os.PathLike[str], dir_fd: int | None = None) -> int
     try:
         return os.open(name, _OPEN_FOLDER, dir_fd=dir_fd)
     except OSError as error:
-        # ELOOP is what O_NOFOLLOW says of a link on Linux and macOS, EMLINK on FreeBSD.
-        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK}:
+        if error.errno in IS_LINK | {errno.ENOENT, errno.ENOTDIR}:
             return None
         raise
 

@@ -20,10 +20,11 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.locks import LOCKS
+from mlxk_tui.ops.os_errors import IS_LINK, UNSUPPORTED, error_type
 from mlxk_tui.ops.partial import names, remove
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_NO_LINKS = UNSUPPORTED | {errno.EPERM}
 
 
 class Place:
@@ -196,7 +197,7 @@ class Place:
         try:
             return os.open(self.path / name if dir_fd is None else name, _FOLDER, dir_fd=dir_fd)
         except OSError as error:
-            if error.errno not in {errno.ELOOP, errno.EMLINK, errno.ENOTDIR}:
+            if error.errno not in IS_LINK | {errno.ENOTDIR}:
                 raise
             raise OpError(
                 ErrorType.PERMISSION_DENIED,
@@ -209,12 +210,13 @@ def refused_by_system(error: OSError, place: Path) -> OpError:
     """Return the error for what the file system said while bytes were written."""
     shown = printable(str(place))
     reason = error.strerror or str(error)
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+    kind = error_type(error)
+    if kind is ErrorType.DISK_FULL or error.errno == errno.EFBIG:  # the file system holds none of that size
         return OpError(
             ErrorType.DISK_FULL,
             f"No space is left for {shown} ({reason}). Free some and pull again to go on.",
         )
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+    if kind is ErrorType.PERMISSION_DENIED:
         return OpError(
             ErrorType.PERMISSION_DENIED,
             f"The cache at {shown} cannot be written: {reason}. Check its owner and permissions.",

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from http.client import HTTPMessage, HTTPResponse
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
@@ -15,6 +12,7 @@ from mlxk_tui.ops.download_terms import Source
 from mlxk_tui.ops.download_wire import Line, Origin, StoppedError, TrustError, WireError
 from mlxk_tui.ops.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.retry_after import retry_after
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
@@ -284,18 +282,3 @@ def _failed(path: str, why: str) -> OpError:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None
-
-
-def retry_after(headers: Mapping[str, str] | HTTPMessage) -> float | None:
-    """Return the seconds that a `Retry-After` asks for, given as a number or as a date."""
-    text = (headers.get("Retry-After") or "").strip()
-    seconds = _number(text)
-    if seconds is not None:
-        return float(seconds)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())

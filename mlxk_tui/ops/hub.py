@@ -38,6 +38,7 @@ from mlxk_tui.ops.hub_client import (
     stored_token,
 )
 from mlxk_tui.ops.hub_errors import Asked, map_error, not_understood, offline, shown_endpoint, timed_out
+from mlxk_tui.ops.retry_after import retry_after
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -290,7 +291,8 @@ class Hub:
             else:
                 if pause is None or response.status_code not in _RETRIED:
                     break
-                wait = _pause(response.headers.get("Retry-After"), pause)
+                seconds = retry_after(response.headers)
+                wait = pause if seconds is None else seconds
                 if wait > _MAX_PAUSE:
                     break
             if stop.wait(wait):
@@ -334,12 +336,6 @@ class Hub:
         prepare(self.timeouts)  # renewing the token of a browser login asks the hub
         with contextlib.suppress(OSError, UnicodeDecodeError):
             self._token = _checked_token(stored_token())
-
-
-def _pause(retry_after: str | None, default: float) -> float:
-    if retry_after and retry_after.isascii() and retry_after.isdigit():
-        return float(retry_after)
-    return default
 
 
 def _is_true(value: str | None) -> bool:

@@ -7,7 +7,7 @@ they hold addresses, headers and whatever the server says.
 
 from __future__ import annotations
 
-import errno
+import math
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 
 from mlxk_tui.ops.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.os_errors import error_type
 from mlxk_tui.ops.proxies import proxy_fault
+from mlxk_tui.ops.retry_after import retry_after
 
 LOG_IN = "Log in with 'hf auth login' or set HF_TOKEN"
 """How to come by a token; the start of a sentence."""
@@ -209,7 +211,7 @@ def _refused(names: set[str], response: Any, asked: Asked) -> OpError:
             reason=AccessReason.FORBIDDEN,
         )
     if status == 429:
-        wait = _seconds(headers.get("Retry-After"))
+        wait = math.ceil(retry_after(headers) or 0)
         return OpError(
             ErrorType.NETWORK_ERROR,
             f"{asked.host} has had too many requests. Try again {f'in {wait} seconds' if wait else 'later'}"
@@ -254,15 +256,12 @@ def _said(words: str, asked: Asked) -> str:
     return f": {words}" if words else ""
 
 
-def _seconds(retry_after: str | None) -> int | None:
-    return int(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None
-
-
 def _local(error: OSError) -> OpError | None:
     """Return what an error of this machine's own means, else None."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    kind = error_type(error)
+    if kind is ErrorType.DISK_FULL:
         return OpError(ErrorType.DISK_FULL, "The disk is full. Free some space and run it again.")
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+    if kind is ErrorType.PERMISSION_DENIED:
         return OpError(
             ErrorType.PERMISSION_DENIED,
             f"The file system refused: {error.strerror}. Check who owns the cache.",

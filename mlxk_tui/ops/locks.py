@@ -17,6 +17,8 @@ from collections.abc import Collection, Iterator
 from mlxk_tui.ops.background import Meter
 from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.deletion import Folder, open_cache
+from mlxk_tui.ops.errors import ErrorType
+from mlxk_tui.ops.os_errors import IS_LINK, error_type
 
 LOCKS = ".locks"
 _ENDING = ".lock"
@@ -121,12 +123,12 @@ def _try(folder: Folder, name: str) -> Iterator[bool]:
         try:
             fd = os.open(name, os.O_RDWR | flags, dir_fd=folder.fd)
         except OSError as error:  # another user's file, or a read-only disk; for flock reading is enough
-            if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            if error_type(error) is not ErrorType.PERMISSION_DENIED:
                 raise
             fd = os.open(name, os.O_RDONLY | flags, dir_fd=folder.fd)
     except OSError as error:
         # None there, or a link, folder or pipe, which is no lock; anything else is taken for held.
-        yield error.errno in {errno.ENOENT, errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO}
+        yield error.errno in IS_LINK | {errno.ENOENT, errno.EISDIR, errno.ENXIO}
         return
     try:
         yield _flock(fd)

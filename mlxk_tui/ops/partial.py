@@ -30,6 +30,7 @@ from dataclasses import dataclass
 
 from mlxk_tui.ops.download_spans import Spans
 from mlxk_tui.ops.files import sync
+from mlxk_tui.ops.os_errors import IS_LINK, UNSUPPORTED
 
 PARTIAL = ".mlxk.incomplete"
 """How the file with the bytes ends, after the etag."""
@@ -352,7 +353,7 @@ def _open_own(folder: int, name: str) -> int:
         try:
             fd = os.open(name, _FLAGS, 0o666, dir_fd=folder)
         except OSError as error:
-            if error.errno not in {errno.ELOOP, errno.EMLINK}:
+            if error.errno not in IS_LINK:
                 raise
             remove(folder, [name])  # a link, which is never written through
             continue
@@ -367,7 +368,7 @@ def _open_own(folder: int, name: str) -> int:
             os.close(fd)
             raise BusyError from None
         except OSError as error:
-            if error.errno not in {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}:
+            if error.errno not in UNSUPPORTED | {errno.ENOLCK}:
                 os.close(fd)
                 raise
         with contextlib.suppress(FileNotFoundError):

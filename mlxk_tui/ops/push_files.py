@@ -15,6 +15,7 @@ from mlxk_tui.ops.background import Meter, StoppedError
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.os_errors import reason_of
 from mlxk_tui.ops.push_ignore import Ignored
 
 GIT_SHA1_UP_TO = 32_000_000
@@ -181,9 +182,7 @@ def _hash(file: LocalFile, meter: Meter, *, with_git: bool) -> Digest:
                 meter.add(shown, len(chunk))
             after = stamp_of(os.fstat(descriptor))
     except OSError as error:
-        raise OpError(
-            ErrorType.UPLOAD_FAILED, f"{shown} cannot be read: {error.strerror or 'input/output error'}."
-        ) from None
+        raise OpError(ErrorType.UPLOAD_FAILED, f"{shown} cannot be read: {reason_of(error)}.") from None
     if not before == after == file.stamp:
         raise changed_meanwhile(file.path)
     meter.add(shown, files=1)

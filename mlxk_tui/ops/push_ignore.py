@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.os_errors import reason_of
 
 HFIGNORE = ".hfignore"
 GITIGNORE = ".gitignore"
@@ -142,9 +143,7 @@ def _lines(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise OpError(
-            ErrorType.PERMISSION_DENIED, f"{name} cannot be read: {error.strerror or 'input/output error'}."
-        ) from None
+        raise OpError(ErrorType.PERMISSION_DENIED, f"{name} cannot be read: {reason_of(error)}.") from None
     lines = raw.decode("utf-8-sig", "surrogateescape").split("\n")
     if len(raw) > _MAX_BYTES or len(lines) > _MAX_PATTERNS or any(len(line) > _MAX_LINE for line in lines):
         raise OpError(

@@ -26,6 +26,7 @@ from mlxk_tui.ops.hub_client import Timeouts, headers_for, new_api, prepare
 from mlxk_tui.ops.hub_errors import Asked, map_error
 from mlxk_tui.ops.lifeline import die_with_parent
 from mlxk_tui.ops.push_files import LocalFile, Stamp
+from mlxk_tui.ops.retry_after import retry_after
 
 _INTERVAL_S = 0.1
 _FILES_AT_ONCE = 5
@@ -248,9 +249,8 @@ class _Push:
             head = self._api.repo_info(self._job["repo"], revision=self._job["branch"]).sha
         if head != self._job["parent"]:
             raise _MovedError from error
-        after = (getattr(response, "headers", None) or {}).get("Retry-After", "")
-        told = float(after) if after.isascii() and after.isdigit() else 0.0
-        return None if pause is None or told > _MAX_PAUSE else max(pause, told)
+        asked = retry_after(getattr(response, "headers", None) or {}) or 0.0
+        return None if pause is None or asked > _MAX_PAUSE else max(pause, asked)
 
     def _operation(self, item: dict[str, Any]) -> Any:
         from huggingface_hub import CommitOperationAdd  # noqa: PLC0415 - slow

@@ -15,6 +15,7 @@ from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.contract import Finding, FindingCode, Fix, Severity
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.os_errors import reason_of
 from mlxk_tui.ops.repo import COMMIT, Blob, Inode, Repo, Snapshot, SnapshotFile
 
 _STORE_NAME = re.compile(r"[0-9a-f]{64}")
@@ -327,7 +328,7 @@ def unreadable(path: str | None, error: OSError) -> Finding:
         code=FindingCode.UNREADABLE,
         severity=Severity.ERROR,
         path=shown,
-        message=f"{shown or 'The folder'} cannot be read: {error.strerror or 'input/output error'}.",
+        message=f"{shown or 'The folder'} cannot be read: {reason_of(error)}.",
         fix=Fix.NONE,
     )
 

@@ -43,6 +43,7 @@ RULES = (
     "mlxk_tui.ops.judge",
     "mlxk_tui.ops.machine",
     "mlxk_tui.ops.names",
+    "mlxk_tui.ops.os_errors",
     "mlxk_tui.ops.reading",
     "mlxk_tui.ops.remember",
     "mlxk_tui.ops.repo",

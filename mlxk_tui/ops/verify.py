@@ -20,6 +20,7 @@ from mlxk_tui.ops.cache import Cache, RepoRef
 from mlxk_tui.ops.contract import Checksums, Finding, FindingCode, Fix, Severity
 from mlxk_tui.ops.events import OnEvent, ignore
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.os_errors import reason_of
 from mlxk_tui.ops.reading import read_repo
 from mlxk_tui.ops.repo import Repo, Snapshot, SnapshotFile
 
@@ -127,7 +128,7 @@ def _check(name: str, file: SnapshotFile, meter: Meter) -> str | None:
                 digest.update(chunk)
                 meter.add(shown, len(chunk))
     except OSError as error:
-        return f"cannot be read: {error.strerror or 'input/output error'}"
+        return f"cannot be read: {reason_of(error)}"
     meter.add(shown, files=1)
     return None if digest.hexdigest() == file.etag else "differs from its checksum: its bytes have changed"
 

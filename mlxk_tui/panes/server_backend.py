@@ -17,6 +17,7 @@ from textual.signal import Signal
 
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.os_errors import reason_of
 from mlxk_tui.panes import server_setup as setups
 from mlxk_tui.panes.server_setup import Setup
 from mlxk_tui.server.keys import save_keys
@@ -193,7 +194,7 @@ class ServerBackend:
             self._set(Phase.OFF, error)
             return
         except OSError as error:
-            cause = error.strerror or "input/output error"
+            cause = reason_of(error)
             self._set(Phase.OFF, OpError(ErrorType.INTERNAL_ERROR, f"The server cannot listen: {cause}."))
             return
         except BaseException:

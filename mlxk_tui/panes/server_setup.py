@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlxk_tui.ops.addresses import is_loopback
 from mlxk_tui.ops.format import printable
 from mlxk_tui.server import keys
 from mlxk_tui.server.options import ServerOptions
@@ -81,20 +81,16 @@ def words(text: str) -> tuple[str, ...]:
 
 def beyond_loopback(host: str) -> bool:
     """Tell whether an address surely lets other machines in; of other names only binding tells."""
-    name = host.strip().strip("[]")
-    try:
-        return not ipaddress.ip_address(name.partition("%")[0]).is_loopback
-    except ValueError:
-        return name == ""
+    name = host.strip()
+    loopback = is_loopback(name)
+    return name.strip("[]") == "" if loopback is None else not loopback
 
 
 def may_reach_beyond(host: str) -> bool:
     """Tell whether an address or name may let other machines in: any but this machine's own may."""
-    name = host.strip().strip("[]")
-    try:
-        return not ipaddress.ip_address(name.partition("%")[0]).is_loopback
-    except ValueError:
-        return name.rstrip(".").lower() != "localhost"
+    name = host.strip()
+    loopback = is_loopback(name)
+    return name.strip("[]").rstrip(".").lower() != "localhost" if loopback is None else not loopback
 
 
 def needs_key(host: str) -> str:

@@ -164,7 +164,8 @@ class App:
                 503,
                 STOPPING,
                 "The server is stopping. Ask again when it is back.",
-                headers={"Connection": "close", "Retry-After": "5"},
+                headers={"Connection": "close"},
+                retry_after_s=5,
             )
         connection = request.protocol
         if isinstance(connection, Connection) and connection.one_too_many and not route.quiet:
@@ -172,7 +173,8 @@ class App:
                 503,
                 BUSY,
                 "Too many connections are open. Try again in a moment.",
-                headers={"Connection": "close", "Retry-After": "5"},
+                headers={"Connection": "close"},
+                retry_after_s=5,
             )
         return await route.handler(call)
 

@@ -68,7 +68,7 @@ class BodyBudget:
                     BUSY,
                     f"The bodies of other requests take {size(self.held)}, which is all that this server "
                     "holds at once. Try again a little later.",
-                    headers={"Retry-After": "5"},
+                    retry_after_s=5,
                 )
             ) from None
 

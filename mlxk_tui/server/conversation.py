@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlxk_tui.engine.protocol import Sampling
+from mlxk_tui.engine.protocol import RESERVED_VARIABLES, Sampling
 from mlxk_tui.server.errors import ApiError, invalid
 from mlxk_tui.server.schemas import MAX_STOPS, ContentPart, Message, Sampled, ToolCallMessage
 
@@ -15,14 +15,6 @@ _MAX_STOP_CHARACTERS = 1000
 _EFFORTS = {"xhigh": "high", "max": "high"}
 """Efforts that chat templates do not know, to those that they do."""
 _ROLES = {"developer": "system", "function": "tool"}
-_RESERVED = frozenset(
-    {
-        *("messages", "conversation", "tools", "documents", "chat_template", "tokenize", "return_dict"),
-        *("add_generation_prompt", "continue_final_message", "padding", "truncation", "max_length"),
-        *("return_tensors", "return_assistant_tokens_mask", "tokenizer_kwargs"),
-    }
-)
-"""What Transformers' `apply_chat_template` takes for itself."""
 
 
 def messages_of(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]:
@@ -152,7 +144,7 @@ def template_kwargs_of(
     if enable_thinking is not None:
         found["enable_thinking"] = enable_thinking
     for name, value in (given or {}).items():
-        if not name.isidentifier() or name in _RESERVED or len(name) > 64:
+        if not name.isidentifier() or name in RESERVED_VARIABLES or len(name) > 64:
             raise invalid(
                 f"chat_template_kwargs: '{name[:64]}' is no variable of a template.", "chat_template_kwargs"
             )

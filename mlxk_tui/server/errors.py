@@ -11,6 +11,7 @@ from aiohttp import web
 
 from mlxk_tui.ops.errors import ERRORS, ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.retry_after import HEADER as RETRY_AFTER
 
 BUSY, NO_ROUTE, STOPPING = "server_busy", "route_not_found", "server_stopping"
 """Words of `error.type` that concern HTTP alone; every other one is a type of the JSON contract."""
@@ -25,7 +26,7 @@ class ApiError(Exception):
         type: a type of the JSON contract, or one of the words above.
         message: what happened and what to do next.
         param: the field of the request that is to blame.
-        headers: headers that go with it.
+        headers: headers that go with it, `Retry-After` among them where the client may come back.
         overflow: figures of a prompt that is too long, where they are known.
     """
 
@@ -37,6 +38,7 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        retry_after_s: int | None = None,
         overflow: ContextOverflow | None = None,
     ) -> None:
         super().__init__(message)
@@ -45,6 +47,8 @@ class ApiError(Exception):
         self.message = printable(message, keep_newlines=True)[:_LONGEST_MESSAGE]
         self.param = param
         self.headers = dict(headers or {})
+        if retry_after_s is not None:
+            self.headers[RETRY_AFTER] = str(retry_after_s)
         self.overflow = overflow
 
     def body(self) -> dict[str, Any]:
@@ -84,7 +88,7 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, OpError):
         status = ERRORS[error.type].http_status
         message = error.message
-        headers = {}
+        headers, retry_after_s = {}, None
         if error.type is ErrorType.CANCELLED:  # the server stopped it: its client is still there
             status = 503
         if len(error.matches) > 1:
@@ -92,10 +96,16 @@ def api_error(error: Exception) -> ApiError:
         if error.type in _SAME_AGAIN:
             headers["X-Should-Retry"] = "false"  # OpenAI's and Anthropic's clients repeat any other 409, 503
         elif status == 503:
-            headers["Retry-After"] = "2"
+            retry_after_s = 2
         param = "model" if error.type in _ABOUT_THE_MODEL else None
         return ApiError(
-            status, error.type.value, message, param=param, headers=headers, overflow=error.overflow
+            status,
+            error.type.value,
+            message,
+            param=param,
+            headers=headers,
+            retry_after_s=retry_after_s,
+            overflow=error.overflow,
         )
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
         return ApiError(503, BUSY, "Too many files are open. Try again in a moment.")

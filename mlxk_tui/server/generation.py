@@ -133,7 +133,7 @@ class Generator:
                 BUSY,
                 f"{plural(self.running, 'generation')} run or wait, which is all this server takes. "
                 "Try again a little later.",
-                headers={"Retry-After": str(self._retry_after())},
+                retry_after_s=self._retry_after(),
             )
         self.running += count
         self._working.add(work)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.files import replace_file
+from mlxk_tui.ops.os_errors import error_type, reason_of
 
 VARIABLE = "MLXK_API_KEY"
 """Environment variable with keys, parted by commas."""
@@ -82,14 +83,15 @@ def save_keys(path: Path, keys: Mapping[str, str]) -> None:
     """Write keys into a file that only the user can read; in one step, or not at all.
 
     Raises:
-        OpError: `permission_denied`, `disk_full` or whatever the file system says, as `permission_denied`.
+        OpError: `disk_full`, or `permission_denied` for whatever else the file system says.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, "".join(f"{name}:{key}\n" for name, key in keys.items()), mode=0o600)
     except OSError as error:
         raise OpError(
-            ErrorType.PERMISSION_DENIED, f"The API keys were not saved to {path}: {error.strerror}."
+            error_type(error) or ErrorType.PERMISSION_DENIED,
+            f"The API keys were not saved to {path}: {reason_of(error)}.",
         ) from None
 
 

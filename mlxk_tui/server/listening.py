@@ -9,10 +9,11 @@ from typing import Any
 
 import psutil
 
+from mlxk_tui.ops.addresses import is_loopback
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.os_errors import error_type
 from mlxk_tui.server.options import ServerOptions
-from mlxk_tui.server.security import is_loopback
 
 
 async def bind(options: ServerOptions) -> list[socket.socket]:
@@ -73,9 +74,10 @@ def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
 
 
 async def _explain(error: OSError, host: str, port: int) -> OpError:
-    if error.errno == errno.EADDRINUSE:
+    kind = error_type(error)
+    if kind is ErrorType.PORT_IN_USE:
         return await port_in_use(host, port)
-    if error.errno in {errno.EACCES, errno.EPERM}:
+    if kind is ErrorType.PERMISSION_DENIED:
         return OpError(
             ErrorType.PERMISSION_DENIED,
             f"Port {port} may not be taken. Choose one above 1023, such as --port 8000.",

@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic.json_schema import models_json_schema
 
 from mlxk_tui import __version__
+from mlxk_tui.ops.retry_after import HEADER as RETRY_AFTER
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import json_response
 from mlxk_tui.server.schemas import MODEL_NAMES
@@ -115,7 +116,7 @@ def _refusal(route: Route, status: int) -> dict[str, Any]:
         error = {"anyOf": [ref("Error"), ref("MessagesError")]}
     headers = {"X-Request-ID": _REQUEST_ID}
     if status in {429, 503}:
-        headers["Retry-After"] = {"description": "Seconds.", "schema": {"type": "integer"}}
+        headers[RETRY_AFTER] = {"description": "Seconds.", "schema": {"type": "integer"}}
     content = {"application/json": {"schema": error}}
     return {"description": _STATUSES[status], "headers": headers, "content": content}
 

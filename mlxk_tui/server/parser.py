@@ -121,7 +121,7 @@ class RequestParser:
             503,
             kind,
             "The process that parses large requests has ended. Try again.",
-            headers={"Retry-After": "2"},
+            retry_after_s=2,
         )
 
 

@@ -7,13 +7,13 @@ rebinding) that name is in `Host`.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 
 from aiohttp import HttpVersion11, web
 
 from mlxk_tui.ops.errors import ErrorType
+from mlxk_tui.ops.retry_after import HEADER as RETRY_AFTER
 from mlxk_tui.server.errors import ApiError, invalid
 from mlxk_tui.server.hosts import authority_of, host_of, is_address
 from mlxk_tui.server.keys import name_of
@@ -29,17 +29,7 @@ _SDK_HEADER = re.compile(r"x-stainless-[a-z0-9-]{1,50}")
 _MAX_SDK_HEADERS = 32
 _OWN_SITES = {"same-origin", "none"}
 """Values of `Sec-Fetch-Site`: of a page that came from here, and of a user who typed the address."""
-_EXPOSED_HEADERS = "X-Request-ID, Retry-After"
-
-
-def is_loopback(address: str) -> bool:
-    """Tell whether an address reaches this machine alone."""
-    try:
-        parsed = ipaddress.ip_address(address.split("%", maxsplit=1)[0])
-    except ValueError:
-        return False
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return (mapped or parsed).is_loopback
+_EXPOSED_HEADERS = f"X-Request-ID, {RETRY_AFTER}"
 
 
 class Guard:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from dataclasses import replace
 
 from mlxk_tui.engine.client import Engine
+from mlxk_tui.ops.addresses import is_loopback
 from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.errors import ErrorType
+from mlxk_tui.ops.os_errors import error_type
 from mlxk_tui.server.app import App
 from mlxk_tui.server.body import BodyBudget
 from mlxk_tui.server.calls import Service
@@ -20,7 +22,7 @@ from mlxk_tui.server.metrics import Metrics
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.parser import RequestParser
 from mlxk_tui.server.requests import RequestLog
-from mlxk_tui.server.security import Guard, is_loopback
+from mlxk_tui.server.security import Guard
 from mlxk_tui.server.supervisor import HealthState, Supervisor
 
 _BODIES = 8
@@ -131,7 +133,7 @@ class Server:
                 self._close_listeners()
                 for sock in sockets:
                     sock.close()
-                if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                if isinstance(error, OSError) and error_type(error) is ErrorType.PORT_IN_USE:
                     raise await port_in_use(self.options.host, self.options.port) from None
                 raise
             self._app, self._web = app, web

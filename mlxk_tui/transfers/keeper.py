@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.os_errors import reason_of
 from mlxk_tui.transfers.store import Store, Stored
 
 _FOLLOW_SECONDS = 1.0
@@ -99,7 +100,7 @@ class Keeper:
                 return
 
     def _unkept(self, path: Path, error: OSError) -> None:
-        cause = error.strerror or "input/output error"
+        cause = reason_of(error)
         self._trouble(f"Transfers cannot be kept over a restart: {printable(str(path))}: {cause}.")
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlxk_tui.ops.errors import ErrorType
 from mlxk_tui.ops.files import remove_unfinished, replace_file
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.os_errors import reason_of
 from mlxk_tui.transfers.jobs import Failure, Job, Pull, Push, State, Transfer
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return Stored()
         except OSError as error:
-            cause = error.strerror or "input/output error"
+            cause = reason_of(error)
             return Stored((), f"The list of transfers cannot be read: {self._shown}: {cause}.")
         except (ValueError, RecursionError):
             return self._aside((), "is damaged", repair)

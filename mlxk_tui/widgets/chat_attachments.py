@@ -17,6 +17,7 @@ from textual.widgets import Static
 from mlxk_tui.chats.model import Attachment
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.os_errors import reason_of
 from mlxk_tui.widgets.text import Part, cut, line, spaced_size
 
 MAX_BYTES = 512_000
@@ -87,7 +88,7 @@ def read_attachment(path: str) -> Attachment:
                 raise OpError(ErrorType.VALIDATION_ERROR, f"{shown} is no file. Choose a text file.")
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        reason = error.strerror or "input/output error"
+        reason = reason_of(error)
         raise OpError(
             ErrorType.VALIDATION_ERROR, f"{shown} cannot be read: {reason}. Choose another file."
         ) from error

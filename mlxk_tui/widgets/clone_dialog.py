@@ -14,6 +14,7 @@ from textual.widgets import Input, Static
 
 from mlxk_tui.library import Entry
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.os_errors import reason_of
 from mlxk_tui.widgets.form import Form
 from mlxk_tui.widgets.text import Part, lines, spaced_size
 
@@ -58,7 +59,7 @@ def problem_with(text: str, cache: Path) -> str | None:
         if not os.access(parent, os.W_OK | os.X_OK):
             return f"{printable(str(parent))} cannot be written to."
     except OSError as error:
-        return f"The path cannot be used: {error.strerror or 'input/output error'}."
+        return f"The path cannot be used: {reason_of(error)}."
     except ValueError:  # a character that no path can be encoded with
         return "The path holds a character that cannot be used."
     return None

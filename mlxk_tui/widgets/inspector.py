@@ -21,6 +21,7 @@ from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.errors import OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.widgets import describe
+from mlxk_tui.widgets.scrolling import scroll_bindings
 from mlxk_tui.widgets.tab_strip import Tab, TabStrip
 from mlxk_tui.widgets.text import cut, sentence
 
@@ -40,12 +41,7 @@ class InspectorBody(VerticalScroll):
     """The scrolling part."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "scroll_down", "Down", show=False, id="inspector.down"),
-        Binding("up,k", "scroll_up", "Up", show=False, id="inspector.up"),
-        Binding("pagedown,ctrl+d", "page_down", "Page down", show=False, id="inspector.page_down"),
-        Binding("pageup,ctrl+u", "page_up", "Page up", show=False, id="inspector.page_up"),
-        Binding("g,home", "scroll_home", "Top", show=False, id="inspector.first"),
-        Binding("G,end", "scroll_end", "Bottom", show=False, id="inspector.last"),
+        *scroll_bindings("inspector"),
         Binding("left,h", "tab(-1)", "Tab left", show=False, id="inspector.previous_tab"),
         Binding("right,l", "tab(1)", "Tab right", show=False, id="inspector.next_tab"),
     ]

@@ -9,7 +9,7 @@ from typing import ClassVar
 from rich.cells import cell_len
 from textual import getters
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.message import Message
 from textual.widgets import Static
@@ -18,6 +18,7 @@ from mlxk_tui.ops.format import printable
 from mlxk_tui.server.requests import RequestEntry
 from mlxk_tui.widgets import server_text as said
 from mlxk_tui.widgets.row_list import Row, RowList
+from mlxk_tui.widgets.scrolling import scroll_bindings
 from mlxk_tui.widgets.server_snippets import Snippet
 from mlxk_tui.widgets.tab_strip import Tab, TabStrip
 from mlxk_tui.widgets.text import Part, line, lines, pad, wrap
@@ -48,14 +49,7 @@ class Shown:
 class SideBody(VerticalScroll):
     """The scrolling text of a tab."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "scroll_down", "Down", show=False, id="server_side.down"),
-        Binding("up,k", "scroll_up", "Up", show=False, id="server_side.up"),
-        Binding("pagedown,ctrl+d", "page_down", "Page down", show=False, id="server_side.page_down"),
-        Binding("pageup,ctrl+u", "page_up", "Page up", show=False, id="server_side.page_up"),
-        Binding("g,home", "scroll_home", "Top", show=False, id="server_side.first"),
-        Binding("G,end", "scroll_end", "Bottom", show=False, id="server_side.last"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = scroll_bindings("server_side")
 
 
 class KeyList(RowList):

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from textual import getters
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
@@ -15,6 +15,7 @@ from textual.widgets import Static
 from mlxk_tui.ops.format import plural, printable, size
 from mlxk_tui.transfers.jobs import FileProgress, Push, State, Transfer
 from mlxk_tui.transfers.rates import SECONDS
+from mlxk_tui.widgets.scrolling import scroll_bindings
 from mlxk_tui.widgets.text import Part, bar, cut, flush_right, lines, pad, spaced_size, wrap
 from mlxk_tui.widgets.transfer_text import (
     amount,
@@ -37,14 +38,7 @@ _MAX_WIDTH = 96
 class DetailBody(VerticalScroll):
     """The scrolling part."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "scroll_down", "Down", show=False, id="transfer.down"),
-        Binding("up,k", "scroll_up", "Up", show=False, id="transfer.up"),
-        Binding("pagedown,ctrl+d", "page_down", "Page down", show=False, id="transfer.page_down"),
-        Binding("pageup,ctrl+u", "page_up", "Page up", show=False, id="transfer.page_up"),
-        Binding("g,home", "scroll_home", "Top", show=False, id="transfer.first"),
-        Binding("G,end", "scroll_end", "Bottom", show=False, id="transfer.last"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = scroll_bindings("transfer")
 
 
 class TransferDetail(Vertical):

@@ -17,7 +17,7 @@ import pytest
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
 from mlxk_tui.ops.download import Source, download
 from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.fetch import _redirected, retry_after
+from mlxk_tui.ops.fetch import _redirected
 from tests.support.downloads import FAST, Model, small_files
 from tests.support.waiting import PATIENCE_S, cancel, until
 
@@ -194,14 +194,6 @@ async def test_cancel_while_the_hub_is_silent(model: Model) -> None:
     task = asyncio.create_task(model.download(patient))
     await until(lambda: model.hub.faults.hits(fault) > 2)
     await cancel(task)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("7", 7), ("0", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("soon", None), ("", None), ("-1", None)],
-)
-def test_retry_after_is_a_number_or_a_date(text: str, seconds: float | None) -> None:
-    assert retry_after({"Retry-After": text}) == seconds
 
 
 def test_https_is_never_left_for_http() -> None:

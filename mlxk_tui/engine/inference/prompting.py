@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mlxk_tui.engine.inference.compiling import compile_schema
 from mlxk_tui.engine.limits import token_budget, too_long
 from mlxk_tui.engine.protocol import (
+    RESERVED_VARIABLES,
     CountTokens,
     Detokenize,
     Detokenized,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from mlxk_tui.engine.inference.loading import LoadedModel
 
 _ROLES = {"system": "System", "developer": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
-_RESERVED = frozenset({"tokenize", "return_dict", "add_generation_prompt", "return_tensors", "chat_template"})
 _MAX_STOPS = 64
 _MAX_STOP_CHARACTERS = 4096
 _TAIL_TOKENS = 16
@@ -307,7 +307,7 @@ def _check_text(model: PromptModel, text: str) -> None:
 def _apply(
     model: PromptModel, request: Generation, messages: list[dict[str, Any]], generation_prompt: bool
 ) -> str:
-    more = {name: value for name, value in request.template_kwargs.items() if name not in _RESERVED}
+    more = {name: value for name, value in request.template_kwargs.items() if name not in RESERVED_VARIABLES}
     tools = {"tools": list(request.tools)} if request.tools else {}
     text = model.tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=generation_prompt, **tools, **more

@@ -1,0 +1,33 @@
+"""`Retry-After`, the header with which a server asks to come back later (RFC 9110, section 10.2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from http.client import HTTPMessage
+
+HEADER = "Retry-After"
+_MAX_DIGITS = 18
+
+
+def retry_after(headers: Mapping[str, str] | HTTPMessage) -> float | None:
+    """Return the seconds that the headers of an answer ask for, as a number or a date; None without.
+
+    Args:
+        headers: by name in any case, as HTTP libraries give them.
+    """
+    text = (headers.get(HEADER) or "").strip()
+    if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
+        return float(text)
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - 5 ms, for the rarer form
+
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
