@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 
 def _commands() -> type[Provider]:
-    from mlxk_tui.palette import Commands  # noqa: PLC0415 - loaded when the palette first opens
+    from mlxk_tui.palette import Commands
 
     return Commands
 
@@ -231,7 +231,7 @@ class MlxkApp(App[None]):
         found = super().get_driver_class()
         if found.__name__ != "LinuxDriver":  # a browser's, or none
             return found
-        from mlxk_tui.terminal import TerminalDriver  # noqa: PLC0415 - only at a terminal
+        from mlxk_tui.terminal import TerminalDriver
 
         return TerminalDriver
 
@@ -302,7 +302,7 @@ class MlxkApp(App[None]):
     def _ask_hub(self) -> Hub:
         """Return the hub; what it takes is loaded when it is first asked."""
         if self._hub is None:
-            from mlxk_tui.ops.hub import Hub  # noqa: PLC0415 - as above
+            from mlxk_tui.ops.hub import Hub
 
             self._hub = Hub.from_environment(os.environ)
         return self._hub
@@ -319,7 +319,7 @@ class MlxkApp(App[None]):
         keymap = self.context.settings.keymap
         if not keymap:
             return
-        from mlxk_tui.keys import known_ids  # noqa: PLC0415 - only who has a keymap pays for it
+        from mlxk_tui.keys import known_ids
 
         unknown = sorted(set(keymap) - known_ids())
         self.set_keymap({name: keys for name, keys in keymap.items() if name not in unknown})
@@ -398,9 +398,9 @@ class MlxkApp(App[None]):
 
         The hook is Textual's own (8.2.8), called once an exception has ended a message loop.
         """
-        from rich.text import Text  # noqa: PLC0415 - the last thing that happens
+        from rich.text import Text
 
-        from mlxk_tui import crash  # noqa: PLC0415 - as above
+        from mlxk_tui import crash
 
         self._exit_renderables.append(Text(crash.report(self._exception), no_wrap=True, overflow="ignore"))
         self._close_messages_no_wait()
@@ -410,7 +410,7 @@ class MlxkApp(App[None]):
     def action_command_palette(self) -> None:
         """Open the palette, unless it or a dialog is open already, maybe below another screen."""
         if self.use_command_palette and not any(screen.is_modal for screen in self.screen_stack):
-            from mlxk_tui.palette import Palette  # noqa: PLC0415 - loaded when it first opens
+            from mlxk_tui.palette import Palette
 
             self.push_screen(Palette())
 
@@ -428,8 +428,8 @@ class MlxkApp(App[None]):
 
     def action_keys(self) -> None:
         """Explain the keys that work where the focus is."""
-        from mlxk_tui.keys import help_sections  # noqa: PLC0415 - loaded when it is first needed
-        from mlxk_tui.widgets.dialogs import Help  # noqa: PLC0415 - as above
+        from mlxk_tui.keys import help_sections
+        from mlxk_tui.widgets.dialogs import Help
 
         self.push_screen(Help("Keys", help_sections(self)))
 
@@ -454,8 +454,8 @@ class MlxkApp(App[None]):
             self.exit()
 
     async def _leave(self, answers: int, unsent: int) -> None:
-        from mlxk_tui.widgets.dialogs import Question  # noqa: PLC0415 - when it is needed
-        from mlxk_tui.widgets.leaving import leaving  # noqa: PLC0415 - as above
+        from mlxk_tui.widgets.dialogs import Question
+        from mlxk_tui.widgets.leaving import leaving
 
         title, text = leaving(
             [task.title for task in self.tasks.running],

@@ -81,23 +81,23 @@ def _refuse(text: str) -> int:
 
 
 def _open(arguments: argparse.Namespace) -> int:
-    import gc  # noqa: PLC0415 - as below
+    import gc
 
     gc.disable()  # until the first models are drawn: what is made until then stays, a tenth of the start
     # pydantic would read the entry points of every installed package to look for plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    from mlxk_tui import settings  # noqa: PLC0415 - --version and --help do without
+    from mlxk_tui import settings  # --version and --help do without
 
     try:
         loaded = settings.load({name: getattr(arguments, name) for name in _SETTINGS})
     except settings.ConfigError as error:
         return _refuse(str(error))
-    from mlxk_tui.app import MlxkApp  # noqa: PLC0415 - as above
+    from mlxk_tui.app import MlxkApp
 
     with ExitStack() as stack:
         label, state = "hub", None
         if arguments.demo:
-            from mlxk_tui.demo.session import DemoSession  # noqa: PLC0415 - only for the demo
+            from mlxk_tui.demo.session import DemoSession
 
             demo = stack.enter_context(DemoSession())
             loaded = settings.for_demo(loaded, demo.home)
@@ -123,7 +123,7 @@ def _open(arguments: argparse.Namespace) -> int:
 
 def _serve(arguments: argparse.Namespace) -> int:
     try:
-        from mlxk_tui.web import LocalServer  # noqa: PLC0415 - textual-serve is an optional package
+        from mlxk_tui.web import LocalServer  # textual-serve is an optional package
     except ImportError:
         return _refuse("--web needs textual-serve, which is not installed. Run: pip install 'mlxk-tui[web]'")
     command = [sys.executable, "-m", "mlxk_tui"]

@@ -29,7 +29,7 @@ def keep_one_heap() -> bool:
     """
     if sys.platform != "linux" or "MALLOC_ARENA_MAX" in os.environ:
         return False
-    import ctypes  # noqa: PLC0415 - 5 ms that only Linux needs
+    import ctypes  # 5 ms that only Linux needs
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # musl

@@ -210,7 +210,7 @@ class Library:
         await self.refresh()
 
     async def _scan(self) -> None:
-        from mlxk_tui.ops.catalog import scan  # noqa: PLC0415 - the first frame does without
+        from mlxk_tui.ops.catalog import scan
 
         self.phase, self.error = Phase.LOADING, None
         self.changed.publish(Changed())
@@ -271,7 +271,7 @@ class Library:
 
     def _inspect(self, refs: Sequence[RepoRef], runtime: Runtime) -> list[Report | str]:
         """Return a report for each repo, or its folder name where it vanished meanwhile."""
-        from mlxk_tui.ops.judge import inspect  # noqa: PLC0415 - the first frame does without
+        from mlxk_tui.ops.judge import inspect
 
         reports: list[Report | str] = []
         for ref in refs:

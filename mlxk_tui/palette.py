@@ -138,7 +138,7 @@ class Commands(Provider):
             yield Hit(0.5, Content(title), run, title, about)
 
     async def _open_chat(self, session_id: int) -> None:
-        from mlxk_tui.panes.chat import ChatPane  # noqa: PLC0415 - loaded when it first opens
+        from mlxk_tui.panes.chat import ChatPane
 
         self.mlxk.action_pane("chat")
         pane = self.mlxk.screen

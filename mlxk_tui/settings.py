@@ -156,7 +156,7 @@ def _validated(values: Mapping[str, object]) -> Settings:
     """
     if not values:
         return Settings()
-    from pydantic import Field, create_model  # noqa: PLC0415 - who sets nothing does without
+    from pydantic import Field, create_model
 
     hints = get_type_hints(Settings)
     definitions: dict[str, Any] = {}
@@ -191,7 +191,7 @@ class Loaded:
 
 def weights_choice(loaded: Loaded) -> WeightsChoice:
     """Return how the engine is to hold weights where there is no GPU; the command line is for every model."""
-    from mlxk_tui.engine.memory import WeightsChoice  # noqa: PLC0415 - only who runs models needs it
+    from mlxk_tui.engine.memory import WeightsChoice
 
     for_all = "cpu_weights" in loaded.from_command_line
     return WeightsChoice(
@@ -220,7 +220,7 @@ def cache_for(loaded: Loaded, environ: Mapping[str, str]) -> Cache:
     Sources, the first that is given: `--cache-dir`, `MLXK_CACHE_DIR`, what huggingface_hub reads
     (`HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`), the config file's `cache_dir`, the default.
     """
-    from mlxk_tui.ops.cache import Cache  # noqa: PLC0415 - who loads settings alone does without
+    from mlxk_tui.ops.cache import Cache
 
     folder = loaded.settings.cache_dir
     near = "cache_dir" in loaded.from_command_line | loaded.from_environment
@@ -322,7 +322,7 @@ def _faults(error: ValueError) -> list[tuple[str, str]]:
     Raises:
         ValueError: the error is not pydantic's.
     """
-    from pydantic import ValidationError  # noqa: PLC0415 - it is imported already when this runs
+    from pydantic import ValidationError
 
     if not isinstance(error, ValidationError):
         raise error
@@ -353,8 +353,8 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
         return {}, []
     except OSError as error:
         return {}, [f"{path} cannot be read: {error.strerror}. The defaults are used."]
-    import tomlkit  # noqa: PLC0415 - only who has a config file pays for it
-    from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
 
     try:
         document = tomlkit.parse(raw.decode()).unwrap()
@@ -362,7 +362,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"{path} is not text in UTF-8. Correct the file. The defaults are used."]
     except TOMLKitError as error:
         return {}, [f"{path} is not valid TOML: {error}. Correct the file. The defaults are used."]
-    import difflib  # noqa: PLC0415 - as above
+    import difflib
 
     problems = []
     for name in [name for name in document if name not in FIELDS]:
@@ -379,8 +379,8 @@ def save(path: Path, name: str, value: str | float | bool) -> None:
     Raises:
         ConfigError: the file cannot be read or written.
     """
-    import tomlkit  # noqa: PLC0415 - as above
-    from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

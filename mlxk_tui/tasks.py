@@ -79,7 +79,7 @@ class Tasks:
         return True
 
     async def _ask(self, task: Task) -> None:
-        from mlxk_tui.widgets.dialogs import Question  # noqa: PLC0415 - when it is needed
+        from mlxk_tui.widgets.dialogs import Question
 
         text = "What it has done so far is lost."
         question = Question(f"Stop {task.title}?", text, proceed="Stop", cancel="Go on")

@@ -38,7 +38,7 @@ def _flush(stream: TextIO | None) -> None:
 
 
 def _run(argv: Sequence[str], interrupts: Interrupts) -> int:
-    from mlxk_tui_headless import output  # noqa: PLC0415 - nothing may run before the signals are in hand
+    from mlxk_tui_headless import output  # nothing may run before the signals are in hand
 
     def stopped() -> int:
         interrupts.hold(to_be_killed=not output.wants_json(argv))
@@ -50,12 +50,12 @@ def _run(argv: Sequence[str], interrupts: Interrupts) -> int:
     interrupts.abandon = abandon
     try:
         if list(argv) == ["--version"]:
-            from mlxk_tui import __version__  # noqa: PLC0415 - neither typer nor pydantic for this
+            from mlxk_tui import __version__  # neither typer nor pydantic for this
 
             return output.write(f"mlxk-headless {__version__}\n")
         # Looking for pydantic plugins means reading every installed package's metadata: about 30 ms.
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
-        from mlxk_tui_headless.runner import run  # noqa: PLC0415 - the fast path goes without
+        from mlxk_tui_headless.runner import run
 
         return run(argv, interrupts)
     except KeyboardInterrupt:

@@ -74,7 +74,7 @@ def list_models(
     """List the cached models: MLX chat models, unless --verbose or --all."""
 
     def execute(session: "Session") -> "Contract":
-        from mlxk_tui.ops import catalog  # noqa: PLC0415 - each command loads only its own operation
+        from mlxk_tui.ops import catalog
 
         return finish(catalog.list_models(session.cache, pattern))
 
@@ -93,7 +93,7 @@ def show(
     """Show one model: what it is, whether it is sound, whether it runs here."""
 
     def execute(session: "Session") -> "Contract":
-        from mlxk_tui.ops import show as operation  # noqa: PLC0415 - as in list
+        from mlxk_tui.ops import show as operation
 
         return finish(operation.show(session.cache, model, files=files, config=config))
 
@@ -116,7 +116,7 @@ def health(
     """Check whether the cached models are complete and sound."""
 
     def execute(session: "Session") -> "Contract":
-        from mlxk_tui.ops import catalog  # noqa: PLC0415 - as in list
+        from mlxk_tui.ops import catalog
 
         with session.progress(quiet=not verify) as on_event:
             judged = catalog.check_health(session.cache, model, verify=verify, on_event=on_event)
@@ -140,7 +140,7 @@ def rm(
     """Remove a model, or one revision of it, from the cache."""
 
     def execute(session: "Session") -> "Contract":
-        from mlxk_tui_headless import deletion  # noqa: PLC0415 - as in list
+        from mlxk_tui_headless import deletion
 
         return deletion.remove(session, model, force=force)
 
@@ -159,7 +159,7 @@ def prune(
     """Remove detached revisions, orphan blobs and the rest of dead downloads."""
 
     def execute(session: "Session") -> "Contract":
-        from mlxk_tui_headless import deletion  # noqa: PLC0415 - as in list
+        from mlxk_tui_headless import deletion
 
         return deletion.prune(session, dry_run=dry_run, force=force)
 
@@ -185,10 +185,10 @@ def clone(
     """Copy a model into a folder of its own; one that is not cached, or not sound, is pulled first."""
 
     def execute(session: "Session") -> "Contract":
-        from pathlib import Path  # noqa: PLC0415 - as in list
+        from pathlib import Path
 
-        from mlxk_tui.ops import clone as operation  # noqa: PLC0415
-        from mlxk_tui.ops.errors import ErrorType, OpError  # noqa: PLC0415
+        from mlxk_tui.ops import clone as operation
+        from mlxk_tui.ops.errors import ErrorType, OpError
 
         if not directory.strip() or "\0" in directory:
             raise OpError(ErrorType.VALIDATION_ERROR, "The target is not a path. Give a folder to copy into.")
@@ -226,7 +226,7 @@ def version(ctx: typer.Context, as_json: JsonOption = False) -> Request:
 
 def _version_request() -> Request:
     def execute(session: "Session") -> "Contract":
-        from mlxk_tui.ops import about  # noqa: PLC0415 - as in list
+        from mlxk_tui.ops import about
 
         return finish(about.version(session.cache))
 

@@ -221,7 +221,7 @@ def _terminated_as_usual() -> Iterator[None]:
 def _line_editing(wanted: bool) -> Iterator[None]:
     """Give `input` line editing and a history that lasts; a terminal without them does without."""
     try:
-        import readline  # noqa: PLC0415 - only at a terminal, and not on every platform
+        import readline
     except ImportError:
         yield
         return
@@ -242,6 +242,6 @@ def _line_editing(wanted: bool) -> Iterator[None]:
 
 
 def _history_file() -> Path:
-    import platformdirs  # noqa: PLC0415 - only at a terminal
+    import platformdirs
 
     return platformdirs.user_state_path("mlxk-tui") / "run_history"

@@ -127,16 +127,16 @@ def _page(data: Contract | None, view: View, width: int | None) -> Page:
 
 
 def _moved_or_run(data: Contract | None, view: View, width: int | None) -> Page:
-    from mlxk_tui.ops.run_contract import RunData, ServerData  # noqa: PLC0415 - the others do without
-    from mlxk_tui.ops.transfer_contract import PullData, PushData, SearchData  # noqa: PLC0415 - the others do without
-    from mlxk_tui_headless import human_transfers  # noqa: PLC0415
+    from mlxk_tui.ops.run_contract import RunData, ServerData
+    from mlxk_tui.ops.transfer_contract import PullData, PushData, SearchData
+    from mlxk_tui_headless import human_transfers
 
     if isinstance(data, RunData):
-        from mlxk_tui_headless.human_run import run_page  # noqa: PLC0415
+        from mlxk_tui_headless.human_run import run_page
 
         return Page(*run_page(data, view))
     if isinstance(data, ServerData):
-        from mlxk_tui_headless.human_serve import server_lines  # noqa: PLC0415
+        from mlxk_tui_headless.human_serve import server_lines
 
         return Page(server_lines(data))
     if isinstance(data, PullData):
@@ -144,7 +144,7 @@ def _moved_or_run(data: Contract | None, view: View, width: int | None) -> Page:
     if isinstance(data, SearchData):
         return Page(*human_transfers.search_table(data, width))
     if isinstance(data, PushData):
-        from mlxk_tui_headless import human_push  # noqa: PLC0415
+        from mlxk_tui_headless import human_push
 
         return Page(list(human_push.push_lines(data, view)), human_push.push_notes(data))
     raise TypeError(f"no human output for {type(data).__name__}")

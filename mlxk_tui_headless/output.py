@@ -57,7 +57,7 @@ def write(text: str) -> int:
 
 def warn(text: str) -> None:
     """Write one line, made safe to show, to stderr; a stderr that is gone is no fault."""
-    from mlxk_tui.ops.format import printable  # noqa: PLC0415 - `--version` goes without
+    from mlxk_tui.ops.format import printable  # `--version` goes without
 
     write_error(printable(text, keep_newlines=True).rstrip("\n") + "\n")
 
@@ -94,7 +94,7 @@ def _write_some(descriptor: int, data: memoryview) -> int:
     try:
         return os.write(descriptor, data)
     except BlockingIOError:  # whoever started this made the pipe non-blocking, and reads slowly
-        import select  # noqa: PLC0415 - rare
+        import select
 
         select.select((), (descriptor,), ())
         return 0
@@ -117,7 +117,7 @@ def to_json(value: object) -> str:
     Python would print lone surrogates and NaN, which RFC 8259 has no place for: an undecodable byte
     becomes `\xff` in the text (as the human output shows it), NaN and infinities become their names.
     """
-    import json  # noqa: PLC0415 - `--version` goes without
+    import json  # `--version` goes without
 
     try:
         text = json.dumps(value, allow_nan=False)
@@ -176,6 +176,6 @@ def last_words(argv: Sequence[str], type_: str, message: str) -> int:
 def debug_traceback(error: BaseException) -> None:
     """Write a traceback to stderr when `MLXK_DEBUG=1`; nowhere otherwise."""
     if os.environ.get("MLXK_DEBUG") == "1":
-        import traceback  # noqa: PLC0415 - faults only
+        import traceback
 
         warn("".join(traceback.format_exception(type(error), error, error.__traceback__)))

@@ -24,8 +24,8 @@ def json_lines(event: Progress) -> None:
 @contextlib.contextmanager
 def bar() -> Iterator[OnEvent]:
     """Draw a bar on stderr while the block runs, and leave nothing of it behind."""
-    from rich.console import Console  # noqa: PLC0415 - Rich only where it is seen
-    from rich.progress import (  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import (
         BarColumn,
         DownloadColumn,
         Progress as RichProgress,
@@ -34,7 +34,7 @@ def bar() -> Iterator[OnEvent]:
         TransferSpeedColumn,
     )
 
-    from mlxk_tui.ops.format import middle, printable  # noqa: PLC0415
+    from mlxk_tui.ops.format import middle, printable
 
     console = Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
     columns = (

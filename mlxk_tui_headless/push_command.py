@@ -54,11 +54,11 @@ def push(  # noqa: PLR0917 - Typer takes a command's options from its parameters
     def execute(session: "Session") -> "Contract":
         settings = _settings()
         _check_gate(settings)
-        from pathlib import Path  # noqa: PLC0415 - each command loads only its own operation
+        from pathlib import Path
 
-        from mlxk_tui.ops import push as operation  # noqa: PLC0415
-        from mlxk_tui.ops.errors import ErrorType, OpError  # noqa: PLC0415
-        from mlxk_tui.ops.hub import DEFAULT_ENDPOINT, Hub  # noqa: PLC0415
+        from mlxk_tui.ops import push as operation
+        from mlxk_tui.ops.errors import ErrorType, OpError
+        from mlxk_tui.ops.hub import DEFAULT_ENDPOINT, Hub
 
         if not directory.strip() or "\0" in directory:
             raise OpError(ErrorType.WORKSPACE_NOT_FOUND, "The folder is not a path. Give the one to push.")
@@ -95,21 +95,21 @@ def push(  # noqa: PLR0917 - Typer takes a command's options from its parameters
 
 
 def _settings() -> "Settings":
-    from mlxk_tui import settings  # noqa: PLC0415 - read where something is to be pushed only
+    from mlxk_tui import settings
 
     return settings.load().settings
 
 
 def is_enabled() -> bool:
     """Tell whether push was switched on, by the setting or MLXK2_ENABLE_EXPERIMENTAL_PUSH=1."""
-    from mlxk_tui.ops.push_terms import push_enabled  # noqa: PLC0415 - for help and push only
+    from mlxk_tui.ops.push_terms import push_enabled
 
     return push_enabled(_settings().push, os.environ)
 
 
 def _check_gate(settings: "Settings") -> None:
-    from mlxk_tui.ops.errors import ErrorType, OpError  # noqa: PLC0415 - as in push
-    from mlxk_tui.ops.push_terms import NO_PUSH, push_enabled  # noqa: PLC0415
+    from mlxk_tui.ops.errors import ErrorType, OpError
+    from mlxk_tui.ops.push_terms import NO_PUSH, push_enabled
 
     if not push_enabled(settings.push, os.environ):
         raise OpError(ErrorType.FEATURE_DISABLED, NO_PUSH)

@@ -85,8 +85,8 @@ def run(  # noqa: PLR0917 - Typer takes a command's options from its parameters
     """Ask a model; without a PROMPT, have a conversation with it."""
 
     def execute(session: "Session") -> "Contract | None":
-        from mlxk_tui.engine.protocol import Sampling  # noqa: PLC0415 - each command loads only its own
-        from mlxk_tui_headless import running  # noqa: PLC0415
+        from mlxk_tui.engine.protocol import Sampling
+        from mlxk_tui_headless import running
 
         wanted = running.Wanted(
             model=model,

@@ -53,9 +53,9 @@ class Session:
         Raises:
             KeyboardInterrupt: it was cancelled.
         """
-        import asyncio  # noqa: PLC0415 - a seventh of the time of `list`, which does without
+        import asyncio  # a seventh of the time of `list`, which does without
 
-        from mlxk_tui_headless.stopping import Stopping  # noqa: PLC0415 - as asyncio
+        from mlxk_tui_headless.stopping import Stopping
 
         stopping = Stopping(self.interrupts, _PATIENCE_S)
         try:
@@ -70,22 +70,22 @@ class Session:
     def progress(self, *, quiet: bool = False) -> Iterator[OnEvent]:
         """Return where an operation's events go: JSON lines, a bar at a terminal, or nowhere."""
         if self.options.json_progress:
-            from mlxk_tui_headless.patient_streams import never_blocking  # noqa: PLC0415 - as the next one
-            from mlxk_tui_headless.progress import json_lines  # noqa: PLC0415 - most runs show none
+            from mlxk_tui_headless.patient_streams import never_blocking
+            from mlxk_tui_headless.progress import json_lines
 
             with never_blocking(note=None):  # a reader that has stopped must not stop the work, or a signal
                 yield json_lines
         elif quiet or self.options.json or not output.is_terminal(sys.stderr):
             yield ignore
         else:
-            from mlxk_tui_headless.progress import bar  # noqa: PLC0415 - Rich only where it is seen
+            from mlxk_tui_headless.progress import bar
 
             with bar() as on_event:
                 yield on_event
 
     def confirm(self, question: str) -> bool:
         """Ask a yes/no question at the terminal; anything but a yes is a no."""
-        from mlxk_tui.ops.format import printable  # noqa: PLC0415 - asked for by few
+        from mlxk_tui.ops.format import printable
 
         if output.write(f"{printable(question, keep_newlines=True)} [y/N] "):
             return False
@@ -155,7 +155,7 @@ def _carry_out(request: Request, options: Globals, interrupts: Interrupts) -> in
 @contextlib.contextmanager
 def _open_session(request: Request, options: Globals, interrupts: Interrupts) -> Iterator[Session]:
     if options.demo:
-        from mlxk_tui.demo.session import DemoSession  # noqa: PLC0415 - built only when asked for
+        from mlxk_tui.demo.session import DemoSession
 
         with contextlib.ExitStack() as stack:
             with interrupts.noted():  # it is built in a moment, and a part of it would stay behind
@@ -173,7 +173,7 @@ def _open_session(request: Request, options: Globals, interrupts: Interrupts) ->
 
 def _usual_cache() -> Cache:
     """Return the cache of the environment or, behind it, of the app's config file."""
-    from mlxk_tui import settings  # noqa: PLC0415 - --cache-dir and --demo do without
+    from mlxk_tui import settings  # --cache-dir and --demo do without
 
     loaded = settings.load()
     for problem in loaded.problems:
@@ -229,7 +229,7 @@ def _report(
     try:
         if options.json:
             return output.write(output.envelope_json(envelope) + "\n")
-        from mlxk_tui_headless import human  # noqa: PLC0415 - Rich only for people
+        from mlxk_tui_headless import human
 
         return human.show(envelope, None if request is None else request.view)
     except Exception as error:  # noqa: BLE001 - the border: what cannot be shown is a fault like any other

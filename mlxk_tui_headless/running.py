@@ -76,7 +76,7 @@ def run(session: Session, wanted: Wanted) -> RunData | None:
                 ErrorType.VALIDATION_ERROR,
                 "With --json there is no conversation: give a PROMPT, or '-' to read it from stdin.",
             )
-        from mlxk_tui_headless.conversation import Conversation  # noqa: PLC0415 - one answer does without
+        from mlxk_tui_headless.conversation import Conversation
 
         session.status = Conversation(session, wanted).run()
         return None

@@ -105,7 +105,7 @@ def server(  # noqa: PLR0917 - Typer takes a command's options from its paramete
     """Serve the cached models over an API like OpenAI's; Ctrl-C ends it."""
 
     def execute(session: "Session") -> "Contract | None":
-        from mlxk_tui_headless import serving  # noqa: PLC0415 - each command loads only its own
+        from mlxk_tui_headless import serving
 
         wanted = serving.Wanted(
             model=model_option or model,

@@ -191,7 +191,7 @@ class _Serving:
             # stdout has its one object; whatever is still to be said is text on stderr.
             self._session.options.json = False
         else:
-            from mlxk_tui_headless import human  # noqa: PLC0415 - Rich only for people
+            from mlxk_tui_headless import human
 
             human.show(envelope)
 

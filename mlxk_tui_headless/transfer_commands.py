@@ -45,9 +45,9 @@ def pull(
     """Bring a model into the cache: the first time, newer, or whole again. What is there stays."""
 
     def execute(session: "Session") -> "Contract":
-        from mlxk_tui.ops import pull as operation  # noqa: PLC0415 - each command loads only its own operation
-        from mlxk_tui.ops.errors import ErrorType, OpError  # noqa: PLC0415
-        from mlxk_tui.ops.transfer_contract import DownloadStatus  # noqa: PLC0415
+        from mlxk_tui.ops import pull as operation
+        from mlxk_tui.ops.errors import ErrorType, OpError
+        from mlxk_tui.ops.transfer_contract import DownloadStatus
 
         gc.enable()  # a long transfer makes garbage; what ends at once does without a collection
         plans: list[PullPlan] = []
@@ -90,8 +90,8 @@ def readable_hub() -> "Hub":
     Raises:
         OpError: `validation_error` for its address; `access_denied` for a token that is none.
     """
-    from mlxk_tui.ops.errors import OpError  # noqa: PLC0415 - as in pull
-    from mlxk_tui.ops.hub import Hub  # noqa: PLC0415
+    from mlxk_tui.ops.errors import OpError
+    from mlxk_tui.ops.hub import Hub
 
     try:
         return Hub.from_environment()
@@ -108,8 +108,8 @@ def search(
     """Look for models on the hub; those made for MLX come first."""
 
     def execute(session: "Session") -> "Contract":
-        from mlxk_tui.ops import search as operation  # noqa: PLC0415 - as in pull
-        from mlxk_tui.ops.hub import Hub  # noqa: PLC0415
+        from mlxk_tui.ops import search as operation
+        from mlxk_tui.ops.hub import Hub
 
         hub = Hub.from_environment()
         return session.wait(operation.search(hub, query, limit=limit, cache=session.cache))
@@ -120,6 +120,6 @@ def search(
 
 def backend_is_hub() -> bool:
     """Tell whether the settings hand every transfer to huggingface_hub."""
-    from mlxk_tui import settings  # noqa: PLC0415 - read where bytes are to be moved only
+    from mlxk_tui import settings
 
     return settings.load().settings.transfer_backend == "hub"

@@ -54,7 +54,7 @@ async def export_json(store: ChatStore, session_id: int, path: Path, *, overwrit
     session, messages = await store.whole_session(session_id)
 
     def serialised() -> bytes:
-        from mlxk_tui.chats.document import document_of  # noqa: PLC0415 - pydantic takes 0.1 s
+        from mlxk_tui.chats.document import document_of  # pydantic takes 0.1 s
 
         return document_of(session, messages).model_dump_json(indent=2).encode() + b"\n"
 
@@ -70,8 +70,8 @@ async def import_json(store: ChatStore, path: Path) -> Session:
     """
 
     def read() -> tuple[Session, list[Message]]:
-        from mlxk_tui.chats.document import parse  # noqa: PLC0415 - pydantic takes 0.1 s
-        from mlxk_tui.ops.reading import read_bytes  # noqa: PLC0415 - the same
+        from mlxk_tui.chats.document import parse  # pydantic takes 0.1 s
+        from mlxk_tui.ops.reading import read_bytes
 
         data = read_bytes(os.fspath(path), _MAX_IMPORT_BYTES)
         if data is None:

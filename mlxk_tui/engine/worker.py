@@ -26,28 +26,28 @@ def main() -> int:
     """Run until stdin ends; returns only where MLX is not there or fails."""
     die_with_parent(sys.argv[1:])  # before anything is imported that takes its time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the parent's to handle
-    from mlxk_tui.engine.inference.tokenizing import node  # noqa: PLC0415 - as above
+    from mlxk_tui.engine.inference.tokenizing import node
 
     first = node.start()  # before there is a second thread
-    from mlxk_tui.engine.inference.channel import Inbox, Outbox, guard_stdout, listen  # noqa: PLC0415 - as above
-    from mlxk_tui.engine.inference.tokenizing.pool import Pool  # noqa: PLC0415 - as above
-    from mlxk_tui.engine.inference.vitals import Vitals  # noqa: PLC0415 - as above
-    from mlxk_tui.engine.protocol import Fault, Ready  # noqa: PLC0415 - as above
-    from mlxk_tui.ops.errors import ErrorType  # noqa: PLC0415 - as above
+    from mlxk_tui.engine.inference.channel import Inbox, Outbox, guard_stdout, listen
+    from mlxk_tui.engine.inference.tokenizing.pool import Pool
+    from mlxk_tui.engine.inference.vitals import Vitals
+    from mlxk_tui.engine.protocol import Fault, Ready
+    from mlxk_tui.ops.errors import ErrorType
 
     outbox = Outbox(guard_stdout())
     inbox, vitals = Inbox(), Vitals()
     vitals.start(outbox)
     listen(sys.stdin.buffer, inbox, vitals)
     try:
-        import mlx.core as mx  # noqa: PLC0415 - 2 s of imports, watched over by the threads above
+        import mlx.core as mx  # 2 s of imports, watched over by the threads above
 
-        from mlxk_tui.engine.inference.blas.borrowing import borrow_blas  # noqa: PLC0415
+        from mlxk_tui.engine.inference.blas.borrowing import borrow_blas
 
         vitals.begin(_TRIALS_S, reads_files=True)  # other processes try libraries, one after the other
         borrowed = borrow_blas()  # before mlx-lm: nothing may multiply meanwhile
         vitals.begin(reads_files=True)
-        from mlxk_tui.engine.inference.loop import Loop  # noqa: PLC0415
+        from mlxk_tui.engine.inference.loop import Loop
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything
         traceback.print_exc()
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")

@@ -223,7 +223,7 @@ def _verdict_of(content: Any) -> BatchingVerdict:
 
 def _lock(descriptor: int) -> bool:
     """Lock a file as long as this process lives; return False where another holds it."""
-    import fcntl  # noqa: PLC0415 - not on Windows, where no model runs
+    import fcntl  # not on Windows, where no model runs
 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -26,7 +26,7 @@ async def blocking(work: Callable[[], T], stop: threading.Event | None = None) -
     try:
         if not _in_a_loop():
             return _Work(work).result(stop)
-        import asyncio  # noqa: PLC0415 - a seventh of the time of `list` as JSON, which does without
+        import asyncio  # a seventh of the time of `list` as JSON, which does without
 
         return await asyncio.to_thread(work)
     finally:
@@ -51,7 +51,7 @@ def finish(operation: Coroutine[Any, Any, T]) -> T:
 def _in_a_loop() -> bool:
     if "asyncio" not in sys.modules:
         return False
-    import asyncio  # noqa: PLC0415 - somebody has imported it already
+    import asyncio  # somebody has imported it already
 
     try:
         asyncio.get_running_loop()

@@ -48,7 +48,7 @@ async def inspect_model(
             `cache_not_found`, `permission_denied`.
     """
 
-    from mlxk_tui.ops.judge import inspect  # noqa: PLC0415 - `list` of remembered verdicts does without
+    from mlxk_tui.ops.judge import inspect  # `list` of remembered verdicts does without
 
     def work() -> Report:
         found = cache.find(spec, partial=partial)
@@ -91,8 +91,8 @@ def _recall(cache: Cache, ref: RepoRef, runtime: Runtime, verdicts: Verdicts, be
     known = verdicts.get(ref)
     if known is not None:
         return known
-    from mlxk_tui.ops.judge import judge  # noqa: PLC0415 - as in inspect_model
-    from mlxk_tui.ops.reading import read_repo  # noqa: PLC0415 - as in inspect_model
+    from mlxk_tui.ops.judge import judge
+    from mlxk_tui.ops.reading import read_repo
 
     repo = read_repo(cache, ref)
     report = judge(repo, repo.selected, runtime)
@@ -123,7 +123,7 @@ async def scan(cache: Cache, *, runtime: Runtime | None = None) -> AsyncIterator
     Raises:
         OpError: `permission_denied`, or `cache_not_found` where the cache is not a folder.
     """
-    import asyncio  # noqa: PLC0415 - `list` and `health` do without
+    import asyncio  # `list` and `health` do without
 
     loop = asyncio.get_running_loop()
     batches: asyncio.Queue[list[Report] | None] = asyncio.Queue()
@@ -224,9 +224,9 @@ def _examine(
     on_event: OnEvent | None,
 ) -> HealthEntry:
     """Read and judge one repo anew; with `on_event` hash it too."""
-    from mlxk_tui.ops.judge import judge  # noqa: PLC0415 - as in inspect_model
-    from mlxk_tui.ops.reading import read_repo  # noqa: PLC0415 - as in inspect_model
-    from mlxk_tui.ops.verify import verify_repo  # noqa: PLC0415 - as in inspect_model
+    from mlxk_tui.ops.judge import judge
+    from mlxk_tui.ops.reading import read_repo
+    from mlxk_tui.ops.verify import verify_repo
 
     repo = read_repo(cache, ref)
     snapshot = repo.revision(revision)

@@ -81,7 +81,7 @@ async def clone(
 
     if hub is None:
         return await copy_cached(spec, revision)
-    from mlxk_tui.ops.clone_pull import clone_or_pull  # noqa: PLC0415 - a clone without a hub does without
+    from mlxk_tui.ops.clone_pull import clone_or_pull
 
     return await clone_or_pull(
         copy_cached,

@@ -150,7 +150,7 @@ def parse_front_matter(raw: bytes) -> Json:
     text = raw.decode("utf-8-sig", "replace").replace("\r\n", "\n")
     if not text.startswith("---\n"):
         return {}
-    import yaml  # noqa: PLC0415 - costs 15 ms; a scan of remembered models reads no card
+    import yaml  # costs 15 ms; a scan of remembered models reads no card
 
     end = text.find("\n---", 3)
     block = text[4:end] if end >= 0 else text[4:]

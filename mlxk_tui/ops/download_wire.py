@@ -80,7 +80,7 @@ class Wires:
                 context = ssl.create_default_context()
                 if not context.cert_store_stats()["x509_ca"] and "SSL_CERT_FILE" not in os.environ:
                     with contextlib.suppress(ImportError, OSError):
-                        import certifi  # noqa: PLC0415 - there with huggingface_hub, though not ours
+                        import certifi  # there with huggingface_hub, though not ours
 
                         context.load_verify_locations(certifi.where())
                 self._context = context

@@ -74,7 +74,7 @@ def sync(fd: int, *, full: bool = False) -> None:
     """Bring a file's bytes to the device; `full` also empties the drive's own cache on macOS."""
     if sys.platform == "darwin":
         if full:
-            import fcntl  # noqa: PLC0415 - only there
+            import fcntl
 
             with contextlib.suppress(OSError):  # network and foreign file systems do not know it
                 fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
@@ -96,7 +96,7 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 def free_bytes(folder: str | os.PathLike[str]) -> int | None:
     """Return what the file system takes where a folder lies or will lie; None where that is unknown."""
-    import shutil  # noqa: PLC0415 - costs 3 ms; `list` does without
+    import shutil  # costs 3 ms; `list` does without
 
     place = Path(folder)
     while not place.exists() and place != place.parent:

@@ -44,8 +44,8 @@ def prepare(timeouts: Timeouts | None = None) -> None:
     """
     global _timeouts_in_use  # noqa: PLW0603 - what is set is huggingface_hub's own, one a process
     with _setup:
-        import huggingface_hub  # noqa: PLC0415 - slow, as everywhere below
-        from huggingface_hub import constants  # noqa: PLC0415
+        import huggingface_hub
+        from huggingface_hub import constants
 
         if not constants.HF_HUB_DISABLE_TELEMETRY:
             constants.HF_HUB_DISABLE_TELEMETRY = True
@@ -68,7 +68,7 @@ def _utils() -> Any:
 
 def http_library() -> Any:
     """Return the HTTP library of the installed huggingface_hub: httpx2, or httpx before version 2."""
-    import huggingface_hub  # noqa: PLC0415
+    import huggingface_hub
 
     return importlib.import_module(
         "httpx2" if int(huggingface_hub.__version__.split(".")[0]) >= 2 else "httpx"
@@ -96,7 +96,7 @@ def new_client(timeouts: Timeouts, *, hooks: bool = False, transport: Any = None
 
     events: dict[str, list[Any]] = {}
     if hooks:
-        from huggingface_hub.utils._http import hf_request_event_hook  # noqa: PLC0415
+        from huggingface_hub.utils._http import hf_request_event_hook
 
         events = {"request": [hf_request_event_hook]}
     extra = {} if transport is None else {"transport": transport}
@@ -118,13 +118,13 @@ def raise_for_status(response: Any) -> None:
 
 def stored_token() -> str | None:
     """Return the token that `hf auth login` keeps; that of a browser login is renewed when it is due."""
-    from huggingface_hub import get_token  # noqa: PLC0415
+    from huggingface_hub import get_token
 
     return get_token()
 
 
 def new_api(endpoint: str, token: str | None) -> HfApi:
     """Return a client of huggingface_hub for one hub and account."""
-    from huggingface_hub import HfApi  # noqa: PLC0415
+    from huggingface_hub import HfApi
 
     return HfApi(endpoint=endpoint, token=token or False, library_name=LIBRARY, library_version=__version__)

@@ -40,7 +40,7 @@ def main() -> int:
 
 def _fetch(job: dict[str, Any]) -> None:
     prepare(_TIMEOUTS)
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415 - after what makes it quiet
+    from huggingface_hub import hf_hub_download  # after what makes it quiet
 
     download: Callable[..., object] = hf_hub_download
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:

@@ -35,7 +35,7 @@ def die_with_parent(arguments: Sequence[str]) -> None:
     if not arguments or not arguments[0].isdigit():
         return
     if sys.platform.startswith("linux"):
-        import ctypes  # noqa: PLC0415 - only where it is needed
+        import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(arguments[0]):  # it ended before that

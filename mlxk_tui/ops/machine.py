@@ -76,7 +76,7 @@ def total_memory() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
-        import psutil  # noqa: PLC0415 - costs 10 ms, and only systems without sysconf need it
+        import psutil  # costs 10 ms, and only systems without sysconf need it
 
         return int(psutil.virtual_memory().total)
 

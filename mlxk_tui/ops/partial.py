@@ -145,7 +145,7 @@ def boot_id() -> bytes:
 
 
 def _sysctl(name: bytes) -> bytes:
-    import ctypes  # noqa: PLC0415 - 10 ms that only macOS needs
+    import ctypes  # 10 ms that only macOS needs
 
     buffer = ctypes.create_string_buffer(64)
     length = ctypes.c_size_t(len(buffer))

@@ -170,7 +170,7 @@ class _Push:
                 raise _ChangedError(file.path)
 
     def _upload(self) -> dict[str, Any]:
-        from huggingface_hub import CommitOperationDelete  # noqa: PLC0415 - slow
+        from huggingface_hub import CommitOperationDelete
 
         operations = [self._operation(item) for item in self._job["files"]]
         for batch in self._batches(operations):
@@ -218,7 +218,7 @@ class _Push:
             raise _CardError("it is no UTF-8 text") from None
         wrong = ""
         with contextlib.suppress(Exception):  # the commit asks again, and knows what is wrong
-            from huggingface_hub import get_session  # noqa: PLC0415 - slow
+            from huggingface_hub import get_session
 
             answer = get_session().post(
                 f"{self._job['endpoint']}/api/validate-yaml",
@@ -253,7 +253,7 @@ class _Push:
         return None if pause is None or asked > _MAX_PAUSE else max(pause, asked)
 
     def _operation(self, item: dict[str, Any]) -> Any:
-        from huggingface_hub import CommitOperationAdd  # noqa: PLC0415 - slow
+        from huggingface_hub import CommitOperationAdd
 
         steps = self._steps
 

@@ -22,7 +22,7 @@ def retry_after(headers: Mapping[str, str] | HTTPMessage) -> float | None:
     text = (headers.get(HEADER) or "").strip()
     if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
         return float(text)
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - 5 ms, for the rarer form
+    from email.utils import parsedate_to_datetime  # 5 ms, for the rarer form
 
     try:
         moment = parsedate_to_datetime(text)

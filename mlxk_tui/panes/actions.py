@@ -72,7 +72,7 @@ def _verifying(entry: Entry) -> str:
 
 
 async def _verify(context: Context, entries: list[Entry], on_event: OnEvent) -> str:
-    from mlxk_tui.ops.verify import verify_ref  # noqa: PLC0415 - loaded when it is first needed
+    from mlxk_tui.ops.verify import verify_ref
 
     total = sum(entry.model.size_bytes for entry in entries)
     done, wrong, checked = 0, 0, 0
@@ -149,7 +149,7 @@ def chat_with(host: Host, entry: Entry) -> None:
     """Go to the Chat pane and begin a chat with a model."""
 
     async def begin() -> None:
-        from mlxk_tui.panes.chat import ChatPane  # noqa: PLC0415 - when it is first needed
+        from mlxk_tui.panes.chat import ChatPane
 
         await host.app.run_action("app.pane('chat')")
         pane = host.app.screen
@@ -164,8 +164,8 @@ def chat_with(host: Host, entry: Entry) -> None:
 
 async def delete_models(host: Host, context: Context, entries: Sequence[Entry]) -> None:
     """Show what would go and, once confirmed, delete it. Run with `ask`."""
-    from mlxk_tui.ops.remove import RemovePlan, plan_remove_ref, remove  # noqa: PLC0415 - when needed
-    from mlxk_tui.widgets.delete_dialog import DeleteDialog  # noqa: PLC0415 - when needed
+    from mlxk_tui.ops.remove import RemovePlan, plan_remove_ref, remove
+    from mlxk_tui.widgets.delete_dialog import DeleteDialog
 
     plans: list[tuple[Entry, RemovePlan]] = []
     for entry in entries:
@@ -207,8 +207,8 @@ async def delete_models(host: Host, context: Context, entries: Sequence[Entry]) 
 
 async def prune_cache(host: Host, context: Context) -> None:
     """Show what downloads left behind and, once confirmed, delete it. Run with `ask`."""
-    from mlxk_tui.ops.prune import plan_prune, prune  # noqa: PLC0415 - loaded when it is first needed
-    from mlxk_tui.widgets.prune_dialog import PruneDialog  # noqa: PLC0415 - when needed
+    from mlxk_tui.ops.prune import plan_prune, prune
+    from mlxk_tui.widgets.prune_dialog import PruneDialog
 
     try:
         plan = await plan_prune(context.library.cache)
@@ -255,8 +255,8 @@ async def clone_model(
         text: the folder that stands in the form; one named after the model when left out.
         problem: why the last attempt failed.
     """
-    from mlxk_tui.ops.clone import clone  # noqa: PLC0415 - loaded when it is first needed
-    from mlxk_tui.widgets.clone_dialog import CloneDialog, absolute  # noqa: PLC0415 - when needed
+    from mlxk_tui.ops.clone import clone
+    from mlxk_tui.widgets.clone_dialog import CloneDialog, absolute
 
     cache = context.library.cache
     typed: str | None = None

@@ -81,7 +81,7 @@ class ChatBackend:
     def engine(self) -> Engine:
         """The engine."""
         if self._engine is None:
-            from mlxk_tui.engine.client import Engine  # noqa: PLC0415 - when it is first needed
+            from mlxk_tui.engine.client import Engine
 
             self._engine = self._given or Engine(
                 idle_unload_s=self._idle_unload_s, weights=self._weights() if self._weights else None
@@ -119,7 +119,7 @@ class ChatBackend:
     async def _open(self) -> ChatStore:
         # When it is first needed, and on a thread: the palette opens it while somebody types.
         await asyncio.to_thread(import_module, "mlxk_tui.chats.store")
-        from mlxk_tui.chats.store import ChatStore  # noqa: PLC0415 - as above
+        from mlxk_tui.chats.store import ChatStore
 
         store = await ChatStore.open(self.folder / _FILE)
         store.on_write_error(lambda: None if self._closed else self.storing_changed.publish(store))
@@ -129,7 +129,7 @@ class ChatBackend:
         self, session: Session, message: Message, model: Runnable, draft: Runnable | None = None
     ) -> Answer:
         """Begin to write an answer into a message, and return it."""
-        from mlxk_tui.panes.chat_answer import Answer  # noqa: PLC0415 - when it is first needed
+        from mlxk_tui.panes.chat_answer import Answer
 
         store = self._store
         if store is None:

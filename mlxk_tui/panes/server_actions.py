@@ -101,7 +101,7 @@ def edit_setup(host: Host, context: Context, *, field: str = "host") -> None:
 
 
 async def _edit(host: Host, context: Context, field: str) -> None:
-    from mlxk_tui.widgets.server_form import Place, ServerForm  # noqa: PLC0415 - when it is needed
+    from mlxk_tui.widgets.server_form import Place, ServerForm
 
     server = context.server
     server.read_keys()
@@ -165,8 +165,8 @@ def new_key(host: Host, context: Context, side: ServerSide | None) -> None:
 
 
 async def _new_key(host: Host, context: Context, side: ServerSide | None) -> None:
-    from mlxk_tui.server.keys import new_key as make_key  # noqa: PLC0415 - when it is needed
-    from mlxk_tui.widgets.chat_dialogs import LineDialog  # noqa: PLC0415 - as above
+    from mlxk_tui.server.keys import new_key as make_key
+    from mlxk_tui.widgets.chat_dialogs import LineDialog
 
     server = context.server
     server.read_keys()
@@ -211,7 +211,7 @@ def drop_key(host: Host, context: Context, name: str | None) -> None:
 
 
 async def _drop_key(host: Host, context: Context, name: str) -> None:
-    from mlxk_tui.widgets.dialogs import Question  # noqa: PLC0415 - when it is needed
+    from mlxk_tui.widgets.dialogs import Question
 
     server = context.server
     rest = {kept: key for kept, key in server.setup.keys.items() if kept != name}
@@ -243,7 +243,7 @@ def choose_model(host: Host, context: Context) -> None:
 
 
 async def _choose(host: Host, context: Context) -> None:
-    from mlxk_tui.widgets.chat_dialogs import ChoiceDialog  # noqa: PLC0415 - when it is needed
+    from mlxk_tui.widgets.chat_dialogs import ChoiceDialog
 
     loaded = context.chats.status.model
     current = loaded.name if loaded is not None else context.server.setup.model or ""
@@ -265,7 +265,7 @@ def _start_loading(host: Host, context: Context, name: str, *, force: bool = Fal
 
 
 async def _load(host: Host, context: Context, name: str, force: bool) -> None:
-    from mlxk_tui.engine.models import find_runnable  # noqa: PLC0415 - when it is needed
+    from mlxk_tui.engine.models import find_runnable
 
     try:
         await context.chats.engine.load(await find_runnable(context.library.cache, name, force=force))
@@ -280,7 +280,7 @@ async def _load(host: Host, context: Context, name: str, force: bool) -> None:
 
 
 async def _offer(host: Host, context: Context, name: str, error: OpError) -> None:
-    from mlxk_tui.widgets.dialogs import Question  # noqa: PLC0415 - when it is needed
+    from mlxk_tui.widgets.dialogs import Question
 
     question = Question("Not enough memory", sentence(error.message), proceed="Load anyway")
     if await host.app.push_screen_wait(question):

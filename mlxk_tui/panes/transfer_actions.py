@@ -75,7 +75,7 @@ def _doubted(entry: Entry) -> tuple[str, ...]:
 
 def find_models(host: Host, context: Context) -> None:
     """Open the search of the hub."""
-    from mlxk_tui.panes.transfer_search import SearchScreen  # noqa: PLC0415 - when it is first needed
+    from mlxk_tui.panes.transfer_search import SearchScreen
 
     host.app.push_screen(SearchScreen(context))
 
@@ -89,7 +89,7 @@ def why_no_push(context: Context) -> str | None:
 
 def push_folder(host: Host, context: Context) -> None:
     """Open the push form."""
-    from mlxk_tui.panes.transfer_push import PushForm  # noqa: PLC0415 - when it is first needed
+    from mlxk_tui.panes.transfer_push import PushForm
 
     host.app.push_screen(PushForm(context))
 
@@ -106,7 +106,7 @@ def toggle(host: Host, context: Context, transfer: Transfer) -> None:
 
 async def cancel(host: Host, context: Context, transfer: Transfer) -> None:
     """Stop a transfer for good, after a question where bytes were moved. Run with `actions.ask`."""
-    from mlxk_tui.widgets.dialogs import Question  # noqa: PLC0415 - when it is first needed
+    from mlxk_tui.widgets.dialogs import Question
 
     if transfer.bytes_done and transfer.state is not State.FAILED:
         name = short_name(transfer)

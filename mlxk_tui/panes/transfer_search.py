@@ -136,7 +136,7 @@ class SearchScreen(ModalScreen[None], Transient[None]):
                 self.results.focus()
 
     async def _ask(self, words: str) -> list[Found]:
-        from mlxk_tui.ops.search import search  # noqa: PLC0415 - it loads the contract, which is slow
+        from mlxk_tui.ops.search import search
 
         name = words.partition("@")[0]
         answer = await search(self._given.hub(), name, limit=_LIMIT, cache=self._given.library.cache)
@@ -250,7 +250,7 @@ class SearchScreen(ModalScreen[None], Transient[None]):
         actions.ask(self, self._pull(event.key))
 
     async def _pull(self, name: str) -> None:
-        from mlxk_tui.panes.transfer_preflight import Preflight  # noqa: PLC0415 - when it is first needed
+        from mlxk_tui.panes.transfer_preflight import Preflight
 
         if self.app.screen is not self:
             return

@@ -29,7 +29,7 @@ def runners(
     """
 
     async def run_pull(job: Pull, on_event: OnEvent) -> str:
-        from mlxk_tui.ops.pull import pull  # noqa: PLC0415 - it loads the contract, which is slow
+        from mlxk_tui.ops.pull import pull
 
         done = await pull(cache, job.spec, hub=hub(), via_hub=via_hub, doubted=job.doubted, on_event=on_event)
         return done.message
@@ -37,7 +37,7 @@ def runners(
     async def run_push(job: Push, on_event: OnEvent) -> str:
         if not push:
             raise OpError(ErrorType.FEATURE_DISABLED, NO_PUSH)
-        from mlxk_tui.transfers.pushing import upload  # noqa: PLC0415 - as above
+        from mlxk_tui.transfers.pushing import upload
 
         return await upload(job, hub=hub(), on_event=on_event)
 

@@ -63,7 +63,7 @@ class Store:
         Raises:
             OSError: the folder cannot be written to.
         """
-        from filelock import FileLock, Timeout  # noqa: PLC0415 - the first frame does without
+        from filelock import FileLock, Timeout
 
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Taken in one thread and let go in another.

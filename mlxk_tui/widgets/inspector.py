@@ -161,7 +161,7 @@ class Inspector(Vertical):
 
     async def _load(self, entry: Entry, tab: str) -> None:
         await asyncio.sleep(_SETTLE_SECONDS)  # a held key runs past many models; read only where it rests
-        from mlxk_tui.ops import show  # noqa: PLC0415 - the first frame does without
+        from mlxk_tui.ops import show
 
         loaders: dict[str, Callable[..., Any]] = {
             "overview": show.read_in_turn,
@@ -182,7 +182,7 @@ class Inspector(Vertical):
         if isinstance(value, OpError):
             return Content.styled(sentence(value.message), "$bad")
         if tab == "files":
-            from mlxk_tui.ops.contract import ModelFile  # noqa: PLC0415 - the first frame does without
+            from mlxk_tui.ops.contract import ModelFile
 
             listed = (
                 [file for file in value if isinstance(file, ModelFile)] if isinstance(value, list) else []
@@ -197,7 +197,7 @@ def card(text: str | None, colours: Mapping[str, str]) -> RenderableType | Conte
     """Return a model card as Markdown; it is frozen, links are text, and nothing in it is markup."""
     if not text or not text.strip():
         return Content.styled("This model has no card.", "$muted")
-    from mlxk_tui.widgets.card import Card  # noqa: PLC0415 - 40 ms that only this tab needs
+    from mlxk_tui.widgets.card import Card  # 40 ms that only this tab needs
 
     safe = printable(text[:_MAX_CARD], keep_newlines=True)
     if len(text) > _MAX_CARD:

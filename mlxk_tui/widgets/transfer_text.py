@@ -99,7 +99,7 @@ def standing(transfer: Transfer, now: float, wall: float) -> str:
 
 def ended(transfer: Transfer, wall: float) -> str:
     """Return how long ago it ended; empty while it has not."""
-    from datetime import datetime, timezone  # noqa: PLC0415 - clearer beside its one use
+    from datetime import datetime, timezone
 
     iso = iso_utc(transfer.ended)
     return age(iso, datetime.fromtimestamp(wall, timezone.utc)) if iso else ""

@@ -90,7 +90,7 @@ def compile_schema(model: GrammarModel, schema: str, syntax: GrammarSyntax = "js
 def _compiled(model: GrammarModel, schema: str, syntax: GrammarSyntax) -> LLMatcher:
     text = _checked(schema) if syntax == "json_schema" else _checked_size(schema)
     try:
-        from llguidance import LLMatcher  # noqa: PLC0415 - only for requests that need it
+        from llguidance import LLMatcher
     except ImportError as error:
         raise OpError(
             ErrorType.DEPENDENCY_MISSING,
@@ -117,7 +117,7 @@ def _compiled(model: GrammarModel, schema: str, syntax: GrammarSyntax) -> LLMatc
 
 def _limits() -> LLParserLimits:
     """Return what a grammar may cost: a token's mask some 15 ms at most, since all streams wait for it."""
-    from llguidance import LLParserLimits  # noqa: PLC0415 - as above
+    from llguidance import LLParserLimits
 
     return LLParserLimits(
         initial_lexer_fuel=1_000_000,
@@ -150,7 +150,7 @@ def _without_markers(written: dict[str, Any]) -> tuple[dict[str, Any], list[int]
 
 
 def _prepare_tokenizer(model: GrammarModel) -> GrammarTokenizer:
-    from llguidance import LLTokenizer  # noqa: PLC0415 - as above
+    from llguidance import LLTokenizer
 
     try:
         backend = copy.copy(model.tokenizer.backend_tokenizer)

@@ -104,7 +104,7 @@ def constrained(model: LoadedModel, request: Generation, prompt: Prompt) -> Prom
     """
     if request.grammar is None:
         return prompt
-    from mlxk_tui.engine.inference.grammar import Constraint  # noqa: PLC0415 - it needs MLX
+    from mlxk_tui.engine.inference.grammar import Constraint
 
     constraint = Constraint(
         compile_schema(model, request.grammar, request.grammar_syntax),

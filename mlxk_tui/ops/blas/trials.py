@@ -149,7 +149,7 @@ class Trials:
     @contextlib.contextmanager
     def locked(self, seconds: float) -> Iterator[None]:
         """Let one process at a time try libraries; where no lock can be had they all do."""
-        from filelock import FileLock, Timeout  # noqa: PLC0415 - only a first start pays for it
+        from filelock import FileLock, Timeout
 
         lock = None
         with contextlib.suppress(OSError, Timeout, NotImplementedError):

@@ -48,9 +48,9 @@ def main(path: str, seconds: float) -> int:
 
 
 def _try(path: str) -> tuple[Verdict, str, dict[str, float]]:
-    import mlx.core as mx  # noqa: PLC0415 - what is missing is said by the worker itself
+    import mlx.core as mx  # what is missing is said by the worker itself
 
-    from mlxk_tui.engine.inference.blas import products  # noqa: PLC0415 - as above
+    from mlxk_tui.engine.inference.blas import products
 
     mx.set_default_device(mx.cpu)
     try:
@@ -108,7 +108,7 @@ def _cases(mx: Any) -> list[_Case]:
     Rounding may cost some epsilons of the sum of all products' sizes. NumPy's own library keeps its threads
     spinning for a while after each product, which the library on trial must not suffer from.
     """
-    import numpy as np  # noqa: PLC0415 - mlx-lm brings it along
+    import numpy as np  # mlx-lm brings it along
 
     random = np.random.default_rng(7)
     cases = []
@@ -139,7 +139,7 @@ def _cases(mx: Any) -> list[_Case]:
 
 def _wrong(mx: Any, cases: Sequence[_Case]) -> Iterator[str]:
     """Return what is multiplied otherwise than by NumPy."""
-    import numpy as np  # noqa: PLC0415 - as above
+    import numpy as np
 
     def close(got: Any, exact: Any, bound: Any) -> bool:
         values = np.array(got)

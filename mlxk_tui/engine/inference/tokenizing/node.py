@@ -122,10 +122,10 @@ def start() -> socket.socket | None:
     read_sources_once()
     try:
         # With them comes numpy, whose own threads may not be there when this process forks.
-        import transformers.tokenization_utils_base  # noqa: F401, PLC0415 - the worker needs it too
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401, PLC0415
+        import transformers.tokenization_utils_base  # noqa: F401 - the worker needs it too
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
 
-        import mlxk_tui.engine.inference.compiling  # noqa: F401, PLC0415
+        import mlxk_tui.engine.inference.compiling  # noqa: F401
     except Exception:  # noqa: BLE001 - what is missing is said by the worker itself
         return None
     finally:
@@ -237,7 +237,7 @@ class _Node:
         return ""
 
     def _try(self, command: TryGrammar) -> Failure | None:
-        from mlxk_tui.engine.inference.compiling import compile_schema  # noqa: PLC0415 - `start` imported it
+        from mlxk_tui.engine.inference.compiling import compile_schema  # `start` imported it
 
         model = ReaderModel.of(self._tokenizer, command.facts)
         # No handler: Python would not run it before the compiler returns, and nothing here is worth keeping.
@@ -254,7 +254,7 @@ class _Node:
         return None
 
     def _prepare(self, work: Work) -> Any:
-        from mlxk_tui.engine.inference.preparing import prepared  # noqa: PLC0415 - it knows this module
+        from mlxk_tui.engine.inference.preparing import prepared  # it knows this module
 
         model = ReaderModel.of(_Limited(self._tokenizer, work.facts.name), work.facts)
         try:
@@ -345,6 +345,6 @@ def _loader() -> Any:
         package.__path__ = list(found.submodule_search_locations or ())
         package.__spec__ = found
         sys.modules["mlx_lm"] = package
-    from mlx_lm import tokenizer_utils  # noqa: PLC0415 - in this process alone
+    from mlx_lm import tokenizer_utils
 
     return tokenizer_utils.load
