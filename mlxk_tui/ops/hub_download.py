@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from mlxk_tui.ops.hub_client import LIBRARY, Timeouts, prepare
 from mlxk_tui.ops.hub_errors import Asked, map_error
-from mlxk_tui.ops.lifeline import die_with_parent
+from mlxk_tui.ops.lifeline import die_with_parent, leave_with_parent
 
 _FILES_AT_ONCE = 4
 _TIMEOUTS = Timeouts(connect_s=10, read_s=30)
@@ -26,7 +25,7 @@ def main() -> int:
     """Fetch what stdin says and return the exit status."""
     die_with_parent(sys.argv[1:])
     job: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    leave_with_parent()
     asked = Asked(job["endpoint"], job["repo"], job["commit"], job["token"] is not None, job["token"])
     try:
         _fetch(job)
@@ -64,11 +63,6 @@ def _fetch(job: dict[str, Any]) -> None:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _leave_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os._exit(1)
 
 
 def _answer(result: dict[str, Any]) -> None:

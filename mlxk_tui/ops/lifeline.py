@@ -10,19 +10,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
-
-
-def command(module: str) -> tuple[str, ...]:
-    """Return how a module is run as a child of this process: its `main` calls `die_with_parent`.
-
-    To be started in a thread that lives as long as the child is needed: the kernel takes the end of that
-    thread for the end of the parent (prctl(2), PR_SET_PDEATHSIG).
-    """
-    return (sys.executable, "-m", module, str(os.getpid()))
 
 
 def die_with_parent(arguments: Sequence[str]) -> None:
@@ -40,3 +32,13 @@ def die_with_parent(arguments: Sequence[str]) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(arguments[0]):  # it ended before that
         os._exit(0)
+
+
+def leave_with_parent() -> None:
+    """Leave as soon as stdin closes, whatever the other threads do; nothing is read from it any more."""
+    threading.Thread(target=_await_end, daemon=True).start()
+
+
+def _await_end() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)

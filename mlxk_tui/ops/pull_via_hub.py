@@ -6,15 +6,14 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from mlxk_tui.ops.child_process import ChildProcess
 from mlxk_tui.ops.download_terms import Downloaded, Source
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, Progress, ignore
-from mlxk_tui.ops.lifeline import command
 from mlxk_tui.ops.remote import RemoteFile
 
 _POLL_S = 0.2
@@ -63,19 +62,18 @@ async def download_via_hub(
         "anew": [file.path for file in files if file.etag in broken],
     }
     before = await asyncio.to_thread(watch.look)
-    process = await asyncio.create_subprocess_exec(
-        *command("mlxk_tui.ops.hub_download"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,  # a Ctrl-C at the terminal is for the parent, which ends it
-        env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-             "HF_ENDPOINT": source.endpoint},
-    )  # fmt: skip
+    process = await ChildProcess.start(
+        "mlxk_tui.ops.hub_download",
+        environ={
+            **os.environ,
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_ENDPOINT": source.endpoint,
+        },
+        own_session=True,
+    )
     try:
-        if process.stdin is None or process.stdout is None:
-            raise AssertionError("pipes were asked for")
-        process.stdin.write(json.dumps(job).encode() + b"\n")
+        process.send(job)
         answer = asyncio.ensure_future(process.stdout.readline())
         try:
             await _follow(answer, watch, stall_s)
@@ -85,11 +83,7 @@ async def download_via_hub(
     except ConnectionError:
         raise _died() from None
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                # Not `process.kill`: it may reap a process that asyncio waits for.
-                os.kill(process.pid, signal.SIGKILL)
-        await process.wait()
+        await process.end()
     if result["type"]:
         raise OpError(ErrorType(result["type"]), result["message"])
     after = await asyncio.to_thread(watch.look)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlxk_tui.ops.child_process import ChildProcess
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, Progress
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.hub import TOKEN_VARIABLES
-from mlxk_tui.ops.lifeline import command
 from mlxk_tui.ops.push_files import Digest, LocalFile, changed_meanwhile
 from mlxk_tui.ops.push_terms import PushLimits, PushRequest
 
@@ -69,28 +67,16 @@ async def upload(
             `push_operation_failed`.
     """
     progress = _Progress(job.files, on_event)
-    process = await asyncio.create_subprocess_exec(
-        *command("mlxk_tui.ops.push_worker"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,  # a Ctrl-C at the terminal is for the parent, which ends it
-        env=_environment(job),
-        limit=_LINE_LIMIT,
+    process = await ChildProcess.start(
+        "mlxk_tui.ops.push_worker", environ=_environment(job), own_session=True, line_bytes=_LINE_LIMIT
     )
     try:
-        if process.stdin is None or process.stdout is None:
-            raise AssertionError("pipes were asked for")
-        process.stdin.write(json.dumps(_words(job, limits)).encode() + b"\n")
+        process.send(_words(job, limits))
         await _follow(process.stdout, job, limits, into, progress, on_log)
     except (ConnectionError, ValueError):
         raise _died() from None
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                # Not `process.kill`: it may reap a process that asyncio waits for.
-                os.kill(process.pid, signal.SIGKILL)
-        await process.wait()
+        await process.end()
 
 
 async def _follow(

@@ -24,7 +24,7 @@ from typing import Any, cast
 from mlxk_tui.ops.errors import ErrorType
 from mlxk_tui.ops.hub_client import Timeouts, headers_for, new_api, prepare
 from mlxk_tui.ops.hub_errors import Asked, map_error
-from mlxk_tui.ops.lifeline import die_with_parent
+from mlxk_tui.ops.lifeline import die_with_parent, leave_with_parent
 from mlxk_tui.ops.push_files import LocalFile, Stamp
 from mlxk_tui.ops.retry_after import retry_after
 
@@ -108,7 +108,7 @@ def main() -> int:
     """Upload what stdin says and return the exit status."""
     die_with_parent(sys.argv[1:])
     job: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    leave_with_parent()
     pipe = _Pipe()
     asked = Asked(job["endpoint"], job["repo"], job["branch"], True, job["token"])
     try:
@@ -310,11 +310,6 @@ def _described(error: Exception, asked: Asked) -> dict[str, Any]:
     kind = ErrorType.REVISION_NOT_FOUND if unknown else known.type
     return {"why": "error", "type": kind.value, "message": known.message, "status": status,
             "kind": type(error).__name__}  # fmt: skip
-
-
-def _leave_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os._exit(1)
 
 
 if __name__ == "__main__":

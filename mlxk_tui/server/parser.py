@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import pickle
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Generic, TypeVar
 
+from mlxk_tui.ops.child_process import ChildProcess
 from mlxk_tui.ops.errors import ErrorType
-from mlxk_tui.ops.lifeline import command
 from mlxk_tui.server.errors import BUSY, ApiError, invalid
 from mlxk_tui.server.parsing import Outcome, is_cheap, parse_request
 from mlxk_tui.server.schemas import Schema
 
-_HOME = Path(__file__).resolve().parent.parent.parent
 _PROCESSES = 2
 """Most processes; they start when they are needed."""
 _LIMIT_S = 30.0
@@ -129,13 +125,12 @@ class _Process:
     """One process, started with its first body."""
 
     def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: ChildProcess | None = None
 
     @property
     def pid(self) -> int | None:
         """Its process id while it lives."""
-        process = self._process
-        return process.pid if process is not None and process.returncode is None else None
+        return self._process.pid if self._process is not None else None
 
     async def ask(self, frame: bytes) -> Outcome:
         """Return what becomes of a body.
@@ -144,22 +139,11 @@ class _Process:
             OSError, EOFError, asyncio.IncompleteReadError: the process has ended.
         """
         if self._process is None:
-            # -m puts the current folder first on sys.path: where the package lies nothing can get between.
-            self._process = await asyncio.create_subprocess_exec(
-                *command("mlxk_tui.server.parser_worker"),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                cwd=_HOME,
-                env=dict(os.environ),
-                limit=_READ_BYTES,
-            )
+            self._process = await ChildProcess.start("mlxk_tui.server.parser_worker", line_bytes=_READ_BYTES)
         process = self._process
-        if process.stdin is None or process.stdout is None:
-            raise EOFError
-        process.stdin.write(len(frame).to_bytes(4, "big"))
-        process.stdin.write(frame)
-        await process.stdin.drain()
+        process.write(len(frame).to_bytes(4, "big"))
+        process.write(frame)
+        await process.drain()
         head = await process.stdout.readexactly(4)
         outcome = pickle.loads(await process.stdout.readexactly(int.from_bytes(head, "big")))  # noqa: S301 - as above
         if not isinstance(outcome, Outcome):
@@ -168,14 +152,5 @@ class _Process:
 
     async def end(self) -> None:
         """End it at once, and wait until it is gone."""
-        process = self._process
-        if process is None:
-            return
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-        await process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
-            with suppress(OSError):
-                await process.stdin.wait_closed()
+        if self._process is not None:
+            await self._process.end()

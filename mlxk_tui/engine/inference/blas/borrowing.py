@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import mlx.core as mx
 
@@ -22,9 +21,9 @@ from mlxk_tui.ops.blas.cores import FreeCores, thread_variables
 from mlxk_tui.ops.blas.libraries import Library, find_libraries
 from mlxk_tui.ops.blas.state import Blas
 from mlxk_tui.ops.blas.trials import Trial, Trials, Verdict
+from mlxk_tui.ops.child_process import HOME
 from mlxk_tui.ops.format import printable
 
-_HOME = Path(__file__).resolve().parents[4]
 _TRIAL_S = 8.0
 """How long a trial may take on the busiest machine; on a quiet one it takes a third of a second."""
 
@@ -102,7 +101,7 @@ def _try(library: Library, trial_s: float) -> Trial:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=_HOME,
+            cwd=HOME,
             timeout=trial_s + 2,
             check=False,
         )
