@@ -29,9 +29,9 @@ from typing import Any
 from benchmarks.bench_server import Contestant, free_port, in_turns, server
 from benchmarks.measure import ROOT, Row, arguments, finish, scratch, table
 from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.generation import Finished, Generation, Sampling
 from mlxk_tui.engine.memory import WeightsChoice
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import Finished, Generation, Sampling
 from mlxk_tui.ops.machine import may_have_gpu
 from mlxk_tui.ops.terms import CpuWeights
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from benchmarks.measure import ROOT, Row, arguments, finish, scratch, table
 from mlxk_tui.engine.client import Engine, GenerationStream
+from mlxk_tui.engine.generation import Delta, Finished, Generation, Sampling
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import Delta, Finished, Generation, Sampling
 from tests.engine.small_models import make_model
 
 SHORT = "Hello, world! How are you today?"

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlxk_tui.engine.protocol import Delta, Finished, FinishReason, Started
+from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Started
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.run_contract import RunData, Timings, Usage
@@ -16,8 +16,8 @@ from mlxk_tui_headless import output
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.client import Engine
+    from mlxk_tui.engine.generation import Event, Generation
     from mlxk_tui.engine.models import Runnable
-    from mlxk_tui.engine.protocol import Event, Generation
 
 INTERRUPTED = "[Generation interrupted by user]"
 """What stands behind an answer that Ctrl-C ended."""

@@ -85,7 +85,7 @@ def run(  # noqa: PLR0917 - Typer takes a command's options from its parameters
     """Ask a model; without a PROMPT, have a conversation with it."""
 
     def execute(session: "Session") -> "Contract | None":
-        from mlxk_tui.engine.protocol import Sampling
+        from mlxk_tui.engine.generation import Sampling
         from mlxk_tui_headless import running
 
         wanted = running.Wanted(

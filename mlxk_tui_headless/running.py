@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from mlxk_tui import settings
 from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.generation import Generation, Sampling
 from mlxk_tui.engine.models import Runnable, find_runnable, with_draft
-from mlxk_tui.engine.protocol import Generation, Sampling
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import size
 from mlxk_tui.ops.terms import CpuWeights, MemoryFit

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from mlxk_tui.engine.protocol import Generation, Sampling
+from mlxk_tui.engine.generation import Generation, Sampling
 from mlxk_tui.ops.format import plural, printable
 
 if TYPE_CHECKING:

@@ -16,30 +16,32 @@ from mlxk_tui.engine import memory
 from mlxk_tui.engine.connection import Connection, Reply
 from mlxk_tui.engine.embedding import Embeddings, check, parts_of, vectors_of
 from mlxk_tui.engine.gate import Gate, Pass
+from mlxk_tui.engine.generation import (
+    Delta,
+    Event,
+    Finished,
+    FinishReason,
+    Generation,
+    Loading,
+    Started,
+    Timings,
+    Usage,
+)
 from mlxk_tui.engine.liveness import Patience
 from mlxk_tui.engine.protocol import (
     BatchingMode,
     Command,
     Counted,
     CountTokens,
-    Delta,
     Detokenize,
     Detokenized,
     Embed,
     Embedded,
-    Event,
-    Finished,
-    FinishReason,
-    Generation,
     Load,
     Loaded,
-    Loading,
-    Started,
-    Timings,
     Tokenize,
     Tokenized,
     Unload,
-    Usage,
 )
 from mlxk_tui.engine.status import EngineState, EngineStatus, LoadedModel
 from mlxk_tui.engine.stream import GenerationStream

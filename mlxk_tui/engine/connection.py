@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mlxk_tui.engine.generation import Event, Finished, Generation, Loading
 from mlxk_tui.engine.liveness import Patience, Watch
 from mlxk_tui.engine.process import WorkerProcess
 from mlxk_tui.engine.protocol import (
@@ -17,14 +18,10 @@ from mlxk_tui.engine.protocol import (
     Detokenized,
     Done,
     Embedded,
-    Event,
     Fault,
-    Finished,
     Generate,
-    Generation,
     Heartbeat,
     Loaded,
-    Loading,
     Message,
     Ping,
     Ready,

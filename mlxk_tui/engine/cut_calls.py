@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from mlxk_tui.engine.protocol import ToolCall
+from mlxk_tui.engine.generation import ToolCall
 from mlxk_tui.engine.tool_calls import parse_tool_calls
 
 _NAME = re.compile(r'\s*\{\s*"name"\s*:\s*"(?P<name>(?:[^"\\]|\\.)*)(?P<whole>")?', re.DOTALL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlxk_tui.engine.protocol import Delta, TokenLogprob, ToolCall
+from mlxk_tui.engine.generation import Delta, TokenLogprob, ToolCall
 
 
 class GrowingDelta:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlxk_tui.engine.protocol import Budget
+from mlxk_tui.engine.generation import Budget
 from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.format import plural, size
 from mlxk_tui.ops.machine import Runtime

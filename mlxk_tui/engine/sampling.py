@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple, TypeGuard
 
-from mlxk_tui.engine.protocol import Sampling
+from mlxk_tui.engine.generation import Sampling
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 

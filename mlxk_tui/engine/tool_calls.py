@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlxk_tui.engine.protocol import GrammarSyntax, ToolCall
+from mlxk_tui.engine.generation import GrammarSyntax, ToolCall
 
 Tools = Sequence[Mapping[str, Any]]
 """Tools in OpenAI's shape."""

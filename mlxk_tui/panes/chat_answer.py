@@ -10,8 +10,8 @@ from typing import Any
 from mlxk_tui.chats.model import Message, Session, State
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.generation import Delta, Event, Finished, FinishReason, Loading, Prefill, Started
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import Delta, Event, Finished, FinishReason, Loading, Prefill, Started
 from mlxk_tui.engine.stream import GenerationStream
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable

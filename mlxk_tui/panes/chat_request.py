@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from mlxk_tui.chats.model import Message, Role, Session
-from mlxk_tui.engine.protocol import Generation, Sampling
+from mlxk_tui.engine.generation import Generation, Sampling
 from mlxk_tui.engine.sampling import validate
 from mlxk_tui.ops.errors import ErrorType, OpError
 

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from mlxk_tui.engine.cut_calls import forced_call
-from mlxk_tui.engine.protocol import (
+from mlxk_tui.engine.generation import (
     Delta,
     Finished,
     FinishReason,

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from mlxk_tui.engine.protocol import Delta, Finished, Generation, Started, TokenLogprob, TopToken, Usage
+from mlxk_tui.engine.generation import Delta, Finished, Generation, Started, TokenLogprob, TopToken, Usage
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.chat import DONE, choices_of, error_event, usage_json
 from mlxk_tui.server.conversation import sampling_of, stops_of

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlxk_tui.engine.protocol import RESERVED_VARIABLES, Sampling
+from mlxk_tui.engine.generation import RESERVED_VARIABLES, Sampling
 from mlxk_tui.server.errors import ApiError, invalid
 from mlxk_tui.server.schemas import MAX_STOPS, ContentPart, Message, Sampled, ToolCallMessage
 

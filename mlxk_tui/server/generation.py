@@ -15,8 +15,7 @@ from types import TracebackType
 from typing import Protocol
 
 from mlxk_tui.engine.client import Engine, GenerationStream
-from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import (
+from mlxk_tui.engine.generation import (
     Delta,
     Event,
     Finished,
@@ -29,6 +28,7 @@ from mlxk_tui.engine.protocol import (
     ToolCall,
     Usage,
 )
+from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import plural
 from mlxk_tui.server.errors import BUSY, ApiError

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from pydantic_core import from_json
 
-from mlxk_tui.engine.protocol import Delta, Finished, FinishReason, Started, ToolCall, Usage
+from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Started, ToolCall, Usage
 from mlxk_tui.engine.tool_calls import Tools
 from mlxk_tui.ops.errors import ErrorType
 from mlxk_tui.server.blocks import Begun, Block, BlockKind, Blocks, More, Step, collect_blocks

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from mlxk_tui.engine.protocol import Delta, Finished, FinishReason, Started, Usage
+from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Started, Usage
 from mlxk_tui.ops.errors import ErrorType
 from mlxk_tui.server.blocks import Begun, Block, BlockKind, Blocks, More, Step, collect_blocks
 from mlxk_tui.server.calls import Call, Route

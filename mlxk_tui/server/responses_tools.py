@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
-from mlxk_tui.engine.protocol import ToolCall
+from mlxk_tui.engine.generation import ToolCall
 from mlxk_tui.server.errors import invalid
 from mlxk_tui.server.schemas import MAX_TOOLS, CustomFormat, Schema
 from mlxk_tui.server.tools import input_of

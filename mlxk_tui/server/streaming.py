@@ -6,7 +6,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from mlxk_tui.engine.protocol import Delta, Finished, Started, Usage
+from mlxk_tui.engine.generation import Delta, Finished, Started, Usage
 from mlxk_tui.server.calls import Call
 from mlxk_tui.server.errors import ApiError, api_error
 from mlxk_tui.server.generation import Wanted

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from mlxk_tui.engine.protocol import ToolCall
+from mlxk_tui.engine.generation import ToolCall
 from mlxk_tui.engine.tool_calls import CUSTOM_INPUT, ForcedTool
 from mlxk_tui.server.errors import invalid
 from mlxk_tui.server.schemas import AllowedTools, ChatRequest, Tool, ToolChoice

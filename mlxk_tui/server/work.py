@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Generic, TypeVar
 
+from mlxk_tui.engine.generation import Generation
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import Generation
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.server.calls import Call
 from mlxk_tui.server.generation import text_of

@@ -17,8 +17,7 @@ import pytest_asyncio
 
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.engine.client import Engine, EngineStatus
-from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import (
+from mlxk_tui.engine.generation import (
     Delta,
     Event,
     Finished,
@@ -28,6 +27,7 @@ from mlxk_tui.engine.protocol import (
     TokenLogprob,
     ToolCall,
 )
+from mlxk_tui.engine.models import Runnable
 from tests.engine.small_models import make_model
 from tests.support.waiting import PATIENCE_S
 

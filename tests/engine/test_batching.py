@@ -15,8 +15,8 @@ import pytest
 import pytest_asyncio
 
 from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.generation import Generation
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import Generation
 from mlxk_tui.engine.status import LoadedModel
 from mlxk_tui.ops.batching import FOLDER_VARIABLE
 from mlxk_tui.ops.errors import OpError

@@ -11,8 +11,8 @@ import pytest
 
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.engine.client import Engine, EngineState, EngineStatus
+from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Generation, Loading, Started
 from mlxk_tui.engine.models import Runnable, find_runnable
-from mlxk_tui.engine.protocol import Delta, Finished, FinishReason, Generation, Loading, Started
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import Progress

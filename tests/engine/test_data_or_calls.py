@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlxk_tui.demo import tiny_model
-from mlxk_tui.engine.protocol import FinishReason, Generation
+from mlxk_tui.engine.generation import FinishReason, Generation
 from mlxk_tui.engine.tool_calls import ForcedTool, forced_call_schema
 from tests.engine.conftest import needs_mlx
 

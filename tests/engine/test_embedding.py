@@ -14,8 +14,8 @@ import pytest_asyncio
 
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.embedding import parts_of
+from mlxk_tui.engine.generation import Delta, Generation
 from mlxk_tui.engine.models import Runnable, find_runnable
-from mlxk_tui.engine.protocol import Delta, Generation
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, needs_mlx, run, until

@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 
 from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.generation import FinishReason, Generation, Sampling
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import FinishReason, Generation, Sampling
 from mlxk_tui.engine.tool_calls import ForcedTool, forced_call_schema, parse_tool_calls
 from mlxk_tui.ops.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, THOUGHT_OVER, chat, needs_mlx, run

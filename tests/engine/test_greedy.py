@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.generation import Delta, Generation
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import Delta, Generation
 from tests.engine.conftest import (
     GREEDY,
     Result,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.generation import Generation
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import Generation
 from mlxk_tui.ops.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, executable, folder_of, needs_mlx, run, worker_environment
 from tests.engine.small_models import make_model

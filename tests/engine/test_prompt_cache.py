@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.generation import Delta, Generation
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import Delta, Generation
 from tests.engine.conftest import GREEDY, chat, needs_mlx, new_engine, run
 from tests.engine.small_models import make_model
 

@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 
 from mlxk_tui.engine.client import Engine, EngineState
+from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Generation, Loading, Started
 from mlxk_tui.engine.liveness import Patience
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import Delta, Finished, FinishReason, Generation, Loading, Started
 from mlxk_tui.ops.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, is_gone, needs_mlx, new_engine, run, until, worker_environment
 

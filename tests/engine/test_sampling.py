@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.engine.protocol import Sampling
+from mlxk_tui.engine.generation import Sampling
 from mlxk_tui.engine.sampling import defaults, eos_token_ids, merged, validate
 from mlxk_tui.ops.errors import ErrorType, OpError
 

@@ -16,21 +16,9 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
+from mlxk_tui.engine.generation import Delta, Finished, Generation, Prefill
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import (
-    Cancel,
-    Command,
-    Delta,
-    Finished,
-    Generate,
-    Generation,
-    Load,
-    Loaded,
-    Message,
-    Prefill,
-    Ready,
-    Streamed,
-)
+from mlxk_tui.engine.protocol import Cancel, Command, Generate, Load, Loaded, Message, Ready, Streamed
 from mlxk_tui.engine.wire import from_json, to_json
 from tests.engine.conftest import GREEDY, executable, is_gone, needs_mlx, worker_environment
 from tests.engine.small_models import make_model
@@ -134,7 +122,7 @@ import asyncio, sys
 from pathlib import Path
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import Delta, Generation, Sampling
+from mlxk_tui.engine.generation import Delta, Generation, Sampling
 
 async def main():
     engine = Engine()

@@ -22,7 +22,7 @@ from mlxk_tui.chats.model import Role, State
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.protocol import Generation, Sampling
+from mlxk_tui.engine.generation import Generation, Sampling
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.hub import Hub
 from mlxk_tui.panes.chat import ChatPane

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from mlxk_tui.engine.generation import Generation
 from mlxk_tui.engine.memory import WeightsChoice
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import Generation
 from mlxk_tui.ops.machine import may_have_gpu
 from mlxk_tui.ops.terms import CpuWeights
 from tests.engine.conftest import GREEDY, new_engine, run, worker_environment

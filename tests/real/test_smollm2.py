@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.generation import FinishReason, Generation, Sampling
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import FinishReason, Generation, Sampling
 from tests.engine.conftest import GREEDY, executable, run, worker_environment
 from tests.real.conftest import Reference
 

@@ -9,7 +9,7 @@ import anthropic
 import openai
 import pytest
 
-from mlxk_tui.engine.protocol import Delta, ToolCall
+from mlxk_tui.engine.generation import Delta, ToolCall
 from mlxk_tui.server.chat import CallForm, Writer, choice_json
 from mlxk_tui.server.generation import Choice
 from tests.engine.conftest import needs_mlx

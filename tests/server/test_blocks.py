@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlxk_tui.engine.protocol import Delta, Finished, FinishReason, Timings, ToolCall, Usage
+from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Timings, ToolCall, Usage
 from mlxk_tui.server.blocks import Begun, BlockKind, Blocks, Ended, More, Step
 
 CALL = ToolCall(0, "call_a", "look", "{}")

@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from mlxk_tui.engine.protocol import Generation
+from mlxk_tui.engine.generation import Generation
 from tests.engine.conftest import needs_mlx
 from tests.server.served import BABBLER, COMPLETIONS, GREEDY, Served
 

@@ -16,7 +16,7 @@ import openai
 import psutil
 import pytest
 
-from mlxk_tui.engine.protocol import Generation
+from mlxk_tui.engine.generation import Generation
 from mlxk_tui.engine.status import EngineState
 from tests.engine.conftest import needs_mlx
 from tests.server.served import BABBLER, CHAT, COMPLETIONS, GREEDY, OTHER, TINY, Served

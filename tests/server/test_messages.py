@@ -11,7 +11,7 @@ import anthropic
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.engine.protocol import Generation, ToolCall
+from mlxk_tui.engine.generation import Generation, ToolCall
 from mlxk_tui.server.messages_request import MessagesRequest
 from tests.engine.conftest import needs_mlx
 from tests.server.fuzzing import fuzz

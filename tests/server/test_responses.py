@@ -10,7 +10,7 @@ import openai
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.engine.protocol import Generation, ToolCall
+from mlxk_tui.engine.generation import Generation, ToolCall
 from mlxk_tui.server.responses_request import ResponsesRequest
 from tests.engine.conftest import needs_mlx
 from tests.server.fuzzing import fuzz

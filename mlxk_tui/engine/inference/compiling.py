@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mlxk_tui.engine.protocol import GrammarSyntax
+from mlxk_tui.engine.generation import GrammarSyntax
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxk_tui.engine.generation import TokenLogprob, TopToken
 from mlxk_tui.engine.inference.detokenizing import ByteDecoder, TokenTexts
-from mlxk_tui.engine.protocol import TokenLogprob, TopToken
 
 Likely = Sequence[tuple[int, float]]
 """Ids and log-probabilities, the likeliest first."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from mlxk_tui.engine.generation import FinishReason, Loading, Prefill, Started
 from mlxk_tui.engine.inference.answer import Answer
 from mlxk_tui.engine.inference.batching.choice import choose_batching
 from mlxk_tui.engine.inference.blas.borrowing import Borrowed
@@ -37,13 +38,9 @@ from mlxk_tui.engine.protocol import (
     Done,
     Embed,
     Fault,
-    FinishReason,
     Generate,
     Load,
     Loaded,
-    Loading,
-    Prefill,
-    Started,
     Streamed,
     Tokenize,
     Tokenized,

@@ -10,18 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mlxk_tui.engine.generation import RESERVED_VARIABLES, Generation, Sampling
 from mlxk_tui.engine.inference.compiling import compile_schema
 from mlxk_tui.engine.limits import token_budget, too_long
-from mlxk_tui.engine.protocol import (
-    RESERVED_VARIABLES,
-    CountTokens,
-    Detokenize,
-    Detokenized,
-    Generation,
-    Sampling,
-    Tokenize,
-    Tokenized,
-)
+from mlxk_tui.engine.protocol import CountTokens, Detokenize, Detokenized, Tokenize, Tokenized
 from mlxk_tui.engine.sampling import merged, validate
 from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.format import plural, printable

@@ -6,10 +6,10 @@ import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+from mlxk_tui.engine.generation import Finished, FinishReason, Generation, Timings, Usage
 from mlxk_tui.engine.inference.answer import Answer
 from mlxk_tui.engine.inference.prompting import Prompt
 from mlxk_tui.engine.inference.samplers import Processor, Sampler
-from mlxk_tui.engine.protocol import Finished, FinishReason, Generation, Timings, Usage
 
 
 @dataclass

@@ -15,8 +15,8 @@ from mlx_lm.sample_utils import (
     make_sampler,
 )
 
+from mlxk_tui.engine.generation import Sampling
 from mlxk_tui.engine.inference.prompting import Prompt
-from mlxk_tui.engine.protocol import Sampling
 
 Sampler = Callable[[mx.array], mx.array]
 """Log-probabilities (rows, vocabulary) to token ids (rows)."""

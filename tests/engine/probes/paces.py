@@ -19,6 +19,7 @@ from typing import Any
 
 from mlx_lm import stream_generate
 
+from mlxk_tui.engine.generation import Generation, Sampling
 from mlxk_tui.engine.inference.answer import Answer
 from mlxk_tui.engine.inference.loading import LoadedModel, load
 from mlxk_tui.engine.inference.prompt_cache import PromptCache
@@ -26,7 +27,6 @@ from mlxk_tui.engine.inference.prompting import prepare
 from mlxk_tui.engine.inference.rows import Row
 from mlxk_tui.engine.inference.samplers import processors_of, sampler_of
 from mlxk_tui.engine.inference.solo import Solo, check_alone
-from mlxk_tui.engine.protocol import Generation, Sampling
 
 
 def answer(model: LoadedModel, request: Generation, chunk: int) -> tuple[list[int], list[str], int]:

@@ -18,12 +18,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlxk_tui.engine.generation import Generation, Sampling
 from mlxk_tui.engine.inference.answer import Answer
 from mlxk_tui.engine.inference.decoding import Decoder
 from mlxk_tui.engine.inference.loading import LoadedModel
 from mlxk_tui.engine.inference.prompting import Prompt
 from mlxk_tui.engine.inference.rows import Row
-from mlxk_tui.engine.protocol import Generation, Sampling
 
 EXACT_TOLERANCE = 0.01
 """Largest distance of an innocent model that calculates in 32 bits.

@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from mlxk_tui.engine.generation import GrammarSyntax, Sampling
 from mlxk_tui.engine.inference.quick_transformers import read_sources_once
 from mlxk_tui.engine.inference.tokenizing import frames
-from mlxk_tui.engine.protocol import Command, GrammarSyntax, Sampling
+from mlxk_tui.engine.protocol import Command
 from mlxk_tui.ops.errors import ErrorType, OpError
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from mlxk_tui.engine.generation import GrammarSyntax
 from mlxk_tui.engine.inference.tokenizing import frames
 from mlxk_tui.engine.inference.tokenizing.node import (
     GRAMMAR_S,
@@ -22,7 +23,7 @@ from mlxk_tui.engine.inference.tokenizing.node import (
     TryGrammar,
     Work,
 )
-from mlxk_tui.engine.protocol import Command, GrammarSyntax
+from mlxk_tui.engine.protocol import Command
 from mlxk_tui.ops.errors import ErrorType, OpError
 
 _LIMIT_S = 120.0
