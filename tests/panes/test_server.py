@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 import pytest_asyncio
 from textual.events import Key
@@ -41,6 +40,7 @@ from tests.engine.conftest import is_gone, needs_mlx, new_engine
 from tests.engine.small_models import make_model
 from tests.panes.conftest import NOWHERE, wait_until
 from tests.panes.gallery import words
+from tests.support.clients import openai
 from tests.support.waiting import PATIENCE_S
 from tests.test_import_hygiene import modules_of
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 import pytest_asyncio
 from textual.pilot import Pilot
@@ -26,6 +25,7 @@ from mlxk_tui.settings import load
 from tests.engine.conftest import is_gone, needs_mlx, new_engine
 from tests.panes.conftest import MACHINE, NOWHERE, wait_until
 from tests.panes.gallery import words
+from tests.support.clients import openai
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SIZES = [(120, 40), (80, 24)]

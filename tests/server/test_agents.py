@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from mlxk_tui.engine.generation import Delta, ToolCall
@@ -14,6 +12,7 @@ from mlxk_tui.server.chat import CallForm, Writer, choice_json
 from mlxk_tui.server.generation import Choice
 from tests.engine.conftest import needs_mlx
 from tests.server.served import TINY, Served
+from tests.support.clients import anthropic, openai
 
 pytestmark = needs_mlx
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import anthropic
 import pytest
 
 from tests.engine.conftest import needs_mlx
 from tests.server.served import BABBLER, OTHER, TINY, Served
+from tests.support.clients import anthropic
 
 pytestmark = needs_mlx
 

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import openai
 import pytest
 
 from mlxk_tui.engine.generation import Generation
 from tests.engine.conftest import needs_mlx
 from tests.server.served import ANSWER, BABBLER, CHAT, GREEDY, OTHER, QUESTION, TINY, Served
+from tests.support.clients import openai
 
 pytestmark = needs_mlx
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import openai
 import pytest
 
 from mlxk_tui.engine.generation import Generation
 from tests.engine.conftest import needs_mlx
 from tests.server.served import BABBLER, COMPLETIONS, GREEDY, Served
+from tests.support.clients import openai
 
 pytestmark = needs_mlx
 

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import anthropic
-
 from tests.engine.conftest import needs_mlx
 from tests.server.served import OTHER, TINY, Reply, Served, parsed
 from tests.server.test_messages import COUNT, IMAGE, ROME, THINKING, WEATHER, ask
+from tests.support.clients import anthropic
 
 pytestmark = needs_mlx
 

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from tests.engine.conftest import needs_mlx
 from tests.server.served import BABBLER, CHAT, TINY, Served
+from tests.support.clients import anthropic, openai
 
 pytestmark = needs_mlx
 

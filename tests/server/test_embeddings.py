@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-import openai
 import pytest
 from hypothesis import given, strategies as st
 
@@ -24,6 +23,7 @@ from tests.engine.small_models import make_model
 from tests.server.fuzzing import fuzz
 from tests.server.served import BABBLER, COMPLETIONS, TINY, Served, parsed
 from tests.server.test_malformed import values
+from tests.support.clients import openai
 
 pytestmark = needs_mlx
 

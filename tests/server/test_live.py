@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import openai
 import psutil
 import pytest
 
@@ -20,6 +19,7 @@ from mlxk_tui.ops.catalog import walk
 from mlxk_tui.ops.contract import Health, Model, ModelType
 from tests.engine.conftest import needs_mlx
 from tests.server.served import Served
+from tests.support.clients import openai
 
 pytestmark = [needs_mlx, pytest.mark.server, pytest.mark.wet]
 

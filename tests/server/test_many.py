@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import openai
 import psutil
 import pytest
 
@@ -20,6 +19,7 @@ from mlxk_tui.engine.generation import Generation
 from mlxk_tui.engine.status import EngineState
 from tests.engine.conftest import needs_mlx
 from tests.server.served import BABBLER, CHAT, COMPLETIONS, GREEDY, OTHER, TINY, Served
+from tests.support.clients import openai
 from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = needs_mlx

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import anthropic
 import pytest
 from hypothesis import given, strategies as st
 
@@ -17,6 +16,7 @@ from tests.engine.conftest import needs_mlx
 from tests.server.fuzzing import fuzz
 from tests.server.served import ANSWER, BABBLER, GREEDY, OTHER, QUESTION, TINY, Reply, Served
 from tests.server.test_malformed import values
+from tests.support.clients import anthropic
 
 pytestmark = needs_mlx
 

@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 import jsonschema
-import openai
 import pytest
 
 from mlxk_tui.server.app import all_routes
@@ -24,6 +23,7 @@ from tests.server.served import (
     parsed,
     read_all,
 )
+from tests.support.clients import openai
 
 pytestmark = needs_mlx
 

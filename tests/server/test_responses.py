@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import openai
 import pytest
 from hypothesis import given, strategies as st
 
@@ -16,6 +15,7 @@ from tests.engine.conftest import needs_mlx
 from tests.server.fuzzing import fuzz
 from tests.server.served import ANSWER, BABBLER, GREEDY, OTHER, QUESTION, TINY, Reply, Served
 from tests.server.test_malformed import values
+from tests.support.clients import openai
 
 pytestmark = needs_mlx
 

@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from mlxk_tui.demo.layout import Repo
 from tests.engine.conftest import is_gone, needs_mlx
 from tests.engine.small_models import make_model
 from tests.server.served import BABBLER, CHAT, COMPLETIONS, TINY, Reply, Served, fill
+from tests.support.clients import anthropic, openai
 
 pytestmark = needs_mlx
 

@@ -6,13 +6,12 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-import anthropic
-import openai
 import pydantic
 import pytest
 
 from tests.engine.conftest import needs_mlx
 from tests.server.served import BABBLER, CHAT, TINY, Served
+from tests.support.clients import anthropic, openai
 
 pytestmark = needs_mlx
 

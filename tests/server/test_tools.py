@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import openai
 import pytest
 
 from tests.engine.conftest import needs_mlx
 from tests.server.served import BABBLER, CHAT, TINY, Served
+from tests.support.clients import openai
 
 pytestmark = needs_mlx
 
