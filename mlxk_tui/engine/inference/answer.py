@@ -8,7 +8,8 @@ from typing import Any
 import mlx.core as mx
 
 from mlxk_tui.engine.cut_calls import cut_calls
-from mlxk_tui.engine.generation import Delta, FinishReason, Generation, TokenLogprob
+from mlxk_tui.engine.cut_markup import cut_markup, writes_markup
+from mlxk_tui.engine.generation import Delta, FinishReason, Generation, TokenLogprob, ToolCall
 from mlxk_tui.engine.growing import GrowingDelta
 from mlxk_tui.engine.inference.detokenizing import continuing_decoder, turn_decoder
 from mlxk_tui.engine.inference.likelihood import Likely, entry, likeliest, offsets
@@ -132,18 +133,23 @@ class Answer:
             return Delta(reasoning=piece.text)
         if piece.kind is Kind.CONTENT:
             return Delta(text=piece.text)
-        calls = parse_tool_calls(
-            piece.text,
-            parser=self._tokenizer.tool_parser,
-            tools=self._request.tools,
-            first_index=self._calls,
-        )
-        if calls is None and self._cut:
-            calls = cut_calls(piece.text, self._request.tools, first_index=self._calls)
+        calls = self._calls_of(piece)
         if calls is None:
             return Delta(text=piece.source)
         self._calls += len(calls)
         return Delta(tool_calls=calls)
+
+    def _calls_of(self, piece: Piece) -> tuple[ToolCall, ...] | None:
+        """Return the calls of a block; None where it holds something else."""
+        parser, tools, text = self._tokenizer.tool_parser, self._request.tools, piece.text
+        end = self._tokenizer.tool_call_end or ""
+        if self._cut and not (end and piece.source.endswith(end)):
+            if writes_markup(parser):
+                calls = cut_markup(text, parser, tools, first_index=self._calls, block_end=end)
+            else:
+                calls = parse_tool_calls(text, parser=parser, tools=tools, first_index=self._calls)
+            return cut_calls(text, tools, first_index=self._calls) if calls is None else calls
+        return parse_tool_calls(text, parser=parser, tools=tools, first_index=self._calls)
 
     def _begin(self, prompt: Prompt) -> None:
         """Repeat the prompt's text where that is asked for, and find where each token of it begins."""
