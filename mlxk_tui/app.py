@@ -373,9 +373,28 @@ class MlxkApp(App[None]):
         namespaces: Mapping[str, DOMNode] | None = None,
     ) -> bool:
         """Do what a key says, unless the app is leaving: what was typed behind `q` opens nothing."""
-        if self._exit:
+        if self._exit or self._lacks_widgets(action, default_namespace or self, namespaces):
             return False
         return await super().run_action(action, default_namespace, namespaces)
+
+    def _check_action_state(self, action: str, default_namespace: DOMNode) -> bool | None:
+        if self._lacks_widgets(action, default_namespace):
+            return False
+        return super()._check_action_state(action, default_namespace)
+
+    def _lacks_widgets(
+        self,
+        action: str | ActionParseResult,
+        default_namespace: DOMNode,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """Tell whether an action is one of a screen that has not all its widgets yet.
+
+        A key that was typed for the screen below may come there, and the footer may be there before the list
+        that says which keys work.
+        """
+        target, _, _ = self._parse_action(action, default_namespace, namespaces)
+        return isinstance(target, Screen) and not target.is_mounted
 
     def _handle_exception(self, error: Exception) -> None:
         """Let a worker, a screen that was left or one that mounts while the app leaves be late.

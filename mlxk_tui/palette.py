@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
-from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
+from textual import events
+from textual.app import ComposeResult
+from textual.command import CommandList, CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 from textual.css.styles import RenderStyles, Styles
 
@@ -36,13 +38,27 @@ class Command:
     """Whether it shows before anything is typed."""
 
 
+class CommandLines(CommandList, can_focus=False):
+    """Textual's list, made safe against a click on a line that a shorter list has taken away (8.2.8)."""
+
+    async def _on_click(self, event: events.Click) -> None:
+        place = event.style.meta.get("option")
+        if isinstance(place, int) and place >= self.option_count:
+            event.prevent_default()
+
+
 class Palette(CommandPalette, Transient[None]):
     """Textual's palette, made safe against keys before its list is laid out, or after it was left."""
 
     DEFAULT_CLASSES = "--textual-command-palette"
 
     def __init__(self) -> None:
-        super().__init__(id="--command-palette")
+        super().__init__()  # without Textual's id: one that was left may still be there when it opens again
+
+    def compose(self) -> ComposeResult:
+        """Lay it out with a list of our own."""
+        for widget in super().compose():
+            yield CommandLines() if isinstance(widget, CommandList) else widget
 
     def _action_command_list(self, action: str) -> None:
         with suppress(KeyError):  # paging in a list without lines (Textual 8.2.8)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from textual import events, getters
 from textual.app import ComposeResult
-from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -16,6 +15,7 @@ from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.registry import PANES
 from mlxk_tui.panes.server_backend import Phase as Switch
 from mlxk_tui.transfers.teller import Change
+from mlxk_tui.widgets.base_screen import BaseScreen
 from mlxk_tui.widgets.key_line import KeyLine
 from mlxk_tui.widgets.tab_strip import Tab, TabStrip
 from mlxk_tui.widgets.task_bar import TaskBar
@@ -103,7 +103,7 @@ def _short(name: str, width: int) -> str:
     return cut(printable(name.rpartition("/")[2]), width)
 
 
-class Pane(Screen[None]):
+class Pane(BaseScreen[None]):
     """One pane: subclasses compose the body and say why an action is not possible now."""
 
     TITLE = "mlxk-tui"
@@ -203,10 +203,10 @@ class Pane(Screen[None]):
     def forget(self, change: Changed) -> None:
         """Drop what belongs to removed repos; called whether the pane is looked at or not."""
 
-    def on_tab_strip_opened(self, event: TabStrip.Opened) -> None:
-        """Switch to the pane whose tab was clicked."""
+    async def on_tab_strip_opened(self, event: TabStrip.Opened) -> None:
+        """Switch to the pane whose tab was clicked, unless a dialog has opened meanwhile."""
         if event.source.id == "tabs":
-            self.app.switch_mode(event.id)
+            await self.app.run_action(f"app.pane('{event.id}')")
 
     # -- actions that are not possible now ---------------------------------------------------------
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, cast
 
 from rich.console import RenderableType
 from textual import getters
@@ -15,6 +16,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.visual import VisualType
 from textual.widgets import Static
+from textual.worker import Worker, WorkerState
 
 from mlxk_tui.library import Entry
 from mlxk_tui.ops.cache import Cache
@@ -148,16 +150,25 @@ class Inspector(Vertical):
                 )
             )
             if tab not in self._loaded:
-                self.run_worker(
-                    self._load(entry, tab), group="inspector", exclusive=True, exit_on_error=False
-                )
+                self._start_loading(entry, tab)
         elif tab == "health":
             self.text.update(describe.health(entry, self._now(), width))
         elif tab in self._loaded:
             self.text.update(self._drawn(tab, self._loaded[tab], width))
         else:
             self.text.update(describe.busy("Reading …"))
-            self.run_worker(self._load(entry, tab), group="inspector", exclusive=True, exit_on_error=False)
+            self._start_loading(entry, tab)
+
+    def _start_loading(self, entry: Entry, tab: str) -> None:
+        # Textual's type of a worker's job (8.2.8) fits no coroutine function that returns None. A coroutine
+        # itself would be left over where the worker is cancelled before its first step.
+        job = cast("Callable[[], None]", partial(self._load, entry, tab))
+        self.run_worker(job, group="inspector", exclusive=True, exit_on_error=False)
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """Let the app tell of a tab that failed."""
+        if event.state is WorkerState.ERROR:
+            self.app.post_message(event)
 
     async def _load(self, entry: Entry, tab: str) -> None:
         await asyncio.sleep(_SETTLE_SECONDS)  # a held key runs past many models; read only where it rests

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from textual.await_complete import AwaitComplete
-from textual.screen import Screen, ScreenResultType
+from textual.screen import ScreenResultType
+
+from mlxk_tui.widgets.base_screen import BaseScreen
 
 
-class Transient(Screen[ScreenResultType]):
+class Transient(BaseScreen[ScreenResultType]):
     """A screen that can be left once, and only while it is on top.
 
     Textual's `dismiss` pops whatever screen is on top, so that two quick presses of enter would take

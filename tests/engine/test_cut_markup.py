@@ -87,7 +87,7 @@ def test_a_call_grows_by_whole_parameters(kind: str) -> None:
     whole = parse_tool_calls(text, parser=parser, tools=TOOLS)
     assert whole is not None
     assert json.loads(whole[0].arguments) == ARGUMENTS
-    seen = []
+    seen: list[str] = []
     for end in range(len(text) + 1):
         calls = cut_markup(text[:end], parser, TOOLS, first_index=2, block_end=family.tool_call_end)
         assert calls is not None, text[:end]
