@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,19 +16,13 @@ from mlxk_tui.engine.connection import Connection, Reply
 from mlxk_tui.engine.embedding import Embeddings, check, parts_of, vectors_of
 from mlxk_tui.engine.gate import Gate, Pass
 from mlxk_tui.engine.generation import (
-    Delta,
-    Event,
-    Finished,
-    FinishReason,
     Generation,
     Loading,
-    Started,
-    Timings,
-    Usage,
 )
+from mlxk_tui.engine.generation_run import GenerationRun
 from mlxk_tui.engine.liveness import Patience
+from mlxk_tui.engine.model_loader import ModelLoader
 from mlxk_tui.engine.protocol import (
-    BatchingMode,
     Command,
     Counted,
     CountTokens,
@@ -37,7 +30,6 @@ from mlxk_tui.engine.protocol import (
     Detokenized,
     Embed,
     Embedded,
-    Load,
     Loaded,
     Tokenize,
     Tokenized,
@@ -47,16 +39,12 @@ from mlxk_tui.engine.status import EngineState, EngineStatus, LoadedModel
 from mlxk_tui.engine.stream import GenerationStream
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, Progress, ignore
-from mlxk_tui.ops.terms import CpuWeights
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.models import Runnable
 
 __all__ = ["Embeddings", "Engine", "EngineState", "EngineStatus", "GenerationStream", "LoadedModel"]
 
-_CANCEL_S = 2.0
-"""Seconds after which a generation that was given up ends here, whatever the worker is busy with."""
-_LOG = logging.getLogger("mlxk_tui.engine")
 _UNREAD = Loading("start", 0, 0)
 _ATTEMPTS = 3
 """How often a request looks for a worker that dies just before it is asked."""
@@ -92,13 +80,15 @@ class Engine:
         self._weights = weights or memory.WeightsChoice()
         self.idle_unload_s = idle_unload_s
         """May be changed at any time; counts from the next request on."""
-        self._cache_bytes = memory.prompt_cache_bytes() if cache_bytes is None else cache_bytes
-        self._batching = batching
-        self._crashed: set[str] = set()
-        """Folders of models whose trial of batching ended the worker."""
         self._gate = Gate(self._changed)
         self._connection = Connection(
             self._changed, self._lost, patience=patience or Patience(), environ=environ
+        )
+        self._loader = ModelLoader(
+            self._connection,
+            cache_bytes=memory.prompt_cache_bytes() if cache_bytes is None else cache_bytes,
+            batching=batching,
+            stopping=lambda: self._stopping is not None,
         )
         self._loaded: LoadedModel | None = None
         self._loading: str | None = None
@@ -204,7 +194,14 @@ class Engine:
             OpError: while iterating: `validation_error`, `context_length_exceeded`, `engine_crashed`,
                 `cancelled` (the engine was stopped), and those of `load`.
         """
-        run = _Run(self, model, request)
+        run = GenerationRun(
+            request,
+            self._connection,
+            acquire=partial(self._acquire, model),
+            release=self._gate.leave,
+            changed=self._changed,
+            spawn=self._spawn,
+        )
         stream = GenerationStream(run.begin, run.cancel)
         run.stream = weakref.ref(stream)
         return stream
@@ -319,7 +316,8 @@ class Engine:
             beat = self._connection.beat
             wanted = self._weights.of(model.name)
             memory.check(model, beat.memory_bytes if beat else 0, wanted)
-            said = await self._ask_to_load(model, key, wanted, tell)
+            self._loaded = None
+            said = await self._loader.load(model, wanted, tell)
             if not isinstance(said, Loaded):
                 raise OpError(ErrorType.INTERNAL_ERROR, "The inference process said something else.")
             loaded = LoadedModel.of(model.name, key, said)
@@ -333,41 +331,6 @@ class Engine:
             self._progress = _UNREAD
             self._changed()
         return loaded
-
-    async def _ask_to_load(
-        self, model: Runnable, key: str, weights: CpuWeights, on_loading: Callable[[Loading], None]
-    ) -> Reply:
-        """Have the worker load a model; where the trial of its batching ends it, load once more without."""
-        stage = ""
-
-        def hear(event: Loading) -> None:
-            nonlocal stage
-            stage = event.stage
-            on_loading(event)
-
-        while True:
-            if self._connection.pid is None:
-                hear(Loading("start", 0, 0))
-            await self._connection.start()
-            self._loaded = None
-            mode: BatchingMode = "crashed" if key in self._crashed else "try" if self._batching else "never"
-            command = partial(
-                Load,
-                name=model.name,
-                folder=key,
-                cache_bytes=self._cache_bytes,
-                context_length=model.context_length,
-                cpu_weights=weights,
-                batching=mode,
-            )
-            try:
-                return await self._connection.ask(command, hear)
-            except OpError as error:
-                tried = stage == "batching" and mode == "try"
-                if error.type is not ErrorType.ENGINE_CRASHED or not tried or self._stopping is not None:
-                    raise
-                _LOG.warning("%s crashed while batching was checked: its requests take turns", model.name)
-                self._crashed.add(key)
 
     # What changes
 
@@ -407,15 +370,15 @@ class Engine:
 
     def _idle_out(self) -> None:
         self._idle_timer = None
-        self.spawn(self._unload_quietly())
+        self._spawn(self._unload_quietly())
 
     async def _unload_quietly(self) -> None:
         with contextlib.suppress(OpError):  # it died meanwhile: what was to be freed is free
             await self.unload()
 
-    def spawn(self, work: Any) -> asyncio.Task[None]:
-        """Run a coroutine to its end, held by the engine; for `_Run`."""
-        task: asyncio.Task[None] = asyncio.create_task(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine to its end, held by the engine."""
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -428,112 +391,5 @@ class Engine:
         self._changed()
 
 
-class _Run:
-    """A generation between its stream and the worker."""
-
-    def __init__(self, engine: Engine, model: Runnable, request: Generation) -> None:
-        self.stream: weakref.ref[GenerationStream] | None = None
-        """The consumer's side; not held, so that a forgotten one is noticed."""
-        self._engine = engine
-        self._model = model
-        self._request = request
-        self._task: asyncio.Task[None] | None = None
-        self._id: int | None = None
-        self._cancelled = False
-        self._begun = self._sent = 0.0
-        self._load_s = 0.0
-        self._usage = Usage(0, 0, 0, 0)
-        self._first_s = 0.0
-        """When the first text came, in seconds after the request was sent."""
-        self._impatience: asyncio.TimerHandle | None = None
-
-    def begin(self) -> None:
-        """Start."""
-        self._begun = time.monotonic()
-        self._task = self._engine.spawn(self._start())
-
-    def cancel(self) -> None:
-        """Give up, wherever it is."""
-        if self._cancelled:
-            return
-        self._cancelled = True
-        if self._id is not None:
-            self._engine._connection.cancel(self._id)
-            self._impatience = asyncio.get_running_loop().call_later(_CANCEL_S, self._end_here)
-        elif self._task is not None:
-            self._task.cancel()
-
-    async def _start(self) -> None:
-        engine = self._engine
-        try:
-            if self._cancelled:
-                raise asyncio.CancelledError
-            await engine._acquire(self._model, self._push)
-        except OpError as error:
-            self._end(error)
-        except asyncio.CancelledError:
-            self._push(_never_ran())
-            if not self._cancelled:
-                raise
-        else:
-            self._sent = time.monotonic()
-            self._id = engine._connection.generate(self._request, self._on_event, self._on_end)
-            engine._changed()
-
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, Finished):
-            event = replace(event, timings=self._timings(event.timings))
-        elif isinstance(event, Started):
-            self._usage = replace(
-                self._usage, prompt_tokens=event.prompt_tokens, cached_tokens=event.cached_tokens
-            )
-        elif isinstance(event, Delta):
-            self._first_s = self._first_s or time.monotonic() - self._sent
-            self._usage = replace(self._usage, completion_tokens=self._usage.completion_tokens + event.tokens)
-        self._push(event)
-
-    def _end_here(self) -> None:
-        """Say that it ended, with what is known; the worker's own word comes too late and is not heard."""
-        timings = replace(_no_timings(), time_to_first_token_s=self._first_s)
-        self._push(Finished(FinishReason.CANCELLED, self._usage, self._timings(timings)))
-
-    def _on_end(self, error: OpError | None) -> None:
-        if self._impatience is not None:
-            self._impatience.cancel()
-        if error is not None:
-            self._end(error)
-        self._engine._gate.leave()
-
-    def _timings(self, timings: Timings) -> Timings:
-        """Count what happened before the worker heard of the request."""
-        before = self._sent - self._begun
-        return replace(
-            timings,
-            queued_s=timings.queued_s + before,
-            time_to_first_token_s=timings.time_to_first_token_s + before,
-            load_s=self._load_s,
-        )
-
-    def _push(self, event: Event) -> None:
-        if isinstance(event, Loading):
-            self._load_s = time.monotonic() - self._begun
-        stream = self.stream() if self.stream is not None else None
-        if stream is not None:
-            stream.push(event)
-
-    def _end(self, error: OpError) -> None:
-        stream = self.stream() if self.stream is not None else None
-        if stream is not None:
-            stream.end(error)
-
-
 def _stopped() -> OpError:
     return OpError(ErrorType.CANCELLED, "The engine was stopped.")
-
-
-def _never_ran() -> Finished:
-    return Finished(FinishReason.CANCELLED, Usage(0, 0, 0, 0), _no_timings())
-
-
-def _no_timings() -> Timings:
-    return Timings(0, 0, 0, 0, 0, 0, 0)
