@@ -30,6 +30,7 @@ from textual.widget import MountError
 from textual.worker import Worker, WorkerFailed, WorkerState
 
 from mlxk_tui import clipboard, themes
+from mlxk_tui.config_file import ConfigError, save
 from mlxk_tui.heap import keep_one_heap
 from mlxk_tui.library import Library
 from mlxk_tui.ops.cache import Cache
@@ -40,7 +41,7 @@ from mlxk_tui.panes.chat_backend import ChatBackend
 from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.registry import PANES
 from mlxk_tui.panes.server_backend import ServerBackend
-from mlxk_tui.settings import ConfigError, Loaded, save, weights_choice
+from mlxk_tui.settings import Loaded, weights_choice
 from mlxk_tui.stylesheet import Sheet
 from mlxk_tui.sweep import INTERVAL_S, sweep
 from mlxk_tui.tasks import Tasks

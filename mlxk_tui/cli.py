@@ -87,10 +87,11 @@ def _open(arguments: argparse.Namespace) -> int:
     # pydantic would read the entry points of every installed package to look for plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from mlxk_tui import settings  # --version and --help do without
+    from mlxk_tui.config_file import ConfigError
 
     try:
         loaded = settings.load({name: getattr(arguments, name) for name in _SETTINGS})
-    except settings.ConfigError as error:
+    except ConfigError as error:
         return _refuse(str(error))
     from mlxk_tui.app import MlxkApp
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import platformdirs
 
-from mlxk_tui.ops.files import replace_file
+from mlxk_tui.config_file import ConfigError, read
 from mlxk_tui.ops.terms import CpuWeights
 
 if TYPE_CHECKING:
@@ -25,15 +25,10 @@ if TYPE_CHECKING:
 
 ENV_PREFIX = "MLXK_"
 """Start of every environment variable of the settings: `MLXK_THEME`, `MLXK_REFRESH_SECONDS`."""
-_MAX_CONFIG_BYTES = 1_000_000
 _HUB_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
 
 TransferBackend = Literal["mlxk", "hub"]
 SortColumn = Literal["name", "org", "type", "quant", "size", "modified", "state"]
-
-
-class ConfigError(Exception):
-    """A setting cannot be used; the text says where it stands and what to do."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +242,7 @@ def load(command_line: Mapping[str, object] | None = None, path: Path | None = N
         ConfigError: a value of the command line cannot be used.
     """
     path = path or config_path()
-    stored, problems = _read(path)
+    stored, problems = read(path, FIELDS)
     variables = _variables(os.environ)
     given = {name: value for name, value in (command_line or {}).items() if value is not None}
     for _ in range(2 * len(FIELDS) + 1):  # each round drops at least one bad value
@@ -342,60 +337,6 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
 def variable(name: str) -> str:
     """Return the environment variable of a setting."""
     return f"{ENV_PREFIX}{name.upper()}"
-
-
-def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the values of the config file and what is wrong with it as a whole."""
-    try:
-        with open(path, "rb") as stream:
-            raw = stream.read(_MAX_CONFIG_BYTES)
-    except FileNotFoundError:
-        return {}, []
-    except OSError as error:
-        return {}, [f"{path} cannot be read: {error.strerror}. The defaults are used."]
-    import tomlkit
-    from tomlkit.exceptions import TOMLKitError
-
-    try:
-        document = tomlkit.parse(raw.decode()).unwrap()
-    except UnicodeDecodeError:
-        return {}, [f"{path} is not text in UTF-8. Correct the file. The defaults are used."]
-    except TOMLKitError as error:
-        return {}, [f"{path} is not valid TOML: {error}. Correct the file. The defaults are used."]
-    import difflib
-
-    problems = []
-    for name in [name for name in document if name not in FIELDS]:
-        near = difflib.get_close_matches(name, FIELDS, 1)
-        hint = f"did you mean `{near[0]}`?" if near else "remove that line."
-        problems.append(f"{path}: there is no setting `{name}`; {hint}")
-        del document[name]
-    return document, problems
-
-
-def save(path: Path, name: str, value: str | float | bool) -> None:
-    """Write one setting into the config file, keeping comments and order; in one step, or not at all.
-
-    Raises:
-        ConfigError: the file cannot be read or written.
-    """
-    import tomlkit
-    from tomlkit.exceptions import TOMLKitError
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        target = path.resolve()  # a config that is a link into a dotfiles folder stays one
-        text = target.read_text(encoding="utf-8") if target.exists() else ""
-        document = tomlkit.parse(text)
-        document[name] = value
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
-        replace_file(target, tomlkit.dumps(document), mode=mode, exact_mode=True)
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not text in UTF-8, so `{name}` was not saved.") from None
-    except TOMLKitError as error:
-        raise ConfigError(f"{path} is not valid TOML, so `{name}` was not saved: {error}") from None
-    except OSError as error:
-        raise ConfigError(f"`{name}` was not saved to {path}: {error.strerror}.") from None
 
 
 def reference() -> str:

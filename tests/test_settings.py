@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from mlxk_tui.config_file import ConfigError, save
 from mlxk_tui.settings import (
     FIELDS,
-    ConfigError,
     Settings,
     cache_for,
     load,
     reference,
-    save,
     weights_choice,
 )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from textual.dom import DOMNode
 from textual.signal import Signal
 
+from mlxk_tui.config_file import ConfigError, save
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.os_errors import reason_of
@@ -23,7 +24,7 @@ from mlxk_tui.panes.server_setup import Setup
 from mlxk_tui.server.keys import save_keys
 from mlxk_tui.server.options import Address
 from mlxk_tui.server.requests import RequestEntry
-from mlxk_tui.settings import ConfigError, Loaded, save
+from mlxk_tui.settings import Loaded
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.client import Engine

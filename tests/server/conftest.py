@@ -9,6 +9,7 @@ import pytest
 
 from tests.engine.conftest import is_gone
 from tests.server.served import Served, fill
+from tests.support.clients import anthropic, openai
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,17 @@ def served(model_hub: Path) -> Iterator[Served]:
     pid = served.engine.status.pid
     served.close()
     assert pid is None or is_gone(pid)
+
+
+@pytest.fixture(scope="session")
+def client(served: Served) -> Iterator[openai.OpenAI]:
+    """Return OpenAI's client of `served`."""
+    with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def claude(served: Served) -> Iterator[anthropic.Anthropic]:
+    """Return Anthropic's client of `served`."""
+    with anthropic.Anthropic(base_url=served.address.url, api_key="none", max_retries=0) as client:
+        yield client

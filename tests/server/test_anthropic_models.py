@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.engine.conftest import needs_mlx
@@ -14,13 +12,6 @@ pytestmark = needs_mlx
 
 VERSION = {"Anthropic-Version": "2023-06-01"}
 ALL = sorted([BABBLER, OTHER, TINY], key=str.casefold)
-
-
-@pytest.fixture(scope="module")
-def claude(served: Served) -> Iterator[anthropic.Anthropic]:
-    """Return Anthropic's client."""
-    with anthropic.Anthropic(base_url=served.address.url, api_key="none", max_retries=0) as client:
-        yield client
 
 
 def test_models_are_listed_page_by_page(claude: anthropic.Anthropic) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,13 +27,6 @@ WEATHER: Any = {
         },
     },
 }
-
-
-@pytest.fixture(scope="module")
-def client(served: Served) -> Iterator[openai.OpenAI]:
-    """Return OpenAI's client."""
-    with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
-        yield client
 
 
 def test_the_answer_and_its_counts_are_those_of_the_engine(served: Served, client: openai.OpenAI) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,20 +36,6 @@ class Told:
     reason: str
     whole: bool = True
     """Whether a call counts as completed."""
-
-
-@pytest.fixture(scope="module")
-def client(served: Served) -> Iterator[openai.OpenAI]:
-    """Return OpenAI's client."""
-    with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def claude(served: Served) -> Iterator[anthropic.Anthropic]:
-    """Return Anthropic's client."""
-    with anthropic.Anthropic(base_url=served.address.url, api_key="none", max_retries=0) as client:
-        yield client
 
 
 def chat(served: Served, model: str, choice: Any, tokens: int, stream: bool, **more: Any) -> Told:

@@ -43,13 +43,6 @@ def embedder(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     shutil.rmtree(repo.path)
 
 
-@pytest.fixture(scope="module")
-def client(served: Served) -> Iterator[openai.OpenAI]:
-    """Return OpenAI's client."""
-    with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
-        yield client
-
-
 def own(served: Served, texts: list[str]) -> Embeddings:
     """Return what the engine itself says."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -30,13 +29,6 @@ WEATHER: Any = {
 }
 ROME = "How is the weather in Rome?"
 RUNS = "Why does a model not run here?"
-
-
-@pytest.fixture(scope="module")
-def client(served: Served) -> Iterator[openai.OpenAI]:
-    """Return OpenAI's client."""
-    with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
-        yield client
 
 
 def ask(served: Served, given: Any = QUESTION, **more: Any) -> Reply:

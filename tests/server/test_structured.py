@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import pydantic
@@ -32,20 +32,6 @@ TOOL = {"name": "judge", "description": "Judge.", "schema": SCHEMA}
 PLAIN = {"effort": "none"}
 """A model of random weights might reason for ever."""
 MODELS = [TINY, BABBLER]
-
-
-@pytest.fixture(scope="module")
-def client(served: Served) -> Iterator[openai.OpenAI]:
-    """Return OpenAI's client."""
-    with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def claude(served: Served) -> Iterator[anthropic.Anthropic]:
-    """Return Anthropic's client."""
-    with anthropic.Anthropic(base_url=served.address.url, api_key="none", max_retries=0) as client:
-        yield client
 
 
 @pytest.mark.parametrize("model", MODELS)

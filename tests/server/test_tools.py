@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,13 +25,6 @@ CITY = {
 PATCH = 'start: "*** Begin\\n" line+ "*** End"\nline: ("+" | "-") /[a-c "]{1,4}/ "\\n"\n'
 PATCHED = re.compile(r'\*\*\* Begin\n([+-][a-c "]{1,4}\n)+\*\*\* End')
 WEATHER = {"name": "get_weather", "parameters": CITY}
-
-
-@pytest.fixture(scope="module")
-def client(served: Served) -> Iterator[openai.OpenAI]:
-    """Return OpenAI's client."""
-    with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
-        yield client
 
 
 def custom(name: str, syntax: str | None = None, definition: str = "") -> dict[str, Any]:
