@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mlxk_tui.chats import tree
+from mlxk_tui.chats import sessions, tree
 from mlxk_tui.chats.database import Database
 from mlxk_tui.chats.index import Index
 from mlxk_tui.chats.model import Attachment, Listed, Message, Role, Session, State
@@ -128,16 +128,7 @@ class ChatStore:
     ) -> Session:
         """Make an empty session; without a title it takes one from the first user message."""
         values = (one_line(title), storable_or_none(model), storable(system), to_json(dict(settings or {})))
-
-        def create(connection: sqlite3.Connection) -> Session:
-            now = time.time()
-            sql = (
-                "INSERT INTO sessions(title, model, system, settings, created, updated) VALUES (?,?,?,?,?,?)"
-            )
-            cursor = connection.execute(sql, (*values, now, now))
-            return session_by_id(connection, cursor.lastrowid)
-
-        return await self._database.write(create)
+        return await self._database.write(lambda connection: sessions.create(connection, *values))
 
     async def session(self, session_id: int) -> Session:
         """Return a session.
@@ -188,18 +179,7 @@ class ChatStore:
         if pinned is not None:
             changes["pinned"] = int(pinned)
 
-        def change(connection: sqlite3.Connection) -> Session:
-            session_by_id(connection, session_id)
-            if changes.get("title") == "":
-                changes["title"] = tree.automatic_title(connection, session_id)
-            for column, value in changes.items():
-                connection.execute(
-                    f"UPDATE sessions SET {column} = ? WHERE id = ?",  # noqa: S608 - column names from above
-                    (value, session_id),
-                )
-            return session_by_id(connection, session_id)
-
-        return await self._database.write(change)
+        return await self._database.write(lambda connection: sessions.change(connection, session_id, changes))
 
     async def rename_session(self, session_id: int, title: str) -> Session:
         """Give a session a title; a blank one brings back that of the first user message."""
@@ -207,22 +187,12 @@ class ChatStore:
 
     async def delete_session(self, session_id: int) -> None:
         """Take a session out of the list; `restore_session` brings it back until the store is closed."""
-
-        def delete(connection: sqlite3.Connection) -> None:
-            session_by_id(connection, session_id)
-            connection.execute("UPDATE sessions SET deleted = ? WHERE id = ?", (time.time(), session_id))
-
-        await self._database.write(delete)
+        await self._database.write(lambda connection: sessions.delete(connection, session_id))
         self._deleted.add(session_id)
 
     async def restore_session(self, session_id: int) -> Session:
         """Undo `delete_session`."""
-
-        def restore(connection: sqlite3.Connection) -> Session:
-            connection.execute("UPDATE sessions SET deleted = NULL WHERE id = ?", (session_id,))
-            return session_by_id(connection, session_id)
-
-        session = await self._database.write(restore)
+        session = await self._database.write(lambda connection: sessions.restore(connection, session_id))
         self._deleted.discard(session_id)
         return session
 
@@ -276,13 +246,7 @@ class ChatStore:
         await self.flush()
 
         def window(connection: sqlite3.Connection) -> list[Message]:
-            start = session_by_id(connection, session_id).head
-            if before is not None:
-                below = tree.message(connection, before)
-                if below.session_id != session_id:
-                    raise tree.no_message(before)
-                start = below.parent_id
-            return tree.path(connection, start, limit)
+            return sessions.shown(connection, session_id, before, limit)
 
         found = await self._database.read(window)
         if any(message.state is State.STREAMING and message.id not in self._streams for message in found):
@@ -302,14 +266,7 @@ class ChatStore:
 
     async def select_branch(self, message_id: int) -> Session:
         """Show the branch that goes through a message, down to its newest message."""
-
-        def select(connection: sqlite3.Connection) -> Session:
-            session = tree.message(connection, message_id).session_id
-            leaf = tree.leaf(connection, message_id)
-            connection.execute("UPDATE sessions SET head = ? WHERE id = ?", (leaf, session))
-            return session_by_id(connection, session)
-
-        return await self._database.write(select)
+        return await self._database.write(lambda connection: sessions.select_branch(connection, message_id))
 
     async def add_message(
         self,

@@ -167,7 +167,7 @@ class Loading:
     """The model is being loaded first."""
 
     stage: str
-    """`start`, `import`, `weights`, `tokenizer`, `warm-up` or `batching`."""
+    """`start`, `import`, `weights`, `warm-up`, `tokenizer` or `batching`."""
     done: int
     """Bytes."""
     total: int

@@ -21,8 +21,9 @@ from typing import Any
 
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, Progress
-from mlxk_tui.transfers.jobs import MAX_FILES, Failure, FileProgress, Job, State, Transfer
+from mlxk_tui.transfers.jobs import Failure, Job, State, Transfer
 from mlxk_tui.transfers.keeper import Keeper
+from mlxk_tui.transfers.progress import take_in
 from mlxk_tui.transfers.store import Stored, document_of
 from mlxk_tui.transfers.teller import INTERVAL, Subscriber, Teller
 
@@ -39,10 +40,6 @@ LIMIT = 1_000
 """Transfers that can wait."""
 _SAVE_SECONDS = 5.0
 _STOP_SECONDS = 3.0
-_EVENT_SECONDS = 0.5
-_AT_ONCE = 100_000
-_WHOLE_AT_ONCE = 20_000_000
-"""Bytes that may have come before the first event of a file, of one that is whole already."""
 ELSEWHERE = "Another mlxk-tui runs the transfers; they are changed there."
 """Why this process cannot change anything."""
 
@@ -389,31 +386,8 @@ class TransferQueue:
 
     def _drain(self, transfer: Transfer) -> None:
         """Take in what the runner of a transfer reported since the last time."""
-        events = self._sinks.get(transfer.id)
-        last: Progress | None = None
-        while events:
-            last = events.popleft()
-            if last.file and last.file_bytes_total:
-                self._heard_of_file(transfer, last)
-        if last is not None:
-            if transfer.bytes_total != last.bytes_total:  # what was looked at is not what is fetched
-                transfer.rates.begin()
-            transfer.stage = last.stage
-            transfer.bytes_done, transfer.bytes_total = last.bytes_done, last.bytes_total
-            transfer.files_done, transfer.files_total = last.files_done, last.files_total
-
-    @staticmethod
-    def _heard_of_file(transfer: Transfer, event: Progress) -> None:
-        file = transfer.files.get(event.file)
-        if file is None:
-            if len(transfer.files) >= MAX_FILES:
-                return
-            file = transfer.files[event.file] = FileProgress(0, 0)
-            # More than can have come since the last event: an earlier attempt brought it, or another process.
-            whole = event.file_bytes_done >= event.file_bytes_total
-            if event.file_bytes_done > event.rate * _EVENT_SECONDS + (_WHOLE_AT_ONCE if whole else _AT_ONCE):
-                transfer.rates.skip(event.file_bytes_done)
-        file.done, file.total = event.file_bytes_done, event.file_bytes_total
+        if (events := self._sinks.get(transfer.id)) is not None:
+            take_in(transfer, events)
 
     # -- telling and keeping ---------------------------------------------------------------------
 
