@@ -8,6 +8,7 @@ file that `MLXK2_STRICT_TEST_DELETE=1` asks for before anything may be deleted.
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import shutil
 import signal
@@ -160,10 +161,17 @@ hypothesis.settings.load_profile("untimed")
 _BEFORE = _fingerprint(_HUBS, _FOLDERS) if _OWNS_ROOT else {}
 
 
+@pytest.fixture(scope="session")
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return names of folders; `mktemp` would look through all that there are, for every test."""
+    folder = tmp_path_factory.mktemp("hf")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def hf_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def hf_home(_homes: Iterator[Path]) -> Iterator[Path]:
     """Give this test a Hugging Face home of its own, empty but for the sentinel; `HF_HOME` names it."""
-    home = tmp_path_factory.mktemp("hf", numbered=True)
+    home = next(_homes)
     _mark(home)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HOME", str(home))

@@ -87,6 +87,7 @@ def test_a_broken_library_is_passed_over(package: Path, tmp_path: Path, fault: F
     assert blas["path"] == str(package)  # the next that is good
 
 
+@pytest.mark.slow
 def test_wrong_numbers_in_double_precision_alone_are_noticed(package: Path, tmp_path: Path) -> None:
     for function in ("scipy_cblas_dgemm", "scipy_cblas_cgemm"):
         library = broken_copy(package, tmp_path / f"{function}.so", Fault.DOES_NOTHING, function)
@@ -109,6 +110,7 @@ def test_a_library_that_gains_nothing_is_not_taken() -> None:
     assert "is not faster than MLX's own" in borrow(MLXK_BLAS=str(libraries[0]))["message"]
 
 
+@pytest.mark.slow
 def test_a_library_that_breaks_after_its_trial_does_not_stop_the_worker(
     package: Path, tmp_path: Path
 ) -> None:

@@ -158,7 +158,7 @@ def test_scales_of_half_precision_become_float32_and_their_weights_stay() -> Non
 def test_no_more_than_a_layer_is_in_memory_as_float32(options: dict[str, Any]) -> None:
     import mlx.core as mx
 
-    model = make("plain", layers=24, width=512, **options)
+    model = make("plain", layers=24, width=256, **options)
     whole = hold(model, CpuWeights.STORED).held_bytes * (7 if "bits" in options else 2)
     prompt = mx.array([list(range(64))])
     mx.eval(model(prompt))

@@ -22,7 +22,9 @@ PROMPT = tuple(10 + (7 * i) % 300 for i in range(2100))
 """Longer than what mlx-lm reads in full precision (2,048 tokens)."""
 
 
-@pytest.mark.parametrize(("bits", "length"), [(4, 1), (4, 40), (4, 2100), (8, 40)])
+@pytest.mark.parametrize(
+    ("bits", "length"), [(4, 1), (4, 40), pytest.param(4, 2100, marks=pytest.mark.slow), (8, 40)]
+)
 def test_any_pace_gives_the_tokens_of_mlx_lm_and_a_small_cache(
     babbler: Runnable, bits: int, length: int
 ) -> None:

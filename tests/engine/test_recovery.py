@@ -88,54 +88,47 @@ async def test_a_worker_that_hangs_is_ended_and_who_waits_for_another_model_is_s
 
 
 async def test_a_process_that_stands_still_is_called_so_lets_go_of_what_is_cancelled_and_is_ended(
-    babbler: Runnable,
+    engine: Engine, babbler: Runnable
 ) -> None:
-    engine = new_engine(environ=worker_environment())  # with the bounds that everybody gets
-    try:
-        stream = engine.generate(babbler, LONG)
-        assert isinstance(await anext(stream), (Loading, Started))
-        await until(engine, lambda status: status.tokens_per_s > 0)
-        running = asyncio.create_task(fate(engine, babbler, LONG))
-        await until(engine, lambda status: status.streams == 2)
-        pid = pid_of(engine)
-        os.kill(pid, signal.SIGSTOP)
-        stream.cancel()
-        events = [event async for event in stream]
-        assert not running.done()  # it was let go long before the process is ended
-        last = events[-1]
-        assert isinstance(last, Finished)
-        assert last.finish_reason is FinishReason.CANCELLED
-        assert last.usage.prompt_tokens > 0
-        assert last.usage.completion_tokens == sum(e.tokens for e in events if isinstance(e, Delta)) > 0
-        assert last.timings.time_to_first_token_s > 0
-        await until(engine, lambda status: status.unresponsive)
-        assert engine.status.tokens_per_s == 0
-        assert await running == "engine_crashed"
-        assert is_gone(pid)
-        assert not engine.status.unresponsive
-        assert await fate(engine, babbler, SHORT) == "length"
-    finally:
-        await engine.stop()
+    assert engine.patience == Patience()  # the bounds that everybody gets
+    stream = engine.generate(babbler, LONG)
+    assert isinstance(await anext(stream), (Loading, Started))
+    await until(engine, lambda status: status.tokens_per_s > 0)
+    running = asyncio.create_task(fate(engine, babbler, LONG))
+    await until(engine, lambda status: status.streams == 2)
+    pid = pid_of(engine)
+    os.kill(pid, signal.SIGSTOP)
+    stream.cancel()
+    events = [event async for event in stream]
+    assert not running.done()  # it was let go long before the process is ended
+    last = events[-1]
+    assert isinstance(last, Finished)
+    assert last.finish_reason is FinishReason.CANCELLED
+    assert last.usage.prompt_tokens > 0
+    assert last.usage.completion_tokens == sum(e.tokens for e in events if isinstance(e, Delta)) > 0
+    assert last.timings.time_to_first_token_s > 0
+    await until(engine, lambda status: status.unresponsive)
+    assert engine.status.tokens_per_s == 0
+    assert await running == "engine_crashed"
+    assert is_gone(pid)
+    assert not engine.status.unresponsive
+    assert await fate(engine, babbler, SHORT) == "length"
 
 
-async def test_a_process_that_goes_on_in_time_is_left_alone(babbler: Runnable) -> None:
-    engine = new_engine(environ=worker_environment())
-    try:
-        stream = engine.generate(babbler, LONG)
-        assert isinstance(await anext(stream), (Loading, Started))
-        await until(engine, lambda status: status.tokens_per_s > 0)
-        pid = pid_of(engine)
-        os.kill(pid, signal.SIGSTOP)
-        await until(engine, lambda status: status.unresponsive)
-        os.kill(pid, signal.SIGCONT)
-        await until(engine, lambda status: not status.unresponsive and status.tokens_per_s > 0)
-        stream.cancel()
-        last = [event async for event in stream][-1]
-        assert isinstance(last, Finished)
-        assert last.finish_reason is FinishReason.CANCELLED
-        assert engine.status.pid == pid
-    finally:
-        await engine.stop()
+async def test_a_process_that_goes_on_in_time_is_left_alone(engine: Engine, babbler: Runnable) -> None:
+    stream = engine.generate(babbler, LONG)
+    assert isinstance(await anext(stream), (Loading, Started))
+    await until(engine, lambda status: status.tokens_per_s > 0)
+    pid = pid_of(engine)
+    os.kill(pid, signal.SIGSTOP)
+    await until(engine, lambda status: status.unresponsive)
+    os.kill(pid, signal.SIGCONT)
+    await until(engine, lambda status: not status.unresponsive and status.tokens_per_s > 0)
+    stream.cancel()
+    last = [event async for event in stream][-1]
+    assert isinstance(last, Finished)
+    assert last.finish_reason is FinishReason.CANCELLED
+    assert engine.status.pid == pid
 
 
 async def test_a_crash_at_rest_and_one_while_loading_are_noticed(engine: Engine, babbler: Runnable) -> None:

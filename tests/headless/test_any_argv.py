@@ -70,7 +70,7 @@ def _names(hub: Path) -> set[str]:
     return {name for entry in os.listdir(hub) if (name := dir_to_name(entry))}
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     command=st.sampled_from(["", *COMMANDS]),
     before=st.lists(st.sampled_from(OPTIONS), max_size=1),
@@ -106,7 +106,7 @@ def test_any_command_line_gets_one_valid_envelope(
             assert FORCES & set(argv), argv
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     command=st.sampled_from(["", *COMMANDS]),
     arguments=st.lists(words.filter(_harmless).filter(lambda word: word not in FORCES), max_size=3),

@@ -92,7 +92,7 @@ def _little_garbage() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the sample cache of the demo, to be copied: that takes a fifth of building it."""
     hub = tmp_path_factory.mktemp("sample") / "hub"
     build_sample_cache(hub, now=NOW)
@@ -100,10 +100,15 @@ def _sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sample(_sample: Path, hub: Path) -> Cache:
+def sample(sample_hub: Path, hub: Path) -> Cache:
     """Return a copy of the sample cache that a test may do with as it likes."""
-    shutil.copytree(_sample, hub, symlinks=True, copy_function=_copy, dirs_exist_ok=True)
+    copy_sample(sample_hub, hub)
     return Cache(hub)
+
+
+def copy_sample(sample: Path, hub: Path) -> None:
+    """Put a copy of the sample into a hub folder."""
+    shutil.copytree(sample, hub, symlinks=True, copy_function=_copy, dirs_exist_ok=True)
 
 
 def _copy(source: str, target: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 from textual.strip import Strip
-from textual.widgets import Input
+from textual.widgets import Input, TextArea
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.library import Phase
@@ -73,7 +73,11 @@ def open_app(cache: Cache, *, loading: bool = False) -> MlxkApp:
 
 def words(app: MlxkApp) -> str:
     """Return what stands on the screen."""
-    return "\n".join(strip.text for strip in _frame(app))
+    return _text(_frame(app))
+
+
+def _text(frame: Sequence[Strip]) -> str:
+    return "\n".join(strip.text for strip in frame)
 
 
 def _frame(app: MlxkApp) -> list[Strip]:
@@ -94,12 +98,12 @@ async def settle(pilot: Pilot[Any], says: str) -> None:
     before: list[Strip] = []
     for _ in range(_TICKS):
         await pilot.pause(_TICK_SECONDS)
-        for field in app.screen.query(Input):
+        for field in (*app.screen.query(Input), *app.screen.query(TextArea)):
             field.cursor_blink = False
         frame = _frame(app)
         scanned = isinstance(app, Waiting) or app.library.phase is not Phase.LOADING
         focused = app.focused is not None or app.screen.AUTO_FOCUS is None
-        if frame == before and scanned and focused and not _searches(app) and says in words(app):
+        if frame == before and scanned and focused and not _searches(app) and says in _text(frame):
             return
         before = frame
     raise AssertionError(f"the screen never came to rest saying {says!r}:\n{words(app)}")

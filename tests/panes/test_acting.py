@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button, Input
 
@@ -208,42 +207,45 @@ async def test_the_inspector_screen_goes_when_there_is_room_for_both(make_app: A
         assert pane(pilot).inspector.tab == "health"
 
 
-@pytest.mark.parametrize("columns", [60, 80, 100, 120, 160])
-async def test_sorting_goes_through_the_columns_that_are_shown(
-    make_app: AppMaker, hub: Path, columns: int
-) -> None:
+async def test_sorting_goes_through_the_columns_that_are_shown(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
-    async with app.run_test(size=(columns, 30), notifications=True) as pilot:
+    async with app.run_test(size=(60, 30), notifications=True) as pilot:
         await ready(pilot)
-        shown = pane(pilot).columns.shown
-        if columns >= 80:
-            assert [name for name in shown if name != "org"] == [
-                "name", "type", "quant", "size", "modified", "state",
-            ]  # fmt: skip
-        assert ("org" in shown) == (columns >= 140)
-        titles = pane(pilot).columns.region.y
-        seen = []
-        for _ in shown:
-            await pilot.press("s")
-            await pilot.pause()
-            seen.append(pane(pilot)._sort)
-            line = text(app).split("\n")[titles]
-            assert "↑" in line or "↓" in line
-        assert seen == [*shown[1:], shown[0]]
+        for columns in (60, 80, 100, 120, 160):
+            await pilot.resize_terminal(columns, 30)
+            await wait_until(pilot, lambda: app.size.width == app.screen.size.width)
+            shown = pane(pilot).columns.shown
+            if columns >= 80:
+                assert [name for name in shown if name != "org"] == [
+                    "name", "type", "quant", "size", "modified", "state",
+                ]  # fmt: skip
+            assert ("org" in shown) == (columns >= 140)
+            titles = pane(pilot).columns.region.y
+            assert pane(pilot)._sort == "name"
+            seen = []
+            for _ in shown:
+                await pilot.press("s")
+                await pilot.pause()
+                seen.append(pane(pilot)._sort)
+                line = text(app).split("\n")[titles]
+                assert "↑" in line or "↓" in line
+            assert seen == [*shown[1:], shown[0]]
 
 
-@pytest.mark.parametrize("columns", [100, 104, 120, 160])
-async def test_every_tab_of_the_inspector_is_there(make_app: AppMaker, hub: Path, columns: int) -> None:
+async def test_every_tab_of_the_inspector_is_there(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
-    async with app.run_test(size=(columns, 30), notifications=True) as pilot:
+    async with app.run_test(size=(100, 30), notifications=True) as pilot:
         await ready(pilot)
-        strip = pane(pilot).inspector.tabs.region
-        line = text(app).split("\n")[strip.y][strip.x : strip.right]
-        assert line.split() == ["Overview", "Health", "Files", "Config", "Card"]
-        await pilot.click("#inspector-tabs", offset=(line.index("Card"), 0))
-        assert pane(pilot).inspector.tab == "card"
-        await pilot.click("#inspector-tabs", offset=(line.index("Overview"), 0))
-        assert pane(pilot).inspector.tab == "overview"
+        for columns in (100, 104, 120, 160):
+            await pilot.resize_terminal(columns, 30)
+            await wait_until(pilot, lambda: app.size.width == app.screen.size.width)
+            strip = pane(pilot).inspector.tabs.region
+            line = text(app).split("\n")[strip.y][strip.x : strip.right]
+            assert line.split() == ["Overview", "Health", "Files", "Config", "Card"]
+            await pilot.click("#inspector-tabs", offset=(line.index("Card"), 0))
+            assert pane(pilot).inspector.tab == "card"
+            await pilot.click("#inspector-tabs", offset=(line.index("Overview"), 0))
+            assert pane(pilot).inspector.tab == "overview"
 
 
 def test_the_clone_form_approves_only_what_can_be_done(tmp_path: Path, hub: Path) -> None:

@@ -146,7 +146,10 @@ def terminal(endless: Path, tmp_path: Path) -> Iterator[Terminal]:
         (signal.SIGKILL, True, {-signal.SIGKILL}),
         (signal.SIGKILL, False, {-signal.SIGKILL}),
         (signal.SIGTERM, True, {128 + signal.SIGTERM}),
-        (signal.SIGHUP, True, {-signal.SIGHUP, 128 + signal.SIGHUP}),
+        pytest.param(
+            *(signal.SIGHUP, True, {-signal.SIGHUP, 128 + signal.SIGHUP}),
+            marks=pytest.mark.slow,  # it is heeded as SIGTERM is
+        ),
     ],
     ids=["kill", "kill-while-loading", "term", "hangup"],
 )

@@ -128,7 +128,7 @@ async def test_nothing_grows(make_app: AppMaker, sample: Cache) -> None:
         await ready(pilot)
         tracemalloc.start(1)
         try:
-            await check_flat(pilot, [CYCLES[name] for name in OFTEN], warm_up=3, times=8)
+            await check_flat(pilot, [CYCLES[name] for name in OFTEN], warm_up=2, times=4)
         finally:
             tracemalloc.stop()
 

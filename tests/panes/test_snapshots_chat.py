@@ -16,13 +16,12 @@ from mlxk_tui.app import MlxkApp
 from mlxk_tui.chats.model import Attachment, Message, Role, Session, State
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.demo import tiny_model
-from mlxk_tui.demo.sample import build_sample_cache
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.hub import Hub
 from mlxk_tui.panes.chat import ChatPane
 from mlxk_tui.settings import load
 from mlxk_tui.widgets.chat_message import Live
-from tests.panes.conftest import MACHINE, NOW, NOWHERE, Unchanged, wait_until
+from tests.panes.conftest import MACHINE, NOW, NOWHERE, Unchanged, copy_sample, wait_until
 from tests.panes.gallery import NO_COLOR, THEMES, settle
 
 SIZES = {"80x24": (80, 24), "120x40": (120, 40)}
@@ -120,6 +119,7 @@ class Look:
         chat: the chat that is open; empty for none.
         text: what is typed into the field that has the focus then.
         state: a state that takes an app of its own: `error`, `opening`, `no-model` or `no-mlx`.
+        sizes: the sizes it is drawn at: both where the width changes more than where lines end.
     """
 
     name: str
@@ -128,26 +128,28 @@ class Look:
     chat: str = "full"
     text: str = ""
     state: str = ""
+    sizes: Sequence[str] = ("80x24",)
 
 
+BOTH = tuple(SIZES)
 LOOKS = (
-    Look("full", "never opened"),
-    Look("unfolded", "never opened", ("escape", "t")),
+    Look("full", "never opened", sizes=BOTH),
+    Look("unfolded", "never opened", ("escape", "t"), sizes=BOTH),
     Look("top", "notes.txt", ("escape", "g")),
     Look("code-choice", "Copy a code block", ("escape", "Y")),
-    Look("settings", "How this chat", ("f10",)),
+    Look("settings", "How this chat", ("f10",), sizes=BOTH),
     Look("settings-wrong", "from 0 to 2", ("f10", "tab", "9")),
     Look("models", "Who answers next", ("f9",)),
     Look("export-wrong", "There is no folder", ("escape", "e", "ctrl+u"), text="/nowhere/x.md"),
-    Look("search", "1 found", ("escape", "slash"), text="answer that"),
-    Look("sessions", "An old chat", ("escape", "s")),
+    Look("search", "1 found", ("escape", "slash"), text="answer that", sizes=BOTH),
+    Look("sessions", "An old chat", ("escape", "s"), sizes=BOTH),
     Look("edit", "Another version", ("up",)),
     Look("help", "esc close", ("escape", "question_mark")),
     Look("failed", "try again", chat="failed"),
     Look("stopped", "cut at the limit", chat="stopped"),
     Look("gone", "not in the cache any more", chat="gone"),
-    Look("empty", "Give me a tour", chat=""),
-    Look("live", "38 tok/s"),
+    Look("empty", "Give me a tour", chat="", sizes=BOTH),
+    Look("live", "38 tok/s", sizes=BOTH),
     Look("error", "cannot be opened", state="error", chat=""),
     Look("opening", "Opening the chats", state="opening", chat=""),
     Look("no-model", "No model to talk to", state="no-model", chat=""),
@@ -157,11 +159,11 @@ MORE = {"full", "empty"}
 """Pictures that are wanted in light and without colours too."""
 
 
-def _app(state: str) -> MlxkApp:
+def _app(state: str, sample: Path) -> MlxkApp:
     hub = Path("hub").absolute()
     hub.mkdir(exist_ok=True)
     if state != "no-model":
-        build_sample_cache(hub, now=NOW)
+        copy_sample(sample, hub)
         tiny_model.install(hub)
     machine = replace(MACHINE, mlx_lm=None, architectures=frozenset()) if state == "no-mlx" else MACHINE
     return MlxkApp(
@@ -243,20 +245,22 @@ def _lock(state: str) -> sqlite3.Connection | None:
     return held
 
 
-async def _draw(state: str, no_color: bool) -> Pictures:
+async def _draw(state: str, no_color: bool, sample: Path) -> Pictures:
     """Run the app in a state of its own, or (empty) on the kept chats, and draw every look there is."""
     held = _lock(state)
     if not state:
         await _keep(Path("state"))
-    app = _app(state)
+    app = _app(state, sample)
     pictures: Pictures = {}
     looks = [look for look in LOOKS if look.state == state and (not no_color or look.name in MORE)]
     async with app.run_test(size=SIZES["80x24"], notifications=True) as pilot:
         await settle(pilot, "mlxk")
         pane = await _pane(pilot, state)
         for size_name, size in SIZES.items():
-            await pilot.resize_terminal(*size)
-            for look in looks:
+            drawn = [look for look in looks if size_name in look.sizes]
+            if drawn:
+                await pilot.resize_terminal(*size)
+            for look in drawn:
                 await _show(pilot, pane, look)
                 themes = [NO_COLOR] if no_color else ["dark", *(["light"] if look.name in MORE else [])]
                 for theme in themes:
@@ -285,7 +289,7 @@ def runs() -> dict[tuple[str, bool], Pictures | Exception]:
 CASES = [
     (look, size, theme)
     for look in LOOKS
-    for size in SIZES
+    for size in look.sizes
     for theme in ("dark", *(("light", NO_COLOR) if look.name in MORE else ()))
 ]
 
@@ -297,6 +301,7 @@ async def test_chat(
     unchanged: Unchanged,
     runs: dict[tuple[str, bool], Pictures | Exception],
     monkeypatch: pytest.MonkeyPatch,
+    sample_hub: Path,
     look: Look,
     size: str,
     theme: str,
@@ -306,7 +311,7 @@ async def test_chat(
         if theme == NO_COLOR:
             monkeypatch.setenv("NO_COLOR", "1")
         try:
-            runs[run] = await _draw(*run)
+            runs[run] = await _draw(*run, sample_hub)
         except Exception as error:  # noqa: BLE001 - every test of this run fails of it, at once
             runs[run] = error
     drawn = runs[run]
