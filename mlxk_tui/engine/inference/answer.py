@@ -14,7 +14,8 @@ from mlxk_tui.engine.growing import GrowingDelta
 from mlxk_tui.engine.inference.detokenizing import continuing_decoder, turn_decoder
 from mlxk_tui.engine.inference.likelihood import Likely, entry, likeliest, offsets
 from mlxk_tui.engine.inference.loading import LoadedModel
-from mlxk_tui.engine.inference.prompting import Prompt, without_surrogates
+from mlxk_tui.engine.inference.messages import without_surrogates
+from mlxk_tui.engine.inference.prompting import Prompt
 from mlxk_tui.engine.text import Kind, Markers, OutputSplitter, Piece, StopMatcher
 from mlxk_tui.engine.tool_calls import parse_tool_calls
 

@@ -5,13 +5,14 @@ All but the grammar happens in a process of `tokenizing`, which has no MLX: noth
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlxk_tui.engine.generation import RESERVED_VARIABLES, Generation, Sampling
 from mlxk_tui.engine.inference.compiling import compile_schema
+from mlxk_tui.engine.inference.messages import fold_system, plain_message, transcript, without_surrogates
+from mlxk_tui.engine.inference.request_checks import check, invalid
 from mlxk_tui.engine.limits import token_budget, too_long
 from mlxk_tui.engine.protocol import CountTokens, Detokenize, Detokenized, Tokenize, Tokenized
 from mlxk_tui.engine.sampling import merged, validate
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from mlxk_tui.engine.inference.grammar import Constraint
     from mlxk_tui.engine.inference.loading import LoadedModel
 
-_ROLES = {"system": "System", "developer": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
-_MAX_STOPS = 64
-_MAX_STOP_CHARACTERS = 4096
 _TAIL_TOKENS = 16
 _PIECE_CHARACTERS = 64 * 1024
 """How much of a long text is tokenized at a time to see whether it fits at all."""
@@ -115,7 +113,7 @@ def read_prompt(model: PromptModel, request: Generation) -> Prompt:
         OpError: `validation_error`, `context_length_exceeded`, `model_not_runnable` (its chat template
             fails).
     """
-    _check(request)
+    check(request)
     validate(request.sampling, model.vocab_size)
     implied: tuple[str, ...] = ()
     boundary = 0
@@ -128,7 +126,7 @@ def read_prompt(model: PromptModel, request: Generation) -> Prompt:
         text = without_surrogates(request.prompt)
         tokens = _encode_raw(model, text, bounded=True)
     else:
-        messages = [_plain_message(message) for message in request.messages or ()]
+        messages = [plain_message(message) for message in request.messages or ()]
         text, tokens, implied = _conversation(model, request, messages, bounded=True)
         if request.chat_template and model.tokenizer.has_chat_template:
             boundary = _boundary(model, request, messages, tokens)
@@ -158,8 +156,8 @@ def count(model: PromptModel, asked: CountTokens) -> int:
         OpError: as `prepare`, but never for its length.
     """
     request = Generation(messages=asked.messages, tools=asked.tools, template_kwargs=asked.template_kwargs)
-    _check(request)
-    messages = [_plain_message(message) for message in asked.messages]
+    check(request)
+    messages = [plain_message(message) for message in asked.messages]
     _, tokens, _ = _conversation(model, request, messages)
     _check_tokens(model, tokens)
     return len(tokens)
@@ -178,8 +176,8 @@ def tokenize(model: PromptModel, asked: Tokenize) -> Tokenized:
         request = Generation(
             messages=asked.messages, tools=asked.tools, template_kwargs=asked.template_kwargs
         )
-        _check(request)
-        messages = [_plain_message(message) for message in asked.messages]
+        check(request)
+        messages = [plain_message(message) for message in asked.messages]
         if asked.opens_answer or not model.tokenizer.has_chat_template:
             found = _conversation(model, request, messages)[1]
         else:
@@ -210,7 +208,7 @@ def read_texts(model: PromptModel, texts: Sequence[str]) -> list[list[int]]:
         _check_text(model, text)
         tokens = [int(token) for token in model.tokenizer.encode(text)]
         if not tokens:
-            raise _invalid("A text to embed is empty. Give it some text.")
+            raise invalid("A text to embed is empty. Give it some text.")
         _check_range(model, tokens)
         if model.context_length and len(tokens) > model.context_length:
             raise OpError(
@@ -237,7 +235,7 @@ def render(
     try:
         return _apply(model, request, messages, generation_prompt)
     except Exception as error:
-        folded = _fold_system(messages)
+        folded = fold_system(messages)
         if folded is not None:
             try:
                 return _apply(model, request, folded, generation_prompt)
@@ -259,7 +257,7 @@ def _conversation(
     if request.chat_template and model.tokenizer.has_chat_template:
         text = render(model, request, messages, generation_prompt=True)
         return text, encode(model, text, bounded=bounded), ()
-    text, implied = _transcript(messages)
+    text, implied = transcript(messages)
     return text, _encode_raw(model, text, bounded=bounded), implied
 
 
@@ -337,65 +335,6 @@ def _encode_raw(model: PromptModel, text: str, *, bounded: bool = False) -> list
     return [int(token) for token in model.tokenizer.encode(text, add_special_tokens=special)]
 
 
-def _transcript(messages: list[dict[str, Any]]) -> tuple[str, tuple[str, ...]]:
-    """Write a conversation plainly; a lone user message is just its text, to be gone on with."""
-    if len(messages) == 1 and messages[0]["role"] == "user":
-        return messages[0]["content"], ()
-    lines = [f"{_ROLES.get(m['role'], m['role'])}: {m['content']}" for m in messages]
-    return "\n\n".join((*lines, "Assistant:")), ("\nUser:", "\nSystem:")
-
-
-def _plain_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message as templates want it: text content, tool arguments as objects."""
-    role = message.get("role")
-    if not isinstance(role, str) or not role:
-        raise _invalid("A message has no role. Give 'system', 'user', 'assistant' or 'tool'.")
-    plain = {name: _clean_all(value) for name, value in message.items() if value is not None}
-    plain["content"] = _text_of(message.get("content"))
-    calls = plain.get("tool_calls")
-    if isinstance(calls, list):
-        plain["tool_calls"] = [_with_object(call) for call in calls]
-    return plain
-
-
-def _text_of(content: object) -> str:
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return without_surrogates(content)
-    if isinstance(content, (list, tuple)):
-        parts = []
-        for part in content:
-            text = part.get("text") if isinstance(part, Mapping) else part
-            if not isinstance(text, str):
-                raise _invalid("A message holds something other than text, which this model cannot read.")
-            parts.append(without_surrogates(text))
-        return "".join(parts)
-    raise _invalid("The content of a message must be text.")
-
-
-def _with_object(call: object) -> object:
-    """Return a tool call with its arguments as an object, which most templates want."""
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(call, dict) or not isinstance(function, dict):
-        return call
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        try:
-            parsed = json.loads(arguments) if arguments else {}
-        except (ValueError, RecursionError):
-            return call
-        return {**call, "function": {**function, "arguments": parsed}}
-    return call
-
-
-def _fold_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
-        return None
-    merged_content = f"{messages[0]['content']}\n\n{messages[1]['content']}"
-    return [{**messages[1], "content": merged_content}, *messages[2:]]
-
-
 def _reasoning_open(model: PromptModel, text: str) -> bool:
     start = model.tokenizer.think_start
     return bool(start) and text.rstrip().endswith(start)
@@ -416,38 +355,9 @@ def _template_of(model: PromptModel) -> str:
     return str(model.tokenizer.chat_template or "")
 
 
-def _check(request: Generation) -> None:
-    given = [value for value in (request.messages, request.prompt, request.tokens) if value is not None]
-    if len(given) != 1:
-        raise _invalid("Give exactly one of messages, prompt and tokens.")
-    if request.messages is not None and not request.messages:
-        raise _invalid("There is no message to answer.")
-    if request.tokens is not None and not all(_is_whole(token) for token in request.tokens):
-        raise _invalid("Tokens are whole numbers.")
-    if request.logprobs is not None and not (_is_whole(request.logprobs) and 0 <= request.logprobs <= 20):
-        raise _invalid("logprobs takes a whole number from 0 to 20.")
-    if request.max_tokens is not None and not _is_whole(request.max_tokens):
-        raise _invalid("max_tokens takes a whole number.")
-    if request.echo and (request.messages is not None or request.grammar is not None):
-        raise _invalid("echo repeats a prompt of text or tokens, without a JSON schema. Leave it out.")
-    if request.echo and request.logprobs is not None and request.draft_model is not None:
-        raise _invalid(
-            "A prompt's log-probabilities are not computed with a draft model. Leave one of them out."
-        )
-    if len(request.stop) > _MAX_STOPS:
-        raise _invalid(f"At most {_MAX_STOPS} stop strings are possible.")
-    stops: Sequence[object] = request.stop
-    if not all(isinstance(stop, str) and len(stop) <= _MAX_STOP_CHARACTERS for stop in stops):
-        raise _invalid(f"A stop string is a text of at most {_MAX_STOP_CHARACTERS:,} characters.")
-    if request.grammar is not None and request.draft_model is not None:
-        raise _invalid("A JSON schema cannot be followed with a draft model. Leave one of them out.")
-    if request.kv_bits is not None and request.kv_bits not in (4, 8):
-        raise _invalid("kv_bits takes 4 or 8.")
-
-
 def _check_tokens(model: PromptModel, tokens: Sequence[int]) -> None:
     if not tokens:
-        raise _invalid("The prompt is empty. Give it some text.")
+        raise invalid("The prompt is empty. Give it some text.")
     _check_range(model, tokens)
 
 
@@ -460,27 +370,4 @@ def _check_range(model: PromptModel, tokens: Sequence[int]) -> None:
     """Refuse ids without an embedding, also those of a tokenizer that is larger than its model."""
     if tokens and not 0 <= min(tokens) <= max(tokens) < model.vocab_size:
         wrong = next(token for token in tokens if not 0 <= token < model.vocab_size)
-        raise _invalid(f"Token {wrong} is out of range: the model's ids go from 0 to {model.vocab_size - 1}.")
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def without_surrogates(text: str) -> str:
-    """Replace lone surrogates (bytes that were no UTF-8), which tokenizers refuse."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _clean_all(value: Any) -> Any:
-    if isinstance(value, str):
-        return without_surrogates(value)
-    if isinstance(value, Mapping):
-        return {without_surrogates(str(name)): _clean_all(item) for name, item in value.items()}
-    return [_clean_all(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _invalid(message: str) -> OpError:
-    return OpError(ErrorType.VALIDATION_ERROR, message)
+        raise invalid(f"Token {wrong} is out of range: the model's ids go from 0 to {model.vocab_size - 1}.")
