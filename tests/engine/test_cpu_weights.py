@@ -18,6 +18,7 @@ from mlxk_tui.engine.wire import from_json, to_json
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.terms import CpuWeights
 from tests.engine.small_models import _tokenizer
+from tests.families.table import VOCABULARY, config_of
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("mlx_lm") is None, reason="mlx-lm is not installed on this platform"
@@ -94,7 +95,7 @@ def logits(model: Any, tokens: int = 24) -> Any:
 
 def hold(model: Any, wanted: CpuWeights, free: int = PLENTY, *, fast: bool = True) -> Any:
     """Hold a model's weights."""
-    from mlxk_tui.engine.inference.cpu_weights import hold_weights
+    from mlxk_tui.engine.inference.weights.holding import hold_weights
 
     return hold_weights(model, wanted, free, lambda done, total: None, fast=fast)
 
@@ -141,6 +142,121 @@ def test_half_precision_is_calculated_in_float32(dtype: str, tied: bool, wanted:
     np.testing.assert_allclose(logits(model), logits(exact), atol=2e-4, rtol=2e-4)
     assert model(mx.array([[1]])).dtype == mx.float32
     assert (held.held_bytes < 1.1 * held.stored_bytes) is (wanted is CpuWeights.STORED)
+
+
+def mixture(architecture: str, how: dict[str, Any] | None) -> Any:
+    """Return a tiny mixture of experts with random weights, quantized or of half precision."""
+    import importlib
+
+    import mlx.core as mx
+    from mlx import nn
+    from mlx.utils import tree_map
+
+    mx.random.seed(5)
+    module = importlib.import_module(f"mlx_lm.models.{architecture}")
+    model: Any = module.Model(module.ModelArgs.from_dict(config_of(architecture)))
+    model.update(tree_map(lambda weight: weight * 4 if weight.ndim > 1 else weight, model.parameters()))
+    if how is None:
+        model.set_dtype(mx.bfloat16)
+    else:
+        nn.quantize(  # type: ignore[attr-defined]  # mlx's stubs lack it
+            model,
+            class_predicate=lambda _, part: hasattr(part, "to_quantized") and part.weight.shape[-1] % 32 == 0,
+            **how,
+        )
+    mx.eval(model.parameters())
+    return model
+
+
+def greedy(model: Any, tokens: int = 16) -> list[int]:
+    """Return mlx-lm's answer to a prompt that has dozens of rows for each of four experts."""
+    import mlx.core as mx
+    from mlx_lm.generate import generate_step
+
+    prompt = mx.array([(7 * at) % VOCABULARY for at in range(96)])
+    return [int(token) for token, _ in generate_step(prompt, model, max_tokens=tokens)]
+
+
+FOUR_BITS: dict[str, Any] = {"bits": 4, "group_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "how"),
+    [
+        ("qwen3_moe", FOUR_BITS),
+        ("mixtral", None),
+        ("deepseek_v3", FOUR_BITS),
+        ("deepseek_v3", None),
+        ("gpt_oss", {**FOUR_BITS, "mode": "mxfp4"}),
+    ],
+)
+def test_mixtures_of_experts_say_the_same(architecture: str, how: dict[str, Any] | None) -> None:
+    import mlx.core as mx
+
+    from mlxk_tui.engine.inference.weights.experts import (
+        ExpandingQuantizedSwitchLinear,
+        GroupedSwitchLinear,
+        HalfSwitchLinear,
+    )
+
+    exact = mixture(architecture, how)
+    if how is None:
+        exact.set_dtype(mx.float32)
+    expected = greedy(exact)
+    assert len(set(expected)) > 4
+    stored = HalfSwitchLinear if how is None else ExpandingQuantizedSwitchLinear
+    for wanted, kind in ((CpuWeights.FLOAT32, GroupedSwitchLinear), (CpuWeights.STORED, stored)):
+        model = mixture(architecture, how)
+        hold(model, wanted)
+        assert any(type(module) is kind for module in model.modules())
+        assert greedy(model) == expected
+
+
+@pytest.mark.parametrize("how", [{"bits": 4, "group_size": 64}, {"dtype": "bfloat16"}, {}])
+def test_rows_of_many_and_few_experts_come_back_in_their_order(how: dict[str, Any]) -> None:
+    import mlx.core as mx
+    import numpy as np
+    from mlx_lm.models.switch_layers import SwitchLinear
+
+    def layer() -> Any:
+        mx.random.seed(2)
+        made: Any = SwitchLinear(64, 96, 5)
+        made.bias = mx.random.normal((5, 96))
+        made.set_dtype(getattr(mx, how.get("dtype", "float32")))
+        return made.to_quantized(how["group_size"], how["bits"]) if "bits" in how else made
+
+    exact = layer()
+    if "bits" not in how:
+        exact.set_dtype(mx.float32)
+    chosen = mx.array([[0] * 8, [0, 4, 2, 2, 2, 2, 1, 0], [2, 3, 2, 2, 2, 2, 2, 1]])  # 10, 2, 10, 1 and 1
+    sorted_ = mx.sort(chosen.flatten())
+    for x, indices in (
+        (mx.random.normal((3, 1, 1, 64)), chosen),  # one row for all experts of a token
+        (mx.random.normal((3, 8, 1, 64)), chosen),
+        (mx.random.normal((24, 2, 64)), sorted_),
+        (mx.random.normal((1, 1, 64)), chosen[:1, :1]),
+    ):
+        for wanted in (CpuWeights.FLOAT32, CpuWeights.STORED):
+            held = layer()
+            hold(held, wanted)
+            np.testing.assert_allclose(held(x, indices), exact(x, indices), atol=1e-4, rtol=1e-4)
+
+
+def test_no_more_than_an_expert_is_in_memory_as_float32() -> None:
+    import mlx.core as mx
+    from mlx_lm.models.switch_layers import SwitchLinear
+
+    made: Any = SwitchLinear(1024, 512, 32, bias=False)
+    layer = made.to_quantized(64, 4)
+    hold(layer, CpuWeights.STORED)
+    x, indices = mx.random.normal((320, 1, 1024)), mx.array([at // 10 for at in range(320)])
+    mx.eval(layer.parameters(), x, indices)
+    del made
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    mx.eval(layer(x, indices))
+    assert mx.get_peak_memory() - before < 32 * 512 * 1024 * 4 / 4
 
 
 def test_scales_of_half_precision_become_float32_and_their_weights_stay() -> None:
@@ -209,7 +325,7 @@ def test_a_layer_that_does_more_than_mlx_s_own_is_left_alone() -> None:
 
 
 def test_loading_can_be_given_up_while_weights_are_copied() -> None:
-    from mlxk_tui.engine.inference.cpu_weights import hold_weights
+    from mlxk_tui.engine.inference.weights.holding import hold_weights
 
     def stop(done: int, total: int) -> None:
         raise InterruptedError
@@ -220,7 +336,7 @@ def test_loading_can_be_given_up_while_weights_are_copied() -> None:
 
 @pytest.mark.parametrize(("kind", "bits"), [("plain", 4), ("experts", 8)])
 def test_what_float32_takes_is_known_before(kind: str, bits: int) -> None:
-    from mlxk_tui.engine.inference.cpu_weights import float32_bytes
+    from mlxk_tui.engine.inference.weights.holding import float32_bytes
 
     model = make(kind, bits=bits, group_size=64)
     expected = float32_bytes(model)
@@ -263,8 +379,8 @@ def test_a_model_that_does_not_run_with_other_weights_has_its_own(
     from mlx.nn.layers.quantized import QuantizedLinear
     from mlx_lm.models import qwen2
 
-    from mlxk_tui.engine.inference.cpu_weights import Holder
     from mlxk_tui.engine.inference.loading import load
+    from mlxk_tui.engine.inference.weights.holding import Holder
     from mlxk_tui.ops.blas.state import Blas, BlasState
 
     class Model(qwen2.Model):

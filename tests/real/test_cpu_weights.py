@@ -35,7 +35,7 @@ _PERPLEXITY = """
 import json, sys
 import mlx.core as mx
 from mlx_lm import load
-from mlxk_tui.engine.inference.cpu_weights import hold_weights
+from mlxk_tui.engine.inference.weights.holding import hold_weights
 from mlxk_tui.ops.terms import CpuWeights
 
 def perplexity(model, tokens):

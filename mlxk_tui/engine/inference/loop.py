@@ -17,7 +17,6 @@ from mlxk_tui.engine.inference.answer import Answer
 from mlxk_tui.engine.inference.batching.choice import choose_batching
 from mlxk_tui.engine.inference.blas.borrowing import Borrowed
 from mlxk_tui.engine.inference.channel import Inbox, Outbox
-from mlxk_tui.engine.inference.cpu_weights import Holder
 from mlxk_tui.engine.inference.decoding import Decoder, Drawn, Read
 from mlxk_tui.engine.inference.embedding import EmbeddingJob
 from mlxk_tui.engine.inference.loading import Hold, LoadedModel, LoadStopped, load, tokenizer_arguments
@@ -28,6 +27,7 @@ from mlxk_tui.engine.inference.rows import Row
 from mlxk_tui.engine.inference.samplers import processors_of, sampler_of
 from mlxk_tui.engine.inference.tokenizing.pool import Pool
 from mlxk_tui.engine.inference.vitals import Vitals
+from mlxk_tui.engine.inference.weights.holding import Holder
 from mlxk_tui.engine.protocol import (
     Cancel,
     Command,
