@@ -75,7 +75,9 @@ class TransferQueue:
         self.ready = False
         """Whether the file has been read."""
         self.monotonic = monotonic
-        self._keeper = Keeper(path, take=self._take, document=self._document, trouble=self._trouble)
+        self._keeper = Keeper(
+            path, take=self._take, document=lambda: document_of(self.transfers), trouble=self._trouble
+        )
         self._runners = runners
         self._parallel = parallel
         self._clock = clock
@@ -119,19 +121,15 @@ class TransferQueue:
         self.problem = text
         self._tell(structure=True)
 
-    def _document(self) -> dict[str, Any]:
-        return document_of(self.transfers)
-
     async def close(self) -> None:
         """Stop what runs, keep everything for the next start, and let another process have the queue."""
         if self._closed:
             return
         self._closed = True
         self._teller.close()
-        if self._alarm is not None:
-            self._alarm.cancel()
-        if self._ticking is not None:
-            self._ticking.cancel()
+        for later in (self._alarm, self._ticking):
+            if later is not None:
+                later.cancel()
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -364,8 +362,6 @@ class TransferQueue:
         else:
             transfer.state, transfer.ended = State.FAILED, self._clock()
             self._tell(ended=[transfer])
-
-    # -- progress --------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
         """Take what the runners reported a few times a second, for as long as any runs."""
