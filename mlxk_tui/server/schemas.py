@@ -20,11 +20,14 @@ from mlxk_tui.server.errors import ApiError, invalid
 from mlxk_tui.server.shapes import (
     BIAS,
     MODEL,
+    NULL,
     PROMPTS,
     STOPS,
     TEXT,
     WHOLE,
+    conditions,
     either,
+    fields,
     kind,
     nullable,
     ref,
@@ -346,6 +349,13 @@ class Sampled(Schema):
 class ChatRequest(Sampled):
     """POST /v1/chat/completions."""
 
+    model_config = ConfigDict(
+        json_schema_extra=conditions(
+            (fields("logprobs", logprobs={"const": True}), fields(top_logprobs={"enum": [None, 0]})),
+            (fields(tools=NULL), fields(functions=NULL)),
+        )
+    )
+
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: Annotated[int, Field(ge=1), WHOLE] | None = None
     logprobs: bool | None = None
@@ -365,6 +375,15 @@ class ChatRequest(Sampled):
 
 class CompletionRequest(Sampled):
     """POST /v1/completions."""
+
+    model_config = ConfigDict(
+        json_schema_extra=conditions(
+            (
+                fields("echo", echo={"const": True}),
+                fields(max_tokens={"anyOf": [NULL, {"type": "integer", "minimum": 1}]}),
+            ),
+        )
+    )
 
     prompt: Prompts
     max_tokens: Annotated[int, Field(ge=0), WHOLE] | None = Field(

@@ -6,7 +6,7 @@ A request has one class for all kinds of a message's part, since an unknown kind
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BeforeValidator, WithJsonSchema
@@ -92,6 +92,23 @@ def either(*shapes: Mapping[str, Any]) -> Callable[[dict[str, Any]], None]:
         for name in schema.keys() - {"title", "description"}:
             del schema[name]
         schema["anyOf"] = [dict(one) for one in shapes]
+
+    return say
+
+
+def fields(*required: str, **properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a condition for `conditions`: what these fields hold, and which of them are there."""
+    return {"required": list(required), "properties": {name: dict(one) for name, one in properties.items()}}
+
+
+def conditions(*choices: Sequence[Mapping[str, Any]]) -> Callable[[dict[str, Any]], None]:
+    """Return what makes the document say how fields hang together, for `json_schema_extra`.
+
+    Of each choice one condition holds.
+    """
+
+    def say(schema: dict[str, Any]) -> None:
+        schema["allOf"] = [{"anyOf": [dict(one) for one in choice]} for choice in choices]
 
     return say
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from mlxk_tui.engine.protocol import Tokenize, Tokenized
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.conversation import messages_of, template_kwargs_of
 from mlxk_tui.server.errors import invalid
 from mlxk_tui.server.schemas import MAX_MESSAGES, MAX_TOOLS, Message, ModelName, Schema, Tool
-from mlxk_tui.server.shapes import array
+from mlxk_tui.server.shapes import NULL, array, conditions, fields
 from mlxk_tui.server.tools import function_of
 from mlxk_tui.server.work import Work
 
@@ -25,6 +25,15 @@ _MAX_FILE_BYTES = 32 * 2**20
 
 class TokenizeRequest(Schema):
     """POST /tokenize: a text, or a conversation."""
+
+    model_config = ConfigDict(
+        json_schema_extra=conditions(
+            (
+                fields("prompt", prompt={"type": "string"}, messages=NULL),
+                fields("messages", messages={"type": "array"}, prompt=NULL),
+            ),
+        )
+    )
 
     model: ModelName = None
     prompt: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +32,7 @@ WORDS = [
     *("input_text", "output_text", "tool_use", "tool_result", "thinking", "reasoning", "function_call"),
     *("none", "low", "disabled", "a", "a b", "{}", TINY, ""),
 ]
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "a"}]}
 LIMITS = {"max_tokens": 3, "max_completion_tokens": 3, "max_output_tokens": 3, "n": 2, "best_of": 2}
 """What keeps an answer short; no field is put in that was not drawn, but those that end an answer."""
 
@@ -80,7 +82,13 @@ def _object(draw: st.DrawFn, schema: Mapping[str, Any]) -> dict[str, Any]:
     required = schema.get("required", [])
     optional = [name for name in properties if name not in required]
     chosen = draw(st.lists(st.sampled_from(optional), unique=True, max_size=4)) if optional else []
-    return {name: draw(drawn(properties[name])) for name in (*required, *chosen)}
+    found = {name: draw(drawn(properties[name])) for name in (*required, *chosen)}
+    for choice in schema.get("allOf", []):
+        condition = draw(st.sampled_from(choice["anyOf"]))
+        for name, told in condition["properties"].items():
+            if name in condition["required"] or name in found:
+                found[name] = draw(drawn(properties[name]).filter(partial(fits, schema=told)))
+    return found
 
 
 @st.composite
@@ -149,11 +157,24 @@ def test_what_fits_the_document_is_read_and_its_answer_fits_too(
     answered[f"{route.path} {reply.status == 200}"] += 1
 
 
-def test_each_route_was_answered_and_refused() -> None:
-    for route in WITH_BODY:
-        if route.path != "/v1/embeddings":  # none of these models makes embeddings
-            assert answered[f"{route.path} True"] > 1, answered
-        assert answered[f"{route.path} False"] > 1, answered
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {**CHAT, "top_logprobs": 2}),
+        ("/v1/chat/completions", {**CHAT, "top_logprobs": 2, "logprobs": False}),
+        ("/v1/chat/completions", {**CHAT, "tools": [], "functions": []}),
+        ("/v1/completions", {"prompt": "a", "max_tokens": 0}),
+        ("/tokenize", {}),
+        ("/tokenize", {"prompt": None, "messages": None}),
+        ("/tokenize", {"prompt": "a", **CHAT}),
+    ],
+)
+def test_fields_that_hang_together_are_told_and_held_to(
+    served: Served, path: str, body: dict[str, Any]
+) -> None:
+    route = next(route for route in WITH_BODY if route.path == path)
+    assert not fits(body, body_schema(route))
+    assert send(served, route, body).status == 400
 
 
 @fuzz(250)
@@ -170,6 +191,14 @@ def test_what_does_not_fit_the_document_is_refused_as_it_says(
     assert reply.status < 500, (route.path, body, reply.body)
     assert reply.status >= 400 or fits(body, body_schema(route)), (route.path, body)
     check(route, reply)
+    answered[f"{route.path} {reply.status == 200}"] += 1
+
+
+def test_each_route_was_answered_and_refused() -> None:
+    for route in WITH_BODY:
+        if route.path != "/v1/embeddings":  # none of these models makes embeddings
+            assert answered[f"{route.path} True"] > 1, answered
+        assert answered[f"{route.path} False"] > 1, answered
 
 
 @pytest.mark.parametrize("route", WITHOUT, ids=lambda route: f"{route.method} {route.path}")

@@ -207,8 +207,10 @@ def _deeper_than(value: object, depth: int) -> bool:
 
 def reason_of(said: str) -> str:
     """Return the first sentence of an error, without what follows for the compiler's own developers."""
-    if said.startswith("panic"):  # an assertion of the compiler's own, such as too many symbols
+    if said.startswith(("panic", "ParserTooComplex", "LexerTooComplex")):  # a panic: mostly too many symbols
         return "it is too large or too complex for the compiler"
+    if said.startswith("NoExtension"):
+        return "no answer fits it, as where a $ref leads only back to itself"
     first = said.split("\n<", 1)[0].strip().replace("\n", " ")
     return printable(" ".join(first.split()))[:200].rstrip(".") or "it cannot be compiled"
 
