@@ -42,7 +42,7 @@ _MOST_GROWTH = 1_000_000
 _SAMPLE_S = 5.0
 _QUIET_S, _LONGEST_S = 0.03, 0.3
 """A key is over when nothing has been drawn for so long, and at the latest after that."""
-_END_S = 30.0
+_END_S = 60.0
 _MLX = "mlx"
 """The folder in which MLX's build for the CPU keeps what it compiled, for every program."""
 _BLOCKS = "▁▂▃▄▅▆▇█"

@@ -17,6 +17,7 @@ import pytest
 
 from tests.headless.running import Terminal
 from tests.support.waiting import PATIENCE_S, wait_until
+from tests.test_heap import heaps
 
 
 @contextmanager
@@ -74,3 +75,29 @@ def test_a_terminal_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
         assert terminal.process.wait(PATIENCE_S) == 128 + signal.SIGTERM
         os.close(terminal.master)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heaps")
+@pytest.mark.parametrize("own", [False, True], ids=["one heap", "a heap a thread"])
+def test_threads_of_the_app_make_no_heaps_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    if own:  # whoever sets this has decided
+        monkeypatch.setenv("MALLOC_ARENA_MAX", "64")
+    with demo(tmp_path) as (terminal, _):
+        terminal.wait_for("models")
+        running = psutil.Process(terminal.process.pid)
+        threads, before = running.num_threads(), heaps(running.pid)
+        terminal.type("\x1bOQ")
+        terminal.wait_for("Health")
+        while "Verifying" not in terminal.shown:  # every model, in threads; refused while the cache is read
+            terminal.type("V")
+            terminal.read()
+        wait_until(lambda: running.num_threads() > threads)
+        if own:
+            wait_until(lambda: heaps(running.pid) > before)
+        assert own or heaps(running.pid) == before
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.process.wait(PATIENCE_S) == 128 + signal.SIGTERM
+        os.close(terminal.master)

@@ -181,7 +181,7 @@ class Terminal:
         deadline = time.monotonic() + TIMEOUT
         while text not in self.shown:
             assert time.monotonic() < deadline, f"{text!r} never came: {self.shown!r}"
-            assert self._read(), f"{text!r} never came: {self.shown!r}"
+            assert self.read(), f"{text!r} never came: {self.shown!r}"
         return self.shown
 
     def type(self, text: str) -> None:
@@ -191,11 +191,12 @@ class Terminal:
     def finish(self) -> tuple[int, str]:
         """Return the exit status and all that was shown, line ends as a file has them."""
         deadline = time.monotonic() + TIMEOUT
-        while self._read():
+        while self.read():
             assert time.monotonic() < deadline, f"it does not end: {self.shown[-200:]!r}"
         return self.process.wait(TIMEOUT), self.shown.replace("\r\n", "\n")
 
-    def _read(self) -> bool:
+    def read(self) -> bool:
+        """Take what is shown next; return False where nothing more comes."""
         ready, _, _ = select.select([self.master], [], [], TIMEOUT)
         assert ready, f"nothing more was shown after {self.shown!r}"
         try:

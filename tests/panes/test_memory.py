@@ -21,9 +21,11 @@ from textual.dom import DOMNode
 from textual.keys import key_to_character
 from textual.pilot import Pilot
 from textual.widget import Widget
+from textual.widgets._footer import FooterKey
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache import Cache
+from mlxk_tui.widgets.key_line import KeyLine
 from tests.panes.conftest import AppMaker, ready, wait_until
 
 CYCLES = {
@@ -163,3 +165,29 @@ async def test_a_screen_that_was_left_is_forgotten(make_app: AppMaker, sample: C
             return not any(ref() for ref in left)
 
         await wait_until(pilot, forgotten)
+
+
+async def test_the_footer_keeps_no_key_that_it_does_not_show(
+    make_app: AppMaker, sample: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Textual's own makes new keys whenever the focus moves, and watches the old ones for ever."""
+    monkeypatch.setattr("mlxk_tui.app.INTERVAL_S", 3600.0)  # nobody sweeps up behind it
+    app = make_app(sample)
+
+    def kept() -> tuple[int, int]:
+        gc.collect()
+        keys = sum(isinstance(each, FooterKey) for each in gc.get_objects())
+        footer = app.screen.query_one(KeyLine)
+        return keys, sum(map(len, getattr(footer, "__watchers", {}).values()))
+
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await ready(pilot)
+        around = ("tab", "shift+tab", "slash", "escape")
+        await press(pilot, around, 2)
+        before = kept()
+        shown = {key.description for key in app.screen.query(FooterKey) if key.display}
+        await press(pilot, ["tab"])
+        assert shown != {key.description for key in app.screen.query(FooterKey) if key.display}
+        await press(pilot, ["shift+tab"])
+        await press(pilot, around, 10)
+        assert kept() == before
