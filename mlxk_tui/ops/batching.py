@@ -1,9 +1,9 @@
 """Whether a model answers several requests together rightly: verdicts of trials, remembered on disk.
 
-A verdict belongs to what shapes a model (config.json without names), the versions of MLX and mlx-lm and
-the device. Each has a file of its own, which is replaced as a whole, so that processes do not hurt each
-other. Before a trial begins, a file says that it is under way; it is locked as long as its process lives.
-One that nobody holds is a trial that its process did not survive.
+A verdict belongs to what shapes a model (config.json without names), the versions of MLX and mlx-lm, and
+what chooses the kernels (`Arithmetic`). Each has a file of its own, which is replaced as a whole, so that
+processes do not hurt each other. Before a trial begins, a file says that it is under way; it is locked as
+long as its process lives. One that nobody holds is a trial that its process did not survive.
 
 The folder is this program's own, and losing it costs one more trial of each model. Where it cannot be
 written every load tries anew: a wrong answer is worse than a slow load.
@@ -16,9 +16,11 @@ import hashlib
 import json
 import math
 import os
+import platform
 import secrets
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -32,10 +34,9 @@ FOLDER_VARIABLE = "MLXK_BATCHING"
 """A folder for the remembered verdicts, or `off`."""
 MOST_UNFINISHED = 2
 """Trials that may end with their process before it counts as a crash: one of them may have been killed."""
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the trial asks for more."""
 _MAX_BYTES = 10_000
-_DEVICES = ("gpu", "cpu")
 _NAMES = frozenset(
     {
         *("_name_or_path", "name_or_path", "_commit_hash", "transformers_version", "auto_map"),
@@ -43,6 +44,28 @@ _NAMES = frozenset(
     }
 )
 """Keys of config.json that shape nothing."""
+
+
+def _system() -> str:
+    return f"{sys.platform}-{platform.machine()}"
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What chooses the kernels that a model is calculated with, beside the model itself.
+
+    From how many rows on quantized weights are expanded is no part of it: that is measured at every load, and
+    either way the numbers are float32 ones.
+    """
+
+    device: str
+    """`gpu` or `cpu`."""
+    weights: str = ""
+    """How they are held on a CPU, `float32` or `stored`; empty where mlx-lm's own way is kept."""
+    blas: str = ""
+    """The library that multiplies on a CPU, with its version; empty for MLX's own."""
+    system: str = field(default_factory=_system)
+    """Operating system and machine."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +131,27 @@ class BatchingVerdicts:
             return _verdict_of(content)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
+
+    def touch(self, key: str) -> None:
+        """Take note that a verdict was used, for `latest`."""
+        if self.folder is not None:
+            with contextlib.suppress(OSError):
+                os.utime(self.folder / f"{key}.json")
+
+    def latest(self, model: str) -> BatchingVerdict | None:
+        """Return the verdict of a model that was used last, however it was calculated; None without one.
+
+        Args:
+            model: of `model_key`.
+        """
+        if self.folder is None:
+            return None
+        dated: list[tuple[float, str]] = []
+        with contextlib.suppress(OSError):
+            for path in self.folder.glob(f"{model}-*.json"):
+                with contextlib.suppress(OSError):
+                    dated.append((path.stat().st_mtime, path.stem))
+        return next((found for _, key in sorted(dated, reverse=True) if (found := self.get(key))), None)
 
     def put(self, key: str, verdict: BatchingVerdict, about: Mapping[str, str] | None = None) -> bool:
         """Remember a verdict and return whether that was possible.
@@ -182,18 +226,26 @@ class BatchingTrial:
                 os.close(descriptor)
 
 
-def batching_key(config: Mapping[str, Any], mlx: str, mlx_lm: str, device: str) -> str:
-    """Return what a verdict is remembered by.
+def model_key(config: Mapping[str, Any], mlx: str, mlx_lm: str) -> str:
+    """Return what all verdicts of a model have in common.
 
     Args:
         config: config.json.
         mlx: version of MLX.
         mlx_lm: version of mlx-lm.
-        device: `gpu` or `cpu`.
     """
     shape = {name: value for name, value in config.items() if name not in _NAMES}
-    words = json.dumps([_FORMAT, shape, mlx, mlx_lm, device], sort_keys=True)
-    return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+    return _digest([_FORMAT, shape, mlx, mlx_lm])[:40]
+
+
+def batching_key(model: str, arithmetic: Arithmetic) -> str:
+    """Return what a verdict is remembered by.
+
+    Args:
+        model: of `model_key`.
+        arithmetic: how it is calculated.
+    """
+    return f"{model}-{_digest(asdict(arithmetic))[:16]}"
 
 
 def known_batching(config: object, environ: Mapping[str, str] | None = None) -> BatchingVerdict | None:
@@ -204,9 +256,12 @@ def known_batching(config: object, environ: Mapping[str, str] | None = None) -> 
         versions = version("mlx"), version("mlx-lm")
     except PackageNotFoundError:
         return None
-    verdicts = BatchingVerdicts(environ)
-    keys = (batching_key(config, *versions, device) for device in _DEVICES)
-    return next((found for found in map(verdicts.get, keys) if found is not None), None)
+    return BatchingVerdicts(environ).latest(model_key(config, *versions))
+
+
+def _digest(content: object) -> str:
+    words = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _verdict_of(content: Any) -> BatchingVerdict:

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import pytest_asyncio
 
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.generation import Generation
+from mlxk_tui.engine.memory import WeightsChoice
 from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.protocol import CpuWeights
 from mlxk_tui.engine.status import LoadedModel
 from mlxk_tui.ops.batching import FOLDER_VARIABLE
 from mlxk_tui.ops.errors import OpError
@@ -37,9 +39,9 @@ class Home:
         self.stages: list[str] = []
         self._engines: list[Engine] = []
 
-    def engine(self, **options: Any) -> Engine:
+    def engine(self, variables: Mapping[str, str] | None = None, **options: Any) -> Engine:
         """Return an engine that knows what the folder holds."""
-        environ = worker_environment(**{FOLDER_VARIABLE: str(self.folder)})
+        environ = worker_environment(**{FOLDER_VARIABLE: str(self.folder)}, **(variables or {}))
         self._engines.append(new_engine(environ=environ, **options))
         return self._engines[-1]
 
@@ -192,3 +194,22 @@ async def test_verdicts_that_cannot_be_kept_are_found_anew_each_time(home: Home,
         loaded = await home.load(babbler)
         assert loaded.batched
         assert "batching" in home.stages
+
+
+async def test_other_kernels_mean_a_new_trial(home: Home, babbler: Runnable) -> None:
+    copies, stored = (WeightsChoice(kind) for kind in (CpuWeights.FLOAT32, CpuWeights.STORED))
+    engines = [
+        home.engine(weights=copies),
+        home.engine(weights=stored),
+        home.engine(weights=copies, variables={"MLXK_BLAS": "off"}),
+    ]
+    ways = set()
+    for engine in engines:
+        loaded = await home.load(babbler, engine)
+        blas = engine.status.blas
+        way = (loaded.weights, blas.library if blas is not None else None)
+        assert ("batching" in home.stages) is (way not in ways), way
+        ways.add(way)
+        await home.load(babbler, engine)
+        assert "batching" not in home.stages
+    assert len(home.verdicts) == len(ways)

@@ -106,7 +106,7 @@ class Peer:
         self.model = Runnable(f"families/{name}", folder)
         job = {"config": config_of(name), "prompts": prompts(), "max_tokens": TOKENS}
         done = subprocess.run(
-            [executable(), "-m", "tests.families.making", str(folder)],
+            [executable(), "-m", "tests.support.with_blas", "tests.families.making", str(folder)],
             input=json.dumps(job),
             env=worker_environment(),
             cwd=Path(__file__).parents[2],

@@ -7,22 +7,27 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mlxk_tui.ops.batching import (
     FOLDER_VARIABLE,
+    Arithmetic,
     BatchingVerdict,
     BatchingVerdicts,
     batching_key,
     known_batching,
+    model_key,
 )
 from mlxk_tui.ops.terms import BatchingReason
 from tests.support.unprivileged import give_away, open_folder, unprivileged
 
 CONFIG = {"model_type": "afm7", "hidden_dim": 64, "_name_or_path": "somebody/a-model"}
-KEY = batching_key(CONFIG, "0.32.4", "0.32.2", "cpu")
+MODEL = model_key(CONFIG, "0.32.4", "0.32.2")
+CPU = Arithmetic("cpu", "float32", "OpenBLAS 0.3.34", "linux-x86_64")
+KEY = batching_key(MODEL, CPU)
 IN_TURN = BatchingVerdict(False, BatchingReason.DIFFERENT, 0.25)
 
 
@@ -39,16 +44,24 @@ def test_a_verdict_is_remembered(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == [f"{KEY}.json"]
 
 
-def test_names_do_not_matter_and_shapes_versions_and_devices_do() -> None:
-    assert batching_key({**CONFIG, "_name_or_path": "other"}, "0.32.4", "0.32.2", "cpu") == KEY
-    assert batching_key(dict(reversed(CONFIG.items())), "0.32.4", "0.32.2", "cpu") == KEY
-    others = {
-        batching_key({**CONFIG, "hidden_dim": 65}, "0.32.4", "0.32.2", "cpu"),
-        batching_key(CONFIG, "0.32.5", "0.32.2", "cpu"),
-        batching_key(CONFIG, "0.32.4", "0.32.3", "cpu"),
-        batching_key(CONFIG, "0.32.4", "0.32.2", "gpu"),
+def test_names_do_not_matter_and_shapes_versions_and_kernels_do() -> None:
+    assert model_key({**CONFIG, "_name_or_path": "other"}, "0.32.4", "0.32.2") == MODEL
+    assert model_key(dict(reversed(CONFIG.items())), "0.32.4", "0.32.2") == MODEL
+    models = {
+        model_key({**CONFIG, "hidden_dim": 65}, "0.32.4", "0.32.2"),
+        model_key(CONFIG, "0.32.5", "0.32.2"),
+        model_key(CONFIG, "0.32.4", "0.32.3"),
     }
-    assert len(others | {KEY}) == 5
+    assert len(models | {MODEL}) == 4
+    others = [
+        replace(CPU, device="gpu"),
+        replace(CPU, weights="stored"),
+        replace(CPU, weights=""),
+        replace(CPU, blas="OpenBLAS 0.3.21"),
+        replace(CPU, blas=""),
+        replace(CPU, system="linux-aarch64"),
+    ]
+    assert len({batching_key(MODEL, other) for other in others} | {KEY}) == 7
 
 
 @pytest.mark.parametrize(
@@ -58,13 +71,13 @@ def test_names_do_not_matter_and_shapes_versions_and_devices_do() -> None:
         b"\xff\x00",
         b"[]",
         b"null",
-        b'{"format": 1}',
+        b'{"format": 2}',
         b"[" * 9000,
         b'{"format": 0, "together": true, "reason": null, "difference": 0, "unfinished": 0}',
-        b'{"format": 1, "together": "yes", "reason": null, "difference": 0, "unfinished": 0}',
-        b'{"format": 1, "together": true, "reason": "failed", "difference": 0, "unfinished": 0}',
-        b'{"format": 1, "together": false, "reason": "bored", "difference": 0, "unfinished": 0}',
-        b'{"format": 1, "together": true, "reason": null, "difference": NaN, "unfinished": 0}',
+        b'{"format": 2, "together": "yes", "reason": null, "difference": 0, "unfinished": 0}',
+        b'{"format": 2, "together": true, "reason": "failed", "difference": 0, "unfinished": 0}',
+        b'{"format": 2, "together": false, "reason": "bored", "difference": 0, "unfinished": 0}',
+        b'{"format": 2, "together": true, "reason": null, "difference": NaN, "unfinished": 0}',
         b" " * 1_000_000,
     ],
 )
@@ -168,7 +181,7 @@ def test_a_read_only_folder_still_tells_what_it_knows() -> None:
             assert store.get(KEY) == IN_TURN
 
 
-def test_what_is_known_of_a_config_is_found_for_either_device(
+def test_what_is_known_of_a_config_is_what_was_used_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("mlx_lm")
@@ -177,5 +190,16 @@ def test_what_is_known_of_a_config_is_found_for_either_device(
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     assert known_batching(CONFIG) is None
     assert known_batching(None) is None
-    verdicts(tmp_path).put(batching_key(CONFIG, version("mlx"), version("mlx-lm"), "gpu"), IN_TURN)
-    assert known_batching(json.loads(json.dumps(CONFIG))) == IN_TURN
+    model = model_key(CONFIG, version("mlx"), version("mlx-lm"))
+    keys = [batching_key(model, arithmetic) for arithmetic in (Arithmetic("gpu"), CPU)]
+    store = verdicts(tmp_path)
+    for age, key, verdict in ((2, keys[0], IN_TURN), (1, keys[1], BatchingVerdict(True))):
+        store.put(key, verdict)
+        long_ago = (tmp_path / f"{key}.json").stat().st_mtime - 3600 * age
+        os.utime(tmp_path / f"{key}.json", (long_ago, long_ago))
+    store.put(batching_key(model_key({}, "1", "1"), CPU), IN_TURN)
+    assert known_batching(json.loads(json.dumps(CONFIG))) == BatchingVerdict(True)
+    store.touch(keys[0])
+    assert known_batching(CONFIG) == IN_TURN
+    (tmp_path / f"{keys[0]}.json").write_text("spoilt")
+    assert known_batching(CONFIG) == BatchingVerdict(True)

@@ -62,13 +62,18 @@ class Decoder:
     A row that is alone is decoded without mlx-lm's batch, which costs several percent; when a second
     one comes both go into the batch. Rows that cannot be in a batch (quantized cache, draft model,
     caches that do not merge) take their steps beside it.
+
+    Args:
+        model: what all rows are decoded with.
+        cache_bytes: what kept caches may take.
+        pace: how many tokens of the prompts are read in a step; learned by default.
     """
 
-    def __init__(self, model: LoadedModel, cache_bytes: int) -> None:
+    def __init__(self, model: LoadedModel, cache_bytes: int, pace: Pace | None = None) -> None:
         self.kept = PromptCache(cache_bytes)
         """Caches of past prompts."""
         self._model = model
-        self._pace = Pace()
+        self._pace = pace or Pace()
         self._scoring_pace = Pace()
         self._alone: list[Solo] = []
         self._lone: Solo | None = None

@@ -62,6 +62,7 @@ class Loop:
 
     def __init__(self, inbox: Inbox, outbox: Outbox, vitals: Vitals, pool: Pool, borrowed: Borrowed) -> None:
         self._cores = borrowed.cores
+        self._blas = borrowed.blas
         self._holder = Holder(borrowed.blas)
         self._ways: tuple[Hold, ...] = ()
         self._outbox = outbox
@@ -145,7 +146,7 @@ class Loop:
             mx.reset_peak_memory()
             self._ways = self._holder.ways(command.cpu_weights, command.cache_bytes)
             model = load(command.name, Path(command.folder), command.context_length, on_stage, self._ways)
-            verdict = choose_batching(model, command.batching, on_stage, self._on_trial)
+            verdict = choose_batching(model, command.batching, self._blas, on_stage, self._on_trial)
             model.batchable = verdict is not None and verdict.together
             self._decoder = Decoder(model, command.cache_bytes)
         except LoadStopped:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -15,11 +16,14 @@ from mlxk_tui.engine.inference.loading import LoadedModel, LoadStopped, OnStage
 from mlxk_tui.engine.protocol import BatchingMode
 from mlxk_tui.ops.batching import (
     MOST_UNFINISHED,
+    Arithmetic,
     BatchingTrial,
     BatchingVerdict,
     BatchingVerdicts,
     batching_key,
+    model_key,
 )
+from mlxk_tui.ops.blas.state import Blas, BlasState
 from mlxk_tui.ops.terms import BatchingReason
 
 STAGE = "batching"
@@ -30,6 +34,7 @@ _LOG = logging.getLogger("mlxk_tui.engine")
 def choose_batching(
     model: LoadedModel,
     mode: BatchingMode,
+    blas: Blas | None,
     on_stage: OnStage,
     on_trial: Callable[[BatchingTrial | None], None],
 ) -> BatchingVerdict | None:
@@ -38,6 +43,7 @@ def choose_batching(
     Args:
         model: loaded.
         mode: what is known already of how it will be used.
+        blas: how matrices are multiplied on a CPU; None on a GPU.
         on_stage: told before every step of a trial; raises to give the loading up.
         on_trial: receives the trial that begins, for whoever ends the process, and None after it.
 
@@ -51,8 +57,12 @@ def choose_batching(
     verdicts = BatchingVerdicts()
     config = _config_of(model)
     versions = version("mlx"), version("mlx-lm")
-    device = "gpu" if mx.default_device() == mx.gpu else "cpu"
-    key = batching_key(config, *versions, device)
+    arithmetic = Arithmetic(
+        device="gpu" if mx.default_device() == mx.gpu else "cpu",
+        weights=model.held.kind.value if model.held is not None else "",
+        blas=(blas.library or "") if blas is not None and blas.state is BlasState.FAST else "",
+    )
+    key = batching_key(model_key(config, *versions), arithmetic)
     known = verdicts.get(key)
     unfinished = verdicts.take_unfinished(key)
     if mode == "crashed":
@@ -63,6 +73,7 @@ def choose_batching(
         reason = BatchingReason.CRASHED if crashed else BatchingReason.UNFINISHED
         known = BatchingVerdict(False, reason, unfinished=unfinished)
     elif known is not None and known.final:
+        verdicts.touch(key)
         return known
     else:
         trial = verdicts.begin(key)
@@ -79,7 +90,7 @@ def choose_batching(
         "model_type": str(config.get("model_type", "")),
         "mlx": versions[0],
         "mlx_lm": versions[1],
-        "device": device,
+        **asdict(arithmetic),
     }
     verdicts.put(key, known, about)
     return known

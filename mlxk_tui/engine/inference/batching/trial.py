@@ -2,26 +2,31 @@
 
 mlx-lm puts rows of different lengths into one batch, and some of its models take no account of that:
 the rows get wrong positions or masks, the step fails, or the process dies. The trial takes the way that
-requests take, through `Decoder`: one row alone, two that join it in the middle of its answer and are read
-together, one of them leaving early, and a last one that goes on from what was read in the batch. All
-tokens are forced, so that a difference does not grow into another text, and the distributions over the
-vocabulary are compared with those of the same rows alone.
+requests take, through `Decoder`: rows of four lengths are read together, in two pieces, and begin to answer
+one after the other; the longest leaves early, and a last one joins that goes on from what was read in the
+batch. All tokens are forced, so that a difference does not grow into another text, and the distributions
+over the vocabulary are compared with those of the same tokens read alone.
+
+A large model takes a second for a few steps on a CPU, whatever the number of rows or tokens in them, so
+there are few: one for each of two sequences, which all rows are pieces of, and a dozen of the batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx_lm.models.cache import make_prompt_cache
 
 from mlxk_tui.engine.generation import Generation, Sampling
 from mlxk_tui.engine.inference.answer import Answer
 from mlxk_tui.engine.inference.decoding import Decoder
 from mlxk_tui.engine.inference.loading import LoadedModel
+from mlxk_tui.engine.inference.pace import Pace
 from mlxk_tui.engine.inference.prompting import Prompt
 from mlxk_tui.engine.inference.rows import Row
 
@@ -42,20 +47,32 @@ _CACHE_BYTES = 1 << 30
 _SEED = 20261129
 
 
+_CHUNK = 20
+"""Tokens that are read in one step, of all rows together: the two longest prompts take two."""
+
+
 @dataclass(frozen=True)
 class _Part:
-    """A row of the trial."""
+    """A row of the trial: a piece of a sequence, from its first token on."""
 
+    name: str
+    sequence: int
     prompt: int
     """Tokens that it begins with."""
     answer: int
     """Tokens that it is given to say."""
 
 
-_FIRST, _LONG, _SHORT = _Part(3, 24), _Part(17, 12), _Part(6, 8)
-_ALONE_STEPS = 5
-"""How far the first one is when the others come."""
-_NEXT_PROMPT, _NEXT_ANSWER = 3, 4
+_LONG = _Part("long", 0, 10, 3)
+_TOGETHER = (
+    _LONG,
+    _Part("short", 1, 3, 7),
+    _Part("middle", 1, 5, 7),
+    _Part("longer", 1, 8, 6),
+)
+_FOLLOWING = _Part("following", 0, 14, 2)
+"""Added when the longest has left."""
+_LENGTH = max(part.prompt + part.answer for part in (*_TOGETHER, _FOLLOWING))
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,7 @@ class Difference:
 def try_batching(model: LoadedModel, on_step: Callable[[], None]) -> list[Difference]:
     """Return how much the rows of a batch differ from the same ones alone.
 
-    About 75 steps of one to three rows and 70 tokens of prompts.
+    14 steps of one to four rows.
 
     Args:
         model: its caches can be put together.
@@ -96,26 +113,28 @@ def try_batching(model: LoadedModel, on_step: Callable[[], None]) -> list[Differ
         Exception: whatever mlx-lm raises where it cannot batch the model, and what `on_step` raises.
     """
     tokens = _forced_tokens(model)
-    first, long, short = (_Script(part, tokens) for part in (_FIRST, _LONG, _SHORT))
-    following = _Script(_Part(len(long.whole) + _NEXT_PROMPT, _NEXT_ANSWER), tokens, long.whole)
-    alone = [_alone(model, script, on_step) for script in (first, long, short, following)]
-
-    decoder = Decoder(model, _CACHE_BYTES)
+    sequences = [[next(tokens) for _ in range(_LENGTH)] for _ in range(2)]
+    alone = [_alone(model, sequence, on_step) for sequence in sequences]
+    decoder = Decoder(model, _CACHE_BYTES, _SteadyPace())
     try:
-        run = _Run(model, decoder, on_step)
-        run.add("first", first)
-        run.until(lambda: len(run.said["first"]) == _ALONE_STEPS)
-        run.add("long", long)
-        run.add("short", short)
-        run.until(lambda: not len(decoder))
-        run.add("following", following)
+        run = _Run(model, decoder, sequences, on_step)
+        for part in _TOGETHER:
+            run.add(part)
+        run.until(lambda: run.is_over(_LONG))
+        before = {name: len(said) for name, said in run.said.items()}
+        run.add(_FOLLOWING)
         run.until(lambda: not len(decoder))
     finally:
         decoder.close()
         mx.clear_cache()
     differences = []
-    for expected, (name, said) in zip(alone, run.said.items(), strict=True):
-        differences += _compared(name, expected, said)
+    for part in (*_TOGETHER, _FOLLOWING):
+        distances = _distances(alone[part.sequence][part.prompt - 1 :], run.said[part.name])
+        exact = all(each.dtype == mx.float32 for each in run.said[part.name])
+        left = before.get(part.name, 0)
+        for name, some in ((part.name, distances[:left]), (f"{part.name}, later", distances[left:])):
+            if some:
+                differences.append(Difference(name, tuple(some), exact))
     return differences
 
 
@@ -124,22 +143,8 @@ def differs(differences: list[Difference]) -> bool:
     largest = max((each.distance for each in differences), default=0.0)
     if all(each.exact for each in differences):
         return largest > EXACT_TOLERANCE
-    unpadded = max((each.distance for each in differences if each.row == "long"), default=0.0)
+    unpadded = max((each.distance for each in differences if each.row == _LONG.name), default=0.0)
     return largest > TOLERANCE or largest > max(SUSPICION, CONTRAST * unpadded)
-
-
-class _Script:
-    """The tokens of a row: what it reads and what it is made to say."""
-
-    def __init__(self, part: _Part, tokens: Iterator[int], begin: list[int] | None = None) -> None:
-        begin = begin or []
-        self.prompt = begin + [next(tokens) for _ in range(part.prompt - len(begin))]
-        self.answer = [next(tokens) for _ in range(part.answer)]
-
-    @property
-    def whole(self) -> list[int]:
-        """The tokens that its caches hold in the end."""
-        return self.prompt + self.answer[:-1]
 
 
 class _Forced:
@@ -155,40 +160,61 @@ class _Forced:
         return mx.full(logprobs.shape[:1], token, dtype=mx.uint32)
 
 
+class _SteadyPace(Pace):
+    """One that reads as many tokens at a time as the trial wants, on whatever machine."""
+
+    def tokens(self, *, shared: bool, context: int = 0) -> int:
+        """Return how many tokens the next step should read."""
+        del shared, context
+        return _CHUNK
+
+
 class _Run:
     """Rows in a decoder and the distributions that they draw from."""
 
-    def __init__(self, model: LoadedModel, decoder: Decoder, on_step: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        decoder: Decoder,
+        sequences: Sequence[list[int]],
+        on_step: Callable[[], None],
+    ) -> None:
         self.said: dict[str, list[mx.array]] = {}
         """Log-probabilities of each token, (vocabulary,), by the row's name."""
         self._model = model
         self._decoder = decoder
+        self._sequences = sequences
         self._on_step = on_step
-        self._names: dict[int, str] = {}
+        self._parts: dict[int, _Part] = {}
 
-    def add(self, name: str, script: _Script) -> None:
+    def add(self, part: _Part) -> None:
         """Let a row begin."""
+        tokens = self._sequences[part.sequence]
         prompt = Prompt(
-            tokens=script.prompt,
+            tokens=tokens[: part.prompt],
             boundary=0,
             reasoning_open=False,
             implied_stops=(),
-            max_tokens=len(script.answer),
+            max_tokens=part.answer,
             sampling=Sampling(temperature=0),
         )
-        request = Generation(tokens=tuple(script.prompt))
+        request = Generation(tokens=tuple(prompt.tokens))
         row = Row(
-            id=len(self._names),
+            id=len(self._parts),
             request=request,
             prompt=prompt,
             answer=Answer(self._model, request, prompt),
-            sampler=_Forced(script.answer),
+            sampler=_Forced(tokens[part.prompt : part.prompt + part.answer]),
             processors=[],
             arrived=0.0,
         )
-        self._names[row.id] = name
-        self.said[name] = []
+        self._parts[row.id] = part
+        self.said[part.name] = []
         self._decoder.add(row)
+
+    def is_over(self, part: _Part) -> bool:
+        """Tell whether a row has said all it was given."""
+        return len(self.said[part.name]) == part.answer
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Step until a condition holds."""
@@ -196,34 +222,21 @@ class _Run:
             self._on_step()
             drawn, _ = self._decoder.step()
             for token in drawn:
-                self.said[self._names[token.row.id]].append(token.logprobs)
+                self.said[self._parts[token.row.id].name].append(token.logprobs)
 
 
-def _alone(model: LoadedModel, script: _Script, on_step: Callable[[], None]) -> list[mx.array]:
-    decoder = Decoder(model, 0)
-    try:
-        run = _Run(model, decoder, on_step)
-        run.add("alone", script)
-        run.until(lambda: not len(decoder))
-    finally:
-        decoder.close()
-    return run.said["alone"]
+def _alone(model: LoadedModel, sequence: list[int], on_step: Callable[[], None]) -> list[mx.array]:
+    """Return the log-probabilities of what follows each token of a sequence, read in one step."""
+    on_step()
+    caches = make_prompt_cache(model.model)
+    logits = model.model(mx.array([sequence[:-1]]), cache=caches)[0]
+    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    mx.eval(logprobs)
+    return list(logprobs)
 
 
-def _compared(name: str, alone: list[mx.array], together: list[mx.array]) -> list[Difference]:
-    """Return the difference of a row; that of the first one while it was alone is not counted."""
-    begin = _ALONE_STEPS + 1 if name == "first" else 0
-    exact = all(each.dtype == mx.float32 for each in alone)
-    distances = [
-        _total_variation(one, other) for one, other in zip(alone[begin:], together[begin:], strict=True)
-    ]
-    if name != "first":
-        return [Difference(name, tuple(distances), exact)]
-    left = _LONG.answer + 2  # the longest neighbour has left by then
-    return [
-        Difference("joined", tuple(distances[:left]), exact),
-        Difference("left", tuple(distances[left:]), exact),
-    ]
+def _distances(alone: Sequence[mx.array], together: Sequence[mx.array]) -> list[float]:
+    return [_total_variation(one, other) for one, other in zip(alone, together, strict=False)]
 
 
 def _total_variation(one: mx.array, other: mx.array) -> float:
