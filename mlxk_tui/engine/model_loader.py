@@ -58,7 +58,7 @@ class ModelLoader:
             if self._connection.pid is None:
                 on_progress(Loading("start", 0, 0))
             await self._connection.start()
-            mode: BatchingMode = "try" if self._batching else "never"
+            mode: BatchingMode = "try" if self._batching and not model.embedding else "never"
             if folder in self._crashed:
                 mode = "crashed"
             command = partial(

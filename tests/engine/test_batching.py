@@ -18,12 +18,11 @@ from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.generation import Generation
 from mlxk_tui.engine.memory import WeightsChoice
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.protocol import CpuWeights
 from mlxk_tui.engine.status import LoadedModel
 from mlxk_tui.ops.batching import FOLDER_VARIABLE
 from mlxk_tui.ops.errors import OpError
 from mlxk_tui.ops.events import Progress
-from mlxk_tui.ops.terms import BatchingReason
+from mlxk_tui.ops.terms import BatchingReason, CpuWeights
 from tests.engine.conftest import GREEDY, executable, needs_mlx, new_engine, run, worker_environment
 from tests.engine.small_models import make_model
 from tests.families.table import config_of
@@ -127,7 +126,7 @@ async def test_who_asks_one_at_a_time_waits_for_no_trial(home: Home, babbler: Ru
 
 async def test_a_crash_in_the_trial_means_turns_and_the_load_goes_on(home: Home, tmp_path: Path) -> None:
     for attempt in range(20):  # the trial may be over before the signal comes
-        model = Runnable("test/crashing", make_model(tmp_path / str(attempt), hidden=256, layers=8 + attempt))
+        model = Runnable("test/crashing", make_model(tmp_path / str(attempt), hidden=512, layers=8 + attempt))
         engine = home.engine()
         died: list[int] = []
 
@@ -171,7 +170,7 @@ async def test_a_trial_that_nobody_saw_end_is_made_again_once(home: Home, babble
 
 async def test_a_load_that_is_given_up_in_the_trial_leaves_no_trace(home: Home, tmp_path: Path) -> None:
     engine = home.engine()
-    model = Runnable("test/slow", make_model(tmp_path / "m", hidden=256, layers=16))
+    model = Runnable("test/slow", make_model(tmp_path / "m", hidden=512, layers=8))
     reached = asyncio.Event()
 
     def tell(event: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,18 @@ import pytest_asyncio
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.embedding import parts_of
 from mlxk_tui.engine.generation import Delta, Generation
+from mlxk_tui.engine.memory import WeightsChoice
 from mlxk_tui.engine.models import Runnable, find_runnable
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.errors import ErrorType, OpError
-from tests.engine.conftest import GREEDY, needs_mlx, run, until
+from mlxk_tui.ops.terms import CpuWeights
+from tests.engine.conftest import GREEDY, needs_mlx, new_engine, run, until
 from tests.engine.small_models import make_model
 
 pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="package")]
 
+TOLERANCE = 2e-6
+"""How far a number of a vector of length one may be from the same one in another batch: rounding."""
 TEXTS = (
     "Hello",
     "The quick brown fox jumps over the lazy dog.",
@@ -138,6 +143,61 @@ async def test_pooling_is_what_its_files_say(
     result = await engine.embed(Runnable("test/pooled", folder, embedding=True), TEXTS)
     for vector, state in zip(result.vectors, states, strict=True):
         np.testing.assert_allclose(vector, unit(pool(state)), atol=2e-4)
+
+
+def in_halves(folder: Path) -> None:
+    """Let a model's weights have half precision."""
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: value.astype(np.float16) for name, value in weights.items()}, folder / "model.safetensors"
+    )
+
+
+def in_four_bits(folder: Path) -> None:
+    """Let a model's matrices be quantized."""
+    import mlx.core as mx
+
+    path = str(folder / "model.safetensors")
+    loaded: Any = mx.load(path)
+    quantize: Any = mx.quantize  # mlx declares no types for it
+    weights: dict[str, mx.array] = {}
+    for name, value in loaded.items():
+        if value.ndim == 2:
+            stem = name.removesuffix(".weight")
+            weights[name], weights[f"{stem}.scales"], weights[f"{stem}.biases"] = quantize(value, 32, 4)
+        else:
+            weights[name] = value
+    mx.save_safetensors(path, weights, {"format": "mlx"})
+    config = json.loads((folder / "config.json").read_text())
+    quantization = {"group_size": 32, "bits": 4}
+    (folder / "config.json").write_text(json.dumps({**config, "quantization": quantization}))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
+async def storing() -> AsyncIterator[Engine]:
+    """Return an engine that keeps weights as they are stored, and expands them where rows are many."""
+    engine = new_engine(weights=WeightsChoice(CpuWeights.STORED))
+    yield engine
+    await engine.stop()
+
+
+@pytest.mark.parametrize("pool", ["lasttoken", "mean", "cls"])
+@pytest.mark.parametrize("change", [None, in_halves, in_four_bits], ids=["float32", "float16", "4 bits"])
+async def test_a_text_in_a_batch_has_the_vector_that_it_has_alone(
+    storing: Engine, tmp_path: Path, pool: str, change: Callable[[Path], None] | None
+) -> None:
+    folder = pooling(make_model(tmp_path / "m", context=4096, bare=True), pooling_mode=pool)
+    if change is not None:
+        change(folder)
+    model = Runnable("test/batched", folder, embedding=True)
+    texts = ["A", *(f"{count} " + "fox naïve 🙂" * count for count in (1, 2, 3, 5, 9, 17, 40, 90, 250))]
+    alone = [(await storing.embed(model, [text])).vectors[0] for text in texts]
+    assert len({tuple(vector) for vector in alone}) == len(texts) or pool == "cls"
+    for order in (range(len(texts)), range(len(texts) - 1, -1, -1), (*range(5), *range(9), *range(5))):
+        together = (await storing.embed(model, [texts[at] for at in order])).vectors
+        np.testing.assert_allclose(together, [alone[at] for at in order], rtol=0, atol=TOLERANCE)
 
 
 async def test_many_texts_are_read_beside_a_stream_that_keeps_flowing(

@@ -110,6 +110,8 @@ def pid_of(engine: Engine) -> int:
         pytest.param("step", "lock", NO_WORK),
         pytest.param("step", "interpreter", NO_SIGN),
         pytest.param("unloading", "lock", NO_WORK, marks=slow),
+        pytest.param("importing", "lock", NO_SIGN),  # before there are heartbeats
+        pytest.param("importing", "spin", NO_SIGN, marks=slow),
         pytest.param("starting", "lock", NO_WORK, marks=slow),
         pytest.param("starting", "interpreter", NO_SIGN, marks=slow),
         pytest.param("loading", "interpreter", NO_SIGN, marks=slow),
@@ -146,6 +148,7 @@ async def test_a_lock_that_nobody_lets_go_ends_the_worker(
         pytest.param("unloading", marks=slow),
         pytest.param("embedding", marks=slow),
         pytest.param("starting", marks=slow),
+        pytest.param("importing", marks=slow),
         pytest.param("loading", marks=slow),
     ],
 )
@@ -153,14 +156,17 @@ async def test_a_process_that_was_stopped_is_ended_whatever_it_was_asked(
     engine: Engine, babbler: Runnable, faults: Path, doing: str
 ) -> None:
     acts = {"counting": count, "unloading": unload, "embedding": embed}
-    if doing == "starting":
+    if doing in ("starting", "importing"):
         if (old := engine.status.pid) is not None:
             os.kill(old, signal.SIGKILL)
             await until(lambda: engine.status.pid is None)
-        asked = asyncio.ensure_future(load(engine, babbler))
-        await until(lambda: engine.status.state is EngineState.STARTING and engine.status.pid is not None)
-        pid = pid_of(engine)
-        os.kill(pid, signal.SIGSTOP)
+        with fault(faults, "importing", "lock" if doing == "importing" else "") as held:
+            asked = asyncio.ensure_future(load(engine, babbler))
+            await until(lambda: engine.status.state is EngineState.STARTING and engine.status.pid is not None)
+            pid = pid_of(engine)
+            if doing == "importing":
+                await until(held.exists)
+            os.kill(pid, signal.SIGSTOP)
     elif doing == "loading":
         await engine.load(babbler)
         await engine.unload()

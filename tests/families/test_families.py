@@ -1,5 +1,7 @@
 """Every architecture of mlx_lm says through our engine what it says in mlx_lm, whatever happens around it.
 
+The vectors of its texts are those of each text alone.
+
 `make families` takes all of them; with `LONG=` a choice that differs in the kind of cache, and those that
 cannot be batched.
 """
@@ -13,6 +15,7 @@ import pkgutil
 import random
 import subprocess
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +69,34 @@ NOT_HERE = {
 """What does not run everywhere, and how mlx_lm says so."""
 UNEQUAL = {
     "phi3small": {"second turn", "branch"},  # it adds its mask as a number
-    "plamo3": {"second turn", "branch"},  # its mask is one token wider than its caches
+    "plamo3": {"second turn", "branch", "vectors"},  # its mask is one token wider than its caches
 }
 """Modes in which mlx-lm 0.32.2 itself answers according to how a prompt is cut into pieces."""
+NO_VECTORS = {
+    **dict.fromkeys(
+        (
+            "dbrx",
+            "exaone",
+            "gpt_bigcode",
+            "lille-130m",
+            "mamba",
+            "mamba2",
+            "nanochat",
+            "nemotron_h",
+            "openelm",
+        ),
+        "hidden states",
+    ),
+    **dict.fromkeys(("phixtral", "qwen"), "hidden states"),
+    "gemma3n": "other vectors",  # its layers share keys only through caches
+    "phi3small": "other vectors",  # it adds its mask as a number, and sees the padding
+}
+"""What makes no embeddings, and why, in the words of the refusal."""
 TOKENS = 24
 _TIE = 1e-3
 """How little likelier than the second a token may be that comes out otherwise: kernels round differently."""
+_APART = 1e-4
+"""How far a number of a text's vector may be from that of the text alone."""
 _LENGTHS = {"a": 9, "b": 21, "c": 5, "d": 13, "e": 33, "f": 20, "g": 11, "h": 27, "i": 12, "j": 18}
 """Tokens of the prompts; most are longer than the windows."""
 
@@ -156,11 +181,28 @@ async def test_an_architecture_says_what_it_says_in_mlx_lm(
         for prompt, result in (await _said(engine, peer)).items()
         if (text := peer.differs(prompt, result))
     ]
+    vectors, reason = await _vectors(engine, peer)
+    if vectors > _APART:
+        wrong.append(f"vectors: {vectors:.0e} from those of the texts alone")
     several = "together" if loaded.batched else f"in turn: {loaded.in_turn.value if loaded.in_turn else '?'}"
     tell(name, peer.caches, several, f"{peer.different} of {TOKENS}", "; ".join(wrong) or "in every mode")
     assert {text.partition(":")[0] for text in wrong} <= UNEQUAL.get(name, set()), wrong
     assert loaded.in_turn is IN_TURN.get(name)
+    assert NO_VECTORS.get(name, "") in reason, reason
+    assert bool(reason) is (name in NO_VECTORS), reason
     assert engine.status.last_error is None
+
+
+async def _vectors(engine: Engine, peer: Peer) -> tuple[float, str]:
+    """Return how far vectors of texts are from those of the texts alone, and why there are none."""
+    model = replace(peer.model, embedding=True)
+    texts = ["fox " * count for count in (1, 2, 30, 5, 12, 2, 60)]
+    try:
+        together = (await engine.embed(model, texts)).vectors
+    except OpError as error:
+        return 0.0, error.message
+    alone = [(await engine.embed(model, [text])).vectors[0] for text in texts]
+    return float(np.abs(np.array(together) - np.array(alone)).max()), ""
 
 
 async def _is_refused(name: str, peer: Peer, engine: Engine, tell: Callable[..., None]) -> None:

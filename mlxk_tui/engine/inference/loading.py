@@ -78,6 +78,8 @@ class LoadedModel:
     held: HeldWeights | None = None
     """How its weights are held on a CPU."""
     load_s: float = 0.0
+    reads_texts: bool = False
+    """Whether it was tried, and found right, that texts read together or in pieces are as they are alone."""
     grammar_tokenizer: Any = None
     """Its tokenizer as `compiling` needs it, once it was needed."""
     grammars: dict[tuple[str, str], Any] = field(default_factory=dict)

@@ -52,7 +52,9 @@ def stuck_first(function: Callable[..., Any], place: str) -> Callable[..., Any]:
 
 
 def _change(module: ModuleType) -> None:
-    if module.__name__ == "mlx_lm.utils":
+    if module.__name__ == "transformers":
+        get_stuck("importing")
+    elif module.__name__ == "mlx_lm.utils":
         get_stuck("starting")
         module.load_tokenizer = stuck_first(module.load_tokenizer, "loading")  # type: ignore[attr-defined]
     elif module.__name__ == "mlx_lm.models.llama":
@@ -66,7 +68,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in {"mlx_lm.utils", "mlx_lm.models.llama"}:
+        if fullname not in {"transformers", "mlx_lm.utils", "mlx_lm.models.llama"}:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)
         if spec is None or spec.loader is None:
