@@ -50,6 +50,7 @@ from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.runners import runners
 from mlxk_tui.transfers.store import state_file
 from mlxk_tui.transfers.teller import Change
+from mlxk_tui.widgets.error_text import error_text
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.client import Engine
@@ -278,7 +279,7 @@ class MlxkApp(App[None]):
         for transfer in change.ended:
             failed = transfer.state is Stage.FAILED
             if self.current_mode != "transfers":
-                said = transfer.failure.message if transfer.failure else transfer.result
+                said = error_text(transfer.failure.error) if transfer.failure else transfer.result
                 self.notify(
                     printable(said),
                     title=printable(transfer.job.name),

@@ -14,7 +14,7 @@ from textual.worker import Worker
 
 from mlxk_tui.ops.errors import OpError
 from mlxk_tui.ops.events import OnEvent, Progress
-from mlxk_tui.ops.format import printable
+from mlxk_tui.widgets.error_text import error_text
 
 Work = Callable[[OnEvent], Awaitable[str]]
 """Does the task, reporting progress; returns the sentence to tell when it is done."""
@@ -105,7 +105,7 @@ class Tasks:
             self._app.notify(f"{task.title}: stopped.", severity="warning", markup=False)
             raise
         except OpError as error:
-            self._app.notify(printable(error.message), severity="error", timeout=12, markup=False)
+            self._app.notify(error_text(error), severity="error", timeout=12, markup=False)
         else:
             if message:
                 self._app.notify(message, markup=False)

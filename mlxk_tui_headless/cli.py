@@ -258,7 +258,7 @@ def parse(argv: Sequence[str], options: Globals) -> Request | None:
         explain: Callable[[], str] | None = getattr(error, "format_message", None)
         if explain is None:
             raise
-        message = _explain(explain(), argv, options)
+        message = _explain(explain(), getattr(error, "option_name", None), argv, options)
         raise UsageError(message, usage=_usage(error), command=options.command) from None
     if options.version:
         return _version_request()
@@ -300,14 +300,13 @@ def _run(program: typer.Typer, argv: Sequence[str], options: Globals, extra: dic
         return _run(app, argv, options, extra)
 
 
-def _explain(message: str, argv: Sequence[str], options: Globals) -> str:
-    """Return a usage error's message with what to do next."""
+def _explain(message: str, unknown: str | None, argv: Sequence[str], options: Globals) -> str:
+    """Return a usage error's message with what to do next; `unknown` is the option that a command lacks."""
     where = PROGRAM if options.command == "cli" else f"{PROGRAM} {options.command}"
     if options.json and any(word in argv for word in ("--help", "-h")):
         return f"Help is text for people: run '{where} --help' without --json."
-    before = next((name for name in ("--cache-dir", "--demo", "--version") if f": {name}" in message), None)
-    if before is not None:
-        return f"{before} belongs before the command word: {PROGRAM} {before} … {options.command}"
+    if unknown in {"--cache-dir", "--demo", "--version"}:
+        return f"{unknown} belongs before the command word: {PROGRAM} {unknown} … {options.command}"
     message = message.replace("Value error, ", "")  # how Typer 0.29 reports a word that is no choice
     return f"{message.strip().rstrip('.')}. '{where} --help' shows what it takes."
 

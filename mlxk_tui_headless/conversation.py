@@ -25,6 +25,7 @@ from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui_headless import output
 from mlxk_tui_headless.answering import INTERRUPTED, Answer, ReaderGoneError, Screen, answer, summary
+from mlxk_tui_headless.error_text import error_text
 from mlxk_tui_headless.running import MAX_INPUT_BYTES, Wanted, find_models, new_engine
 from mlxk_tui_headless.slash import Commands, Talk
 
@@ -96,7 +97,7 @@ class Conversation:
             f"{printable(model.name)} is ready. Ctrl-D leaves, Ctrl-C stops an answer, /help tells more.\n"
         )
 
-    def _turns(self, engine: Engine, model: Runnable, draft: str | None) -> int:
+    def _turns(self, engine: Engine, model: Runnable, draft: Runnable | None) -> int:
         asked = False
         with _line_editing(self._at_terminal and not self._session.options.demo):
             for text in self._prompts():
@@ -110,7 +111,7 @@ class Conversation:
             output.warn("Nothing to answer: stdin was empty.")
         return 0
 
-    def _turn(self, engine: Engine, model: Runnable, draft: str | None, text: str) -> None:
+    def _turn(self, engine: Engine, model: Runnable, draft: Runnable | None, text: str) -> None:
         """Ask one thing; a Ctrl-C ends the answer, and what had come stays part of the conversation."""
         talk = self._talk
         request = talk.request(text, draft)
@@ -126,7 +127,7 @@ class Conversation:
             screen.close()
             if not self._at_terminal:
                 raise
-            output.warn(f"Error: {error.message}")
+            output.warn(f"Error: {error_text(error)}")
         else:
             screen.close()
             talk.add(text, came)

@@ -35,7 +35,7 @@ from mlxk_tui.ops.contract import (
     ShowData,
     VersionData,
 )
-from mlxk_tui.ops.format import age, middle, plural, printable, size
+from mlxk_tui.ops.format import age, beside, middle, plural, printable, size
 from mlxk_tui.ops.machine import may_have_gpu
 from mlxk_tui_headless import output
 from mlxk_tui_headless.columns import draw_columns
@@ -221,8 +221,8 @@ def _facts(model: Model, metadata: dict[str, object] | None) -> list[tuple[str, 
 
 def _finding(finding: Finding) -> RenderableType:
     # Messages mostly name the file; a path that they do not name stands before them.
-    path = f"{finding.path}: " if finding.path and finding.path not in finding.message else ""
-    text = _text(path + finding.message)
+    path = beside(finding.message, finding.path)
+    text = _text(f"{path}: {finding.message}" if path else finding.message)
     if finding.fix is not Fix.NONE:
         text.append(f" (fix: {finding.fix.value})", style="dim")
     grid = Table.grid(padding=(0, 1))

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from mlxk_tui.ops.contract import WorkspaceHealth
-from mlxk_tui.ops.format import plural, printable, size
+from mlxk_tui.ops.format import beside, plural, printable, size
 from mlxk_tui.ops.transfer_contract import ChangeSummary, PushData
 from mlxk_tui_headless.request import View
 
@@ -62,11 +62,11 @@ def _verdict(health: WorkspaceHealth) -> str:
 
 def _anomalies(health: WorkspaceHealth) -> Iterator[RenderableType]:
     for anomaly in health.anomalies:
-        path = f"{anomaly.path}: " if anomaly.path and anomaly.path not in anomaly.message else ""
+        path = beside(anomaly.message, anomaly.path)
         line = Text("  ").append(
             f"{anomaly.severity:<6}", style="red" if anomaly.severity == "error" else "yellow"
         )
-        yield line.append(printable(path + anomaly.message))
+        yield line.append(printable(f"{path}: {anomaly.message}" if path else anomaly.message))
 
 
 def _files(data: PushData) -> Iterator[RenderableType]:

@@ -33,8 +33,8 @@ def pull_lines(data: PullData) -> Iterator[RenderableType]:
 
 
 def pull_notes(data: PullData) -> list[str]:
-    """Return what goes to stderr: warnings that the message does not hold already."""
-    return [f"Warning: {warning}" for warning in data.warnings if warning not in data.message]
+    """Return what goes to stderr: warnings."""
+    return [f"Warning: {warning}" for warning in data.warnings]
 
 
 def _facts(data: PullData) -> Iterator[str]:

@@ -108,11 +108,10 @@ def is_enabled() -> bool:
 
 
 def _check_gate(settings: "Settings") -> None:
-    from mlxk_tui.ops.errors import ErrorType, OpError
-    from mlxk_tui.ops.push_terms import NO_PUSH, push_enabled
+    from mlxk_tui.ops.push_terms import push_disabled, push_enabled
 
     if not push_enabled(settings.push, os.environ):
-        raise OpError(ErrorType.FEATURE_DISABLED, NO_PUSH)
+        raise push_disabled()
 
 
 def _unseen(line: str) -> None:

@@ -13,8 +13,10 @@ from mlxk_tui.ops.contract import Command, Contract, Envelope, ErrorInfo
 from mlxk_tui.ops.errors import ERRORS, ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, ignore
 from mlxk_tui.ops.os_errors import error_type, reason_of
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui_headless import output
 from mlxk_tui_headless.cli import parse
+from mlxk_tui_headless.error_text import error_text
 from mlxk_tui_headless.interrupts import Interrupts
 from mlxk_tui_headless.request import Globals, Request, UsageError
 
@@ -188,14 +190,16 @@ def _fault(error: Exception) -> OpError:
         why, kind = reason_of(error), error_type(error)
         if kind is ErrorType.PERMISSION_DENIED:
             return OpError(
-                ErrorType.PERMISSION_DENIED, f"The file system refused: {why}. Check who owns the cache."
+                ErrorType.PERMISSION_DENIED,
+                f"The file system refused: {why}.",
+                remedy=Remedy.CHECK_PERMISSIONS,
             )
         if kind is ErrorType.DISK_FULL:
-            return OpError(ErrorType.DISK_FULL, f"The disk is full: {why}. Free some space and run it again.")
+            return OpError(ErrorType.DISK_FULL, f"The disk is full: {why}.", remedy=Remedy.FREE_SPACE)
     return OpError(
         ErrorType.INTERNAL_ERROR,
-        f"A fault of this program ({type(error).__name__}). MLXK_DEBUG=1 prints the traceback; "
-        "please report it.",
+        f"A fault of this program ({type(error).__name__}); MLXK_DEBUG=1 prints the traceback.",
+        remedy=Remedy.REPORT,
     )
 
 
@@ -211,7 +215,8 @@ def _failed(command: str, error: OpError) -> tuple[Envelope, int]:
         data=error.data if isinstance(error.data, Contract) else None,
         error=ErrorInfo(
             type=error.type,
-            message=error.message,
+            message=error_text(error),
+            remedy=error.remedy,
             matches=list(error.matches) or None,
             available_hashes=list(error.available_hashes) or None,
             reason=error.reason,

@@ -46,7 +46,7 @@ class Wanted:
     show_reasoning: bool
     verbose: bool
 
-    def about(self, prompt: str, draft_model: str | None) -> Generation:
+    def about(self, prompt: str, draft: Runnable | None) -> Generation:
         """Return the request for one answer."""
         raw = not self.chat_template and self.system is None
         system = [{"role": "system", "content": self.system}] if self.system else []
@@ -58,7 +58,8 @@ class Wanted:
             stop=self.stop,
             chat_template=self.chat_template,
             kv_bits=self.kv_bits,
-            draft_model=draft_model,
+            draft_model=str(draft.folder) if draft is not None else None,
+            draft_name=draft.name if draft is not None else None,
         )
 
 
@@ -112,20 +113,20 @@ def read_input(limit: int) -> str:
     return raw.decode("utf-8", "replace")
 
 
-async def find_models(session: Session, wanted: Wanted) -> tuple[Runnable, str | None]:
-    """Return the model and the folder of the draft model, and warn where memory is tight.
+async def find_models(session: Session, wanted: Wanted) -> tuple[Runnable, Runnable | None]:
+    """Return the model and the draft model, and warn where memory is tight.
 
     Raises:
         OpError: those of `find_runnable`.
     """
     model = await find_runnable(session.cache, wanted.model, force=wanted.force)
-    folder = None
+    draft = None
     if wanted.draft is not None:
         draft = await find_runnable(session.cache, wanted.draft, force=wanted.force)
-        model, folder = with_draft(model, draft, force=wanted.force), str(draft.folder)
+        model = with_draft(model, draft, force=wanted.force)
     if model.fit is MemoryFit.TIGHT and not session.options.json:
         output.warn(f"Note: {model.name} needs about {size(model.memory_bytes)}, which is tight here.")
-    return model, folder
+    return model, draft
 
 
 def new_engine(wanted: Wanted) -> Engine:

@@ -30,6 +30,7 @@ from mlxk_tui.server import keys
 from mlxk_tui.server.options import ServerOptions
 from mlxk_tui.server.server import Server
 from mlxk_tui_headless import output
+from mlxk_tui_headless.error_text import error_text
 from mlxk_tui_headless.patient_streams import never_blocking
 from mlxk_tui_headless.stopping import woken_by_signals
 
@@ -148,7 +149,7 @@ class _Serving:
                 raise
             output.warn(
                 f"Warning: the setting server_model names {printable(spec)}, which is not loaded: "
-                f"{error.message}"
+                f"{error_text(error)}"
             )
             return None
 
@@ -179,7 +180,7 @@ class _Serving:
             options, idle_unload_s = load_options(self._wanted)
             server.reload(options)
         except OpError as error:
-            _log.error("The settings stay as they were: %s", error.message)
+            _log.error("The settings stay as they were: %s", error_text(error))
             return
         engine.idle_unload_s = idle_unload_s
         _log.info("The settings were read again.")
@@ -236,7 +237,7 @@ async def _load(engine: Engine, model: Runnable) -> None:
     try:
         loaded = await engine.load(model)
     except OpError as error:
-        _log.error("%s", error.message)
+        _log.error("%s", error_text(error))
     else:
         _log.info("%s is loaded (%.1f s).", model.name, loaded.load_s)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from mlxk_tui.engine.generation import Generation, Sampling
+from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.format import plural, printable
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Talk:
         self.show_reasoning = self.wanted.show_reasoning
         self.verbose = self.wanted.verbose
 
-    def request(self, text: str, draft_model: str | None) -> Generation:
+    def request(self, text: str, draft: Runnable | None) -> Generation:
         """Return the request for the next answer."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         return Generation(
@@ -58,7 +59,8 @@ class Talk:
             stop=self.wanted.stop,
             chat_template=self.wanted.chat_template,
             kv_bits=self.wanted.kv_bits,
-            draft_model=draft_model,
+            draft_model=str(draft.folder) if draft is not None else None,
+            draft_name=draft.name if draft is not None else None,
         )
 
     def add(self, text: str, answer: Answer) -> None:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from mlxk_tui.chats.schema import make_search_index, migrate
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.os_errors import error_type, reason_of
+from mlxk_tui.ops.remedies import Remedy
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -104,7 +105,7 @@ class Database:
                 raise self._in_words(error) from error
 
         if self.closed:
-            raise OpError(ErrorType.INTERNAL_ERROR, "The chats are closed. Start the app again.")
+            raise _closed()
         running = asyncio.get_running_loop().run_in_executor(self._thread, guarded)
         try:
             return await asyncio.shield(running)
@@ -116,7 +117,7 @@ class Database:
 
     def _open_connection(self) -> sqlite3.Connection:
         if self._connection is None:
-            raise OpError(ErrorType.INTERNAL_ERROR, "The chats are closed. Start the app again.")
+            raise _closed()
         return self._connection
 
     def _open(self, full_text: bool) -> None:
@@ -190,31 +191,41 @@ class Database:
         if isinstance(error, OSError):
             return OpError(
                 error_type(error) or ErrorType.PERMISSION_DENIED,
-                f"The chats cannot be stored: {reason_of(error)}. Check their folder, then try again.",
+                f"The chats cannot be stored: {reason_of(error)}.",
+                remedy=Remedy.CHECK_PERMISSIONS,
             )
         if "full" in text:
             return OpError(
-                ErrorType.DISK_FULL, "The disk is full, so the chat was not stored. Free some space first."
+                ErrorType.DISK_FULL, "The disk is full, so the chat was not stored.", remedy=Remedy.FREE_SPACE
             )
         if "locked" in text or "busy" in text:
             return OpError(
                 ErrorType.LOCKS_PRESENT,
-                "Another process has been writing to the chats for some seconds. Try again.",
+                "Another process has been writing to the chats for some seconds.",
+                remedy=Remedy.TRY_AGAIN,
             )
         if "readonly" in text or "unable to open" in text or "not authorized" in text:
             return OpError(
                 ErrorType.PERMISSION_DENIED,
-                "The file of the chats cannot be written. Check the rights of the file and its folder.",
+                "The file of the chats cannot be written.",
+                remedy=Remedy.CHECK_PERMISSIONS,
             )
         if _means_damage(error):
             with contextlib.suppress(OSError), open(self._suspected, "wb"):
                 pass
             return OpError(
                 ErrorType.INTERNAL_ERROR,
-                "The file of the chats is damaged. Start the app again: it is then checked and, if need "
-                "be, put aside.",
+                "The file of the chats is damaged. It is checked when the app starts, and put aside if "
+                "need be.",
+                remedy=Remedy.RESTART_APP,
             )
-        return OpError(ErrorType.INTERNAL_ERROR, f"The chats cannot be stored: {text}. Try again.")
+        return OpError(
+            ErrorType.INTERNAL_ERROR, f"The chats cannot be stored: {text}.", remedy=Remedy.TRY_AGAIN
+        )
+
+
+def _closed() -> OpError:
+    return OpError(ErrorType.INTERNAL_ERROR, "The chats are closed.", remedy=Remedy.RESTART_APP)
 
 
 def _means_damage(error: sqlite3.Error) -> bool:

@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Val
 from mlxk_tui.chats.model import Attachment, Message, Role, Session, State
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.remedies import Remedy
 
 Number = Annotated[int, Field(ge=1, le=2**24 - 1)]
 """A message's number within the document."""
@@ -125,8 +126,8 @@ def parse(data: bytes) -> tuple[Session, list[Message]]:
         where = ".".join(map(str, first["loc"])) or "the document"
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"The file is no exported chat: {printable(where)[:80]}: {printable(first['msg'])[:160]}. "
-            "Choose a JSON export of mlxk-tui.",
+            f"The file is no exported chat: {printable(where)[:80]}: {printable(first['msg'])[:160]}.",
+            remedy=Remedy.CHOOSE_CHAT_EXPORT,
         ) from None
     numbers = {one.id: number for number, one in enumerate(document.messages, 1)}
     messages = [

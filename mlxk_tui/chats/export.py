@@ -17,6 +17,7 @@ from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.files import replace_file
 from mlxk_tui.ops.format import iso_utc, printable, size
 from mlxk_tui.ops.os_errors import error_type, reason_of
+from mlxk_tui.ops.remedies import Remedy
 
 _MAX_IMPORT_BYTES = 64_000_000
 _NAME_BYTES = 100
@@ -75,12 +76,12 @@ async def import_json(store: ChatStore, path: Path) -> Session:
 
         data = read_bytes(os.fspath(path), _MAX_IMPORT_BYTES)
         if data is None:
-            raise OpError(ErrorType.VALIDATION_ERROR, "The file cannot be read. Choose another one.")
+            raise OpError(ErrorType.VALIDATION_ERROR, "The file cannot be read.", remedy=Remedy.CHOOSE_FILE)
         if len(data) > _MAX_IMPORT_BYTES:
             raise OpError(
                 ErrorType.VALIDATION_ERROR,
-                f"The file is larger than {size(_MAX_IMPORT_BYTES)}, which no exported chat is. "
-                "Choose another one.",
+                f"The file is larger than {size(_MAX_IMPORT_BYTES)}, which no exported chat is.",
+                remedy=Remedy.CHOOSE_FILE,
             )
         return parse(data)
 
@@ -140,14 +141,15 @@ async def _write(path: Path, data: bytes, *, overwrite: bool) -> None:
         if not overwrite and os.path.lexists(path):
             shown = printable(path.name)
             raise OpError(
-                ErrorType.VALIDATION_ERROR, f"{shown} is there already. Choose another name, or replace it."
+                ErrorType.VALIDATION_ERROR, f"{shown} is there already.", remedy=Remedy.RENAME_OR_REPLACE
             )
         try:
             replace_file(path, data, mode=0o666)
         except OSError as error:
             raise OpError(
                 error_type(error) or ErrorType.PERMISSION_DENIED,
-                f"{printable(path.name)} cannot be written: {reason_of(error)}. Choose another folder.",
+                f"{printable(path.name)} cannot be written: {reason_of(error)}.",
+                remedy=Remedy.CHOOSE_FOLDER,
             ) from error
 
     await asyncio.to_thread(write)

@@ -10,6 +10,7 @@ from typing import Any
 from mlxk_tui.chats.model import Attachment, Message, Role, Session, State
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.remedies import Remedy
 
 SESSION = "id, title, model, system, settings, created, updated, head, pinned"
 """Columns that `session_of` reads."""
@@ -26,7 +27,9 @@ def session_by_id(connection: sqlite3.Connection, session_id: int | None) -> Ses
     sql = f"SELECT {SESSION} FROM sessions WHERE id = ? AND deleted IS NULL"  # noqa: S608 - constants
     row = connection.execute(sql, (session_id,)).fetchone()
     if row is None:
-        raise OpError(ErrorType.VALIDATION_ERROR, "The chat is not there any more. Choose another one.")
+        raise OpError(
+            ErrorType.VALIDATION_ERROR, "The chat is not there any more.", remedy=Remedy.CHOOSE_ANOTHER_CHAT
+        )
     return session_of(row)
 
 

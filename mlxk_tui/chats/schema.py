@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.remedies import Remedy
 
 MESSAGE_BITS = 24
 """Bits of a message's id that count the messages of its session."""
@@ -94,14 +95,15 @@ def _version(connection: sqlite3.Connection) -> int:
         raise OpError(
             ErrorType.VALIDATION_ERROR,
             f"The chats were written by a newer mlxk-tui (database version {version}, this one knows "
-            f"{VERSION}). Upgrade mlxk-tui to open them; nothing was changed.",
+            f"{VERSION}). Nothing was changed.",
+            remedy=Remedy.UPGRADE,
         )
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if version < 0 or (version == 0 and tables):
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            "The file of the chats is another program's database. Move it away to start anew; nothing "
-            "was changed.",
+            "The file of the chats is another program's database. Nothing was changed.",
+            remedy=Remedy.MOVE_FILE_AWAY,
         )
     return version
 

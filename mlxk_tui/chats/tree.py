@@ -19,6 +19,7 @@ from mlxk_tui.chats.rows import (
 )
 from mlxk_tui.chats.schema import MAX_MESSAGES, MESSAGE_BITS
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.remedies import Remedy
 
 _COPIED = (
     "role, content, reasoning, tool_calls, tool_call_id, attachments, model, usage, timings, finish_reason, "
@@ -36,7 +37,9 @@ _PATH = """WITH RECURSIVE path(id, parent_id, height) AS (
 def no_message(message_id: int) -> OpError:
     """Return the error for a message that is not there."""
     return OpError(
-        ErrorType.VALIDATION_ERROR, f"Message {message_id} is not in the chat any more. Open the chat again."
+        ErrorType.VALIDATION_ERROR,
+        f"Message {message_id} is not in the chat any more.",
+        remedy=Remedy.REOPEN_CHAT,
     )
 
 
@@ -94,7 +97,7 @@ def add(
         parent = beside.parent_id
     number = _next_number(connection, session_id)
     if number > MAX_MESSAGES:
-        raise OpError(ErrorType.VALIDATION_ERROR, "The chat is full. Start a new one.")
+        raise OpError(ErrorType.VALIDATION_ERROR, "The chat is full.", remedy=Remedy.START_NEW_CHAT)
     new, now = session_id << MESSAGE_BITS | number, time.time()
     _insert(connection, {**row, "id": new, "session_id": session_id, "parent_id": parent, "created": now})
     title = session.title

@@ -15,6 +15,7 @@ from mlxk_tui.demo.models import Files
 from mlxk_tui.demo.weights import Payload
 from mlxk_tui.ops.deletion import SENTINEL
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.remedies import Remedy
 
 _DAY = 86400.0
 
@@ -79,8 +80,8 @@ def _check_holes(root: Path) -> None:
     if used > 8 << 20:
         raise OpError(
             ErrorType.DISK_FULL,
-            "The temporary folder's file system cannot hold files with holes, and the sample needs them. "
-            "Set TMPDIR to a folder on another one, such as APFS, ext4 or XFS.",
+            "The temporary folder's file system cannot hold files with holes, and the sample needs them.",
+            remedy=Remedy.SET_TEMPORARY_FOLDER,
         )
 
 

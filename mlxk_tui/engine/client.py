@@ -39,6 +39,7 @@ from mlxk_tui.engine.status import EngineState, EngineStatus, LoadedModel
 from mlxk_tui.engine.stream import GenerationStream
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, Progress, ignore
+from mlxk_tui.ops.remedies import Remedy
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.models import Runnable
@@ -93,7 +94,7 @@ class Engine:
         self._loaded: LoadedModel | None = None
         self._loading: str | None = None
         self._progress = _UNREAD
-        self._last_error: str | None = None
+        self._last_error: OpError | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -293,7 +294,9 @@ class Engine:
                 raise
             self._gate.switched(key, run=True)
             return loaded
-        raise OpError(ErrorType.ENGINE_CRASHED, "The inference process keeps ending. Try again in a moment.")
+        raise OpError(
+            ErrorType.ENGINE_CRASHED, "The inference process keeps ending.", remedy=Remedy.TRY_AGAIN
+        )
 
     async def _ask(self, model: Runnable, command: Callable[[int], Command]) -> Reply:
         """Return what the worker answers about a model, which is loaded on demand."""
@@ -324,7 +327,7 @@ class Engine:
             self._loaded = loaded
             self._last_error = None
         except OpError as error:
-            self._last_error = error.message
+            self._last_error = error
             raise
         finally:
             self._loading = None
@@ -355,7 +358,7 @@ class Engine:
         """The worker is gone."""
         self._loaded = None
         if self._stopping is None:
-            self._last_error = error.message
+            self._last_error = error
         self._gate.lost()
 
     def _watch_idle(self) -> None:

@@ -30,6 +30,7 @@ from mlxk_tui.engine.protocol import (
 )
 from mlxk_tui.ops.blas.state import Blas
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.remedies import Remedy
 
 _TICK_S = 0.25
 _PING_S = 2.0
@@ -304,7 +305,7 @@ class Connection:
 
 
 def _crashed(what: str) -> OpError:
-    return OpError(ErrorType.ENGINE_CRASHED, f"{what} It restarts with the next request.")
+    return OpError(ErrorType.ENGINE_CRASHED, f"{what}", remedy=Remedy.SEND_AGAIN)
 
 
 def _exit_reason(status: int, last_words: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mlxk_tui.engine.protocol import Embedded
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.remedies import Remedy
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.models import Runnable
@@ -38,10 +39,11 @@ def check(model: Runnable, texts: Sequence[str]) -> None:
     if not model.embedding:
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"{model.name} is no embedding model. Choose one that is, such as Qwen3-Embedding.",
+            f"{model.name} is no embedding model.",
+            remedy=Remedy.CHOOSE_EMBEDDING_MODEL,
         )
     if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
-        raise OpError(ErrorType.VALIDATION_ERROR, "There is no text to embed. Give a list of texts.")
+        raise OpError(ErrorType.VALIDATION_ERROR, "There is no text to embed.")
 
 
 def parts_of(texts: Sequence[str]) -> Iterator[tuple[str, ...]]:

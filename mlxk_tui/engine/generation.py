@@ -77,6 +77,8 @@ class Generation:
     """Whether `grammar` makes the answer a tool call, which whoever asked reads (`cut_calls.forced_call`)."""
     draft_model: str | None = None
     """Folder of a smaller model with the same tokenizer that guesses ahead; decoded outside the batch."""
+    draft_name: str | None = None
+    """Its name in error messages; the folder's own where there is none."""
     kv_bits: int | None = None
     """Bits of the KV cache (4 or 8); decoded outside the batch."""
 

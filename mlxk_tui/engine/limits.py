@@ -8,6 +8,7 @@ from mlxk_tui.engine.generation import Budget
 from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.format import plural, size
 from mlxk_tui.ops.machine import Runtime
+from mlxk_tui.ops.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.terms import MemoryFit
 
 UNKNOWN_CONTEXT_TOKENS = 4096
@@ -41,9 +42,7 @@ def token_budget(
             raise too_long(prompt_tokens, context_length)
         return 0
     if max_tokens is not None and max_tokens < 1:
-        raise OpError(
-            ErrorType.VALIDATION_ERROR, f"max_tokens is {max_tokens}. Give 1 or more, or leave it out."
-        )
+        raise OpError(ErrorType.VALIDATION_ERROR, f"max_tokens is {max_tokens}. It takes 1 or more.")
     if context_length is None or context_length < 1:
         half = UNKNOWN_CONTEXT_TOKENS // 2
         if max_tokens is not None:
@@ -68,8 +67,9 @@ def too_long(prompt_tokens: int, context_length: int, *, at_least: bool = False)
     counted = f"{'at least ' if at_least else ''}{plural(prompt_tokens, 'token')}"
     return OpError(
         ErrorType.CONTEXT_LENGTH_EXCEEDED,
-        f"The prompt has {counted} and the model's context holds {context_length:,}, which leaves none for "
-        "an answer. Shorten the prompt, start a new chat, or take a model with a longer context.",
+        f"The prompt has {counted} and the model's context holds {context_length:,}, which leaves "
+        "none for an answer.",
+        remedy=Remedy.SHORTEN_PROMPT,
         overflow=ContextOverflow(prompt_tokens, context_length, at_least),
     )
 
@@ -112,6 +112,8 @@ def check_memory(
     if verdict.fit is MemoryFit.TOO_LARGE and not force:
         raise OpError(
             ErrorType.INSUFFICIENT_MEMORY,
-            f"{verdict.message} Take a smaller model or a stronger quantization, or force it.",
+            verdict.message,
+            remedy=Remedy.CHOOSE_SMALLER_MODEL,
+            facts=ErrorFacts(needed_bytes=needed_bytes, available_bytes=runtime.memory_bytes),
         )
     return verdict

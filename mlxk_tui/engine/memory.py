@@ -14,6 +14,7 @@ from mlxk_tui.engine.limits import check_memory
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import size
 from mlxk_tui.ops.machine import Runtime, may_have_gpu, total_memory, usable_memory
+from mlxk_tui.ops.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.terms import CpuWeights, MemoryFit
 
 if TYPE_CHECKING:
@@ -97,8 +98,9 @@ def check(model: Runnable, held_bytes: int = 0, wanted: CpuWeights = CpuWeights.
     if needed > free and platform.system() != "Darwin":
         raise OpError(
             ErrorType.INSUFFICIENT_MEMORY,
-            f"{model.name} needs about {size(needed)} of memory, and {size(free)} are free now. Close other "
-            "programs, take a smaller model, or force it.",
+            f"{model.name} needs about {size(needed)} of memory, and {size(free)} are free now.",
+            remedy=Remedy.FREE_MEMORY_OR_FORCE,
+            facts=ErrorFacts(name=model.name, needed_bytes=needed, available_bytes=free),
         )
     return MemoryFit.TIGHT
 

@@ -14,6 +14,7 @@ from mlxk_tui.ops.format import printable, size
 from mlxk_tui.ops.judge import judge
 from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.ops.reading import read_repo
+from mlxk_tui.ops.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.report import Report
 from mlxk_tui.ops.terms import MemoryFit, ModelType
 
@@ -73,8 +74,10 @@ def with_draft(model: Runnable, draft: Runnable, *, force: bool = False) -> Runn
     if fit is MemoryFit.TOO_LARGE and not force:
         raise OpError(
             ErrorType.INSUFFICIENT_MEMORY,
-            f"{model.name} and its draft model need about {size(needed)} of memory together; models can use "
-            f"{size(runtime.memory_bytes)} here. Leave the draft model out, or force it.",
+            f"{model.name} and its draft model need about {size(needed)} of memory together; models "
+            f"can use {size(runtime.memory_bytes)} here.",
+            remedy=Remedy.LEAVE_OUT_DRAFT,
+            facts=ErrorFacts(name=model.name, needed_bytes=needed, available_bytes=runtime.memory_bytes),
         )
     both = model.float32_bytes + draft.float32_bytes if model.float32_bytes and draft.float32_bytes else None
     return replace(model, memory_bytes=needed, float32_bytes=both, fit=fit)
@@ -94,7 +97,11 @@ def _find(cache: Cache, spec: str, force: bool, partial: bool) -> Runnable:
         raise OpError(
             ErrorType.INSUFFICIENT_MEMORY,
             f"{model.name} needs about {size(model.memory_bytes)} of memory; models can use "
-            f"{size(runtime.memory_bytes)} here. Choose a smaller or more quantized one, or force it.",
+            f"{size(runtime.memory_bytes)} here.",
+            remedy=Remedy.CHOOSE_SMALLER_MODEL,
+            facts=ErrorFacts(
+                name=model.name, needed_bytes=model.memory_bytes, available_bytes=runtime.memory_bytes
+            ),
         )
     return Runnable(
         name=model.name,
@@ -113,16 +120,19 @@ def _refuse_missing(report: Report) -> None:
     if any(finding.code is FindingCode.MLX_LM_MISSING for finding in report.findings):
         raise OpError(
             ErrorType.DEPENDENCY_MISSING,
-            "mlx-lm is not installed here, so no model can run. It needs Apple silicon or Linux; "
-            "install it with 'pip install mlx-lm'.",
+            "mlx-lm is not installed here, so no model can run. It needs Apple silicon or Linux.",
+            remedy=Remedy.INSTALL_PACKAGE,
+            facts=ErrorFacts(package="mlx-lm"),
         )
 
 
 def _not_runnable(found: Found, report: Report) -> OpError:
     model = report.model
     mlx = model.framework is Framework.MLX
-    hint = "'mlxk-headless health' tells more." if mlx else "The models of mlx-community run here."
     reason = model.reason or "It has no snapshot."
     return OpError(
-        ErrorType.MODEL_NOT_RUNNABLE, f"{printable(found.ref.name)} cannot run here: {reason} {hint}"
+        ErrorType.MODEL_NOT_RUNNABLE,
+        f"{printable(found.ref.name)} cannot run here: {reason}",
+        remedy=Remedy.CHECK_HEALTH if mlx else Remedy.CHOOSE_MLX_MODEL,
+        facts=ErrorFacts(name=found.ref.name),
     )

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 from mlxk_tui.engine.generation import Event, Generation
 from mlxk_tui.ops.blas.state import Blas
 from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
+from mlxk_tui.ops.remedies import NO_FACTS, ErrorFacts, Remedy
 from mlxk_tui.ops.terms import BatchingReason, CpuWeights
 
 BatchingMode = Literal["try", "never", "crashed"]
@@ -197,16 +198,24 @@ class Fault:
     message: str
     overflow: ContextOverflow | None = None
     """With `context_length_exceeded`."""
+    remedy: Remedy | None = None
+    facts: ErrorFacts = NO_FACTS
 
     @staticmethod
     def of(id: int, error: OpError) -> Fault:  # noqa: A002 - the protocol's own name
         """Return an error as the worker tells it."""
-        return Fault(id, error.type.value, error.message, error.overflow)
+        return Fault(id, error.type.value, error.message, error.overflow, error.remedy, error.facts)
 
     @property
     def error(self) -> OpError:
         """The error as it was raised in the worker."""
-        return OpError(ErrorType(self.type), self.message, overflow=self.overflow)
+        return OpError(
+            ErrorType(self.type),
+            self.message,
+            remedy=self.remedy,
+            facts=self.facts,
+            overflow=self.overflow,
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlxk_tui.engine.protocol import Loaded
     from mlxk_tui.ops.blas.state import Blas
+    from mlxk_tui.ops.errors import OpError
     from mlxk_tui.ops.terms import BatchingReason, CpuWeights
 
 
@@ -95,8 +96,8 @@ class EngineStatus:
     """What MLX holds now, kept prompt caches included."""
     tokenizing_bytes: int = 0
     """What the processes that read prompts have for themselves, beside that."""
-    last_error: str | None = None
-    """The sentence of the last crash or failed load; None after a success."""
+    last_error: OpError | None = None
+    """The last crash or failed load; None after a success."""
     pid: int | None = None
     """The worker process."""
     unresponsive: bool = False

@@ -45,6 +45,7 @@ from mlxk_tui.engine.protocol import (
 )
 from mlxk_tui.ops.blas.state import Blas, BlasState
 from mlxk_tui.ops.errors import ContextOverflow
+from mlxk_tui.ops.remedies import ErrorFacts, remedy_of
 from mlxk_tui.ops.terms import BatchingReason, CpuWeights
 
 _KINDS: dict[str, Any] = {
@@ -134,6 +135,13 @@ def _overflow(values: Mapping[str, Any] | None) -> ContextOverflow | None:
     return ContextOverflow(**{name: value for name, value in values.items() if name != "is"})
 
 
+def _fault(given: dict[str, Any]) -> Fault:
+    given["overflow"] = _overflow(given.get("overflow"))
+    given["remedy"] = remedy_of(given.get("remedy"))
+    given["facts"] = ErrorFacts.read(given.get("facts"))
+    return Fault(**given)
+
+
 def _with_tuples(kind: Any, *names: str) -> Any:
     def read(given: dict[str, Any]) -> Any:
         return kind(**{**given, **{name: tuple(given.get(name, ())) for name in names}})
@@ -173,7 +181,7 @@ def _blas(given: dict[str, Any]) -> Blas:
 
 _READERS: dict[str, Any] = {
     **{name: (lambda given, kind=kind: kind(**given)) for name, kind in _KINDS.items()},
-    "Fault": lambda given: Fault(**{**given, "overflow": _overflow(given.get("overflow"))}),
+    "Fault": _fault,
     "ToolCall": lambda given: ToolCall(**given),
     "TopToken": _top_token,
     "Usage": lambda given: Usage(**given),

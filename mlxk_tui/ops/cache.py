@@ -10,6 +10,7 @@ from pathlib import Path
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.names import Spec, dir_to_name, parse_spec, resolve
+from mlxk_tui.ops.remedies import Remedy
 
 
 @dataclass(frozen=True)
@@ -104,18 +105,20 @@ class Cache:
         except FileNotFoundError:
             raise OpError(
                 ErrorType.CACHE_NOT_FOUND,
-                f"There is no cache at {self._shown}. It appears with the first model that is downloaded; "
-                "HF_HOME or HF_HUB_CACHE can name another one.",
+                f"There is no cache at {self._shown}. It appears with the first model that is downloaded.",
+                remedy=Remedy.CHECK_CACHE_VARIABLES,
             ) from None
         except NotADirectoryError:
             raise OpError(
                 ErrorType.CACHE_NOT_FOUND,
-                f"{self._shown} is a file, not a cache folder. Check HF_HOME and HF_HUB_CACHE.",
+                f"{self._shown} is a file, not a cache folder.",
+                remedy=Remedy.CHECK_CACHE_VARIABLES,
             ) from None
         except PermissionError:
             raise OpError(
                 ErrorType.PERMISSION_DENIED,
-                f"The cache at {self._shown} cannot be read: permission denied. Check who owns the folder.",
+                f"The cache at {self._shown} cannot be read: permission denied.",
+                remedy=Remedy.CHECK_PERMISSIONS,
             ) from None
         except OSError as error:
             raise OpError(

@@ -26,6 +26,7 @@ from mlxk_tui.ops.health import check_integrity
 from mlxk_tui.ops.os_errors import error_type
 from mlxk_tui.ops.reading import read_repo
 from mlxk_tui.ops.reflink import copy, open_source, reflink
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.ops.repo import Repo, Snapshot, SnapshotFile
 from mlxk_tui.ops.staging import staged
 
@@ -127,9 +128,9 @@ class _Job:
             health=self.health,
         )
 
-    def failed(self, error_type: ErrorType, message: str) -> OpError:
+    def failed(self, error_type: ErrorType, message: str, remedy: Remedy) -> OpError:
         """Return the error for this clone, with its data."""
-        return OpError(error_type, message, data=self.data(message, failed=True))
+        return OpError(error_type, message, remedy=remedy, data=self.data(message, failed=True))
 
 
 def _clone(
@@ -144,12 +145,12 @@ def _clone(
 ) -> CloneData:
     found = _find(cache, spec)
     if revision is not None and not revision.strip():
-        raise OpError(ErrorType.VALIDATION_ERROR, "The revision is empty. Give a branch, a tag or a commit.")
+        raise OpError(ErrorType.VALIDATION_ERROR, "The revision is empty.", remedy=Remedy.NAME_A_REVISION)
     wanted = found.spec.revision if revision is None else revision
     if revision and found.spec.revision and revision != found.spec.revision:
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"'{printable(spec)}' and '{printable(revision)}' are two different revisions. Give one of them.",
+            f"'{printable(spec)}' and '{printable(revision)}' are two different revisions.",
         )
     target = usable_target(cache, target)
     repo = read_repo(cache, found.ref)
@@ -179,8 +180,8 @@ def _find(cache: Cache, spec: str) -> Found:
             raise
         raise OpError(
             ErrorType.MODEL_NOT_FOUND,
-            f"'{printable(spec.strip())}' is not in the cache at {printable(str(cache.root))}. "
-            "Pull it first, then clone it.",
+            f"'{printable(spec.strip())}' is not in the cache at {printable(str(cache.root))}.",
+            remedy=Remedy.PULL_FIRST,
         ) from None
 
 
@@ -195,7 +196,8 @@ def usable_target(cache: Cache, target: Path) -> Path:
     except OSError as error:
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"{printable(str(target))[:300]} cannot be used: {error.strerror or error}. Give another folder.",
+            f"{printable(str(target))[:300]} cannot be used: {error.strerror or error}.",
+            remedy=Remedy.NAME_A_NEW_FOLDER,
         ) from None
 
 
@@ -203,7 +205,9 @@ def _check_target(cache: Cache, target: Path) -> Path:
     """Return the absolute target when it may be made, outside the cache."""
     text = os.fspath(target)
     if not text.strip() or "\0" in text:
-        raise OpError(ErrorType.VALIDATION_ERROR, "The target folder is empty. Give the folder to make.")
+        raise OpError(
+            ErrorType.VALIDATION_ERROR, "The target folder is empty.", remedy=Remedy.NAME_A_NEW_FOLDER
+        )
     path = Path(os.path.abspath(os.path.expanduser(text)))
     shown = printable(str(path))
     real = Path(os.path.realpath(path))
@@ -212,12 +216,13 @@ def _check_target(cache: Cache, target: Path) -> Path:
         folder.exists() and folder.samefile(cache.root) for folder in (real, *real.parents)
     ):
         raise OpError(
-            ErrorType.VALIDATION_ERROR, f"{shown} lies inside the cache. Give a folder somewhere else."
+            ErrorType.VALIDATION_ERROR, f"{shown} lies inside the cache.", remedy=Remedy.NAME_A_NEW_FOLDER
         )
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"{shown} exists and is not a folder. Give a folder that does not exist yet.",
+            f"{shown} exists and is not a folder.",
+            remedy=Remedy.NAME_A_NEW_FOLDER,
         )
     if not path.exists():
         return path
@@ -225,7 +230,8 @@ def _check_target(cache: Cache, target: Path) -> Path:
         if os.listdir(path):
             raise OpError(
                 ErrorType.VALIDATION_ERROR,
-                f"{shown} is not empty. Give a folder that does not exist yet, or an empty one.",
+                f"{shown} is not empty.",
+                remedy=Remedy.NAME_A_NEW_FOLDER,
             )
     except PermissionError:
         raise OpError(ErrorType.PERMISSION_DENIED, f"{shown} cannot be read: permission denied.") from None
@@ -233,7 +239,8 @@ def _check_target(cache: Cache, target: Path) -> Path:
     if os.path.samefile(path, os.curdir):
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"{shown} is the folder you are in. Give the name of a new folder in it.",
+            f"{shown} is the folder you are in.",
+            remedy=Remedy.NAME_A_NEW_FOLDER,
         )
     return path
 
@@ -244,7 +251,8 @@ def _job(repo: Repo, found: Found, snapshot: Snapshot | None, target: Path, *, c
     if snapshot is None:
         raise NotWholeError(
             ErrorType.CLONE_FAILED,
-            f"There is nothing of {repo.ref.name} to clone: {reason} Pull it again first.",
+            f"There is nothing of {repo.ref.name} to clone: {reason}",
+            remedy=Remedy.PULL_FIRST,
         )
     health = (Health.UNHEALTHY if reason else Health.HEALTHY) if check_health else None
     files = tuple(file for file in snapshot.files if file.target is not None and file.problem is None)
@@ -252,16 +260,17 @@ def _job(repo: Repo, found: Found, snapshot: Snapshot | None, target: Path, *, c
     if check_health and reason:
         raise _not_whole(
             job,
-            f"{repo.ref.name} is not sound: {reason} Pull it again first, or clone it as it is "
-            "without the health check.",
+            f"{repo.ref.name} is not sound: {reason}",
+            Remedy.PULL_OR_CLONE_UNCHECKED,
         )
     if not files:
-        raise _not_whole(job, f"There is no file of {repo.ref.name} to clone. Pull it again first.")
+        raise _not_whole(job, f"There is no file of {repo.ref.name} to clone.", Remedy.PULL_FIRST)
     return job
 
 
-def _not_whole(job: _Job, message: str) -> NotWholeError:
-    return NotWholeError(ErrorType.CLONE_FAILED, message, data=job.data(message, failed=True))
+def _not_whole(job: _Job, message: str, remedy: Remedy) -> NotWholeError:
+    data = job.data(message, failed=True)
+    return NotWholeError(ErrorType.CLONE_FAILED, message, remedy=remedy, data=data)
 
 
 def _copy_all(job: _Job, aside: Path, meter: Meter) -> bool:
@@ -295,15 +304,17 @@ def _check_space(job: _Job) -> None:
         raise job.failed(
             ErrorType.DISK_FULL,
             f"{job.found.ref.name} needs {size(job.bytes_total)}, but only {size(free)} are free at "
-            f"{printable(str(job.target.parent))}. Free some space, or clone to another disk.",
+            f"{printable(str(job.target.parent))}.",
+            Remedy.FREE_SPACE,
         )
 
 
 def _changed(job: _Job, file: SnapshotFile) -> OpError:
     return job.failed(
         ErrorType.CLONE_FAILED,
-        f"{printable(file.name)} of {job.found.ref.name} changed while it was copied. Try again when no "
-        "other program works on the model.",
+        f"{printable(file.name)} of {job.found.ref.name} changed while it was copied: another program "
+        "works on the model.",
+        Remedy.TRY_AGAIN,
     )
 
 
@@ -314,17 +325,21 @@ def _translated(job: _Job, error: OSError) -> OpError:
     if kind is ErrorType.DISK_FULL:
         return job.failed(
             ErrorType.DISK_FULL,
-            f"The disk is full; nothing was left at {where}. Free some space and try again.",
+            f"The disk is full; nothing was left at {where}.",
+            Remedy.FREE_SPACE,
         )
     if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
         return job.failed(
-            ErrorType.CLONE_FAILED, f"Something else appeared at {where} meanwhile. Give another folder."
+            ErrorType.CLONE_FAILED, f"Something else appeared at {where} meanwhile.", Remedy.NAME_A_NEW_FOLDER
         )
     if kind is ErrorType.PERMISSION_DENIED:
         return job.failed(
             ErrorType.PERMISSION_DENIED,
-            f"{where} cannot be written: {error.strerror}. Check who owns the folder, or give another one.",
+            f"{where} cannot be written: {error.strerror}.",
+            Remedy.CHECK_PERMISSIONS,
         )
     return job.failed(
-        ErrorType.CLONE_FAILED, f"The clone to {where} failed: {error.strerror or error}. Try again."
+        ErrorType.CLONE_FAILED,
+        f"The clone to {where} failed: {error.strerror or error}.",
+        Remedy.TRY_AGAIN,
     )

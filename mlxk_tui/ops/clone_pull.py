@@ -58,6 +58,7 @@ async def clone_or_pull(
     except OpError as error:
         if local is not None and error.type in {ErrorType.NETWORK_ERROR, ErrorType.VALIDATION_ERROR}:
             local.message = f"{local.message} It could not be pulled: {error.message}"
+            local.remedy, local.facts = error.remedy, error.facts
             raise local from None
         if local is None and (
             error.type is ErrorType.NETWORK_ERROR or error.reason is AccessReason.NOT_FOUND
@@ -67,7 +68,7 @@ async def clone_or_pull(
             except OpError as absent:
                 if absent.type not in _ABSENT:
                     raise
-        raise OpError(error.type, error.message, matches=error.matches, reason=error.reason) from None
+        raise error.as_type(error.type) from None
     return await copy_cached(f"{pulled.expanded_name or pulled.model}{at}", None)
 
 

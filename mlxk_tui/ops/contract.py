@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mlxk_tui.ops.blas.state import BlasState
 from mlxk_tui.ops.errors import AccessReason, ErrorType
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.ops.terms import (
     BatchingReason as BatchingReason,
     Capability as Capability,
@@ -27,7 +28,7 @@ from mlxk_tui.ops.terms import (
     Severity as Severity,
 )
 
-SPEC_VERSION = "0.4.0"
+SPEC_VERSION = "0.5.0"
 """Version of the JSON contract; it keeps every key of MLX-Knife's JSON API 0.1.5."""
 
 
@@ -318,7 +319,10 @@ class ErrorInfo(Contract):
     """`error` of the envelope. Keys beyond type and message appear with the types that have them."""
 
     type: ErrorType
-    message: str
+    message: str = Field(description="The cause and, in words for the command line, what to do about it.")
+    remedy: Remedy | None = Field(
+        default=None, description="What to do about it, for programs; later versions may add values."
+    )
     matches: list[str] | None = None
     available_hashes: list[str] | None = None
     reason: AccessReason | None = None

@@ -19,6 +19,7 @@ from mlxk_tui.ops.background import Meter
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.os_errors import IS_LINK
+from mlxk_tui.ops.remedies import ErrorFacts, Remedy
 
 SENTINEL = ".mlxk-test-cache"
 """File in the cache folder, or beside it, that marks a cache as one that tests may delete from."""
@@ -207,8 +208,9 @@ def check_allowed(root: Path, environ: Mapping[str, str] | None = None) -> None:
     ):
         raise OpError(
             ErrorType.PERMISSION_DENIED,
-            f"{STRICT}=1 and {printable(str(root))} is not a test cache: nothing was deleted. "
-            f"Unset the variable, or put a file {SENTINEL} into the cache.",
+            f"{STRICT}=1 and {printable(str(root))} is not a test cache: nothing was deleted.",
+            remedy=Remedy.UNSET_TEST_DELETE,
+            facts=ErrorFacts(path=SENTINEL),
         )
 
 
@@ -240,7 +242,8 @@ def check_writable(folder: Path, root: Path) -> None:
 def _refused(path: str, why: str) -> OpError:
     return OpError(
         ErrorType.PERMISSION_DENIED,
-        f"Nothing was deleted: {printable(path)}: {why}. Check its owner and permissions.",
+        f"Nothing was deleted: {printable(path)}: {why}.",
+        remedy=Remedy.CHECK_PERMISSIONS,
     )
 
 
@@ -248,6 +251,6 @@ def refused(error: OSError, path: str) -> OpError:
     """Return the error for a deletion that the file system refused half-way."""
     return OpError(
         ErrorType.PERMISSION_DENIED,
-        f"The deletion stopped at {printable(path)}: {error.strerror or error}. "
-        "Mend that and give the same command again; it will finish.",
+        f"The deletion stopped at {printable(path)}: {error.strerror or error}.",
+        remedy=Remedy.DELETE_AGAIN,
     )

@@ -28,6 +28,7 @@ from mlxk_tui.ops.fetch import Fetcher
 from mlxk_tui.ops.files import free_bytes
 from mlxk_tui.ops.format import printable, size
 from mlxk_tui.ops.partial import names, remove, resumable
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.ops.remote import RemoteFile
 
 __all__ = ["DownloadOptions", "Downloaded", "Source", "download", "forget"]
@@ -138,8 +139,8 @@ def _prepare(
     if free is not None and missing > free:
         raise OpError(
             ErrorType.DISK_FULL,
-            f"{size(missing)} are missing and {printable(str(place.cache))} has {size(free)} free. "
-            "Make room and pull again.",
+            f"{size(missing)} are missing and {printable(str(place.cache))} has {size(free)} free.",
+            remedy=Remedy.FREE_SPACE,
         )
     return jobs
 

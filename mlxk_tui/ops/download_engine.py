@@ -24,6 +24,7 @@ from mlxk_tui.ops.download_workers import Workers
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.fetch import Body, Fetcher, TransferError
 from mlxk_tui.ops.format import plural, printable
+from mlxk_tui.ops.remedies import ErrorFacts, Remedy
 
 _READ_BYTES = 256 << 10
 _SHARE_UNDER_WAY = 32
@@ -139,8 +140,8 @@ class Engine:
         self.stop(
             OpError(
                 ErrorType.NETWORK_ERROR,
-                f"The hub has sent nothing for {quiet:.0f} seconds. Check the connection and pull again; "
-                "what is there is kept.",
+                f"The hub has sent nothing for {quiet:.0f} seconds.",
+                remedy=Remedy.PULL_AGAIN,
             )
         )
 
@@ -362,14 +363,16 @@ class Engine:
         if wait is not None and wait > options.longest_wait_s:
             raise OpError(
                 failure.kind,
-                f"{printable(job.path)}: {failure.message} and asks to wait {wait:.0f} seconds. "
-                "Pull again then; what is there is kept.",
+                f"{printable(job.path)}: {failure.message} and asks to wait.",
+                remedy=Remedy.PULL_LATER,
+                facts=ErrorFacts(wait_s=int(wait)),
             )
         if enough:
             raise OpError(
                 failure.kind,
-                f"{printable(job.path)}: {failure.message}; given up after {plural(job.failures, 'attempt')} "
-                "without progress. Pull again later; what is there is kept.",
+                f"{printable(job.path)}: {failure.message}; given up after "
+                f"{plural(job.failures, 'attempt')} without progress.",
+                remedy=Remedy.PULL_LATER,
             )
 
     def _finished(self, job: Job) -> None:

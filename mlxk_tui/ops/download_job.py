@@ -15,6 +15,7 @@ from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.fetch import Location
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.partial import BusyError, Partial
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.ops.remote import RemoteFile
 
 _HASHED_AT_ONCE = 1 << 20
@@ -153,7 +154,8 @@ class Job:
             raise OpError(
                 ErrorType.CHECKSUM_MISMATCH,
                 f"{printable(self.path)}: the bytes that the hub sent differ from their checksum, twice. "
-                "Nothing of it was kept; pull again later, or check what sits between you and the hub.",
+                "Nothing of it was kept.",
+                remedy=Remedy.CHECK_PROXY,
             )
         return False
 

@@ -22,6 +22,7 @@ from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.locks import LOCKS
 from mlxk_tui.ops.os_errors import IS_LINK, UNSUPPORTED, error_type
 from mlxk_tui.ops.partial import names, remove
+from mlxk_tui.ops.remedies import Remedy
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINKS = UNSUPPORTED | {errno.EPERM}
@@ -202,7 +203,8 @@ class Place:
             raise OpError(
                 ErrorType.PERMISSION_DENIED,
                 f"'{printable(name)}' in {printable(str(self.path))} is a link or a file where a folder "
-                "should be; nothing is written through it. Remove it and pull again.",
+                "should be; nothing is written through it.",
+                remedy=Remedy.REPLACE_FILE,
             ) from None
 
 
@@ -214,14 +216,17 @@ def refused_by_system(error: OSError, place: Path) -> OpError:
     if kind is ErrorType.DISK_FULL or error.errno == errno.EFBIG:  # the file system holds none of that size
         return OpError(
             ErrorType.DISK_FULL,
-            f"No space is left for {shown} ({reason}). Free some and pull again to go on.",
+            f"No space is left for {shown} ({reason}).",
+            remedy=Remedy.FREE_SPACE,
         )
     if kind is ErrorType.PERMISSION_DENIED:
         return OpError(
             ErrorType.PERMISSION_DENIED,
-            f"The cache at {shown} cannot be written: {reason}. Check its owner and permissions.",
+            f"The cache at {shown} cannot be written: {reason}.",
+            remedy=Remedy.CHECK_PERMISSIONS,
         )
     return OpError(
         ErrorType.DOWNLOAD_FAILED,
-        f"The file system failed at {shown}: {reason}. Mend that and pull again to go on.",
+        f"The file system failed at {shown}: {reason}.",
+        remedy=Remedy.PULL_AGAIN,
     )

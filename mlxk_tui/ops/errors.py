@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
+
+from mlxk_tui.ops.remedies import NO_FACTS, ErrorFacts, Remedy, remedy_of
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -61,7 +63,7 @@ class AccessReason(str, Enum):
     """The hub has closed it for everybody."""
 
 
-class ErrorFacts(NamedTuple):
+class ErrorTypeInfo(NamedTuple):
     """What a front end does with an error type."""
 
     exit_code: int
@@ -72,39 +74,39 @@ class ErrorFacts(NamedTuple):
     """One line for the documentation."""
 
 
-ERRORS: dict[ErrorType, ErrorFacts] = {
-    ErrorType.VALIDATION_ERROR: ErrorFacts(1, 400, "A value is malformed; nothing was touched."),
-    ErrorType.COMMAND_ERROR: ErrorFacts(2, 400, "The command line is not understood."),
-    ErrorType.MODEL_NOT_FOUND: ErrorFacts(1, 404, "No cached model matches the name."),
-    ErrorType.AMBIGUOUS_MATCH: ErrorFacts(1, 409, "More than one model matches; `matches` lists them."),
-    ErrorType.REVISION_NOT_FOUND: ErrorFacts(1, 404, "The model is cached, the revision is not."),
-    ErrorType.CACHE_NOT_FOUND: ErrorFacts(1, 404, "The cache folder does not exist."),
-    ErrorType.LOCKS_PRESENT: ErrorFacts(1, 409, "Another process holds locks on the model."),
-    ErrorType.CONFIRMATION_REQUIRED: ErrorFacts(1, 409, "The deletion needs `-f` or the exact full name."),
-    ErrorType.PERMISSION_DENIED: ErrorFacts(1, 403, "The file system refused."),
-    ErrorType.DISK_FULL: ErrorFacts(1, 507, "No space is left on the device."),
-    ErrorType.ACCESS_DENIED: ErrorFacts(1, 403, "The hub gives no access to the repo; `reason` says why."),
-    ErrorType.AUTH_ERROR: ErrorFacts(1, 401, "No token, or one that the hub does not accept."),
-    ErrorType.REPO_NOT_FOUND: ErrorFacts(1, 404, "The repo does not exist on the hub."),
-    ErrorType.BRANCH_CREATE_FAILED: ErrorFacts(1, 502, "The hub did not create the branch."),
-    ErrorType.NETWORK_ERROR: ErrorFacts(1, 502, "The hub cannot be reached."),
-    ErrorType.DOWNLOAD_FAILED: ErrorFacts(1, 502, "A transfer failed; it can be resumed."),
-    ErrorType.CHECKSUM_MISMATCH: ErrorFacts(1, 502, "Bytes differ from their checksum."),
-    ErrorType.CANCELLED: ErrorFacts(1, 499, "The user stopped it."),
-    ErrorType.WORKSPACE_NOT_FOUND: ErrorFacts(1, 404, "The local folder does not exist."),
-    ErrorType.UPLOAD_FAILED: ErrorFacts(1, 502, "The hub refused the upload."),
-    ErrorType.PUSH_OPERATION_FAILED: ErrorFacts(1, 500, "The push failed unexpectedly."),
-    ErrorType.CLONE_FAILED: ErrorFacts(1, 500, "The clone could not be completed."),
-    ErrorType.DEPENDENCY_MISSING: ErrorFacts(1, 501, "A package that this needs is not installed."),
-    ErrorType.FEATURE_DISABLED: ErrorFacts(1, 403, "The feature is switched off."),
-    ErrorType.MODEL_NOT_RUNNABLE: ErrorFacts(1, 422, "The model cannot run here."),
-    ErrorType.INSUFFICIENT_MEMORY: ErrorFacts(1, 503, "The model does not fit into memory."),
-    ErrorType.CONTEXT_LENGTH_EXCEEDED: ErrorFacts(1, 400, "The prompt is longer than the context."),
-    ErrorType.ENGINE_CRASHED: ErrorFacts(
+ERRORS: dict[ErrorType, ErrorTypeInfo] = {
+    ErrorType.VALIDATION_ERROR: ErrorTypeInfo(1, 400, "A value is malformed; nothing was touched."),
+    ErrorType.COMMAND_ERROR: ErrorTypeInfo(2, 400, "The command line is not understood."),
+    ErrorType.MODEL_NOT_FOUND: ErrorTypeInfo(1, 404, "No cached model matches the name."),
+    ErrorType.AMBIGUOUS_MATCH: ErrorTypeInfo(1, 409, "More than one model matches; `matches` lists them."),
+    ErrorType.REVISION_NOT_FOUND: ErrorTypeInfo(1, 404, "The model is cached, the revision is not."),
+    ErrorType.CACHE_NOT_FOUND: ErrorTypeInfo(1, 404, "The cache folder does not exist."),
+    ErrorType.LOCKS_PRESENT: ErrorTypeInfo(1, 409, "Another process holds locks on the model."),
+    ErrorType.CONFIRMATION_REQUIRED: ErrorTypeInfo(1, 409, "The deletion needs `-f` or the exact full name."),
+    ErrorType.PERMISSION_DENIED: ErrorTypeInfo(1, 403, "The file system refused."),
+    ErrorType.DISK_FULL: ErrorTypeInfo(1, 507, "No space is left on the device."),
+    ErrorType.ACCESS_DENIED: ErrorTypeInfo(1, 403, "The hub gives no access to the repo; `reason` says why."),
+    ErrorType.AUTH_ERROR: ErrorTypeInfo(1, 401, "No token, or one that the hub does not accept."),
+    ErrorType.REPO_NOT_FOUND: ErrorTypeInfo(1, 404, "The repo does not exist on the hub."),
+    ErrorType.BRANCH_CREATE_FAILED: ErrorTypeInfo(1, 502, "The hub did not create the branch."),
+    ErrorType.NETWORK_ERROR: ErrorTypeInfo(1, 502, "The hub cannot be reached."),
+    ErrorType.DOWNLOAD_FAILED: ErrorTypeInfo(1, 502, "A transfer failed; it can be resumed."),
+    ErrorType.CHECKSUM_MISMATCH: ErrorTypeInfo(1, 502, "Bytes differ from their checksum."),
+    ErrorType.CANCELLED: ErrorTypeInfo(1, 499, "The user stopped it."),
+    ErrorType.WORKSPACE_NOT_FOUND: ErrorTypeInfo(1, 404, "The local folder does not exist."),
+    ErrorType.UPLOAD_FAILED: ErrorTypeInfo(1, 502, "The hub refused the upload."),
+    ErrorType.PUSH_OPERATION_FAILED: ErrorTypeInfo(1, 500, "The push failed unexpectedly."),
+    ErrorType.CLONE_FAILED: ErrorTypeInfo(1, 500, "The clone could not be completed."),
+    ErrorType.DEPENDENCY_MISSING: ErrorTypeInfo(1, 501, "A package that this needs is not installed."),
+    ErrorType.FEATURE_DISABLED: ErrorTypeInfo(1, 403, "The feature is switched off."),
+    ErrorType.MODEL_NOT_RUNNABLE: ErrorTypeInfo(1, 422, "The model cannot run here."),
+    ErrorType.INSUFFICIENT_MEMORY: ErrorTypeInfo(1, 503, "The model does not fit into memory."),
+    ErrorType.CONTEXT_LENGTH_EXCEEDED: ErrorTypeInfo(1, 400, "The prompt is longer than the context."),
+    ErrorType.ENGINE_CRASHED: ErrorTypeInfo(
         1, 503, "The inference process ended; it restarts with the next request."
     ),
-    ErrorType.PORT_IN_USE: ErrorFacts(1, 409, "Another program listens on the port."),
-    ErrorType.INTERNAL_ERROR: ErrorFacts(1, 500, "A fault of this program; please report it."),
+    ErrorType.PORT_IN_USE: ErrorTypeInfo(1, 409, "Another program listens on the port."),
+    ErrorType.INTERNAL_ERROR: ErrorTypeInfo(1, 500, "A fault of this program; please report it."),
 }
 """Facts of each error type."""
 
@@ -129,7 +131,10 @@ class OpError(Exception):
 
     Attributes:
         type: the contract's error type.
-        message: what happened and what to do next; one or two sentences, never a token.
+        message: the cause, in words that hold for every front end: no key, no option, no command, and
+            never a token. No module looks into it.
+        remedy: what to do about it; each front end says that in its own words.
+        facts: what front ends make use of.
         matches: candidate model names of `ambiguous_match` and `confirmation_required`, sorted.
         available_hashes: cached commit hashes of `revision_not_found`, sorted.
         reason: why the hub gave no access; None for every other fault.
@@ -142,6 +147,8 @@ class OpError(Exception):
         type: ErrorType,  # noqa: A002 - the contract's own name
         message: str,
         *,
+        remedy: Remedy | None = None,
+        facts: ErrorFacts = NO_FACTS,
         matches: Sequence[str] = (),
         available_hashes: Sequence[str] = (),
         reason: AccessReason | None = None,
@@ -151,11 +158,58 @@ class OpError(Exception):
         super().__init__(message)
         self.type = type
         self.message = message
+        self.remedy = remedy
+        self.facts = facts
         self.matches = tuple(sorted(matches))
         self.available_hashes = tuple(sorted(available_hashes))
         self.reason = reason
         self.data = data
         self.overflow = overflow
+
+    @property
+    def parts(self) -> dict[str, object]:
+        """What another process is sent of it: type, message, remedy and facts, as JSON has them."""
+        return {
+            "type": self.type.value,
+            "message": self.message,
+            "remedy": self.remedy.value if self.remedy else None,
+            "facts": self.facts.as_dict(),
+        }
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, object]) -> OpError:
+        """Return the error that `parts` tells of; an unknown or missing remedy is none.
+
+        Raises:
+            KeyError, TypeError, ValueError: it tells of no error.
+        """
+        message = parts["message"]
+        if not isinstance(message, str):
+            raise TypeError(message)
+        return cls(
+            ErrorType(parts["type"]),
+            message,
+            remedy=remedy_of(parts.get("remedy")),
+            facts=ErrorFacts.read(parts.get("facts")),
+        )
+
+    def as_type(self, kind: ErrorType, message: str | None = None) -> OpError:
+        """Return this error as one of another type, without its data: the remedy and the facts stay.
+
+        Args:
+            kind: the type.
+            message: another cause, such as one that says what it came of; None keeps it.
+        """
+        return OpError(
+            kind,
+            self.message if message is None else message,
+            remedy=self.remedy,
+            facts=self.facts,
+            matches=self.matches,
+            available_hashes=self.available_hashes,
+            reason=self.reason,
+            overflow=self.overflow,
+        )
 
     def as_access_denied(self) -> OpError:
         """Return this error, as `access_denied` where the repo is missing, private or needs a valid token.

@@ -12,6 +12,8 @@ from mlxk_tui.ops.download_terms import Source
 from mlxk_tui.ops.download_wire import Line, Origin, StoppedError, TrustError, WireError
 from mlxk_tui.ops.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.hub_errors import shown_endpoint
+from mlxk_tui.ops.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.retry_after import retry_after
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -140,7 +142,8 @@ class Fetcher:
         except TrustError as error:
             raise OpError(
                 ErrorType.NETWORK_ERROR,
-                f"Nothing is fetched: {printable(str(error))}. Check the network settings.",
+                f"Nothing is fetched: {printable(str(error))}.",
+                remedy=Remedy.CHECK_NETWORK,
             ) from None
         try:
             first, last = self._judge(response, url, path, start, end, size)
@@ -233,7 +236,9 @@ class Fetcher:
         if code == "GatedRepo":
             return OpError(
                 ErrorType.ACCESS_DENIED,
-                f"{repo} is gated. Ask for access on its page, and give a token of that account (HF_TOKEN).",
+                f"{repo} is gated.",
+                remedy=Remedy.ACCEPT_TERMS if self._source.token else Remedy.ACCEPT_TERMS_AND_LOG_IN,
+                facts=ErrorFacts(name=repo, url=f"{shown_endpoint(self._source.endpoint)}/{repo}"),
                 reason=AccessReason.GATED,
             )
         if (code == "RepoNotFound" or (status == 401 and not code)) and (
@@ -241,19 +246,22 @@ class Fetcher:
         ):
             return OpError(
                 ErrorType.REPO_NOT_FOUND,
-                f"The hub has no repo {repo}, or it is private. Check the name; private ones need a token.",
+                f"The hub has no repo {repo}, or it is private.",
+                remedy=Remedy.CHECK_NAME_OR_LOG_IN,
                 reason=AccessReason.NOT_FOUND,
             )
         if status == 401:
             return OpError(
                 ErrorType.AUTH_ERROR,
-                f"The hub does not accept the token for {repo}. Check HF_TOKEN or log in.",
+                f"The hub does not accept the token for {repo}.",
+                remedy=Remedy.REPLACE_TOKEN,
                 reason=AccessReason.UNAUTHORIZED,
             )
         if status == 403:
             return OpError(
                 ErrorType.ACCESS_DENIED,
-                f"The hub refuses access to {repo}. Check the rights of your token.",
+                f"The hub refuses access to {repo}.",
+                remedy=Remedy.CHECK_TOKEN_RIGHTS,
                 reason=AccessReason.FORBIDDEN,
             )
         if code == "RevisionNotFound":

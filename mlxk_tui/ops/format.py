@@ -106,6 +106,13 @@ def middle(text: str, width: int) -> str:
     return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
 
 
+def beside(message: str, path: str | None) -> str | None:
+    """Return the path of a finding where its sentence does not name that already; both safe to show."""
+    if not path:
+        return None
+    return None if printable(path) in printable(message) else printable(path)
+
+
 def plural(count: int, noun: str) -> str:
     """Return `1 file`, `3 files`, `1,204 files`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -38,6 +38,7 @@ from mlxk_tui.ops.hub_client import (
     stored_token,
 )
 from mlxk_tui.ops.hub_errors import Asked, map_error, not_understood, offline, shown_endpoint, timed_out
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.ops.retry_after import retry_after
 
 if TYPE_CHECKING:
@@ -352,8 +353,8 @@ def _checked_endpoint(endpoint: str) -> str:
     if not usable or not address.isascii() or not address.isprintable() or " " in address:
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"HF_ENDPOINT is not the address of a hub: '{shown_endpoint(address)[:100]}'. Unset it, or give "
-            "one that starts with https://.",
+            f"HF_ENDPOINT is not the address of a hub: '{shown_endpoint(address)[:100]}'.",
+            remedy=Remedy.CHANGE_ENDPOINT,
         )
     return address
 
@@ -366,7 +367,8 @@ def _checked_token(token: str | None) -> str | None:
     if not token.isascii() or not token.isprintable() or " " in token:
         raise OpError(
             ErrorType.AUTH_ERROR,
-            "The token holds characters that no token has. Check HF_TOKEN, or log in with 'hf auth login'.",
+            "The token holds characters that no token has.",
+            remedy=Remedy.REPLACE_TOKEN,
             reason=AccessReason.UNAUTHORIZED,
         )
     return token

@@ -31,7 +31,7 @@ def main() -> int:
         _fetch(job)
     except Exception as error:  # noqa: BLE001 - the border: the parent tells the user
         known = map_error(error, asked)
-        _answer({"type": known.type.value, "message": known.message})
+        _answer(known.parts)
         return 1
     _answer({"type": None, "message": ""})
     return 0

@@ -18,10 +18,9 @@ from mlxk_tui.ops.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.os_errors import error_type
 from mlxk_tui.ops.proxies import proxy_fault
+from mlxk_tui.ops.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.retry_after import retry_after
 
-LOG_IN = "Log in with 'hf auth login' or set HF_TOKEN"
-"""How to come by a token; the start of a sentence."""
 _MAX_WORDS = 200
 _TIMEOUTS = frozenset({"TimeoutException", "TimeoutError"})
 _UNREACHABLE = frozenset({"ConnectError", "ProxyError", "UnsupportedProtocol"})
@@ -82,7 +81,8 @@ def map_error(error: BaseException, asked: Asked) -> OpError:
             return known
     return OpError(
         ErrorType.NETWORK_ERROR,
-        f"Talking to {asked.host} failed ({type(error).__name__}). Try again, and report it if it stays so.",
+        f"Talking to {asked.host} failed ({type(error).__name__}).",
+        remedy=Remedy.TRY_AGAIN,
     )
 
 
@@ -106,11 +106,15 @@ def _known(error: BaseException, asked: Asked) -> OpError | None:
     if "HFValidationError" in names:
         return OpError(
             ErrorType.VALIDATION_ERROR,
-            f"'{asked.what}' is not a name that the hub allows. Give 'organisation/model'.",
+            f"'{asked.what}' is not a name that the hub allows.",
+            remedy=Remedy.GIVE_REPO_NAME,
         )
     if "LocalTokenNotFoundError" in names:
         return OpError(
-            ErrorType.AUTH_ERROR, f"This needs a token. {LOG_IN}.", reason=AccessReason.UNAUTHORIZED
+            ErrorType.AUTH_ERROR,
+            "This needs a token.",
+            remedy=Remedy.LOG_IN,
+            reason=AccessReason.UNAUTHORIZED,
         )
     response = getattr(error, "response", None)
     if "HfHubHTTPError" in names and response is not None:
@@ -126,7 +130,8 @@ def _known(error: BaseException, asked: Asked) -> OpError | None:
     if names & _BROKEN:
         return OpError(
             ErrorType.NETWORK_ERROR,
-            f"The connection to {asked.host} broke off. Check the network and try again.",
+            f"The connection to {asked.host} broke off.",
+            remedy=Remedy.CHECK_NETWORK,
         )
     return _local(error) if isinstance(error, OSError) else None
 
@@ -135,14 +140,15 @@ def offline(asked: Asked) -> OpError:
     """Return the error for a request while HF_HUB_OFFLINE is set."""
     return OpError(
         ErrorType.NETWORK_ERROR,
-        f"HF_HUB_OFFLINE is set, so {asked.host} is not asked. Unset it to go online.",
+        f"HF_HUB_OFFLINE is set, so {asked.host} is not asked.",
+        remedy=Remedy.GO_ONLINE,
     )
 
 
 def timed_out(asked: Asked) -> OpError:
     """Return the error for a hub that does not answer."""
     return OpError(
-        ErrorType.NETWORK_ERROR, f"{asked.host} did not answer in time. Check the network and try again."
+        ErrorType.NETWORK_ERROR, f"{asked.host} did not answer in time.", remedy=Remedy.CHECK_NETWORK
     )
 
 
@@ -150,7 +156,8 @@ def not_understood(asked: Asked) -> OpError:
     """Return the error for an answer that makes no sense."""
     return OpError(
         ErrorType.NETWORK_ERROR,
-        f"The answer of {asked.host} about {asked.what} is not understood. Check HF_ENDPOINT, or try again.",
+        f"The answer of {asked.host} about {asked.what} is not understood.",
+        remedy=Remedy.CHECK_ENDPOINT,
     )
 
 
@@ -158,11 +165,13 @@ def _unreachable(error: BaseException, asked: Asked) -> OpError:
     if any(isinstance(link, ssl.SSLError) or "CERTIFICATE" in str(link) for link in _chain(error)):
         return OpError(
             ErrorType.NETWORK_ERROR,
-            f"The certificate of {asked.host} is not trusted. Check the clock, a proxy, or SSL_CERT_FILE.",
+            f"The certificate of {asked.host} is not trusted.",
+            remedy=Remedy.CHECK_CERTIFICATES,
         )
     return OpError(
         ErrorType.NETWORK_ERROR,
-        f"{asked.host} cannot be reached. Check the network, a proxy, or HF_ENDPOINT, and try again.",
+        f"{asked.host} cannot be reached.",
+        remedy=Remedy.CHECK_PROXY,
     )
 
 
@@ -173,7 +182,7 @@ def _refused(names: set[str], response: Any, asked: Asked) -> OpError:
     words = headers.get("X-Error-Message") or ""
     revision = printable(asked.revision or "main")
     if "GatedRepoError" in names:
-        return OpError(ErrorType.ACCESS_DENIED, _gated(asked), reason=AccessReason.GATED)
+        return _gated(asked)
     if "DisabledRepoError" in names:
         return OpError(
             ErrorType.ACCESS_DENIED,
@@ -183,69 +192,74 @@ def _refused(names: set[str], response: Any, asked: Asked) -> OpError:
     if "RevisionNotFoundError" in names:
         return OpError(
             ErrorType.REVISION_NOT_FOUND,
-            f"{asked.what} has no branch, tag or commit '{revision}' on {asked.host}. Look there for one.",
+            f"{asked.what} has no branch, tag or commit '{revision}' on {asked.host}.",
+            remedy=Remedy.LOOK_ON_HUB,
         )
     # The hub answers 401 for a repo that does not exist when nobody is logged in, and 404 to those who are:
     # with a token, 401 is about the token, whatever it says besides ("RepoNotFound" of some servers).
     if status == 401 and (asked.with_token or "RepositoryNotFoundError" not in names):
         return _unauthorised(asked)
     if "RepositoryNotFoundError" in names:
-        hint = (
-            "a private repo shows to its members only." if asked.with_token else f"is it private? {LOG_IN}."
-        )
         return OpError(
             ErrorType.REPO_NOT_FOUND,
-            f"{asked.what} is not on {asked.host}. Check the name; {hint}",
+            f"{asked.what} is not on {asked.host}.",
+            remedy=Remedy.CHECK_NAME_OR_MEMBERSHIP if asked.with_token else Remedy.CHECK_NAME_OR_LOG_IN,
             reason=AccessReason.NOT_FOUND,
         )
     if "EntryNotFoundError" in names:
         return OpError(
-            ErrorType.DOWNLOAD_FAILED, f"A file of {asked.what} is no longer on {asked.host}. Pull it again."
+            ErrorType.DOWNLOAD_FAILED,
+            f"A file of {asked.what} is no longer on {asked.host}.",
+            remedy=Remedy.PULL_AGAIN,
         )
     if status in {403, 451}:
         said = _said(words, asked)
         return OpError(
             ErrorType.ACCESS_DENIED,
-            f"{asked.host} refuses access to {asked.what}{said}. "
-            f"{'Check what the token may do' if asked.with_token else LOG_IN}.",
+            f"{asked.host} refuses access to {asked.what}{said}.",
+            remedy=Remedy.CHECK_TOKEN_RIGHTS if asked.with_token else Remedy.LOG_IN,
             reason=AccessReason.FORBIDDEN,
         )
     if status == 429:
         wait = math.ceil(retry_after(headers) or 0)
         return OpError(
             ErrorType.NETWORK_ERROR,
-            f"{asked.host} has had too many requests. Try again {f'in {wait} seconds' if wait else 'later'}"
-            f"{'' if asked.with_token else '; logged in, more are allowed'}.",
+            f"{asked.host} has had too many requests.",
+            remedy=Remedy.TRY_LATER if asked.with_token else Remedy.TRY_LATER_OR_LOG_IN,
+            facts=ErrorFacts(wait_s=wait or None),
         )
     if status >= 500:
         return OpError(
             ErrorType.NETWORK_ERROR,
-            f"{asked.host} has a fault of its own (status {status}). Try again later.",
+            f"{asked.host} has a fault of its own (status {status}).",
+            remedy=Remedy.TRY_LATER,
         )
     return OpError(
         ErrorType.NETWORK_ERROR,
-        f"{asked.host} refuses the request about {asked.what} (status {status}){_said(words, asked)}. "
-        "Check the name and HF_ENDPOINT.",
+        f"{asked.host} refuses the request about {asked.what} (status {status}){_said(words, asked)}.",
+        remedy=Remedy.CHECK_ENDPOINT,
     )
 
 
-def _gated(asked: Asked) -> str:
-    where = f"{shown_endpoint(asked.endpoint)}/{asked.what}"
-    if asked.with_token:
-        return f"{asked.what} is gated, and the token's account has no access yet. Ask for it at {where}"
-    return (
-        f"{asked.what} is gated: ask for access at {where}, then log in with 'hf auth login' or set HF_TOKEN."
+def _gated(asked: Asked) -> OpError:
+    page = f"{shown_endpoint(asked.endpoint)}/{asked.what}"
+    yet = ", and the token's account has no access yet" if asked.with_token else ""
+    return OpError(
+        ErrorType.ACCESS_DENIED,
+        f"{asked.what} is gated{yet}.",
+        remedy=Remedy.ACCEPT_TERMS if asked.with_token else Remedy.ACCEPT_TERMS_AND_LOG_IN,
+        facts=ErrorFacts(name=asked.what, url=page),
+        reason=AccessReason.GATED,
     )
 
 
 def _unauthorised(asked: Asked) -> OpError:
     if asked.with_token:
-        message = (
-            f"{asked.host} does not accept the token: it is wrong or has expired. {LOG_IN} to a valid one."
-        )
+        message = f"{asked.host} does not accept the token: it is wrong or has expired."
     else:
-        message = f"{asked.host} wants to know who asks for {asked.what}. {LOG_IN}."
-    return OpError(ErrorType.AUTH_ERROR, message, reason=AccessReason.UNAUTHORIZED)
+        message = f"{asked.host} wants to know who asks for {asked.what}."
+    remedy = Remedy.REPLACE_TOKEN if asked.with_token else Remedy.LOG_IN
+    return OpError(ErrorType.AUTH_ERROR, message, remedy=remedy, reason=AccessReason.UNAUTHORIZED)
 
 
 def _said(words: str, asked: Asked) -> str:
@@ -260,10 +274,11 @@ def _local(error: OSError) -> OpError | None:
     """Return what an error of this machine's own means, else None."""
     kind = error_type(error)
     if kind is ErrorType.DISK_FULL:
-        return OpError(ErrorType.DISK_FULL, "The disk is full. Free some space and run it again.")
+        return OpError(ErrorType.DISK_FULL, "The disk is full.", remedy=Remedy.FREE_SPACE)
     if kind is ErrorType.PERMISSION_DENIED:
         return OpError(
             ErrorType.PERMISSION_DENIED,
-            f"The file system refused: {error.strerror}. Check who owns the cache.",
+            f"The file system refused: {error.strerror}.",
+            remedy=Remedy.CHECK_PERMISSIONS,
         )
     return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.remedies import Remedy
 
 PREFIX = "models--"
 """How huggingface_hub starts the folder name of a model repo."""
@@ -70,13 +71,13 @@ def parse_spec(text: str) -> Spec:
         return OpError(ErrorType.VALIDATION_ERROR, f"'{shown}' is not a model name: {why}.")
 
     if not text.strip():
-        raise OpError(ErrorType.VALIDATION_ERROR, "The model name is empty. Give a name such as 'org/model'.")
+        raise OpError(ErrorType.VALIDATION_ERROR, "The model name is empty.", remedy=Remedy.GIVE_REPO_NAME)
     if _CONTROL.search(text):
         raise refuse("it holds control characters")
     name, at, revision = text.partition("@")
     name, revision = name.strip(), revision.strip()
     if at and not revision:
-        raise refuse("nothing stands behind the '@'; give a branch, a tag or a commit, or leave the '@' out")
+        raise refuse("nothing stands behind the '@', where a branch, a tag or a commit belongs")
     if not name:
         raise refuse("nothing stands before the '@'")
     if len(name) > MAX_NAME:
@@ -124,12 +125,14 @@ def resolve(names: Iterable[str], query: str, *, partial: bool = True) -> Match:
             some = ", ".join(sorted(level)[:3]) + (", …" if len(level) > 3 else "")
             raise OpError(
                 ErrorType.AMBIGUOUS_MATCH,
-                f"'{shown}' matches {len(level)} models ({some}). Give the full name of one of them.",
+                f"'{shown}' matches {len(level)} models ({some}).",
+                remedy=Remedy.GIVE_FULL_NAME,
                 matches=level,
             )
     raise OpError(
         ErrorType.MODEL_NOT_FOUND,
-        f"No model in the cache matches '{shown}'. 'mlxk-headless list --all' shows what is there.",
+        f"No model in the cache matches '{shown}'.",
+        remedy=Remedy.LIST_MODELS,
     )
 
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.remedies import ErrorFacts, Remedy
 
 KINDS = "http:// or socks5://"
 """How the address of a proxy that can be used begins."""
@@ -24,13 +25,15 @@ def proxy_fault(error: BaseException, environ: Mapping[str, str] | None = None) 
     if isinstance(error, ImportError) and "socks" in text.lower():
         return OpError(
             ErrorType.DEPENDENCY_MISSING,
-            f"{_named('socks', environ)} needs the package socksio: install it beside mlxk-tui "
-            "(pip install 'mlxk-tui[socks]'), or give a proxy that starts with http://.",
+            f"{_named('socks', environ)} needs the package socksio.",
+            remedy=Remedy.INSTALL_EXTRA,
+            facts=ErrorFacts(package="socks"),
         )
     if isinstance(error, ValueError) and "scheme for proxy" in text.lower():
         return OpError(
             ErrorType.NETWORK_ERROR,
-            f"{_named('', environ)} is not of a kind that can be used. Give one that starts with {KINDS}.",
+            f"{_named('', environ)} is not of a kind that can be used.",
+            remedy=Remedy.CHANGE_PROXY,
         )
     return None
 

@@ -101,9 +101,9 @@ class _Result:
         self.revisions: list[PrunedRevision] = []
         self.blobs: list[PrunedFile] = []
         self.incomplete: list[PrunedFile] = []
-        self.refused: list[str] = []
+        self.refused: list[OpError] = []
         """Why a repo stayed as it was."""
-        self.store_refused: list[str] = []
+        self.store_refused: list[OpError] = []
         """Why a payload of the shared store stayed."""
 
     def revision(self, ref: RepoRef, plan: RevisionPlan, freed: int) -> None:
@@ -114,7 +114,7 @@ class _Result:
         freed = sum(file.freed_bytes for file in files) + sum(rev.freed_bytes for rev in self.revisions)
         refused = [*self.refused, *self.store_refused]
         if not files and not self.revisions and refused:
-            raise OpError(ErrorType.PERMISSION_DENIED, refused[0])
+            raise refused[0]
         counts = [
             plural(len(found), noun)
             for found, noun in (
@@ -130,9 +130,9 @@ class _Result:
         else:
             message = "Nothing to prune."
         if self.refused:
-            message += f" {plural(len(self.refused), 'repo')} stayed as it was. {self.refused[0]}"
+            message += f" {plural(len(self.refused), 'repo')} stayed as it was. {self.refused[0].message}"
         elif self.store_refused:
-            message += f" {self.store_refused[0]}"
+            message += f" {self.store_refused[0].message}"
         return PruneData(
             dry_run=dry_run,
             revisions=self.revisions,
@@ -167,9 +167,10 @@ def _prune(cache: Cache, meter: Meter, *, dry_run: bool) -> PruneData:
                 check_writable(ref.path, cache.root)
                 _delete(root, ref, plan, payloads, result, meter)
             except OpError as error:
-                result.refused.append(error.message)
+                result.refused.append(error)
             except OSError as error:
-                result.refused.append(f"{ref.name}: {error.strerror or error}.")
+                told = f"{ref.name}: {error.strerror or error}."
+                result.refused.append(OpError(ErrorType.PERMISSION_DENIED, told))
     _sweep_store(payloads.store, result, meter, dry_run=dry_run)
     meter.finish()
     return result.data(dry_run=dry_run)
@@ -297,7 +298,7 @@ def _sweep_store(store: SharedStore, result: _Result, meter: Meter, *, dry_run: 
             try:
                 check_writable(payload.parent, store.root)
             except OpError as error:
-                result.store_refused.append(error.message)
+                result.store_refused.append(error)
         meter.add("shared", freed, files=1)
 
 

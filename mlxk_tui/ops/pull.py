@@ -29,6 +29,7 @@ from mlxk_tui.ops.pull_local import read_cached
 from mlxk_tui.ops.pull_plan import MAIN, PullPlan, names_to_try, plan_pull
 from mlxk_tui.ops.pull_store import mark_cache, write_ref, write_tree
 from mlxk_tui.ops.pull_via_hub import download_via_hub
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.ops.repo import Repo, Snapshot
 from mlxk_tui.ops.terms import Severity
 from mlxk_tui.ops.transfer_contract import DownloadStatus, PullData
@@ -132,7 +133,7 @@ async def _carry_out(
     on_event: OnEvent,
 ) -> PullData:
     if plan.lacks_space:
-        raise OpError(ErrorType.DISK_FULL, plan.lacks_space)
+        raise plan.lacks_space
     try:
         await asyncio.to_thread(_begin, cache, plan)
         done = await _transfer(cache, plan, hub, via_hub=via_hub, options=options, on_event=on_event)
@@ -148,7 +149,8 @@ def _begin(cache: Cache, plan: PullPlan) -> None:
     except (FileExistsError, NotADirectoryError):
         raise OpError(
             ErrorType.CACHE_NOT_FOUND,
-            f"{printable(str(cache.root))} is a file, not a cache folder. Check HF_HOME and HF_HUB_CACHE.",
+            f"{printable(str(cache.root))} is a file, not a cache folder.",
+            remedy=Remedy.CHECK_CACHE_VARIABLES,
         ) from None
     write_tree(plan.folder, plan.commit, plan.entries)
 
@@ -284,7 +286,7 @@ def _planned(plan: PullPlan) -> PullData:
     else:
         message = f"{plan.repo} is here and complete at {plan.commit[:12]}; nothing to fetch."
     if plan.lacks_space:
-        message += f" {plan.lacks_space}"
+        message += f" {plan.lacks_space.message}"
     return _data(plan, DownloadStatus.PLANNED, message, downloaded=fetch, reused=plan.bytes_total - fetch)
 
 
@@ -352,7 +354,7 @@ async def _kept(cache: Cache, spec: Spec, error: OpError) -> PullData | None:
             snapshot = _sound(repo, spec.revision) if repo else None
             if snapshot is not None:
                 note = f"Whether there is something newer could not be checked: {error.message}"
-                message = f"{name} is here and complete at {snapshot.name[:12]}. {note}"
+                message = f"{name} is here and complete at {snapshot.name[:12]}."
                 return _data_without_plan(
                     spec,
                     DownloadStatus.ALREADY_EXISTS,

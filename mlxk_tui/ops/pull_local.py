@@ -20,6 +20,7 @@ from mlxk_tui.ops.hub_answers import TreeEntry
 from mlxk_tui.ops.names import name_to_dir
 from mlxk_tui.ops.partial import resumable
 from mlxk_tui.ops.reading import read_repo
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.ops.repo import Repo, Snapshot, SnapshotFile
 from mlxk_tui.ops.verify import verify_repo
 
@@ -84,7 +85,8 @@ def look(
     if any(_leads_out(finding) for finding in repo.problems):
         raise OpError(
             ErrorType.DOWNLOAD_FAILED,
-            f"A folder of {name} in the cache is a link that leads elsewhere. Remove the model first.",
+            f"A folder of {name} in the cache is a link that leads elsewhere.",
+            remedy=Remedy.REMOVE_MODEL_FIRST,
         )
     snapshot = repo.snapshots.get(commit)
     there = {file.name: file for file in snapshot.files} if snapshot else {}

@@ -24,9 +24,11 @@ from mlxk_tui.ops.files import free_bytes
 from mlxk_tui.ops.format import printable, size
 from mlxk_tui.ops.hub import Hub
 from mlxk_tui.ops.hub_answers import RepoInfo, TreeEntry
+from mlxk_tui.ops.hub_errors import Asked
 from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.ops.names import DEFAULT_ORG, Spec, is_clean, name_to_dir, parse_spec
 from mlxk_tui.ops.pull_local import Local, look
+from mlxk_tui.ops.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.repo import COMMIT
 from mlxk_tui.ops.weights import loads_in_mlx
 
@@ -93,13 +95,16 @@ class PullPlan:
         return self.repo if self.repo != self.spec.name else None
 
     @property
-    def lacks_space(self) -> str | None:
-        """What is wrong with the free space, or None; a sentence."""
+    def lacks_space(self) -> OpError | None:
+        """What is wrong with the free space, or None."""
         if self.disk_free is None or self.bytes_to_fetch <= self.disk_free:
             return None
-        return (
+        return OpError(
+            ErrorType.DISK_FULL,
             f"{self.repo} needs {size(self.bytes_to_fetch)} more, and only {size(self.disk_free)} are free "
-            "where the cache lies. Free some space, or set HF_HUB_CACHE to a folder on another disk."
+            "where the cache lies.",
+            remedy=Remedy.FREE_SPACE_OR_MOVE_CACHE,
+            facts=ErrorFacts(needed_bytes=self.bytes_to_fetch, available_bytes=self.disk_free),
         )
 
 
@@ -186,7 +191,8 @@ def names_to_try(cache: Cache, spec: Spec) -> tuple[str, ...]:
     if not is_clean(spec.name):
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"'{printable(spec.name)}' is not a name that the hub allows. Give 'organisation/model'.",
+            f"'{printable(spec.name)}' is not a name that the hub allows.",
+            remedy=Remedy.GIVE_REPO_NAME,
         )
     if spec.revision is not None and not _is_revision(spec.revision):
         raise OpError(
@@ -265,7 +271,8 @@ async def _find(hub: Hub, names: Sequence[str], revision: str | None) -> _OnHub:
     if revision is not None and COMMIT.fullmatch(revision) and commit != revision:
         raise OpError(
             ErrorType.NETWORK_ERROR,
-            f"The hub answers with another commit of {repo} than {revision[:12]}. Check HF_ENDPOINT.",
+            f"The hub answers with another commit of {repo} than {revision[:12]}.",
+            remedy=Remedy.CHECK_ENDPOINT,
         )
     entries = await hub.files(repo, commit)
     check_files([entry.remote for entry in entries])
@@ -282,17 +289,14 @@ async def _info(
             if error.type is ErrorType.REPO_NOT_FOUND and len(names) > 1:
                 if name != names[-1]:
                     continue
-                raise OpError(error.type, _nowhere(names, error.message), reason=error.reason) from None
+                tried = f"Neither {' nor '.join(names)} is on {Asked(hub.endpoint).host}."
+                raise error.as_type(error.type, tried) from None
             if error.type is not ErrorType.NETWORK_ERROR or hub.offline:
                 raise
             warnings.append(f"Whether {name} can be pulled could not be checked: {error.message}")
             return name, None
         return info.repo, info
     raise AssertionError("no name to try")
-
-
-def _nowhere(names: Sequence[str], message: str) -> str:
-    return message.replace(f"{names[-1]} is not", f"Neither {' nor '.join(names)} is", 1)
 
 
 async def _commit(hub: Hub, repo: str, revision: str) -> str:

@@ -14,6 +14,7 @@ from mlxk_tui.ops.child_process import ChildProcess
 from mlxk_tui.ops.download_terms import Downloaded, Source
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, Progress, ignore
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.ops.remote import RemoteFile
 
 _POLL_S = 0.2
@@ -85,12 +86,13 @@ async def download_via_hub(
     finally:
         await process.end()
     if result["type"]:
-        raise OpError(ErrorType(result["type"]), result["message"])
+        raise OpError.from_parts(result)
     after = await asyncio.to_thread(watch.look)
     if after < watch.bytes_total:
         raise OpError(
             ErrorType.DOWNLOAD_FAILED,
-            f"huggingface_hub left files of {source.repo} incomplete. Pull it again.",
+            f"huggingface_hub left files of {source.repo} incomplete.",
+            remedy=Remedy.PULL_AGAIN,
         )
     return Downloaded(max(0, after - before), before, len(files))
 
@@ -106,13 +108,14 @@ async def _follow(answer: asyncio.Future[bytes], watch: _Watch, stall_s: float) 
         elif time.monotonic() - since > stall_s:
             raise OpError(
                 ErrorType.NETWORK_ERROR,
-                f"huggingface_hub has brought nothing for {stall_s:.0f} seconds. Pull it again.",
+                f"huggingface_hub has brought nothing for {stall_s:.0f} seconds.",
+                remedy=Remedy.PULL_AGAIN,
             )
 
 
-def _read(line: bytes) -> dict[str, str]:
+def _read(line: bytes) -> dict[str, object]:
     try:
-        result: dict[str, str] = json.loads(line)
+        result: dict[str, object] = json.loads(line)
     except ValueError:
         raise _died() from None
     return result
@@ -121,7 +124,8 @@ def _read(line: bytes) -> dict[str, str]:
 def _died() -> OpError:
     return OpError(
         ErrorType.DOWNLOAD_FAILED,
-        "The process in which huggingface_hub works ended unexpectedly. Pull again, or without it.",
+        "The process in which huggingface_hub works ended unexpectedly.",
+        remedy=Remedy.PULL_AGAIN,
     )
 
 

@@ -40,6 +40,7 @@ from mlxk_tui.ops.push_terms import (
     push_enabled,
 )
 from mlxk_tui.ops.push_upload import MovedError, Upload, Uploaded, upload
+from mlxk_tui.ops.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.transfer_contract import PushData
 from mlxk_tui.ops.workspace import check_workspace
 
@@ -164,7 +165,8 @@ async def push(
     except Exception as error:
         raise OpError(
             ErrorType.PUSH_OPERATION_FAILED,
-            f"The push failed unexpectedly ({type(error).__name__}). Push again, and report it if it stays.",
+            f"The push failed unexpectedly ({type(error).__name__}).",
+            remedy=Remedy.PUSH_AGAIN,
         ) from error
 
 
@@ -218,7 +220,7 @@ class _Push:
                 if error.type is not ErrorType.REVISION_NOT_FOUND:
                     raise
                 if not again:
-                    raise OpError(ErrorType.UPLOAD_FAILED, error.message) from None
+                    raise error.as_type(ErrorType.UPLOAD_FAILED) from None
             commit = await self._make_branch()
             if commit != state.commit:
                 state = await self._compare(listing, commit)
@@ -231,7 +233,8 @@ class _Push:
         if not request.create:
             raise OpError(
                 ErrorType.UPLOAD_FAILED,
-                f"{printable(request.repo_id)} has no branch {branch}. Let it be made with --create.",
+                f"{printable(request.repo_id)} has no branch {branch}.",
+                remedy=Remedy.CREATE_BRANCH,
             )
         await make_branch(self._hub, request)
         target = await look(self._hub, request)
@@ -239,7 +242,8 @@ class _Push:
         if target.commit is None:
             raise OpError(
                 ErrorType.BRANCH_CREATE_FAILED,
-                f"The hub made the branch {branch} and does not know it yet. Push again in a minute.",
+                f"The hub made the branch {branch} and does not know it yet.",
+                remedy=Remedy.PUSH_AGAIN,
             )
         return target.commit
 
@@ -339,14 +343,15 @@ class _Push:
         if moved and (missing or other or any(file.path in there for file in changes.deleted)):
             raise OpError(
                 ErrorType.UPLOAD_FAILED,
-                f"Somebody else has committed to {printable(self._request.branch)} meanwhile. Push again: "
-                "what arrived is not sent twice.",
+                f"Somebody else has committed to {printable(self._request.branch)} meanwhile.",
+                remedy=Remedy.PUSH_AGAIN,
             )
         if other:
             raise OpError(
                 ErrorType.UPLOAD_FAILED,
-                f"{printable(other)} changed while it was being pushed, and the commit holds another state "
-                "of it. Push again.",
+                f"{printable(other)} changed while it was being pushed, and the commit holds another "
+                "state of it.",
+                remedy=Remedy.PUSH_AGAIN,
             )
         return missing
 
@@ -357,7 +362,9 @@ async def _prepare(request: PushRequest, hub: Hub) -> tuple[Listing, str]:
     if importlib.util.find_spec("huggingface_hub") is None:
         raise OpError(
             ErrorType.DEPENDENCY_MISSING,
-            "huggingface_hub is not installed. Run 'pip install huggingface_hub'.",
+            "huggingface_hub is not installed.",
+            remedy=Remedy.INSTALL_PACKAGE,
+            facts=ErrorFacts(package="huggingface_hub"),
         )
     listing = await in_thread(lambda stop: list_files(request.folder, stop))
     if listing.problems:

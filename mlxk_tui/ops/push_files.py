@@ -17,6 +17,7 @@ from mlxk_tui.ops.events import OnEvent
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.os_errors import reason_of
 from mlxk_tui.ops.push_ignore import Ignored
+from mlxk_tui.ops.remedies import Remedy
 
 GIT_SHA1_UP_TO = 32_000_000
 """Bytes up to which a file may be kept outside LFS (the hub's own limit is a third of it): of such a file
@@ -193,8 +194,8 @@ def changed_meanwhile(path: str) -> OpError:
     """Return the error for a file that was written to during a push."""
     return OpError(
         ErrorType.UPLOAD_FAILED,
-        f"{printable(path)} changed while it was being pushed, so nothing was committed. "
-        "Let whatever writes it finish, and push again.",
+        f"{printable(path)} changed while it was being pushed, so nothing was committed.",
+        remedy=Remedy.PUSH_AGAIN,
     )
 
 
@@ -208,7 +209,8 @@ def _root(folder: Path) -> str:
     except (OSError, ValueError):
         raise OpError(
             ErrorType.WORKSPACE_NOT_FOUND,
-            f"There is no folder {shown[:300]}. Give the folder that holds the model.",
+            f"There is no folder {shown[:300]}.",
+            remedy=Remedy.GIVE_MODEL_FOLDER,
         ) from None
     return root
 
@@ -219,7 +221,11 @@ def _file(root: str, path: str, entry: os.DirEntry[str]) -> LocalFile | OpError:
     try:
         path.encode()
     except UnicodeEncodeError:
-        return OpError(ErrorType.VALIDATION_ERROR, f"{shown}: the hub takes UTF-8 names only. Rename it.")
+        return OpError(
+            ErrorType.VALIDATION_ERROR,
+            f"{shown}: the hub takes UTF-8 names only.",
+            remedy=Remedy.LEAVE_FILES_OUT,
+        )
     try:
         target = os.path.realpath(entry.path, strict=True) if entry.is_symlink() else entry.path
         info = os.lstat(target)
@@ -239,9 +245,7 @@ def _file(root: str, path: str, entry: os.DirEntry[str]) -> LocalFile | OpError:
 
 
 def _refused(what: str) -> OpError:
-    return OpError(
-        ErrorType.VALIDATION_ERROR, f"{what} Put the file itself there, or leave it out with .hfignore."
-    )
+    return OpError(ErrorType.VALIDATION_ERROR, f"{what}", remedy=Remedy.LEAVE_FILES_OUT)
 
 
 def _unreadable(path: str, error: OSError) -> OpError:
@@ -254,5 +258,6 @@ def _too_much(path: str) -> OpError:
     return OpError(
         ErrorType.VALIDATION_ERROR,
         f"The folder holds more than {_MAX_FILES:,} files, or paths that are too long "
-        f"({printable(path)[:60]}…). Leave some out with .hfignore.",
+        f"({printable(path)[:60]}…).",
+        remedy=Remedy.LEAVE_FILES_OUT,
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.os_errors import reason_of
+from mlxk_tui.ops.remedies import Remedy
 
 HFIGNORE = ".hfignore"
 GITIGNORE = ".gitignore"
@@ -136,7 +137,7 @@ def _lines(path: Path) -> list[str]:
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise OpError(
-                ErrorType.VALIDATION_ERROR, f"{name} is no regular file. Replace it, or take it away."
+                ErrorType.VALIDATION_ERROR, f"{name} is no regular file.", remedy=Remedy.REPLACE_FILE
             )
         with open(path, "rb") as file:
             raw = file.read(_MAX_BYTES + 1)

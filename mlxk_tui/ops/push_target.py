@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
-from mlxk_tui.ops.hub_errors import LOG_IN, Asked, map_error
+from mlxk_tui.ops.hub_errors import Asked, map_error
 from mlxk_tui.ops.push_terms import MAIN, PushRequest
+from mlxk_tui.ops.remedies import Remedy
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.hub import Hub
@@ -57,7 +58,7 @@ async def check_token(hub: Hub) -> str:
     """
     token = await hub.token()
     if token is None:
-        raise OpError(ErrorType.AUTH_ERROR, f"A push needs a token that may write. {LOG_IN}.")
+        raise OpError(ErrorType.AUTH_ERROR, "A push needs a token that may write.", remedy=Remedy.LOG_IN)
     return token
 
 
@@ -71,14 +72,14 @@ def check_target(request: PushRequest, target: Target) -> None:
     if not target.exists and not request.create:
         raise OpError(
             ErrorType.REPO_NOT_FOUND,
-            f"{name} is not on the hub, or is somebody else's private repo. Check the name, or let it be "
-            "made with --create.",
+            f"{name} is not on the hub, or is somebody else's private repo.",
+            remedy=Remedy.CREATE_REPO,
         )
     if target.public:
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"{name} is public, and a push goes to private repos only: everybody could read it. Make it "
-            "private on the hub, or give another repo.",
+            f"{name} is public, and a push goes to private repos only: everybody could read it.",
+            remedy=Remedy.MAKE_REPO_PRIVATE,
         )
 
 
@@ -94,7 +95,7 @@ async def check_may_write(hub: Hub, request: PushRequest) -> None:
         if error.type is ErrorType.AUTH_ERROR:
             raise
         if error.type is ErrorType.ACCESS_DENIED:
-            raise OpError(ErrorType.UPLOAD_FAILED, f"Nothing was uploaded: {error.message}") from None
+            raise error.as_type(ErrorType.UPLOAD_FAILED, f"Nothing was uploaded: {error.message}") from None
         # A hub that does not know the question is no reason to stop: the upload will tell.
 
 
@@ -141,6 +142,6 @@ async def _ask(
             known = map_error(error, asked)
             if getattr(error, "response", None) is None or known.type is ErrorType.AUTH_ERROR:
                 raise
-            raise OpError(refused, f"{what}: {known.message}") from None
+            raise known.as_type(refused, f"{what}: {known.message}") from None
 
     await hub.call(work, repo=request.repo_id)

@@ -10,11 +10,10 @@ from pathlib import Path
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.names import is_clean
+from mlxk_tui.ops.remedies import ErrorFacts, Remedy
 
 GATE = "MLXK2_ENABLE_EXPERIMENTAL_PUSH"
 """Environment variable that switches push on."""
-NO_PUSH = f"Push is experimental and switched off. Set {GATE}=1, or push = true in the config file."
-"""What is said where push is not switched on."""
 DEFAULT_MESSAGE = "mlx-knife push"
 """Commit message where none is given; scripts made for MLX-Knife look for it."""
 DISCLAIMER = "Experimental feature (M0: upload only). No validation/filters; review results on the Hub."
@@ -31,6 +30,16 @@ _BAD_BRANCH = re.compile(
     r"[\x00-\x20\x7f-\x9f~^:?*\[\\\ud800-\udfff]|\.\.|//|@\{|/\.|^[./-]|[./]$|\.lock(/|$)"
 )
 """What git does not allow in the name of a branch."""
+
+
+def push_disabled() -> OpError:
+    """Return what is wrong where push is not switched on."""
+    return OpError(
+        ErrorType.FEATURE_DISABLED,
+        "Push is experimental and switched off.",
+        remedy=Remedy.ENABLE_PUSH,
+        facts=ErrorFacts(variable=GATE),
+    )
 
 
 def push_enabled(setting: bool, environ: Mapping[str, str]) -> bool:
@@ -66,14 +75,14 @@ class PushRequest:
         """
         name = printable(self.repo_id[:120])
         if "/" not in self.repo_id or not is_clean(self.repo_id):
-            raise _invalid(f"'{name}' is not a repo to push to. Give 'organisation/model'.")
+            raise _invalid(f"'{name}' is not a repo to push to.", Remedy.GIVE_REPO_NAME)
         branch = printable(self.branch[:120])
         if not self.branch or len(self.branch) > _MAX_BRANCH or _BAD_BRANCH.search(self.branch):
-            raise _invalid(f"'{branch}' is not the name of a branch. Give one such as 'main' or 'feat/x'.")
+            raise _invalid(f"'{branch}' is not the name of a branch such as 'main' or 'feat/x'.")
         if not self.message.strip() or len(self.message) > _MAX_MESSAGE:
-            raise _invalid("The commit message is empty or very long. Give a sentence with --commit.")
+            raise _invalid("The commit message is empty or very long.", Remedy.GIVE_COMMIT_MESSAGE)
         if not self.private:
-            raise _invalid("A push goes to private repos only, and has to say so: --private is missing.")
+            raise _invalid("A push goes to private repos only, and has to say so.", Remedy.CONFIRM_PRIVATE)
 
 
 @dataclass(frozen=True)
@@ -88,5 +97,5 @@ class PushLimits:
     """Without a byte moved or a step done; not with Xet, which tells too little."""
 
 
-def _invalid(message: str) -> OpError:
-    return OpError(ErrorType.VALIDATION_ERROR, message)
+def _invalid(message: str, remedy: Remedy | None = None) -> OpError:
+    return OpError(ErrorType.VALIDATION_ERROR, message, remedy=remedy)

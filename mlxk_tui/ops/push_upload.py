@@ -17,6 +17,7 @@ from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.hub import TOKEN_VARIABLES
 from mlxk_tui.ops.push_files import Digest, LocalFile, changed_meanwhile
 from mlxk_tui.ops.push_terms import PushLimits, PushRequest
+from mlxk_tui.ops.remedies import Remedy
 
 _LINE_LIMIT = 1 << 24
 """Bytes of a line of the child's, which may name every file."""
@@ -95,8 +96,8 @@ async def _follow(
         if line is None:
             raise OpError(
                 ErrorType.NETWORK_ERROR,
-                f"Nothing has moved for {limits.stall_s:.0f} seconds. Push again: what arrived is not sent "
-                "twice.",
+                f"Nothing has moved for {limits.stall_s:.0f} seconds.",
+                remedy=Remedy.PUSH_AGAIN,
             )
         if not line:
             raise _died()
@@ -182,23 +183,22 @@ def _failure(job: Upload, message: dict[str, Any]) -> Exception:
     if why == "card":
         return OpError(
             ErrorType.UPLOAD_FAILED,
-            f"The hub does not take README.md: {printable(str(message['message'])).rstrip('.')}. "
-            "Mend the lines between --- at its top, and push again.",
+            f"The hub does not take README.md: {printable(str(message['message'])).rstrip('.')}.",
+            remedy=Remedy.REPAIR_MODEL_CARD,
         )
-    known = ErrorType(message["type"])
-    text = str(message["message"])
-    if message["status"] and known in _REFUSALS:
-        return OpError(ErrorType.UPLOAD_FAILED, f"The upload failed: {text}")
-    if not message["status"] and known is ErrorType.NETWORK_ERROR and message["kind"] == "ValueError":
-        known = ErrorType.PUSH_OPERATION_FAILED
-    return OpError(known, text)
+    known = OpError.from_parts(message)
+    if message["status"] and known.type in _REFUSALS:
+        return known.as_type(ErrorType.UPLOAD_FAILED, f"The upload failed: {known.message}")
+    if not message["status"] and known.type is ErrorType.NETWORK_ERROR and message["kind"] == "ValueError":
+        return known.as_type(ErrorType.PUSH_OPERATION_FAILED)
+    return known
 
 
 def _died() -> OpError:
     return OpError(
         ErrorType.PUSH_OPERATION_FAILED,
-        "The process in which huggingface_hub uploads ended unexpectedly. Push again; what arrived is not "
-        "sent twice.",
+        "The process in which huggingface_hub uploads ended unexpectedly.",
+        remedy=Remedy.PUSH_AGAIN,
     )
 
 

@@ -308,8 +308,12 @@ def _described(error: Exception, asked: Asked) -> dict[str, Any]:
         link = link.__cause__ or link.__context__
     unknown = "invalid rev id" in str(error).lower()  # how the hub words it where it sends no error code
     kind = ErrorType.REVISION_NOT_FOUND if unknown else known.type
-    return {"why": "error", "type": kind.value, "message": known.message, "status": status,
-            "kind": type(error).__name__}  # fmt: skip
+    return {
+        "why": "error",
+        **known.as_type(kind).parts,
+        "status": status,
+        "kind": type(error).__name__,
+    }
 
 
 if __name__ == "__main__":

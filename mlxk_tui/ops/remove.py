@@ -34,6 +34,7 @@ from mlxk_tui.ops.locks import clean_locks, delete_locks, held_in, held_locks
 from mlxk_tui.ops.names import dir_to_name
 from mlxk_tui.ops.neighbours import foreign_uses
 from mlxk_tui.ops.reading import read_repo
+from mlxk_tui.ops.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.repo import Repo
 from mlxk_tui.ops.revisions import (
     EMPTY_FOLDERS,
@@ -149,8 +150,9 @@ def _read(cache: Cache, ref: RepoRef) -> Repo:
 def _is_link(ref: RepoRef) -> OpError:
     return OpError(
         ErrorType.PERMISSION_DENIED,
-        f"{ref.name} is a link in the cache, and links are not followed; nothing was deleted. "
-        f"Remove the link itself ({printable(ref.folder)}) if you want it gone.",
+        f"{ref.name} is a link in the cache, and links are not followed; nothing was deleted.",
+        remedy=Remedy.REMOVE_LINK,
+        facts=ErrorFacts(path=printable(ref.folder)),
     )
 
 
@@ -159,8 +161,8 @@ def _refuse_inner_links(ref: RepoRef) -> None:
         if os.path.islink(ref.path / inner):
             raise OpError(
                 ErrorType.PERMISSION_DENIED,
-                f"'{inner}' of {ref.name} is a link, and links are not followed; nothing was deleted. "
-                "Remove the whole model instead.",
+                f"'{inner}' of {ref.name} is a link, and links are not followed; nothing was deleted.",
+                remedy=Remedy.REMOVE_MODEL_FIRST,
             )
 
 
@@ -243,8 +245,8 @@ def _delete_model(
         freed += folder.empty(meter)
     raise OpError(
         ErrorType.LOCKS_PRESENT,
-        f"Another program keeps writing into {printable(folder.path)} while it is deleted. "
-        "Stop it and give the same command again.",
+        f"Another program keeps writing into {printable(folder.path)} while it is deleted.",
+        remedy=Remedy.STOP_OTHER_PROGRAM,
     )
 
 
@@ -287,7 +289,7 @@ def _used_elsewhere(plan: RemovePlan, foreign: Mapping[str, Collection[str]]) ->
     users = sorted({user for names in foreign.values() for user in names})
     message = (
         f"Files of {plan.ref.name} are linked from {', '.join(users[:3])}{', …' if len(users) > 3 else ''}, "
-        "which would break; nothing was deleted. Remove those first, or force the deletion with -f."
+        "which would break; nothing was deleted."
     )
     data = RmData(
         model=plan.ref.name,
@@ -299,14 +301,20 @@ def _used_elsewhere(plan: RemovePlan, foreign: Mapping[str, Collection[str]]) ->
         matches=users,
         lock_files=[],
     )
-    return OpError(ErrorType.CONFIRMATION_REQUIRED, message, matches=users, data=data)
+    return OpError(
+        ErrorType.CONFIRMATION_REQUIRED,
+        message,
+        remedy=Remedy.REMOVE_OTHERS_OR_FORCE,
+        matches=users,
+        data=data,
+    )
 
 
 def _locked(plan: RemovePlan, held: tuple[str, ...]) -> OpError:
     shown = [printable(lock) for lock in held]
     message = (
         f"Another process is using {plan.ref.name} ({plural(len(held), 'lock')} held, such as {shown[0]}); "
-        "nothing was deleted. Wait until it has finished, or force the deletion with -f."
+        "nothing was deleted."
     )
     data = RmData(
         model=plan.ref.name,
@@ -318,4 +326,4 @@ def _locked(plan: RemovePlan, held: tuple[str, ...]) -> OpError:
         matches=[],
         lock_files=shown,
     )
-    return OpError(ErrorType.LOCKS_PRESENT, message, data=data)
+    return OpError(ErrorType.LOCKS_PRESENT, message, remedy=Remedy.WAIT_OR_FORCE, data=data)

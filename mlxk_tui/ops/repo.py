@@ -14,6 +14,7 @@ from mlxk_tui.ops.cache import RepoRef
 from mlxk_tui.ops.contract import Finding, FindingCode
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.remedies import Remedy
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """A full commit hash."""
@@ -169,8 +170,8 @@ class Repo:
         if hits:
             raise OpError(
                 ErrorType.AMBIGUOUS_MATCH,
-                f"'{printable(wanted)}' fits {len(hits)} cached commits of {self.ref.name}. "
-                "Give more digits.",
+                f"'{printable(wanted)}' fits {len(hits)} cached commits of {self.ref.name}.",
+                remedy=Remedy.GIVE_LONGER_COMMIT,
                 matches=hits,
             )
         known = ", ".join(sorted({*self.refs, *(name[:12] for name in self.snapshots)})) or "none"

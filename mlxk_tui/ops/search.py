@@ -33,12 +33,10 @@ async def search(hub: Hub, query: str, *, limit: int = 20, cache: Cache | None =
     if len(wanted) > _MAX_QUERY or not wanted.isprintable():
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"The search is longer than {_MAX_QUERY} characters, or holds some that no name has. Shorten it.",
+            f"The search is longer than {_MAX_QUERY} characters, or holds some that no name has.",
         )
     if not 1 <= limit <= MAX_RESULTS:
-        raise OpError(
-            ErrorType.VALIDATION_ERROR, f"A search gives 1 to {MAX_RESULTS} results. Ask for that many."
-        )
+        raise OpError(ErrorType.VALIDATION_ERROR, f"A search gives 1 to {MAX_RESULTS} results.")
     made_for_mlx, all_kinds, cached = await asyncio.gather(
         hub.search(wanted, limit=limit, mlx_only=True),
         hub.search(wanted, limit=limit, mlx_only=False),

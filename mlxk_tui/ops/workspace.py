@@ -24,6 +24,7 @@ from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.health import check_files
 from mlxk_tui.ops.reading import unreadable
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.ops.repo import Snapshot, SnapshotFile
 from mlxk_tui.ops.runtime import has_tokenizer
 from mlxk_tui.ops.weights import PYTORCH_INDEX, SAFETENSORS_INDEX, check_weights, is_weights
@@ -112,9 +113,11 @@ def _missing(documents: Documents) -> list[str]:
 
 def _anomaly(finding: Finding) -> WorkspaceAnomaly:
     outside = finding.code is FindingCode.LINK_OUTSIDE_CACHE
-    message = finding.message.replace("The snapshot", "The folder")
+    message = finding.message
     if outside:
         message = f"{finding.path} is a link that leads out of the folder; put the file itself there."
+    elif finding.code is FindingCode.WEIGHTS_MISSING:
+        message = "The folder holds no weights (safetensors, GGUF or PyTorch)."
     return WorkspaceAnomaly(
         severity="error" if finding.severity is Severity.ERROR else "warn",
         code=LINK_OUTSIDE if outside else finding.code.value,
@@ -133,7 +136,8 @@ def _read(folder: Path, stop: threading.Event) -> Snapshot:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise OpError(
             ErrorType.WORKSPACE_NOT_FOUND,
-            f"There is no folder {shown}. Give the folder that holds the model.",
+            f"There is no folder {shown}.",
+            remedy=Remedy.GIVE_MODEL_FOLDER,
         ) from None
     except PermissionError:
         raise OpError(ErrorType.PERMISSION_DENIED, f"{shown} cannot be read: permission denied.") from None

@@ -16,6 +16,7 @@ from mlxk_tui.ops.format import plural, printable
 from mlxk_tui.ops.terms import Severity
 from mlxk_tui.panes.context import Context
 from mlxk_tui.tasks import DIALOG_GROUP
+from mlxk_tui.widgets.error_text import error_text
 from mlxk_tui.widgets.text import sentence, spaced_size
 
 Host = Screen[Any]
@@ -23,7 +24,7 @@ Host = Screen[Any]
 
 def tell_error(host: Host, error: OpError) -> None:
     """Show an error as a sentence."""
-    host.notify(sentence(error.message), severity="error", timeout=12, markup=False)
+    host.notify(error_text(error), severity="error", timeout=12, markup=False)
 
 
 def subject(entries: Sequence[Entry]) -> str:
@@ -86,7 +87,7 @@ async def _verify(context: Context, entries: list[Entry], on_event: OnEvent) -> 
         try:
             result = await verify_ref(context.library.cache, entry.report.ref, on_event=report)
         except OpError as error:
-            problems.append(error.message)
+            problems.append(error_text(error))
             continue
         finally:
             done += entry.model.size_bytes
@@ -94,7 +95,7 @@ async def _verify(context: Context, entries: list[Entry], on_event: OnEvent) -> 
         wrong += bool(result.checksums.mismatched)
         context.library.set_verified(entry.key, result)
     if problems and len(entries) == 1:
-        return sentence(problems[0])
+        return problems[0]
     about = subject(entries)
     if wrong:
         where = "" if len(entries) == 1 else f" in {plural(wrong, 'model')}"
@@ -272,7 +273,7 @@ async def clone_model(
         except OpError as error:
             if _left(host) or not host.is_attached:
                 raise
-            cause = sentence(error.message)
+            cause = error_text(error)
             ask(host, clone_model(host, context, entry, text=typed, problem=cause))
             return ""
         how = " without using more disk" if done.reflinked else ""

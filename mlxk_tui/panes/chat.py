@@ -47,8 +47,8 @@ from mlxk_tui.widgets.chat_composer import Composer
 from mlxk_tui.widgets.chat_invite import ChatInvite
 from mlxk_tui.widgets.chat_list import UNTITLED, SessionsPanel
 from mlxk_tui.widgets.chat_view import Conversation
+from mlxk_tui.widgets.error_text import error_text
 from mlxk_tui.widgets.row_list import RowList
-from mlxk_tui.widgets.text import sentence
 
 _OF_MESSAGE = {"copy", "copy_code", "fold", "again", "edit", "branch"}
 
@@ -283,7 +283,7 @@ class ChatPane(Pane):
         if here and error is not None and error.type is ErrorType.INSUFFICIENT_MEMORY:
             self.sender.offer_again(error, answer.message)
         elif not here and answer.message.state is not State.STOPPED:
-            said = sentence(error.message) if error else "The answer is there."
+            said = error_text(error) if error else "The answer is there."
             title = printable(answer.session.title) or UNTITLED
             self.notify(said, title=title, severity="error" if error else "information", markup=False)
 

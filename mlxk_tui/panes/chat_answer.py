@@ -14,9 +14,9 @@ from mlxk_tui.engine.generation import Delta, Event, Finished, FinishReason, Loa
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.engine.stream import GenerationStream
 from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.format import printable
 from mlxk_tui.panes.chat_request import request_of
 from mlxk_tui.widgets.chat_message import Live
+from mlxk_tui.widgets.error_text import error_text
 from mlxk_tui.widgets.text import spaced_size
 
 _STAGES = {
@@ -157,7 +157,7 @@ class Answer:
         finished: Finished | None = None
         try:
             history = await self._store.messages(self.session.id, before=self.message.id, limit=None)
-            request = request_of(self.session, history, str(self._draft.folder) if self._draft else None)
+            request = request_of(self.session, history, self._draft)
             self._stream = self._engine.generate(self.model, request)
             if self._unwanted:
                 self._stream.cancel()
@@ -168,20 +168,12 @@ class Answer:
                     self._take(event)
         except OpError as error:
             if not (self._unwanted and error.type is ErrorType.CANCELLED):
-                self.error = self._named(error)
+                self.error = error
         finally:
             self.stage = Stage.ENDED
             if self._stream is not None:
                 await self._stream.aclose()
             await self._finish(finished)
-
-    def _named(self, error: OpError) -> OpError:
-        """Let an error call the draft model by its name: the engine knows only its folder, a commit."""
-        draft = self._draft
-        if draft is None or draft.folder.name not in error.message:
-            return error
-        said = error.message.replace(draft.folder.name, f"The draft model {printable(draft.name)}", 1)
-        return OpError(error.type, said)
 
     def _take(self, event: Event) -> None:
         now = time.monotonic()
@@ -242,7 +234,7 @@ class Answer:
             ended = self._reasoning_ended or self._last_at
             timings["reasoning_s"] = round(ended - self._reasoning_began, 3)
         usage["context_length"] = self.context_length
-        error = self.error.message if self.error else None
+        error = error_text(self.error) if self.error else None
         try:
             self.message = await self._store.finish_message(
                 self.message.id,

@@ -23,7 +23,7 @@ from mlxk_tui.widgets.chat_dialogs import ChoiceDialog, LineDialog, Option
 from mlxk_tui.widgets.chat_settings import ChatSettings, SettingsDialog
 from mlxk_tui.widgets.chat_text import CodeBlock
 from mlxk_tui.widgets.dialogs import Question
-from mlxk_tui.widgets.text import sentence
+from mlxk_tui.widgets.error_text import error_text
 
 if TYPE_CHECKING:
     from mlxk_tui.panes.chat import ChatPane
@@ -195,5 +195,5 @@ async def choose_code(pane: ChatPane, blocks: list[CodeBlock]) -> None:
 
 async def offer_force(pane: ChatPane, error: OpError) -> bool:
     """Tell that a model is too large, with the numbers, and ask whether it is loaded all the same."""
-    question = Question("Not enough memory", sentence(error.message), proceed="Load anyway")
+    question = Question("Not enough memory", error_text(error), proceed="Load anyway")
     return await pane.app.push_screen_wait(question)

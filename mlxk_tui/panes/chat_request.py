@@ -9,6 +9,7 @@ from typing import Any
 
 from mlxk_tui.chats.model import Message, Role, Session
 from mlxk_tui.engine.generation import Generation, Sampling
+from mlxk_tui.engine.models import Runnable
 from mlxk_tui.engine.sampling import validate
 from mlxk_tui.ops.errors import ErrorType, OpError
 
@@ -17,13 +18,13 @@ MAX_VOCABULARY = 2**31
 _NUMBERS = {item.name for item in fields(Sampling)} - {"logit_bias"}
 
 
-def request_of(session: Session, history: Sequence[Message], draft_model: str | None = None) -> Generation:
+def request_of(session: Session, history: Sequence[Message], draft: Runnable | None = None) -> Generation:
     """Return the request for the next answer of a chat.
 
     Args:
         session: the chat, with its system prompt and settings.
         history: the shown conversation up to the question that is to be answered.
-        draft_model: folder of the model that guesses ahead.
+        draft: the model that guesses ahead.
 
     Raises:
         OpError: `validation_error` where the stored settings cannot be used.
@@ -34,7 +35,8 @@ def request_of(session: Session, history: Sequence[Message], draft_model: str | 
         sampling=sampling,
         max_tokens=max_tokens,
         kv_bits=kv_bits_of(session.settings),
-        draft_model=draft_model,
+        draft_model=str(draft.folder) if draft is not None else None,
+        draft_name=draft.name if draft is not None else None,
     )
 
 

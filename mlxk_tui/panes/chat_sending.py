@@ -14,6 +14,7 @@ from mlxk_tui.panes import actions, chat_asking as asking, chat_models
 from mlxk_tui.panes.chat_shown import model_gone
 from mlxk_tui.panes.chat_talk import WINDOW, Question, gone
 from mlxk_tui.widgets.chat_attachments import mentioned
+from mlxk_tui.widgets.error_text import error_text
 
 if TYPE_CHECKING:
     from mlxk_tui.panes.chat import ChatPane
@@ -46,7 +47,7 @@ class Sender:
         if name is None:
             return "There is no model that can answer. F3 finds one."
         if model_gone(library, name):
-            return gone(name)
+            return error_text(gone(name))
         return chat_models.why_not(library, name)
 
     def send(self, question: Question, *, force: bool = False) -> None:

@@ -14,8 +14,8 @@ from mlxk_tui.panes import chat_models, messages
 from mlxk_tui.panes.chat_request import shown_settings
 from mlxk_tui.panes.chat_talk import Talk, gone
 from mlxk_tui.widgets.chat_bar import BarState
+from mlxk_tui.widgets.error_text import error_text
 from mlxk_tui.widgets.state_view import StateView
-from mlxk_tui.widgets.text import sentence
 
 if TYPE_CHECKING:
     from mlxk_tui.widgets.chat_message import MessageBlock
@@ -86,9 +86,9 @@ def _context_of(answer: Message) -> tuple[int, int]:
 def note(notes: Notes) -> tuple[str, str]:
     """Return the one note that matters most and its style; empty for none."""
     if notes.write_error is not None:
-        return f"✗ {sentence(notes.write_error.message)}", "$bad"
+        return f"✗ {error_text(notes.write_error)}", "$bad"
     if notes.gone is not None:
-        return f"✗ {gone(notes.gone)}", "$bad"
+        return f"✗ {error_text(gone(notes.gone))}", "$bad"
     if notes.editing:
         return "Another version of a question: ⏎ sends it as a branch, esc leaves it.", "$accent"
     if notes.below:
@@ -102,7 +102,7 @@ def invite(view: StateView, opening: Opening, talk: Talk) -> tuple[str, ...]:
     """Show what stands in an empty chat; return the questions that are offered."""
     library = talk.library
     if opening.problem is not None:
-        said = sentence(opening.problem.message)
+        said = error_text(opening.problem)
         view.show("✗", "The chats cannot be opened", [said], style="$bad", keys=[("x", "try again")])
     elif not opening.done:
         view.show("·  ·  ·", "Opening the chats", [])

@@ -12,12 +12,12 @@ from mlxk_tui.engine.models import Runnable, find_runnable, with_draft
 from mlxk_tui.library import Library
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.panes.chat_answer import Answer
 from mlxk_tui.panes.chat_backend import ChatBackend
 from mlxk_tui.panes.chat_models import by_name, suggested
 from mlxk_tui.panes.chat_request import draft_of
 from mlxk_tui.widgets.chat_settings import ChatSettings
-from mlxk_tui.widgets.text import sentence
 
 WINDOW = 20
 """Messages that are read at once."""
@@ -105,14 +105,14 @@ class Talk:
         """
         name = self.session.model
         if name is None:
-            raise OpError(ErrorType.MODEL_NOT_FOUND, "No model is chosen. m chooses one.")
+            raise OpError(ErrorType.MODEL_NOT_FOUND, "No model is chosen.", remedy=Remedy.CHOOSE_MODEL)
         if force:
             self._forced.add(name)
         try:
             return await find_runnable(self.library.cache, name, force=name in self._forced)
         except OpError as error:
             if error.type is ErrorType.MODEL_NOT_FOUND:
-                raise OpError(error.type, gone(name)) from error
+                raise gone(name) from error
             raise
 
     async def models(self, *, force: bool = False) -> tuple[Runnable, Runnable | None]:
@@ -143,11 +143,11 @@ class Talk:
             if error.type is ErrorType.MODEL_NOT_FOUND:
                 raise OpError(
                     error.type,
-                    f"{shown}, the draft model of this chat, is not in the cache any more. "
-                    "F10 chooses another one, or none.",
+                    f"{shown}, the draft model of this chat, is not in the cache any more.",
+                    remedy=Remedy.CHANGE_DRAFT,
                 ) from error
-            said = f"{sentence(error.message)} It is the draft model of this chat; F10 changes that."
-            raise OpError(error.type, said) from error
+            said = f"{error.message} It is the draft model of this chat."
+            raise OpError(error.type, said, remedy=Remedy.CHANGE_DRAFT) from error
 
     async def ask(
         self, question: Question, model: Runnable, draft: Runnable | None = None
@@ -210,9 +210,13 @@ def questions_in(messages: Sequence[Message]) -> list[Message]:
     return [message for message in reversed(messages) if message.role is Role.USER]
 
 
-def gone(name: str) -> str:
-    """Return what is said of a model that is not there any more."""
-    return f"{printable(name)} is not in the cache any more. F9 chooses another model; esc, then p, pulls it."
+def gone(name: str) -> OpError:
+    """Return the error of a model that is not there any more."""
+    return OpError(
+        ErrorType.MODEL_NOT_FOUND,
+        f"{printable(name)} is not in the cache any more.",
+        remedy=Remedy.REPLACE_OR_PULL_MODEL,
+    )
 
 
 def _unsaved(model: str | None) -> Session:

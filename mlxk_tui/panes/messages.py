@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mlxk_tui.library import Library, Phase
 from mlxk_tui.ops.format import printable
+from mlxk_tui.widgets.error_text import error_text
 from mlxk_tui.widgets.state_view import StateView
-from mlxk_tui.widgets.text import sentence
 
 
 def where(library: Library) -> str:
@@ -25,7 +25,7 @@ def show_unread(view: StateView, library: Library, *, reading: str) -> bool:
         view.show(
             "✗",
             "The cache cannot be read",
-            [sentence(library.error.message)],
+            [error_text(library.error)],
             style="$bad",
             keys=[("r", "try again"), ("q", "quit")],
         )

@@ -17,9 +17,9 @@ from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.server_backend import Phase
 from mlxk_tui.panes.server_said import cause
 from mlxk_tui.panes.server_setup import Setup
+from mlxk_tui.widgets.error_text import error_text
 from mlxk_tui.widgets.server_side import KEYS, REQUEST, ServerSide, Shown
 from mlxk_tui.widgets.server_snippets import Snippet, snippets
-from mlxk_tui.widgets.text import sentence
 
 if TYPE_CHECKING:
     from mlxk_tui.server.requests import RequestEntry
@@ -37,7 +37,7 @@ def shown(context: Context, entry: RequestEntry | None) -> Shown:
     """Return what the tabs show now."""
     server = context.server
     about = (
-        sentence(server.keys_problem.message)
+        error_text(server.keys_problem)
         if server.keys_problem is not None
         else "From MLXK_API_KEY; another one is given there."
         if server.setup.foreign_keys
@@ -72,7 +72,7 @@ def why_not(context: Context, action: str, side: ServerSide | None) -> str | Non
     """Return why an action is not possible now, as a sentence; None where it is."""
     server = context.server
     if action in {*OF_KEYS, "new_key"} and server.keys_problem is not None:
-        return sentence(server.keys_problem.message)
+        return error_text(server.keys_problem)
     if action in OF_KEYS and not server.setup.keys:
         return "There is no API key; n makes one."
     if action in {"new_key", "drop_key"} and server.setup.foreign_keys:
@@ -282,7 +282,7 @@ async def _load(host: Host, context: Context, name: str, force: bool) -> None:
 async def _offer(host: Host, context: Context, name: str, error: OpError) -> None:
     from mlxk_tui.widgets.dialogs import Question
 
-    question = Question("Not enough memory", sentence(error.message), proceed="Load anyway")
+    question = Question("Not enough memory", error_text(error), proceed="Load anyway")
     if await host.app.push_screen_wait(question):
         _start_loading(host, context, name, force=True)
 

@@ -21,7 +21,7 @@ from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.os_errors import reason_of
 from mlxk_tui.panes import server_setup as setups
 from mlxk_tui.panes.server_setup import Setup
-from mlxk_tui.server.keys import save_keys
+from mlxk_tui.server.keys import needs_key, save_keys
 from mlxk_tui.server.options import Address
 from mlxk_tui.server.requests import RequestEntry
 from mlxk_tui.settings import Loaded
@@ -186,7 +186,7 @@ class ServerBackend:
             if self.keys_problem is not None:
                 raise self.keys_problem
             if setups.beyond_loopback(self.setup.host) and not self.setup.keys:
-                raise OpError(ErrorType.VALIDATION_ERROR, setups.needs_key(self.setup.host))
+                raise needs_key(self.setup.host.strip())
             server = self.server or await self._make()
             await self._judge_model()
             server.reload(self.setup.options)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
 from mlxk_tui.engine.status import EngineState
 from mlxk_tui.ops.blas.state import BlasState
 from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.format import plural, printable
+from mlxk_tui.ops.format import plural, printable, size
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.ops.terms import CpuWeights
 from mlxk_tui.panes.context import Context
 from mlxk_tui.panes.server_backend import Phase, ServerBackend
 from mlxk_tui.server.requests import RequestState
+from mlxk_tui.widgets.error_text import WORDS, error_text
 from mlxk_tui.widgets.server_status import Fact, Plot, ServerStatus
 from mlxk_tui.widgets.server_text import rate_text
 from mlxk_tui.widgets.state_view import StateView
@@ -20,7 +20,6 @@ from mlxk_tui.widgets.text import Part, sentence, spaced_size, wrap
 _WAITING = {RequestState.WAITING, RequestState.LOADING}
 _LINE = 68
 """Longest line of a message, in cells."""
-_FORCE = re.compile(r",? or force it\.$")
 SWITCH: dict[Phase, Part] = {
     Phase.OFF: ("○ Off", "$muted"),
     Phase.STARTING: ("· Starting", "$accent"),
@@ -95,8 +94,8 @@ def trouble(context: Context) -> tuple[str, str]:
         return "▲ The inference process ended and is being started again.", "$attention"
     if engine.loading is not None:
         return "", ""
-    if engine.last_error:
-        return f"✗ {sentence(engine.last_error)}", "$bad"
+    if engine.last_error is not None:
+        return f"✗ {error_text(engine.last_error)}", "$bad"
     in_memory = engine.model is not None and engine.model.name == server.setup.model
     if server.model_problem is not None and not in_memory:
         return f"▲ {_about_model(server, server.model_problem)}", "$attention"
@@ -115,8 +114,8 @@ def _about_model(server: ServerBackend, error: OpError) -> str:
     if error.type is ErrorType.MODEL_NOT_FOUND:
         why = "which is not in the cache."
     elif error.type is ErrorType.INSUFFICIENT_MEMORY:
-        numbers = sentence(error.message).partition(" needs ")[2].partition(". ")[0]
-        why = f"which needs {numbers}."
+        needed, here = size(error.facts.needed_bytes), size(error.facts.available_bytes)
+        why = f"which needs about {needed} of memory; models can use {here} here."
         said += ", or loads it all the same"
     else:
         why = f"which cannot be loaded: {sentence(error.message)}"
@@ -214,25 +213,18 @@ def message(view: StateView, context: Context, *, no_mlx: bool) -> None:
 
 
 def cause(error: OpError) -> str:
-    """Return what went wrong, in words of this pane: no option of a command line, and no force."""
-    said = sentence(error.message)
-    if error.type is ErrorType.INSUFFICIENT_MEMORY:
-        return _FORCE.sub(".", said)
-    if error.type is ErrorType.PORT_IN_USE:
-        return said.partition(". ")[0].rstrip(".") + "."
-    if "--api-key" in said:
-        return said.partition(": give --api-key")[0] + ": make one with n first. 127.0.0.1 needs none."
-    return said.partition(", such as --port")[0].rstrip(".") + "."
+    """Return what went wrong, and what to do where no key of this pane stands below it."""
+    return sentence(error.message) if error.remedy is Remedy.CHOOSE_ANOTHER_PORT else error_text(error)
 
 
 def _problem(view: StateView, server: ServerBackend, error: OpError) -> None:
     title = "The port is taken" if error.type is ErrorType.PORT_IN_USE else "The server cannot be switched on"
     keys = [("s", "try again"), ("e", "set up")]
     sentences = wrap(cause(error), _LINE)
-    if error.type is ErrorType.PORT_IN_USE:
-        sentences.append("Stop that program, or take another port.")
+    if error.remedy is Remedy.CHOOSE_ANOTHER_PORT:
+        sentences.append(WORDS[error.remedy])
         if server.free_port is not None:
             keys.insert(0, ("f", f"take {server.free_port}, which is free"))
-    elif "API key" in error.message:
+    elif error.remedy is Remedy.SET_API_KEY:
         keys.insert(0, ("n", "new key"))
     view.show("✗", title, sentences, style="$bad", keys=keys)

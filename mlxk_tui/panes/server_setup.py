@@ -13,6 +13,7 @@ from mlxk_tui.ops.format import printable
 from mlxk_tui.server import keys
 from mlxk_tui.server.options import ServerOptions
 from mlxk_tui.settings import Loaded, Settings
+from mlxk_tui.widgets.error_text import error_text
 
 _PORTS_TRIED = 100
 
@@ -93,14 +94,6 @@ def may_reach_beyond(host: str) -> bool:
     return name.strip("[]").rstrip(".").lower() != "localhost" if loopback is None else not loopback
 
 
-def needs_key(host: str) -> str:
-    """Return the sentence for an address that takes a key while there is none."""
-    return (
-        f"Listening on {printable(host.strip()) or 'every address'} lets other machines in, so it needs an "
-        "API key: make one with n first. 127.0.0.1 needs none."
-    )
-
-
 def host_problem(text: str, *, has_key: bool) -> str | None:
     """Return why a host cannot be listened on, as a sentence; None where it may."""
     host = text.strip()
@@ -110,7 +103,7 @@ def host_problem(text: str, *, has_key: bool) -> str | None:
         return "A host is a name or an address, without blanks."
     if "/" in host:
         return "Give the host alone, without http:// or a path."
-    return needs_key(host) if beyond_loopback(host) and not has_key else None
+    return error_text(keys.needs_key(host)) if beyond_loopback(host) and not has_key else None
 
 
 def port_problem(text: str) -> str | None:

@@ -8,12 +8,13 @@ from mlxk_tui.library import Entry
 from mlxk_tui.ops.errors import OpError
 from mlxk_tui.ops.format import plural
 from mlxk_tui.ops.names import is_clean
-from mlxk_tui.ops.push_terms import NO_PUSH
+from mlxk_tui.ops.push_terms import push_disabled
 from mlxk_tui.ops.terms import Severity
 from mlxk_tui.panes import actions
 from mlxk_tui.panes.actions import Host
 from mlxk_tui.panes.context import Context
 from mlxk_tui.transfers.jobs import Job, Pull, State, Transfer
+from mlxk_tui.widgets.error_text import error_text
 from mlxk_tui.widgets.text import spaced_size
 from mlxk_tui.widgets.transfer_text import short_name
 
@@ -83,7 +84,7 @@ def find_models(host: Host, context: Context) -> None:
 def why_no_push(context: Context) -> str | None:
     """Return why nothing can be pushed, as a sentence; None where it can."""
     if not context.push:
-        return NO_PUSH
+        return error_text(push_disabled())
     return context.transfers.locked
 
 

@@ -17,6 +17,7 @@ from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.pull_plan import PullPlan, plan_pull
 from mlxk_tui.panes.context import Context
 from mlxk_tui.transfers.jobs import Pull
+from mlxk_tui.widgets.error_text import error_text
 from mlxk_tui.widgets.preflight_card import card, trouble
 from mlxk_tui.widgets.text import Part, cut, lines
 from mlxk_tui.widgets.transient import Transient
@@ -103,7 +104,7 @@ class Preflight(ModalScreen[Pull | None], Transient[Pull | None]):
             rows = card(self.plan, self._given.library.machine_bytes, width)
         elif self.error is not None:
             hint = _HINTS.get(self.error.type)
-            rows = trouble(self._spec, self.error.message, [hint] if hint else [], width)
+            rows = trouble(self._spec, error_text(self.error), [hint] if hint else [], width)
         else:
             asking: list[Part] = [("Asking the hub what it would bring …", "$muted")]
             rows = [[(cut(printable(self._spec), width), "$strong bold")], [], asking]

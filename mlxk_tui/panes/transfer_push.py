@@ -27,8 +27,9 @@ from mlxk_tui.transfers import pushing
 from mlxk_tui.transfers.jobs import DEFAULT_MESSAGE, Push
 from mlxk_tui.widgets.clone_dialog import absolute
 from mlxk_tui.widgets.dialogs import Dialog, DialogList
+from mlxk_tui.widgets.error_text import error_text
 from mlxk_tui.widgets.push_text import changes, summary, workspace
-from mlxk_tui.widgets.text import Part, lines, sentence, wrap
+from mlxk_tui.widgets.text import Part, lines, wrap
 from mlxk_tui.widgets.transient import Transient
 
 _SETTLE_SECONDS = 0.3
@@ -188,7 +189,7 @@ class PushForm(ModalScreen[None], Transient[None]):
         try:
             self._health = await check_workspace(folder)
         except OpError as error:
-            self.check.update(Content.styled(f"✗ {sentence(error.message)}", "$bad"))
+            self.check.update(Content.styled(f"✗ {error_text(error)}", "$bad"))
             return
         if self.is_attached:
             self.check.update(lines(workspace(self._health, _LINE - 10)))
@@ -240,7 +241,7 @@ class PushForm(ModalScreen[None], Transient[None]):
             plan = await pushing.review(job, hub=self._given.hub())
         except OpError as error:
             self._busy = False
-            self._draw(sentence(error.message.replace("--create", "Create")))
+            self._draw(error_text(error))
             return
         self._busy = False
         self._draw()

@@ -22,11 +22,12 @@ from mlxk_tui.panes.context import Context
 from mlxk_tui.transfers.jobs import Pull
 from mlxk_tui.transfers.starters import STARTERS
 from mlxk_tui.transfers.teller import Change
+from mlxk_tui.widgets.error_text import error_text
 from mlxk_tui.widgets.key_line import KeyLine
 from mlxk_tui.widgets.row_list import RowList
 from mlxk_tui.widgets.search_list import Found, SearchList, titles
 from mlxk_tui.widgets.state_view import StateView
-from mlxk_tui.widgets.text import line, sentence
+from mlxk_tui.widgets.text import line
 from mlxk_tui.widgets.transient import Transient
 
 _SETTLE_SECONDS = 0.35
@@ -203,7 +204,7 @@ class SearchScreen(ModalScreen[None], Transient[None]):
             self.message.show(
                 "✗",
                 "The hub did not answer",
-                [sentence(self._error.message)],
+                [error_text(self._error)],
                 style="$bad",
                 keys=[("⏎", "ask again"), ("esc", "close")],
             )

@@ -22,6 +22,7 @@ from mlxk_tui.ops.contract import Health, Model
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.names import parse_spec
+from mlxk_tui.server.error_text import error_text
 from mlxk_tui.server.errors import ApiError, invalid
 
 _REMEMBERED_S = 5.0
@@ -207,7 +208,7 @@ def _told(error: OpError, spec: _Spec) -> Exception:
             param="model",
         )
     if error.type is ErrorType.VALIDATION_ERROR:
-        return invalid(error.message, "model")
+        return invalid(error_text(error), "model")
     return error
 
 

@@ -12,6 +12,7 @@ from aiohttp import web
 from mlxk_tui.ops.errors import ERRORS, ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.retry_after import HEADER as RETRY_AFTER
+from mlxk_tui.server.error_text import error_text
 
 BUSY, NO_ROUTE, STOPPING = "server_busy", "route_not_found", "server_stopping"
 """Words of `error.type` that concern HTTP alone; every other one is a type of the JSON contract."""
@@ -87,7 +88,7 @@ def api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, OpError):
         status = ERRORS[error.type].http_status
-        message = error.message
+        message = error_text(error)
         headers, retry_after_s = {}, None
         if error.type is ErrorType.CANCELLED:  # the server stopped it: its client is still there
             status = 503

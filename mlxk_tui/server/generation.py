@@ -31,6 +31,7 @@ from mlxk_tui.engine.generation import (
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import plural
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.server.errors import BUSY, ApiError
 from mlxk_tui.server.requests import RequestEntry, RequestLog, RequestState
 
@@ -244,7 +245,7 @@ class Answers:
 
     def _finish(self, index: int, event: Finished) -> None:
         if self._cancelled or event.finish_reason is FinishReason.CANCELLED:
-            raise OpError(ErrorType.CANCELLED, "The server stopped the answer. Ask again when it is back.")
+            raise OpError(ErrorType.CANCELLED, "The server stopped the answer.", remedy=Remedy.TRY_LATER)
         self.usages[index] = event.usage
         usage, entry = self.usage, self._entry
         entry.prompt_tokens = usage.prompt_tokens

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.files import replace_file
+from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.os_errors import error_type, reason_of
+from mlxk_tui.ops.remedies import Remedy
 
 VARIABLE = "MLXK_API_KEY"
 """Environment variable with keys, parted by commas."""
@@ -35,13 +37,11 @@ def parse_keys(texts: Iterable[str], source: str) -> dict[str, str]:
         if not _NAME.fullmatch(name) or not _KEY.fullmatch(key):
             raise OpError(
                 ErrorType.VALIDATION_ERROR,
-                f"An API key of {source} is malformed. Write KEY or NAME:KEY: the name in letters, digits, "
+                f"An API key of {source} is malformed; it is KEY or NAME:KEY: the name in letters, digits, "
                 "'.', '_' and '-', the key in printable ASCII without blanks.",
             )
         if name in found:
-            raise OpError(
-                ErrorType.VALIDATION_ERROR, f"Two API keys of {source} are called '{name}'. Rename one."
-            )
+            raise OpError(ErrorType.VALIDATION_ERROR, f"Two API keys of {source} are called '{name}'.")
         found[name] = key
     return found
 
@@ -66,7 +66,8 @@ def read_keys(path: Path) -> dict[str, str]:
             if stat.S_IMODE(os.fstat(stream.fileno()).st_mode) & 0o077:
                 raise OpError(
                     ErrorType.PERMISSION_DENIED,
-                    f"Others can read the API keys in {path}. Run 'chmod 600' on it.",
+                    f"Others can read the API keys in {path}.",
+                    remedy=Remedy.RESTRICT_FILE,
                 )
             text = stream.read(_MAX_FILE_BYTES).decode("utf-8", "replace")
     except FileNotFoundError:
@@ -108,3 +109,13 @@ def name_of(given: str | None, keys: Mapping[str, str]) -> str | None:
         if hmac.compare_digest(offered, key.encode()):
             found = name
     return found
+
+
+def needs_key(host: str) -> OpError:
+    """Return the error of a server that other machines could reach without an API key."""
+    return OpError(
+        ErrorType.VALIDATION_ERROR,
+        f"Listening on {printable(host)[:100] or 'every address'} lets other machines in, so it needs an "
+        "API key.",
+        remedy=Remedy.SET_API_KEY,
+    )

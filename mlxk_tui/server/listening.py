@@ -13,6 +13,8 @@ from mlxk_tui.ops.addresses import is_loopback
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.os_errors import error_type
+from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.server.keys import needs_key
 from mlxk_tui.server.options import ServerOptions
 
 
@@ -80,7 +82,8 @@ async def _explain(error: OSError, host: str, port: int) -> OpError:
     if kind is ErrorType.PERMISSION_DENIED:
         return OpError(
             ErrorType.PERMISSION_DENIED,
-            f"Port {port} may not be taken. Choose one above 1023, such as --port 8000.",
+            f"Port {port} may not be taken.",
+            remedy=Remedy.CHOOSE_HIGHER_PORT,
         )
     return _refused(f"{printable(host)[:100]} cannot be listened on: {error.strerror or error}.")
 
@@ -90,8 +93,8 @@ async def port_in_use(host: str, port: int) -> OpError:
     owner = await asyncio.to_thread(_owner, port)
     return OpError(
         ErrorType.PORT_IN_USE,
-        f"Port {port} of {printable(host)[:100]} is taken{f' by {owner}' if owner else ''}. Stop that "
-        "program, or choose another port: --port 0 takes a free one.",
+        f"Port {port} of {printable(host)[:100]} is taken{f' by {owner}' if owner else ''}.",
+        remedy=Remedy.CHOOSE_ANOTHER_PORT,
     )
 
 
@@ -108,14 +111,6 @@ def _owner(port: int) -> str | None:
     except (psutil.Error, OSError, RuntimeError):  # macOS tells nobody but root
         return None
     return None
-
-
-def needs_key(host: str) -> OpError:
-    """Return the error of a server that other machines could reach without an API key."""
-    return _refused(
-        f"Listening on {printable(host)[:100] or 'every address'} lets other machines in, so it needs an API "
-        "key: give --api-key or set MLXK_API_KEY. 127.0.0.1 needs none."
-    )
 
 
 def _refused(message: str) -> OpError:

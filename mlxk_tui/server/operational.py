@@ -6,6 +6,7 @@ from aiohttp import web
 
 from mlxk_tui import __version__
 from mlxk_tui.server.calls import Call, Route
+from mlxk_tui.server.error_text import error_text
 from mlxk_tui.server.errors import json_response
 from mlxk_tui.server.supervisor import HealthState
 
@@ -33,7 +34,7 @@ async def health(call: Call) -> web.StreamResponse:
             "memory_bytes": status.memory_bytes,
             "tokenizing_bytes": status.tokenizing_bytes,
             "restarts": service.supervisor.restarts,
-            "last_error": status.last_error,
+            "last_error": error_text(status.last_error) if status.last_error is not None else None,
             "version": __version__,
         }
     return json_response(told, 200 if state in _UP else 503)

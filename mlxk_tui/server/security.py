@@ -69,8 +69,8 @@ class Guard:
             raise ApiError(
                 403,
                 ErrorType.ACCESS_DENIED.value,
-                f"This server does not answer to the name in the {where}. Use its address, or start it "
-                "with --allow-host NAME.",
+                f"This server does not answer to the name in the {where}. Use its address, or have "
+                "the name added to the hosts that it allows.",
             )
 
     def check_site(self, request: web.BaseRequest) -> None:
@@ -96,8 +96,8 @@ class Guard:
         raise ApiError(
             403,
             ErrorType.ACCESS_DENIED.value,
-            "Pages of other web sites may not fetch this. Start the server with --allow-origin ORIGIN and "
-            "have the page ask with CORS if it should.",
+            "Pages of other web sites may not fetch this. Add the site to the origins that the server "
+            "allows, and have the page ask with CORS, if it should.",
         )
 
     def cors(self, request: web.BaseRequest) -> dict[str, str]:
@@ -117,8 +117,8 @@ class Guard:
             raise ApiError(
                 403,
                 ErrorType.ACCESS_DENIED.value,
-                "Web pages of this origin may not call the server. Start it with --allow-origin ORIGIN "
-                "if they should.",
+                "Web pages of this origin may not call the server. Add it to the origins that the server "
+                "allows if they should.",
                 headers={"Vary": "Origin"},
             )
         return {

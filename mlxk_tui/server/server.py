@@ -17,7 +17,8 @@ from mlxk_tui.server.calls import Service
 from mlxk_tui.server.choose import Chooser
 from mlxk_tui.server.generation import Generator
 from mlxk_tui.server.http import WebServer
-from mlxk_tui.server.listening import bind, needs_key, port_in_use
+from mlxk_tui.server.keys import needs_key
+from mlxk_tui.server.listening import bind, port_in_use
 from mlxk_tui.server.metrics import Metrics
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.parser import RequestParser

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from mlxk_tui.engine.generation import Generation
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.server.calls import Call
 from mlxk_tui.server.generation import text_of
 from mlxk_tui.server.requests import RequestState
@@ -62,7 +63,7 @@ class Work(Generic[T]):
             if not self._cancelled:
                 raise
             raise OpError(
-                ErrorType.CANCELLED, "The server stopped the request. Ask again when it is back."
+                ErrorType.CANCELLED, "The server stopped the request.", remedy=Remedy.TRY_LATER
             ) from None
         finally:
             service.generator.leave(self, 1)

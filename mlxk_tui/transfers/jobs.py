@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
-from mlxk_tui.ops.errors import ErrorType
+from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.remedies import NO_FACTS, ErrorFacts, Remedy
 from mlxk_tui.transfers.rates import RateHistory
 
 MAX_FILES = 5_000
@@ -98,7 +99,20 @@ class Failure:
 
     type: ErrorType
     message: str
-    """What happened and what to do next; not yet safe to show."""
+    """The cause; not yet safe to show."""
+    remedy: Remedy | None = None
+    """What to do about it; none in files of versions that kept it in the message."""
+    facts: ErrorFacts = NO_FACTS
+
+    @classmethod
+    def of(cls, error: OpError) -> Failure:
+        """Return what is kept of an error."""
+        return cls(error.type, error.message, error.remedy, error.facts)
+
+    @property
+    def error(self) -> OpError:
+        """The error."""
+        return OpError(self.type, self.message, remedy=self.remedy, facts=self.facts)
 
 
 @dataclass

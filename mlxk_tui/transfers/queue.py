@@ -21,6 +21,7 @@ from typing import Any
 
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent, Progress
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.transfers.jobs import Failure, Job, State, Transfer
 from mlxk_tui.transfers.keeper import Keeper
 from mlxk_tui.transfers.progress import take_in
@@ -347,11 +348,9 @@ class TransferQueue:
 
     def _fail(self, transfer: Transfer, error: BaseException) -> None:
         if isinstance(error, OpError):
-            failure = Failure(error.type, error.message)
+            failure = Failure.of(error)
         else:
-            failure = Failure(
-                ErrorType.INTERNAL_ERROR, f"It failed unexpectedly: {error!r}. Please report it."
-            )
+            failure = Failure(ErrorType.INTERNAL_ERROR, f"It failed unexpectedly: {error!r}.", Remedy.REPORT)
         transfer.failure = failure
         if transfer.bytes_done > transfer.furthest:  # the line is bad, but it gets on: patience starts anew
             transfer.furthest, transfer.attempts = transfer.bytes_done, 0

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import OnEvent
-from mlxk_tui.ops.push_terms import NO_PUSH
+from mlxk_tui.ops.push_terms import push_disabled
 from mlxk_tui.transfers.jobs import Job, Pull, Push
 from mlxk_tui.transfers.queue import Runner
 
@@ -30,13 +29,15 @@ def runners(
 
     async def run_pull(job: Pull, on_event: OnEvent) -> str:
         from mlxk_tui.ops.pull import pull
+        from mlxk_tui.ops.transfer_contract import DownloadStatus
 
         done = await pull(cache, job.spec, hub=hub(), via_hub=via_hub, doubted=job.doubted, on_event=on_event)
-        return done.message
+        unchecked = done.warnings if done.download_status is DownloadStatus.ALREADY_EXISTS else []
+        return " ".join((done.message, *unchecked))
 
     async def run_push(job: Push, on_event: OnEvent) -> str:
         if not push:
-            raise OpError(ErrorType.FEATURE_DISABLED, NO_PUSH)
+            raise push_disabled()
         from mlxk_tui.transfers.pushing import upload
 
         return await upload(job, hub=hub(), on_event=on_event)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxk_tui.ops.errors import ErrorType
+from mlxk_tui.ops.errors import OpError
 from mlxk_tui.ops.files import remove_unfinished, replace_file
 from mlxk_tui.ops.format import printable
 from mlxk_tui.ops.os_errors import reason_of
@@ -156,7 +156,7 @@ def _encode(transfer: Transfer) -> dict[str, Any]:
         "state": transfer.state.value,
         "added": transfer.added,
         "ended": transfer.ended,
-        "failure": {"type": failure.type.value, "message": failure.message} if failure else None,
+        "failure": failure.error.parts if failure else None,
         "result": transfer.result,
         **{name: getattr(transfer, name) for name in _NUMBERS},
     }
@@ -171,7 +171,7 @@ def _decode(value: object) -> Transfer | None:
         identity, state = value["id"], State(value["state"])
         added, ended, result = value["added"], value["ended"], value["result"]
         failed = value["failure"]
-        failure = Failure(ErrorType(failed["type"]), _text(failed["message"])) if failed else None
+        failure = Failure.of(OpError.from_parts(failed)) if failed else None
         numbers = {name: value[name] for name in _NUMBERS}
     except (KeyError, TypeError, ValueError):
         return None

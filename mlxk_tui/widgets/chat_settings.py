@@ -14,6 +14,7 @@ from textual.widgets import Input, Static, TextArea
 
 from mlxk_tui.ops.errors import OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.widgets.error_text import error_text
 from mlxk_tui.widgets.form import Form
 from mlxk_tui.widgets.text import sentence
 
@@ -148,7 +149,7 @@ class SettingsDialog(Form[ChatSettings]):
             try:
                 self._check(values)
             except OpError as error:
-                wrong = error.message
+                wrong = error_text(error)
         return not wrong, sentence(wrong) if wrong else "What is empty is left to the model."
 
     def answer(self) -> ChatSettings:

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from textual.content import Content
 
 from mlxk_tui.library import Entry, State
-from mlxk_tui.ops.format import age, plural, printable, size
+from mlxk_tui.ops.format import age, beside, plural, printable, size
 from mlxk_tui.ops.names import is_clean
 from mlxk_tui.ops.terms import FindingCode, Fix, Framework, Health, MemoryFit, ModelType, Severity
 from mlxk_tui.widgets.text import (
@@ -90,8 +90,9 @@ def finding_rows(finding: Finding, name: str, width: int, sigil: str = "") -> li
     rows: list[list[Part]] = []
     for number, text in enumerate(wrap(printable(finding.message), room)):
         rows.append([(f"{glyph} " if number == 0 else "  ", f"{sigil}{token}"), (text, "")])
-    if finding.path and printable(finding.path) not in printable(finding.message):
-        rows.append([("  ", ""), (cut(printable(finding.path), room), f"{sigil}muted")])
+    path = beside(finding.message, finding.path)
+    if path is not None:
+        rows.append([("  ", ""), (cut(path, room), f"{sigil}muted")])
     return rows
 
 

@@ -15,7 +15,7 @@ from textual.widgets import Input, Static
 
 from mlxk_tui.ops.errors import OpError
 from mlxk_tui.ops.filters import Filter, parse
-from mlxk_tui.widgets.text import sentence
+from mlxk_tui.widgets.error_text import error_text
 
 _EXAMPLES = (
     "type:chat",
@@ -121,7 +121,7 @@ class FilterBar(Vertical):
             try:
                 parse(word)
             except OpError as error:  # noqa: PERF203 - a half typed term leaves the others at work
-                self.problem = error.message
+                self.problem = error_text(error)
             else:
                 good.append(word)
         self.filter = parse(" ".join(good))
@@ -132,4 +132,4 @@ class FilterBar(Vertical):
         self.answer.update(Content.styled(counted, "$muted"))
         self.trouble.display = self.problem is not None
         if self.problem is not None:
-            self.trouble.update(Content.styled(sentence(self.problem), "$bad"))
+            self.trouble.update(Content.styled(self.problem, "$bad"))

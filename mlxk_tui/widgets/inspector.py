@@ -23,9 +23,10 @@ from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.errors import OpError
 from mlxk_tui.ops.format import printable
 from mlxk_tui.widgets import describe
+from mlxk_tui.widgets.error_text import error_text
 from mlxk_tui.widgets.scrolling import scroll_bindings
 from mlxk_tui.widgets.tab_strip import Tab, TabStrip
-from mlxk_tui.widgets.text import cut, sentence
+from mlxk_tui.widgets.text import cut
 
 TABS = (
     Tab("overview", "Overview"),
@@ -191,7 +192,7 @@ class Inspector(Vertical):
 
     def _drawn(self, tab: str, value: object, width: int) -> VisualType:
         if isinstance(value, OpError):
-            return Content.styled(sentence(value.message), "$bad")
+            return Content.styled(error_text(value), "$bad")
         if tab == "files":
             from mlxk_tui.ops.contract import ModelFile
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mlxk_tui.ops.format import plural, printable
 from mlxk_tui.ops.pull_plan import PullPlan
 from mlxk_tui.widgets.describe import memory_gauge
+from mlxk_tui.widgets.error_text import error_text
 from mlxk_tui.widgets.text import Part, cut, gauge, pad, sentence, spaced_size, wrap
 
 _LABEL = 10
@@ -51,7 +52,7 @@ def card(plan: PullPlan, machine_bytes: int, width: int) -> list[list[Part]]:
         kind = "gated" if plan.gated else "private"
         rows += _fact("Access", f"{kind}; your account may read it", width)
     if plan.lacks_space:
-        rows += [[], *_marked("✗", "$bad", sentence(plan.lacks_space), width)]
+        rows += [[], *_marked("✗", "$bad", error_text(plan.lacks_space), width)]
     for warning in plan.warnings[:3]:
         rows += [[], *_marked("▲", "$attention", sentence(warning), width)]
     return rows

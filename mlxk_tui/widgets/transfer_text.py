@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from mlxk_tui.ops.format import age, iso_utc, printable
 from mlxk_tui.transfers.jobs import Push, State, Transfer
-from mlxk_tui.widgets.text import Part, sentence, spaced_size
+from mlxk_tui.widgets.error_text import error_text
+from mlxk_tui.widgets.text import Part, spaced_size
 
 _GLYPHS = {
     State.WAITING: ("·", "muted"),
@@ -107,7 +108,7 @@ def ended(transfer: Transfer, wall: float) -> str:
 
 def cause(transfer: Transfer) -> str:
     """Return why the last attempt failed, as a safe sentence."""
-    return sentence(transfer.failure.message) if transfer.failure is not None else ""
+    return error_text(transfer.failure.error) if transfer.failure is not None else ""
 
 
 def rate_text(rate: float) -> str:

@@ -14,6 +14,7 @@ from mlxk_tui.chats.model import Role, State
 from mlxk_tui.chats.schema import MESSAGE_BITS, VERSION
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.remedies import Remedy
 from tests.support.waiting import PATIENCE_S
 
 VERSION_1 = """
@@ -106,7 +107,7 @@ def test_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
         asyncio.run(ChatStore.open(path))
     assert refused.value.type is ErrorType.VALIDATION_ERROR
     assert f"version {VERSION + 1}" in refused.value.message
-    assert "Upgrade mlxk-tui" in refused.value.message
+    assert refused.value.remedy is Remedy.UPGRADE
     assert path.read_bytes() == before
 
 

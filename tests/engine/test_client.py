@@ -206,7 +206,7 @@ async def test_a_model_that_cannot_be_loaded_says_why_and_leaves_a_working_engin
         await run(engine, Runnable("test/corrupt", folder), SHORT)
     assert caught.value.type is ErrorType.MODEL_NOT_RUNNABLE
     assert caught.value.message.startswith("test/corrupt could not be loaded")
-    assert engine.status.last_error == caught.value.message
+    assert str(engine.status.last_error) == caught.value.message
     assert (await run(engine, babbler, SHORT)).tokens == 5
     assert engine.status.last_error is None
 

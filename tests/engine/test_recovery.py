@@ -60,7 +60,7 @@ async def test_a_killed_worker_fails_what_ran_at_once_and_the_next_request_start
     assert is_gone(pid)
     failed = engine.status
     assert failed.state is EngineState.FAILED
-    assert "killed (SIGKILL)" in (failed.last_error or "")
+    assert "killed (SIGKILL)" in str(failed.last_error)
     assert await fate(engine, babbler, SHORT) == "length"
     assert engine.status.state is EngineState.READY
     assert engine.status.last_error is None
@@ -74,7 +74,7 @@ async def test_a_worker_that_hangs_is_ended_and_who_waits_for_another_model_is_s
     await until(engine, lambda status: status.streams == 1)
     waiting = asyncio.create_task(fate(engine, other, SHORT))
     await until(engine, lambda status: status.waiting == 1)
-    errors: list[str | None] = []
+    errors: list[OpError | None] = []
     unsubscribe = engine.subscribe(lambda status: errors.append(status.last_error))
     pid = pid_of(engine)
     os.kill(pid, signal.SIGSTOP)
@@ -84,7 +84,7 @@ async def test_a_worker_that_hangs_is_ended_and_who_waits_for_another_model_is_s
     assert is_gone(pid)
     assert await waiting == "length"
     unsubscribe()
-    assert any("no sign of life" in error for error in errors if error)
+    assert any("no sign of life" in str(error) for error in errors if error)
 
 
 async def test_a_process_that_stands_still_is_called_so_lets_go_of_what_is_cancelled_and_is_ended(
@@ -135,7 +135,7 @@ async def test_a_crash_at_rest_and_one_while_loading_are_noticed(engine: Engine,
     await engine.load(babbler)
     os.kill(pid_of(engine), signal.SIGABRT)  # what Metal does when it is out of memory
     await until(engine, lambda status: status.state is EngineState.FAILED)
-    assert "crashed (SIGABRT)" in (engine.status.last_error or "")
+    assert "crashed (SIGABRT)" in str(engine.status.last_error)
     assert engine.status.model is None
     task = asyncio.create_task(engine.load(babbler))
     await until(engine, lambda status: status.state is EngineState.STARTING and status.pid is not None)

@@ -21,6 +21,7 @@ from mlxk_tui.ops.contract import CloneData, Health
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.events import Progress
 from mlxk_tui.ops.reflink import copy, open_source, reflink
+from mlxk_tui.ops.remedies import Remedy
 from tests.support.cancelling import cancelled_at_first_event
 from tests.support.hf_cache import HfCache, HfRepo, model_files, safetensors, tree_of
 from tests.support.unprivileged import give_away, open_folder, unprivileged
@@ -43,11 +44,12 @@ def repo(hf: HfCache) -> HfRepo:
 
 
 @contextmanager
-def refused(error_type: ErrorType, *words: str) -> Iterator[None]:
+def refused(error_type: ErrorType, *words: str, remedy: Remedy | None = None) -> Iterator[None]:
     with pytest.raises(OpError) as caught:
         yield
     assert caught.value.type is error_type, caught.value.message
     assert all(word in caught.value.message for word in words), caught.value.message
+    assert remedy in {None, caught.value.remedy}
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
@@ -119,7 +121,7 @@ async def test_something_at_the_target_is_left_alone(
         target.symlink_to(tmp_path / ("empty" if kind == "link" else "nowhere"))
     before = tree_of(tmp_path)
 
-    with refused(ErrorType.VALIDATION_ERROR, "does not exist yet"):
+    with refused(ErrorType.VALIDATION_ERROR, remedy=Remedy.NAME_A_NEW_FOLDER):
         await clone(cache, "model", target)
 
     assert tree_of(tmp_path) == before
@@ -164,7 +166,7 @@ async def test_a_model_that_is_not_cached_has_to_be_pulled_first(
     cache: Cache, hf: HfCache, tmp_path: Path
 ) -> None:
     for where in (cache, Cache(tmp_path / "no-cache")):
-        with refused(ErrorType.MODEL_NOT_FOUND, "'org/none'", "Pull it first"):
+        with refused(ErrorType.MODEL_NOT_FOUND, "'org/none'", remedy=Remedy.PULL_FIRST):
             await clone(where, "org/none", tmp_path / "out")
 
     assert os.listdir(tmp_path) == []
@@ -180,7 +182,7 @@ async def test_an_unsound_model_is_refused_with_its_reason(cache: Cache, hf: HfC
         await clone(cache, "org/model", tmp_path / "out")
     assert caught.value.type is ErrorType.CLONE_FAILED
     assert "model.safetensors" in caught.value.message
-    assert "without the health check" in caught.value.message
+    assert caught.value.remedy is Remedy.PULL_OR_CLONE_UNCHECKED
     assert isinstance(caught.value.data, CloneData)
     assert (caught.value.data.clone_status, caught.value.data.health) == ("failed", Health.UNHEALTHY)
     assert os.listdir(tmp_path) == []
@@ -214,7 +216,7 @@ async def test_a_repo_without_a_snapshot_has_nothing_to_clone(
     hf.repo("org/model").ref("main", NEW)
 
     for check in (True, False):
-        with refused(ErrorType.CLONE_FAILED, "Pull it again"):
+        with refused(ErrorType.CLONE_FAILED, "org/model", remedy=Remedy.PULL_FIRST):
             await clone(cache, "org/model", tmp_path / "out", check_health=check)
 
 

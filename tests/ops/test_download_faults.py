@@ -18,6 +18,7 @@ from mlxk_tui.demo.hub import Fault, Generated, LocalHub
 from mlxk_tui.ops.download import Source, download
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.fetch import _redirected
+from mlxk_tui_headless.error_text import error_text
 from tests.support.downloads import FAST, Model, small_files
 from tests.support.waiting import PATIENCE_S, cancel, until
 
@@ -106,7 +107,7 @@ async def test_a_passing_fault_is_lived_through(model: Model, fault: Fault) -> N
         (Fault("status", WEIGHTS, status=401), ErrorType.AUTH_ERROR, "HF_TOKEN"),
         (Fault("status", WEIGHTS, status=403), ErrorType.ACCESS_DENIED, "refuses access"),
         (Fault("status", WEIGHTS, status=403, error_code="GatedRepo"), ErrorType.ACCESS_DENIED, "gated"),
-        (Fault("status", WEIGHTS, status=429, retry_after=3600), ErrorType.DOWNLOAD_FAILED, "wait 3600 s"),
+        (Fault("status", WEIGHTS, status=429, retry_after=3600), ErrorType.DOWNLOAD_FAILED, "in 3600 s"),
         (Fault("wrong_range", WEIGHTS, origin="cdn"), ErrorType.DOWNLOAD_FAILED, "another range"),
         (Fault("wrong_size", WEIGHTS, origin="cdn"), ErrorType.DOWNLOAD_FAILED, "bytes instead of"),
         (Fault("wrong_size", "*notes.md", size_delta=9), ErrorType.DOWNLOAD_FAILED, "bytes instead of"),
@@ -125,7 +126,7 @@ async def test_a_fault_that_stays_is_a_clear_error_and_the_next_download_goes_on
     model.hub.faults.add(replace(fault, times=None))
     found = await fails(model)
     assert found.type is error
-    assert words in found.message
+    assert words in error_text(found)
     assert not (model.snapshot / "model.safetensors").exists() or "notes" in fault.path
     await model.download()
     model.check_whole()

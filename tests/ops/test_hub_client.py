@@ -18,6 +18,7 @@ from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.hub import DEFAULT_ENDPOINT, Hub
 from mlxk_tui.ops.hub_client import Timeouts
 from mlxk_tui.ops.hub_errors import Asked, map_error
+from mlxk_tui_headless.error_text import error_text
 from tests.support.pulling import FILES
 from tests.support.waiting import PATIENCE_S, cancel, until
 
@@ -172,8 +173,8 @@ async def test_every_status_has_its_meaning(
     with pytest.raises(OpError) as caught:
         await Hub(server.url, SECRET).info("org/tiny")
     assert caught.value.type is type_
-    assert word in caught.value.message
-    assert SECRET not in caught.value.message
+    assert word in error_text(caught.value)
+    assert SECRET not in error_text(caught.value)
     assert caught.value.__cause__ is None
 
 

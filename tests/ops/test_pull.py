@@ -25,7 +25,9 @@ from mlxk_tui.ops.hub_client import Timeouts
 from mlxk_tui.ops.machine import Runtime
 from mlxk_tui.ops.pull import pull
 from mlxk_tui.ops.pull_plan import PullPlan, plan_pull
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.ops.transfer_contract import DownloadStatus, PullData
+from mlxk_tui_headless.error_text import error_text
 from tests.support.hf_cache import HfCache, model_files, tree_of
 from tests.support.pulling import FILES, NAME, WEIGHTS, blob_of, content_of, sent
 from tests.support.waiting import PATIENCE_S, cancel, until
@@ -103,20 +105,25 @@ async def test_a_dry_run_writes_nothing(server: LocalHub, commit: str, cache: Ca
 
 
 @pytest.mark.parametrize(
-    ("token", "kind", "reason", "words"),
+    ("token", "kind", "reason", "remedy"),
     [
-        (None, "missing", AccessReason.NOT_FOUND, "HF_TOKEN"),
-        (None, "gated", AccessReason.GATED, "/org/gated"),
-        (LocalHub.OTHER_TOKEN, "gated", AccessReason.GATED, "/org/gated"),
-        (None, "private", AccessReason.NOT_FOUND, "HF_TOKEN"),
-        (LocalHub.OTHER_TOKEN, "private", AccessReason.NOT_FOUND, "members"),
-        (LocalHub.GOOD_TOKEN, "disabled", AccessReason.DISABLED, "disabled"),
-        ("hf_unknown_token", "open", AccessReason.UNAUTHORIZED, "hf auth login"),
-        (None, "open@nope", None, "'nope'"),
+        (None, "missing", AccessReason.NOT_FOUND, Remedy.CHECK_NAME_OR_LOG_IN),
+        (None, "gated", AccessReason.GATED, Remedy.ACCEPT_TERMS_AND_LOG_IN),
+        (LocalHub.OTHER_TOKEN, "gated", AccessReason.GATED, Remedy.ACCEPT_TERMS),
+        (None, "private", AccessReason.NOT_FOUND, Remedy.CHECK_NAME_OR_LOG_IN),
+        (LocalHub.OTHER_TOKEN, "private", AccessReason.NOT_FOUND, Remedy.CHECK_NAME_OR_MEMBERSHIP),
+        (LocalHub.GOOD_TOKEN, "disabled", AccessReason.DISABLED, None),
+        ("hf_unknown_token", "open", AccessReason.UNAUTHORIZED, Remedy.REPLACE_TOKEN),
+        (None, "open@nope", None, Remedy.LOOK_ON_HUB),
     ],
 )
 async def test_what_may_not_be_read_leaves_the_cache_untouched(
-    token: str | None, kind: str, reason: AccessReason | None, words: str, server: LocalHub, cache: Cache
+    token: str | None,
+    kind: str,
+    reason: AccessReason | None,
+    remedy: Remedy | None,
+    server: LocalHub,
+    cache: Cache,
 ) -> None:
     server.add_repo("org/gated", FILES, gated="manual")
     server.add_repo("org/private", FILES, private=True)
@@ -127,8 +134,9 @@ async def test_what_may_not_be_read_leaves_the_cache_untouched(
     denied = reason is not None
     assert error.type is (ErrorType.ACCESS_DENIED if denied else ErrorType.REVISION_NOT_FOUND)
     assert error.reason is reason
-    assert words in error.message
-    assert token is None or token not in error.message
+    assert error.remedy is remedy
+    assert (error.facts.url or "").endswith("/org/gated") is (kind == "gated")
+    assert token is None or token not in error_text(error)
     assert isinstance(error.data, PullData)
     assert error.data.download_status is (DownloadStatus.ACCESS_DENIED if denied else DownloadStatus.FAILED)
     assert tree_of(cache.root) == before
@@ -296,7 +304,7 @@ async def test_offline_says_that_it_did_not_look(server: LocalHub, commit: str, 
             data = await pull(cache, spec, hub=hub)
             assert (data.download_status, data.commit_hash) == (DownloadStatus.ALREADY_EXISTS, commit)
             assert data.warnings
-            assert data.warnings[0] in data.message
+            assert "could not be checked" in data.warnings[0]
         for spec in ("org/other", f"{NAME}@dev"):
             assert (await refused(cache, spec, hub)).type is ErrorType.NETWORK_ERROR
     assert tree_of(cache.root) == before
@@ -369,9 +377,10 @@ async def test_too_little_room_is_known_before_anything_is_written(server: Local
     server.faults.add(Fault("status", path="*/tree/*", status=200, body=tree, times=None))
     before = tree_of(cache.root)
     planned = await pull(cache, "org/huge", hub=client(server), dry_run=True)
-    assert "Free some space" in planned.message
+    assert "org/huge needs" in planned.message
     error = await refused(cache, "org/huge", client(server))
-    assert error.type is ErrorType.DISK_FULL
+    assert (error.type, error.remedy) == (ErrorType.DISK_FULL, Remedy.FREE_SPACE_OR_MOVE_CACHE)
+    assert (error.facts.needed_bytes or 0) > (error.facts.available_bytes or 0) > 0
     assert tree_of(cache.root) == before
 
 

@@ -28,6 +28,7 @@ from mlxk_tui.ops.push import (
     review,
 )
 from mlxk_tui.ops.push_result import difference
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.ops.transfer_contract import ChangeSummary, PushData
 from tests.support.hf_cache import tree_of
 
@@ -180,9 +181,9 @@ async def test_a_plan_is_exact_and_changes_nothing(
 
 async def test_a_missing_repo_takes_create(server: LocalHub, hub: Hub, request_: PushRequest) -> None:
     for answer in (push, review):
-        with pytest.raises(OpError, match="--create") as error:
+        with pytest.raises(OpError) as error:
             await answer(request_, hub=hub)
-        assert error.value.type is ErrorType.REPO_NOT_FOUND
+        assert (error.value.type, error.value.remedy) == (ErrorType.REPO_NOT_FOUND, Remedy.CREATE_REPO)
     plan = await plan_push(request_, hub=hub)
     assert (plan.would_create_repo, plan.would_create_branch, plan.commit) == (True, False, None)
     data = await review(replace(request_, create=True, branch="dev"), hub=hub)
@@ -197,7 +198,7 @@ async def test_a_branch_is_made_first_and_even_for_nothing(
     server.add_repo(NAME, files_of(folder), private=True)
     on_branch = replace(request_, branch="feat/x")
     error = await refused(on_branch, hub)
-    assert (error.type, "--create" in error.message) == (ErrorType.UPLOAD_FAILED, True)
+    assert (error.type, error.remedy) == (ErrorType.UPLOAD_FAILED, Remedy.CREATE_BRANCH)
     plan = await review(on_branch, hub=hub)
     assert (plan.would_create_branch, plan.no_changes) == (True, True)
     assert set(server.repos[NAME].branches) == {"main"}

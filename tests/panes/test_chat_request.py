@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlxk_tui.chats.model import Session
+from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.panes.chat_request import draft_of, request_of, shown_settings
 from mlxk_tui.widgets.chat_settings import parsed
@@ -26,8 +28,8 @@ def test_a_chat_from_before_is_asked_with_a_full_cache_and_no_draft() -> None:
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_cache_bits_and_draft_reach_the_engine(bits: int) -> None:
-    request = request_of(session(kv_bits=bits), (), "folder")
-    assert (request.kv_bits, request.draft_model) == (bits, "folder")
+    request = request_of(session(kv_bits=bits), (), Runnable("org/small", Path("folder")))
+    assert (request.kv_bits, request.draft_model, request.draft_name) == (bits, "folder", "org/small")
 
 
 @pytest.mark.parametrize("bits", [0, 5, 16, True, "8", 4.5, [4]])

@@ -21,6 +21,7 @@ from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.status import EngineState, EngineStatus, LoadedModel
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.panes.server_backend import Phase
 from mlxk_tui.server.keys import save_keys
 from mlxk_tui.server.requests import RequestEntry, RequestState
@@ -37,8 +38,11 @@ LOADED = LoadedModel(QWEN, "folder", 40_960, 151_936, 2_280_000_000, 1.4, True, 
 READY = EngineStatus(EngineState.READY, LOADED, streams=2, tokens_per_s=61.3, memory_bytes=2_412_000_000)
 DIED = EngineStatus(
     EngineState.FAILED,
-    last_error="The inference process was killed (SIGKILL), often because memory ran out. "
-    "It restarts with the next request.",
+    last_error=OpError(
+        ErrorType.ENGINE_CRASHED,
+        "The inference process was killed (SIGKILL), often because memory ran out.",
+        remedy=Remedy.SEND_AGAIN,
+    ),
 )
 LOADING = EngineStatus(EngineState.LOADING, loading=QWEN)
 

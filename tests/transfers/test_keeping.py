@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.remedies import ErrorFacts, Remedy
 from mlxk_tui.transfers.jobs import Failure, Pull, Push, State, Transfer
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.store import Store, document_of, state_file
@@ -46,7 +47,7 @@ async def test_everything_about_a_transfer_is_kept(tmp_path: Path) -> None:
         State.FAILED,
         added=5.0,
         ended=7.5,
-        failure=Failure(ErrorType.AUTH_ERROR, "Log in."),
+        failure=Failure(ErrorType.AUTH_ERROR, "No token.", Remedy.LOG_IN, ErrorFacts(name="org/model")),
         attempts=2,
         bytes_done=3,
         bytes_total=4,
@@ -64,6 +65,18 @@ async def test_everything_about_a_transfer_is_kept(tmp_path: Path) -> None:
     assert again.problem is None
     assert document_of(again.transfers) == document_of([push, pull])
     assert [t.job for t in again.transfers] == [push.job, pull.job]
+    assert [t.failure for t in again.transfers] == [push.failure, None]
+
+
+async def test_a_file_from_before_remedies_is_read_unchanged(tmp_path: Path) -> None:
+    failed = Transfer("1", Pull("o/a"), State.FAILED, failure=Failure(ErrorType.DISK_FULL, "Full."))
+    document = document_of([failed])
+    document["transfers"][0]["failure"] = {"type": "disk_full", "message": "Full. Free some space."}
+    path = tmp_path / "transfers.json"
+    path.write_text(json.dumps(document))
+    stored = Store(path).read(repair=True)
+    assert stored.problem is None
+    assert [t.failure for t in stored.transfers] == [Failure(ErrorType.DISK_FULL, "Full. Free some space.")]
 
 
 async def test_the_file_is_the_owners_alone(queue: TransferQueue, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from mlxk_tui.engine.generation import GrammarSyntax
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.remedies import ErrorFacts, Remedy
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -94,8 +95,9 @@ def _compiled(model: GrammarModel, schema: str, syntax: GrammarSyntax) -> LLMatc
     except ImportError as error:
         raise OpError(
             ErrorType.DEPENDENCY_MISSING,
-            "Answers that follow a JSON schema need the package llguidance. Install it, or leave "
-            "the schema out.",
+            "Answers that follow a JSON schema need the package llguidance.",
+            remedy=Remedy.INSTALL_PACKAGE,
+            facts=ErrorFacts(package="llguidance"),
         ) from error
     if model.grammar_tokenizer is None:
         model.grammar_tokenizer = _prepare_tokenizer(model)
@@ -163,8 +165,8 @@ def _prepare_tokenizer(model: GrammarModel) -> GrammarTokenizer:
     except Exception as error:
         raise OpError(
             ErrorType.MODEL_NOT_RUNNABLE,
-            f"{model.name} cannot be made to follow a JSON schema: its tokenizer is of an unusual kind. "
-            "Take another model, or leave the schema out.",
+            f"{model.name} cannot be made to follow a JSON schema: its tokenizer is of an unusual kind.",
+            remedy=Remedy.LEAVE_OUT_GRAMMAR,
         ) from error
 
 
@@ -218,5 +220,6 @@ def reason_of(said: str) -> str:
 def _invalid(reason: str, what: str = "JSON schema") -> OpError:
     return OpError(
         ErrorType.VALIDATION_ERROR,
-        f"The {what} cannot be followed: {reason}. Change the {what.rpartition(' ')[2]}, or leave it out.",
+        f"The {what} cannot be followed: {reason}.",
+        remedy=Remedy.CHANGE_GRAMMAR,
     )

@@ -24,6 +24,7 @@ from mlxk_tui.engine.inference.pace import Pace
 from mlxk_tui.engine.inference.vitals import UNKNOWN_S
 from mlxk_tui.engine.protocol import Embedded
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.remedies import Remedy
 
 Pooling = Literal["lasttoken", "mean", "cls"]
 
@@ -259,5 +260,6 @@ def _json(path: Path) -> object:
 def _impossible(model: LoadedModel, why: str) -> OpError:
     return OpError(
         ErrorType.MODEL_NOT_RUNNABLE,
-        f"{model.name} cannot make embeddings here: {why}. A decoder such as Qwen3-Embedding can.",
+        f"{model.name} cannot make embeddings here: {why}.",
+        remedy=Remedy.CHOOSE_EMBEDDING_MODEL,
     )

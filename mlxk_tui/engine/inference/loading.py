@@ -22,6 +22,7 @@ from mlxk_tui.engine.inference.detokenizing import TokenTexts
 from mlxk_tui.engine.inference.weights.holding import HeldWeights
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.remedies import Remedy
 
 Hold = Callable[[Any, Callable[[int, int], None]], HeldWeights]
 """Changes how a model's weights are held, and tells its progress in bytes."""
@@ -115,15 +116,13 @@ def load(
         tokenizer: Any = load_tokenizer(folder, eos_token_ids=running.config.get("eos_token_id"))
     except (OpError, LoadStopped):
         raise
-    except MemoryError as error:
-        raise _no_memory(name) from error
     except (Exception, SystemExit) as error:
-        if "malloc" in str(error) or "memory" in str(error).lower():
+        if memory_ran_out(error):
             raise _no_memory(name) from error
         raise OpError(
             ErrorType.MODEL_NOT_RUNNABLE,
-            f"{name} could not be loaded: {_said(error)} "
-            "'mlxk-headless health' tells whether its files are sound.",
+            f"{name} could not be loaded: {_said(error)}",
+            remedy=Remedy.CHECK_HEALTH,
         ) from error
     vocab_size, caches = running.vocab_size, running.caches
     generation_config = _read_json(folder / "generation_config.json")
@@ -214,7 +213,7 @@ def _refuse_code(name: str, folder: Path) -> None:
     if isinstance(config, Mapping) and config.get("model_file") is not None:
         raise OpError(
             ErrorType.MODEL_NOT_RUNNABLE,
-            f"{name} needs code from its repo, which is never run. Take another.",
+            f"{name} needs code from its repo, which is never run.",
         )
 
 
@@ -323,8 +322,14 @@ def _said(error: BaseException) -> str:
     return text if text.endswith((".", "…")) else f"{text}."
 
 
+def memory_ran_out(error: BaseException) -> bool:
+    """Tell whether an exception means that: MLX raises RuntimeError, and says it in its text alone."""
+    return isinstance(error, MemoryError) or "malloc" in str(error) or "memory" in str(error).lower()
+
+
 def _no_memory(name: str) -> OpError:
     return OpError(
         ErrorType.INSUFFICIENT_MEMORY,
-        f"Memory ran out while {name} was loaded. Close other programs or take a smaller model.",
+        f"Memory ran out while {name} was loaded.",
+        remedy=Remedy.FREE_MEMORY,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from mlxk_tui.engine.generation import FinishReason, Loading, Prefill, Started
+from mlxk_tui.engine.generation import FinishReason, Generation, Loading, Prefill, Started
 from mlxk_tui.engine.inference.answer import Answer
 from mlxk_tui.engine.inference.batching.choice import choose_batching
 from mlxk_tui.engine.inference.blas.borrowing import Borrowed
@@ -234,7 +234,7 @@ class Loop:
         if command.id in self._cancelled:
             self._outbox.put(Streamed(row.id, row.finished(FinishReason.CANCELLED, mx.get_peak_memory())))
             return
-        draft = self._draft(model, request.draft_model) if request.draft_model is not None else None
+        draft = self._draft(model, request)
         decoder.add(row, draft)
         self._rows[row.id] = row
         self._outbox.put(
@@ -248,7 +248,10 @@ class Loop:
         if self._model is not None and isinstance(result, list) and command.id not in self._cancelled:
             self._jobs.append(EmbeddingJob(command.id, self._model, result, self._embedding_pace))
 
-    def _draft(self, model: LoadedModel, folder: str) -> LoadedModel:
+    def _draft(self, model: LoadedModel, request: Generation) -> LoadedModel | None:
+        folder = request.draft_model
+        if folder is None:
+            return None
         if folder not in model.drafts:
             self._vitals.begin(reads_files=True)
             model.drafts.clear()
@@ -257,8 +260,8 @@ class Loop:
                 self._vitals.begin(reads_files=True)
                 self._beat(force=True)
 
-            draft = load(Path(folder).name, Path(folder), None, on_stage, self._ways)
-            model.drafts[folder] = draft
+            name = request.draft_name or Path(folder).name
+            model.drafts[folder] = load(name, Path(folder), None, on_stage, self._ways)
         return model.drafts[folder]
 
     def _cancel(self, id: int) -> None:  # noqa: A002 - the protocol's own name

@@ -37,6 +37,7 @@ from mlxk_tui.engine.protocol import (
     Tokenized,
 )
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.remedies import Remedy
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.inference.loading import LoadedModel
@@ -186,7 +187,8 @@ def prepared(command: Preparable, model: PromptModel) -> Result:
 def _fault(error: Exception) -> OpError:
     return OpError(
         ErrorType.INTERNAL_ERROR,
-        f"The request could not be prepared ({type(error).__name__}). Please report it.",
+        f"The request could not be prepared ({type(error).__name__}).",
+        remedy=Remedy.REPORT,
     )
 
 

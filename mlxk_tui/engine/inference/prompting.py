@@ -18,6 +18,7 @@ from mlxk_tui.engine.protocol import CountTokens, Detokenize, Detokenized, Token
 from mlxk_tui.engine.sampling import merged, validate
 from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.format import plural, printable
+from mlxk_tui.ops.remedies import Remedy
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.inference.grammar import Constraint
@@ -214,7 +215,8 @@ def read_texts(model: PromptModel, texts: Sequence[str]) -> list[list[int]]:
             raise OpError(
                 ErrorType.CONTEXT_LENGTH_EXCEEDED,
                 f"A text to embed has {plural(len(tokens), 'token')} and {model.name} takes "
-                f"{model.context_length:,}. Split it into smaller ones.",
+                f"{model.context_length:,}.",
+                remedy=Remedy.SPLIT_TEXT,
                 overflow=ContextOverflow(len(tokens), model.context_length),
             )
         read.append(tokens)
@@ -245,8 +247,8 @@ def render(
         refused = "raise_exception" in _template_of(model) and "TemplateError" in type(error).__name__
         raise OpError(
             ErrorType.VALIDATION_ERROR if refused else ErrorType.MODEL_NOT_RUNNABLE,
-            f"The chat template of {model.name} cannot write this conversation: {said.rstrip('.')}. "
-            "Change the messages, or go without the template.",
+            f"The chat template of {model.name} cannot write this conversation: {said.rstrip('.')}.",
+            remedy=Remedy.CHANGE_MESSAGES,
         ) from error
 
 

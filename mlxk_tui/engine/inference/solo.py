@@ -214,7 +214,8 @@ def check_alone(model: LoadedModel, row: Row, draft: LoadedModel | None) -> None
         return
     if model.tokenizer.get_vocab() != draft.tokenizer.get_vocab():
         raise _impossible(
-            f"{draft.name} has another tokenizer than {model.name}. Take a draft model of its family."
+            f"The draft model {draft.name} has another tokenizer than {model.name}. "
+            "Take a draft model of its family."
         )
     for one in (model, draft):
         _check_trimming(one, row)

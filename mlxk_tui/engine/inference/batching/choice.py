@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxk_tui.engine.inference.batching.trial import differs, try_batching
-from mlxk_tui.engine.inference.loading import LoadedModel, LoadStopped, OnStage
+from mlxk_tui.engine.inference.loading import LoadedModel, LoadStopped, OnStage, memory_ran_out
 from mlxk_tui.engine.protocol import BatchingMode
 from mlxk_tui.ops.batching import (
     MOST_UNFINISHED,
@@ -104,7 +104,7 @@ def _tried(model: LoadedModel, on_stage: OnStage) -> BatchingVerdict | None:
         raise
     except Exception as error:  # noqa: BLE001 - whatever mlx-lm raises, it is what requests would meet
         mx.clear_cache()
-        if isinstance(error, MemoryError) or "memory" in str(error).lower() or "malloc" in str(error):
+        if memory_ran_out(error):
             return None
         _LOG.warning("batching failed for %s: %s: %s", model.name, type(error).__name__, error)
         return BatchingVerdict(False, BatchingReason.FAILED)

@@ -29,6 +29,7 @@ from mlxk_tui.engine.inference.quick_transformers import read_sources_once
 from mlxk_tui.engine.inference.tokenizing import frames
 from mlxk_tui.engine.protocol import Command
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.remedies import ErrorFacts, Remedy
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.inference.preparing import Preparable
@@ -265,8 +266,8 @@ class _Node:
         except MemoryError:
             result = OpError(
                 ErrorType.MODEL_NOT_RUNNABLE,
-                f"The chat template or tokenizer of {work.facts.name} takes more memory than it may. "
-                "Change the messages, or go without the template.",
+                f"The chat template or tokenizer of {work.facts.name} takes more memory than it may.",
+                remedy=Remedy.CHANGE_MESSAGES,
             )
         return Failure.of(result) if isinstance(result, OpError) else result
 
@@ -277,17 +278,19 @@ class Failure:
 
     type: ErrorType
     message: str
+    remedy: Remedy | None
+    facts: ErrorFacts
     overflow: Any
 
     @classmethod
     def of(cls, error: OpError) -> Failure:
         """Take it apart."""
-        return cls(error.type, error.message, error.overflow)
+        return cls(error.type, error.message, error.remedy, error.facts, error.overflow)
 
     @property
     def error(self) -> OpError:
         """The error."""
-        return OpError(self.type, self.message, overflow=self.overflow)
+        return OpError(self.type, self.message, remedy=self.remedy, facts=self.facts, overflow=self.overflow)
 
 
 class _OverrunError(BaseException):
@@ -325,7 +328,8 @@ class _Limited:
                 OpError(
                     ErrorType.MODEL_NOT_RUNNABLE,
                     f"The {what} of {self._name} ran for more than {seconds:g} seconds of processor time "
-                    "with this request and was stopped. Change the messages, or go without the template.",
+                    "with this request and was stopped.",
+                    remedy=Remedy.CHANGE_MESSAGES,
                 )
             )
 

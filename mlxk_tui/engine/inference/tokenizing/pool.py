@@ -25,6 +25,7 @@ from mlxk_tui.engine.inference.tokenizing.node import (
 )
 from mlxk_tui.engine.protocol import Command
 from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.remedies import Remedy
 
 _LIMIT_S = 120.0
 """How long a request may take by the clock, in seconds: the processes keep to less processor time."""
@@ -209,8 +210,9 @@ class Lane:
             self._pool._lose(process)
             raise OpError(
                 ErrorType.VALIDATION_ERROR,
-                f"The schema or grammar takes more than {GRAMMAR_S:g} seconds to compile. Make it smaller: "
-                "optional properties cost the most.",
+                f"The schema or grammar takes more than {GRAMMAR_S:g} seconds to compile. Optional "
+                "properties cost the most.",
+                remedy=Remedy.CHANGE_GRAMMAR,
             ) from None
         if isinstance(failure, Failure):
             raise failure.error
@@ -237,7 +239,8 @@ class Lane:
                 raise OpError(
                     ErrorType.MODEL_NOT_RUNNABLE,
                     f"The chat template or the tokenizer of {facts.name} did not come to an end with this "
-                    "request and was stopped. Change the messages, or go without the template.",
+                    "request and was stopped.",
+                    remedy=Remedy.CHANGE_MESSAGES,
                 ) from None
             except (OSError, EOFError):
                 self._pool._lose(process)
@@ -247,6 +250,6 @@ class Lane:
             return said
         raise OpError(
             ErrorType.ENGINE_CRASHED,
-            f"The process that reads prompts for {facts.name} has ended twice with this request. "
-            "Shorten it, or try again.",
+            f"The process that reads prompts for {facts.name} has ended twice with this request.",
+            remedy=Remedy.TRY_AGAIN,
         )
