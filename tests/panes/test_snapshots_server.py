@@ -150,11 +150,13 @@ def pose(status: EngineStatus) -> Callable[[MlxkApp], None]:
 
 TAKEN = OpError(
     ErrorType.PORT_IN_USE,
-    "Port 8000 of 127.0.0.1 is taken by python3.12 (process 4711). Stop that program, or choose another "
-    "port: --port 0 takes a free one.",
+    "Port 8000 of 127.0.0.1 is taken by python3.12 (process 4711).",
+    remedy=Remedy.CHOOSE_ANOTHER_PORT,
 )
 UNREADABLE = OpError(
-    ErrorType.PERMISSION_DENIED, "Others can read the API keys in /home/me/api-keys. Run 'chmod 600' on it."
+    ErrorType.PERMISSION_DENIED,
+    "Others can read the API keys in /home/me/api-keys.",
+    remedy=Remedy.RESTRICT_FILE,
 )
 
 

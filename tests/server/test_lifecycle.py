@@ -27,6 +27,7 @@ from mlxk_tui.engine.client import Engine
 from mlxk_tui.ops.cache import Cache
 from mlxk_tui.ops.errors import ErrorType, OpError
 from mlxk_tui.ops.machine import may_have_gpu
+from mlxk_tui.ops.remedies import Remedy
 from mlxk_tui.server import keys
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.server import Server
@@ -77,7 +78,7 @@ async def test_a_taken_port_is_said_with_who_has_it(server: Server) -> None:
         await second.start()
     assert caught.value.type is ErrorType.PORT_IN_USE
     assert f"Port {address.port}" in caught.value.message
-    assert "--port 0" in caught.value.message
+    assert caught.value.remedy is Remedy.CHOOSE_ANOTHER_PORT
     if sys.platform == "linux":
         assert f"process {os.getpid()}" in caught.value.message
     assert await status_of(address) == 200
