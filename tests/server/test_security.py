@@ -324,7 +324,7 @@ def test_the_key_file_is_the_users_alone(tmp_path: Path) -> None:
         stream.write("# a comment\n\ncarol:three\n")
     assert keys.read_keys(path)["carol"] == "three"
     os.chmod(path, 0o644)
-    with pytest.raises(OpError, match="chmod 600"):
+    with pytest.raises(OpError, match="Others can read"):
         keys.read_keys(path)
 
 
