@@ -32,8 +32,8 @@ from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.generation import Finished, Generation, Sampling
 from mlxk_tui.engine.memory import WeightsChoice
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.ops.machine import may_have_gpu
-from mlxk_tui.ops.terms import CpuWeights
+from mlxk_tui.ops.contract.terms import CpuWeights
+from mlxk_tui.ops.health.machine import may_have_gpu
 
 MODELS = {"smollm2": "fp32", "smollm2_4bit": "4 bit"}
 PROMPT_TOKENS, STREAM_TOKENS, TOGETHER_TOKENS, CLIENTS = 1000, 32, 24, 8

@@ -29,32 +29,32 @@ from textual.theme import Theme
 from textual.widget import MountError
 from textual.worker import Worker, WorkerFailed, WorkerState
 
-from mlxk_tui import clipboard, themes
 from mlxk_tui.config_file import ConfigError, save
 from mlxk_tui.heap import keep_one_heap
-from mlxk_tui.library import Library
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.format import printable
-from mlxk_tui.ops.machine import Runtime
-from mlxk_tui.ops.push_terms import push_enabled
-from mlxk_tui.panes.chat_backend import ChatBackend
-from mlxk_tui.panes.context import Context
-from mlxk_tui.panes.registry import PANES
-from mlxk_tui.panes.server_backend import ServerBackend
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.core.text import printable
+from mlxk_tui.ops.health.machine import Runtime
+from mlxk_tui.ops.push.terms import push_enabled
+from mlxk_tui.services.conversation.backend import ChatBackend
+from mlxk_tui.services.library import Library
+from mlxk_tui.services.server.control import ServerBackend
+from mlxk_tui.services.tasks import Tasks
 from mlxk_tui.settings import Loaded, weights_choice
-from mlxk_tui.stylesheet import Sheet
-from mlxk_tui.sweep import INTERVAL_S, sweep
-from mlxk_tui.tasks import Tasks
 from mlxk_tui.transfers.jobs import State as Stage
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.runners import runners
 from mlxk_tui.transfers.store import state_file
 from mlxk_tui.transfers.teller import Change
-from mlxk_tui.widgets.error_text import error_text
+from mlxk_tui.ui.shell import clipboard, themes
+from mlxk_tui.ui.shell.context import Context
+from mlxk_tui.ui.shell.registry import PANES
+from mlxk_tui.ui.shell.stylesheet import Sheet
+from mlxk_tui.ui.shell.sweep import INTERVAL_S, sweep
+from mlxk_tui.ui.widgets.error_text import error_text
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.client import Engine
-    from mlxk_tui.ops.hub import Hub
+    from mlxk_tui.ops.hub.hub import Hub
 
 
 def _commands() -> type[Provider]:
@@ -304,7 +304,7 @@ class MlxkApp(App[None]):
     def _ask_hub(self) -> Hub:
         """Return the hub; what it takes is loaded when it is first asked."""
         if self._hub is None:
-            from mlxk_tui.ops.hub import Hub
+            from mlxk_tui.ops.hub.hub import Hub
 
             self._hub = Hub.from_environment(os.environ)
         return self._hub
@@ -321,7 +321,7 @@ class MlxkApp(App[None]):
         keymap = self.context.settings.keymap
         if not keymap:
             return
-        from mlxk_tui.keys import known_ids
+        from mlxk_tui.ui.shell.keys import known_ids
 
         unknown = sorted(set(keymap) - known_ids())
         self.set_keymap({name: keys for name, keys in keymap.items() if name not in unknown})
@@ -449,8 +449,8 @@ class MlxkApp(App[None]):
 
     def action_keys(self) -> None:
         """Explain the keys that work where the focus is."""
-        from mlxk_tui.keys import help_sections
-        from mlxk_tui.widgets.dialogs import Help
+        from mlxk_tui.ui.shell.keys import help_sections
+        from mlxk_tui.ui.widgets.dialogs import Help
 
         self.push_screen(Help("Keys", help_sections(self)))
 
@@ -475,8 +475,8 @@ class MlxkApp(App[None]):
             self.exit()
 
     async def _leave(self, answers: int, unsent: int) -> None:
-        from mlxk_tui.widgets.dialogs import Question
-        from mlxk_tui.widgets.leaving import leaving
+        from mlxk_tui.ui.shell.quit_prompt import leaving
+        from mlxk_tui.ui.widgets.dialogs import Question
 
         title, text = leaving(
             [task.title for task in self.tasks.running],

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from mlxk_tui.ops.files import replace_file
+from mlxk_tui.ops.core.files import replace_file
 
 _MAX_CONFIG_BYTES = 1_000_000
 

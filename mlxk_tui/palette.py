@@ -15,12 +15,12 @@ from textual.content import Content
 from textual.css.styles import RenderStyles, Styles
 
 from mlxk_tui.app import MlxkApp
-from mlxk_tui.keys import shown_keys
-from mlxk_tui.ops.errors import OpError
-from mlxk_tui.ops.format import printable
-from mlxk_tui.panes.models import ModelsPane
-from mlxk_tui.panes.registry import PANES
-from mlxk_tui.widgets.transient import Transient
+from mlxk_tui.ops.core.errors import OpError
+from mlxk_tui.ops.core.text import printable
+from mlxk_tui.ui.models.pane import ModelsPane
+from mlxk_tui.ui.shell.keys import shown_keys
+from mlxk_tui.ui.shell.registry import PANES
+from mlxk_tui.ui.widgets.transient import Transient
 
 _OWN_THEMES = ("mlxk-dark", "mlxk-light", "ansi-dark", "ansi-light")
 _MAX_MODELS = 100
@@ -154,7 +154,7 @@ class Commands(Provider):
             yield Hit(0.5, Content(title), run, title, about)
 
     async def _open_chat(self, session_id: int) -> None:
-        from mlxk_tui.panes.chat import ChatPane
+        from mlxk_tui.ui.chat.pane import ChatPane
 
         self.mlxk.action_pane("chat")
         pane = self.mlxk.screen

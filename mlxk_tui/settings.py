@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 import platformdirs
 
 from mlxk_tui.config_file import ConfigError, read
-from mlxk_tui.ops.terms import CpuWeights
+from mlxk_tui.ops.contract.terms import CpuWeights
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.memory import WeightsChoice
-    from mlxk_tui.ops.cache import Cache
+    from mlxk_tui.ops.cache.cache import Cache
 
 ENV_PREFIX = "MLXK_"
 """Start of every environment variable of the settings: `MLXK_THEME`, `MLXK_REFRESH_SECONDS`."""
@@ -215,7 +215,7 @@ def cache_for(loaded: Loaded, environ: Mapping[str, str]) -> Cache:
     Sources, the first that is given: `--cache-dir`, `MLXK_CACHE_DIR`, what huggingface_hub reads
     (`HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`), the config file's `cache_dir`, the default.
     """
-    from mlxk_tui.ops.cache import Cache
+    from mlxk_tui.ops.cache.cache import Cache
 
     folder = loaded.settings.cache_dir
     near = "cache_dir" in loaded.from_command_line | loaded.from_environment

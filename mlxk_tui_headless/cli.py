@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlxk_tui.ops.blocking import finish
-from mlxk_tui_headless import push_command, run_command, serve_command, transfer_commands
+from mlxk_tui.ops.core.blocking import finish
+from mlxk_tui_headless.commands import push, run, serve, transfers
 from mlxk_tui_headless.options import JsonOption, ProgressOption, note
 from mlxk_tui_headless.request import Globals, Request, UsageError, View
 
 if TYPE_CHECKING:
-    from mlxk_tui.ops.contract import Contract
-    from mlxk_tui_headless.runner import Session
+    from mlxk_tui.ops.contract.results import Contract
+    from mlxk_tui_headless.session import Session
 
 PROGRAM = "mlxk-headless"
 
 app = typer.Typer(
     name=PROGRAM,
-    cls=serve_command.CommandGroup,
+    cls=serve.CommandGroup,
     help="See, judge and manage the MLX models in the Hugging Face cache.",
     add_completion=False,  # it would write to the user's shell files
     pretty_exceptions_enable=False,
@@ -53,7 +53,7 @@ def root(
     options.demo, options.cache_dir, options.version = demo, cache_dir, show_version
     note(ctx, as_json, progress)
     if ctx.invoked_subcommand is not None:
-        options.command = serve_command.ALIASES.get(ctx.invoked_subcommand, ctx.invoked_subcommand)
+        options.command = serve.ALIASES.get(ctx.invoked_subcommand, ctx.invoked_subcommand)
         return None
     if show_version:
         return _version_request()
@@ -74,7 +74,7 @@ def list_models(
     """List the cached models: MLX chat models, unless --verbose or --all."""
 
     def execute(session: "Session") -> "Contract":
-        from mlxk_tui.ops import catalog
+        from mlxk_tui.ops.catalog import catalog
 
         return finish(catalog.list_models(session.cache, pattern))
 
@@ -93,7 +93,7 @@ def show(
     """Show one model: what it is, whether it is sound, whether it runs here."""
 
     def execute(session: "Session") -> "Contract":
-        from mlxk_tui.ops import show as operation
+        from mlxk_tui.ops.catalog import show as operation
 
         return finish(operation.show(session.cache, model, files=files, config=config))
 
@@ -116,7 +116,7 @@ def health(
     """Check whether the cached models are complete and sound."""
 
     def execute(session: "Session") -> "Contract":
-        from mlxk_tui.ops import catalog
+        from mlxk_tui.ops.catalog import catalog
 
         with session.progress(quiet=not verify) as on_event:
             judged = catalog.check_health(session.cache, model, verify=verify, on_event=on_event)
@@ -140,9 +140,9 @@ def rm(
     """Remove a model, or one revision of it, from the cache."""
 
     def execute(session: "Session") -> "Contract":
-        from mlxk_tui_headless import deletion
+        from mlxk_tui_headless import confirmation
 
-        return deletion.remove(session, model, force=force)
+        return confirmation.remove(session, model, force=force)
 
     note(ctx, as_json, progress)
     return Request("rm", execute)
@@ -159,9 +159,9 @@ def prune(
     """Remove detached revisions, orphan blobs and the rest of dead downloads."""
 
     def execute(session: "Session") -> "Contract":
-        from mlxk_tui_headless import deletion
+        from mlxk_tui_headless import confirmation
 
-        return deletion.prune(session, dry_run=dry_run, force=force)
+        return confirmation.prune(session, dry_run=dry_run, force=force)
 
     note(ctx, as_json, progress)
     return Request("prune", execute)
@@ -187,8 +187,8 @@ def clone(
     def execute(session: "Session") -> "Contract":
         from pathlib import Path
 
-        from mlxk_tui.ops import clone as operation
-        from mlxk_tui.ops.errors import ErrorType, OpError
+        from mlxk_tui.ops.clone import clone as operation
+        from mlxk_tui.ops.core.errors import ErrorType, OpError
 
         if not directory.strip() or "\0" in directory:
             raise OpError(ErrorType.VALIDATION_ERROR, "The target is not a path. Give a folder to copy into.")
@@ -200,8 +200,8 @@ def clone(
                     Path(os.path.expanduser(directory)),
                     revision=branch,
                     check_health=health_check,
-                    hub=transfer_commands.readable_hub(),
-                    via_hub=transfer_commands.backend_is_hub(),
+                    hub=transfers.readable_hub(),
+                    via_hub=transfers.backend_is_hub(),
                     on_event=on_event,
                 )
             )
@@ -210,11 +210,11 @@ def clone(
     return Request("clone", execute, View(quiet=quiet))
 
 
-app.command()(transfer_commands.pull)
-app.command()(push_command.push)
-app.command()(transfer_commands.search)
-app.command()(run_command.run)
-app.command()(serve_command.server)
+app.command()(transfers.pull)
+app.command()(push.push)
+app.command()(transfers.search)
+app.command()(run.run)
+app.command()(serve.server)
 
 
 @app.command()
@@ -274,7 +274,7 @@ def _named(argv: Sequence[str]) -> typer.Typer:
 
     To build the options of all of them takes 10 ms of the 250 of a `list`.
     """
-    words = {serve_command.ALIASES.get(word, word) for word in argv}
+    words = {serve.ALIASES.get(word, word) for word in argv}
     named = [info for info in app.registered_commands if _name(info) in words]
     if not named or words & {"--help", "-h"}:
         return app

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlxk_tui.ops.errors import OpError
-from mlxk_tui.ops.remedies import Remedy, joined, words_for
+from mlxk_tui.ops.core.errors import OpError
+from mlxk_tui.ops.core.remedies import Remedy, joined, words_for
 
 WORDS: dict[Remedy, str] = {
     Remedy.DELETE_AGAIN: "Repair that and give the same command again; it will finish.",

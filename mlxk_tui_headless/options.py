@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mlxk_tui.ops.terms import CpuWeights
+from mlxk_tui.ops.contract.terms import CpuWeights
 from mlxk_tui_headless.request import Globals
 
 

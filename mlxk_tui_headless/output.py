@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from mlxk_tui.ops.contract import Contract, Envelope
+    from mlxk_tui.ops.contract.results import Contract, Envelope
 
 EXIT_OUTPUT_FAILED = 1
 EXIT_CLOSED_PIPE = 141
@@ -57,7 +57,7 @@ def write(text: str) -> int:
 
 def warn(text: str) -> None:
     """Write one line, made safe to show, to stderr; a stderr that is gone is no fault."""
-    from mlxk_tui.ops.format import printable  # `--version` goes without
+    from mlxk_tui.ops.core.text import printable  # `--version` goes without
 
     write_error(printable(text, keep_newlines=True).rstrip("\n") + "\n")
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from mlxk_tui.ops.events import OnEvent, Progress
+from mlxk_tui.ops.core.events import OnEvent, Progress
 from mlxk_tui_headless import output
 
 _lock = threading.Lock()
@@ -34,7 +34,7 @@ def bar() -> Iterator[OnEvent]:
         TransferSpeedColumn,
     )
 
-    from mlxk_tui.ops.format import middle, printable
+    from mlxk_tui.ops.core.text import middle, printable
 
     console = Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
     columns = (

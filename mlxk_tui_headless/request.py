@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlxk_tui.ops.contract import Contract
-    from mlxk_tui_headless.runner import Session
+    from mlxk_tui.ops.contract.results import Contract
+    from mlxk_tui_headless.session import Session
 
 
 @dataclass

@@ -150,7 +150,7 @@ gc.set_threshold(20_000, 10, 10)
 import hypothesis  # noqa: E402 - nothing may be imported before the environment is set
 import pytest  # noqa: E402 - as above
 
-from mlxk_tui.ops.cache import Cache  # noqa: E402 - as above
+from mlxk_tui.ops.cache.cache import Cache  # noqa: E402 - as above
 
 # Nothing here is a measurement: a loaded machine takes the time it takes.
 hypothesis.settings.register_profile(

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.demo.session import DemoSession
-from mlxk_tui.server.keys import save_keys
+from mlxk_tui.server.http.keys import save_keys
 from mlxk_tui.settings import for_demo, load
 from tests.headless.running import PROGRAM, Terminal, checked
 from tests.support.waiting import PATIENCE_S

@@ -13,12 +13,12 @@ import pytest
 
 import mlxk_tui
 import mlxk_tui_headless
+from mlxk_tui.engine.connection.wire import from_json, to_json
 from mlxk_tui.engine.protocol import Fault
-from mlxk_tui.engine.wire import from_json, to_json
-from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
-from mlxk_tui.ops.remedies import SHARED_WORDS, ErrorFacts, Remedy
+from mlxk_tui.ops.core.errors import ContextOverflow, ErrorType, OpError
+from mlxk_tui.ops.core.remedies import SHARED_WORDS, ErrorFacts, Remedy
 from mlxk_tui.server import error_text as http
-from mlxk_tui.widgets import error_text as app
+from mlxk_tui.ui.widgets import error_text as app
 from mlxk_tui_headless import error_text as command_line
 
 ROOTS = {
@@ -29,11 +29,11 @@ FRONT_ENDS = {"app": app.WORDS, "command line": command_line.WORDS, "http": http
 
 THIRD_PARTY = {
     "mlxk_tui.chats.database": "sqlite3 tells what it is by its text alone before Python 3.11",
-    "mlxk_tui.engine.inference.loading": "MLX raises RuntimeError for memory that ran out",
-    "mlxk_tui.ops.format": "whether a finding's sentence names its file, which spares a line",
-    "mlxk_tui.ops.hub_errors": "what httpx makes of a certificate that is not trusted",
-    "mlxk_tui.ops.proxies": "httpx names what is wrong with a proxy in its text alone",
-    "mlxk_tui.ops.push_worker": "huggingface_hub and the hub tell two faults by their text alone",
+    "mlxk_tui.engine.inference.weights.loading": "MLX raises RuntimeError for memory that ran out",
+    "mlxk_tui.ops.core.text": "whether a finding's sentence names its file, which spares a line",
+    "mlxk_tui.ops.hub.errors": "what httpx makes of a certificate that is not trusted",
+    "mlxk_tui.ops.hub.proxies": "httpx names what is wrong with a proxy in its text alone",
+    "mlxk_tui.ops.push.upload_worker": "huggingface_hub and the hub tell two faults by their text alone",
     "mlxk_tui_headless.cli": "Typer puts the name of an exception before what it says",
 }
 """Modules that have to read what others wrote: boundaries, which make a type of it."""

@@ -88,7 +88,7 @@ def test_no_headless_command_loads_a_screen_or_mlx(
 ) -> None:
     loaded = modules_of(headless(*arguments), tmp_path)
     assert loaded & {*MLX, *HUB, *SCREEN} == set()
-    assert "mlxk_tui_headless.runner" in loaded or {"--version", "--help"} & {*arguments}
+    assert "mlxk_tui_headless.session" in loaded or {"--version", "--help"} & {*arguments}
 
 
 def test_a_server_that_tries_to_listen_loads_neither_a_screen_nor_mlx(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ import asyncio, os
 from pathlib import Path
 from mlxk_tui import settings
 from mlxk_tui.app import MlxkApp
-from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.cache.cache import Cache
 
 async def main():
     app = MlxkApp(settings.load({}), Cache(Path(sys.argv[1])))

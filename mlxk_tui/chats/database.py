@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from mlxk_tui.chats.schema import make_search_index, migrate
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.os_errors import error_type, reason_of
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.os_errors import error_type, reason_of
+from mlxk_tui.ops.core.remedies import Remedy
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]

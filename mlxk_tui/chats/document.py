@@ -14,9 +14,9 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from mlxk_tui.chats.model import Attachment, Message, Role, Session, State
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.format import printable
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.ops.core.text import printable
 
 Number = Annotated[int, Field(ge=1, le=2**24 - 1)]
 """A message's number within the document."""

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from mlxk_tui.chats.model import Message, Role, Session, State
 from mlxk_tui.chats.store import ChatStore
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.files import replace_file
-from mlxk_tui.ops.format import iso_utc, printable, size
-from mlxk_tui.ops.os_errors import error_type, reason_of
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.files import replace_file
+from mlxk_tui.ops.core.os_errors import error_type, reason_of
+from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.ops.core.text import iso_utc, printable, size
 
 _MAX_IMPORT_BYTES = 64_000_000
 _NAME_BYTES = 100
@@ -72,7 +72,7 @@ async def import_json(store: ChatStore, path: Path) -> Session:
 
     def read() -> tuple[Session, list[Message]]:
         from mlxk_tui.chats.document import parse  # pydantic takes 0.1 s
-        from mlxk_tui.ops.reading import read_bytes
+        from mlxk_tui.ops.cache.repo_scanner import read_bytes
 
         data = read_bytes(os.fspath(path), _MAX_IMPORT_BYTES)
         if data is None:

@@ -7,7 +7,7 @@ import contextlib
 import sqlite3
 
 from mlxk_tui.chats.database import Database
-from mlxk_tui.ops.errors import OpError
+from mlxk_tui.ops.core.errors import OpError
 
 _BATCH = 200
 """Messages put in at once; the others wait for a tenth of a second."""

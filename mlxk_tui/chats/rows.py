@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlxk_tui.chats.model import Attachment, Message, Role, Session, State
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.format import printable
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.ops.core.text import printable
 
 SESSION = "id, title, model, system, settings, created, updated, head, pinned"
 """Columns that `session_of` reads."""

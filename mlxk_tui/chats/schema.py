@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import Remedy
 
 MESSAGE_BITS = 24
 """Bits of a message's id that count the messages of its session."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mlxk_tui.chats.model import Listed, Match
 from mlxk_tui.chats.rows import SESSION, session_by_id, session_of
 from mlxk_tui.chats.schema import MESSAGE_BITS
-from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.core.text import printable
 
 _MAX_QUERY = 200
 _MAX_TERMS = 10

@@ -37,7 +37,7 @@ from mlxk_tui.chats.rows import (
 from mlxk_tui.chats.search import Query, list_sessions
 from mlxk_tui.chats.streams import Streams
 from mlxk_tui.chats.upkeep import purge, put_in_order, stop_message
-from mlxk_tui.ops.errors import OpError
+from mlxk_tui.ops.core.errors import OpError
 
 
 class ChatStore:

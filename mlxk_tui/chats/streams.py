@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from mlxk_tui.chats.database import Database
 from mlxk_tui.chats.rows import storable
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 
 T = TypeVar("T")
 End = Callable[[sqlite3.Connection], object]

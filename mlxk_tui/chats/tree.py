@@ -18,8 +18,8 @@ from mlxk_tui.chats.rows import (
     to_json,
 )
 from mlxk_tui.chats.schema import MAX_MESSAGES, MESSAGE_BITS
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import Remedy
 
 _COPIED = (
     "role, content, reasoning, tool_calls, tool_call_id, attachments, model, usage, timings, finish_reason, "

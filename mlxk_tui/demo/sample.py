@@ -13,9 +13,9 @@ from mlxk_tui.demo import decoders, models
 from mlxk_tui.demo.layout import Repo, commit, etag, git_sha1, lfs_pointer
 from mlxk_tui.demo.models import Files
 from mlxk_tui.demo.weights import Payload
-from mlxk_tui.ops.deletion import SENTINEL
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.cache.deletion import SENTINEL
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import Remedy
 
 _DAY = 86400.0
 

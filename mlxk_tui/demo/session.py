@@ -13,9 +13,9 @@ from mlxk_tui.demo import tiny_model
 from mlxk_tui.demo.hub.on_demand import HubOnDemand
 from mlxk_tui.demo.sample import build_sample_cache
 from mlxk_tui.demo.scratch import ScratchFolder
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.remember import ENVIRONMENT_VARIABLE as VERDICTS
-from mlxk_tui.server.keys import VARIABLE as API_KEYS
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.health.verdict_cache import ENVIRONMENT_VARIABLE as VERDICTS
+from mlxk_tui.server.http.keys import VARIABLE as API_KEYS
 from mlxk_tui.settings import ENV_PREFIX
 
 ACCOUNT = "hf_local_other"

@@ -13,7 +13,7 @@ from typing import Any
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.demo.sample import SAMPLES
 from mlxk_tui.demo.session import DemoSession
-from mlxk_tui.ops.machine import Runtime
+from mlxk_tui.ops.health.machine import Runtime
 
 COMMAND = "mlxk-headless"
 

@@ -12,7 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlxk_tui.engine import memory
-from mlxk_tui.engine.connection import Connection, Reply
+from mlxk_tui.engine.connection.connection import Connection, Reply
+from mlxk_tui.engine.connection.liveness import Patience
 from mlxk_tui.engine.embedding import Embeddings, check, parts_of, vectors_of
 from mlxk_tui.engine.gate import Gate, Pass
 from mlxk_tui.engine.generation import (
@@ -20,7 +21,6 @@ from mlxk_tui.engine.generation import (
     Loading,
 )
 from mlxk_tui.engine.generation_run import GenerationRun
-from mlxk_tui.engine.liveness import Patience
 from mlxk_tui.engine.model_loader import ModelLoader
 from mlxk_tui.engine.protocol import (
     Command,
@@ -37,9 +37,9 @@ from mlxk_tui.engine.protocol import (
 )
 from mlxk_tui.engine.status import EngineState, EngineStatus, LoadedModel
 from mlxk_tui.engine.stream import GenerationStream
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.events import OnEvent, Progress, ignore
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.events import OnEvent, Progress, ignore
+from mlxk_tui.ops.core.remedies import Remedy
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.models import Runnable

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlxk_tui.engine.protocol import Embedded
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import Remedy
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.models import Runnable

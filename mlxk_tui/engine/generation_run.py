@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from mlxk_tui.engine.connection import Connection
+from mlxk_tui.engine.connection.connection import Connection
 from mlxk_tui.engine.generation import (
     Delta,
     Event,
@@ -22,7 +22,7 @@ from mlxk_tui.engine.generation import (
     Usage,
 )
 from mlxk_tui.engine.stream import GenerationStream
-from mlxk_tui.ops.errors import OpError
+from mlxk_tui.ops.core.errors import OpError
 
 _CANCEL_S = 2.0
 """Seconds after which a generation that was given up ends here, whatever the worker is busy with."""

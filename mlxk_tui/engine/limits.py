@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlxk_tui.engine.generation import Budget
-from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
-from mlxk_tui.ops.format import plural, size
-from mlxk_tui.ops.machine import Runtime
-from mlxk_tui.ops.remedies import ErrorFacts, Remedy
-from mlxk_tui.ops.terms import MemoryFit
+from mlxk_tui.ops.contract.terms import MemoryFit
+from mlxk_tui.ops.core.errors import ContextOverflow, ErrorType, OpError
+from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
+from mlxk_tui.ops.core.text import plural, size
+from mlxk_tui.ops.health.machine import Runtime
 
 UNKNOWN_CONTEXT_TOKENS = 4096
 """Context taken for a model whose config.json names none, in tokens.

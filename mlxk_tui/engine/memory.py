@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import psutil
 
 from mlxk_tui.engine.limits import check_memory
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.format import size
-from mlxk_tui.ops.machine import Runtime, may_have_gpu, total_memory, usable_memory
-from mlxk_tui.ops.remedies import ErrorFacts, Remedy
-from mlxk_tui.ops.terms import CpuWeights, MemoryFit
+from mlxk_tui.ops.contract.terms import CpuWeights, MemoryFit
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
+from mlxk_tui.ops.core.text import size
+from mlxk_tui.ops.health.machine import Runtime, may_have_gpu, total_memory, usable_memory
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.models import Runnable

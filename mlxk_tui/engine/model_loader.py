@@ -7,11 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mlxk_tui.engine.connection import Connection, Reply
+from mlxk_tui.engine.connection.connection import Connection, Reply
 from mlxk_tui.engine.generation import Loading
 from mlxk_tui.engine.protocol import BatchingMode, Load
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.terms import CpuWeights
+from mlxk_tui.ops.contract.terms import CpuWeights
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.models import Runnable

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlxk_tui.engine.limits import memory_verdict
-from mlxk_tui.ops.cache import Cache, Found
-from mlxk_tui.ops.contract import FindingCode, Framework
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.format import printable, size
-from mlxk_tui.ops.judge import judge
-from mlxk_tui.ops.machine import Runtime
-from mlxk_tui.ops.reading import read_repo
-from mlxk_tui.ops.remedies import ErrorFacts, Remedy
-from mlxk_tui.ops.report import Report
-from mlxk_tui.ops.terms import MemoryFit, ModelType
+from mlxk_tui.ops.cache.cache import Cache, Found
+from mlxk_tui.ops.cache.repo_scanner import read_repo
+from mlxk_tui.ops.contract.results import FindingCode, Framework
+from mlxk_tui.ops.contract.terms import MemoryFit, ModelType
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
+from mlxk_tui.ops.core.text import printable, size
+from mlxk_tui.ops.health.machine import Runtime
+from mlxk_tui.ops.health.report import Report
+from mlxk_tui.ops.health.verdict import judge
 
 
 @dataclass(frozen=True)

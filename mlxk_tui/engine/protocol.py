@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from mlxk_tui.engine.generation import Event, Generation
-from mlxk_tui.ops.blas.state import Blas
-from mlxk_tui.ops.errors import ContextOverflow, ErrorType, OpError
-from mlxk_tui.ops.remedies import NO_FACTS, ErrorFacts, Remedy
-from mlxk_tui.ops.terms import BatchingReason, CpuWeights
+from mlxk_tui.ops.contract.matrices import Blas
+from mlxk_tui.ops.contract.terms import BatchingReason, CpuWeights
+from mlxk_tui.ops.core.errors import ContextOverflow, ErrorType, OpError
+from mlxk_tui.ops.core.remedies import NO_FACTS, ErrorFacts, Remedy
 
 BatchingMode = Literal["try", "never", "crashed"]
 """Whether requests may be answered together: try it where it is not known, never as they come one by one, or

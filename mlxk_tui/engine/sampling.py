@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeGuard
 
 from mlxk_tui.engine.generation import Sampling
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.text import printable
 
 
 def _is_number(value: object) -> TypeGuard[float]:

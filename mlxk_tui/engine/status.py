@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.protocol import Loaded
-    from mlxk_tui.ops.blas.state import Blas
-    from mlxk_tui.ops.errors import OpError
-    from mlxk_tui.ops.terms import BatchingReason, CpuWeights
+    from mlxk_tui.ops.contract.matrices import Blas
+    from mlxk_tui.ops.contract.terms import BatchingReason, CpuWeights
+    from mlxk_tui.ops.core.errors import OpError
 
 
 class EngineState(str, Enum):

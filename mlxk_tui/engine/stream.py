@@ -6,8 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from mlxk_tui.engine.delta_buffer import GrowingDelta
 from mlxk_tui.engine.generation import Delta, Event, Finished, Loading, Prefill
-from mlxk_tui.engine.growing import GrowingDelta
 
 
 class GenerationStream:

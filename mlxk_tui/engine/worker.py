@@ -12,7 +12,7 @@ import sys
 import traceback
 from importlib.metadata import version
 
-from mlxk_tui.ops.lifeline import die_with_parent
+from mlxk_tui.ops.core.lifeline import die_with_parent
 
 _MISSING = (
     "MLX cannot be used here ({reason}), so no model can run. It needs Apple silicon or Linux, "
@@ -26,14 +26,14 @@ def main() -> int:
     """Run until stdin ends; returns only where MLX is not there or fails."""
     die_with_parent(sys.argv[1:])  # before anything is imported that takes its time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the parent's to handle
-    from mlxk_tui.engine.inference.tokenizing import node
+    from mlxk_tui.engine.inference.prompts.tokenizing import node
 
     first = node.start()  # before there is a second thread
     from mlxk_tui.engine.inference.channel import Inbox, Outbox, guard_stdout, listen
-    from mlxk_tui.engine.inference.tokenizing.pool import Pool
+    from mlxk_tui.engine.inference.prompts.tokenizing.pool import Pool
     from mlxk_tui.engine.inference.vitals import Vitals
     from mlxk_tui.engine.protocol import Fault, Ready
-    from mlxk_tui.ops.errors import ErrorType
+    from mlxk_tui.ops.core.errors import ErrorType
 
     outbox = Outbox(guard_stdout())
     inbox, vitals = Inbox(), Vitals()

@@ -8,11 +8,11 @@ from importlib import metadata
 
 from mlxk_tui import __version__
 from mlxk_tui.ops.blas.choice import remembered
-from mlxk_tui.ops.blocking import blocking
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.contract import SPEC_VERSION, BlasData, System, VersionData
-from mlxk_tui.ops.format import printable
-from mlxk_tui.ops.machine import total_memory
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.contract.results import SPEC_VERSION, BlasData, System, VersionData
+from mlxk_tui.ops.core.blocking import blocking
+from mlxk_tui.ops.core.text import printable
+from mlxk_tui.ops.health.machine import total_memory
 
 
 async def version(cache: Cache | None = None) -> VersionData:

@@ -10,24 +10,16 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from mlxk_tui.ops.format import printable
-from mlxk_tui.server import (
-    chat,
-    completions,
-    embeddings,
-    messages,
-    models,
-    openapi,
-    operational,
-    responses,
-    tokenizing,
-)
-from mlxk_tui.server.anthropic_models import is_anthropic
+from mlxk_tui.ops.core.text import printable
+from mlxk_tui.server.anthropic import messages
+from mlxk_tui.server.anthropic.models import is_anthropic
 from mlxk_tui.server.calls import Call, Route, Service
 from mlxk_tui.server.errors import BUSY, NO_ROUTE, STOPPING, ApiError, api_error, json_response
-from mlxk_tui.server.http import Connection, common_headers
-from mlxk_tui.server.requests import RequestEntry
-from mlxk_tui.server.sse import GoneError
+from mlxk_tui.server.http.connections import Connection, common_headers
+from mlxk_tui.server.http.sse import GoneError
+from mlxk_tui.server.openai import chat, completions, embeddings, models, responses, tokenizing
+from mlxk_tui.server.operations import openapi, operational
+from mlxk_tui.server.request_log import RequestEntry
 
 APIS: tuple[tuple[Route, ...], ...] = (
     chat.ROUTES,

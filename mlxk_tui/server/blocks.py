@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from mlxk_tui.engine.cut_calls import forced_call
+from mlxk_tui.engine.formats.tool_calls import Tools
+from mlxk_tui.engine.formats.truncated_calls import forced_call
 from mlxk_tui.engine.generation import Delta, Finished, FinishReason, TokenLogprob, ToolCall
-from mlxk_tui.engine.tool_calls import Tools
 from mlxk_tui.server.generation import Answers
 
 

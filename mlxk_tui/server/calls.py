@@ -11,17 +11,17 @@ from aiohttp import web
 
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.limits import too_long
-from mlxk_tui.server import schemas
-from mlxk_tui.server.body import BodyBudget, Held, read_body
-from mlxk_tui.server.choose import Chooser
 from mlxk_tui.server.errors import ApiError, json_response
 from mlxk_tui.server.generation import Generator
-from mlxk_tui.server.metrics import Metrics
+from mlxk_tui.server.http.body import BodyBudget, Held, read_body
+from mlxk_tui.server.http.parser import RequestParser
+from mlxk_tui.server.http.security import Guard
+from mlxk_tui.server.http.sse import COMMENT, EventStream
+from mlxk_tui.server.model_resolver import Chooser
+from mlxk_tui.server.openai import schemas
+from mlxk_tui.server.operations.metrics import Metrics
 from mlxk_tui.server.options import ServerOptions
-from mlxk_tui.server.parser import RequestParser
-from mlxk_tui.server.requests import RequestEntry, RequestLog
-from mlxk_tui.server.security import Guard
-from mlxk_tui.server.sse import COMMENT, EventStream
+from mlxk_tui.server.request_log import RequestEntry, RequestLog
 from mlxk_tui.server.supervisor import Supervisor
 
 S = TypeVar("S", bound=schemas.Schema)

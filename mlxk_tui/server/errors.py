@@ -9,9 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
-from mlxk_tui.ops.errors import ERRORS, ContextOverflow, ErrorType, OpError
-from mlxk_tui.ops.format import printable
-from mlxk_tui.ops.retry_after import HEADER as RETRY_AFTER
+from mlxk_tui.ops.core.errors import ERRORS, ContextOverflow, ErrorType, OpError
+from mlxk_tui.ops.core.retry_after import HEADER as RETRY_AFTER
+from mlxk_tui.ops.core.text import printable
 from mlxk_tui.server.error_text import error_text
 
 BUSY, NO_ROUTE, STOPPING = "server_busy", "route_not_found", "server_stopping"

@@ -29,11 +29,11 @@ from mlxk_tui.engine.generation import (
     Usage,
 )
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.format import plural
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.ops.core.text import plural
 from mlxk_tui.server.errors import BUSY, ApiError
-from mlxk_tui.server.requests import RequestEntry, RequestLog, RequestState
+from mlxk_tui.server.request_log import RequestEntry, RequestLog, RequestState
 
 _MAX_KEPT_ANSWER = 20_000
 """Characters of an answer that the request log keeps, where it keeps answers."""

@@ -7,23 +7,23 @@ import socket
 from dataclasses import replace
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.ops.addresses import is_loopback
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.errors import ErrorType
-from mlxk_tui.ops.os_errors import error_type
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.core.addresses import is_loopback
+from mlxk_tui.ops.core.errors import ErrorType
+from mlxk_tui.ops.core.os_errors import error_type
 from mlxk_tui.server.app import App
-from mlxk_tui.server.body import BodyBudget
 from mlxk_tui.server.calls import Service
-from mlxk_tui.server.choose import Chooser
 from mlxk_tui.server.generation import Generator
-from mlxk_tui.server.http import WebServer
-from mlxk_tui.server.keys import needs_key
-from mlxk_tui.server.listening import bind, port_in_use
-from mlxk_tui.server.metrics import Metrics
+from mlxk_tui.server.http.body import BodyBudget
+from mlxk_tui.server.http.connections import WebServer
+from mlxk_tui.server.http.keys import needs_key
+from mlxk_tui.server.http.listening import bind, port_in_use
+from mlxk_tui.server.http.parser import RequestParser
+from mlxk_tui.server.http.security import Guard
+from mlxk_tui.server.model_resolver import Chooser
+from mlxk_tui.server.operations.metrics import Metrics
 from mlxk_tui.server.options import Address, ServerOptions
-from mlxk_tui.server.parser import RequestParser
-from mlxk_tui.server.requests import RequestLog
-from mlxk_tui.server.security import Guard
+from mlxk_tui.server.request_log import RequestLog
 from mlxk_tui.server.supervisor import HealthState, Supervisor
 
 _BODIES = 8

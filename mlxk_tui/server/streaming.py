@@ -10,7 +10,7 @@ from mlxk_tui.engine.generation import Delta, Finished, Started, Usage
 from mlxk_tui.server.calls import Call
 from mlxk_tui.server.errors import ApiError, api_error
 from mlxk_tui.server.generation import Wanted
-from mlxk_tui.server.sse import COMMENT, GoneError
+from mlxk_tui.server.http.sse import COMMENT, GoneError
 
 
 class EventWriter(Protocol):

@@ -11,8 +11,8 @@ from enum import Enum
 
 from mlxk_tui.engine.client import Engine, EngineState, EngineStatus
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.ops.errors import OpError
-from mlxk_tui.server.choose import spec_of
+from mlxk_tui.ops.core.errors import OpError
+from mlxk_tui.server.model_resolver import spec_of
 
 _MOST_RESTARTS, _WINDOW_S = 3, 120.0
 

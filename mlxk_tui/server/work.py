@@ -8,11 +8,11 @@ from typing import Any, Generic, TypeVar
 
 from mlxk_tui.engine.generation import Generation
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.server.calls import Call
 from mlxk_tui.server.generation import text_of
-from mlxk_tui.server.requests import RequestState
+from mlxk_tui.server.request_log import RequestState
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.remedies import NO_FACTS, ErrorFacts, Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import NO_FACTS, ErrorFacts, Remedy
 from mlxk_tui.transfers.rates import RateHistory
 
 MAX_FILES = 5_000

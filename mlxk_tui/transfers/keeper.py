@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mlxk_tui.ops.format import printable
-from mlxk_tui.ops.os_errors import reason_of
+from mlxk_tui.ops.core.os_errors import reason_of
+from mlxk_tui.ops.core.text import printable
 from mlxk_tui.transfers.store import Store, Stored
 
 _FOLLOW_SECONDS = 1.0

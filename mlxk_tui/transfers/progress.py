@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from mlxk_tui.ops.events import Progress
+from mlxk_tui.ops.core.events import Progress
 from mlxk_tui.transfers.jobs import MAX_FILES, FileProgress, Transfer
 
 _EVENT_SECONDS = 0.5

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxk_tui.ops.events import OnEvent
-from mlxk_tui.ops.push import push, review as review_push
-from mlxk_tui.ops.push_terms import PushRequest
-from mlxk_tui.ops.transfer_contract import PushData
+from mlxk_tui.ops.contract.transfers import PushData
+from mlxk_tui.ops.core.events import OnEvent
+from mlxk_tui.ops.push.push import push, review as review_push
+from mlxk_tui.ops.push.terms import PushRequest
 from mlxk_tui.transfers.jobs import Push
 
 if TYPE_CHECKING:
-    from mlxk_tui.ops.hub import Hub
+    from mlxk_tui.ops.hub.hub import Hub
 
 
 def request_of(job: Push) -> PushRequest:

@@ -19,9 +19,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.events import OnEvent, Progress
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.events import OnEvent, Progress
+from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.transfers.jobs import Failure, Job, State, Transfer
 from mlxk_tui.transfers.keeper import Keeper
 from mlxk_tui.transfers.progress import take_in

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.events import OnEvent
-from mlxk_tui.ops.push_terms import push_disabled
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.core.events import OnEvent
+from mlxk_tui.ops.push.terms import push_disabled
 from mlxk_tui.transfers.jobs import Job, Pull, Push
 from mlxk_tui.transfers.queue import Runner
 
 if TYPE_CHECKING:
-    from mlxk_tui.ops.hub import Hub
+    from mlxk_tui.ops.hub.hub import Hub
 
 
 def runners(
@@ -28,8 +28,8 @@ def runners(
     """
 
     async def run_pull(job: Pull, on_event: OnEvent) -> str:
-        from mlxk_tui.ops.pull import pull
-        from mlxk_tui.ops.transfer_contract import DownloadStatus
+        from mlxk_tui.ops.contract.transfers import DownloadStatus
+        from mlxk_tui.ops.pull.pull import pull
 
         done = await pull(cache, job.spec, hub=hub(), via_hub=via_hub, doubted=job.doubted, on_event=on_event)
         unchecked = done.warnings if done.download_status is DownloadStatus.ALREADY_EXISTS else []

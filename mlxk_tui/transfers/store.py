@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxk_tui.ops.errors import OpError
-from mlxk_tui.ops.files import remove_unfinished, replace_file
-from mlxk_tui.ops.format import printable
-from mlxk_tui.ops.os_errors import reason_of
+from mlxk_tui.ops.core.errors import OpError
+from mlxk_tui.ops.core.files import remove_unfinished, replace_file
+from mlxk_tui.ops.core.os_errors import reason_of
+from mlxk_tui.ops.core.text import printable
 from mlxk_tui.transfers.jobs import Failure, Job, Pull, Push, State, Transfer
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import pytest
 from mlxk_tui.chats.model import Role, State
 from mlxk_tui.chats.schema import MESSAGE_BITS, VERSION
 from mlxk_tui.chats.store import ChatStore
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import Remedy
 from tests.support.waiting import PATIENCE_S
 
 VERSION_1 = """

@@ -14,7 +14,7 @@ from mlxk_tui.chats.document import ChatDocument
 from mlxk_tui.chats.export import export_json, export_markdown, import_json, suggested_name
 from mlxk_tui.chats.model import Attachment, Message, Role, Session, State
 from mlxk_tui.chats.store import ChatStore
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 
 
 async def sample(store: ChatStore) -> Session:

@@ -11,7 +11,7 @@ import pytest
 from mlxk_tui.chats.model import Attachment, Message, Role, State
 from mlxk_tui.chats.rows import title_of
 from mlxk_tui.chats.store import ChatStore
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 
 
 async def titles(store: ChatStore, query: str | None = None) -> list[str]:

@@ -21,9 +21,9 @@ from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_ba
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.demo.hub import Fault, HubProcess, LocalHub, seed_demo
 from mlxk_tui.demo.sample import SAMPLES, build_sample_cache
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.catalog import check_health, list_models
-from mlxk_tui.ops.contract import ModelType
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.catalog.catalog import check_health, list_models
+from mlxk_tui.ops.contract.results import ModelType
 from tests.support.waiting import PATIENCE_S
 
 NOW = 1_760_000_000.0

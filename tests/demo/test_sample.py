@@ -14,10 +14,10 @@ from mlxk_tui.demo.checksums import CHECKSUMS
 from mlxk_tui.demo.sample import SAMPLES, build_sample_cache, large_payloads
 from mlxk_tui.demo.session import DemoSession
 from mlxk_tui.demo.weights import Payload
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.catalog import check_health, list_models
-from mlxk_tui.ops.contract import Finding, FindingCode, Framework, MemoryFit, ModelType
-from mlxk_tui.ops.prune import plan_prune
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.catalog.catalog import check_health, list_models
+from mlxk_tui.ops.contract.results import Finding, FindingCode, Framework, MemoryFit, ModelType
+from mlxk_tui.ops.remove.prune import plan_prune
 from tests.support.hf_cache import tree_of
 
 NOW = 1_760_000_000.0

@@ -15,9 +15,9 @@ import pytest
 
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.demo.session import DemoSession
-from mlxk_tui.ops.judge import inspect
-from mlxk_tui.ops.machine import Runtime
-from mlxk_tui.ops.terms import Health, ModelType
+from mlxk_tui.ops.contract.terms import Health, ModelType
+from mlxk_tui.ops.health.machine import Runtime
+from mlxk_tui.ops.health.verdict import inspect
 from tests.support.waiting import PATIENCE_S
 
 PROGRAM = """

@@ -17,9 +17,9 @@ from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer
 
 from mlxk_tui.demo import tiny_model
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.catalog import check_health, list_models
-from mlxk_tui.ops.contract import Framework, Health, ModelType
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.catalog.catalog import check_health, list_models
+from mlxk_tui.ops.contract.results import Framework, Health, ModelType
 from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]

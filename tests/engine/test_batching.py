@@ -19,10 +19,10 @@ from mlxk_tui.engine.generation import Generation
 from mlxk_tui.engine.memory import WeightsChoice
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.engine.status import LoadedModel
-from mlxk_tui.ops.batching import FOLDER_VARIABLE
-from mlxk_tui.ops.errors import OpError
-from mlxk_tui.ops.events import Progress
-from mlxk_tui.ops.terms import BatchingReason, CpuWeights
+from mlxk_tui.ops.contract.terms import BatchingReason, CpuWeights
+from mlxk_tui.ops.core.errors import OpError
+from mlxk_tui.ops.core.events import Progress
+from mlxk_tui.ops.health.batching_verdicts import FOLDER_VARIABLE
 from tests.engine.conftest import GREEDY, executable, needs_mlx, new_engine, run, worker_environment
 from tests.engine.small_models import make_model
 from tests.families.table import config_of

@@ -18,7 +18,7 @@ import pytest
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Generation, Sampling
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, is_gone, needs_mlx, new_engine, run, until
 from tests.support.waiting import PATIENCE_S
 

@@ -13,9 +13,9 @@ from mlxk_tui.demo import tiny_model
 from mlxk_tui.engine.client import Engine, EngineState, EngineStatus
 from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Generation, Loading, Started
 from mlxk_tui.engine.models import Runnable, find_runnable
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.events import Progress
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.events import Progress
 from tests.engine.conftest import GREEDY, is_gone, needs_mlx, new_engine, run, until
 from tests.engine.small_models import make_model
 

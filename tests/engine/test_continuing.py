@@ -12,7 +12,7 @@ import pytest
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Generation
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, executable, folder_of, needs_mlx, run, worker_environment
 
 pytestmark = needs_mlx

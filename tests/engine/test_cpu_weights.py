@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from mlxk_tui.engine.connection.wire import from_json, to_json
 from mlxk_tui.engine.memory import WeightsChoice, check
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.engine.protocol import Load
-from mlxk_tui.engine.wire import from_json, to_json
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.terms import CpuWeights
+from mlxk_tui.ops.contract.terms import CpuWeights
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.small_models import _tokenizer
 from tests.families.table import VOCABULARY, config_of
 
@@ -354,7 +354,7 @@ def test_a_model_may_have_its_own_way_and_the_worker_is_told() -> None:
 def test_copies_that_do_not_fit_are_refused_where_they_are_demanded(
     tmp_path: Path,
 ) -> None:
-    from mlxk_tui.ops.machine import may_have_gpu
+    from mlxk_tui.ops.health.machine import may_have_gpu
 
     if may_have_gpu():
         pytest.skip("it is for machines without a GPU")
@@ -379,9 +379,9 @@ def test_a_model_that_does_not_run_with_other_weights_has_its_own(
     from mlx.nn.layers.quantized import QuantizedLinear
     from mlx_lm.models import qwen2
 
-    from mlxk_tui.engine.inference.loading import load
     from mlxk_tui.engine.inference.weights.holding import Holder
-    from mlxk_tui.ops.blas.state import Blas, BlasState
+    from mlxk_tui.engine.inference.weights.loading import load
+    from mlxk_tui.ops.contract.matrices import Blas, BlasState
 
     class Model(qwen2.Model):
         """Asks a layer for what a float32 copy lacks."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.engine.cut_calls import cut_calls, forced_call
+from mlxk_tui.engine.formats.truncated_calls import cut_calls, forced_call
 
 TOOLS: list[dict[str, Any]] = [
     {"type": "function", "function": {"name": name}}

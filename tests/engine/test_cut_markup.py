@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.engine.cut_markup import cut_markup, writes_markup
-from mlxk_tui.engine.tool_calls import parse_tool_calls
+from mlxk_tui.engine.formats.tool_calls import parse_tool_calls
+from mlxk_tui.engine.formats.truncated_markup import cut_markup, writes_markup
 
 TOOLS: list[dict[str, Any]] = [
     {

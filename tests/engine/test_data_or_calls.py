@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mlxk_tui.demo import tiny_model
+from mlxk_tui.engine.formats.tool_calls import ForcedTool, forced_call_schema
 from mlxk_tui.engine.generation import FinishReason, Generation
-from mlxk_tui.engine.tool_calls import ForcedTool, forced_call_schema
 from tests.engine.conftest import needs_mlx
 
 pytestmark = needs_mlx
@@ -38,7 +38,7 @@ END = "<|im_end|>"
 @pytest.fixture(scope="module")
 def model() -> Any:
     """Return the tiny model, in this process."""
-    from mlxk_tui.engine.inference.loading import load
+    from mlxk_tui.engine.inference.weights.loading import load
 
     return load(tiny_model.NAME, tiny_model.folder(), None, lambda *_: None)
 
@@ -53,8 +53,8 @@ def play(
     """
     import mlx.core as mx
 
-    from mlxk_tui.engine.inference.answer import Answer
-    from mlxk_tui.engine.inference.prompting import prepare
+    from mlxk_tui.engine.inference.output.answer import Answer
+    from mlxk_tui.engine.inference.prompts.prompting import prepare
 
     request = Generation(
         messages=({"role": "user", "content": "Look."},),

@@ -18,9 +18,9 @@ from mlxk_tui.engine.embedding import parts_of
 from mlxk_tui.engine.generation import Delta, Generation
 from mlxk_tui.engine.memory import WeightsChoice
 from mlxk_tui.engine.models import Runnable, find_runnable
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.terms import CpuWeights
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.contract.terms import CpuWeights
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, needs_mlx, new_engine, run, until
 from tests.engine.small_models import make_model
 

@@ -14,7 +14,7 @@ import pytest
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.generation import FinishReason, Generation, Prefill, Sampling
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, THOUGHT_OVER, chat, needs_mlx, run
 from tests.engine.small_models import make_model
 

@@ -11,10 +11,10 @@ import jsonschema
 import pytest
 
 from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.formats.tool_calls import ForcedTool, forced_call_schema, parse_tool_calls
 from mlxk_tui.engine.generation import FinishReason, Generation, Sampling
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.tool_calls import ForcedTool, forced_call_schema, parse_tool_calls
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, THOUGHT_OVER, chat, needs_mlx, run
 
 pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="package")]

@@ -9,9 +9,9 @@ import pytest
 
 from mlxk_tui.engine.limits import UNKNOWN_CONTEXT_TOKENS, check_memory, memory_verdict, token_budget
 from mlxk_tui.engine.models import Runnable, with_draft
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.machine import Runtime
-from mlxk_tui.ops.terms import MemoryFit
+from mlxk_tui.ops.contract.terms import MemoryFit
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.health.machine import Runtime
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.engine.liveness import Patience, Watch, look_at
+from mlxk_tui.engine.connection.liveness import Patience, Watch, look_at
 from mlxk_tui.engine.protocol import Heartbeat
 from tests.support.waiting import wait_until
 

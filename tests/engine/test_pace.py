@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from mlxk_tui.engine.inference.pace import Pace
+from mlxk_tui.engine.inference.decoding.pace import Pace
 
 
 def steps(cost: Callable[[int, int], float], total: int, *, shared: bool = False) -> list[tuple[int, float]]:

@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 
 from mlxk_tui.engine.client import Engine, EngineState
+from mlxk_tui.engine.connection.liveness import Patience
 from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Generation, Loading, Started
-from mlxk_tui.engine.liveness import Patience
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, is_gone, needs_mlx, new_engine, run, until, worker_environment
 
 pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="module")]

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from mlxk_tui.engine.generation import Sampling
 from mlxk_tui.engine.sampling import defaults, eos_token_ids, merged, validate
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 
 VOCAB = 1000
 

@@ -18,10 +18,10 @@ import pytest
 import pytest_asyncio
 
 from mlxk_tui.engine.client import Engine, EngineState
+from mlxk_tui.engine.connection.liveness import Patience
 from mlxk_tui.engine.generation import Generation
-from mlxk_tui.engine.liveness import Patience
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, is_gone, needs_mlx, new_engine, run, worker_environment
 from tests.engine.small_models import make_model
 from tests.support.waiting import PATIENCE_S, until

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.engine.text import Kind, Markers, OutputSplitter, Piece, StopMatcher
+from mlxk_tui.engine.formats.splitting import Kind, Markers, OutputSplitter, Piece, StopMatcher
 
 THINK = Markers("<think>", "</think>")
 CALL = Markers("<call>", "</call>")

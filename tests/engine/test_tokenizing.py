@@ -15,7 +15,7 @@ import pytest
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.generation import Delta, Finished, Generation
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, chat, is_gone, needs_mlx, new_engine, run
 from tests.engine.small_models import make_model
 from tests.support.waiting import until

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.engine.tool_calls import parse_tool_calls
+from mlxk_tui.engine.formats.tool_calls import parse_tool_calls
 
 
 def named(payload: str) -> list[tuple[str, Any]] | None:

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
+from mlxk_tui.engine.connection.wire import from_json, to_json
 from mlxk_tui.engine.generation import Delta, Finished, Generation, Prefill
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.engine.protocol import Cancel, Command, Generate, Load, Loaded, Message, Ready, Streamed
-from mlxk_tui.engine.wire import from_json, to_json
 from tests.engine.conftest import GREEDY, executable, is_gone, needs_mlx, worker_environment
 from tests.engine.small_models import make_model
 from tests.support.waiting import PATIENCE_S, wait_until
@@ -171,9 +171,9 @@ def test_a_killed_parent_leaves_no_worker(babbler: Runnable, stage: str, tmp_pat
     "module",
     [
         "mlxk_tui.engine.worker",
-        "mlxk_tui.ops.push_worker",
-        "mlxk_tui.ops.hub_download",
-        "mlxk_tui.server.parser_worker",
+        "mlxk_tui.ops.push.upload_worker",
+        "mlxk_tui.ops.hub.download_worker",
+        "mlxk_tui.server.http.parser_worker",
     ],
 )
 def test_a_child_whose_parent_is_gone_before_it_begins_leaves_at_once(module: str) -> None:

@@ -26,8 +26,8 @@ import pytest_asyncio
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.generation import Delta, Generation
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.terms import BatchingReason
+from mlxk_tui.ops.contract.terms import BatchingReason
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, Result, executable, needs_mlx, new_engine, run, worker_environment
 from tests.families.table import LEFT_OUT, OWN, PARTS, VOCABULARY, config_of
 

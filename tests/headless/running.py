@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 import jsonschema
 import pytest
 
-from mlxk_tui.ops.contract import Command, ErrorInfo
-from mlxk_tui.ops.schema import COMMAND_DATA, build_schema
-from mlxk_tui_headless.runner import run
+from mlxk_tui.ops.contract.results import Command, ErrorInfo
+from mlxk_tui.ops.contract.schema import COMMAND_DATA, build_schema
+from mlxk_tui_headless.session import run
 from tests.support.reference_shape import departures
 from tests.support.waiting import PATIENCE_S
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mlxk_tui.ops.contract import Command
-from mlxk_tui.ops.names import dir_to_name
+from mlxk_tui.ops.cache.names import dir_to_name
+from mlxk_tui.ops.contract.results import Command
 from tests.conftest import SENTINEL
 from tests.headless.conftest import BASE, BROKEN, OTHER, SOUND, fill
 from tests.headless.running import call

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from mlxk_tui.demo import tiny_model
-from mlxk_tui.ops.machine import may_have_gpu
-from mlxk_tui_headless.answering import INTERRUPTED
+from mlxk_tui.ops.health.machine import may_have_gpu
+from mlxk_tui_headless.chat.answer import INTERRUPTED
 from tests.headless.running import PROGRAM, Result, call, environment, headless
 from tests.panes.test_chat_ends import HUGE, add_huge
 from tests.support.hf_cache import HfCache, model_files

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from mlxk_tui import __version__
-from mlxk_tui.ops.contract import SPEC_VERSION
+from mlxk_tui.ops.contract.results import SPEC_VERSION
 from tests.headless.conftest import BROKEN, OTHER, SOUND
 from tests.headless.running import at_terminal, call, headless, shown
 from tests.support.hf_cache import HfCache, model_files

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.machine import Runtime
-from mlxk_tui.ops.remember import Verdicts
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.health.machine import Runtime
+from mlxk_tui.ops.health.verdict_cache import Verdicts
 from tests.headless.running import PROGRAM, TIMEOUT, checked, environment, started
 from tests.support.hf_cache import HfCache, model_files
 from tests.support.waiting import wait_until
@@ -144,7 +144,9 @@ main()
 """
 
 
-@pytest.mark.parametrize("module", ["mlxk_tui_headless.output", "typer", "pydantic", "mlxk_tui.ops.catalog"])
+@pytest.mark.parametrize(
+    "module", ["mlxk_tui_headless.output", "typer", "pydantic", "mlxk_tui.ops.catalog.catalog"]
+)
 @pytest.mark.parametrize("numbers", [(15,), (2, 1), (1, 15, 2)], ids=["one", "two", "three"])
 def test_while_it_starts(module: str, numbers: tuple[int, ...], hub: Path) -> None:
     program = (sys.executable, "-c", _AT_IMPORT, module, ",".join(map(str, numbers)))

@@ -21,12 +21,12 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.catalog import check_health, list_models
-from mlxk_tui.ops.contract import FindingCode, Health, HealthEntry
-from mlxk_tui.ops.errors import OpError
-from mlxk_tui.ops.reading import read_repo
-from mlxk_tui.ops.repo import Snapshot
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.cache.repo import Snapshot
+from mlxk_tui.ops.cache.repo_scanner import read_repo
+from mlxk_tui.ops.catalog.catalog import check_health, list_models
+from mlxk_tui.ops.contract.results import FindingCode, Health, HealthEntry
+from mlxk_tui.ops.core.errors import OpError
 
 pytestmark = [pytest.mark.issue27, pytest.mark.wet]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.catalog import list_models
-from mlxk_tui.ops.contract import Framework, Model, ModelType
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.catalog.catalog import list_models
+from mlxk_tui.ops.contract.results import Framework, Model, ModelType
 
 pytestmark = [pytest.mark.live_list, pytest.mark.wet]
 

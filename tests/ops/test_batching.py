@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.batching import (
+from mlxk_tui.ops.contract.terms import BatchingReason
+from mlxk_tui.ops.health.batching_verdicts import (
     FOLDER_VARIABLE,
     Arithmetic,
     BatchingVerdict,
@@ -21,7 +22,6 @@ from mlxk_tui.ops.batching import (
     known_batching,
     model_key,
 )
-from mlxk_tui.ops.terms import BatchingReason
 from tests.support.unprivileged import give_away, open_folder, unprivileged
 
 CONFIG = {"model_type": "afm7", "hidden_dim": 64, "_name_or_path": "somebody/a-model"}
@@ -99,7 +99,7 @@ def test_a_trial_that_ends_leaves_nothing(tmp_path: Path) -> None:
 
 _TRYING = """
 import os, signal, sys
-from mlxk_tui.ops.batching import BatchingVerdicts
+from mlxk_tui.ops.health.batching_verdicts import BatchingVerdicts
 trial = BatchingVerdicts().begin(sys.argv[1])
 print("under way", flush=True)
 sys.stdin.read()
@@ -137,7 +137,7 @@ def test_a_process_that_dies_in_a_trial_is_noticed_once_and_a_living_one_is_not(
 
 def test_processes_that_write_at_once_leave_a_whole_verdict(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom mlxk_tui.ops.batching import *\nfrom mlxk_tui.ops.batching import BatchingVerdict\n"
+        "import sys\nfrom mlxk_tui.ops.health.batching_verdicts import BatchingVerdict, BatchingVerdicts\n"
         "for number in range(40): BatchingVerdicts().put(sys.argv[1], BatchingVerdict(True, None, number))"
     )
     environment = {**os.environ, FOLDER_VARIABLE: str(tmp_path)}

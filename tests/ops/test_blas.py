@@ -12,8 +12,8 @@ import pytest
 from mlxk_tui.ops.blas.choice import choose, describe, remembered
 from mlxk_tui.ops.blas.cores import FreeCores, allowed_cores, thread_variables
 from mlxk_tui.ops.blas.libraries import Library, Source, find_libraries
-from mlxk_tui.ops.blas.state import BlasState
 from mlxk_tui.ops.blas.trials import Trial, Trials, Verdict
+from mlxk_tui.ops.contract.matrices import BlasState
 
 GOOD = Trial(Verdict.GOOD, "OpenBLAS 0.3.34", gain=20.0, speed=50.0, at=time.time())
 

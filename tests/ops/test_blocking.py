@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from mlxk_tui.ops.blocking import blocking, finish
+from mlxk_tui.ops.core.blocking import blocking, finish
 from tests.support.waiting import PATIENCE_S, cancel, patience
 
 

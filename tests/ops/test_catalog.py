@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.catalog import inspect_model, list_models, scan, walk
-from mlxk_tui.ops.contract import Health
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.machine import Runtime
-from mlxk_tui.ops.remember import ENVIRONMENT_VARIABLE
-from mlxk_tui.ops.report import Report
-from mlxk_tui.ops.show import read_card, show
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.catalog.catalog import inspect_model, list_models, scan, walk
+from mlxk_tui.ops.catalog.show import read_card, show
+from mlxk_tui.ops.contract.results import Health
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.health.machine import Runtime
+from mlxk_tui.ops.health.report import Report
+from mlxk_tui.ops.health.verdict_cache import ENVIRONMENT_VARIABLE
 from tests.ops.test_health import RUNTIME
 from tests.support.hf_cache import HfCache, model_files, tree_of
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.child_process import ChildProcess, _absolute
+from mlxk_tui.ops.core.child_process import ChildProcess, _absolute
 from tests.engine.conftest import is_gone
 from tests.support.waiting import PATIENCE_S
 
-DOWNLOAD, PARSER = "mlxk_tui.ops.hub_download", "mlxk_tui.server.parser_worker"
+DOWNLOAD, PARSER = "mlxk_tui.ops.hub.download_worker", "mlxk_tui.server.http.parser_worker"
 
 
 async def test_a_child_imports_nothing_of_the_current_folder(

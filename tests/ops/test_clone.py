@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import pytest
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.clone import clone
-from mlxk_tui.ops.contract import CloneData, Health
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.events import Progress
-from mlxk_tui.ops.reflink import copy, open_source, reflink
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.clone.clone import clone
+from mlxk_tui.ops.contract.results import CloneData, Health
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.events import Progress
+from mlxk_tui.ops.core.reflink import copy, open_source, reflink
+from mlxk_tui.ops.core.remedies import Remedy
 from tests.support.cancelling import cancelled_at_first_event
 from tests.support.hf_cache import HfCache, HfRepo, model_files, safetensors, tree_of
 from tests.support.unprivileged import give_away, open_folder, unprivileged
@@ -262,8 +262,8 @@ async def test_cancelling_leaves_nothing(cache: Cache, repo: HfRepo, tmp_path: P
 _KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.clone import clone
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.clone.clone import clone
 
 def die(event):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.catalog import inspect_model
-from mlxk_tui.ops.contract import Capability, Framework, Modality, ModelType
-from mlxk_tui.ops.documents import parse_front_matter, parse_json
-from mlxk_tui.ops.report import Report
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.cache.documents import parse_front_matter, parse_json
+from mlxk_tui.ops.catalog.catalog import inspect_model
+from mlxk_tui.ops.contract.results import Capability, Framework, Modality, ModelType
+from mlxk_tui.ops.health.report import Report
 from tests.ops.test_health import RUNTIME
 from tests.support.hf_cache import HfCache, model_files, safetensors
 

@@ -15,9 +15,9 @@ import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
 
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
-from mlxk_tui.ops.download import DownloadOptions, download, forget
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.remote import RemoteFile
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.download.download import DownloadOptions, download, forget
+from mlxk_tui.ops.hub.remote_files import RemoteFile
 from tests.support.downloads import FAST, Model, checksum, small_files
 from tests.support.hf_cache import complaints_of_huggingface_hub, held_by_another_process
 from tests.support.unprivileged import give_away, open_folder, unprivileged

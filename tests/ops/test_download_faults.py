@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
-from mlxk_tui.ops.download import Source, download
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.fetch import _redirected
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.download.download import Source, download
+from mlxk_tui.ops.download.range_requests import _redirected
 from mlxk_tui_headless.error_text import error_text
 from tests.support.downloads import FAST, Model, small_files
 from tests.support.waiting import PATIENCE_S, cancel, until
@@ -143,7 +143,7 @@ async def test_a_silent_hub_is_a_network_error_in_time(model: Model, after: int 
 
 
 def test_the_defaults_notice_silence_within_thirty_seconds() -> None:
-    from mlxk_tui.ops.download import DownloadOptions
+    from mlxk_tui.ops.download.download import DownloadOptions
 
     options = DownloadOptions()
     assert options.silence_s + 1 < 30

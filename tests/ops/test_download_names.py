@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.download import Source, download
-from mlxk_tui.ops.download_names import check_files, check_source
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.remote import RemoteFile
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.download.download import Source, download
+from mlxk_tui.ops.download.file_names import check_files, check_source
+from mlxk_tui.ops.hub.remote_files import RemoteFile
 
 SOURCE = Source("https://hub.example", "org/model", "a" * 40)
 

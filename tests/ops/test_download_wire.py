@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.download import Downloaded, Source, download
-from mlxk_tui.ops.download_probe import Probe
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.remote import RemoteFile
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.download.connection_count import Probe
+from mlxk_tui.ops.download.download import Downloaded, Source, download
+from mlxk_tui.ops.hub.remote_files import RemoteFile
 from tests.support.downloads import FAST
 from tests.support.socks_proxy import socks_proxy
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.files import free_bytes, remove_unfinished, replace_file, sync, sync_folder
+from mlxk_tui.ops.core.files import free_bytes, remove_unfinished, replace_file, sync, sync_folder
 
 
 @pytest.fixture

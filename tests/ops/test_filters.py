@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.ops.contract import Framework, Health, MemoryFit, Model, ModelType, Quantization
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.filters import FIELDS, parse
+from mlxk_tui.ops.catalog.filters import FIELDS, parse
+from mlxk_tui.ops.contract.results import Framework, Health, MemoryFit, Model, ModelType, Quantization
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 
 MODEL = Model(
     name="mlx-community/Qwen3-4B-Instruct-4bit",

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from mlxk_tui.ops.format import age, middle, plural, printable, size
+from mlxk_tui.ops.core.text import age, middle, plural, printable, size
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.catalog import check_health, inspect_model
-from mlxk_tui.ops.contract import FindingCode, Health, Severity
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.machine import Runtime
-from mlxk_tui.ops.report import Report
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.catalog.catalog import check_health, inspect_model
+from mlxk_tui.ops.contract.results import FindingCode, Health, Severity
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.health.machine import Runtime
+from mlxk_tui.ops.health.report import Report
 from tests.support.hf_cache import HfCache, HfRepo, model_files, safetensors, sha256
 
 NAME = "mlx-community/Model-Instruct"

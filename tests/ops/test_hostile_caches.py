@@ -20,13 +20,13 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.catalog import check_health, list_models, scan
-from mlxk_tui.ops.contract import Contract, FindingCode, Health, HealthData, ListData, Model
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.prune import plan_prune
-from mlxk_tui.ops.report import Report
-from mlxk_tui.ops.show import read_card, read_files, show
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.catalog.catalog import check_health, list_models, scan
+from mlxk_tui.ops.catalog.show import read_card, read_files, show
+from mlxk_tui.ops.contract.results import Contract, FindingCode, Health, HealthData, ListData, Model
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.health.report import Report
+from mlxk_tui.ops.remove.prune import plan_prune
 from tests.support.hf_cache import HfCache, HfRepo, git_sha1, model_files, safetensors
 from tests.support.waiting import PATIENCE_S
 
@@ -623,10 +623,10 @@ def as_nobody(hub: Path, code: str) -> str:
     program = f"""
 import asyncio, contextlib, io, os, sys
 from pathlib import Path
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.catalog import check_health, list_models
-from mlxk_tui.ops.errors import OpError
-from mlxk_tui.ops.show import show
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.catalog.catalog import check_health, list_models
+from mlxk_tui.ops.core.errors import OpError
+from mlxk_tui.ops.catalog.show import show
 hub = Path(sys.argv[1])
 code = {code!r}
 if os.geteuid() == 0:

@@ -14,10 +14,10 @@ import pytest
 from huggingface_hub import HfApi
 
 from mlxk_tui.demo.hub import Fault, LocalHub
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.hub import DEFAULT_ENDPOINT, Hub
-from mlxk_tui.ops.hub_client import Timeouts
-from mlxk_tui.ops.hub_errors import Asked, map_error
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.hub.client import Timeouts
+from mlxk_tui.ops.hub.errors import Asked, map_error
+from mlxk_tui.ops.hub.hub import DEFAULT_ENDPOINT, Hub
 from mlxk_tui_headless.error_text import error_text
 from tests.support.pulling import FILES
 from tests.support.waiting import PATIENCE_S, cancel, until
@@ -52,7 +52,7 @@ async def test_the_token_comes_from_the_environment(environ: dict[str, str], tok
 def test_without_one_it_is_that_of_the_login_file(place: str, server: LocalHub, tmp_path: Path) -> None:
     value = tmp_path if place == "HF_HOME" else tmp_path / "token"
     code = (
-        "import asyncio, sys\nfrom pathlib import Path\nfrom mlxk_tui.ops.hub import Hub\n"
+        "import asyncio, sys\nfrom pathlib import Path\nfrom mlxk_tui.ops.hub.hub import Hub\n"
         "hub = Hub.from_environment()\nassert asyncio.run(hub.token()) is None\n"
         f"Path({str(tmp_path / 'token')!r}).write_text('{server.GOOD_TOKEN}\\n')\n"
         "print(asyncio.run(hub.token()))\n"
@@ -201,7 +201,7 @@ async def test_the_next_page_must_be_of_the_same_hub(server: LocalHub) -> None:
 
 
 async def test_an_answer_without_end_is_cut_off(server: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlxk_tui.ops.hub._MAX_ANSWER", 1000)
+    monkeypatch.setattr("mlxk_tui.ops.hub.hub._MAX_ANSWER", 1000)
     server.faults.add(Fault("status", path="/api/*", status=200, body="[" + "1," * 1000 + "1]", times=None))
     with pytest.raises(OpError) as caught:
         await Hub(server.url).files("org/tiny", "main")

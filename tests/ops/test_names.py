@@ -8,10 +8,10 @@ import re
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.format import printable
-from mlxk_tui.ops.names import dir_to_name, is_clean, name_to_dir, parse_spec, resolve
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.cache.names import dir_to_name, is_clean, name_to_dir, parse_spec, resolve
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.text import printable
 
 _SEGMENT = st.from_regex(r"[A-Za-z0-9_]([A-Za-z0-9_]|[._-](?=[A-Za-z0-9_])){0,30}", fullmatch=True)
 CLEAN_NAMES = st.one_of(_SEGMENT, st.builds("{}/{}".format, _SEGMENT, _SEGMENT)).filter(is_clean)
@@ -206,7 +206,7 @@ def test_the_cache_is_where_huggingface_hub_has_it(environ: dict[str, str]) -> N
         key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE", "XDG_"))
     }
     code = (
-        "from mlxk_tui.ops.cache import Cache; from huggingface_hub import constants; "
+        "from mlxk_tui.ops.cache.cache import Cache; from huggingface_hub import constants; "
         "import os; print(Cache.from_environment().root); print(os.path.abspath(constants.HF_HUB_CACHE))"
     )
     done = subprocess.run(

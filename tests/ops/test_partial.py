@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mlxk_tui.ops.download_spans import Spans
-from mlxk_tui.ops.partial import (
+from mlxk_tui.ops.download.byte_ranges import Spans
+from mlxk_tui.ops.download.partial_blob import (
     JOURNAL,
     PARTIAL,
     BusyError,
@@ -241,7 +241,7 @@ def test_the_boot_is_the_same_until_the_next_one() -> None:
 
 _FULL = """
 import os, resource, signal, sys
-from mlxk_tui.ops.partial import Partial
+from mlxk_tui.ops.download.partial_blob import Partial
 fd = os.open(sys.argv[1], os.O_RDONLY)
 partial = Partial(fd, sys.argv[2], 4000)
 partial.write(0, b"x" * 1000)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.contract import PruneData
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.events import Progress
-from mlxk_tui.ops.partial import JOURNAL, PARTIAL
-from mlxk_tui.ops.prune import GRACE_SECONDS, RESUMABLE_SECONDS, plan_prune, prune
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.contract.results import PruneData
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.events import Progress
+from mlxk_tui.ops.download.partial_blob import JOURNAL, PARTIAL
+from mlxk_tui.ops.remove.prune import GRACE_SECONDS, RESUMABLE_SECONDS, plan_prune, prune
 from tests.support.hf_cache import (
     HfCache,
     HfRepo,

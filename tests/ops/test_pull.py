@@ -13,20 +13,20 @@ import pytest
 from huggingface_hub import snapshot_download
 
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.catalog import inspect_model
-from mlxk_tui.ops.clone import clone
-from mlxk_tui.ops.contract import Health, MemoryFit
-from mlxk_tui.ops.download_terms import DownloadOptions
-from mlxk_tui.ops.errors import AccessReason, ErrorType, OpError
-from mlxk_tui.ops.events import Progress
-from mlxk_tui.ops.hub import Hub
-from mlxk_tui.ops.hub_client import Timeouts
-from mlxk_tui.ops.machine import Runtime
-from mlxk_tui.ops.pull import pull
-from mlxk_tui.ops.pull_plan import PullPlan, plan_pull
-from mlxk_tui.ops.remedies import Remedy
-from mlxk_tui.ops.transfer_contract import DownloadStatus, PullData
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.catalog.catalog import inspect_model
+from mlxk_tui.ops.clone.clone import clone
+from mlxk_tui.ops.contract.results import Health, MemoryFit
+from mlxk_tui.ops.contract.transfers import DownloadStatus, PullData
+from mlxk_tui.ops.core.errors import AccessReason, ErrorType, OpError
+from mlxk_tui.ops.core.events import Progress
+from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.ops.download.terms import DownloadOptions
+from mlxk_tui.ops.health.machine import Runtime
+from mlxk_tui.ops.hub.client import Timeouts
+from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.ops.pull.plan import PullPlan, plan_pull
+from mlxk_tui.ops.pull.pull import pull
 from mlxk_tui_headless.error_text import error_text
 from tests.support.hf_cache import HfCache, model_files, tree_of
 from tests.support.pulling import FILES, NAME, WEIGHTS, blob_of, content_of, sent

@@ -14,11 +14,13 @@ import pytest
 from huggingface_hub import HfApi
 
 from mlxk_tui.demo.hub import LocalHub
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.events import Progress
-from mlxk_tui.ops.hub import Hub
-from mlxk_tui.ops.hub_answers import TreeEntry
-from mlxk_tui.ops.push import (
+from mlxk_tui.ops.contract.transfers import ChangeSummary, PushData
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.events import Progress
+from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.ops.hub.answers import TreeEntry
+from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.ops.push.push import (
     DISCLAIMER,
     PushRequest,
     check_only,
@@ -27,9 +29,7 @@ from mlxk_tui.ops.push import (
     push_enabled,
     review,
 )
-from mlxk_tui.ops.push_result import difference
-from mlxk_tui.ops.remedies import Remedy
-from mlxk_tui.ops.transfer_contract import ChangeSummary, PushData
+from mlxk_tui.ops.push.result import difference
 from tests.support.hf_cache import tree_of
 
 pytestmark = pytest.mark.filterwarnings(

@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from mlxk_tui.demo.hub import Fault, LocalHub
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.events import Progress
-from mlxk_tui.ops.hub import Hub
-from mlxk_tui.ops.push import PushLimits, PushRequest, push
-from mlxk_tui.ops.transfer_contract import PushData
+from mlxk_tui.ops.contract.transfers import PushData
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.events import Progress
+from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.ops.push.push import PushLimits, PushRequest, push
 from tests.support.waiting import PATIENCE_S, cancel
 
 NAME = "org/model"

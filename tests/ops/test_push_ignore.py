@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.push_files import list_files
-from mlxk_tui.ops.push_ignore import Patterns
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.push.files import list_files
+from mlxk_tui.ops.push.ignore import Patterns
 from tests.support.waiting import patience
 
 FILES = (

@@ -9,10 +9,10 @@ import shutil
 from pathlib import Path
 
 import mlxk_tui
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.judge import judge
-from mlxk_tui.ops.reading import read_repo
-from mlxk_tui.ops.remember import RULES, Verdicts
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.cache.repo_scanner import read_repo
+from mlxk_tui.ops.health.verdict import judge
+from mlxk_tui.ops.health.verdict_cache import RULES, Verdicts
 from tests.ops.test_health import RUNTIME
 from tests.support.hf_cache import HfCache, model_files
 

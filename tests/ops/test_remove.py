@@ -16,13 +16,13 @@ import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from mlxk_tui.ops.cache import Cache, RepoRef
-from mlxk_tui.ops.catalog import check_health
-from mlxk_tui.ops.contract import RmData
-from mlxk_tui.ops.deletion import SENTINEL
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.events import Progress
-from mlxk_tui.ops.remove import plan_remove, plan_remove_ref, remove
+from mlxk_tui.ops.cache.cache import Cache, RepoRef
+from mlxk_tui.ops.cache.deletion import SENTINEL
+from mlxk_tui.ops.catalog.catalog import check_health
+from mlxk_tui.ops.contract.results import RmData
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.events import Progress
+from mlxk_tui.ops.remove.remove import plan_remove, plan_remove_ref, remove
 from tests.support.cancelling import cancelled_at_first_event
 from tests.support.hf_cache import (
     HfCache,
@@ -247,8 +247,8 @@ async def test_looking_for_locks_makes_none(cache: Cache, hf: HfCache) -> None:
 _KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.remove import plan_remove, remove
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.remove.remove import plan_remove, remove
 
 left = int(sys.argv[3])
 def fatal(real):

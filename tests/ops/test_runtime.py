@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.catalog import inspect_model
-from mlxk_tui.ops.contract import FindingCode, MemoryFit
-from mlxk_tui.ops.machine import Runtime, usable_memory
-from mlxk_tui.ops.report import Report
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.catalog.catalog import inspect_model
+from mlxk_tui.ops.contract.results import FindingCode, MemoryFit
+from mlxk_tui.ops.health.machine import Runtime, usable_memory
+from mlxk_tui.ops.health.report import Report
 from tests.ops.test_health import RUNTIME
 from tests.support.hf_cache import HfCache, model_files
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mlxk_tui.ops.safetensors import HeaderError, HeaderFault, read_header
+from mlxk_tui.ops.health.safetensors import HeaderError, HeaderFault, read_header
 from tests.support.hf_cache import safetensors
 
 

@@ -9,10 +9,10 @@ from datetime import datetime, timezone
 import pytest
 
 from mlxk_tui.demo.hub import Fault, LocalHub
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.hub import Hub
-from mlxk_tui.ops.search import search
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.ops.hub.search import search
 from tests.support.hf_cache import HfCache, safetensors
 from tests.support.pulling import FILES
 

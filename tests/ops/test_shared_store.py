@@ -10,7 +10,7 @@ from filelock import FileLock
 from huggingface_hub import scan_cache_dir
 from huggingface_hub.utils import _shared_blobs as hub
 
-from mlxk_tui.ops.shared_store import SharedStore
+from mlxk_tui.ops.cache.shared_store import SharedStore
 from tests.support.hf_cache import (
     SHARED_MARKER,
     HfCache,

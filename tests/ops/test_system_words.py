@@ -10,10 +10,10 @@ from http.client import HTTPMessage
 
 import pytest
 
-from mlxk_tui.ops.addresses import is_loopback
-from mlxk_tui.ops.errors import ErrorType
-from mlxk_tui.ops.os_errors import error_type, reason_of
-from mlxk_tui.ops.retry_after import retry_after
+from mlxk_tui.ops.core.addresses import is_loopback
+from mlxk_tui.ops.core.errors import ErrorType
+from mlxk_tui.ops.core.os_errors import error_type, reason_of
+from mlxk_tui.ops.core.retry_after import retry_after
 
 
 @pytest.mark.parametrize(

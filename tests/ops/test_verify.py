@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.catalog import check_health
-from mlxk_tui.ops.contract import FindingCode, Health
-from mlxk_tui.ops.events import Progress
-from mlxk_tui.ops.reading import read_repo
-from mlxk_tui.ops.verify import verify, verify_repo
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.cache.repo_scanner import read_repo
+from mlxk_tui.ops.catalog.catalog import check_health
+from mlxk_tui.ops.contract.results import FindingCode, Health
+from mlxk_tui.ops.core.events import Progress
+from mlxk_tui.ops.health.verify import verify, verify_repo
 from tests.ops.test_health import RUNTIME
 from tests.support.hf_cache import HfCache, HfRepo, model_files
 from tests.support.waiting import PATIENCE_S

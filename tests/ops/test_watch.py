@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.errors import OpError
-from mlxk_tui.ops.watch import Watcher
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.cache.watch import Watcher
+from mlxk_tui.ops.core.errors import OpError
 from tests.support.hf_cache import HfCache, model_files
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.clone import clone
-from mlxk_tui.ops.contract import WorkspaceHealth
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.workspace import check_workspace
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.clone.clone import clone
+from mlxk_tui.ops.contract.results import WorkspaceHealth
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.push.workspace import check_workspace
 from tests.support.hf_cache import HfCache, model_files, safetensors, tree_of
 from tests.support.unprivileged import open_folder, unprivileged
 

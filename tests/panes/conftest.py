@@ -21,10 +21,10 @@ from textual.pilot import Pilot
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.demo.sample import build_sample_cache
-from mlxk_tui.library import Phase
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.hub import Hub
-from mlxk_tui.ops.machine import Runtime
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.health.machine import Runtime
+from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.services.library import Phase
 from mlxk_tui.settings import load
 from tests.support.waiting import PATIENCE_S
 

@@ -19,9 +19,9 @@ from textual.strip import Strip
 from textual.widgets import Input, TextArea
 
 from mlxk_tui.app import MlxkApp
-from mlxk_tui.library import Phase
-from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.palette import Palette
+from mlxk_tui.services.library import Phase
 from mlxk_tui.settings import load
 from tests.panes.conftest import MACHINE, NOW, wait_until
 

@@ -10,10 +10,10 @@ from textual.pilot import Pilot
 from textual.widgets import Button, Input
 
 from mlxk_tui.app import MlxkApp
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.tasks import LONG_SECONDS, Task
-from mlxk_tui.widgets.clone_dialog import CloneDialog, problem_with
-from mlxk_tui.widgets.dialogs import Dialog, DialogList, Question
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.services.tasks import LONG_SECONDS, Task
+from mlxk_tui.ui.inspector.clone_dialog import CloneDialog, problem_with
+from mlxk_tui.ui.widgets.dialogs import Dialog, DialogList, Question
 from tests.panes.conftest import AppMaker, ready, wait_until
 from tests.panes.test_models_pane import NARROW, WIDE, pane, text, three
 from tests.support.hf_cache import HfCache, model_files

@@ -28,12 +28,12 @@ from mlxk_tui.chats.model import State
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.demo.layout import Repo
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.hub import Hub
-from mlxk_tui.panes.chat import ChatPane
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.settings import load
-from mlxk_tui.widgets.chat_settings import ChatSettings
-from mlxk_tui.widgets.dialogs import Question
+from mlxk_tui.ui.chat.pane import ChatPane
+from mlxk_tui.ui.chat.settings_form import ChatSettings
+from mlxk_tui.ui.widgets.dialogs import Question
 from tests.engine.conftest import is_gone, needs_mlx, new_engine
 from tests.engine.small_models import make_model
 from tests.panes.conftest import NOWHERE, wait_until

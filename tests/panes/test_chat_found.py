@@ -12,14 +12,14 @@ from textual.pilot import Pilot
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.chats.model import Attachment, Role
 from mlxk_tui.chats.store import ChatStore
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.hub import Hub
-from mlxk_tui.panes.chat import ChatPane
-from mlxk_tui.panes.chat_listing import PAGE
-from mlxk_tui.panes.chat_sessions import SessionsScreen
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.settings import load
-from mlxk_tui.widgets.dialogs import Question
-from mlxk_tui.widgets.leaving import leaving
+from mlxk_tui.ui.chat.pane import ChatPane
+from mlxk_tui.ui.chat.session_actions import PAGE
+from mlxk_tui.ui.chat.sessions_screen import SessionsScreen
+from mlxk_tui.ui.shell.quit_prompt import leaving
+from mlxk_tui.ui.widgets.dialogs import Question
 from tests.panes.conftest import MACHINE, NOW, NOWHERE, ready, wait_until
 from tests.panes.gallery import words
 

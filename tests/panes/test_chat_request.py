@@ -9,9 +9,9 @@ import pytest
 
 from mlxk_tui.chats.model import Session
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.panes.chat_request import draft_of, request_of, shown_settings
-from mlxk_tui.widgets.chat_settings import parsed
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.services.conversation.request import draft_of, request_of, shown_settings
+from mlxk_tui.ui.chat.settings_form import parsed
 
 
 def session(**settings: Any) -> Session:

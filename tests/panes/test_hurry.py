@@ -16,16 +16,16 @@ from textual.style import Style
 from textual.worker import WorkerState
 
 from mlxk_tui.app import MlxkApp
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.panes.chat import ChatPane
-from mlxk_tui.panes.models import ModelsPane
-from mlxk_tui.panes.registry import PANES
-from mlxk_tui.panes.server import ServerPane
-from mlxk_tui.panes.transfer_push import PushForm
-from mlxk_tui.panes.transfers import TransfersPane
-from mlxk_tui.widgets.dialogs import Help
-from mlxk_tui.widgets.row_list import RowList
-from mlxk_tui.widgets.tab_strip import TabStrip
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ui.chat.pane import ChatPane
+from mlxk_tui.ui.models.pane import ModelsPane
+from mlxk_tui.ui.server.pane import ServerPane
+from mlxk_tui.ui.shell.registry import PANES
+from mlxk_tui.ui.transfers.pane import TransfersPane
+from mlxk_tui.ui.transfers.push_form import PushForm
+from mlxk_tui.ui.widgets.dialogs import Help
+from mlxk_tui.ui.widgets.row_list import RowList
+from mlxk_tui.ui.widgets.tab_strip import TabStrip
 from tests.panes.conftest import AppMaker, ready, wait_until
 from tests.panes.test_memory import press
 from tests.support.waiting import until

@@ -10,9 +10,9 @@ from textual import events
 from textual.keys import key_to_character
 from textual.widgets import Input, TextArea
 
-from mlxk_tui import keys
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.panes.registry import PANES
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ui.shell import keys
+from mlxk_tui.ui.shell.registry import PANES
 from tests.panes.conftest import AppMaker, ready
 from tests.panes.test_monkey import every_key
 from tests.support.waiting import until

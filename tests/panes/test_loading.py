@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.library import Phase
-from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.services.library import Phase
 from tests.panes.conftest import wait_until
 from tests.panes.gallery import Waiting, open_app
 

@@ -24,8 +24,8 @@ from textual.widget import Widget
 from textual.widgets._footer import FooterKey
 
 from mlxk_tui.app import MlxkApp
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.widgets.key_line import KeyLine
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ui.shell.footer import KeyLine
 from tests.panes.conftest import AppMaker, ready, wait_until
 
 CYCLES = {

@@ -10,11 +10,11 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from mlxk_tui.app import MlxkApp
-from mlxk_tui.library import State
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.panes.details import InspectorScreen
-from mlxk_tui.panes.models import ModelsPane
-from mlxk_tui.widgets.dialogs import Dialog
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.services.library import State
+from mlxk_tui.ui.inspector.screens import InspectorScreen
+from mlxk_tui.ui.models.pane import ModelsPane
+from mlxk_tui.ui.widgets.dialogs import Dialog
 from tests.panes.conftest import AppMaker, ready, wait_until
 from tests.support.hf_cache import HfCache, model_files, safetensors
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from textual.worker import WorkerState
 
-from mlxk_tui import keys
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.widgets.dialogs import Dialog
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ui.shell import keys
+from mlxk_tui.ui.widgets.dialogs import Dialog
 from tests.panes.conftest import AppMaker, ready, wait_until
 
 PRESSES = 120

@@ -24,18 +24,18 @@ from mlxk_tui.demo import tiny_model
 from mlxk_tui.demo.layout import Repo
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.status import EngineState
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.errors import ErrorType
-from mlxk_tui.ops.hub import Hub
-from mlxk_tui.panes.server import ServerPane
-from mlxk_tui.panes.server_backend import Phase
-from mlxk_tui.panes.server_screen import ServerScreen
-from mlxk_tui.server.keys import read_keys, save_keys
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.core.errors import ErrorType
+from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.server.http.keys import read_keys, save_keys
+from mlxk_tui.services.server.control import Phase
 from mlxk_tui.settings import load
-from mlxk_tui.widgets.chat_dialogs import ChoiceDialog, LineDialog
-from mlxk_tui.widgets.dialogs import Question
-from mlxk_tui.widgets.server_form import ServerForm
-from mlxk_tui.widgets.server_side import KEYS, REQUEST
+from mlxk_tui.ui.server.form import ServerForm
+from mlxk_tui.ui.server.pane import ServerPane
+from mlxk_tui.ui.server.screen import ServerScreen
+from mlxk_tui.ui.server.side_panel import KEYS, REQUEST
+from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog, LineDialog
+from mlxk_tui.ui.widgets.dialogs import Question
 from tests.engine.conftest import is_gone, needs_mlx, new_engine
 from tests.engine.small_models import make_model
 from tests.panes.conftest import NOWHERE, wait_until
@@ -364,7 +364,7 @@ import asyncio
 from pathlib import Path
 from mlxk_tui import settings
 from mlxk_tui.app import MlxkApp
-from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.cache.cache import Cache
 
 async def main():
     app = MlxkApp(settings.load({}), Cache(Path(sys.argv[1])))
@@ -379,7 +379,7 @@ asyncio.run(main())
 
 async def test_switched_off_it_costs_nothing(models: Cache, tmp_path: Path) -> None:
     loaded = modules_of(UNUSED, tmp_path, arguments=[str(models.root)])
-    assert "mlxk_tui.panes.server" in loaded
+    assert "mlxk_tui.ui.server.pane" in loaded
     assert loaded & {"aiohttp", "mlxk_tui.server.server", "mlxk_tui.engine.client", "mlx", "mlx_lm"} == set()
 
 

@@ -15,13 +15,13 @@ from mlxk_tui.app import MlxkApp
 from mlxk_tui.config_file import save
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.hub import Hub
-from mlxk_tui.panes.server import ServerPane
-from mlxk_tui.panes.server_backend import Phase
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.services.server.control import Phase
 from mlxk_tui.settings import load
-from mlxk_tui.widgets.chat_dialogs import ChoiceDialog
-from mlxk_tui.widgets.dialogs import Question
+from mlxk_tui.ui.server.pane import ServerPane
+from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog
+from mlxk_tui.ui.widgets.dialogs import Question
 from tests.engine.conftest import needs_mlx, new_engine
 from tests.panes.conftest import NOWHERE, wait_until
 from tests.panes.gallery import words

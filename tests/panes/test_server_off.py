@@ -9,15 +9,15 @@ import pytest
 from textual.pilot import Pilot
 
 from mlxk_tui.app import MlxkApp
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.panes.server import ServerPane
-from mlxk_tui.panes.server_backend import Phase
-from mlxk_tui.panes.server_screen import ServerScreen
-from mlxk_tui.panes.server_setup import may_reach_beyond
-from mlxk_tui.server.keys import read_keys, save_keys
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.server.http.keys import read_keys, save_keys
+from mlxk_tui.services.server.control import Phase
+from mlxk_tui.services.server.setup import may_reach_beyond
 from mlxk_tui.settings import load
-from mlxk_tui.widgets.dialogs import Question
-from mlxk_tui.widgets.server_side import KEYS
+from mlxk_tui.ui.server.pane import ServerPane
+from mlxk_tui.ui.server.screen import ServerScreen
+from mlxk_tui.ui.server.side_panel import KEYS
+from mlxk_tui.ui.widgets.dialogs import Question
 from tests.panes.conftest import MACHINE, wait_until
 from tests.panes.gallery import words
 from tests.panes.test_server_model import said

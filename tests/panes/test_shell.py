@@ -8,13 +8,13 @@ from pathlib import Path
 from textual.command import CommandList, CommandPalette
 from textual.style import Style
 
-from mlxk_tui import keys
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.panes.details import InspectorScreen
-from mlxk_tui.panes.health import HealthPane
-from mlxk_tui.panes.models import ModelsPane
+from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.settings import load
-from mlxk_tui.widgets.dialogs import Dialog, Help, Question
+from mlxk_tui.ui.health.pane import HealthPane
+from mlxk_tui.ui.inspector.screens import InspectorScreen
+from mlxk_tui.ui.models.pane import ModelsPane
+from mlxk_tui.ui.shell import keys
+from mlxk_tui.ui.widgets.dialogs import Dialog, Help, Question
 from tests.panes.conftest import NOW, AppMaker, ready, wait_until
 from tests.panes.test_models_pane import text, three
 from tests.support.hf_cache import HfCache, model_files
@@ -24,7 +24,7 @@ DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "keys.md"
 
 def test_the_page_of_keys_is_not_stale() -> None:
     assert DOCUMENT.read_text(encoding="utf-8") == keys.document(), (
-        "run: python -m mlxk_tui.keys > docs/keys.md"
+        "run: python -m mlxk_tui.ui.shell.keys > docs/keys.md"
     )
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.app import MlxkApp
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.panes import model_keys
-from mlxk_tui.panes.registry import PANES
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ui.inspector import model_keys
+from mlxk_tui.ui.shell.registry import PANES
 from tests.panes.conftest import Unchanged, copy_sample
 from tests.panes.gallery import NO_COLOR, Scene, draw, open_app
 

@@ -16,11 +16,11 @@ from mlxk_tui.app import MlxkApp
 from mlxk_tui.chats.model import Attachment, Message, Role, Session, State
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.demo import tiny_model
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.hub import Hub
-from mlxk_tui.panes.chat import ChatPane
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.settings import load
-from mlxk_tui.widgets.chat_message import Live
+from mlxk_tui.ui.chat.message import Live
+from mlxk_tui.ui.chat.pane import ChatPane
 from tests.panes.conftest import MACHINE, NOW, NOWHERE, Unchanged, copy_sample, wait_until
 from tests.panes.gallery import NO_COLOR, THEMES, settle
 

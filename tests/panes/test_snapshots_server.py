@@ -19,12 +19,12 @@ from textual.pilot import Pilot
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.status import EngineState, EngineStatus, LoadedModel
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.remedies import Remedy
-from mlxk_tui.panes.server_backend import Phase
-from mlxk_tui.server.keys import save_keys
-from mlxk_tui.server.requests import RequestEntry, RequestState
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.server.http.keys import save_keys
+from mlxk_tui.server.request_log import RequestEntry, RequestState
+from mlxk_tui.services.server.control import Phase
 from mlxk_tui.settings import load
 from tests.panes.conftest import MACHINE, NOW, Unchanged, wait_until
 from tests.panes.gallery import NO_COLOR, THEMES, settle

@@ -23,10 +23,10 @@ from textual.widgets import Input
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.errors import ErrorType
-from mlxk_tui.ops.events import OnEvent, Progress
-from mlxk_tui.ops.hub import Hub
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.core.errors import ErrorType
+from mlxk_tui.ops.core.events import OnEvent, Progress
+from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.settings import load
 from mlxk_tui.transfers.jobs import Failure, Pull, Push, State, Transfer
 from mlxk_tui.transfers.queue import TransferQueue

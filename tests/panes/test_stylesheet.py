@@ -10,8 +10,8 @@ from textual.css.parse import parse
 from textual.css.stylesheet import StylesheetParseError
 from textual.theme import Theme
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.stylesheet import Sheet
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ui.shell.stylesheet import Sheet
 from tests.panes.conftest import AppMaker, ready
 
 

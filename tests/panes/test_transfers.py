@@ -11,21 +11,21 @@ from textual.pilot import Pilot
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
-from mlxk_tui.library import State as Verdict
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.hub import Hub
-from mlxk_tui.panes.models import ModelsPane
-from mlxk_tui.panes.transfer_preflight import Preflight
-from mlxk_tui.panes.transfer_push import PushForm, ReviewDialog
-from mlxk_tui.panes.transfer_screen import TransferScreen
-from mlxk_tui.panes.transfer_search import SearchScreen
-from mlxk_tui.panes.transfers import TransfersPane
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.services.library import State as Verdict
 from mlxk_tui.transfers.jobs import Pull, State
 from mlxk_tui.transfers.starters import STARTERS
 from mlxk_tui.transfers.store import Store, state_file
-from mlxk_tui.widgets.dialogs import Question
-from mlxk_tui.widgets.row_list import Row
-from mlxk_tui.widgets.text import Part
+from mlxk_tui.ui.models.pane import ModelsPane
+from mlxk_tui.ui.transfers.pane import TransfersPane
+from mlxk_tui.ui.transfers.preflight import Preflight
+from mlxk_tui.ui.transfers.push_form import PushForm, ReviewDialog
+from mlxk_tui.ui.transfers.screen import TransferScreen
+from mlxk_tui.ui.transfers.search import SearchScreen
+from mlxk_tui.ui.widgets.dialogs import Question
+from mlxk_tui.ui.widgets.row_list import Row
+from mlxk_tui.ui.widgets.text import Part
 from tests.panes.conftest import AppMaker, ready, wait_until
 from tests.panes.test_acting import flat, toasts
 from tests.panes.test_models_pane import NARROW, WIDE, text, three

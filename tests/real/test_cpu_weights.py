@@ -12,8 +12,8 @@ import pytest
 from mlxk_tui.engine.generation import Generation
 from mlxk_tui.engine.memory import WeightsChoice
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.ops.machine import may_have_gpu
-from mlxk_tui.ops.terms import CpuWeights
+from mlxk_tui.ops.contract.terms import CpuWeights
+from mlxk_tui.ops.health.machine import may_have_gpu
 from tests.engine.conftest import GREEDY, new_engine, run, worker_environment
 
 pytestmark = [
@@ -36,7 +36,7 @@ import json, sys
 import mlx.core as mx
 from mlx_lm import load
 from mlxk_tui.engine.inference.weights.holding import hold_weights
-from mlxk_tui.ops.terms import CpuWeights
+from mlxk_tui.ops.contract.terms import CpuWeights
 
 def perplexity(model, tokens):
     logits = model(mx.array([tokens[:-1]]))[0].astype(mx.float32)

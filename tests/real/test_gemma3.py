@@ -10,7 +10,7 @@ import pytest
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.generation import Generation
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, run
 from tests.real.conftest import Reference
 

@@ -18,7 +18,7 @@ from mlxk_tui.demo.layout import Repo
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.generation import Finished, Generation, Sampling
 from mlxk_tui.engine.models import find_runnable
-from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.server.generation import Choice
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.server import Server

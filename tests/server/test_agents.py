@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mlxk_tui.engine.generation import Delta, ToolCall
-from mlxk_tui.server.chat import CallForm, Writer, choice_json
 from mlxk_tui.server.generation import Choice
+from mlxk_tui.server.openai.chat import CallForm, Writer, choice_json
 from tests.engine.conftest import needs_mlx
 from tests.server.served import TINY, Served
 from tests.support.clients import anthropic, openai

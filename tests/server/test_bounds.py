@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mlxk_tui.server.app import APIS
-from mlxk_tui.server.body import BodyBudget
 from mlxk_tui.server.errors import ApiError
-from mlxk_tui.server.schemas import CompletionRequest, Schema
+from mlxk_tui.server.http.body import BodyBudget
+from mlxk_tui.server.openai.schemas import CompletionRequest, Schema
 from tests.engine.conftest import is_gone, needs_mlx
 from tests.server.fuzzing import fuzz
 from tests.server.served import CHAT, COMPLETIONS, OTHER, TINY, Served

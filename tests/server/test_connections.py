@@ -100,7 +100,7 @@ import asyncio, resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_NOFILE, (240, 240))
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.ops.cache import Cache
+from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.server.options import ServerOptions
 from mlxk_tui.server.server import Server
 

@@ -16,8 +16,8 @@ from hypothesis import given, strategies as st
 from mlxk_tui.demo.layout import Repo
 from mlxk_tui.engine.client import Embeddings
 from mlxk_tui.engine.models import find_runnable
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.server.embeddings import EmbeddingsRequest, shortened
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.server.openai.embeddings import EmbeddingsRequest, shortened
 from tests.engine.conftest import needs_mlx
 from tests.engine.small_models import make_model
 from tests.server.fuzzing import fuzz

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.server import app
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import api_error

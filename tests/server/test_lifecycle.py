@@ -24,11 +24,11 @@ import pytest_asyncio
 
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.machine import may_have_gpu
-from mlxk_tui.ops.remedies import Remedy
-from mlxk_tui.server import keys
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.ops.health.machine import may_have_gpu
+from mlxk_tui.server.http import keys
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.server import Server
 from tests.engine.conftest import is_gone, needs_mlx

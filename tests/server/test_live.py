@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.catalog import walk
-from mlxk_tui.ops.contract import Health, Model, ModelType
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.catalog.catalog import walk
+from mlxk_tui.ops.contract.results import Health, Model, ModelType
 from tests.engine.conftest import needs_mlx
 from tests.server.served import Served
 from tests.support.clients import openai

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mlxk_tui.engine.generation import Generation, ToolCall
-from mlxk_tui.server.messages_request import MessagesRequest
+from mlxk_tui.server.anthropic.requests import MessagesRequest
 from tests.engine.conftest import needs_mlx
 from tests.server.fuzzing import fuzz
 from tests.server.served import ANSWER, BABBLER, GREEDY, OTHER, QUESTION, TINY, Reply, Served

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from mlxk_tui.server.app import all_routes
-from mlxk_tui.server.requests import RequestEntry, RequestState
+from mlxk_tui.server.request_log import RequestEntry, RequestState
 from tests.engine.conftest import needs_mlx
 from tests.server.served import (
     ANSWER,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mlxk_tui.engine.generation import Generation, ToolCall
-from mlxk_tui.server.responses_request import ResponsesRequest
+from mlxk_tui.server.openai.responses_request import ResponsesRequest
 from tests.engine.conftest import needs_mlx
 from tests.server.fuzzing import fuzz
 from tests.server.served import ANSWER, BABBLER, GREEDY, OTHER, QUESTION, TINY, Reply, Served

@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.server import keys
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.server.http import keys
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.server import Server
 from tests.engine.conftest import needs_mlx

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from mlxk_tui.server.sse import EventStream, GoneError
+from mlxk_tui.server.http.sse import EventStream, GoneError
 from tests.support.waiting import PATIENCE_S
 
 Work = Callable[[EventStream], Awaitable[None]]

@@ -12,7 +12,7 @@ import pytest
 import typer.main
 
 from mlxk_tui import __version__
-from mlxk_tui.ops.contract import (
+from mlxk_tui.ops.contract.results import (
     SPEC_VERSION,
     Capability,
     Command,
@@ -23,8 +23,8 @@ from mlxk_tui.ops.contract import (
     Modality,
     Model,
 )
-from mlxk_tui.ops.errors import ERRORS, ErrorType
-from mlxk_tui.ops.schema import COMMAND_DATA, build_schema
+from mlxk_tui.ops.contract.schema import COMMAND_DATA, build_schema
+from mlxk_tui.ops.core.errors import ERRORS, ErrorType
 from mlxk_tui_headless.cli import app
 from tests.headless.running import checked_envelope
 

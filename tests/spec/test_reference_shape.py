@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from mlxk_tui.demo.sample import build_sample_cache
-from mlxk_tui.ops.contract import Command
+from mlxk_tui.ops.contract.results import Command
 from tests.headless.running import call
 from tests.support.reference_shape import OWN_COMMANDS, departures
 

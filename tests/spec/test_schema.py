@@ -11,13 +11,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from mlxk_tui.ops.contract import SPEC_VERSION, Command
-from mlxk_tui.ops.schema import COMMAND_DATA, build_schema, schema_text
+from mlxk_tui.ops.contract.results import SPEC_VERSION, Command
+from mlxk_tui.ops.contract.schema import COMMAND_DATA, build_schema, schema_text
 
 pytestmark = pytest.mark.spec
 
 SCHEMA_FILE = Path(__file__).parents[2] / "docs" / "json-api-schema.json"
-HOW = "stale: python -m mlxk_tui.ops.schema docs/json-api-schema.json"
+HOW = "stale: python -m mlxk_tui.ops.contract.schema docs/json-api-schema.json"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,9 @@ def test_the_schema_is_valid_and_names_the_version() -> None:
 
 def test_the_module_writes_the_file(tmp_path: Path) -> None:
     target = tmp_path / "schema.json"
-    subprocess.run([sys.executable, "-m", "mlxk_tui.ops.schema", str(target)], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-m", "mlxk_tui.ops.contract.schema", str(target)], check=True, timeout=60
+    )
     assert target.read_text("utf-8") == schema_text()
 
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from mlxk_tui.ops.events import OnEvent, Progress
+from mlxk_tui.ops.core.events import OnEvent, Progress
 
 T = TypeVar("T")
 _TURNS = 20

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlxk_tui.demo.hub import Generated, LocalHub
-from mlxk_tui.demo.hub.blobs import Content
-from mlxk_tui.ops.download import Downloaded, DownloadOptions, Source, download
-from mlxk_tui.ops.events import Progress
-from mlxk_tui.ops.remote import RemoteFile
+from mlxk_tui.demo.hub.store.blobs import Content
+from mlxk_tui.ops.core.events import Progress
+from mlxk_tui.ops.download.download import Downloaded, DownloadOptions, Source, download
+from mlxk_tui.ops.hub.remote_files import RemoteFile
 
 FAST = DownloadOptions(backoff_s=0.01, longest_backoff_s=0.05, read_s=1.0, connect_s=1.0, silence_s=2.0)
 """For hubs that fail at once."""
@@ -21,8 +21,8 @@ FAST = DownloadOptions(backoff_s=0.01, longest_backoff_s=0.05, read_s=1.0, conne
 CHILD = """
 import asyncio, json, sys
 from pathlib import Path
-from mlxk_tui.ops.download import DownloadOptions, Source, download
-from mlxk_tui.ops.remote import RemoteFile
+from mlxk_tui.ops.download.download import DownloadOptions, Source, download
+from mlxk_tui.ops.hub.remote_files import RemoteFile
 given = json.loads(sys.argv[1])
 source = Source(**given["source"])
 files = [RemoteFile(**file) for file in given["files"]]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mlxk_tui.ops.events import OnEvent, Progress
+from mlxk_tui.ops.core.events import OnEvent, Progress
 from mlxk_tui.transfers.jobs import Pull, Push, Transfer
 from mlxk_tui.transfers.queue import TransferQueue
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.remedies import ErrorFacts, Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
 from mlxk_tui.transfers.jobs import Failure, Pull, Push, State, Transfer
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.store import Store, document_of, state_file

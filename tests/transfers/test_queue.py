@@ -7,8 +7,8 @@ import itertools
 
 import pytest
 
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.transfers.jobs import Pull, Push, State
 from mlxk_tui.transfers.queue import KEPT, TransferQueue
 from mlxk_tui.transfers.teller import Change

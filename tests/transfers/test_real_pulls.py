@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.errors import ErrorType
-from mlxk_tui.ops.hub import Hub
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.core.errors import ErrorType
+from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.transfers.jobs import Pull, State
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.runners import runners
@@ -26,8 +26,8 @@ SIZE = 16_000_000
 OTHER = """
 import asyncio, sys
 from pathlib import Path
-from mlxk_tui.ops.cache import Cache
-from mlxk_tui.ops.hub import Hub
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.transfers.jobs import Pull
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.runners import runners

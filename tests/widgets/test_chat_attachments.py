@@ -11,8 +11,8 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.widgets.chat_attachments import MAX_BYTES, mentioned, paths_in_paste, read_attachment
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ui.chat.attachments import MAX_BYTES, mentioned, paths_in_paste, read_attachment
 
 NAMES = [
     "notes.txt",

@@ -9,7 +9,7 @@ from textual.binding import Binding
 from textual.widgets import Button
 from textual.widgets._footer import FooterKey
 
-from mlxk_tui.widgets.key_line import KeyLine
+from mlxk_tui.ui.shell.footer import KeyLine
 from tests.panes.conftest import wait_until
 
 

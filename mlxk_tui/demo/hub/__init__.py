@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlxk_tui.demo.hub.blobs import Blob, Content, Generated
     from mlxk_tui.demo.hub.faults import Fault, Faults
     from mlxk_tui.demo.hub.log import Request, RequestLog
     from mlxk_tui.demo.hub.on_demand import HubOnDemand
     from mlxk_tui.demo.hub.process import HubProcess
-    from mlxk_tui.demo.hub.seeds import add_folder, add_folders, seed_demo
     from mlxk_tui.demo.hub.server import LocalHub
-    from mlxk_tui.demo.hub.users import User
+    from mlxk_tui.demo.hub.store.blobs import Blob, Content, Generated
+    from mlxk_tui.demo.hub.store.seeds import add_folder, add_folders, seed_demo
+    from mlxk_tui.demo.hub.store.users import User
 
 __all__ = [
     "Blob",
@@ -36,20 +36,20 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Blob": "blobs",
-    "Content": "blobs",
-    "Generated": "blobs",
+    "Blob": "store.blobs",
+    "Content": "store.blobs",
+    "Generated": "store.blobs",
     "Fault": "faults",
     "Faults": "faults",
     "Request": "log",
     "RequestLog": "log",
     "HubOnDemand": "on_demand",
     "HubProcess": "process",
-    "add_folder": "seeds",
-    "add_folders": "seeds",
-    "seed_demo": "seeds",
+    "add_folder": "store.seeds",
+    "add_folders": "store.seeds",
+    "seed_demo": "store.seeds",
     "LocalHub": "server",
-    "User": "users",
+    "User": "store.users",
 }
 
 

@@ -14,13 +14,13 @@ from aiohttp import web
 from mlxk_tui.demo.hub.faults import Fault
 from mlxk_tui.demo.hub.log import Request
 from mlxk_tui.demo.hub.replies import HubError, Redirect, not_found
-from mlxk_tui.demo.hub.repos import Repo
-from mlxk_tui.demo.hub.users import User
+from mlxk_tui.demo.hub.store.repos import Repo
+from mlxk_tui.demo.hub.store.users import User
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from mlxk_tui.demo.hub.state import State
+    from mlxk_tui.demo.hub.store.state import State
 
 _BODY_LIMIT = 512 << 20
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mlxk_tui.demo.hub import control, models, resolve, search, uploads, xet
 from mlxk_tui.demo.hub.context import Context
+from mlxk_tui.demo.hub.handlers import control, models, resolve, search, uploads, xet
 from mlxk_tui.demo.hub.replies import HubError, Reply, json_reply, not_found
-from mlxk_tui.demo.hub.repos import Repo
-from mlxk_tui.demo.hub.users import authenticate
+from mlxk_tui.demo.hub.store.repos import Repo
+from mlxk_tui.demo.hub.store.users import authenticate
 
 _PARTS_OF_MODELS = {
     "auth-check", "branch", "commit", "commits", "paths-info", "preupload", "refs", "revision", "settings",

@@ -18,15 +18,15 @@ from typing import Any
 
 from aiohttp import web
 
-from mlxk_tui.demo.hub import users
-from mlxk_tui.demo.hub.blobs import Blob, Content, make_blob
 from mlxk_tui.demo.hub.context import Context, Hangup, split_path
 from mlxk_tui.demo.hub.faults import Faults, Origin
 from mlxk_tui.demo.hub.log import Request, RequestLog
 from mlxk_tui.demo.hub.replies import HubError, Redirect, Reply
-from mlxk_tui.demo.hub.repos import LFS_OVER, Commit, Repo
 from mlxk_tui.demo.hub.routes import route_cdn, route_hub
-from mlxk_tui.demo.hub.state import State
+from mlxk_tui.demo.hub.store import users
+from mlxk_tui.demo.hub.store.blobs import Blob, Content, make_blob
+from mlxk_tui.demo.hub.store.repos import LFS_OVER, Commit, Repo
+from mlxk_tui.demo.hub.store.state import State
 from mlxk_tui.demo.hub.transmit import transmit
 
 _START_WITHIN_S = 20

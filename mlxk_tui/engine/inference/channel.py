@@ -8,11 +8,11 @@ import queue
 import threading
 from typing import Any, BinaryIO
 
+from mlxk_tui.engine.connection.wire import from_json, to_json
 from mlxk_tui.engine.generation import Delta
 from mlxk_tui.engine.inference.vitals import Vitals
 from mlxk_tui.engine.protocol import Cancel, Command, Message, Ping, Streamed
-from mlxk_tui.engine.wire import from_json, to_json
-from mlxk_tui.ops.batching import BatchingTrial
+from mlxk_tui.ops.health.batching_verdicts import BatchingTrial
 
 
 def guard_stdout() -> int:

@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 from mlx_lm.models.cache import make_prompt_cache
 
-from mlxk_tui.engine.inference.loading import LoadedModel
-from mlxk_tui.engine.inference.pace import Pace
+from mlxk_tui.engine.inference.decoding.pace import Pace
 from mlxk_tui.engine.inference.vitals import UNKNOWN_S
+from mlxk_tui.engine.inference.weights.loading import LoadedModel
 from mlxk_tui.engine.protocol import Embedded
-from mlxk_tui.ops.errors import ErrorType, OpError
-from mlxk_tui.ops.remedies import Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import Remedy
 
 Pooling = Literal["lasttoken", "mean", "cls"]
 

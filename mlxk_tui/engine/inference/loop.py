@@ -13,21 +13,27 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlxk_tui.engine.generation import FinishReason, Generation, Loading, Prefill, Started
-from mlxk_tui.engine.inference.answer import Answer
 from mlxk_tui.engine.inference.batching.choice import choose_batching
 from mlxk_tui.engine.inference.blas.borrowing import Borrowed
 from mlxk_tui.engine.inference.channel import Inbox, Outbox
-from mlxk_tui.engine.inference.decoding import Decoder, Drawn, Read
+from mlxk_tui.engine.inference.decoding.pace import Pace
+from mlxk_tui.engine.inference.decoding.rows import Row
+from mlxk_tui.engine.inference.decoding.samplers import processors_of, sampler_of
+from mlxk_tui.engine.inference.decoding.steps import Decoder, Drawn, Read
 from mlxk_tui.engine.inference.embedding import EmbeddingJob
-from mlxk_tui.engine.inference.loading import Hold, LoadedModel, LoadStopped, load, tokenizer_arguments
-from mlxk_tui.engine.inference.pace import Pace
-from mlxk_tui.engine.inference.preparing import Prepared, Preparer, Result
-from mlxk_tui.engine.inference.prompting import Prompt
-from mlxk_tui.engine.inference.rows import Row
-from mlxk_tui.engine.inference.samplers import processors_of, sampler_of
-from mlxk_tui.engine.inference.tokenizing.pool import Pool
+from mlxk_tui.engine.inference.output.answer import Answer
+from mlxk_tui.engine.inference.prompts.preparing import Prepared, Preparer, Result
+from mlxk_tui.engine.inference.prompts.prompting import Prompt
+from mlxk_tui.engine.inference.prompts.tokenizing.pool import Pool
 from mlxk_tui.engine.inference.vitals import Vitals
 from mlxk_tui.engine.inference.weights.holding import Holder
+from mlxk_tui.engine.inference.weights.loading import (
+    Hold,
+    LoadedModel,
+    LoadStopped,
+    load,
+    tokenizer_arguments,
+)
 from mlxk_tui.engine.protocol import (
     Cancel,
     Command,
@@ -46,7 +52,7 @@ from mlxk_tui.engine.protocol import (
     Tokenized,
     Unload,
 )
-from mlxk_tui.ops.errors import ErrorType, OpError
+from mlxk_tui.ops.core.errors import ErrorType, OpError
 
 _BEAT_S = 0.2
 _FLUSH_S = 0.008

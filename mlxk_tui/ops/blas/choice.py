@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 
 from mlxk_tui.ops.blas.libraries import PACKAGE, VARIABLE, Library, Source, find_libraries, is_off
-from mlxk_tui.ops.blas.state import Blas, BlasState
 from mlxk_tui.ops.blas.trials import Trial, Trials, Verdict
-from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.contract.matrices import Blas, BlasState
+from mlxk_tui.ops.core.text import printable
 
 _CLEARLY_FASTER = 1.25
 """A library is taken before those that come first by this much more speed."""

@@ -21,7 +21,7 @@ from typing import Any
 import platformdirs
 
 from mlxk_tui.ops.blas.libraries import Library
-from mlxk_tui.ops.files import replace_file
+from mlxk_tui.ops.core.files import replace_file
 
 FOLDER_VARIABLE = "MLXK_BLAS_TRIALS"
 """A folder for the remembered trials, or `off`."""

@@ -20,13 +20,13 @@ from typing import Any
 from mlx_lm import stream_generate
 
 from mlxk_tui.engine.generation import Generation, Sampling
-from mlxk_tui.engine.inference.answer import Answer
-from mlxk_tui.engine.inference.loading import LoadedModel, load
-from mlxk_tui.engine.inference.prompt_cache import PromptCache
-from mlxk_tui.engine.inference.prompting import prepare
-from mlxk_tui.engine.inference.rows import Row
-from mlxk_tui.engine.inference.samplers import processors_of, sampler_of
-from mlxk_tui.engine.inference.solo import Solo, check_alone
+from mlxk_tui.engine.inference.decoding.prompt_cache import PromptCache
+from mlxk_tui.engine.inference.decoding.rows import Row
+from mlxk_tui.engine.inference.decoding.samplers import processors_of, sampler_of
+from mlxk_tui.engine.inference.decoding.solo import Solo, check_alone
+from mlxk_tui.engine.inference.output.answer import Answer
+from mlxk_tui.engine.inference.prompts.prompting import prepare
+from mlxk_tui.engine.inference.weights.loading import LoadedModel, load
 
 
 def answer(model: LoadedModel, request: Generation, chunk: int) -> tuple[list[int], list[str], int]:

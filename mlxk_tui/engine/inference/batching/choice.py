@@ -12,9 +12,11 @@ from typing import Any
 import mlx.core as mx
 
 from mlxk_tui.engine.inference.batching.trial import differs, try_batching
-from mlxk_tui.engine.inference.loading import LoadedModel, LoadStopped, OnStage, memory_ran_out
+from mlxk_tui.engine.inference.weights.loading import LoadedModel, LoadStopped, OnStage, memory_ran_out
 from mlxk_tui.engine.protocol import BatchingMode
-from mlxk_tui.ops.batching import (
+from mlxk_tui.ops.contract.matrices import Blas, BlasState
+from mlxk_tui.ops.contract.terms import BatchingReason
+from mlxk_tui.ops.health.batching_verdicts import (
     MOST_UNFINISHED,
     Arithmetic,
     BatchingTrial,
@@ -23,8 +25,6 @@ from mlxk_tui.ops.batching import (
     batching_key,
     model_key,
 )
-from mlxk_tui.ops.blas.state import Blas, BlasState
-from mlxk_tui.ops.terms import BatchingReason
 
 STAGE = "batching"
 """The stage of loading in which a model is tried."""

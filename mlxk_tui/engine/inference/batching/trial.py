@@ -23,12 +23,12 @@ import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
 from mlxk_tui.engine.generation import Generation, Sampling
-from mlxk_tui.engine.inference.answer import Answer
-from mlxk_tui.engine.inference.decoding import Decoder
-from mlxk_tui.engine.inference.loading import LoadedModel
-from mlxk_tui.engine.inference.pace import Pace
-from mlxk_tui.engine.inference.prompting import Prompt
-from mlxk_tui.engine.inference.rows import Row
+from mlxk_tui.engine.inference.decoding.pace import Pace
+from mlxk_tui.engine.inference.decoding.rows import Row
+from mlxk_tui.engine.inference.decoding.steps import Decoder
+from mlxk_tui.engine.inference.output.answer import Answer
+from mlxk_tui.engine.inference.prompts.prompting import Prompt
+from mlxk_tui.engine.inference.weights.loading import LoadedModel
 
 EXACT_TOLERANCE = 0.01
 """Largest distance of an innocent model that calculates in 32 bits.

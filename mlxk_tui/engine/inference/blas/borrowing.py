@@ -19,10 +19,10 @@ from mlxk_tui.engine.inference.blas.products import ProductsError, bind, load_pr
 from mlxk_tui.ops.blas.choice import choose, describe
 from mlxk_tui.ops.blas.cores import FreeCores, thread_variables
 from mlxk_tui.ops.blas.libraries import Library, find_libraries
-from mlxk_tui.ops.blas.state import Blas
 from mlxk_tui.ops.blas.trials import Trial, Trials, Verdict
-from mlxk_tui.ops.child_process import HOME
-from mlxk_tui.ops.format import printable
+from mlxk_tui.ops.contract.matrices import Blas
+from mlxk_tui.ops.core.child_process import HOME
+from mlxk_tui.ops.core.text import printable
 
 _TRIAL_S = 8.0
 """How long a trial may take on the busiest machine; on a quiet one it takes a third of a second."""

@@ -40,8 +40,8 @@ from mlxk_tui.engine.inference.weights.experts import (
 )
 from mlxk_tui.engine.inference.weights.speed import break_even, float32
 from mlxk_tui.engine.memory import room_for_copies
-from mlxk_tui.ops.blas.state import Blas, BlasState
-from mlxk_tui.ops.terms import CpuWeights
+from mlxk_tui.ops.contract.matrices import Blas, BlasState
+from mlxk_tui.ops.contract.terms import CpuWeights
 
 _dequantize: Callable[..., mx.array] = mx.dequantize
 

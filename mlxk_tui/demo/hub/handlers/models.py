@@ -1,0 +1,228 @@
+"""Metadata of models: info, access check, tree, refs, commits. A gated repo's is public, as on the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from mlxk_tui.demo.hub.context import Context
+from mlxk_tui.demo.hub.replies import HubError, Reply, json_reply, no_entry
+from mlxk_tui.demo.hub.store.repos import Commit, Entry, Repo
+from mlxk_tui.demo.hub.store.users import check_readable, check_visible, check_writable
+
+
+async def info(context: Context, repo: Repo, revision: str = "main") -> Reply:
+    """Answer `HfApi.model_info`: with `blobs=true` sizes and checksums, with `expand` only what it names.
+
+    The metadata of a gated repo is public on the hub, so that this alone does not tell who may pull.
+    """
+    check_visible(repo, context.user)
+    commit = repo.find(revision)
+    if context.flag("blobs"):
+        await hash_all(commit.entries.values())
+    wanted = context.query.get("expand")
+    document = describe(repo, commit, blobs=context.flag("blobs"), wanted=wanted)
+    return json_reply(document, headers={"X-Repo-Commit": commit.oid})
+
+
+async def auth_check(context: Context, repo: Repo, write: bool) -> Reply:
+    """Answer `HfApi.auth_check`."""
+    check_readable(repo, context.user)
+    if write:
+        check_writable(repo.namespace, context.user)
+    return json_reply({"ok": True})
+
+
+async def refs(context: Context, repo: Repo) -> Reply:
+    """Answer `HfApi.list_repo_refs`."""
+    check_visible(repo, context.user)
+    document: dict[str, list[dict[str, str]]] = {
+        "branches": [_ref(name, "heads", commit) for name, commit in repo.branches.items()],
+        "tags": [_ref(name, "tags", commit) for name, commit in repo.tags.items()],
+        "converts": [],
+    }
+    if context.flag("include_prs"):
+        document["pullRequests"] = []
+    return json_reply(document)
+
+
+async def commits(context: Context, repo: Repo, revision: str) -> Reply:
+    """Answer `HfApi.list_repo_commits`, newest first."""
+    check_visible(repo, context.user)
+    return json_reply(
+        [
+            {
+                "id": commit.oid,
+                "title": commit.title,
+                "message": "",
+                "authors": [{"user": commit.author, "avatar": ""}],
+                "date": moment(commit.date),
+            }
+            for commit in repo.find(revision).history()
+        ]
+    )
+
+
+async def tree(context: Context, repo: Repo, revision: str, path: str) -> Reply:
+    """Answer `HfApi.list_repo_tree`, page by page: the next one's address is in the Link header."""
+    check_visible(repo, context.user)
+    commit = repo.find(revision)
+    await hash_all(commit.entries.values())
+    items = _tree_items(commit, path.strip("/"), recursive=context.flag("recursive"))
+    if not items and path:
+        raise no_entry(path)
+    return page(context, items, headers={"X-Repo-Commit": commit.oid})
+
+
+async def paths_info(context: Context, repo: Repo, revision: str) -> Reply:
+    """Answer `HfApi.get_paths_info`; a path that is not there is left out."""
+    check_visible(repo, context.user)
+    commit = repo.find(revision)
+    await hash_all(commit.entries.values())
+    form = (await context.request.post()).getall("paths", [])
+    items = {item["path"]: item for item in _tree_items(commit, "", recursive=True)}
+    return json_reply([items[path] for path in map(str, form) if path in items])
+
+
+def page(context: Context, items: list[dict[str, Any]], *, headers: dict[str, str]) -> Reply:
+    """Return one page of `items`: the cursor is the number of the page's first item."""
+    query = context.query
+    try:
+        at = int(query.get("cursor", ["0"])[-1])
+        size = min(int(query.get("limit", [str(context.state.page_size)])[-1]), context.state.page_size)
+    except ValueError as problem:
+        raise HubError(400, "Invalid cursor or limit") from problem
+    end = at + max(size, 1)
+    if end < len(items):
+        following = [(name, value) for name, values in query.items() for value in values if name != "cursor"]
+        address = f"{context.state.url}{context.request.raw_path.partition('?')[0]}"
+        link = f'<{address}?{urlencode([*following, ("cursor", str(end))])}>; rel="next"'
+        headers = {**headers, "Link": link}
+    return json_reply(items[at:end], headers=headers)
+
+
+def describe(
+    repo: Repo, commit: Commit, *, blobs: bool = False, wanted: list[str] | None = None
+) -> dict[str, Any]:
+    """Return a model as the API shows it: everything, or `id` and what is `wanted`."""
+    card = repo.card(commit)
+    document: dict[str, Any] = {
+        "_id": hashlib.sha1(repo.name.encode(), usedforsecurity=False).hexdigest()[:24],
+        "id": repo.name,
+        "modelId": repo.name,
+        "author": repo.namespace,
+        "sha": commit.oid,
+        "createdAt": moment(repo.created),
+        "lastModified": moment(repo.last_modified),
+        "private": repo.private,
+        "gated": ("auto" if repo.gated is True else repo.gated) or False,
+        "disabled": repo.disabled,
+        "downloads": repo.downloads,
+        "likes": repo.likes,
+        "tags": tags(repo, card),
+        "cardData": card,
+        "usedStorage": repo.used_storage,
+        "siblings": [_sibling(entry, blobs=blobs) for entry in commit.entries.values()],
+        "spaces": [],
+    }
+    if isinstance(card.get("library_name"), str):
+        document["library_name"] = card["library_name"]
+    if isinstance(card.get("pipeline_tag"), str):
+        document["pipeline_tag"] = card["pipeline_tag"]
+    config = repo.config(commit)
+    document["config"] = {name: config[name] for name in ("architectures", "model_type") if name in config}
+    if wanted is None or "safetensors" in wanted:
+        parameters = repo.parameters(commit)
+        if parameters:
+            document["safetensors"] = {"parameters": parameters, "total": sum(parameters.values())}
+    if wanted is None:
+        return document
+    return {name: value for name, value in document.items() if name in {"_id", "id", *wanted}}
+
+
+def tags(repo: Repo, card: dict[str, Any]) -> list[str]:
+    """Return a model's tags as the hub makes them: from the card's fields, and those given."""
+    found: list[str] = []
+    given = card.get("tags")
+    if isinstance(card.get("library_name"), str):
+        found.append(card["library_name"])
+    found += [tag for tag in given if isinstance(tag, str)] if isinstance(given, list) else []
+    found += repo.tags_given
+    if isinstance(card.get("pipeline_tag"), str):
+        found.append(card["pipeline_tag"])
+    for name in ("base_model", "license"):
+        values = card.get(name)
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, str):
+                found.append(f"{name}:{value}")
+    languages = card.get("language")
+    found += [tag for tag in languages if isinstance(tag, str)] if isinstance(languages, list) else []
+    if any(path.endswith(".safetensors") for path in repo.head.entries):
+        found.append("safetensors")
+    return [*dict.fromkeys([*found, "region:us"])]
+
+
+def moment(date: datetime) -> str:
+    """Return a time as the hub writes it."""
+    return date.strftime("%Y-%m-%dT%H:%M:%S.") + f"{date.microsecond // 1000:03}Z"
+
+
+async def hash_all(entries: Iterable[Entry]) -> None:
+    """Work out the checksums, away from the event loop: a gigabyte takes a second, once."""
+    pending = [entry for entry in entries if not entry.hashed]
+    if pending:
+        await asyncio.to_thread(lambda: [(entry.oid, entry.etag) for entry in pending])
+
+
+def _ref(name: str, kind: str, commit: Commit) -> dict[str, str]:
+    return {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": commit.oid}
+
+
+def _sibling(entry: Entry, *, blobs: bool) -> dict[str, Any]:
+    if not blobs:
+        return {"rfilename": entry.path}
+    found: dict[str, Any] = {"rfilename": entry.path, "size": entry.blob.size, "blobId": entry.oid}
+    if entry.lfs:
+        pointer = len(entry.blob.pointer)
+        found["lfs"] = {"sha256": entry.blob.sha256, "size": entry.blob.size, "pointerSize": pointer}
+    return found
+
+
+def _tree_items(commit: Commit, folder: str, *, recursive: bool) -> list[dict[str, Any]]:
+    prefix = f"{folder}/" if folder else ""
+    items: dict[str, dict[str, Any]] = {}
+    for path, entry in commit.entries.items():
+        if not path.startswith(prefix):
+            continue
+        inner = path.removeprefix(prefix)
+        for parent in reversed(PurePosixPath(inner).parents):
+            name = prefix + parent.as_posix()
+            if parent.name and name not in items and (recursive or "/" not in parent.as_posix()):
+                oid = hashlib.sha1(f"{commit.oid} {name}".encode(), usedforsecurity=False).hexdigest()
+                items[name] = {"type": "directory", "oid": oid, "size": 0, "path": name}
+        if recursive or "/" not in inner:
+            items[path] = _tree_file(entry)
+    return list(items.values())
+
+
+def _tree_file(entry: Entry) -> dict[str, Any]:
+    item: dict[str, Any] = {
+        "type": "file",
+        "oid": entry.oid,
+        "size": entry.blob.size,
+        "path": entry.path,
+    }
+    if entry.lfs:
+        size, pointer = entry.blob.size, len(entry.blob.pointer)
+        item["lfs"] = {"oid": entry.blob.sha256, "size": size, "pointerSize": pointer}
+    return item
+
+
+def address(*parts: str) -> str:
+    """Return a path of quoted parts."""
+    return "/".join(("", *(quote(part) for part in parts)))

@@ -1,0 +1,88 @@
+"""Files: `resolve` on the hub, and the CDN at another origin to which large ones are redirected."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlencode
+
+from mlxk_tui.demo.hub.context import Context
+from mlxk_tui.demo.hub.handlers.models import address, hash_all
+from mlxk_tui.demo.hub.replies import HubError, Reply, no_entry
+from mlxk_tui.demo.hub.store.repos import Commit, Entry, Repo
+from mlxk_tui.demo.hub.store.users import check_readable
+
+_TEXT = (".json", ".md", ".txt", ".jinja", ".py", ".yaml", ".yml")
+
+
+async def resolve(context: Context, repo: Repo, revision: str, path: str) -> Reply:
+    """Answer HEAD and GET of `/{id}/resolve/{revision}/{path}`.
+
+    The client (huggingface_hub 2.4, `get_hf_file_metadata`) takes the commit from X-Repo-Commit, etag
+    and size from X-Linked-Etag and X-Linked-Size, and follows only relative redirects for them. A large
+    file is answered by 302 to the CDN; a small one by a relative 307, as the hub does since 2025.
+    """
+    check_readable(repo, context.user)
+    commit = repo.find(revision)
+    entry = commit.entries.get(path)
+    if entry is None:
+        error = no_entry(path).reply()
+        error.headers["X-Repo-Commit"] = commit.oid
+        return error
+    await hash_all([entry])
+    headers = _headers(commit, entry)
+    if entry.lfs:
+        return Reply(302, {**headers, "Location": _cdn_link(context, repo, entry)})
+    if context.state.resolve_cache:
+        query = urlencode({address(repo.name, "resolve", revision, path): "", "etag": f'"{entry.etag}"'})
+        location = f"{address('api', 'resolve-cache', 'models', repo.name, commit.oid, path)}?{query}"
+        return Reply(307, {**headers, "Location": location})
+    return _file(entry, headers)
+
+
+async def resolve_cached(context: Context, repo: Repo, revision: str, path: str) -> Reply:
+    """Answer what the 307 of `resolve` leads to."""
+    check_readable(repo, context.user)
+    commit = repo.find(revision)
+    entry = commit.entries.get(path)
+    if entry is None or entry.lfs:
+        raise no_entry(path)
+    return _file(entry, _headers(commit, entry))
+
+
+async def cdn_file(context: Context) -> Reply:
+    """Answer HEAD and GET on the CDN: a signed link, and no token beside it.
+
+    Object stores refuse a request that carries two credentials; here it also brings a leak to light.
+    """
+    if context.record.authorization:
+        raise HubError(400, "Only one auth mechanism allowed; the link is signed, leave Authorization out.")
+    if len(context.segments) < 4:
+        raise HubError(404, "Not found")
+    namespace, name, sha256, *parts = context.segments
+    path = "/".join(parts)
+    if context.query.get("Signature") != [context.state.sign(sha256, path)]:
+        raise HubError(403, "The signature does not match or has expired.")
+    repo = context.repo(f"{namespace}/{name}")
+    for commit in list(repo.commits.values()):
+        entry = commit.entries.get(path)
+        if entry is not None and entry.lfs and entry.blob.sha256 == sha256:
+            return _file(entry, {"Content-Disposition": f"inline; filename*=UTF-8''{quote(parts[-1])};"})
+    raise HubError(404, "Not found")
+
+
+def _cdn_link(context: Context, repo: Repo, entry: Entry) -> str:
+    path = address(*repo.name.split("/"), entry.blob.sha256, *entry.path.split("/"))
+    query = {"Expires": "4102444800", "Signature": context.state.sign(entry.blob.sha256, entry.path)}
+    return f"{context.state.cdn_url}{path}?{urlencode(query)}"
+
+
+def _headers(commit: Commit, entry: Entry) -> dict[str, str]:
+    headers = {"X-Repo-Commit": commit.oid, "Accept-Ranges": "bytes", "ETag": f'"{entry.etag}"'}
+    headers["X-Linked-Etag"] = headers["ETag"]
+    headers["X-Linked-Size"] = str(entry.blob.size)
+    return headers
+
+
+def _file(entry: Entry, headers: dict[str, str]) -> Reply:
+    kind = "text/plain; charset=utf-8" if entry.path.endswith(_TEXT) else "application/octet-stream"
+    given = {"Accept-Ranges": "bytes", "ETag": f'"{entry.etag}"', "Content-Type": kind}
+    return Reply(200, {**given, **headers}, entry.blob, ranges=True)

@@ -1,0 +1,1 @@
+"""What the local hub has: repos, files, users."""

@@ -1,0 +1,225 @@
+"""Repos of the local hub: commits with parents, branches, tags, and who may see them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import yaml
+
+from mlxk_tui.demo.hub.replies import no_revision
+from mlxk_tui.demo.hub.store.blobs import Blob
+
+LFS_OVER = 10 << 20
+"""Bytes from which on the hub keeps a file in LFS whatever its name."""
+
+LFS_ENDINGS = (
+    ".safetensors", ".gguf", ".bin", ".pt", ".pth", ".npz", ".onnx", ".h5", ".msgpack", ".zip", ".gz",
+    "tokenizer.json",
+)  # fmt: skip
+_HEADER_LIMIT = 64 << 20
+_SHORT_HASH = re.compile(r"[0-9a-f]{7,40}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a commit."""
+
+    path: str
+    blob: Blob
+    lfs: bool
+
+    @property
+    def oid(self) -> str:
+        """The name of the file's git object: of its bytes, or of its pointer when it is in LFS."""
+        return self.blob.pointer_oid if self.lfs else self.blob.git_oid
+
+    @property
+    def hashed(self) -> bool:
+        """Whether the names are known already, so that asking for them takes no time."""
+        return ("sha256" if self.lfs else "git_oid") in vars(self.blob)
+
+    @property
+    def etag(self) -> str:
+        """What names the content in a client's cache: sha256 in LFS, the git object's name otherwise."""
+        return self.blob.sha256 if self.lfs else self.blob.git_oid
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One state of a repo."""
+
+    oid: str
+    entries: Mapping[str, Entry]
+    """By path, sorted."""
+    parent: Commit | None
+    title: str
+    author: str
+    date: datetime
+
+    def history(self) -> Iterator[Commit]:
+        """Yield this commit and those before it, newest first."""
+        commit: Commit | None = self
+        while commit is not None:
+            yield commit
+            commit = commit.parent
+
+
+@dataclass
+class Repo:
+    """A model repo."""
+
+    name: str
+    """`org/name`."""
+    private: bool = False
+    gated: str | bool = False
+    """False, `auto` or `manual`."""
+    granted: frozenset[str] = frozenset()
+    """Users who passed the gate."""
+    disabled: bool = False
+    downloads: int = 0
+    likes: int = 0
+    created: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    modified: datetime | None = None
+    """None for the time of the newest commit on main."""
+    tags_given: tuple[str, ...] = ()
+    card_given: Mapping[str, Any] | None = None
+    lfs_over: int = LFS_OVER
+    branches: dict[str, Commit] = field(default_factory=dict)
+    tags: dict[str, Commit] = field(default_factory=dict)
+    commits: dict[str, Commit] = field(default_factory=dict)
+
+    @property
+    def namespace(self) -> str:
+        """The user or organisation."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def head(self) -> Commit:
+        """The newest commit of main."""
+        return self.branches["main"]
+
+    @property
+    def last_modified(self) -> datetime:
+        """When main changed last."""
+        return self.modified or self.head.date
+
+    @property
+    def used_storage(self) -> int:
+        """Bytes of main's files."""
+        return sum(entry.blob.size for entry in self.head.entries.values())
+
+    def in_lfs(self, path: str, size: int, sample: bytes) -> bool:
+        """Tell whether the hub keeps the file in LFS: by its ending, when it is large, or binary."""
+        return size > 0 and (path.endswith(LFS_ENDINGS) or size > self.lfs_over or b"\0" in sample)
+
+    def entry(self, path: str, blob: Blob) -> Entry:
+        """Return the file as this repo keeps it."""
+        return Entry(path, blob, self.in_lfs(path, blob.size, blob.read(0, 512)))
+
+    def find(self, revision: str) -> Commit:
+        """Return the commit that a branch, tag or (shortened) hash names.
+
+        Raises:
+            HubError: 404 RevisionNotFound.
+        """
+        revision = revision.removeprefix("refs/heads/").removeprefix("refs/tags/")
+        named = self.branches.get(revision) or self.tags.get(revision) or self.commits.get(revision)
+        if named is not None:
+            return named
+        if _SHORT_HASH.fullmatch(revision):
+            for oid, commit in self.commits.items():
+                if oid.startswith(revision):
+                    return commit
+        raise no_revision(revision)
+
+    def add_commit(
+        self,
+        changes: Mapping[str, Entry | None],
+        *,
+        branch: str = "main",
+        title: str = "Update",
+        author: str = "tester",
+        date: datetime | None = None,
+        oid: str | None = None,
+    ) -> Commit:
+        """Put a commit on top of the branch, which is made when it is not there; None deletes a file."""
+        parent = self.branches.get(branch)
+        entries = dict(parent.entries) if parent is not None else {}
+        for path, entry in changes.items():
+            if entry is None:
+                entries.pop(path, None)
+            else:
+                entries[path] = entry
+        moment = date or datetime.now(timezone.utc)
+        names = [f"{path} {entries[path].blob.key}" for path in sorted(entries)]
+        words = [self.name, parent.oid if parent else "", title, str(len(self.commits)), *names]
+        oid = oid or hashlib.sha1("\n".join(words).encode(), usedforsecurity=False).hexdigest()
+        ordered = {path: entries[path] for path in sorted(entries)}
+        commit = Commit(oid, ordered, parent, title, author, moment)
+        self.commits[oid] = commit
+        self.branches[branch] = commit
+        return commit
+
+    def card(self, commit: Commit | None = None) -> dict[str, Any]:
+        """Return the front matter of README.md; {} when there is none or it is no mapping."""
+        if self.card_given is not None:
+            return dict(self.card_given)
+        entry = (commit or self.head).entries.get("README.md")
+        try:
+            return front_matter(entry.blob.read().decode("utf-8", "replace")) if entry else {}
+        except yaml.YAMLError:
+            return {}
+
+    def config(self, commit: Commit | None = None) -> dict[str, Any]:
+        """Return what config.json holds; {} when it is not there or is no mapping."""
+        entry = (commit or self.head).entries.get("config.json")
+        try:
+            document = json.loads(entry.blob.read()) if entry else {}
+        except ValueError:
+            return {}
+        return document if isinstance(document, dict) else {}
+
+    def parameters(self, commit: Commit | None = None) -> dict[str, int]:
+        """Return how many values the safetensors files hold, by dtype, as their headers say."""
+        counts: dict[str, int] = {}
+        for path, entry in (commit or self.head).entries.items():
+            if path.endswith(".safetensors") and "/" not in path:
+                for dtype, count in _tensor_counts(entry.blob):
+                    counts[dtype] = counts.get(dtype, 0) + count
+        return counts
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    """Return the YAML between the two lines of dashes that a model card begins with.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+    """
+    match = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
+    document = yaml.safe_load(match[1]) if match else None
+    return document if isinstance(document, dict) else {}
+
+
+def _tensor_counts(blob: Blob) -> Iterator[tuple[str, int]]:
+    if blob.size < 8:
+        return
+    (length,) = struct.unpack("<Q", blob.read(0, 8))
+    if length > min(_HEADER_LIMIT, blob.size - 8):
+        return
+    try:
+        header = json.loads(blob.read(8, 8 + length))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                count = 1
+                for extent in tensor["shape"]:
+                    count *= extent
+                yield tensor["dtype"], count
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return

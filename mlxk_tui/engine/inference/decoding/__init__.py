@@ -1,0 +1,1 @@
+"""Steps of running generations: caches, batches, sampling, log-probabilities."""

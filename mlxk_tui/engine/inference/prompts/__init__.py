@@ -1,0 +1,1 @@
+"""From a request to prompt tokens: templates, tokenizing, grammars."""

@@ -1,0 +1,1 @@
+"""The Hugging Face cache on disk: repos, refs, snapshots, blobs, names, locks."""

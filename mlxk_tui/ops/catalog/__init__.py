@@ -1,0 +1,1 @@
+"""The models of the cache: listed, filtered, shown in detail."""

@@ -1,0 +1,171 @@
+"""The filter grammar of the model list: words and `field:value` terms, all of which must hold.
+
+qwen                    text in the name
+type:chat  org:mlx-community  framework:mlx  quant:4bit
+health:bad  runs:yes  fit:tight
+size>10GB  size<=500MB  context>=32k
+-type:base              a leading minus turns a term round
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from mlxk_tui.ops.contract.terms import Framework, Health, MemoryFit, ModelType
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.text import printable
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.contract.results import Model
+
+Test: TypeAlias = "Callable[[Model], bool]"
+
+FIELDS = {
+    "type": "chat, embedding, base or unknown",
+    "health": "good or bad",
+    "runs": "yes or no",
+    "fit": "fits, tight or large",
+    "org": "an organisation, such as mlx-community",
+    "framework": "mlx, gguf, pytorch or unknown",
+    "quant": "bits, such as 4bit, or none",
+    "size": "a comparison, such as size>10GB",
+    "context": "a comparison, such as context>=32k",
+}
+"""Every field and the values it takes."""
+
+_TERM = re.compile(r"(-?)([a-z]+)(:|>=|<=|>|<|=)(.*)", re.IGNORECASE | re.DOTALL)
+_NUMBER = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*([a-z]{0,3})", re.IGNORECASE)
+_FACTORS = {
+    "": 1,
+    "b": 1,
+    "k": 10**3,
+    "kb": 10**3,
+    "m": 10**6,
+    "mb": 10**6,
+    "g": 10**9,
+    "gb": 10**9,
+    "t": 10**12,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+_COMPARE: dict[str, Callable[[int, float], bool]] = {
+    ">": operator.gt,
+    "<": operator.lt,
+    ">=": operator.ge,
+    "<=": operator.le,
+    "=": operator.eq,
+}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A parsed filter; an empty one matches everything."""
+
+    text: str = ""
+    """What the user typed."""
+    tests: tuple[Test, ...] = ()
+
+    def matches(self, model: Model) -> bool:
+        """Tell whether every term holds for `model`."""
+        return all(test(model) for test in self.tests)
+
+
+def parse(text: str) -> Filter:
+    """Return the filter that `text` describes.
+
+    Raises:
+        OpError: `validation_error` naming the term, what is wrong with it and what it may be.
+    """
+    return Filter(text.strip(), tuple(_parse_term(word) for word in text.split()))
+
+
+def _parse_term(word: str) -> Test:
+    match = _TERM.fullmatch(word)
+    if match is None:
+        negated = len(word) > 1 and word.startswith("-")
+        needle = (word[1:] if negated else word).casefold()
+        return _turned(lambda model: needle in model.name.casefold(), negated)
+    minus, name, sign, value = match[1], match[2].lower(), match[3], match[4]
+    if name not in FIELDS:
+        raise _refuse(f"There is no field '{printable(name)}'; fields are {', '.join(FIELDS)}.")
+    if name in {"size", "context"}:
+        return _turned(_comparison(name, sign, value), bool(minus))
+    if sign not in {":", "="}:
+        raise _refuse(f"'{name}' is not a number; write {name}:… with {FIELDS[name]}.")
+    if not value:
+        raise _refuse(f"'{name}:' needs a value: {FIELDS[name]}.")
+    return _turned(_equality(name, value.casefold()), bool(minus))
+
+
+def _equality(name: str, value: str) -> Test:
+    def wrong() -> OpError:
+        return _refuse(f"'{name}:' takes {FIELDS[name]}, not '{printable(value)}'.")
+
+    if name == "org":
+        return lambda model: value in model.name.casefold().rpartition("/")[0]
+    if name == "quant":
+        return _quantization(value, wrong)
+    if name == "health":
+        healths = {"good": Health.HEALTHY, "bad": Health.UNHEALTHY, "healthy": Health.HEALTHY}
+        healths["unhealthy"] = Health.UNHEALTHY
+        return _member(healths.get(value), wrong, lambda model: model.health)
+    if name == "runs":
+        return _member({"yes": True, "no": False}.get(value), wrong, lambda model: model.runtime_compatible)
+    if name == "fit":
+        fits = {"fits": MemoryFit.FITS, "tight": MemoryFit.TIGHT, "large": MemoryFit.TOO_LARGE}
+        fits["too_large"] = MemoryFit.TOO_LARGE
+        return _member(fits.get(value), wrong, lambda model: model.memory_fit)
+    if name == "type":
+        types = {item.value: item for item in ModelType} | {"embed": ModelType.EMBEDDING}
+        return _member(types.get(value), wrong, lambda model: model.model_type)
+    frameworks = {item.value.casefold(): item for item in Framework} | {"torch": Framework.PYTORCH}
+    return _member(frameworks.get(value), wrong, lambda model: model.framework)
+
+
+def _quantization(value: str, wrong: Callable[[], OpError]) -> Test:
+    if value == "none":
+        return lambda model: model.quantization is None
+    digits = value.removesuffix("bit")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 4):
+        raise wrong()
+    bits = int(digits)
+    return lambda model: model.quantization is not None and model.quantization.bits == bits
+
+
+def _member(wanted: object, wrong: Callable[[], OpError], get: Callable[[Model], object]) -> Test:
+    if wanted is None:
+        raise wrong()
+    return lambda model: get(model) == wanted
+
+
+def _comparison(name: str, sign: str, value: str) -> Test:
+    example = "10GB" if name == "size" else "32k"
+    match = _NUMBER.fullmatch(value)
+    factor = _FACTORS.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        raise _refuse(f"'{name}{sign}' needs a number, such as {name}>{example}.")
+    compare = _COMPARE.get(sign)
+    if compare is None:
+        raise _refuse(f"'{name}' is a number: write {name}>{example} or {name}<{example}.")
+    limit = float(match[1]) * factor
+
+    def test(model: Model) -> bool:
+        number = model.size_bytes if name == "size" else model.context_length
+        return number is not None and compare(number, limit)
+
+    return test
+
+
+def _turned(test: Test, negated: bool) -> Test:
+    return (lambda model: not test(model)) if negated else test
+
+
+def _refuse(message: str) -> OpError:
+    return OpError(ErrorType.VALIDATION_ERROR, message)

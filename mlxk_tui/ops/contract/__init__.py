@@ -1,0 +1,1 @@
+"""The JSON contract: the models of every result, the envelope, the schema."""

@@ -1,0 +1,139 @@
+"""The JSON schema of everything that `--json` prints, generated from the contract's models.
+
+python -m mlxk_tui.ops.contract.schema docs/json-api-schema.json
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import models_json_schema
+
+from mlxk_tui.ops.contract.inference import RunData, ServerData
+from mlxk_tui.ops.contract.results import (
+    SPEC_VERSION,
+    CloneData,
+    Command,
+    Contract,
+    ErrorInfo,
+    HealthData,
+    ListData,
+    PruneData,
+    RmData,
+    ShowData,
+    VersionData,
+)
+from mlxk_tui.ops.contract.transfers import PullData, PushData, SearchData
+from mlxk_tui.ops.core.events import Progress
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+COMMAND_DATA: dict[Command, type[Contract]] = {
+    Command.LIST: ListData,
+    Command.SHOW: ShowData,
+    Command.HEALTH: HealthData,
+    Command.RM: RmData,
+    Command.CLONE: CloneData,
+    Command.PRUNE: PruneData,
+    Command.PULL: PullData,
+    Command.PUSH: PushData,
+    Command.SEARCH: SearchData,
+    Command.RUN: RunData,
+    Command.SERVER: ServerData,
+    Command.VERSION: VersionData,
+}
+"""The type of `data` of each command."""
+
+PARTIAL_DATA = frozenset({Command.RM, Command.PRUNE, Command.CLONE, Command.PULL, Command.PUSH, Command.RUN})
+"""Commands whose error may carry data too: what would have gone, or how far it came."""
+
+
+def build_schema() -> dict[str, Any]:
+    """Return the schema of an envelope (draft 2020-12); `command` and `status` decide about `data`."""
+    models: list[type[Contract]] = [*COMMAND_DATA.values(), ErrorInfo]
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in models], ref_template="#/$defs/{model}"
+    )
+    return {
+        "$schema": DIALECT,
+        "title": "Envelope",
+        "description": f"What `mlxk-headless … --json` prints: one object. JSON API {SPEC_VERSION}.",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["status", "command", "data", "error"],
+        "properties": {
+            "status": {"enum": ["success", "error"]},
+            "command": {"enum": [command.value for command in Command]},
+            "data": {"type": ["object", "null"]},
+            "error": {"anyOf": [_reference(ErrorInfo), {"type": "null"}]},
+        },
+        "oneOf": [_success(command) for command in COMMAND_DATA] + [_failure(command) for command in Command],
+        "$defs": _plain({**definitions["$defs"], "Progress": _progress()}),
+    }
+
+
+def _progress() -> dict[str, Any]:
+    return {"description": inspect.getdoc(Progress), **TypeAdapter(Progress).json_schema()}
+
+
+def _plain(definitions: dict[str, Any]) -> dict[str, Any]:
+    """Drop what says nothing and what only some versions of pydantic say (2.9 and 2.14 were compared)."""
+    for key, value in list(definitions.items()):
+        if key == "additionalProperties" and value is True:
+            del definitions[key]
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, dict):
+                _plain(part)
+    return definitions
+
+
+def _success(command: Command) -> dict[str, Any]:
+    return {
+        "title": f"{command.value} succeeded",
+        "properties": {
+            "status": {"const": "success"},
+            "command": {"const": command.value},
+            "data": _reference(COMMAND_DATA[command]),
+            "error": {"type": "null"},
+        },
+    }
+
+
+def _failure(command: Command) -> dict[str, Any]:
+    data: dict[str, Any] = {"type": "null"}
+    if command in PARTIAL_DATA:
+        data = {"anyOf": [_reference(COMMAND_DATA[command]), data]}
+    return {
+        "title": f"{command.value} failed",
+        "properties": {
+            "status": {"const": "error"},
+            "command": {"const": command.value},
+            "data": data,
+            "error": _reference(ErrorInfo),
+        },
+    }
+
+
+def _reference(model: type[Contract]) -> dict[str, str]:
+    return {"$ref": f"#/$defs/{model.__name__}"}
+
+
+def schema_text() -> str:
+    """Return the schema as the file holds it."""
+    return json.dumps(build_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    """Write the schema to the file that is named."""
+    if len(arguments) != 1:
+        raise SystemExit("usage: python -m mlxk_tui.ops.contract.schema FILE")
+    Path(arguments[0]).write_text(schema_text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""What every operation stands on: errors, text, threads, files, child processes."""

@@ -1,0 +1,1 @@
+"""Files of one commit into the cache: ranges, connections, partial blobs, checksums."""

@@ -1,0 +1,272 @@
+"""Integrity of a snapshot: every way in which a cached model can be broken, found without the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from mlxk_tui.ops.cache.documents import CANNOT_BE_READ, Documents, parse_json
+from mlxk_tui.ops.cache.repo import PARTIAL_ENDINGS, Repo, Snapshot
+from mlxk_tui.ops.cache.repo_scanner import read_bytes
+from mlxk_tui.ops.contract.results import Finding, FindingCode, Fix, Severity
+from mlxk_tui.ops.core.text import plural, printable, size
+from mlxk_tui.ops.health.weights import (
+    SAFETENSORS_INDEX,
+    Weights,
+    check_weights,
+    is_lfs_pointer,
+    is_weights,
+    loads_in_mlx,
+)
+
+_MAX_TREE_BYTES = 32_000_000
+_CONFIGS = ("config.json", "model_index.json", "adapter_config.json")
+"""What describes a model; diffusers pipelines and adapters have their own file instead of config.json."""
+_NEEDED_NAMES = frozenset(
+    {
+        "chat_template.jinja",
+        "chat_template.json",
+        "generation_config.json",
+        "merges.txt",
+        "preprocessor_config.json",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "vocab.json",
+        "vocab.txt",
+        SAFETENSORS_INDEX,
+        *_CONFIGS,
+    }
+)
+"""Files that a model is not complete without, where the repo has them."""
+_LINK_MESSAGES = {
+    FindingCode.BROKEN_LINK: ("is a link to a file that is not there", Fix.PULL),
+    FindingCode.LINK_OUTSIDE_CACHE: ("is a link that leads out of the cache", Fix.REMOVE),
+    FindingCode.UNREADABLE: ("is not a readable file", Fix.PULL),
+}
+
+
+@dataclass(frozen=True)
+class Integrity:
+    """The verdict on a snapshot's files."""
+
+    findings: tuple[Finding, ...]
+    """Errors first; empty when all is sound."""
+    weights: Weights
+
+
+def check_integrity(repo: Repo, snapshot: Snapshot | None, documents: Documents) -> Integrity:
+    """Judge a snapshot of a repo.
+
+    Order of the findings: no snapshot at all, links and unreadable files, config.json, weights,
+    pointers, partial files, completeness against the file list that huggingface_hub remembers.
+    """
+    if snapshot is None:
+        return Integrity(_ordered([*repo.problems, _no_snapshot(repo)]), Weights())
+    findings = [*repo.problems, *check_files(snapshot, documents)]
+    weights = check_weights(documents)
+    findings += weights.findings
+    tree = _read_tree(repo, snapshot)
+    shards_told = any(finding.code is FindingCode.SHARD_MISSING for finding in findings)
+    findings += _check_tree(tree, documents, _begun(tree, repo), shards_told=shards_told)
+    complete = tree is not None and not any(f.severity is Severity.ERROR for f in findings)
+    findings += _check_downloads(repo, complete=complete)
+    return Integrity(_ordered(findings), weights)
+
+
+def check_files(snapshot: Snapshot, documents: Documents) -> Iterable[Finding]:
+    """Judge what holds for any folder of model files: links, config.json, pointers, partial files."""
+    yield from snapshot.problems
+    for file in snapshot.files:
+        if file.problem is not None:
+            message, fix = _LINK_MESSAGES.get(file.problem, _LINK_MESSAGES[FindingCode.UNREADABLE])
+            yield _error(file.problem, file.name, message, fix)
+    yield from _check_config(documents)
+    for file in snapshot.files:
+        if is_lfs_pointer(file):
+            yield _error(FindingCode.LFS_POINTER, file.name, "is a Git LFS pointer, not the file itself")
+        if file.size == 0 and file.name in _NEEDED_NAMES and file.name != "config.json":
+            yield _error(FindingCode.FILE_EMPTY, file.name, "is empty")
+        if file.name.endswith(PARTIAL_ENDINGS):
+            yield _error(FindingCode.PARTIAL_FILE, file.name, "is the rest of an unfinished download")
+
+
+def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: finding.severity is not Severity.ERROR))
+
+
+def _error(code: FindingCode, name: str, message: str, fix: Fix = Fix.PULL) -> Finding:
+    shown = printable(name)
+    return Finding(code=code, severity=Severity.ERROR, path=shown, message=f"{shown} {message}.", fix=fix)
+
+
+def _no_snapshot(repo: Repo) -> Finding:
+    main = repo.refs.get("main")
+    if main is not None and repo.snapshots:
+        return Finding(
+            code=FindingCode.MAIN_SNAPSHOT_MISSING,
+            severity=Severity.ERROR,
+            path="refs/main",
+            message=f"refs/main names {main[:12]}, which is not downloaded; "
+            f"{plural(len(repo.snapshots), 'other revision')} cached.",
+            fix=Fix.PULL,
+        )
+    begun = any(blob.partial for blob in repo.blobs.values())
+    return Finding(
+        code=FindingCode.NO_SNAPSHOT,
+        severity=Severity.ERROR,
+        path=None,
+        message="The download has not finished a single file."
+        if begun
+        else "Nothing of the model is downloaded.",
+        fix=Fix.PULL,
+    )
+
+
+def _check_config(documents: Documents) -> Iterable[Finding]:
+    config = documents.config
+    if config.exists:
+        if config.value is None and documents.files["config.json"].problem is None:
+            unreadable = config.problem == CANNOT_BE_READ
+            code = FindingCode.UNREADABLE if unreadable else FindingCode.CONFIG_INVALID
+            yield _error(code, "config.json", config.problem or "is not valid JSON")
+        return
+    if any(name in documents.files for name in _CONFIGS):
+        return
+    if any(name.startswith("config.json/") for name in documents.files):
+        yield _error(FindingCode.CONFIG_INVALID, "config.json", "is a folder")
+        return
+    weights = [name for name in documents.files if is_weights(name)]
+    if weights and all(name.endswith(".gguf") for name in weights):
+        return  # a GGUF file carries its own configuration
+    yield _error(FindingCode.CONFIG_MISSING, "config.json", "is missing")
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A file of the list that huggingface_hub remembers."""
+
+    size: int
+    etag: str
+    """What its blob is called; empty where the list does not say."""
+
+
+def _read_tree(repo: Repo, snapshot: Snapshot) -> dict[str, _Listed] | None:
+    """Return the files by name from `trees/<commit>.json`, or None where there is no usable one.
+
+    Format 1 (huggingface_hub 2.4): `{"format_version": 1, "files": {name: {"size", "blob_id", …}}}`, with
+    `lfs_sha256` where the file is an LFS object.
+    """
+    if snapshot.name not in repo.trees:
+        return None
+    raw = read_bytes(os.path.join(repo.ref.path, "trees", f"{snapshot.name}.json"), _MAX_TREE_BYTES)
+    value = parse_json(raw).value if raw and len(raw) <= _MAX_TREE_BYTES else None
+    if value is None or value.get("format_version") != 1:
+        return None
+    files = value.get("files")
+    if not isinstance(files, dict):
+        return None
+    return {
+        name: _Listed(entry["size"], str(entry.get("lfs_sha256") or entry.get("blob_id") or ""))
+        for name, entry in files.items()
+        if _has_size(entry)
+    }
+
+
+def _has_size(entry: Any) -> bool:
+    return isinstance(entry, dict) and type(entry.get("size")) is int
+
+
+def _begun(tree: dict[str, _Listed] | None, repo: Repo) -> set[str]:
+    """Return the files of the list whose download was begun and not finished: none of them was left out."""
+    partial = {blob.name.partition(".")[0] for blob in repo.blobs.values() if blob.partial}
+    return {name for name, listed in (tree or {}).items() if listed.etag in partial}
+
+
+def _check_tree(
+    tree: dict[str, _Listed] | None, documents: Documents, begun: set[str], *, shards_told: bool
+) -> Iterable[Finding]:
+    if tree is None:
+        return
+    present = [name for name in documents.files if is_weights(name)]
+    absent = [name for name in tree if name not in documents.files]
+    needed = [name for name in absent if name in begun or _needed(name, present)]
+    left_out = [name for name in absent if name not in needed]
+    if shards_told:  # each missing shard counts once
+        needed = [name for name in needed if not loads_in_mlx(name)]
+    if needed:
+        yield _missing(needed)
+    for name, listed in tree.items():
+        file = documents.files.get(name)
+        if file is not None and file.size is not None and file.size != listed.size:
+            yield _error(
+                FindingCode.SIZE_MISMATCH,
+                name,
+                f"has {size(file.size)}, the repo's file has {size(listed.size)}",
+            )
+    if left_out:
+        yield Finding(
+            code=FindingCode.FILE_MISSING,
+            severity=Severity.WARNING,
+            path=None,
+            message=f"{plural(len(left_out), 'file')} of the repo left out, none needed: {_some(left_out)}.",
+            fix=Fix.NONE,
+        )
+
+
+def _missing(names: list[str]) -> Finding:
+    if len(names) == 1:
+        return _error(FindingCode.FILE_MISSING, names[0], "is part of the repo but not downloaded")
+    return Finding(
+        code=FindingCode.FILE_MISSING,
+        severity=Severity.ERROR,
+        path=printable(names[0]),
+        message=f"{plural(len(names), 'file')} of the repo not downloaded: {_some(names)}.",
+        fix=Fix.PULL,
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(printable(name) for name in names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _needed(name: str, present: list[str]) -> bool:
+    """Tell whether a model is broken without this file of its repo.
+
+    mlx-lm and others download by pattern (no README, no weights of another format), so a file
+    that is left out counts only if the model needs it: its settings, its tokenizer, the weights
+    that mlx-lm loads, or weights when there are none at all.
+    """
+    if is_weights(name):
+        # Of another format than those that are there, or one of several GGUF files: left out on purpose.
+        return not present or (loads_in_mlx(name) and any(map(loads_in_mlx, present)))
+    if present and all(other.endswith(".gguf") for other in present):
+        return False  # a GGUF file carries configuration and tokenizer
+    return name in _NEEDED_NAMES
+
+
+def _check_downloads(repo: Repo, *, complete: bool) -> Iterable[Finding]:
+    """Judge partial blobs: beside a snapshot that is known to be complete they are only litter."""
+    partial = [blob for blob in repo.blobs.values() if blob.partial]
+    if not partial:
+        return
+    total = size(sum(blob.size or 0 for blob in partial))
+    if complete:
+        yield Finding(
+            code=FindingCode.DOWNLOAD_UNFINISHED,
+            severity=Severity.WARNING,
+            path=None,
+            message=f"{plural(len(partial), 'unfinished download')} ({total}) beside a complete model.",
+            fix=Fix.PRUNE,
+        )
+    else:
+        yield Finding(
+            code=FindingCode.DOWNLOAD_UNFINISHED,
+            severity=Severity.ERROR,
+            path=f"blobs/{printable(partial[0].name)}",
+            message=f"{plural(len(partial), 'download')} not finished ({total} so far).",
+            fix=Fix.PULL,
+        )

@@ -1,0 +1,140 @@
+"""What this machine can run: the installed mlx-lm, looked at on disk, and the memory for models.
+
+mlx-lm is never imported: that costs over a second.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+import os
+import platform
+import re
+import sys
+from dataclasses import dataclass, field
+
+from mlxk_tui.ops.contract.terms import MemoryFit
+
+_REMAPPING = re.compile(r"^MODEL_REMAPPING\s*(?::[^=]+)?=\s*\{(.*?)^\}", re.MULTILINE | re.DOTALL)
+_PAIR = re.compile(r"""["']([^"']+)["']\s*:\s*["']([^"']+)["']""")
+_SHARED_MODULES = frozenset(
+    {
+        "activations",
+        "base",
+        "bitlinear_layers",
+        "cache",
+        "gated_delta",
+        "mla",
+        "pipeline",
+        "rope_utils",
+        "ssm",
+        "switch_layers",
+    }
+)
+"""Modules of mlx_lm.models that are no architecture (0.32)."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What this machine can run."""
+
+    mlx_lm: str | None
+    """Version of the installed mlx-lm, or None."""
+    architectures: frozenset[str]
+    """Values of `model_type` that mlx-lm has a module for."""
+    remapping: dict[str, str] = field(default_factory=dict)
+    """Values of `model_type` that mlx-lm runs with another one's module."""
+    memory_bytes: int = 0
+    """Memory that a model can use."""
+
+    @classmethod
+    def here(cls) -> Runtime:
+        """Return the runtime of this machine."""
+        memory = usable_memory(total_memory())
+        spec = importlib.util.find_spec("mlx_lm")
+        if spec is None or not spec.submodule_search_locations:
+            return cls(None, frozenset(), memory_bytes=memory)
+        package = next(iter(spec.submodule_search_locations))
+        return cls(_version(package), _architectures(package), _remapping(package), memory)
+
+    def module_of(self, architecture: str) -> str | None:
+        """Return the mlx-lm module that runs a `model_type`, or None."""
+        module = self.remapping.get(architecture, architecture)
+        return module if module in self.architectures else None
+
+    def fit(self, memory_bytes: int | None) -> MemoryFit | None:
+        """Tell whether an estimate fits: comfortably, tightly (over 80 %), or not."""
+        if memory_bytes is None or self.memory_bytes <= 0:
+            return None
+        if memory_bytes > self.memory_bytes:
+            return MemoryFit.TOO_LARGE
+        return MemoryFit.TIGHT if memory_bytes > 0.8 * self.memory_bytes else MemoryFit.FITS
+
+
+def total_memory() -> int:
+    """Return the memory of this machine in bytes (POSIX sysconf; Linux and macOS both have it)."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        import psutil  # costs 10 ms, and only systems without sysconf need it
+
+        return int(psutil.virtual_memory().total)
+
+
+def usable_memory(total: int) -> int:
+    """Return how many bytes of a machine's memory a model can use.
+
+    On Apple silicon Metal lets a process wire about two thirds of the memory up to 36 GB and
+    three quarters above (recommendedMaxWorkingSetSize); elsewhere 90 % is taken.
+    """
+    if platform.system() == "Darwin":
+        return total * 2 // 3 if total <= 36 * 2**30 else total * 3 // 4
+    return total * 9 // 10
+
+
+def _version(package: str) -> str:
+    """Read mlx_lm/_version.py, which importlib.metadata would need 15 ms to find."""
+    try:
+        with open(os.path.join(package, "_version.py"), encoding="utf-8") as stream:
+            match = re.search(r"__version__\s*=\s*[\"']([^\"']+)", stream.read(2000))
+    except OSError:
+        match = None
+    return match.group(1) if match else "unknown"
+
+
+def _architectures(package: str) -> frozenset[str]:
+    try:
+        with os.scandir(os.path.join(package, "models")) as entries:
+            return (
+                frozenset(
+                    entry.name.removesuffix(".py")
+                    for entry in entries
+                    if not entry.name.startswith("_") and (entry.name.endswith(".py") or entry.is_dir())
+                )
+                - _SHARED_MODULES
+            )
+    except OSError:
+        return frozenset()
+
+
+def _remapping(package: str) -> dict[str, str]:
+    """Read MODEL_REMAPPING of mlx_lm/utils.py (0.32), a literal of strings."""
+    try:
+        with open(os.path.join(package, "utils.py"), encoding="utf-8") as stream:
+            match = _REMAPPING.search(stream.read())
+    except (OSError, UnicodeDecodeError):
+        return {}
+    return dict(_PAIR.findall(match.group(1))) if match else {}
+
+
+def may_have_gpu() -> bool:
+    """Whether MLX may run on a GPU here: on Apple silicon, or with one of its builds for CUDA."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return any(glob.glob(os.path.join(folder, "mlx_cuda*")) for folder in _mlx_parents())
+
+
+def _mlx_parents() -> list[str]:
+    """Return the folders that MLX is installed in."""
+    spec = importlib.util.find_spec("mlx")
+    return [os.path.dirname(folder) for folder in (spec.submodule_search_locations if spec else None) or ()]

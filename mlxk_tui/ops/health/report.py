@@ -1,0 +1,40 @@
+"""What is known of one cached repo, for whoever shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlxk_tui.ops.cache.cache import RepoRef
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.contract.results import Finding, Model
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Numbers of a model for people; None where config.json does not say."""
+
+    architecture: str | None = None
+    """`model_type` of config.json."""
+    layers: int | None = None
+    hidden_size: int | None = None
+    vocab_size: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    parameters: int | None = None
+    """Counted in the safetensors headers, packed quantized weights unpacked."""
+    license: str | None = None
+    base_model: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """The verdict on one repo at its selected snapshot."""
+
+    ref: RepoRef
+    model: Model
+    findings: tuple[Finding, ...]
+    """Integrity first, then what keeps it from running; errors before warnings in each."""
+    facts: Facts

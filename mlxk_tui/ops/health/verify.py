@@ -1,0 +1,144 @@
+"""Checksums: the bytes of every blob against the etag that it is named by, offline.
+
+huggingface_hub names a blob by its etag: the sha256 of an LFS file, or the git-sha1 of a small
+one (sha1 over `blob <length>\\0` and the bytes). So bit rot is found without the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from mlxk_tui.ops.cache.cache import Cache, RepoRef
+from mlxk_tui.ops.cache.repo import Repo, Snapshot, SnapshotFile
+from mlxk_tui.ops.cache.repo_scanner import read_repo
+from mlxk_tui.ops.contract.results import Checksums, Finding, FindingCode, Fix, Severity
+from mlxk_tui.ops.core.background import Meter, StoppedError, in_thread
+from mlxk_tui.ops.core.events import OnEvent, ignore
+from mlxk_tui.ops.core.os_errors import reason_of
+from mlxk_tui.ops.core.text import printable
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA1 = re.compile(r"[0-9a-f]{40}")
+_CHUNK = 4_194_304
+_MAX_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What hashing a snapshot found."""
+
+    checksums: Checksums
+    findings: tuple[Finding, ...]
+
+
+async def verify(cache: Cache, spec: str, *, on_event: OnEvent = ignore) -> Verification:
+    """Hash every file of `NAME[@REV]` and compare it with its etag.
+
+    Stops within one chunk of 4 MiB a thread when the task is cancelled.
+
+    Raises:
+        OpError: those of `Cache.find` and `Repo.revision`.
+    """
+
+    found = await asyncio.to_thread(cache.find, spec)
+    return await verify_ref(cache, found.ref, found.spec.revision, on_event=on_event)
+
+
+async def verify_ref(
+    cache: Cache, ref: RepoRef, revision: str | None = None, *, on_event: OnEvent = ignore
+) -> Verification:
+    """Do as `verify` does, for a repo that was picked from a list: its name need not be one to type.
+
+    Raises:
+        OpError: `model_not_found` when it vanished, and those of `Repo.revision`.
+    """
+
+    def work(stop: threading.Event) -> Verification:
+        repo = read_repo(cache, ref)
+        snapshot = repo.revision(revision)
+        if snapshot is None:
+            return Verification(Checksums(files=0, bytes=0, mismatched=0, unverifiable=0), ())
+        return verify_repo(repo, snapshot, stop, on_event)
+
+    return await in_thread(work)
+
+
+def verify_repo(
+    repo: Repo, snapshot: Snapshot, stop: threading.Event, on_event: OnEvent = ignore
+) -> Verification:
+    """Hash the files of a snapshot, each blob once; blocking, for threads.
+
+    Returns early, with what it has, once `stop` is set.
+    """
+    files: dict[str, SnapshotFile] = {}
+    unverifiable = 0
+    for file in snapshot.files:
+        if file.target is None or file.size is None:
+            continue
+        if file.etag is None or not (_SHA256.fullmatch(file.etag) or _SHA1.fullmatch(file.etag)):
+            unverifiable += 1
+        else:
+            files.setdefault(file.target, file)
+    total = sum(file.size or 0 for file in files.values())
+    meter = Meter("verify", stop, on_event, bytes_total=total, files_total=len(files))
+    # Large files first, so that the last thread is not left alone with the largest.
+    order = sorted(files.values(), key=lambda file: -(file.size or 0))
+    threads = max(1, min(_MAX_THREADS, os.cpu_count() or 1, len(order)))
+    findings: list[Finding] = []
+    with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
+        pending = [(file, pool.submit(_check, repo.ref.name, file, meter)) for file in order]
+        with contextlib.suppress(StoppedError):
+            for file, job in pending:
+                if (cause := job.result()) is not None:
+                    findings.append(_mismatch(file, cause))
+            if order:
+                meter.finish()
+    return Verification(
+        Checksums(
+            files=meter.files_done,
+            bytes=meter.bytes_done,
+            mismatched=len(findings),
+            unverifiable=unverifiable,
+        ),
+        tuple(sorted(findings, key=lambda finding: finding.path or "")),
+    )
+
+
+def _check(name: str, file: SnapshotFile, meter: Meter) -> str | None:
+    """Hash one file of the repo `name`; return why it is wrong, or None.
+
+    Raises:
+        StoppedError: the work shall stop.
+    """
+    digest = hashlib.sha256() if len(file.etag or "") == 64 else hashlib.sha1(usedforsecurity=False)
+    if digest.name == "sha1":
+        digest.update(b"blob %d\0" % (file.size or 0))
+    shown = f"{name}/{printable(file.name)}"
+    meter.check()
+    try:
+        with open(file.target or "", "rb", buffering=0) as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+                meter.add(shown, len(chunk))
+    except OSError as error:
+        return f"cannot be read: {reason_of(error)}"
+    meter.add(shown, files=1)
+    return None if digest.hexdigest() == file.etag else "differs from its checksum: its bytes have changed"
+
+
+def _mismatch(file: SnapshotFile, cause: str) -> Finding:
+    shown = printable(file.name)
+    return Finding(
+        code=FindingCode.CHECKSUM_MISMATCH,
+        severity=Severity.ERROR,
+        path=shown,
+        message=f"{shown} {cause}.",
+        fix=Fix.PULL,
+    )

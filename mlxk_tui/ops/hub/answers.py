@@ -1,0 +1,234 @@
+"""What the hub's API answers, taken apart with suspicion: types, lengths and checksums are all checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from mlxk_tui.ops.cache.names import DEFAULT_ORG, is_clean
+from mlxk_tui.ops.hub.remote_files import RemoteFile
+
+MAX_FILES = 100_000
+"""Most files of a repo that are taken in; the hub advises against more."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_PATH = 1024
+_MAX_SIZE = 2**53
+_MAX_TAGS = 200
+_MAX_TEXT = 200
+_DTYPE_BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
+}  # fmt: skip
+
+
+class AnswerError(Exception):
+    """An answer is not what the hub's API promises."""
+
+
+@dataclass(frozen=True)
+class RepoInfo:
+    """A repo at one revision, without its files."""
+
+    repo: str
+    """Full name as the hub writes it."""
+    commit: str
+    """40 hex digits."""
+    license: str | None = None
+    gated: bool = False
+    private: bool = False
+    disabled: bool = False
+    last_modified: datetime | None = None
+    """In UTC."""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TreeEntry:
+    """A file of a commit with all that `trees/<commit>.json` of huggingface_hub keeps of it."""
+
+    path: str
+    size: int
+    blob_id: str
+    """Git's own hash of the file, or of its LFS pointer."""
+    lfs_sha256: str | None = None
+    xet_hash: str | None = None
+
+    @property
+    def remote(self) -> RemoteFile:
+        """The file as the downloader takes it."""
+        xet = self.xet_hash is not None
+        if self.lfs_sha256 is not None:
+            return RemoteFile(self.path, self.size, self.lfs_sha256, "sha256", xet)
+        return RemoteFile(self.path, self.size, self.blob_id, "git-sha1", xet)
+
+    @property
+    def etag(self) -> str:
+        """Checksum and name of the blob."""
+        return self.lfs_sha256 or self.blob_id
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """One hit of a search."""
+
+    name: str
+    size_bytes: int | None = None
+    downloads: int | None = None
+    likes: int | None = None
+    last_modified: datetime | None = None
+    mlx: bool = False
+    task: str | None = None
+    license: str | None = None
+    gated: bool = False
+    tags: tuple[str, ...] = field(default=())
+
+
+def repo_info(answer: Any, asked: str) -> RepoInfo:
+    """Return what `/api/models/NAME/revision/REV` tells.
+
+    Args:
+        answer: the parsed JSON.
+        asked: the name that was asked for; the hub's own spelling of it is taken over, another name (a
+            repo that was renamed) is not: huggingface_hub keeps such repos under the name that was asked for.
+
+    Raises:
+        AnswerError: the answer makes no sense.
+    """
+    if not isinstance(answer, dict):
+        raise AnswerError("not an object")
+    commit = answer.get("sha")
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+        raise AnswerError("no commit")
+    name = answer.get("id")
+    same = isinstance(name, str) and is_clean(name) and name.casefold() == asked.casefold()
+    tags = _tags(answer.get("tags"))
+    return RepoInfo(
+        repo=str(name) if same else asked,
+        commit=commit,
+        license=_license(answer.get("cardData"), tags),
+        gated=_is_gated(answer.get("gated")),
+        private=answer.get("private") is True,
+        disabled=answer.get("disabled") is True,
+        last_modified=_time(answer.get("lastModified")),
+        tags=tags,
+    )
+
+
+def tree_entries(items: Iterable[Any]) -> tuple[TreeEntry, ...]:
+    """Return the files of a tree's answer, sorted by path.
+
+    Raises:
+        AnswerError: an item makes no sense, a path stands there twice, or there are too many.
+    """
+    found: dict[str, TreeEntry] = {}
+    for item in items:
+        if not isinstance(item, dict):
+            raise AnswerError("an item that is no object")
+        if item.get("type") != "file":
+            continue
+        entry = _tree_entry(item)
+        if entry.path in found:
+            raise AnswerError("a path twice")
+        if len(found) >= MAX_FILES:
+            raise AnswerError("too many files")
+        found[entry.path] = entry
+    return tuple(found[path] for path in sorted(found))
+
+
+def _tree_entry(item: Mapping[str, Any]) -> TreeEntry:
+    path, oid, lfs, xet = item.get("path"), item.get("oid"), item.get("lfs"), item.get("xetHash")
+    if not isinstance(path, str) or not 0 < len(path) <= _MAX_PATH:
+        raise AnswerError("a file without a path")
+    if not isinstance(oid, str) or not _COMMIT.fullmatch(oid):
+        raise AnswerError("a file without a checksum")
+    xet_hash = xet if isinstance(xet, str) and _SHA256.fullmatch(xet) else None
+    if lfs is None:
+        return TreeEntry(path, _file_size(item.get("size")), oid, xet_hash=xet_hash)
+    sha256 = lfs.get("oid") if isinstance(lfs, dict) else None
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise AnswerError("an LFS file without a checksum")
+    return TreeEntry(path, _file_size(lfs.get("size")), oid, sha256, xet_hash)
+
+
+def found_model(item: Any) -> FoundModel | None:
+    """Return one hit of a search, or None where it makes no sense: one bad hit spoils nothing."""
+    name = item.get("id") if isinstance(item, dict) else None
+    if not isinstance(name, str) or not is_clean(name):
+        return None
+    tags = _tags(item.get("tags"))
+    library = item.get("library_name")
+    return FoundModel(
+        name=name,
+        size_bytes=_weights_size(item.get("safetensors")) or _count(item.get("usedStorage")) or None,
+        downloads=_count(item.get("downloads")),
+        likes=_count(item.get("likes")),
+        last_modified=_time(item.get("lastModified")),
+        mlx="mlx" in tags or library == "mlx" or name.startswith(f"{DEFAULT_ORG}/"),
+        task=_text(item.get("pipeline_tag")),
+        license=_license(item.get("cardData"), tags),
+        gated=_is_gated(item.get("gated")),
+        tags=tags,
+    )
+
+
+def _file_size(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MAX_SIZE:
+        raise AnswerError("a file without a size")
+    return value
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value <= _MAX_SIZE else None
+
+
+def _text(value: Any) -> str | None:
+    return value[:_MAX_TEXT] if isinstance(value, str) and value.strip() else None
+
+
+def _tags(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        return ()
+    return tuple(tag[:_MAX_TEXT] for tag in value[:_MAX_TAGS] if isinstance(tag, str))
+
+
+def _license(card: Any, tags: Iterable[str]) -> str | None:
+    """Return the licence of the model card: a word, or the first of several."""
+    stated = card.get("license") if isinstance(card, dict) else None
+    if isinstance(stated, list) and stated:
+        stated = stated[0]
+    if text := _text(stated):
+        return text
+    return next((_text(tag.partition(":")[2]) for tag in tags if tag.startswith("license:")), None)
+
+
+def _is_gated(value: Any) -> bool:
+    """Tell whether a repo asks for consent: the hub says false, `auto` or `manual`."""
+    return value is True or (isinstance(value, str) and value.lower() not in {"", "false"})
+
+
+def _time(value: Any) -> datetime | None:
+    """Return a time such as `2025-08-30T12:00:00.000Z` in UTC, to the second."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return datetime.strptime(value[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None
+
+
+def _weights_size(value: Any) -> int | None:
+    """Return the bytes of the safetensors files, from the number of elements of each type."""
+    counts = value.get("parameters") if isinstance(value, dict) else None
+    if not isinstance(counts, dict) or not counts:
+        return None
+    bits = 0
+    for dtype, count in counts.items():
+        number = _count(count)
+        if number is None or dtype not in _DTYPE_BITS:
+            return None
+        bits += number * _DTYPE_BITS[dtype]
+    return bits // 8

@@ -1,0 +1,75 @@
+"""The child process in which huggingface_hub moves the bytes: `python -m mlxk_tui.ops.hub.download_worker`.
+
+In Xet mode nothing can stop it from inside, so its parent ends this process. One line of JSON on stdin
+says what to fetch, one on stdout how it went; when stdin closes the parent is gone, and so is this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+from mlxk_tui.ops.core.lifeline import die_with_parent, leave_with_parent
+from mlxk_tui.ops.hub.client import LIBRARY, Timeouts, prepare
+from mlxk_tui.ops.hub.errors import Asked, map_error
+
+_FILES_AT_ONCE = 4
+_TIMEOUTS = Timeouts(connect_s=10, read_s=30)
+
+
+def main() -> int:
+    """Fetch what stdin says and return the exit status."""
+    die_with_parent(sys.argv[1:])
+    job: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
+    leave_with_parent()
+    asked = Asked(job["endpoint"], job["repo"], job["commit"], job["token"] is not None, job["token"])
+    try:
+        _fetch(job)
+    except Exception as error:  # noqa: BLE001 - the border: the parent tells the user
+        known = map_error(error, asked)
+        _answer(known.parts)
+        return 1
+    _answer({"type": None, "message": ""})
+    return 0
+
+
+def _fetch(job: dict[str, Any]) -> None:
+    prepare(_TIMEOUTS)
+    from huggingface_hub import hf_hub_download  # after what makes it quiet
+
+    download: Callable[..., object] = hf_hub_download
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+        running = [
+            pool.submit(
+                download,
+                job["repo"],
+                path,
+                revision=job["commit"],
+                cache_dir=job["cache"],
+                endpoint=job["endpoint"],
+                token=job["token"] or False,
+                library_name=LIBRARY,
+                force_download=path in job["anew"],
+            )
+            for path in job["files"]
+        ]
+        try:
+            for done in as_completed(running):
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _answer(result: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    status = main()
+    os._exit(status)  # threads of Xet may still be at work after an error

@@ -1,0 +1,1 @@
+"""Pulling a model: what is there, what is missing, then the transfer."""

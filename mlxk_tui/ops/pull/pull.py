@@ -1,0 +1,380 @@
+"""Pulling a model into the cache: preflight, plan, transfer, and a ref at the end.
+
+Order of the writes: nothing before the hub has said that the commit exists and may be read; then
+`trees/<commit>.json`, so that a killed pull is known to be unfinished; then the files, each only when its
+checksum is right; the ref last, so that it never names a snapshot that is not complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.cache.documents import read_documents
+from mlxk_tui.ops.cache.names import Spec, parse_spec
+from mlxk_tui.ops.cache.repo import Repo, Snapshot
+from mlxk_tui.ops.contract.terms import Severity
+from mlxk_tui.ops.contract.transfers import DownloadStatus, PullData
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.events import OnEvent, Progress, ignore
+from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.ops.core.text import plural, printable, size
+from mlxk_tui.ops.download.download import download
+from mlxk_tui.ops.download.terms import Downloaded, DownloadOptions, Source
+from mlxk_tui.ops.health.integrity import check_integrity
+from mlxk_tui.ops.health.machine import Runtime
+from mlxk_tui.ops.hub.answers import TreeEntry
+from mlxk_tui.ops.hub.errors import Asked, map_error
+from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.ops.pull.local_files import read_cached
+from mlxk_tui.ops.pull.plan import MAIN, PullPlan, names_to_try, plan_pull
+from mlxk_tui.ops.pull.refs import mark_cache, write_ref, write_tree
+from mlxk_tui.ops.pull.via_hub import download_via_hub
+
+HTTP_LIMIT = 50_000_000_000
+"""Bytes of a file from which on the hub serves it through Xet only."""
+
+
+async def pull(
+    cache: Cache,
+    spec: str,
+    *,
+    hub: Hub,
+    dry_run: bool = False,
+    via_hub: bool = False,
+    verify: bool = False,
+    doubted: Collection[str] = (),
+    options: DownloadOptions | None = None,
+    runtime: Runtime | None = None,
+    on_event: OnEvent = ignore,
+    on_plan: Callable[[PullPlan], None] | None = None,
+) -> PullData:
+    """Bring `NAME[@REV]` into the cache: the first time, newer, or whole again.
+
+    Of what is there already only what is missing or broken is fetched. When the task is cancelled every
+    byte stays, and the same call goes on from there.
+
+    Args:
+        cache: where the model goes.
+        spec: `NAME[@REV]`; see `pull_plan` for what a name stands for.
+        hub: where it comes from.
+        dry_run: plan only; nothing is written.
+        via_hub: let huggingface_hub move the bytes (Xet) instead of the downloader.
+        verify: hash what is there already, and fetch anew what differs from its checksum.
+        doubted: paths that are known to be broken, or may be: these are hashed.
+        options: bounds of the downloader.
+        runtime: what the memory estimate is compared with.
+        on_event: receives progress, from threads.
+        on_plan: receives the plan, before anything is written.
+
+    Raises:
+        OpError: those of `plan_pull`, and `disk_full`, `permission_denied`, `network_error`,
+            `download_failed`, `checksum_mismatch`; each with a PullData.
+    """
+    plan: PullPlan | None = None
+    tally = Tally(on_event)
+    try:
+        try:
+            plan = await plan_pull(
+                cache, spec, hub=hub, verify=verify, doubted=doubted, runtime=runtime, on_event=on_event
+            )
+        except OpError as error:
+            kept = await _kept(cache, parse_spec(spec), error)
+            if kept is None:
+                raise
+            return kept
+        if on_plan is not None:
+            on_plan(plan)
+        if dry_run:
+            return _planned(plan)
+        if not plan.missing and plan.ref_is_current:
+            return _already(plan)
+        return await _carry_out(cache, plan, hub, via_hub=via_hub, options=options, on_event=tally.on_event)
+    except OpError as error:
+        error.as_access_denied()
+        if error.data is None:
+            denied = error.type is ErrorType.ACCESS_DENIED
+            status = DownloadStatus.ACCESS_DENIED if denied else DownloadStatus.FAILED
+            error.data = unfinished(spec, plan, status, error.message, downloaded=tally.received)
+        raise
+
+
+def unfinished(
+    spec: str, plan: PullPlan | None, status: DownloadStatus, message: str, *, downloaded: int = 0
+) -> PullData | None:
+    """Return the data of a pull that came to no good end: `failed`, `access_denied` or `cancelled`.
+
+    Args:
+        spec: what was asked for.
+        plan: as far as it came, or None.
+        status: how it ended.
+        message: why, for people.
+        downloaded: bytes that were received.
+    """
+    if plan is not None:
+        return _data(plan, status, message, downloaded=downloaded)
+    try:
+        parsed = parse_spec(spec)
+    except OpError:
+        return None
+    return _data_without_plan(parsed, status, message)
+
+
+async def _carry_out(
+    cache: Cache,
+    plan: PullPlan,
+    hub: Hub,
+    *,
+    via_hub: bool,
+    options: DownloadOptions | None,
+    on_event: OnEvent,
+) -> PullData:
+    if plan.lacks_space:
+        raise plan.lacks_space
+    try:
+        await asyncio.to_thread(_begin, cache, plan)
+        done = await _transfer(cache, plan, hub, via_hub=via_hub, options=options, on_event=on_event)
+        await asyncio.to_thread(write_ref, plan.folder, plan.ref, plan.commit)
+    except OSError as error:
+        raise map_error(error, Asked(hub.endpoint, plan.repo)) from None
+    return _done(plan, done)
+
+
+def _begin(cache: Cache, plan: PullPlan) -> None:
+    try:
+        mark_cache(cache.root)
+    except (FileExistsError, NotADirectoryError):
+        raise OpError(
+            ErrorType.CACHE_NOT_FOUND,
+            f"{printable(str(cache.root))} is a file, not a cache folder.",
+            remedy=Remedy.CHECK_CACHE_VARIABLES,
+        ) from None
+    write_tree(plan.folder, plan.commit, plan.entries)
+
+
+async def _transfer(
+    cache: Cache,
+    plan: PullPlan,
+    hub: Hub,
+    *,
+    via_hub: bool,
+    options: DownloadOptions | None,
+    on_event: OnEvent,
+) -> Downloaded:
+    """Move the files: all at once, or those that plain HTTP carries first and the huge ones behind them."""
+    wanted = plan.missing
+    huge = [entry for entry in wanted if via_hub or entry.size > HTTP_LIMIT]
+    usual = [entry for entry in wanted if entry not in huge]
+    source = Source(hub.endpoint, plan.repo, plan.commit, await hub.token())
+    broken = frozenset(entry.etag for entry in wanted if entry.path in plan.local.broken)
+    relay = _Relay(on_event, sum({entry.etag: entry.size for entry in wanted}.values()), len(wanted))
+    parts: list[Downloaded] = []
+    if usual:
+        bounds = options or DownloadOptions()
+        bounds = dataclasses.replace(bounds, distrust=bounds.distrust | broken)
+        files = [entry.remote for entry in usual]
+        parts.append(await download(source, files, plan.folder, options=bounds, on_event=relay.first))
+        relay.bytes_before, relay.files_before = _size(usual), len(usual)
+    if huge:
+        names = {entry.etag for entry in huge if entry.path in plan.local.broken}
+        files = [entry.remote for entry in huge]
+        parts.append(
+            await download_via_hub(
+                source, files, cache.root, plan.folder, broken=names, on_event=relay.second
+            )
+        )
+    return Downloaded(
+        bytes_downloaded=sum(part.bytes_downloaded for part in parts),
+        bytes_reused=sum(part.bytes_reused for part in parts),
+        files=sum(part.files for part in parts),
+    )
+
+
+def _size(entries: Collection[TreeEntry]) -> int:
+    return sum({entry.etag: entry.size for entry in entries}.values())
+
+
+class Tally:
+    """Counts the bytes that a pull has received, from its events; for one that came to no good end."""
+
+    def __init__(self, on_event: OnEvent = ignore) -> None:
+        self._on_event = on_event
+        self._first: int | None = None
+        self._last = 0
+
+    @property
+    def received(self) -> int:
+        """Bytes that were not there before."""
+        return max(0, self._last - (self._first or 0))
+
+    def on_event(self, event: Progress) -> None:
+        """Take an event in and pass it on."""
+        if event.stage == "pull":
+            self._first = event.bytes_done if self._first is None else self._first
+            self._last = event.bytes_done
+        self._on_event(event)
+
+
+@dataclass
+class _Relay:
+    """Makes the events of two transfers in a row one account of all files."""
+
+    on_event: OnEvent
+    bytes_total: int
+    files_total: int
+    bytes_before: int = 0
+    """What the first of them has done."""
+    files_before: int = 0
+
+    def first(self, event: Progress) -> None:
+        self.on_event(dataclasses.replace(event, bytes_total=self.bytes_total, files_total=self.files_total))
+
+    def second(self, event: Progress) -> None:
+        self.first(
+            dataclasses.replace(
+                event,
+                bytes_done=self.bytes_before + event.bytes_done,
+                files_done=self.files_before + event.files_done,
+            )
+        )
+
+
+def _done(plan: PullPlan, done: Downloaded) -> PullData:
+    short = plan.commit[:12]
+    broken = len(plan.local.broken)
+    had = plan.local.repo is not None and plan.commit in plan.local.repo.snapshots
+    if not plan.missing:
+        message = f"{plan.repo} was here already; '{printable(plan.ref)}' now names {short}."
+    elif broken and not plan.absent:
+        message = f"Repaired {plan.repo} at {short}: {plural(broken, 'file')} fetched anew."
+    elif had:
+        message = f"Completed {plan.repo} at {short}: {plural(len(plan.missing), 'file')} added or mended."
+    elif plan.local.repo is not None and plan.ref in plan.local.repo.refs:
+        changed = sum(entry.path not in plan.local.linkable for entry in plan.missing)
+        message = f"Updated {plan.repo} to {short}: {plural(changed, 'changed file')} fetched."
+    else:
+        message = (
+            f"Pulled {plan.repo} at {short}: {plural(len(plan.entries), 'file')}, {size(plan.bytes_total)}."
+        )
+    present = [entry for entry in plan.entries if entry.path in plan.local.present]
+    return _data(
+        plan,
+        DownloadStatus.SUCCESS,
+        message,
+        downloaded=done.bytes_downloaded,
+        reused=done.bytes_reused + _size(present),
+    )
+
+
+def _already(plan: PullPlan) -> PullData:
+    message = f"{plan.repo} is here and complete at {plan.commit[:12]}."
+    if plan.local.odd:
+        message += f" A file is as the hub has it, and yet: {plan.local.odd[0].message}"
+    return _data(plan, DownloadStatus.ALREADY_EXISTS, message, reused=plan.bytes_total)
+
+
+def _planned(plan: PullPlan) -> PullData:
+    fetch = plan.bytes_to_fetch
+    if plan.missing:
+        message = (
+            f"Would fetch {plural(len(plan.missing), 'file')} of {plan.repo} at {plan.commit[:12]}: "
+            f"{size(fetch)} of {size(plan.bytes_total)}."
+        )
+    else:
+        message = f"{plan.repo} is here and complete at {plan.commit[:12]}; nothing to fetch."
+    if plan.lacks_space:
+        message += f" {plan.lacks_space.message}"
+    return _data(plan, DownloadStatus.PLANNED, message, downloaded=fetch, reused=plan.bytes_total - fetch)
+
+
+def _data(
+    plan: PullPlan, status: DownloadStatus, message: str, *, downloaded: int = 0, reused: int = 0
+) -> PullData:
+    return PullData(
+        model=plan.spec.name,
+        download_status=status,
+        message=message,
+        expanded_name=plan.expanded_name,
+        revision=plan.spec.revision,
+        commit_hash=plan.commit,
+        files_count=len(plan.entries),
+        bytes_total=plan.bytes_total,
+        bytes_downloaded=downloaded,
+        bytes_reused=reused,
+        disk_free_bytes=plan.disk_free,
+        memory_bytes=plan.memory_bytes,
+        memory_fit=plan.memory_fit,
+        license=printable(plan.license) if plan.license else None,
+        gated=plan.gated,
+        warnings=list(plan.warnings),
+    )
+
+
+def _data_without_plan(
+    spec: Spec,
+    status: DownloadStatus,
+    message: str,
+    *,
+    name: str | None = None,
+    snapshot: Snapshot | None = None,
+    warnings: Collection[str] = (),
+) -> PullData:
+    total = snapshot.size_bytes if snapshot else 0
+    return PullData(
+        model=spec.name,
+        download_status=status,
+        message=message,
+        expanded_name=name if name != spec.name else None,
+        revision=spec.revision,
+        commit_hash=snapshot.hash if snapshot else None,
+        files_count=len(snapshot.files) if snapshot else 0,
+        bytes_total=total,
+        bytes_downloaded=0,
+        bytes_reused=total,
+        disk_free_bytes=None,
+        memory_bytes=None,
+        memory_fit=None,
+        license=None,
+        gated=None,
+        warnings=list(warnings),
+    )
+
+
+async def _kept(cache: Cache, spec: Spec, error: OpError) -> PullData | None:
+    """Return the answer when the hub cannot be asked and the model is here and sound; else None."""
+    if error.type is not ErrorType.NETWORK_ERROR:
+        return None
+
+    def work() -> PullData | None:
+        for name in names_to_try(cache, spec):
+            repo = read_cached(cache, name)
+            snapshot = _sound(repo, spec.revision) if repo else None
+            if snapshot is not None:
+                note = f"Whether there is something newer could not be checked: {error.message}"
+                message = f"{name} is here and complete at {snapshot.name[:12]}."
+                return _data_without_plan(
+                    spec,
+                    DownloadStatus.ALREADY_EXISTS,
+                    message,
+                    name=name,
+                    snapshot=snapshot,
+                    warnings=[note],
+                )
+        return None
+
+    return await asyncio.to_thread(work)
+
+
+def _sound(repo: Repo, revision: str | None) -> Snapshot | None:
+    """Return the cached snapshot of a revision when nothing is wrong with it."""
+    try:
+        snapshot = repo.revision(revision or (MAIN if MAIN in repo.refs else None))
+    except OpError:
+        return None
+    if snapshot is None:
+        return None
+    findings = check_integrity(repo, snapshot, read_documents(snapshot)).findings
+    return None if any(finding.severity is Severity.ERROR for finding in findings) else snapshot

@@ -1,0 +1,1 @@
+"""Pushing a folder: what would change, then the upload."""

@@ -1,0 +1,1 @@
+"""Removing models and revisions, and pruning what nothing needs."""

@@ -1,0 +1,1 @@
+"""Connections, bodies, events, and who may call."""

@@ -1,0 +1,121 @@
+"""API keys: where they come from, the file that keeps them, and comparing them in constant time."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.files import replace_file
+from mlxk_tui.ops.core.os_errors import error_type, reason_of
+from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.ops.core.text import printable
+
+VARIABLE = "MLXK_API_KEY"
+"""Environment variable with keys, parted by commas."""
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_KEY = re.compile(r"[\x21-\x7e]{1,512}")
+_MAX_FILE_BYTES = 100_000
+
+
+def parse_keys(texts: Iterable[str], source: str) -> dict[str, str]:
+    """Return the keys of `KEY` or `NAME:KEY`, by name; those without one get a number.
+
+    Raises:
+        OpError: `validation_error`; the message names the source and never the key.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, colon, key = text.strip().partition(":")
+        if not colon:
+            name, key = ("default" if "default" not in found else f"key-{len(found) + 1}"), name
+        if not _NAME.fullmatch(name) or not _KEY.fullmatch(key):
+            raise OpError(
+                ErrorType.VALIDATION_ERROR,
+                f"An API key of {source} is malformed; it is KEY or NAME:KEY: the name in letters, digits, "
+                "'.', '_' and '-', the key in printable ASCII without blanks.",
+            )
+        if name in found:
+            raise OpError(ErrorType.VALIDATION_ERROR, f"Two API keys of {source} are called '{name}'.")
+        found[name] = key
+    return found
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the keys of `MLXK_API_KEY`.
+
+    Raises:
+        OpError: `validation_error`.
+    """
+    return parse_keys((text for text in environ.get(VARIABLE, "").split(",") if text.strip()), VARIABLE)
+
+
+def read_keys(path: Path) -> dict[str, str]:
+    """Return the keys of a file: one a line, `#` begins a comment; none where it does not exist.
+
+    Raises:
+        OpError: `permission_denied` when others can read it or it cannot be read; `validation_error`.
+    """
+    try:
+        with open(path, "rb") as stream:
+            if stat.S_IMODE(os.fstat(stream.fileno()).st_mode) & 0o077:
+                raise OpError(
+                    ErrorType.PERMISSION_DENIED,
+                    f"Others can read the API keys in {path}.",
+                    remedy=Remedy.RESTRICT_FILE,
+                )
+            text = stream.read(_MAX_FILE_BYTES).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise OpError(
+            ErrorType.PERMISSION_DENIED, f"The API keys in {path} cannot be read: {error.strerror}."
+        ) from None
+    lines = (line.strip() for line in text.splitlines())
+    return parse_keys((line for line in lines if line and not line.startswith("#")), str(path))
+
+
+def save_keys(path: Path, keys: Mapping[str, str]) -> None:
+    """Write keys into a file that only the user can read; in one step, or not at all.
+
+    Raises:
+        OpError: `disk_full`, or `permission_denied` for whatever else the file system says.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, "".join(f"{name}:{key}\n" for name, key in keys.items()), mode=0o600)
+    except OSError as error:
+        raise OpError(
+            error_type(error) or ErrorType.PERMISSION_DENIED,
+            f"The API keys were not saved to {path}: {reason_of(error)}.",
+        ) from None
+
+
+def new_key() -> str:
+    """Return a fresh key that cannot be guessed."""
+    return f"mlxk-{secrets.token_urlsafe(32)}"
+
+
+def name_of(given: str | None, keys: Mapping[str, str]) -> str | None:
+    """Return the name of the key that was given, or None; the time taken tells nothing about the keys."""
+    offered = (given or "").encode("utf-8", "surrogateescape")
+    found: str | None = None
+    for name, key in keys.items():
+        if hmac.compare_digest(offered, key.encode()):
+            found = name
+    return found
+
+
+def needs_key(host: str) -> OpError:
+    """Return the error of a server that other machines could reach without an API key."""
+    return OpError(
+        ErrorType.VALIDATION_ERROR,
+        f"Listening on {printable(host)[:100] or 'every address'} lets other machines in, so it needs an "
+        "API key.",
+        remedy=Remedy.SET_API_KEY,
+    )

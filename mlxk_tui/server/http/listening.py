@@ -1,0 +1,117 @@
+"""Takes the sockets that a server listens on; beyond this machine only where there is an API key."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from typing import Any
+
+import psutil
+
+from mlxk_tui.ops.core.addresses import is_loopback
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.os_errors import error_type
+from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.ops.core.text import printable
+from mlxk_tui.server.http.keys import needs_key
+from mlxk_tui.server.options import ServerOptions
+
+
+async def bind(options: ServerOptions) -> list[socket.socket]:
+    """Return bound sockets, at least one; all with the same port.
+
+    Raises:
+        OpError: `port_in_use`; `permission_denied`; `validation_error`: the host is unknown or not this
+            machine's, or reaches beyond it while there is no API key.
+    """
+    host, port = options.host.strip().strip("[]"), options.port
+    if not 0 <= port <= 65535:
+        raise _refused(f"{port} is no port. Take one from 0 (any free one) to 65535.")
+    addresses = await _resolve(host, port)
+    if not options.api_keys and not all(is_loopback(address[0]) for _, address in addresses):
+        raise needs_key(host)
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in addresses:
+            try:
+                sockets.append(_bound(family, (address[0], port, *address[2:])))
+            except OSError as error:
+                if sockets and error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+                    continue  # localhost where only one of IPv4 and IPv6 is there
+                raise
+            port = sockets[0].getsockname()[1]
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise await _explain(error, host, port) from None
+    return sockets
+
+
+async def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise _refused(
+            f"There is no host '{printable(host)[:100]}'. Take 127.0.0.1, or an address of this machine."
+        ) from None
+    unique = dict.fromkeys((int(family), address) for family, _, _, _, address in found)
+    # IPv4 first: it is what clients try, and what a port is chosen for.
+    return sorted(unique, key=lambda one: one[0])
+
+
+def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # free again at once after a stop
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _explain(error: OSError, host: str, port: int) -> OpError:
+    kind = error_type(error)
+    if kind is ErrorType.PORT_IN_USE:
+        return await port_in_use(host, port)
+    if kind is ErrorType.PERMISSION_DENIED:
+        return OpError(
+            ErrorType.PERMISSION_DENIED,
+            f"Port {port} may not be taken.",
+            remedy=Remedy.CHOOSE_HIGHER_PORT,
+        )
+    return _refused(f"{printable(host)[:100]} cannot be listened on: {error.strerror or error}.")
+
+
+async def port_in_use(host: str, port: int) -> OpError:
+    """Return the error that names who has the port, as far as this user may know."""
+    owner = await asyncio.to_thread(_owner, port)
+    return OpError(
+        ErrorType.PORT_IN_USE,
+        f"Port {port} of {printable(host)[:100]} is taken{f' by {owner}' if owner else ''}.",
+        remedy=Remedy.CHOOSE_ANOTHER_PORT,
+    )
+
+
+def _owner(port: int) -> str | None:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if (
+                connection.status == psutil.CONN_LISTEN
+                and connection.laddr
+                and connection.laddr.port == port
+                and connection.pid
+            ):
+                return f"{printable(psutil.Process(connection.pid).name())} (process {connection.pid})"
+    except (psutil.Error, OSError, RuntimeError):  # macOS tells nobody but root
+        return None
+    return None
+
+
+def _refused(message: str) -> OpError:
+    return OpError(ErrorType.VALIDATION_ERROR, message)

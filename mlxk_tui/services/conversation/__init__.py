@@ -1,0 +1,1 @@
+"""An open chat: sending, answering again, branches. It knows no widget."""

@@ -1,0 +1,172 @@
+"""What chats need and the app has one of: the engine, the store, and the answers that are being written.
+
+Nothing is made before it is asked for: the first frame of the app does without all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textual.dom import DOMNode
+from textual.signal import Signal
+
+from mlxk_tui.engine.status import EngineStatus
+from mlxk_tui.ops.core.errors import OpError
+
+if TYPE_CHECKING:
+    from mlxk_tui.chats.model import Message, Session
+    from mlxk_tui.chats.store import ChatStore
+    from mlxk_tui.engine.client import Engine
+    from mlxk_tui.engine.memory import WeightsChoice
+    from mlxk_tui.engine.models import Runnable
+    from mlxk_tui.services.conversation.answer import Answer
+
+_FILE = "chats.db"
+_PATIENCE_SECONDS = 3.0
+"""How long the answers that run at the end may take to be stored."""
+
+
+class ChatBackend:
+    """Engine, store and answers of one app.
+
+    Args:
+        owner: the node that publishes changes (the app).
+        folder: where the chats are kept.
+        idle_unload_s: seconds without a request after which a model leaves the memory; 0 never.
+        weights: tells how weights are held where there is no GPU.
+        engine: an engine to use; whoever gives one stops it.
+    """
+
+    def __init__(
+        self,
+        owner: DOMNode,
+        folder: Path,
+        *,
+        idle_unload_s: float = 0,
+        weights: Callable[[], WeightsChoice] | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        self.answers: dict[int, Answer] = {}
+        """What is being written, by session."""
+        self.engine_changed: Signal[EngineStatus] = Signal(owner, "engine-changed")
+        self.answers_changed: Signal[Answer] = Signal(owner, "answers-changed")
+        """An answer began or ended."""
+        self.storing_changed: Signal[ChatStore] = Signal(owner, "storing-changed")
+        """What is written cannot be stored, or can be again; `write_error` says which."""
+        self.unsent: Callable[[], int] = lambda: 0
+        """Returns how many questions were begun and not sent; the pane that takes them says so."""
+        self.folder = folder
+        self._idle_unload_s = idle_unload_s
+        self._weights = weights
+        self._given = engine
+        self._engine: Engine | None = None
+        self._unsubscribe: Callable[[], None] | None = None
+        self._store: ChatStore | None = None
+        self._opening: asyncio.Task[ChatStore] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def status(self) -> EngineStatus:
+        """What the engine does; asking does not start it."""
+        return self._engine.status if self._engine is not None else EngineStatus()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine."""
+        if self._engine is None:
+            from mlxk_tui.engine.client import Engine
+
+            self._engine = self._given or Engine(
+                idle_unload_s=self._idle_unload_s, weights=self._weights() if self._weights else None
+            )
+            self._unsubscribe = self._engine.subscribe(self.engine_changed.publish)
+        return self._engine
+
+    @property
+    def opened(self) -> ChatStore | None:
+        """The store, where it is open."""
+        return self._store
+
+    async def store(self) -> ChatStore:
+        """Return the store, opened with the first call.
+
+        Raises:
+            OpError: the chats cannot be opened; the next call tries again.
+        """
+        if self._store is not None:
+            return self._store
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+        try:
+            self._store = await asyncio.shield(self._opening)
+        finally:
+            if self._opening.done():
+                self._opening = None
+        return self._store
+
+    @property
+    def any_kept(self) -> bool:
+        """Whether there may be chats: asking neither opens nor makes anything."""
+        return self._store is not None or os.path.exists(self.folder / _FILE)
+
+    async def _open(self) -> ChatStore:
+        # When it is first needed, and on a thread: the palette opens it while somebody types.
+        await asyncio.to_thread(import_module, "mlxk_tui.chats.store")
+        from mlxk_tui.chats.store import ChatStore
+
+        store = await ChatStore.open(self.folder / _FILE)
+        store.on_write_error(lambda: None if self._closed else self.storing_changed.publish(store))
+        return store
+
+    def answer(
+        self, session: Session, message: Message, model: Runnable, draft: Runnable | None = None
+    ) -> Answer:
+        """Begin to write an answer into a message, and return it."""
+        from mlxk_tui.services.conversation.answer import Answer
+
+        store = self._store
+        if store is None:
+            raise RuntimeError("the chats are not open")
+        answer = Answer(session, message, model, self.engine, store, draft)
+        self.answers[session.id] = answer
+        task = asyncio.create_task(self._write(answer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return answer
+
+    async def _write(self, answer: Answer) -> None:
+        self.answers_changed.publish(answer)
+        try:
+            await answer.run()
+        finally:
+            if self.answers.get(answer.session.id) is answer:
+                del self.answers[answer.session.id]
+            if not self._closed:
+                self.answers_changed.publish(answer)
+
+    async def close(self) -> None:
+        """Stop what is being written, store it, and leave no process behind."""
+        self._closed = True
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        for answer in list(self.answers.values()):
+            answer.stop()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=_PATIENCE_SECONDS)
+        if self._engine is not None and self._given is None:
+            await self._engine.stop()
+        if self._tasks:  # those that only the end of the engine could end
+            await asyncio.wait(set(self._tasks), timeout=_PATIENCE_SECONDS)
+        if self._opening is not None:
+            with contextlib.suppress(OpError):
+                self._store = await self._opening
+        if self._store is not None:
+            with contextlib.suppress(OpError):  # told while it ran
+                await self._store.close()

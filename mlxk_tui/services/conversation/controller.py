@@ -1,0 +1,224 @@
+"""What is said in the open chat: sending, answering again, branches. It knows no widget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mlxk_tui.chats.model import Attachment, Message, Role, Session, State
+from mlxk_tui.chats.store import ChatStore
+from mlxk_tui.engine.models import Runnable, find_runnable, with_draft
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.ops.core.text import printable
+from mlxk_tui.services.conversation.answer import Answer
+from mlxk_tui.services.conversation.backend import ChatBackend
+from mlxk_tui.services.conversation.models import by_name, suggested
+from mlxk_tui.services.conversation.request import draft_of
+from mlxk_tui.services.library import Library
+from mlxk_tui.ui.chat.settings_form import ChatSettings
+
+WINDOW = 20
+"""Messages that are read at once."""
+_UNSAVED = 0
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be sent."""
+
+    text: str
+    attachments: tuple[Attachment, ...] = ()
+    instead_of: int | None = None
+    """The question that it is another version of."""
+
+
+class Talk:
+    """The open chat; a new one is stored with its first question.
+
+    Args:
+        backend: engine, store and running answers.
+        library: the models.
+    """
+
+    def __init__(self, backend: ChatBackend, library: Library) -> None:
+        self.backend = backend
+        self.library = library
+        self.session = _unsaved(None)
+        self._forced: set[str] = set()
+
+    @property
+    def store(self) -> ChatStore:
+        """The open store.
+
+        Raises:
+            OpError: it is not open.
+        """
+        if (store := self.backend.opened) is None:
+            raise OpError(ErrorType.VALIDATION_ERROR, "The chats are not open yet. Wait a moment.")
+        return store
+
+    @property
+    def saved(self) -> bool:
+        """Whether the chat has been stored."""
+        return self.session.id != _UNSAVED
+
+    @property
+    def answer(self) -> Answer | None:
+        """What is being written in this chat."""
+        return self.backend.answers.get(self.session.id)
+
+    def begin(self, model: str | None = None) -> None:
+        """Go to a new chat; it takes the model of the present one, where that is still there."""
+        present = self.session.model if by_name(self.library, self.session.model) else None
+        self.session = _unsaved(model or present or suggested(self.library))
+
+    def choose_a_model(self) -> None:
+        """Take a first model where none is chosen."""
+        if self.session.model is None and (name := suggested(self.library)):
+            self.session = replace(self.session, model=name)
+
+    async def open(self, session_id: int) -> list[Message]:
+        """Go to a chat and return its last messages."""
+        session = await self.store.session(session_id)
+        messages = await self.store.messages(session_id, limit=WINDOW)
+        self.session = session
+        return messages
+
+    async def reload(self, count: int = WINDOW) -> list[Message]:
+        """Return the last messages of the shown branch."""
+        if not self.saved:
+            return []
+        self.session = await self.store.session(self.session.id)
+        return await self.store.messages(self.session.id, limit=max(count, WINDOW))
+
+    async def before(self, message_id: int) -> list[Message]:
+        """Return messages above one."""
+        return await self.store.messages(self.session.id, before=message_id, limit=WINDOW)
+
+    async def runnable(self, *, force: bool = False) -> Runnable:
+        """Return the model that answers next.
+
+        Raises:
+            OpError: with what is in the way.
+        """
+        name = self.session.model
+        if name is None:
+            raise OpError(ErrorType.MODEL_NOT_FOUND, "No model is chosen.", remedy=Remedy.CHOOSE_MODEL)
+        if force:
+            self._forced.add(name)
+        try:
+            return await find_runnable(self.library.cache, name, force=name in self._forced)
+        except OpError as error:
+            if error.type is ErrorType.MODEL_NOT_FOUND:
+                raise gone(name) from error
+            raise
+
+    async def models(self, *, force: bool = False) -> tuple[Runnable, Runnable | None]:
+        """Return the model that answers next, and the one that guesses ahead, where the chat has one.
+
+        Raises:
+            OpError: with what is in the way, such as too little memory for both.
+        """
+        model = await self.runnable(force=force)
+        draft = await self.draft()
+        if draft is not None:
+            model = with_draft(model, draft, force=self.session.model in self._forced)
+        return model, draft
+
+    async def draft(self) -> Runnable | None:
+        """Return the model that guesses ahead; None where the chat has none.
+
+        Raises:
+            OpError: with what is in the way.
+        """
+        name = draft_of(self.session.settings)
+        if name is None:
+            return None
+        try:
+            return await find_runnable(self.library.cache, name, force=self.session.model in self._forced)
+        except OpError as error:
+            shown = printable(name)
+            if error.type is ErrorType.MODEL_NOT_FOUND:
+                raise OpError(
+                    error.type,
+                    f"{shown}, the draft model of this chat, is not in the cache any more.",
+                    remedy=Remedy.CHANGE_DRAFT,
+                ) from error
+            said = f"{error.message} It is the draft model of this chat."
+            raise OpError(error.type, said, remedy=Remedy.CHANGE_DRAFT) from error
+
+    async def ask(
+        self, question: Question, model: Runnable, draft: Runnable | None = None
+    ) -> tuple[Message, Answer]:
+        """Store a question and begin to answer it."""
+        store = self.store
+        if not self.saved:
+            new = self.session
+            self.session = await store.create_session(
+                model=new.model, system=new.system, settings=new.settings
+            )
+        asked = await store.add_message(
+            self.session.id,
+            Role.USER,
+            question.text,
+            sibling_of=question.instead_of,
+            attachments=question.attachments,
+        )
+        return asked, await self._answer(model, draft)
+
+    async def again(self, message: Message, model: Runnable, draft: Runnable | None = None) -> Answer:
+        """Answer once more: beside an answer, or below a question that has none."""
+        return await self._answer(model, draft, message.id if message.role is Role.ASSISTANT else None)
+
+    async def _answer(self, model: Runnable, draft: Runnable | None, sibling_of: int | None = None) -> Answer:
+        message = await self.store.add_message(
+            self.session.id, Role.ASSISTANT, model=model.name, state=State.STREAMING, sibling_of=sibling_of
+        )
+        self.session = await self.store.session(self.session.id)
+        return self.backend.answer(self.session, message, model, draft)
+
+    async def turn(self, message: Message, way: int) -> int:
+        """Show the branch before (-1) or after (1) the one through a message; return its message there."""
+        siblings = await self.store.siblings(message.id)
+        place = next((i for i, one in enumerate(siblings) if one.id == message.id), 0)
+        other = siblings[(place + way) % len(siblings)]
+        self.session = await self.store.select_branch(other.id)
+        return other.id
+
+    async def use_model(self, name: str) -> None:
+        """Let another model answer from now on."""
+        if self.saved:
+            self.session = await self.store.change_session(self.session.id, model=name)
+        else:
+            self.session = replace(self.session, model=name)
+
+    async def use_settings(self, settings: ChatSettings) -> None:
+        """Answer differently from now on."""
+        values = dict(settings.values)
+        if self.saved:
+            self.session = await self.store.change_session(
+                self.session.id, system=settings.system, settings=values
+            )
+        else:
+            self.session = replace(self.session, system=settings.system, settings=values)
+
+
+def questions_in(messages: Sequence[Message]) -> list[Message]:
+    """Return the questions among messages, the last first."""
+    return [message for message in reversed(messages) if message.role is Role.USER]
+
+
+def gone(name: str) -> OpError:
+    """Return the error of a model that is not there any more."""
+    return OpError(
+        ErrorType.MODEL_NOT_FOUND,
+        f"{printable(name)} is not in the cache any more.",
+        remedy=Remedy.REPLACE_OR_PULL_MODEL,
+    )
+
+
+def _unsaved(model: str | None) -> Session:
+    now = time.time()
+    return Session(_UNSAVED, "", model, "", {}, now, now, None)

@@ -1,0 +1,90 @@
+"""Which models of the cache can answer a chat, and what is said of those that cannot."""
+
+from __future__ import annotations
+
+from mlxk_tui.ops.cache.names import parse_spec, resolve
+from mlxk_tui.ops.contract.terms import MemoryFit, ModelType
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.text import printable
+from mlxk_tui.services.library import Entry, Library, Phase
+from mlxk_tui.ui.widgets.choice_dialogs import Option
+from mlxk_tui.ui.widgets.text import spaced_size
+
+_ORDER = {ModelType.CHAT: 0, ModelType.UNKNOWN: 1, ModelType.BASE: 1}
+
+
+def name_of(entry: Entry) -> str:
+    """Return the name that the engine and the store know a model by."""
+    return entry.report.ref.name
+
+
+def by_name(library: Library, name: str | None) -> Entry | None:
+    """Return the model of a name, where it is in the cache."""
+    return next((entry for entry in library.entries.values() if name_of(entry) == name), None)
+
+
+def draft_name(library: Library, typed: str) -> str:
+    """Return the full name that a typed draft model stands for.
+
+    Raises:
+        OpError: those of `Cache.find`, in the same words; `model_not_runnable` where it cannot guess ahead.
+    """
+    if library.phase is not Phase.READY:
+        return typed
+    spec = parse_spec(typed)
+    name = resolve([name_of(entry) for entry in library.entries.values()], spec.name).name
+    if reason := why_not(library, name):
+        raise OpError(ErrorType.MODEL_NOT_RUNNABLE, reason)
+    return f"{name}@{spec.revision}" if spec.revision else name
+
+
+def runs(entry: Entry) -> bool:
+    """Tell whether a model can answer here."""
+    return entry.sound and entry.model.runtime_compatible and entry.model.model_type in _ORDER
+
+
+def answering(library: Library) -> list[Entry]:
+    """Return the models that can answer, chat models first, then by name."""
+    found = [entry for entry in library.entries.values() if runs(entry)]
+    return sorted(found, key=lambda entry: (_ORDER[entry.model.model_type], entry.name.casefold()))
+
+
+def suggested(library: Library) -> str | None:
+    """Return the model of a first chat: the smallest chat model that fits comfortably."""
+    found = [entry for entry in answering(library) if entry.model.memory_fit is not MemoryFit.TOO_LARGE]
+    chat = [entry for entry in found if entry.model.model_type is ModelType.CHAT]
+    best = min(chat or found, key=lambda entry: entry.model.size_bytes, default=None)
+    return name_of(best) if best is not None else None
+
+
+def why_not(library: Library, name: str | None) -> str | None:
+    """Return why a model of the cache cannot answer, as a sentence; None where it can or is not there."""
+    entry = by_name(library, name)
+    return why_no_chat(entry) if entry is not None else None
+
+
+def why_no_chat(entry: Entry | None) -> str | None:
+    """Return why a model cannot answer, as a sentence; None where it can."""
+    if entry is None:
+        return "No model is selected."
+    if runs(entry):
+        return None
+    if entry.model.model_type is ModelType.EMBEDDING:
+        return f"{entry.short} makes embeddings and cannot chat."
+    if not entry.sound:
+        return f"{entry.short} is not sound; Health says why."
+    return f"{entry.short} cannot run here: {printable(entry.model.reason or 'nobody knows why.')}"
+
+
+def options(library: Library) -> list[Option]:
+    """Return the models as lines to choose from."""
+    made = []
+    for entry in answering(library):
+        fit = entry.model.memory_fit
+        about, style = spaced_size(entry.model.size_bytes), "muted"
+        if fit is MemoryFit.TIGHT:
+            about, style = f"tight  {about}", "attention"
+        elif fit is MemoryFit.TOO_LARGE:
+            about, style = f"too large  {about}", "bad"
+        made.append(Option(name_of(entry), entry.name, about, style))
+    return made

@@ -1,0 +1,121 @@
+"""Turns a kept chat into what the engine is asked: messages, sampling, limits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from mlxk_tui.chats.model import Message, Role, Session
+from mlxk_tui.engine.generation import Generation, Sampling
+from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.sampling import validate
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+
+MAX_VOCABULARY = 2**31
+"""Stands for the vocabulary of a model that is not loaded yet."""
+_NUMBERS = {item.name for item in fields(Sampling)} - {"logit_bias"}
+
+
+def request_of(session: Session, history: Sequence[Message], draft: Runnable | None = None) -> Generation:
+    """Return the request for the next answer of a chat.
+
+    Args:
+        session: the chat, with its system prompt and settings.
+        history: the shown conversation up to the question that is to be answered.
+        draft: the model that guesses ahead.
+
+    Raises:
+        OpError: `validation_error` where the stored settings cannot be used.
+    """
+    sampling, max_tokens = sampling_of(session.settings)
+    return Generation(
+        messages=tuple(messages_of(session.system, history)),
+        sampling=sampling,
+        max_tokens=max_tokens,
+        kv_bits=kv_bits_of(session.settings),
+        draft_model=str(draft.folder) if draft is not None else None,
+        draft_name=draft.name if draft is not None else None,
+    )
+
+
+def messages_of(system: str, history: Sequence[Message]) -> list[dict[str, Any]]:
+    """Return a conversation in OpenAI's shape: what failed without a word is left out.
+
+    Two questions in a row become one, as most chat templates want turns to alternate.
+    """
+    found: list[dict[str, Any]] = [{"role": "system", "content": system}] if system.strip() else []
+    for message in history:
+        content = with_attachments(message)
+        if message.role is Role.ASSISTANT and not content.strip() and not message.tool_calls:
+            continue
+        last = found[-1] if found else None
+        if last is not None and last["role"] == message.role.value == Role.USER.value:
+            last["content"] += f"\n\n{content}"
+            continue
+        one: dict[str, Any] = {"role": message.role.value, "content": content}
+        if message.tool_calls:
+            one["tool_calls"] = [dict(call) for call in message.tool_calls]
+        if message.tool_call_id:
+            one["tool_call_id"] = message.tool_call_id
+        found.append(one)
+    return found
+
+
+def with_attachments(message: Message) -> str:
+    """Return what a message says, its files before it, each in a fence longer than any in it."""
+    parts = []
+    for item in message.attachments:
+        longest = max((len(ticks) for ticks in re.findall("`+", item.text)), default=0)
+        fence = "`" * max(3, longest + 1)
+        name = " ".join(item.name.split())
+        text = item.text.rstrip("\n")
+        parts.append(f"{name}:\n{fence}\n{text}\n{fence}")
+    return "\n\n".join([*parts, *([message.content] if message.content else [])])
+
+
+def sampling_of(settings: Mapping[str, Any], vocab_size: int = MAX_VOCABULARY) -> tuple[Sampling, int | None]:
+    """Return sampling and the limit of tokens from a chat's settings; unknown keys are ignored.
+
+    Raises:
+        OpError: `validation_error`, naming the setting.
+    """
+    sampling = Sampling(**{name: settings[name] for name in _NUMBERS if settings.get(name) is not None})
+    validate(sampling, vocab_size)
+    limit = settings.get("max_tokens")
+    return sampling, limit if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0 else None
+
+
+def kv_bits_of(settings: Mapping[str, Any]) -> int | None:
+    """Return the bits that the KV cache is kept in; None for full precision.
+
+    Raises:
+        OpError: `validation_error`, in the engine's words.
+    """
+    bits = settings.get("kv_bits")
+    if bits is None:
+        return None
+    if isinstance(bits, bool) or bits not in (4, 8):
+        raise OpError(ErrorType.VALIDATION_ERROR, "kv_bits takes 4 or 8.")
+    return int(bits)
+
+
+def draft_of(settings: Mapping[str, Any]) -> str | None:
+    """Return the name of the model that guesses ahead; None for none."""
+    name = settings.get("draft_model")
+    return name if isinstance(name, str) and name.strip() else None
+
+
+def shown_settings(settings: Mapping[str, Any], system: str) -> str:
+    """Return what a chat sets apart from the model's own, in a few words."""
+    said = []
+    if isinstance(value := settings.get("temperature"), (int, float)):
+        said.append(f"temperature {value:g}")
+    names = (*_NUMBERS, "max_tokens", "kv_bits", "draft_model")
+    others = sum(settings.get(name) is not None for name in names if name != "temperature")
+    if others:
+        said.append(f"{others} more set" if said else f"{others} set")
+    if system.strip():
+        said.append("system prompt")
+    return " · ".join(said)

@@ -1,0 +1,1 @@
+"""Switching, configuring and measuring the server."""

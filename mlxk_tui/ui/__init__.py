@@ -1,0 +1,1 @@
+"""The Textual app: a package a pane, the shell around them, and widgets that several share."""

@@ -1,0 +1,199 @@
+"""What the Chat pane asks in dialogs: titles, files, models, settings, code blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxk_tui.chats.export import export_json, export_markdown, suggested_name
+from mlxk_tui.chats.model import Listed
+from mlxk_tui.ops.core.errors import OpError
+from mlxk_tui.ops.core.text import plural, printable
+from mlxk_tui.services.conversation.models import draft_name, options
+from mlxk_tui.services.conversation.request import MAX_VOCABULARY, draft_of, kv_bits_of, sampling_of
+from mlxk_tui.ui.chat.attachments import read_attachment
+from mlxk_tui.ui.chat.markdown_pieces import CodeBlock
+from mlxk_tui.ui.chat.settings_form import ChatSettings, SettingsDialog
+from mlxk_tui.ui.inspector import model_actions
+from mlxk_tui.ui.inspector.model_actions import Host
+from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog, LineDialog, Option
+from mlxk_tui.ui.widgets.dialogs import Question
+from mlxk_tui.ui.widgets.error_text import error_text
+
+if TYPE_CHECKING:
+    from mlxk_tui.ui.chat.pane import ChatPane
+
+
+async def rename(pane: ChatPane, host: Host, listed: Listed) -> None:
+    """Ask for another title."""
+    session = listed.session
+    typed = await host.app.push_screen_wait(
+        LineDialog(
+            "Rename the chat",
+            "Empty takes the first question again.",
+            printable(session.title),
+            proceed="Rename",
+        )
+    )
+    if typed is not None:
+        await pane.talk.store.rename_session(session.id, typed)
+        pane.session_changed(session.id)
+
+
+async def export(pane: ChatPane) -> None:
+    """Ask for a file and write the chat to it."""
+    session = pane.talk.session
+    typed: str | None = os.path.join(os.curdir, suggested_name(session, ".md"))
+    while typed is not None:
+        typed = await pane.app.push_screen_wait(
+            LineDialog(
+                "Export the chat",
+                ".md is the shown conversation as Markdown, .json all branches.",
+                typed,
+                proceed="Export",
+                check=_export_target,
+            )
+        )
+        if typed is None:
+            return
+        path = _absolute(typed)
+        overwrite = False
+        if await asyncio.to_thread(os.path.lexists, path):
+            name = printable(path.name)
+            text = f"{name} is there already and would be replaced."
+            question = Question("Replace the file?", text, proceed="Replace")
+            overwrite = await pane.app.push_screen_wait(question)
+            if not overwrite:
+                continue
+        write = export_json if path.suffix.lower() == ".json" else export_markdown
+        try:
+            await write(pane.talk.store, session.id, path, overwrite=overwrite)
+        except OpError as error:
+            model_actions.tell_error(pane, error)
+            continue
+        pane.notify(f"Exported to {printable(str(path))}.", markup=False)
+        return
+
+
+def _absolute(typed: str) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(typed.strip())))
+
+
+def _export_target(typed: str) -> tuple[bool, str]:
+    if not typed.strip():
+        return False, "Give a file."
+    if "\0" in typed:
+        return False, "A path cannot hold a NUL character."
+    path = _absolute(typed)
+    if path.suffix.lower() not in {".md", ".markdown", ".json"}:
+        return False, "The name must end in .md or .json."
+    if path.is_dir():
+        return False, f"{printable(path.name)} is a folder."
+    if not path.parent.is_dir():
+        return False, f"There is no folder {printable(str(path.parent))}."
+    if path.exists():
+        return True, f"▲ {printable(path.name)} is there already; you will be asked."
+    return True, f"→ {printable(str(path))}"
+
+
+async def attach(pane: ChatPane) -> None:
+    """Ask for a text file."""
+    typed = await pane.app.push_screen_wait(
+        LineDialog(
+            "Attach a text file", "It is sent with the next question.", "", proceed="Attach", check=_source
+        )
+    )
+    if typed is not None:
+        await add_files(pane, [str(_absolute(typed))])
+
+
+def _source(typed: str) -> tuple[bool, str]:
+    if not typed.strip():
+        return False, "Give a file; @path in the question does the same."
+    if "\0" in typed or not os.path.isfile(_absolute(typed)):
+        return False, "There is no such file."
+    return True, f"→ {printable(str(_absolute(typed)))}"
+
+
+async def add_files(pane: ChatPane, paths: list[str]) -> None:
+    """Attach files; what is no text is told."""
+    for path in paths:
+        try:
+            item = await asyncio.to_thread(read_attachment, path)
+        except OpError as error:  # noqa: PERF203 - one file must not hide the others
+            model_actions.tell_error(pane, error)
+        else:
+            pane.writer.add(item)
+
+
+async def choose_model(pane: ChatPane) -> None:
+    """Ask who answers next."""
+    library = pane.context.library
+    chosen = await pane.app.push_screen_wait(
+        ChoiceDialog(
+            "Who answers next",
+            options(library),
+            current=pane.talk.session.model or "",
+            words=True,
+            empty="No model of the cache can answer here.",
+        )
+    )
+    if chosen is not None:
+        await pane.talk.use_model(chosen)
+        pane.draw_state()
+
+
+async def change_settings(pane: ChatPane) -> None:
+    """Ask how the chat is answered."""
+    session = pane.talk.session
+    loaded = pane.talk.backend.status.model
+    same = loaded is not None and loaded.name == session.model
+    vocabulary = loaded.vocab_size if loaded is not None and same else MAX_VOCABULARY
+
+    def check(values: Mapping[str, Any]) -> None:
+        sampling_of(values, vocabulary)
+        kv_bits_of(values)
+        if (draft := draft_of(values)) is not None:
+            draft_name(pane.context.library, draft)
+
+    present = ChatSettings(session.system, session.settings)
+    model = printable(session.model or "")
+    chosen = await pane.app.push_screen_wait(SettingsDialog(present, check, model))
+    if chosen is not None:
+        if (draft := draft_of(chosen.values)) is not None:
+            with suppress(OpError):  # it went this moment: asking says so
+                name = draft_name(pane.context.library, draft)
+                chosen = replace(chosen, values={**chosen.values, "draft_model": name})
+        await pane.talk.use_settings(chosen)
+        pane.draw_state()
+
+
+async def choose_code(pane: ChatPane, blocks: list[CodeBlock]) -> None:
+    """Ask which code block is copied."""
+    lines = [next((line for line in block.text.split("\n") if line.strip()), "") for block in blocks]
+    chosen = await pane.app.push_screen_wait(
+        ChoiceDialog(
+            "Copy a code block",
+            [
+                Option(
+                    str(number),
+                    printable(line.strip())[:200] or "(empty)",
+                    f"{printable(block.language)[:20]}  {plural(block.text.count(chr(10)) + 1, 'line')}",
+                )
+                for number, (block, line) in enumerate(zip(blocks, lines, strict=True))
+            ],
+        )
+    )
+    if chosen is not None:
+        pane.reader.copy_block(blocks[int(chosen)])
+
+
+async def offer_force(pane: ChatPane, error: OpError) -> bool:
+    """Tell that a model is too large, with the numbers, and ask whether it is loaded all the same."""
+    question = Question("Not enough memory", error_text(error), proceed="Load anyway")
+    return await pane.app.push_screen_wait(question)

@@ -1,0 +1,229 @@
+"""The list of chats: title, model and age, or the words that a search found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+from rich.cells import cell_len, set_cell_size
+from textual import getters
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.message import Message
+from textual.widgets import Input
+
+from mlxk_tui.chats.model import Listed
+from mlxk_tui.ops.core.text import iso_utc, printable
+from mlxk_tui.ui.widgets.row_list import Row, RowList
+from mlxk_tui.ui.widgets.state_view import StateView
+from mlxk_tui.ui.widgets.text import Part, pad, short_age
+
+UNTITLED = "New chat"
+_NEAR = 20
+"""So many chats before the last one more are asked for."""
+
+
+class SearchInput(Input):
+    """The words to look for."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave(True)", "Clear", id="chats.search_clear", tooltip="Clear the search"),
+        Binding("enter,down", "leave(False)", "To the list", key_display="⏎", id="chats.search_leave"),
+        Binding("f12", "app.keys", "Help", key_display="F12", show=False, id="chats.search_help"),
+    ]
+
+    @dataclass
+    class Left(Message):
+        """The input was left."""
+
+        clear: bool
+
+    def check_consume_key(self, key: str, character: str | None) -> bool:
+        """Keep the keys that are typed out of the footer; Textual (8.2.8) does not know these as letters."""
+        return key in {"slash", "question_mark"} or super().check_consume_key(key, character)
+
+    def action_leave(self, clear: bool) -> None:
+        """Go back to the list."""
+        self.post_message(self.Left(clear))
+
+
+class SessionList(RowList):
+    """Chats, newest first, two lines each."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("R", "screen.rename", "Rename", id="chats.rename", tooltip="Give the chat another title"),
+        Binding(
+            "d", "screen.delete", "Delete", id="chats.delete", tooltip="Delete the chat; u brings it back"
+        ),
+    ]
+
+    @dataclass
+    class WantsMore(Message):
+        """The cursor, or what is seen, is near the last chat."""
+
+    def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._now = now
+        self._listed: dict[str, Listed] = {}
+        self._open: int | None = None
+        self._busy: Collection[int] = ()
+
+    def show(self, listed: Sequence[Listed], open_id: int | None, busy: Collection[int]) -> None:
+        """Show chats; `open_id` is the one that is open, `busy` those that are being answered."""
+        before, top = self.keys, self.scroll_y
+        self._listed = {str(item.session.id): item for item in listed}
+        self._open, self._busy = open_id, set(busy)
+        self.set_rows([Row(key, 2) for key in self._listed])
+        if before and len(before) < len(self.keys) and self.keys[: len(before)] == before:
+            # Older ones were added: what is seen stays, though the cursor may be far above.
+            self.scroll_to(y=top, animate=False, immediate=True)
+
+    def watch_cursor(self, old: int, new: int) -> None:
+        """Ask for more before the cursor comes to the end."""
+        super().watch_cursor(old, new)
+        if new >= len(self._listed) - _NEAR:
+            self.post_message(self.WantsMore())
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Ask for more before the wheel comes to the end."""
+        super().watch_scroll_y(old_value, new_value)
+        if self.virtual_size.height - new_value - self.size.height <= 2 * _NEAR:
+            self.post_message(self.WantsMore())
+
+    def point(self, open_id: int | None) -> None:
+        """Mark another chat as open, with the cursor on it."""
+        self._open = open_id
+        if open_id is not None:
+            self.move_to(str(open_id))
+        self.refresh()
+
+    @property
+    def chosen(self) -> Listed | None:
+        """The chat under the cursor."""
+        return self._listed.get(self.cursor_key or "")
+
+    def row_line(self, row: Row, number: int, width: int) -> Sequence[Part]:
+        """Draw one of the two lines."""
+        item = self._listed[row.key]
+        session = item.session
+        if number == 0:
+            busy = session.id in self._busy
+            mark: Part = (
+                ("● ", "accent") if busy else ("› ", "accent") if session.id == self._open else ("  ", "")
+            )
+            title = cut_end(printable(session.title) or UNTITLED, width - 2)
+            return [mark, (title, "strong" if session.id == self._open else "")]
+        if item.match is not None:
+            return [("  ", ""), *_found(item, width - 2)]
+        age = short_age(iso_utc(session.updated), self._now())
+        model = printable((session.model or "no model").rpartition("/")[2])
+        return [("  ", ""), (pad(model, width - 2 - cell_len(age) - 1), "muted"), (f" {age}", "muted")]
+
+
+def cut_end(text: str, width: int) -> str:
+    """Return a title cut at its end: its first words tell it apart, unlike a model's name."""
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, max(0, width - 1)).rstrip() + "…"
+
+
+def _found(item: Listed, width: int) -> list[Part]:
+    match = item.match
+    if match is None:
+        return []
+    text, spans = match.text, match.spans
+    begin = 0
+    if spans and spans[0][0] > width // 2:  # let the first match be seen
+        begin = spans[0][0] - width // 4
+    parts: list[Part] = []
+    place = begin
+    for start, end in spans:
+        if start < place:
+            continue
+        parts += [(text[place:start], "muted"), (text[start:end], "accent")]
+        place = end
+    parts.append((text[place:], "muted"))
+    return _fit(parts, width)
+
+
+def _fit(parts: Sequence[Part], width: int) -> list[Part]:
+    fitting: list[Part] = []
+    for text, style in parts:
+        shown = cut_end(text, width)
+        fitting.append((shown, style))
+        width -= cell_len(shown)
+        if width <= 0:
+            break
+    return fitting
+
+
+class SessionsPanel(Vertical):
+    """Search line and list."""
+
+    search = getters.query_one(SearchInput)
+    listing = getters.query_one(SessionList)
+    message = getters.query_one(StateView)
+
+    @dataclass
+    class Searched(Message):
+        """Other words are looked for."""
+
+        query: str
+
+    def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._now = now
+        self.more = False
+        """Whether there are older chats than those that are shown."""
+        self.border_title = "Chats"
+
+    def compose(self) -> ComposeResult:
+        """Lay out the panel."""
+        search = SearchInput(
+            placeholder="words of a chat", compact=True, select_on_focus=False, id="chat-search"
+        )
+        search.display = False
+        yield search
+        yield SessionList(now=self._now, id="chat-list")
+        yield StateView(id="chat-list-message")
+
+    @property
+    def query_text(self) -> str:
+        """The words that are looked for."""
+        return self.search.value.strip()
+
+    def show(
+        self, listed: Sequence[Listed], open_id: int | None, busy: Collection[int], *, more: bool = False
+    ) -> None:
+        """Show chats; `more` says whether there are older ones too."""
+        self.more = more
+        self.listing.show(listed, open_id, busy)
+        self.set_class(not listed, "-message")
+        if not listed:
+            if self.query_text:
+                self.message.show("∅", "Nothing found", [], keys=[("esc", "clear")])
+            else:
+                self.message.show("◇", "No chats yet", ["They are kept here."])
+        count = f"{len(listed):,}{'+' if more else ''}"
+        self.border_subtitle = f"{count} found" if self.query_text else count if listed else ""
+
+    def open_search(self) -> None:
+        """Go into the search line."""
+        self.search.display = True
+        self.search.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Look for the words."""
+        event.stop()
+        self.post_message(self.Searched(event.value.strip()))
+
+    def on_search_input_left(self, event: SearchInput.Left) -> None:
+        """Go back to the list."""
+        event.stop()
+        if event.clear:
+            self.search.value = ""
+        self.search.display = bool(self.query_text)
+        self.listing.focus()

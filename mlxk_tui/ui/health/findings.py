@@ -1,0 +1,146 @@
+"""The list of findings, grouped by model: the unsound first, what will not run next, then a calm summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from rich.cells import cell_len
+
+from mlxk_tui.ops.contract.terms import Severity
+from mlxk_tui.ops.core.text import plural, size
+from mlxk_tui.services.library import DEFAULT_ORG, Entry, State
+from mlxk_tui.ui.inspector.description import ARRIVING, checksum_sentence, findings_rows
+from mlxk_tui.ui.widgets.row_list import Row, RowList
+from mlxk_tui.ui.widgets.text import Part, cut, wrap
+
+_INDENT = 4
+_MAX_FINDINGS = 5
+_TEXT = 96
+"""Longest line of text that is comfortable to read, in cells."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and the models below it."""
+
+    id: str
+    title: str
+    glyph: str
+    token: str
+    entries: tuple[Entry, ...]
+
+
+def sections(entries: Iterable[Entry]) -> list[Section]:
+    """Return what has findings, worst first; sections without models are left out."""
+    ordered = sorted(entries, key=lambda entry: (entry.short.casefold(), entry.org.casefold()))
+    bad = [entry for entry in ordered if entry.state is State.BAD]
+    arriving = [entry for entry in ordered if entry.state is State.ARRIVING]
+    stuck = [entry for entry in ordered if entry.sound and not entry.model.runtime_compatible]
+    noted = [
+        entry
+        for entry in ordered
+        if entry.sound
+        and entry.model.runtime_compatible
+        and (entry.state is not State.GOOD or any(f.severity is Severity.WARNING for f in entry.findings))
+    ]
+    every = (
+        Section("bad", "Not sound", "✗", "bad", tuple(bad)),
+        Section("arriving", "Being downloaded", "↓", "accent", tuple(arriving)),
+        Section("stuck", "Sound, but will not run here", "▲", "attention", tuple(stuck)),
+        Section("noted", "Worth knowing", "▲", "attention", tuple(noted)),
+    )
+    return [section for section in every if section.entries]
+
+
+class HealthList(RowList):
+    """The rows; each model is a block of lines."""
+
+    def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._now = now
+        self._entries: list[Entry] = []
+        self._blocks: dict[str, list[list[Part]]] = {}
+        self._width = 0
+
+    def show(self, entries: Iterable[Entry]) -> None:
+        """Show the findings of these entries."""
+        self._entries = list(entries)
+        self._layout()
+
+    def on_resize(self) -> None:
+        """Lay the blocks out for the new width."""
+        if self.scrollable_content_region.width != self._width:
+            self._layout()
+
+    def _layout(self) -> None:
+        self._width = self.scrollable_content_region.width
+        if self._width <= 0:
+            return
+        self._blocks = {}
+        rows: list[Row] = []
+
+        def add(key: str, block: list[list[Part]], *, selectable: bool) -> None:
+            self._blocks[key] = block
+            rows.append(Row(key, len(block), selectable))
+
+        for section in sections(self._entries):
+            heading: list[list[Part]] = [
+                [(f"{section.title}  ", "strong"), (str(len(section.entries)), section.token)],
+                [],
+            ]
+            add(f"#{section.id}", heading, selectable=False)
+            for entry in section.entries:
+                add(entry.key, self._block(entry), selectable=True)
+                add(f"#after {entry.key}", [[]], selectable=False)
+        summary = self._summary()
+        add("#summary", summary, selectable=False)
+        self.set_rows(rows)
+
+    def _block(self, entry: Entry) -> list[list[Part]]:
+        width = self._width - 1
+        taken = size(entry.model.disk_bytes)
+        name = cut(entry.short, max(12, width - len(taken) - 4))
+        head: list[Part] = [(f"{entry.state.glyph} ", entry.state.token), (name, "strong")]
+        left = width - 2 - cell_len(name) - len(taken) - 2
+        if entry.org not in {"", DEFAULT_ORG} and left > 8:
+            org = cut(entry.org, left - 3)
+            head.append((f"  {org}", "faint"))
+            left -= 2 + cell_len(org)
+        head += [(" " * max(1, left), ""), (taken, "muted")]
+        block: list[list[Part]] = [head]
+        room = min(_TEXT, width - _INDENT - 1)
+        if entry.state is State.ARRIVING:
+            found: list[list[Part]] = [[("  ", ""), (text, "muted")] for text in wrap(ARRIVING, room)]
+        else:
+            found = findings_rows(entry.findings, entry.model.name, room, limit=_MAX_FINDINGS)
+        block += [[("  ", ""), *row] for row in found]
+        if entry.verified is not None:
+            block += [
+                [(" " * 4, ""), (text, "faint")] for text in wrap(checksum_sentence(entry, self._now()), room)
+            ]
+        return block
+
+    def _summary(self) -> list[list[Part]]:
+        total = len(self._entries)
+        good = sum(entry.state is State.GOOD for entry in self._entries)
+        verified = sum(entry.verified is not None for entry in self._entries)
+        verb = "is" if good == 1 else "are"
+        if good == total:
+            rows: list[list[Part]] = [
+                [("✓ ", "good"), (f"All {total:,} models are sound and will run.", "strong")]
+            ]
+            if total == 1:
+                rows = [[("✓ ", "good"), ("The model is sound and will run.", "strong")]]
+        else:
+            rows = [[("✓ ", "good"), (f"{plural(good, 'model')} {verb} sound and will run.", "")]]
+        hint = f"Checksums compared in this session: {verified:,} of {total:,}."
+        rows.append([("  ", ""), (hint, "muted")])
+        if verified < total:
+            rows.append([("  ", ""), ("V", "accent"), (" reads every byte of every model.", "muted")])
+        return rows
+
+    def row_line(self, row: Row, number: int, width: int) -> list[Part]:
+        """Draw one line of a block."""
+        return self._blocks[row.key][number]

@@ -1,0 +1,1 @@
+"""Everything shown of one model and done with it, from whichever pane."""

@@ -1,0 +1,84 @@
+"""Who takes the disk: the total, and a bar for each organisation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from rich.cells import cell_len
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from mlxk_tui.ops.core.text import plural, size
+from mlxk_tui.services.library import Entry
+from mlxk_tui.ui.widgets.text import Part, bar, lines, pad, spaced_size
+
+_SIZE = 8
+_MAX_BARS = 30
+_MIN_BAR = 6
+_MAX_BAR = 40
+_MAX_LARGEST = 8
+
+
+class DiskUse(VerticalScroll):
+    """The panel."""
+
+    def compose(self) -> Iterable[Static]:
+        """Lay out the text."""
+        yield Static(id="disk-text", markup=False)
+
+    def on_mount(self) -> None:
+        """Say what it is."""
+        self.border_title = "Disk use"
+
+    def show(self, entries: list[Entry]) -> None:
+        """Draw the use of these entries."""
+        width = self.scrollable_content_region.width
+        if width > 0:
+            self.query_one("#disk-text", Static).update(describe(entries, width))
+
+
+def describe(entries: list[Entry], width: int) -> Content:
+    """Return total, bars by organisation, and the largest models."""
+    use: Counter[str] = Counter()
+    count: Counter[str] = Counter()
+    for entry in entries:
+        use[entry.org or "(no organisation)"] += entry.model.disk_bytes
+        count[entry.org or "(no organisation)"] += 1
+    total = sum(use.values())
+    rows: list[list[Part]] = [
+        [(spaced_size(total), "$strong bold"), (f"  in {plural(len(entries), 'model')}", "$muted")],
+        [],
+        [("By organisation", "$strong")],
+    ]
+    most = use.most_common(_MAX_BARS)
+    # Names have the room; a bar says enough with a few cells.
+    longest = max((cell_len(org) for org, _ in most), default=0)
+    name_width = max(10, min(longest, width - 7 - _SIZE - _MIN_BAR))
+    cells = max(_MIN_BAR, min(_MAX_BAR, width - name_width - _SIZE - 7))
+    peak = most[0][1] if most else 1
+    for org, taken in most:
+        drawn, rest = bar(taken / peak if peak else 0, cells)
+        rows.append(
+            [
+                (pad(org, name_width), ""),
+                (f" {pad(str(count[org]), 4, right=True)}  ", "$muted"),
+                (drawn, "$accent"),
+                (rest, "$line"),
+                (pad(size(taken), _SIZE, right=True), ""),
+            ]
+        )
+    if len(use) > _MAX_BARS:
+        rows.append([(f"… and {len(use) - _MAX_BARS} more", "$muted")])
+    largest = sorted(entries, key=lambda entry: -entry.model.disk_bytes)[:_MAX_LARGEST]
+    if largest:
+        rows += [[], [("Largest", "$strong")]]
+        rows += [
+            [
+                (pad(entry.short, width - _SIZE), ""),
+                (pad(size(entry.model.disk_bytes), _SIZE, right=True), ""),
+            ]
+            for entry in largest
+        ]
+    return lines(rows)

@@ -1,0 +1,282 @@
+"""What can be done with models, from whichever screen: verify, clone, delete, prune, copy."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from textual.screen import Screen
+
+from mlxk_tui.ops.contract.terms import Severity
+from mlxk_tui.ops.core.errors import OpError
+from mlxk_tui.ops.core.events import OnEvent, Progress
+from mlxk_tui.ops.core.text import plural, printable
+from mlxk_tui.services.library import Entry, Phase
+from mlxk_tui.services.tasks import DIALOG_GROUP
+from mlxk_tui.ui.shell.context import Context
+from mlxk_tui.ui.widgets.error_text import error_text
+from mlxk_tui.ui.widgets.text import sentence, spaced_size
+
+Host = Screen[Any]
+
+
+def tell_error(host: Host, error: OpError) -> None:
+    """Show an error as a sentence."""
+    host.notify(error_text(error), severity="error", timeout=12, markup=False)
+
+
+def subject(entries: Sequence[Entry]) -> str:
+    """Return what a task is about: the model's name, or how many there are."""
+    return entries[0].short if len(entries) == 1 else plural(len(entries), "model")
+
+
+def ask(host: Host, dialog: Coroutine[Any, Any, None]) -> None:
+    """Run an action that asks something, unless one is asking already.
+
+    It runs in a worker of the app that nothing cancels: in Textual 8.2.8 a worker that is cancelled
+    while it pushes a screen (its own screen was popped, or another worker of its group took over)
+    ends the app's message loop, and with it the app.
+    """
+    app = host.app
+    if any(worker.group == DIALOG_GROUP and not worker.is_finished for worker in app.workers):
+        dialog.close()
+        return
+    app.run_worker(dialog, group=DIALOG_GROUP, exit_on_error=False)
+
+
+def _left(host: Host) -> bool:
+    """Tell whether the user went elsewhere before the question was ready."""
+    return host.app.screen is not host
+
+
+# -- verify ----------------------------------------------------------------------------------------
+
+
+def verify_models(host: Host, context: Context, entries: Sequence[Entry]) -> None:
+    """Start comparing the checksums of models, one after the other; those at work already are left out."""
+    fresh = [entry for entry in entries if not context.tasks.works_on(_verifying(entry))]
+    if entries and not fresh:
+        verb = "is" if len(entries) == 1 else "are"
+        host.notify(f"{subject(entries)} {verb} being verified already.", markup=False, timeout=4)
+    if fresh:
+        context.tasks.start(
+            f"Verifying {subject(fresh)}",
+            lambda on_event: _verify(context, fresh, on_event),
+            about=[_verifying(entry) for entry in fresh],
+        )
+
+
+def _verifying(entry: Entry) -> str:
+    return f"verify {entry.key}"
+
+
+async def _verify(context: Context, entries: list[Entry], on_event: OnEvent) -> str:
+    from mlxk_tui.ops.health.verify import verify_ref
+
+    total = sum(entry.model.size_bytes for entry in entries)
+    done, wrong, checked = 0, 0, 0
+    problems: list[str] = []
+    for entry in entries:
+        start = done
+
+        def report(event: Progress, start: int = start) -> None:
+            on_event(replace(event, bytes_done=start + event.bytes_done, bytes_total=max(total, 1)))
+
+        try:
+            result = await verify_ref(context.library.cache, entry.report.ref, on_event=report)
+        except OpError as error:
+            problems.append(error_text(error))
+            continue
+        finally:
+            done += entry.model.size_bytes
+        checked += result.checksums.files
+        wrong += bool(result.checksums.mismatched)
+        context.library.set_verified(entry.key, result)
+    if problems and len(entries) == 1:
+        return problems[0]
+    about = subject(entries)
+    if wrong:
+        where = "" if len(entries) == 1 else f" in {plural(wrong, 'model')}"
+        return f"{about}: checksums are wrong{where}. Health has the details."
+    skipped = f"; {plural(len(problems), 'model')} could not be read" if problems else ""
+    if not checked:
+        return f"{about}: no file with a checksum to compare{skipped}."
+    compared = f"{about}: {plural(checked, 'file')} compared; "
+    known = [context.library.entries.get(entry.key, entry) for entry in entries]
+    unsound = [entry for entry in known if not entry.sound]
+    if not unsound:
+        return f"{compared}checksums right{skipped}."
+    if len(entries) > 1:
+        many = f"{plural(len(unsound), 'model')} {'is' if len(unsound) == 1 else 'are'} still not sound"
+        return f"{compared}checksums right, {many}{skipped}. Health has the details."
+    cause = next((f.message for f in unsound[0].findings if f.severity is Severity.ERROR), "see Health.")
+    return f"{compared}checksums right, the model is still not sound: {sentence(cause)}"
+
+
+# -- copy ------------------------------------------------------------------------------------------
+
+
+def copy_text(host: Host, text: str, what: str) -> None:
+    """Copy text and say so; `what` names one line of it."""
+    host.app.copy_to_clipboard(text)
+    count = text.count("\n") + 1
+    told = f"{what} copied: {printable(text)}" if count == 1 else f"{plural(count, what.lower())} copied."
+    host.notify(told, markup=False, timeout=3)
+
+
+def copy_name(host: Host, entries: Sequence[Entry]) -> None:
+    """Copy the names of models, one a line."""
+    copy_text(host, "\n".join(entry.report.ref.name for entry in entries), "Name")
+
+
+def copy_path(host: Host, entries: Sequence[Entry]) -> None:
+    """Copy the folders that other programs load, one a line."""
+    copy_text(host, "\n".join(str(_folder(entry)) for entry in entries), "Path")
+
+
+def _folder(entry: Entry) -> Path:
+    """Return the selected snapshot, or the repo without one."""
+    path = entry.report.ref.path
+    snapshot = path / "snapshots" / entry.model.hash if entry.model.hash else path
+    return snapshot if snapshot.is_dir() else path
+
+
+# -- chat ------------------------------------------------------------------------------------------
+
+
+def chat_with(host: Host, entry: Entry) -> None:
+    """Go to the Chat pane and begin a chat with a model."""
+
+    async def begin() -> None:
+        from mlxk_tui.ui.chat.pane import ChatPane
+
+        await host.app.run_action("app.pane('chat')")
+        pane = host.app.screen
+        if isinstance(pane, ChatPane):
+            pane.call_after_refresh(pane.begin, entry.report.ref.name)
+
+    host.app.call_later(begin)
+
+
+# -- delete ----------------------------------------------------------------------------------------
+
+
+async def delete_models(host: Host, context: Context, entries: Sequence[Entry]) -> None:
+    """Show what would go and, once confirmed, delete it. Run with `ask`."""
+    from mlxk_tui.ops.remove.remove import RemovePlan, plan_remove_ref, remove
+    from mlxk_tui.ui.inspector.delete_dialog import DeleteDialog
+
+    plans: list[tuple[Entry, RemovePlan]] = []
+    for entry in entries:
+        try:
+            plans.append((entry, await plan_remove_ref(context.library.cache, entry.report.ref)))
+        except OpError as error:  # noqa: PERF203 - one model must not hide the others
+            tell_error(host, error)
+    if not plans or _left(host) or not await host.app.push_screen_wait(DeleteDialog(plans)):
+        return
+
+    async def work(on_event: OnEvent) -> str:
+        freed, gone = 0, 0
+        total = sum(plan.freed_bytes for _, plan in plans)
+        failures: list[OpError] = []
+        for entry, plan in plans:
+
+            def report(event: Progress, freed: int = freed) -> None:
+                on_event(replace(event, bytes_done=freed + event.bytes_done, bytes_total=max(total, 1)))
+
+            try:
+                result = await remove(
+                    context.library.cache, plan, force=bool(plan.held_locks), on_event=report
+                )
+            except OpError as error:
+                failures.append(error)
+                continue
+            freed += result.freed_bytes
+            gone += 1
+            context.library.drop([entry.key])
+        if failures:
+            raise failures[0]
+        return f"{subject([entry for entry, _ in plans])} deleted, {spaced_size(freed)} freed."
+
+    context.tasks.start(f"Deleting {subject([entry for entry, _ in plans])}", work)
+
+
+# -- prune -----------------------------------------------------------------------------------------
+
+
+async def prune_cache(host: Host, context: Context) -> None:
+    """Show what downloads left behind and, once confirmed, delete it. Run with `ask`."""
+    from mlxk_tui.ops.remove.prune import plan_prune, prune
+    from mlxk_tui.ui.inspector.prune_dialog import PruneDialog
+
+    try:
+        plan = await plan_prune(context.library.cache)
+    except OpError as error:
+        tell_error(host, error)
+        return
+    if not plan.revisions and not plan.blobs and not plan.incomplete:
+        host.notify("There is nothing to prune.", markup=False)
+        return
+    if _left(host) or not await host.app.push_screen_wait(PruneDialog(plan)):
+        return
+
+    async def work(on_event: OnEvent) -> str:
+        done = await prune(context.library.cache, on_event=on_event)
+        await context.library.refresh()
+        return f"Pruned, {spaced_size(done.freed_bytes)} freed."
+
+    context.tasks.start("Pruning", work)
+
+
+# -- rescan ----------------------------------------------------------------------------------------
+
+
+async def rescan(host: Host, context: Context) -> None:
+    """Read the cache again and say what there is."""
+    await context.library.rescan()
+    if context.library.phase is Phase.READY:
+        count = plural(len(context.library.entries), "model")
+        host.notify(f"The cache was read again: {count}.", markup=False, timeout=3)
+
+
+# -- clone -----------------------------------------------------------------------------------------
+
+
+async def clone_model(
+    host: Host, context: Context, entry: Entry, *, text: str | None = None, problem: str = ""
+) -> None:
+    """Ask where to and copy a model there. Run with `ask`.
+
+    Args:
+        host: the screen that asks.
+        context: what every pane is given.
+        entry: the model.
+        text: the folder that stands in the form; one named after the model when left out.
+        problem: why the last attempt failed.
+    """
+    from mlxk_tui.ops.clone.clone import clone
+    from mlxk_tui.ui.inspector.clone_dialog import CloneDialog, absolute
+
+    cache = context.library.cache
+    typed: str | None = None
+    if not _left(host):
+        typed = await host.app.push_screen_wait(CloneDialog(entry, cache.root, text=text, problem=problem))
+    if typed is None:
+        return
+    target = Path(absolute(typed))
+
+    async def work(on_event: OnEvent) -> str:
+        try:
+            done = await clone(cache, entry.report.ref.name, target, on_event=on_event)
+        except OpError as error:
+            if _left(host) or not host.is_attached:
+                raise
+            cause = error_text(error)
+            ask(host, clone_model(host, context, entry, text=typed, problem=cause))
+            return ""
+        how = " without using more disk" if done.reflinked else ""
+        return f"{entry.short} cloned to {printable(str(target))}{how}."
+
+    context.tasks.start(f"Cloning {entry.short}", work)

@@ -1,0 +1,330 @@
+"""What can be done with the server, from the pane or from the screen over it: set up, keys, model, copy."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from textual.screen import Screen
+
+from mlxk_tui.engine.status import EngineState
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.text import plural, printable
+from mlxk_tui.services.conversation import models
+from mlxk_tui.services.server import setup as setups
+from mlxk_tui.services.server.control import Phase
+from mlxk_tui.services.server.setup import Setup
+from mlxk_tui.ui.inspector.model_actions import ask, copy_text, tell_error
+from mlxk_tui.ui.server.side_panel import KEYS, REQUEST, ServerSide, Shown
+from mlxk_tui.ui.server.snippets import Snippet, snippets
+from mlxk_tui.ui.server.status_text import cause
+from mlxk_tui.ui.shell.context import Context
+from mlxk_tui.ui.widgets.error_text import error_text
+
+if TYPE_CHECKING:
+    from mlxk_tui.server.request_log import RequestEntry
+    from mlxk_tui.ui.server.form import Place
+
+Host = Screen[Any]
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+OF_KEYS = {"copy_key", "drop_key", "reveal"}
+
+
+# -- what is shown ---------------------------------------------------------------------------------
+
+
+def shown(context: Context, entry: RequestEntry | None) -> Shown:
+    """Return what the tabs show now."""
+    server = context.server
+    about = (
+        error_text(server.keys_problem)
+        if server.keys_problem is not None
+        else "From MLXK_API_KEY; another one is given there."
+        if server.setup.foreign_keys
+        else "Sent as 'Authorization: Bearer KEY'."
+        if server.setup.keys
+        else "None is asked for: every program on this machine may call."
+    )
+    hints = [] if server.setup.foreign_keys or server.keys_problem is not None else [("n", "new")]
+    if server.setup.keys:
+        hints += [("d", "delete")] if hints else []
+        hints += [("v", "show"), ("Y", "copy")]
+    keys = None if server.keys_problem is not None else server.setup.keys
+    return Shown(entry, keys, about, hints, connect(context))
+
+
+def connect(context: Context) -> tuple[Snippet, ...]:
+    """Return the snippets for the model that is loaded, or would be."""
+    server = context.server
+    loaded = context.chats.status.model
+    name = loaded.name if loaded is not None else server.setup.model or models.suggested(context.library)
+    entry = models.by_name(context.library, name)
+    tokens = loaded.context_length if loaded is not None else entry.model.context_length if entry else None
+    return snippets(
+        server.url, printable(name or "MODEL"), keyed=bool(server.setup.keys), context=tokens or None
+    )
+
+
+# -- why not ---------------------------------------------------------------------------------------
+
+
+def why_not(context: Context, action: str, side: ServerSide | None) -> str | None:
+    """Return why an action is not possible now, as a sentence; None where it is."""
+    server = context.server
+    if action in {*OF_KEYS, "new_key"} and server.keys_problem is not None:
+        return error_text(server.keys_problem)
+    if action in OF_KEYS and not server.setup.keys:
+        return "There is no API key; n makes one."
+    if action in {"new_key", "drop_key"} and server.setup.foreign_keys:
+        return "The keys come from MLXK_API_KEY and are changed there."
+    if action == "unload" and context.chats.status.state is not EngineState.READY:
+        return "No model is loaded."
+    if action in {"setup", "model"} and server.phase in {Phase.STARTING, Phase.STOPPING}:
+        return "The server is just being switched."
+    if action == "free_port" and server.free_port is None:
+        return "No port is asked for."
+    if action == "clear" and not any(not entry.live for entry in server.entries):
+        return "No request has ended."
+    if action == "copy" and side is not None and side.tab == KEYS:
+        return why_not(context, "copy_key", side)
+    if action == "model" and not models.answering(context.library):
+        return "None of the models here can answer."
+    return None
+
+
+# -- setup -----------------------------------------------------------------------------------------
+
+
+def edit_setup(host: Host, context: Context, *, field: str = "host") -> None:
+    """Ask where to listen, and do so."""
+    ask(host, _edit(host, context, field))
+
+
+async def _edit(host: Host, context: Context, field: str) -> None:
+    from mlxk_tui.ui.server.form import Place, ServerForm
+
+    server = context.server
+    server.read_keys()
+
+    def check(place: Place) -> tuple[bool, str]:
+        wrong = (
+            setups.host_problem(place.host, has_key=bool(server.setup.keys))
+            or setups.port_problem(place.port)
+            or setups.origins_problem(place.origins)
+        )
+        if wrong:
+            return False, wrong
+        moved = (place.host.strip(), int(place.port)) != (server.setup.host, server.setup.port)
+        if moved and server.live:
+            return True, f"▲ {plural(len(server.live), 'open request')} will be cut: the server moves."
+        return True, "The server moves there at once." if moved and server.phase is Phase.ON else ""
+
+    present = Place(server.setup.host, str(server.setup.port), ", ".join(server.setup.origins))
+    place = await host.app.push_screen_wait(ServerForm(present, check, field=field))
+    if place is None:
+        return
+    await change(
+        host,
+        context,
+        replace(
+            server.setup,
+            host=place.host.strip(),
+            port=int(place.port),
+            origins=setups.words(place.origins),
+        ),
+    )
+
+
+async def change(host: Host, context: Context, setup: Setup) -> bool:
+    """Take another setup; tell what went wrong, and whether it worked."""
+    try:
+        await context.server.change(setup)
+    except OpError as error:
+        host.notify(cause(error), severity="error", timeout=12, markup=False)
+        return False
+    return True
+
+
+def take_free_port(host: Host, context: Context) -> None:
+    """Listen on the next free port."""
+    if (port := context.server.free_port) is not None:
+        ask(host, _move(host, context, port))
+
+
+async def _move(host: Host, context: Context, port: int) -> None:
+    if await change(host, context, replace(context.server.setup, port=port)):
+        context.server.toggle()
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def new_key(host: Host, context: Context, side: ServerSide | None) -> None:
+    """Ask for a name and make a key."""
+    ask(host, _new_key(host, context, side))
+
+
+async def _new_key(host: Host, context: Context, side: ServerSide | None) -> None:
+    from mlxk_tui.server.http.keys import new_key as make_key
+    from mlxk_tui.ui.widgets.choice_dialogs import LineDialog
+
+    server = context.server
+    server.read_keys()
+
+    def check(text: str) -> tuple[bool, str]:
+        name = text.strip()
+        if not _NAME.fullmatch(name):
+            return False, "A name has letters, digits, '.', '_' and '-', at most 64."
+        if name in server.setup.keys:
+            return False, f"There is a key '{name}' already."
+        return True, "Whoever calls without a key is refused from now on." if not server.setup.keys else ""
+
+    proposal = next(
+        name
+        for name in ("default", *(f"key-{number}" for number in range(2, 1000)))
+        if name not in server.setup.keys
+    )
+    name = await host.app.push_screen_wait(
+        LineDialog(
+            "New API key",
+            "What it is for; the requests that come with it are listed by this name.",
+            proposal,
+            proceed="Make it",
+            check=check,
+        )
+    )
+    if name is None:
+        return
+    name = name.strip()
+    if await change(host, context, replace(server.setup, keys={**server.setup.keys, name: make_key()})):
+        copied = "Y copies it" if len(server.setup.keys) == 1 else "Y in the list of keys copies it"
+        host.notify(f"The API key '{name}' is made; {copied}.", markup=False, timeout=6)
+        if side is not None and side.is_attached:
+            side.open(KEYS)
+            side.listed.move_to(name)
+
+
+def drop_key(host: Host, context: Context, name: str | None) -> None:
+    """Ask whether a key is to go, and delete it."""
+    if name is not None:
+        ask(host, _drop_key(host, context, name))
+
+
+async def _drop_key(host: Host, context: Context, name: str) -> None:
+    from mlxk_tui.ui.widgets.dialogs import Question
+
+    server = context.server
+    rest = {kept: key for kept, key in server.setup.keys.items() if kept != name}
+    if not rest and server.keeps_last_key:
+        lets = "lets" if setups.beyond_loopback(server.setup.host) else "may let"
+        host.notify(
+            f"This is the only key, and {printable(server.setup.host)} {lets} other machines in. Listen on "
+            "127.0.0.1 first (e), or make another key.",
+            severity="warning",
+            markup=False,
+            timeout=8,
+        )
+        return
+    text = (
+        f"Programs that use '{name}' are refused from now on."
+        if rest
+        else f"'{name}' is the only key: without one, every program on this machine may call."
+    )
+    if await host.app.push_screen_wait(Question("Delete the API key?", text, proceed="Delete")):
+        await change(host, context, replace(server.setup, keys=rest))
+
+
+# -- model -----------------------------------------------------------------------------------------
+
+
+def choose_model(host: Host, context: Context) -> None:
+    """Ask for a model, load it, and let it answer requests that name none."""
+    ask(host, _choose(host, context))
+
+
+async def _choose(host: Host, context: Context) -> None:
+    from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog
+
+    loaded = context.chats.status.model
+    current = loaded.name if loaded is not None else context.server.setup.model or ""
+    name = await host.app.push_screen_wait(
+        ChoiceDialog(
+            "Model to serve",
+            models.options(context.library),
+            current=current,
+            words=True,
+            empty="None of the models here can answer.",
+        )
+    )
+    if name is not None:
+        _start_loading(host, context, name)
+
+
+def _start_loading(host: Host, context: Context, name: str, *, force: bool = False) -> None:
+    host.app.run_worker(_load(host, context, name, force), group="server-load", exit_on_error=False)
+
+
+async def _load(host: Host, context: Context, name: str, force: bool) -> None:
+    from mlxk_tui.engine.models import find_runnable
+
+    try:
+        await context.chats.engine.load(await find_runnable(context.library.cache, name, force=force))
+    except OpError as error:
+        if error.type is ErrorType.INSUFFICIENT_MEMORY and not force and host.app.screen is host:
+            ask(host, _offer(host, context, name, error))
+        else:
+            host.notify(cause(error), severity="error", timeout=12, markup=False)
+        return
+    # Not earlier: a model that cannot be loaded would keep requests that name none from any answer.
+    await change(host, context, replace(context.server.setup, model=name))
+
+
+async def _offer(host: Host, context: Context, name: str, error: OpError) -> None:
+    from mlxk_tui.ui.widgets.dialogs import Question
+
+    question = Question("Not enough memory", error_text(error), proceed="Load anyway")
+    if await host.app.push_screen_wait(question):
+        _start_loading(host, context, name, force=True)
+
+
+def unload_model(host: Host, context: Context) -> None:
+    """Free the model once its answers have ended."""
+    host.app.run_worker(_unload(host, context), group="server-load", exit_on_error=False)
+
+
+async def _unload(host: Host, context: Context) -> None:
+    try:
+        await context.chats.engine.unload()
+    except OpError as error:
+        tell_error(host, error)
+
+
+# -- copy ------------------------------------------------------------------------------------------
+
+
+def copy_address(host: Host, context: Context) -> None:
+    """Copy the base URL that OpenAI's clients take."""
+    copy_text(host, f"{context.server.url}/v1", "Address")
+
+
+def copy_key(host: Host, context: Context, name: str | None) -> None:
+    """Copy a key; what is said does not show it."""
+    keys = context.server.setup.keys
+    name = name if name in keys else next(iter(keys), None)
+    if name is not None:
+        host.app.copy_to_clipboard(keys[name])
+        host.notify(f"API key '{name}' copied.", markup=False, timeout=3)
+
+
+def copy_shown(host: Host, context: Context, side: ServerSide, entry: RequestEntry | None) -> None:
+    """Copy what the open tab shows."""
+    if side.tab == KEYS:
+        copy_key(host, context, side.key_name)
+    elif side.tab == REQUEST:
+        if entry is not None:
+            parts = [entry.id, *([f"{entry.error_type}: {entry.error}"] if entry.error else [])]
+            copy_text(host, printable(" ".join(parts)), "Request")
+    elif (snippet := side.snippet) is not None:
+        host.app.copy_to_clipboard(snippet.text)
+        host.notify(f"{snippet.title}: snippet copied.", markup=False, timeout=3)

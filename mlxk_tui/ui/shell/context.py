@@ -1,0 +1,45 @@
+"""What the app hands to every pane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual.signal import Signal
+
+from mlxk_tui.ops.health.machine import Runtime
+from mlxk_tui.services.conversation.backend import ChatBackend
+from mlxk_tui.services.library import Library
+from mlxk_tui.services.server.control import ServerBackend
+from mlxk_tui.services.tasks import Tasks
+from mlxk_tui.settings import Settings
+from mlxk_tui.transfers.queue import TransferQueue
+from mlxk_tui.transfers.teller import Change
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.hub.hub import Hub
+
+
+@dataclass(frozen=True)
+class Context:
+    """The long-lived things, made once by the app."""
+
+    library: Library
+    settings: Settings
+    tasks: Tasks
+    transfers: TransferQueue
+    transfers_changed: Signal[Change]
+    """What is different in the queue, on the app's loop."""
+    hub: Callable[[], Hub]
+    """Returns the hub that is asked; raises OpError where its address or token cannot be used."""
+    chats: ChatBackend
+    """Engine and kept chats, made when they are first needed."""
+    server: ServerBackend
+    """The server's switch; the server itself is made when it is first switched on."""
+    runtime: Runtime | None = None
+    """What this machine can run, where that was given; else it is looked at."""
+    push: bool = False
+    """Whether the experimental push may be used."""
+    label: str = "hub"
+    """What the cache is called in the header."""

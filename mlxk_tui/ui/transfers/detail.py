@@ -1,0 +1,213 @@
+"""Everything about one transfer: its progress, the rate of the last minute, its files, or why it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual import getters
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from mlxk_tui.ops.core.text import plural, printable, size
+from mlxk_tui.transfers.jobs import FileProgress, Push, State, Transfer
+from mlxk_tui.transfers.rates import SECONDS
+from mlxk_tui.ui.transfers.text import (
+    amount,
+    cause,
+    duration,
+    glyph,
+    rate_text,
+    short_name,
+    sparkline,
+    standing,
+)
+from mlxk_tui.ui.widgets.scrolling import scroll_bindings
+from mlxk_tui.ui.widgets.text import Part, bar, cut, flush_right, lines, pad, spaced_size, wrap
+
+_MAX_FILES = 200
+_FILE_BAR = 10
+_SPARK_ROWS = 3
+_MAX_WIDTH = 96
+"""Longest line that is comfortable to read, in cells."""
+
+
+class DetailBody(VerticalScroll):
+    """The scrolling part."""
+
+    BINDINGS: ClassVar[list[BindingType]] = scroll_bindings("transfer")
+
+
+class TransferDetail(Vertical):
+    """Shows one transfer; drawn in place while it moves.
+
+    Args:
+        now: seconds of the monotonic clock.
+        wall: seconds since the epoch.
+    """
+
+    body = getters.query_one(DetailBody)
+    text = getters.query_one("#transfer-text", Static)
+
+    def __init__(
+        self,
+        *,
+        now: Callable[[], float],
+        wall: Callable[[], float],
+        id: str | None = None,  # noqa: A002
+    ) -> None:
+        super().__init__(id=id)
+        self._now = now
+        self._wall = wall
+        self._transfer: Transfer | None = None
+        self._height = -1
+
+    def compose(self) -> ComposeResult:
+        """Lay out the text."""
+        with DetailBody():
+            yield Static(id="transfer-text", markup=False)
+
+    def show(self, transfer: Transfer | None) -> None:
+        """Show `transfer`; the place in it stays where it is the same."""
+        if transfer is not self._transfer:
+            same = transfer and self._transfer and transfer.id == self._transfer.id
+            self._transfer = transfer
+            if not same:
+                self.body.scroll_home(animate=False)
+        self.draw()
+
+    def on_resize(self) -> None:
+        """Draw for the new width."""
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw what is known now."""
+        width = self.body.scrollable_content_region.width
+        if width <= 0:
+            return
+        transfer = self._transfer
+        name = short_name(transfer) if transfer is not None else "Transfer"
+        self.border_title = Content(cut(name, max(8, self.size.width - 4)))
+        if transfer is None:
+            rows: list[list[Part]] = [[("No transfer is selected.", "$muted")]]
+        else:
+            rows = describe(transfer, self._now(), self._wall(), min(width, _MAX_WIDTH))
+        # The same number of lines needs no new layout: nothing around it moves.
+        self.text.update(lines(rows), layout=len(rows) != self._height)
+        self._height = len(rows)
+
+
+def describe(transfer: Transfer, now: float, wall: float, width: int) -> list[list[Part]]:
+    """Return the lines about a transfer; styles are theme tokens."""
+    mark, token = glyph(transfer)
+    said = standing(transfer, now, wall)
+    rows: list[list[Part]] = [
+        [(cut(printable(transfer.job.name), width), "$muted")],
+        [],
+        [(f"{mark} ", f"${token}"), (said[:1].upper() + said[1:], f"${token}")],
+    ]
+    if transfer.failure is not None:
+        rows += [[("  ", ""), (text, "")] for text in wrap(cause(transfer), width - 2)]
+        if transfer.state is State.FAILED:
+            rows += [[], _keys(("r", "try again"), ("x", "take it out of the list"))]
+        else:
+            tried = f"{plural(transfer.attempts, 'attempt')} failed; nothing that was fetched is lost."
+            rows += [[("  ", ""), (text, "$muted")] for text in wrap(tried, width - 2)]
+    elif transfer.state is State.DONE:
+        rows += [[("  ", ""), (text, "$muted")] for text in wrap(printable(transfer.result), width - 2)]
+    elif transfer.state is State.CANCELLED:
+        kept = "What was fetched stays on disk; r goes on from there."
+        rows += [[("  ", ""), (text, "$muted")] for text in wrap(kept, width - 2)]
+    if transfer.share is not None and transfer.state is not State.DONE:
+        rows += [[], *_progress(transfer, now, width)]
+    if transfer.state is State.RUNNING and transfer.share is not None:
+        rows += [[], *_rate(transfer, now, width)]
+    rows += _what(transfer, width)
+    if transfer.files and transfer.state is not State.DONE:
+        rows += [[], *_files(transfer, width)]
+    return rows
+
+
+def _keys(*keys: tuple[str, str]) -> list[Part]:
+    parts: list[Part] = [("  ", "")]
+    for key, does in keys:
+        parts += [(key, "$accent bold"), (f" {does}   ", "$muted")]
+    return parts
+
+
+def _progress(transfer: Transfer, now: float, width: int) -> list[list[Part]]:
+    share = transfer.share or 0
+    moving = transfer.state is State.RUNNING
+    drawn, rest = bar(share, max(4, width - 6))
+    left = transfer.seconds_left(now) if moving else None
+    numbers: list[Part] = [(amount(transfer), "")]
+    time: list[Part] = [(f"{duration(left)} left", "$muted")] if left is not None else []
+    return [
+        [(drawn, "$accent" if moving else "$muted"), (rest, "$line"), (f"{share:>6.0%}", "")],
+        [*numbers, *flush_right(numbers, time, width)],
+    ]
+
+
+def _rate(transfer: Transfer, now: float, width: int) -> list[list[Part]]:
+    history = transfer.rates.history(now)
+    label: list[Part] = [("Rate", "$strong"), (f"  {rate_text(transfer.rates.rate(now))}", "")]
+    peak = max(history, default=0)
+    most: list[Part] = [(f"at most {spaced_size(peak)}/s", "$faint")] if peak else []
+    cells = min(width, SECONDS)
+    rows: list[list[Part]] = [[*label, *flush_right(label, most, cells)]]
+    rows += [[(drawn, "$accent")] for drawn in sparkline(history, cells, _SPARK_ROWS)]
+    begin, end = "a minute ago" if cells == SECONDS else f"{cells} s ago", "now"
+    room = cells - len(begin) - len(end)
+    rows.append([(f"{begin}{' ' * max(1, room)}{end}", "$faint")])
+    return rows
+
+
+def _what(transfer: Transfer, width: int) -> list[list[Part]]:
+    job = transfer.job
+    facts: list[tuple[str, str]] = []
+    if isinstance(job, Push):
+        facts = [
+            ("From", printable(job.folder)),
+            ("Branch", printable(job.branch)),
+            ("Message", printable(job.message)),
+        ]
+    elif job.revision:
+        facts = [("Revision", printable(job.revision))]
+    rows: list[list[Part]] = [[]] if facts else []
+    for label, value in facts:
+        for number, text in enumerate(wrap(value, width - 10)):
+            rows.append([(pad(label if number == 0 else "", 10), "$muted"), (text, "")])
+    return rows
+
+
+def _files(transfer: Transfer, width: int) -> list[list[Part]]:
+    total = transfer.files_total
+    head: list[Part] = [("Files", "$strong")]
+    counted = f"{transfer.files_done:,} of {total:,} done" if total else ""
+    rows: list[list[Part]] = [[*head, *flush_right(head, [(counted, "$muted")], width)]]
+    # What moves comes first; each group in the order in which its files began.
+    files = sorted(transfer.files.items(), key=lambda item: item[1].whole)
+    rows += [_file(path, file, width) for path, file in files[:_MAX_FILES]]
+    if len(files) > _MAX_FILES:
+        rows.append([(f"… and {plural(len(files) - _MAX_FILES, 'more file')}", "$muted")])
+    return rows
+
+
+def _file(path: str, file: FileProgress, width: int) -> list[Part]:
+    name = pad(printable(path), max(8, width - _FILE_BAR - 17))
+    share = min(1.0, file.done / file.total) if file.total else 1.0
+    drawn, rest = bar(share, _FILE_BAR)
+    much = pad(size(file.total), 8, right=True)
+    if file.whole:
+        return [(name, "$muted"), (" " * (_FILE_BAR + 6), ""), ("✓", "$good"), (much, "$muted")]
+    return [
+        (name, ""),
+        ("  ", ""),
+        (drawn, "$accent"),
+        (rest, "$line"),
+        (f"{share:>5.0%}", ""),
+        (much, "$muted"),
+    ]

@@ -1,0 +1,223 @@
+"""The Transfers pane: the queue of pulls and pushes, with everything about one of them beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual import getters
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static
+
+from mlxk_tui.ops.core.text import plural
+from mlxk_tui.services.library import Changed
+from mlxk_tui.transfers.jobs import State, Transfer
+from mlxk_tui.transfers.teller import Change
+from mlxk_tui.ui.inspector.screens import WIDE
+from mlxk_tui.ui.shell.pane import Pane
+from mlxk_tui.ui.transfers import keys, transfer_actions as acts
+from mlxk_tui.ui.transfers.detail import TransferDetail
+from mlxk_tui.ui.transfers.list import TransferList
+from mlxk_tui.ui.transfers.screen import TransferScreen
+from mlxk_tui.ui.transfers.text import rate_text
+from mlxk_tui.ui.widgets.row_list import RowList
+from mlxk_tui.ui.widgets.state_view import StateView
+from mlxk_tui.ui.widgets.text import sentence
+
+_ON_ONE = {"pause", "drop", "retry", "move_up", "move_down"}
+
+
+class TransfersPane(Pane):
+    """List and detail."""
+
+    pane_id = "transfers"
+    AUTO_FOCUS = "#transfers"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        keys.FIND,
+        keys.PAUSE,
+        keys.DROP,
+        keys.RETRY,
+        keys.UP,
+        keys.DOWN,
+        keys.CLEAR,
+        keys.PUSH,
+        Binding("escape", "leave", "Back", show=False, id="transfers.leave"),
+    ]
+
+    listed = getters.query_one("#transfers", TransferList)
+    detail = getters.query_one("#transfer-detail", TransferDetail)
+    panel = getters.query_one("#transfers-panel", Vertical)
+    note = getters.query_one("#transfers-note", Static)
+    message = getters.query_one("#transfers-message", StateView)
+
+    def body(self) -> Iterable[Widget]:
+        """Lay out the pane."""
+        now, wall = self.context.transfers.monotonic, self.context.library.clock
+        panel = Vertical(
+            Static(id="transfers-note", markup=False),
+            TransferList(now=now, wall=wall, id="transfers"),
+            StateView(id="transfers-message"),
+            id="transfers-panel",
+        )
+        panel.border_title = "Transfers"
+        yield Horizontal(panel, TransferDetail(now=now, wall=wall, id="transfer-detail"), id="transfers-body")
+
+    def on_mount(self) -> None:
+        """Show what there is; ages and times to the next attempt go on by themselves."""
+        self.draw_transfers(Change(structure=True))
+        self.set_interval(1.0, self._pass_time)
+
+    # -- drawing -----------------------------------------------------------------------------------
+
+    def draw_library(self, change: Changed) -> None:
+        """Nothing here comes from the cache."""
+        del change
+
+    def draw_transfers(self, change: Change) -> None:
+        """Draw list, detail and messages; where only bytes moved, in place."""
+        if change.structure:
+            self.listed.show(self.context.transfers.transfers)
+            self._draw_message()
+            self.detail.show(self.selected)
+            self.update_keys()
+        elif change.ids:
+            self.listed.refresh()
+            if self.listed.cursor_key in change.ids:
+                self.detail.show(self.selected)
+        self._draw_counts()
+
+    def _pass_time(self) -> None:
+        if self.is_current and not self.context.transfers.running:
+            self.listed.refresh()
+            self.detail.draw()
+
+    def _draw_message(self) -> None:
+        queue, view = self.context.transfers, self.message
+        there = bool(queue.transfers)
+        self.panel.set_class(not there, "-message")
+        self.query_one("#transfers-body").set_class(not there, "-empty")
+        said = [text for text in (queue.locked, queue.problem) if text]
+        self.note.display = bool(said) and there
+        if said:
+            self.note.update(Content.styled("\n".join(f"▲ {sentence(text)}" for text in said), "$attention"))
+        if there:
+            return
+        if not queue.ready:
+            view.show("·  ·  ·", "Reading the list of transfers", [])
+        elif queue.locked:
+            view.show("▲", "Transfers run elsewhere", [queue.locked], style="$attention")
+        else:
+            view.show(
+                "⇅",
+                "Nothing is being transferred",
+                [
+                    *([sentence(queue.problem), ""] if queue.problem else []),
+                    "Find a model on the hub and pull it. Whatever ends the program,",
+                    "a transfer goes on where it stopped.",
+                ],
+                keys=[("/", "find a model"), ("P", "push a folder")],
+            )
+
+    def _draw_counts(self) -> None:
+        queue = self.context.transfers
+        running = queue.running
+        waiting = sum(transfer.state is State.WAITING for transfer in queue.transfers)
+        failed = sum(transfer.state is State.FAILED for transfer in queue.transfers)
+        parts = [f"{len(running)} running"] if running else []
+        parts += [f"{waiting:,} waiting"] if waiting else []
+        parts += [f"{failed:,} failed"] if failed else []
+        rate = sum(transfer.rates.rate(queue.monotonic()) for transfer in running)
+        parts += [rate_text(rate)] if rate >= 1 else []
+        total = plural(len(queue.transfers), "transfer") if queue.transfers else ""
+        self.panel.border_subtitle = Content(" · ".join(parts) or total)
+
+    def on_resize(self) -> None:
+        """Give the focus back to the list when the detail is not shown at this width."""
+        focused = self.focused
+        if self.size.width < WIDE and (focused is None or self.detail in focused.ancestors_with_self):
+            self.listed.focus()
+
+    # -- what is selected --------------------------------------------------------------------------
+
+    @property
+    def selected(self) -> Transfer | None:
+        """The transfer under the cursor."""
+        return self.context.transfers.get(self.listed.cursor_key or "")
+
+    def on_row_list_highlighted(self, event: RowList.Highlighted) -> None:
+        """Show the transfer under the cursor."""
+        event.stop()
+        self.detail.show(self.selected)
+        self.update_keys()
+
+    def on_row_list_chosen(self, event: RowList.Chosen) -> None:
+        """Go into the detail."""
+        event.stop()
+        if self.has_class("-narrow"):
+            self.app.push_screen(TransferScreen(self.context, event.key, self.detail))
+        else:
+            self.detail.body.focus()
+
+    # -- actions -----------------------------------------------------------------------------------
+
+    def why_not(self, action: str) -> str | None:
+        """Return why an action is not possible now."""
+        queue = self.context.transfers
+        if action == "push":
+            return acts.why_no_push(self.context)
+        if action in {*_ON_ONE, "clear"} and queue.locked:
+            return queue.locked
+        if action in _ON_ONE:
+            return keys.why_not(action, self.selected)
+        if action == "clear" and not any(transfer.state.finished for transfer in queue.transfers):
+            return "Nothing is finished."
+        return None
+
+    def action_find(self) -> None:
+        """Search the hub."""
+        acts.find_models(self, self.context)
+
+    def action_push(self) -> None:
+        """Open the push form."""
+        acts.push_folder(self, self.context)
+
+    def action_pause(self) -> None:
+        """Pause, or go on."""
+        if transfer := self.selected:
+            acts.toggle(self, self.context, transfer)
+
+    def action_drop(self) -> None:
+        """Cancel, or take out of the list."""
+        if transfer := self.selected:
+            acts.drop(self, self.context, transfer)
+
+    def action_retry(self) -> None:
+        """Try again."""
+        if transfer := self.selected:
+            acts.attempt(self, lambda: self.context.transfers.retry(transfer.id))
+
+    def _move(self, by: int) -> None:
+        if transfer := self.selected:
+            acts.attempt(self, lambda: self.context.transfers.move(transfer.id, by))
+
+    def action_move_up(self) -> None:
+        """Let it be done earlier."""
+        self._move(-1)
+
+    def action_move_down(self) -> None:
+        """Let it be done later."""
+        self._move(1)
+
+    def action_clear(self) -> None:
+        """Take out whatever is finished."""
+        acts.clear_finished(self, self.context)
+
+    def action_leave(self) -> None:
+        """Leave the detail; a running task is stopped last."""
+        if not self.listed.has_focus:
+            self.listed.focus()
+        else:
+            self.context.tasks.stop()

@@ -1,0 +1,96 @@
+"""What a pull would bring, before a byte moves: size, disk, memory, licence, access."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlxk_tui.ops.core.text import plural, printable
+from mlxk_tui.ops.pull.plan import PullPlan
+from mlxk_tui.ui.inspector.description import memory_gauge
+from mlxk_tui.ui.widgets.error_text import error_text
+from mlxk_tui.ui.widgets.text import Part, cut, gauge, pad, sentence, spaced_size, wrap
+
+_LABEL = 10
+_GAUGE = 10
+
+
+def fetched(plan: PullPlan) -> str:
+    """Return how much would be fetched, in words."""
+    if not plan.missing:
+        return "nothing: every file is there, whole"
+    files = plural(len(plan.missing), "file")
+    return f"{spaced_size(plan.bytes_to_fetch)} in {files}"
+
+
+def card(plan: PullPlan, machine_bytes: int, width: int) -> list[list[Part]]:
+    """Return the card's lines; styles are theme tokens.
+
+    Args:
+        plan: what the hub and the cache say.
+        machine_bytes: memory that a model can use here; 0 while unknown.
+        width: cells of a line.
+    """
+    where = f"{printable(plan.ref)} · {plan.commit[:12]}" if plan.ref != plan.commit else plan.commit[:12]
+    rows: list[list[Part]] = [
+        [(cut(printable(plan.repo), width), "$strong bold")],
+        [(cut(where, width), "$muted")],
+        [],
+        *_fact("To fetch", fetched(plan), width),
+    ]
+    there = plan.bytes_total - plan.bytes_to_fetch
+    if plan.missing and there > 0:
+        rows += _fact(
+            "", f"{spaced_size(there)} of {spaced_size(plan.bytes_total)} are there already", width, "$muted"
+        )
+    rows += _disk(plan, width)
+    if plan.memory_bytes is not None and machine_bytes:
+        drawn = memory_gauge(plan.memory_bytes, machine_bytes, plan.memory_fit, width - _LABEL)
+        for number, row in enumerate(drawn):
+            rows.append([(pad("Memory" if number == 0 else "", _LABEL), "$muted"), *row])
+    rows += _fact("Licence", printable(plan.license) if plan.license else "none is named", width)
+    if plan.gated or plan.private:
+        kind = "gated" if plan.gated else "private"
+        rows += _fact("Access", f"{kind}; your account may read it", width)
+    if plan.lacks_space:
+        rows += [[], *_marked("✗", "$bad", error_text(plan.lacks_space), width)]
+    for warning in plan.warnings[:3]:
+        rows += [[], *_marked("▲", "$attention", sentence(warning), width)]
+    return rows
+
+
+def _disk(plan: PullPlan, width: int) -> list[list[Part]]:
+    if plan.disk_free is None:
+        return []
+    share = plan.bytes_to_fetch / plan.disk_free if plan.disk_free else 1.0
+    style = "$bad" if plan.lacks_space else "$attention" if share > 0.9 else "$good"
+    full, empty = gauge(min(1.0, share), _GAUGE)
+    word = "too little" if plan.lacks_space else "enough"
+    text = f"takes {spaced_size(plan.bytes_to_fetch)} of {spaced_size(plan.disk_free)} free"
+    drawn: list[Part] = [(full, style), (empty, "$line"), (f"  {word}", style)]
+    label: Part = (pad("Disk", _LABEL), "$muted")
+    if len(text) + 3 + _GAUGE + 2 + len(word) <= width - _LABEL:
+        return [[label, (f"{text}   ", ""), *drawn]]
+    return [[label, (text, "")], [(" " * _LABEL, ""), *drawn]]
+
+
+def _fact(label: str, value: str, width: int, style: str = "") -> list[list[Part]]:
+    return [
+        [(pad(label if number == 0 else "", _LABEL), "$muted"), (text, style)]
+        for number, text in enumerate(wrap(value, width - _LABEL))
+    ]
+
+
+def _marked(glyph: str, style: str, text: str, width: int) -> list[list[Part]]:
+    return [
+        [(f"{glyph} " if number == 0 else "  ", style), (part, "")]
+        for number, part in enumerate(wrap(text, width - 2))
+    ]
+
+
+def trouble(name: str, message: str, hints: Sequence[str], width: int) -> list[list[Part]]:
+    """Return the lines of a preflight that failed: the cause, and what can be done."""
+    rows: list[list[Part]] = [[(cut(printable(name), width), "$strong bold")], []]
+    rows += _marked("✗", "$bad", sentence(message), width)
+    for hint in hints:
+        rows += [[("  ", ""), (text, "$muted")] for text in wrap(hint, width - 2)]
+    return rows

@@ -1,0 +1,262 @@
+"""The push form: which folder goes where; it is checked while it is typed, and compared before it goes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import ClassVar
+
+from textual import events, getters, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widget import Widget
+from textual.widgets import Button, Checkbox, Input, Static
+
+from mlxk_tui.ops.cache.names import is_clean
+from mlxk_tui.ops.contract.results import WorkspaceHealth
+from mlxk_tui.ops.contract.transfers import PushData
+from mlxk_tui.ops.core.errors import OpError
+from mlxk_tui.ops.core.text import printable
+from mlxk_tui.ops.push.workspace import check_workspace
+from mlxk_tui.transfers import pushing
+from mlxk_tui.transfers.jobs import DEFAULT_MESSAGE, Push
+from mlxk_tui.ui.inspector.clone_dialog import absolute
+from mlxk_tui.ui.shell.context import Context
+from mlxk_tui.ui.transfers import transfer_actions
+from mlxk_tui.ui.transfers.push_text import changes, summary, workspace
+from mlxk_tui.ui.widgets.dialogs import Dialog, DialogList
+from mlxk_tui.ui.widgets.error_text import error_text
+from mlxk_tui.ui.widgets.text import Part, lines, wrap
+from mlxk_tui.ui.widgets.transient import Transient
+
+_SETTLE_SECONDS = 0.3
+_LINE = 62
+
+
+class Choice(Checkbox):
+    """A checkbox whose mark is only there when it is checked: Textual's (8.2.8) differ by colour alone."""
+
+    def render(self) -> Content:
+        """Draw the mark, or none."""
+        self.BUTTON_INNER = "✓" if self.value else " "
+        return super().render()
+
+
+class ReviewDialog(Dialog):
+    """Exactly what a push would change; nothing has been uploaded when it shows."""
+
+    def __init__(self, job: Push, plan: PushData) -> None:
+        name = printable(job.repo)
+        super().__init__(f"Push to {name}?", proceed=None if plan.no_changes else "Push", cancel="Back")
+        self._job = job
+        self._plan = plan
+
+    def body(self) -> list[Widget]:
+        """Return the list of files over the summary."""
+        found = changes(self._plan, _LINE)
+        rows = [
+            [("Branch ", "$muted"), (printable(self._plan.branch), ""), ("  ", ""), ("private", "$muted")]
+        ]
+        widgets: list[Widget] = [Static(lines([*rows, []]), markup=False)]
+        if found:
+            widgets.append(DialogList(found))
+        widgets.append(
+            Static(lines([*([[]] if found else []), *summary(self._plan)]), classes="dialog-total")
+        )
+        return widgets
+
+
+class PushForm(ModalScreen[None], Transient[None]):
+    """Asks for folder and repo; what it queues goes on by itself.
+
+    Args:
+        context: what every pane is given.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "cancel", "Cancel", show=False, id="push.cancel"),
+        Binding("down", "app.focus_next", "Next field", show=False, id="push.next"),
+        Binding("up", "app.focus_previous", "Previous field", show=False, id="push.previous"),
+    ]
+    AUTO_FOCUS = "#push-folder"
+
+    folder = getters.query_one("#push-folder", Input)
+    repo = getters.query_one("#push-repo", Input)
+    branch = getters.query_one("#push-branch", Input)
+    commit = getters.query_one("#push-commit", Input)
+    create = getters.query_one("#push-create", Checkbox)
+    delete = getters.query_one("#push-delete", Checkbox)
+    check = getters.query_one("#push-check", Static)
+    problem = getters.query_one("#push-problem", Static)
+    proceed = getters.query_one("#proceed", Button)
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self._given = context
+        self._health: WorkspaceHealth | None = None
+        self._checked = ""
+        self._busy = False
+
+    def compose(self) -> ComposeResult:
+        """Lay out the form."""
+        with Vertical(classes="dialog", id="push-frame") as frame:
+            frame.border_title = "Push a folder to the hub"
+            frame.border_subtitle = "experimental"
+            yield from self._field(
+                "Folder", "push-folder", "", "the folder with the model, such as ./my-model"
+            )
+            with VerticalScroll(id="push-check-box", can_focus=False):
+                yield Static(id="push-check", markup=False)
+            yield from self._field("Repo", "push-repo", "", "organisation/model")
+            yield from self._field("Branch", "push-branch", "main", "main")
+            yield from self._field("Message", "push-commit", DEFAULT_MESSAGE, "what this commit is about")
+            with Horizontal(classes="push-line"):
+                yield Static("Private", classes="push-label")
+                yield Choice(
+                    "always: push never uploads to a public repo",
+                    True,
+                    id="push-private",
+                    compact=True,
+                    disabled=True,
+                )
+            with Horizontal(classes="push-line"):
+                yield Static("Create", classes="push-label")
+                yield Choice("make repo and branch where they do not exist", id="push-create", compact=True)
+            with Horizontal(classes="push-line"):
+                yield Static("Delete", classes="push-label")
+                yield Choice("files on the branch that the folder lacks", id="push-delete", compact=True)
+            with VerticalScroll(id="push-problem-box", can_focus=False):
+                yield Static(id="push-problem", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("Cancel", id="safe", compact=True)
+                yield Button("Review", id="proceed", variant="primary", compact=True)
+
+    def _field(self, label: str, identity: str, value: str, placeholder: str) -> ComposeResult:
+        with Horizontal(classes="push-line"):
+            yield Static(label, classes="push-label")
+            yield Input(value, id=identity, compact=True, placeholder=placeholder, select_on_focus=False)
+
+    def on_mount(self) -> None:
+        """Say what is missing."""
+        self._draw()
+
+    # -- what is typed -----------------------------------------------------------------------------
+
+    @property
+    def job(self) -> Push:
+        """The push that stands in the form."""
+        return Push(
+            absolute(self.folder.value),
+            self.repo.value.strip(),
+            self.branch.value.strip() or "main",
+            self.commit.value.strip() or DEFAULT_MESSAGE,
+            self.create.value,
+            self.delete.value,
+        )
+
+    def wrong(self) -> str | None:
+        """Return what is wrong with the form, as a sentence; None where it can be reviewed."""
+        if not self.folder.value.strip():
+            return "Give the folder that holds the model."
+        if self._health is None:
+            return ""  # it is being looked at, or the line below the folder says what is wrong
+        repo = self.repo.value.strip()
+        if not repo:
+            return "Give the repo as organisation/model."
+        if "/" not in repo or not is_clean(repo):
+            return "The repo is an organisation and a name, such as me/my-model."
+        return None
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Check the folder once the typing rests."""
+        event.stop()
+        if event.input is self.folder:
+            self._health = None
+            self._look(event.value)
+        self._draw()
+
+    @work(group="push-check", exclusive=True, exit_on_error=False)
+    async def _look(self, text: str) -> None:
+        self.check.update("")
+        if not text.strip() or "\0" in text:
+            return
+        await asyncio.sleep(_SETTLE_SECONDS)
+        self.check.update(Content.styled("Looking at it …", "$muted"))
+        folder = Path(absolute(text))
+        try:
+            self._health = await check_workspace(folder)
+        except OpError as error:
+            self.check.update(Content.styled(f"✗ {error_text(error)}", "$bad"))
+            return
+        if self.is_attached:
+            self.check.update(lines(workspace(self._health, _LINE - 10)))
+            self._draw()
+
+    def on_checkbox_changed(self, event: Checkbox.Changed) -> None:
+        """Forget why the form as it was before was refused."""
+        event.stop()
+        self._draw()
+
+    def _draw(self, refused: str = "") -> None:
+        wrong = self.wrong()
+        self.proceed.disabled = wrong is not None or self._busy
+        rows: list[list[Part]] = []
+        if self._busy:
+            rows = [[("Comparing with the hub …", "$muted")]]
+        elif refused:
+            rows = [
+                [("✗ " if number == 0 else "  ", "$bad"), (text, "")]
+                for number, text in enumerate(wrap(refused, _LINE))
+            ]
+        elif wrong:
+            rows = [[(wrong, "$muted")]]
+        self.problem.update(lines(rows))
+
+    # -- going -------------------------------------------------------------------------------------
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Go to the next field; from the last one, go."""
+        event.stop()
+        if self.wrong() is None:
+            self._review()
+        else:
+            self.focus_next()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Go, or not."""
+        if event.button.id == "proceed":
+            self._review()
+        else:
+            self.dismiss()
+
+    @work(group="push-review", exclusive=True, exit_on_error=False)
+    async def _review(self) -> None:
+        job = self.job
+        self._busy = True
+        self._draw()
+        try:
+            plan = await pushing.review(job, hub=self._given.hub())
+        except OpError as error:
+            self._busy = False
+            self._draw(error_text(error))
+            return
+        self._busy = False
+        self._draw()
+        if self.app.screen is self:
+            self.app.push_screen(ReviewDialog(job, plan), lambda go: self._go(job) if go else None)
+
+    def _go(self, job: Push) -> None:
+        transfer_actions.queue(self, self._given, [job])
+        self.dismiss()
+
+    def on_click(self, event: events.Click) -> None:
+        """Leave when the click is outside the frame."""
+        if event.widget is self:
+            self.dismiss()
+
+    def action_cancel(self) -> None:
+        """Leave."""
+        self.dismiss()

@@ -1,0 +1,141 @@
+"""Words, glyphs and small drawings that several panes share; inert text, never markup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from math import ceil
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len, set_cell_size
+from textual.content import Content
+
+from mlxk_tui.ops.contract.terms import Framework, MemoryFit, ModelType
+from mlxk_tui.ops.core.text import age, middle, printable, size
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.contract.results import Model, Quantization
+
+Part = tuple[str, str]
+"""A piece of text and its style: a theme token such as `$muted`, or empty."""
+
+
+FIT_WORDS = {MemoryFit.FITS: "fits", MemoryFit.TIGHT: "tight", MemoryFit.TOO_LARGE: "too large"}
+FIT_STYLES = {MemoryFit.FITS: "$good", MemoryFit.TIGHT: "$attention", MemoryFit.TOO_LARGE: "$bad"}
+
+_TYPE_WORDS = {
+    ModelType.CHAT: "chat",
+    ModelType.EMBEDDING: "embed",
+    ModelType.BASE: "base",
+    ModelType.UNKNOWN: "–",
+}
+_FRAMEWORK_WORDS = {Framework.GGUF: "GGUF", Framework.PYTORCH: "torch", Framework.UNKNOWN: "–"}
+
+
+def type_word(model: Model) -> str:
+    """Return the model's type in at most five cells."""
+    return _TYPE_WORDS[model.model_type]
+
+
+def quant_word(model: Model) -> str:
+    """Return the quantization in at most five cells; what else the weights are when not MLX."""
+    if model.quantization is not None:
+        return f"{model.quantization.bits}bit"
+    return _FRAMEWORK_WORDS.get(model.framework, "–")
+
+
+def quant_phrase(quantization: Quantization) -> str:
+    """Return the quantization in words."""
+    group = quantization.group_size
+    return f"{quantization.bits} bit" + (f", groups of {group}" if group else "")
+
+
+def spaced_size(n: int | None) -> str:
+    """Return a size with a space before its unit, for prose: `3.10 GB`."""
+    text = size(n)
+    digits = len(text.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    return f"{text[:digits]} {text[digits:]}" if digits < len(text) else text
+
+
+def cut(text: str, width: int) -> str:
+    """Return `text` cut in the middle to at most `width` terminal cells (wide characters count two)."""
+    if cell_len(text) <= width:
+        return text
+    for characters in range(width, -1, -1):
+        shorter = middle(text, characters)
+        if cell_len(shorter) <= width:
+            return shorter
+    return ""
+
+
+def pad(text: str, width: int, *, right: bool = False) -> str:
+    """Return `text` cut or filled to exactly `width` cells, flush right if `right`."""
+    text = cut(text, width)
+    gap = width - cell_len(text)
+    if gap <= 0:
+        return set_cell_size(text, width)
+    return " " * gap + text if right else text + " " * gap
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Return `text` in lines of at most `width` cells."""
+    return [part.plain.rstrip() for part in Content(text).wrap(max(8, width))]
+
+
+def short_age(iso: str | None, now: datetime) -> str:
+    """Return how long ago a time of the contract was, in at most four cells: `25d`, `4mo`, `2y`."""
+    if not iso:
+        return "–"
+    shown = age(iso, now)
+    if shown == "just now":
+        return "now"
+    if shown.endswith(" ago"):
+        return shown.removesuffix(" ago")
+    try:
+        then = datetime.strptime(iso, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return "–"
+    days = (now - then).days
+    return f"{days // 30}mo" if days < 365 else f"{days // 365}y"
+
+
+def gauge(share: float, cells: int) -> tuple[str, str]:
+    """Return the filled and the empty part of a gauge; anything above zero fills at least one cell."""
+    filled = 0 if share <= 0 else min(cells, max(1, ceil(share * cells - 1e-9)))
+    return "▰" * filled, "▱" * (cells - filled)
+
+
+def bar(share: float, cells: int) -> tuple[str, str]:
+    """Return the drawn part and the rest of a bar of `share` (0 to 1), exact to half a cell."""
+    halves = round(max(0.0, min(1.0, share)) * cells * 2)
+    if share > 0:
+        halves = max(1, halves)
+    whole, half = divmod(halves, 2)
+    drawn = "━" * whole + ("╸" if half else "")
+    return drawn, "━" * (cells - len(drawn))
+
+
+def flush_right(left: Sequence[Part], right: Sequence[Part], width: int) -> list[Part]:
+    """Return what puts `right` at the end of a line of `width` cells that begins with `left`.
+
+    Nothing where both do not fit.
+    """
+    gap = width - sum(cell_len(text) for text, _ in (*left, *right))
+    return [(" " * gap, ""), *right] if right and gap >= 2 else []
+
+
+def lines(rows: Sequence[Sequence[Part]]) -> Content:
+    """Return rows of styled parts as one block of content."""
+    return Content("\n").join(line(row) for row in rows)
+
+
+def line(parts: Sequence[Part]) -> Content:
+    """Return styled parts as one line of content."""
+    return Content.assemble(
+        *(Content.styled(text, style) if style else Content(text) for text, style in parts)
+    )
+
+
+def sentence(text: str) -> str:
+    """Return an error text as one safe line."""
+    return printable(" ".join(text.split()))

@@ -1,0 +1,1 @@
+"""Asking a model at the terminal: one answer, or a conversation."""

@@ -1,0 +1,174 @@
+"""The `run` command: one answer, or a conversation where no prompt is given."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlxk_tui import settings
+from mlxk_tui.engine.client import Engine
+from mlxk_tui.engine.generation import Generation, Sampling
+from mlxk_tui.engine.models import Runnable, find_runnable, with_draft
+from mlxk_tui.ops.contract.terms import CpuWeights, MemoryFit
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.text import size
+from mlxk_tui_headless import output
+from mlxk_tui_headless.chat.answer import INTERRUPTED, Answer, ReaderGoneError, Screen, answer, summary
+
+if TYPE_CHECKING:
+    from mlxk_tui.ops.contract.inference import RunData
+    from mlxk_tui_headless.session import Session
+
+MAX_INPUT_BYTES = 16_000_000
+"""Longest prompt that stdin may hold; no model's context is that long."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line asks for."""
+
+    model: str
+    prompt: str | None
+    system: str | None
+    sampling: Sampling
+    max_tokens: int | None
+    stop: tuple[str, ...]
+    chat_template: bool
+    kv_bits: int | None
+    draft: str | None
+    cpu_weights: CpuWeights | None
+    force: bool
+    stream: bool
+    show_reasoning: bool
+    verbose: bool
+
+    def about(self, prompt: str, draft: Runnable | None) -> Generation:
+        """Return the request for one answer."""
+        raw = not self.chat_template and self.system is None
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return Generation(
+            prompt=prompt if raw else None,
+            messages=None if raw else (*system, {"role": "user", "content": prompt}),
+            sampling=self.sampling,
+            max_tokens=self.max_tokens,
+            stop=self.stop,
+            chat_template=self.chat_template,
+            kv_bits=self.kv_bits,
+            draft_model=str(draft.folder) if draft is not None else None,
+            draft_name=draft.name if draft is not None else None,
+        )
+
+
+def run(session: Session, wanted: Wanted) -> RunData | None:
+    """Run the command; None where everything has been shown already.
+
+    Raises:
+        OpError: those of `find_runnable` and `Engine.generate`; `validation_error` without a prompt where
+            one is needed; `cancelled` with what had come, after Ctrl-C.
+    """
+    gc.enable()  # the command starts without a collection, because most end at once
+    if wanted.prompt is None:
+        if session.options.json:
+            raise OpError(
+                ErrorType.VALIDATION_ERROR,
+                "With --json there is no conversation: give a PROMPT, or '-' to read it from stdin.",
+            )
+        from mlxk_tui_headless.chat.conversation import Conversation
+
+        session.status = Conversation(session, wanted).run()
+        return None
+    prompt = _prompt(wanted.prompt)
+    return session.wait(_once(session, wanted, prompt))
+
+
+def _prompt(given: str) -> str:
+    if given == "-":
+        text = read_input(MAX_INPUT_BYTES)
+    else:
+        text = given.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if not text.strip():
+        raise OpError(ErrorType.VALIDATION_ERROR, "The prompt is empty. Give a text to answer.")
+    return text
+
+
+def read_input(limit: int) -> str:
+    """Return what stdin holds, up to `limit` bytes; bytes that are no UTF-8 become U+FFFD.
+
+    Raises:
+        OpError: `validation_error` when it holds more, or is closed.
+    """
+    stream = sys.stdin
+    if stream is None:
+        raise OpError(ErrorType.VALIDATION_ERROR, "There is no stdin to read the prompt from.")
+    raw = stream.buffer.read(limit + 1) if hasattr(stream, "buffer") else stream.read().encode()
+    if len(raw) > limit:
+        raise OpError(
+            ErrorType.VALIDATION_ERROR,
+            f"The prompt is longer than {size(limit)}, which no model can take. Give a shorter one.",
+        )
+    return raw.decode("utf-8", "replace")
+
+
+async def find_models(session: Session, wanted: Wanted) -> tuple[Runnable, Runnable | None]:
+    """Return the model and the draft model, and warn where memory is tight.
+
+    Raises:
+        OpError: those of `find_runnable`.
+    """
+    model = await find_runnable(session.cache, wanted.model, force=wanted.force)
+    draft = None
+    if wanted.draft is not None:
+        draft = await find_runnable(session.cache, wanted.draft, force=wanted.force)
+        model = with_draft(model, draft, force=wanted.force)
+    if model.fit is MemoryFit.TIGHT and not session.options.json:
+        output.warn(f"Note: {model.name} needs about {size(model.memory_bytes)}, which is tight here.")
+    return model, draft
+
+
+def new_engine(wanted: Wanted) -> Engine:
+    """Return an engine that holds weights as the command line or a setting says; it answers one at a time."""
+    loaded = settings.load({"cpu_weights": wanted.cpu_weights})
+    return Engine(batching=False, weights=settings.weights_choice(loaded))
+
+
+async def _once(session: Session, wanted: Wanted, prompt: str) -> RunData | None:
+    model, draft = await find_models(session, wanted)
+    streaming = wanted.stream and not session.options.json
+    came = Answer()
+    screen = Screen(show_reasoning=wanted.show_reasoning) if streaming else None
+    began = time.monotonic()
+    engine = new_engine(wanted)
+    try:
+        with session.progress() as on_event:
+            await engine.load(model, on_event=on_event)
+        load_s = time.monotonic() - began
+        await answer(engine, model, wanted.about(prompt, draft), into=came, screen=screen)
+        if screen is not None:
+            screen.close()
+    except asyncio.CancelledError:
+        if screen is not None:
+            screen.close(INTERRUPTED)
+        raise OpError(
+            ErrorType.CANCELLED,
+            "Stopped by the user. What had come is kept; the same command can be run again.",
+            data=came.data(model.name, prompt, time.monotonic() - began),
+        ) from None
+    except OpError:
+        if screen is not None:
+            screen.close()  # what is said of the error begins a line of its own
+        raise
+    except ReaderGoneError as gone:
+        session.status = gone.status
+        return None
+    finally:
+        await engine.stop()
+    data = came.data(model.name, prompt, time.monotonic() - began, load_s=load_s)
+    if not streaming:
+        return data
+    if wanted.verbose:
+        output.warn(summary(data))
+    return None

@@ -1,0 +1,77 @@
+"""What people see of `push`, drawn from the envelope alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from mlxk_tui.ops.contract.results import WorkspaceHealth
+from mlxk_tui.ops.contract.transfers import ChangeSummary, PushData
+from mlxk_tui.ops.core.text import beside, plural, printable, size
+from mlxk_tui_headless.request import View
+
+
+def push_lines(data: PushData, view: View) -> Iterator[RenderableType]:
+    """Yield what a push did or would do: one line, and below it what was found or asked for."""
+    start = f"push (experimental): {data.repo_id}@{data.branch} — "
+    if data.workspace_health is not None:
+        yield Text(printable(start + _verdict(data.workspace_health)))
+        yield from _anomalies(data.workspace_health)
+    elif data.dry_run:
+        changes = "no changes" if data.no_changes else _words(data.change_summary)
+        yield Text(printable(f"{start}dry-run: {changes}"))
+        if view.verbose:
+            yield from _files(data)
+    else:
+        yield Text(printable(start + _outcome(data, view)))
+
+
+def push_notes(data: PushData) -> list[str]:
+    """Return what goes to stderr: what else a plan means."""
+    notes = []
+    if data.would_create_repo:
+        notes.append("The repo would be made, private.")
+    elif data.would_create_branch:
+        notes.append(f"The branch {data.branch} does not exist yet; --create makes it.")
+    staying = len(data.deleted_files or ()) - data.change_summary.deleted
+    if staying > 0:
+        notes.append(f"{plural(staying, 'file')} that only the branch has would stay; --delete deletes them.")
+    if data.bytes_total:
+        notes.append(f"{size(data.bytes_total)} would be uploaded.")
+    return notes
+
+
+def _outcome(data: PushData, view: View) -> str:
+    made = ", repo created" if data.created_repo else ""
+    if data.commit_sha is None:
+        return f"no changes{made}"
+    text = f"commit {data.commit_sha[:7]} ({_words(data.change_summary)}){made}"
+    return f"{text} {data.commit_url}" if view.verbose and data.commit_url else text
+
+
+def _words(summary: ChangeSummary) -> str:
+    return f"+{summary.added} ~{summary.modified} -{summary.deleted}"
+
+
+def _verdict(health: WorkspaceHealth) -> str:
+    state = "healthy" if health.healthy else "unhealthy"
+    return f"check-only: {state} ({plural(health.files_count, 'file')}, {size(health.total_bytes)})"
+
+
+def _anomalies(health: WorkspaceHealth) -> Iterator[RenderableType]:
+    for anomaly in health.anomalies:
+        path = beside(anomaly.message, anomaly.path)
+        line = Text("  ").append(
+            f"{anomaly.severity:<6}", style="red" if anomaly.severity == "error" else "yellow"
+        )
+        yield line.append(printable(f"{path}: {anomaly.message}" if path else anomaly.message))
+
+
+def _files(data: PushData) -> Iterator[RenderableType]:
+    deleted = data.deleted_files if data.change_summary.deleted else None
+    groups = (("+", data.added_files), ("~", data.modified_files), ("-", deleted))
+    for sign, paths in groups:
+        for path in paths or ():
+            yield Text(printable(f"  {sign} {path}"))

@@ -1,0 +1,99 @@
+"""What people see of `pull` and `search`, drawn from the envelope alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.cells import cell_len
+from rich.console import RenderableType
+from rich.style import Style
+from rich.text import Text
+
+from mlxk_tui.ops.contract.results import MemoryFit
+from mlxk_tui.ops.contract.transfers import DownloadStatus, PullData, SearchData, SearchResult
+from mlxk_tui.ops.core.text import age, middle, printable, size
+from mlxk_tui_headless.render.columns import GAP, draw_columns
+
+_FIT = {
+    MemoryFit.FITS: "fits this machine",
+    MemoryFit.TIGHT: "tight on this machine",
+    MemoryFit.TOO_LARGE: "too large for this machine",
+}
+_NAME_WIDTH = 30
+"""Cells below which a narrow terminal gives up other columns for the name."""
+_SACRIFICE = ("Task", "Likes", "Modified", "Downloads", "Size")
+"""Columns that a narrow terminal loses, in this order."""
+
+
+def pull_lines(data: PullData) -> Iterator[RenderableType]:
+    """Yield what a pull did: one line, and a second with what a plan found."""
+    yield Text(printable(f"pull: {data.message}"))
+    if data.download_status is DownloadStatus.PLANNED:
+        yield Text(printable("      " + ", ".join(_facts(data))), style="dim")
+
+
+def pull_notes(data: PullData) -> list[str]:
+    """Return what goes to stderr: warnings."""
+    return [f"Warning: {warning}" for warning in data.warnings]
+
+
+def _facts(data: PullData) -> Iterator[str]:
+    if data.disk_free_bytes is not None:
+        yield f"{size(data.disk_free_bytes)} free on disk"
+    if data.memory_bytes is not None:
+        fit = f", {_FIT[data.memory_fit]}" if data.memory_fit is not None else ""
+        yield f"needs about {size(data.memory_bytes)} of memory{fit}"
+    yield f"licence {data.license}" if data.license else "no licence stated"
+    if data.gated:
+        yield "gated, and open to you"
+
+
+def search_table(data: SearchData, width: int | None) -> tuple[list[RenderableType], list[str]]:
+    """Return the table and the notes below it; `width` is None where nothing may be cut."""
+    if not data.results:
+        return [Text(printable(f"No model of the hub matches '{data.query}'."))], []
+    titles = ["Name", "Size", "Downloads", "Likes", "Modified", "Task", ""]
+    rows = [_row(result) for result in data.results]
+    widths = [max(map(cell_len, cells)) for cells in zip(titles, *rows, strict=True)]
+    if width is not None:
+        kept = _fitting(titles, widths, width)
+        titles, rows = [titles[i] for i in kept], [[row[i] for i in kept] for row in rows]
+        others = sum(widths[i] + GAP for i in kept if i)
+        rows = [[middle(name, max(8, width - others)), *cells] for name, *cells in rows]
+    right = frozenset({"Size", "Downloads", "Likes"})
+    table = draw_columns(titles, rows, right=right, style=_style)
+    return [table], ["'mlxk-headless pull NAME' fetches one."]
+
+
+def _row(result: SearchResult) -> list[str]:
+    marks = [
+        word
+        for word, is_so in (("cached", result.cached), ("gated", result.gated), ("not MLX", not result.mlx))
+        if is_so
+    ]
+    return [
+        printable(result.name),
+        size(result.size_bytes),
+        "-" if result.downloads is None else f"{result.downloads:,}",
+        "-" if result.likes is None else f"{result.likes:,}",
+        age(result.last_modified),
+        printable(result.task or "-"),
+        ", ".join(marks),
+    ]
+
+
+def _fitting(titles: list[str], widths: list[int], width: int) -> list[int]:
+    """Return which columns fit beside a name that can still be read."""
+    kept = list(range(len(titles)))
+    for title in _SACRIFICE:
+        others = sum(widths[i] + GAP for i in kept if i)
+        if others + min(widths[0], _NAME_WIDTH) <= width:
+            break
+        kept = [i for i in kept if titles[i] != title]
+    return kept
+
+
+def _style(title: str, cell: str) -> Style | None:
+    if title == "":
+        return Style(color="green") if "cached" in cell else Style(color="yellow")
+    return Style(dim=True) if title in {"Modified", "Task"} else None
