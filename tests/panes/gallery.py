@@ -98,8 +98,13 @@ async def settle(pilot: Pilot[Any], says: str) -> None:
     before: list[Strip] = []
     for _ in range(_TICKS):
         await pilot.pause(_TICK_SECONDS)
-        for field in (*app.screen.query(Input), *app.screen.query(TextArea)):
+        for field in app.screen.query(Input):
             field.cursor_blink = False
+        for area in app.screen.query(TextArea):  # whose `cursor_blink` leaves lines as they were drawn
+            hidden = area.has_focus and not area._cursor_visible
+            area._pause_blink(visible=area.has_focus)
+            if hidden:
+                area.refresh()
         frame = _frame(app)
         scanned = isinstance(app, Waiting) or app.library.phase is not Phase.LOADING
         focused = app.focused is not None or app.screen.AUTO_FOCUS is None
