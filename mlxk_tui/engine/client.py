@@ -286,6 +286,7 @@ class Engine:
                 ):
                     return self._loaded
                 self._gate.leave()  # it died a moment ago
+                await self._connection.settled()
                 continue
             try:
                 loaded = await self._load(model, key, on_loading)

@@ -66,6 +66,17 @@ async def test_a_killed_worker_fails_what_ran_at_once_and_the_next_request_start
     assert engine.status.last_error is None
 
 
+async def test_a_request_that_comes_while_the_worker_is_being_reaped_starts_another(
+    engine: Engine, babbler: Runnable
+) -> None:
+    await engine.load(babbler)
+    os.kill(pid_of(engine), signal.SIGKILL)
+    while engine.status.pid is not None:  # noqa: ASYNC110 - the very next turn of the loop is wanted
+        await asyncio.sleep(0)
+    await engine.load(babbler)
+    assert engine.status.state is EngineState.READY
+
+
 async def test_a_worker_that_hangs_is_ended_and_who_waits_for_another_model_is_served(
     engine: Engine, babbler: Runnable, other: Runnable
 ) -> None:

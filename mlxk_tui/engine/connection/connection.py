@@ -186,6 +186,11 @@ class Connection:
         if self._worker is not None:
             self._worker.send(Cancel(number))
 
+    async def settled(self) -> None:
+        """Wait until the end of a worker that has just died was told."""
+        if self._worker is not None and self._worker.pid is None:
+            await self._worker.reaped()
+
     async def stop(self, error: OpError) -> None:
         """End the worker; whatever is outstanding fails with `error`."""
         self._fail(error)

@@ -88,6 +88,11 @@ class WorkerProcess:
             self.kill()
             raise
 
+    async def reaped(self) -> None:
+        """Wait until `on_exit` has been called."""
+        if self._watch is not None:
+            await asyncio.wait([self._watch])
+
     async def _follow(self, process: ChildProcess) -> None:
         if process.stderr is None:
             raise AssertionError("its log was asked for")

@@ -108,7 +108,7 @@ class Difference:
 def try_batching(model: LoadedModel, on_step: Callable[[], None]) -> list[Difference]:
     """Return how much the rows of a batch differ from the same ones alone.
 
-    14 steps of one to four rows; 30 with 16 bits.
+    15 steps of one to four rows; 31 with 16 bits.
 
     Args:
         model: its caches can be put together.

@@ -97,6 +97,16 @@ class Solo:
                 mx.clear_cache()
         return token, logprobs
 
+    def first(self) -> tuple[int, mx.array]:
+        """Return the first token, as `next` does, and leave the step after it to the batch that it joins."""
+        with mx.stream(generation_stream):
+            if self.row.processors:
+                self._context = _token_buffer(self.tokens)
+            drawn, logprobs = self._forward(mx.array(self.rest))
+            self.tokens = self.tokens + self.rest
+            self.rest = [_id_of(drawn)]
+        return self.rest[0], logprobs
+
     def pending(self) -> tuple[int, mx.array] | None:
         """Return the token that `next` would, without a further step; None where none was begun.
 
