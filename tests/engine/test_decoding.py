@@ -82,7 +82,7 @@ class Running:
 @pytest.fixture(scope="module")
 def alone(model: Any) -> Sequence[list[int]]:
     """Return what each row says by itself."""
-    said = []
+    said: list[list[int]] = []
     for number in range(6):
         running = Running(model)
         running.add(row(model, number, 5 + 7 * number))
