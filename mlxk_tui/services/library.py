@@ -185,6 +185,11 @@ class Library:
         return self._runtime.memory_bytes if self._runtime else 0
 
     @property
+    def without_gpu(self) -> bool:
+        """Whether models run on the CPU alone here; False until the first scan has looked."""
+        return self._runtime.without_gpu if self._runtime else False
+
+    @property
     def total_bytes(self) -> int:
         """Bytes on disk of all repos."""
         return sum(entry.model.disk_bytes for entry in self.entries.values())

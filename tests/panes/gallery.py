@@ -20,6 +20,7 @@ from textual.widgets import Input, TextArea
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.palette import Palette
 from mlxk_tui.services.library import Phase
 from mlxk_tui.settings import load
@@ -65,10 +66,10 @@ class Waiting(MlxkApp):
         self.busy.set()
 
 
-def open_app(cache: Cache, *, loading: bool = False) -> MlxkApp:
+def open_app(cache: Cache, *, loading: bool = False, runtime: Runtime = MACHINE) -> MlxkApp:
     """Return the app on a cache, at the tests' time and on the tests' machine."""
     made = Waiting if loading else MlxkApp
-    return made(load({"refresh_seconds": 0}), cache, clock=lambda: NOW, runtime=MACHINE, remember=False)
+    return made(load({"refresh_seconds": 0}), cache, clock=lambda: NOW, runtime=runtime, remember=False)
 
 
 def words(app: MlxkApp) -> str:

@@ -6,16 +6,29 @@ shows the cache is a line in ROWS and one in each state of SAYS; what opens over
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.contract.terms import BatchingReason
+from mlxk_tui.ops.health.batching_verdicts import (
+    Arithmetic,
+    BatchingVerdict,
+    BatchingVerdicts,
+    batching_key,
+    model_key,
+)
 from mlxk_tui.ui.inspector import model_keys
 from mlxk_tui.ui.shell.registry import PANES
-from tests.panes.conftest import Unchanged, copy_sample
+from tests.panes.conftest import MACHINE, Unchanged, copy_sample
 from tests.panes.gallery import NO_COLOR, Scene, draw, open_app
 
 SIZES = {"80x24": (80, 24), "120x40": (120, 40)}
@@ -54,6 +67,9 @@ OVER = (
 )
 """What opens over the Models pane of a full cache; each begins where the one before it ended."""
 
+NO_GPU = (Scene("inspector", (*ROWS["models"], "enter"), "Requests take turns", back=("escape", "g")),)
+"""What differs where models run on the CPU; the model's requests take turns."""
+
 Pictures = dict[tuple[str, str, str], str]
 Picture = Callable[..., Awaitable[str]]
 
@@ -68,10 +84,26 @@ def _make(state: str, sample: Path) -> MlxkApp:
     return open_app(Cache(hub), loading=state == "loading")
 
 
+def _take_turns(sample: Path) -> None:
+    """Copy the sample, and remember of each of its models that its requests take turns."""
+    copy_sample(sample, Path("hub"))
+    for path in Path("hub").glob("models--*/snapshots/*/config.json"):
+        with suppress(ValueError, OSError, AttributeError):  # the sample has faults of every kind
+            config = json.loads(path.read_text())
+            key = batching_key(model_key(config, version("mlx"), version("mlx-lm")), Arithmetic("cpu"))
+            BatchingVerdicts().put(key, BatchingVerdict(False, BatchingReason.DIFFERENT))
+
+
 async def _draw(state: str, looks: Sequence[str], sample: Path) -> Pictures:
     """Return pictures of every pane in a state; of what opens over them, where the state is `over`."""
     if state == "over":
         return await draw(lambda: _make("full", sample), SIZES, OVER, looks)
+    if state == "no-gpu":
+        runtime = replace(MACHINE, without_gpu=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLXK_BATCHING", "batching")
+            _take_turns(sample)
+            return await draw(lambda: open_app(Cache(Path("hub")), runtime=runtime), SIZES, NO_GPU, looks)
     scenes = []
     for number, pane in enumerate(PANES, 1):
         if pane.id in ROWS:
@@ -140,3 +172,9 @@ async def test_pane_in_the_colours_of_the_terminal(
 @pytest.mark.parametrize("scene", [scene.name for scene in OVER])
 async def test_over(unchanged: Unchanged, picture: Picture, scene: str, size: str) -> None:
     assert unchanged(await picture("over", scene, size, "dark"))
+
+
+@pytest.mark.skipif(find_spec("mlx_lm") is None, reason="mlx-lm is not installed on this platform")
+@ALL_SIZES
+async def test_without_a_gpu(unchanged: Unchanged, picture: Picture, size: str) -> None:
+    assert unchanged(await picture("no-gpu", "inspector", size, "dark"))

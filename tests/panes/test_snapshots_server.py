@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sin
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from mlxk_tui.app import MlxkApp
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.status import EngineState, EngineStatus, LoadedModel
 from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.contract.matrices import Blas, BlasState
+from mlxk_tui.ops.contract.terms import BatchingReason, CpuWeights
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.server.http.keys import save_keys
@@ -36,6 +38,18 @@ LLAMA = "mlx-community/Llama-3.2-3B-Instruct-4bit"
 KEYS = {"editor": "mlxk-0000-editor-0000", "phone": "mlxk-1111-phone-1111"}
 LOADED = LoadedModel(QWEN, "folder", 40_960, 151_936, 2_280_000_000, 1.4, True, False, True)
 READY = EngineStatus(EngineState.READY, LOADED, streams=2, tokens_per_s=61.3, memory_bytes=2_412_000_000)
+COPIES = replace(LOADED, weights=CpuWeights.FLOAT32, memory_bytes=16_200_000_000, stored_bytes=2_280_000_000)
+SLOW = (
+    "Prompts are read slowly, with MLX's own matrix product. There is no fast BLAS library. "
+    "Install one with 'pip install scipy-openblas32'."
+)
+ON_CPU = replace(READY, model=replace(COPIES, in_turn=BatchingReason.DIFFERENT), memory_bytes=16_300_000_000)
+WITHOUT_BLAS = EngineStatus(
+    EngineState.READY,
+    replace(LOADED, weights=CpuWeights.STORED, stored_bytes=2_280_000_000),
+    memory_bytes=2_412_000_000,
+    blas=Blas(BlasState.BUILT_IN, message=SLOW),
+)
 DIED = EngineStatus(
     EngineState.FAILED,
     last_error=OpError(
@@ -190,8 +204,11 @@ SMALL = (
     Scene("waiting", ("s",), "first request", before=keep_keys),
     Scene("loading", (), "loading …", before=pose(LOADING)),
     Scene("failed", (), "was killed", before=pose(DIED)),
+    Scene("no-library", (), "read slowly", before=pose(WITHOUT_BLAS)),
     Scene("requests", (), "writing", before=fill),
-    Scene("request", ("g", "j", "j", "j", "enter"), "Tokens out", ("escape",)),
+    Scene("copies", (), "in turn", before=pose(ON_CPU)),
+    Scene("slow", (), "read slowly", before=pose(WITHOUT_BLAS)),
+    Scene("request", ("g", "j", "j", "j", "enter"), "Tokens out", ("escape",), pose(READY)),
     Scene("refused", ("G", "k", "k", "enter"), "key is missing", ("escape",)),
     Scene("curl", ("i",), "curl http", ()),
     Scene("keys", ("left",), "editor"),

@@ -46,6 +46,8 @@ class Runtime:
     """Values of `model_type` that mlx-lm runs with another one's module."""
     memory_bytes: int = 0
     """Memory that a model can use."""
+    without_gpu: bool = False
+    """MLX runs on the CPU alone, with float32 copies of the weights where they fit."""
 
     @classmethod
     def here(cls) -> Runtime:
@@ -53,9 +55,10 @@ class Runtime:
         memory = usable_memory(total_memory())
         spec = importlib.util.find_spec("mlx_lm")
         if spec is None or not spec.submodule_search_locations:
-            return cls(None, frozenset(), memory_bytes=memory)
+            return cls(None, frozenset(), memory_bytes=memory, without_gpu=not may_have_gpu())
         package = next(iter(spec.submodule_search_locations))
-        return cls(_version(package), _architectures(package), _remapping(package), memory)
+        known = _version(package), _architectures(package), _remapping(package)
+        return cls(*known, memory, without_gpu=not may_have_gpu())
 
     def module_of(self, architecture: str) -> str | None:
         """Return the mlx-lm module that runs a `model_type`, or None."""

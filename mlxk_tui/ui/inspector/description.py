@@ -128,7 +128,13 @@ def memory_gauge(needed: int, machine: int, fit: MemoryFit | None, width: int) -
 
 
 def overview(
-    entry: Entry, machine_bytes: int, now: datetime, width: int, *, in_turn: object = None
+    entry: Entry,
+    machine_bytes: int,
+    now: datetime,
+    width: int,
+    *,
+    in_turn: object = None,
+    without_gpu: bool = False,
 ) -> Content:
     """Return the overview tab.
 
@@ -138,6 +144,7 @@ def overview(
         now: for ages.
         width: of a line, in cells.
         in_turn: the sentence that its requests take turns, where they do.
+        without_gpu: models run on the CPU alone.
     """
     model = entry.model
     state, words = verdict(entry)
@@ -158,8 +165,7 @@ def overview(
         first = ARRIVING
     if state is not State.GOOD and first:
         rows += [[("  ", ""), (text, "$muted")] for text in wrap(printable(first), width - 2)]
-    if model.memory_bytes is not None and machine_bytes:
-        rows += [[], *memory_gauge(model.memory_bytes, machine_bytes, model.memory_fit, width)]
+    rows += _memory(entry, machine_bytes, width, without_gpu)
     if isinstance(in_turn, str):
         rows += [[], *([(text, "$muted")] for text in wrap(in_turn, width))]
     rows.append([])
@@ -173,6 +179,17 @@ def overview(
             else:
                 rows += [[(" " * _LABEL, ""), (text, "$muted")] for text in wrap(note, width - _LABEL)]
     return lines(rows)
+
+
+def _memory(entry: Entry, machine_bytes: int, width: int, without_gpu: bool) -> list[list[Part]]:
+    model = entry.model
+    if model.memory_bytes is None or not machine_bytes:
+        return []
+    rows: list[list[Part]] = [[], *memory_gauge(model.memory_bytes, machine_bytes, model.memory_fit, width)]
+    if without_gpu and model.memory_float32_bytes is not None:
+        as_float32 = f"{spaced_size(model.memory_float32_bytes)} as float32, if it fits"
+        rows += [[(text, "$muted")] for text in wrap(as_float32, width)]
+    return rows
 
 
 def _facts(entry: Entry, now: datetime) -> list[tuple[str, str, str]]:

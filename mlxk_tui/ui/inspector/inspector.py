@@ -68,6 +68,7 @@ class Inspector(Vertical):
         cache: Cache,
         *,
         machine_bytes: Callable[[], int],
+        without_gpu: Callable[[], bool],
         now: Callable[[], datetime],
         tab: str = "overview",
         id: str | None = None,  # noqa: A002 - Textual's own name
@@ -75,6 +76,7 @@ class Inspector(Vertical):
         super().__init__(id=id)
         self._cache = cache
         self._machine_bytes = machine_bytes
+        self._without_gpu = without_gpu
         self._now = now
         self._first_tab = tab
         self._entry: Entry | None = None
@@ -147,7 +149,12 @@ class Inspector(Vertical):
         if tab == "overview":
             self.text.update(
                 description.overview(
-                    entry, self._machine_bytes(), self._now(), width, in_turn=self._loaded.get(tab)
+                    entry,
+                    self._machine_bytes(),
+                    self._now(),
+                    width,
+                    in_turn=self._loaded.get(tab),
+                    without_gpu=self._without_gpu(),
                 )
             )
             if tab not in self._loaded:

@@ -63,6 +63,7 @@ class InspectorScreen(Transient[None]):
         yield Inspector(
             library.cache,
             machine_bytes=lambda: library.machine_bytes,
+            without_gpu=lambda: library.without_gpu,
             now=library.now,
             tab=self._tab,
             id="inspector",

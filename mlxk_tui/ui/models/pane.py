@@ -102,7 +102,11 @@ class ModelsPane(Pane):
         )
         panel.border_title = "Models"
         inspector = Inspector(
-            library.cache, machine_bytes=lambda: library.machine_bytes, now=library.now, id="inspector"
+            library.cache,
+            machine_bytes=lambda: library.machine_bytes,
+            without_gpu=lambda: library.without_gpu,
+            now=library.now,
+            id="inspector",
         )
         yield Horizontal(panel, inspector, DiskUse(id="disk-use"), id="models-body")
 

@@ -17,6 +17,8 @@ _LABEL = 9
 _GAP = 2
 _WIDE_PLOT, _NARROW_PLOT = 30, 13
 _ROOMY = 96
+_LEAST = 10
+"""Cells that a text keeps beside its tail."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ class Fact:
     """A theme token."""
     tail: str = ""
     """Stands behind the text, whole."""
+    shorter: Sequence[str] = ()
+    """What stands there instead where the tail leaves the text no room, the longest first."""
+
+    def tail_for(self, room: int) -> str:
+        """Return the longest tail that leaves enough of the text; the shortest where none does."""
+        tails = (self.tail, *self.shorter)
+        least = min(cell_len(self.text), _LEAST)
+        return next((tail for tail in tails if room - cell_len(tail) >= least), tails[-1])
 
 
 @dataclass(frozen=True)
@@ -87,14 +97,11 @@ class StatusPanel(Static):
         taken = sum(cell_len(text) for text, _ in plots[0]) if plots else 0
         left = width - taken - (_GAP if taken else 0)
         rows = [self._first(left)]
-        rows += [
-            [
-                (pad(fact.label, _LABEL), "$muted"),
-                (cut(fact.text, left - _LABEL - cell_len(fact.tail)), fact.style),
-                (fact.tail, "$muted"),
-            ]
-            for fact in status.facts
-        ]
+        room = left - _LABEL
+        for fact in status.facts:
+            tail = fact.tail_for(room)
+            text = cut(fact.text, room - cell_len(tail))
+            rows.append([(pad(fact.label, _LABEL), "$muted"), (text, fact.style), (tail, "$muted")])
         for number, row in enumerate(rows[: len(plots)]):
             used = sum(cell_len(text) for text, _ in row)
             row += [(" " * (left - used + (_GAP if taken else 0)), ""), *plots[number]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlxk_tui.engine.status import EngineState
+from mlxk_tui.engine.status import EngineState, EngineStatus
 from mlxk_tui.ops.contract.matrices import BlasState
 from mlxk_tui.ops.contract.terms import CpuWeights
 from mlxk_tui.ops.core.errors import ErrorType, OpError
@@ -66,12 +66,18 @@ def _model(context: Context) -> Fact:
         return Fact("Model", _short(engine.loading), "$accent", read)
     if engine.model is not None:
         model, used = engine.model, engine.memory_bytes or engine.model.memory_bytes
-        held = spaced_size(used)
+        held = [spaced_size(used)]
         if model.weights is CpuWeights.FLOAT32 and model.stored_bytes < used / 1.5:
-            held += f" as float32, {spaced_size(model.stored_bytes)} as stored"
+            stored = spaced_size(model.stored_bytes)
+            held = [
+                f"{held[0]} as float32, {stored} as stored",
+                f"{held[0]} float32, {stored} stored",
+                f"{held[0]} float32",
+            ]
         if model.in_turn is not None:
-            held += " · requests take turns"
-        return Fact("Model", _short(engine.model.name), "$strong", f"  {held}")
+            held = [*(f"{text} · requests take turns" for text in held), f"{held[-1]} · in turn"]
+        first, *shorter = (f"  {text}" for text in held)
+        return Fact("Model", _short(engine.model.name), "$strong", first, shorter)
     if engine.state is EngineState.FAILED:
         return Fact("Model", "✗ the engine ended", "$bad")
     default = context.server.setup.model
@@ -99,9 +105,15 @@ def trouble(context: Context) -> tuple[str, str]:
     in_memory = engine.model is not None and engine.model.name == server.setup.model
     if server.model_problem is not None and not in_memory:
         return f"▲ {_about_model(server, server.model_problem)}", "$attention"
-    if engine.blas is not None and engine.blas.state is BlasState.BUILT_IN:
-        return f"▲ {printable(engine.blas.message)}", "$attention"
+    if slow := _slow(engine):
+        return f"▲ {slow}", "$attention"
     return "", ""
+
+
+def _slow(engine: EngineStatus) -> str:
+    """Return why prompts are read slowly, with what helps; empty where they are not."""
+    blas = engine.blas
+    return printable(blas.message) if blas is not None and blas.state is BlasState.BUILT_IN else ""
 
 
 def _restarts(server: ServerBackend) -> bool:
@@ -147,6 +159,17 @@ def _plots(server: ServerBackend) -> tuple[Plot, ...]:
     )
 
 
+def _title(context: Context, mark: str, said: str) -> str:
+    """Return what stands above a trouble that fills the pane."""
+    if mark == "✗":
+        return "The engine has a problem"
+    if _restarts(context.server):
+        return "The engine is being started again"
+    if said == _slow(context.chats.status):
+        return "The server is on, but slow"
+    return "The server is on, without its model"
+
+
 def counts(server: ServerBackend) -> str:
     """Return how many requests there are, for the frame."""
     live = len(server.live)
@@ -164,13 +187,9 @@ def message(view: StateView, context: Context, *, no_mlx: bool) -> None:
     if server.phase is Phase.ON and trouble(context)[0]:
         said, style = trouble(context)
         mark, _, said = said.partition(" ")
-        if mark == "✗":
-            title = "The engine has a problem"
-        elif _restarts(server):
-            title = "The engine is being started again"
-        else:
-            title = "The server is on, without its model"
-        view.show(mark, title, wrap(said, _LINE), style=style, keys=[("m", "load a model")])
+        view.show(
+            mark, _title(context, mark, said), wrap(said, _LINE), style=style, keys=[("m", "load a model")]
+        )
     elif server.phase is Phase.ON:
         view.show(
             "▲",
