@@ -21,6 +21,7 @@ from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.settings import load
 from mlxk_tui.ui.chat.message import Live
 from mlxk_tui.ui.chat.pane import ChatPane
+from mlxk_tui.ui.shell.footer import KeyLine
 from tests.panes.conftest import MACHINE, NOW, NOWHERE, Unchanged, copy_sample, wait_until
 from tests.panes.gallery import NO_COLOR, THEMES, settle
 
@@ -213,6 +214,9 @@ async def _show(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
         assert isinstance(app.focused, Input)
         app.focused.value = look.text
     await settle(pilot, look.says)
+    if app.screen is not pane:  # a dialog: the keys below it may not be those of now yet, and nobody minds
+        pane.query_one(KeyLine).bindings_changed(pane)
+        await settle(pilot, look.says)
 
 
 async def _leave(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
