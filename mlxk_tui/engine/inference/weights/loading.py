@@ -203,7 +203,7 @@ def tokenizer_arguments(folder: Path) -> tuple[Any, Any]:
     eos = config.get("eos_token_id") if isinstance(config, Mapping) else None
     try:
         return eos, defaults(folder) if defaults is not None else None
-    except Exception:  # noqa: BLE001 - the loading tells what is wrong
+    except (Exception, SystemExit):  # noqa: BLE001 - the loading tells what is wrong
         return eos, None
 
 
