@@ -33,7 +33,7 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks import peers
 from benchmarks.measure import Row, arguments, finish, scratch, table
-from mlxk_tui.demo.layout import Repo
+from mlxk_tui.demo.layout import RepoLayout
 from tests.engine.small_models import SPECIAL, make_model
 
 MODEL = "mlx-community/Bench-Instruct"
@@ -281,7 +281,7 @@ def _make(folder: Path) -> Path:
     # A row of zeros is never the likeliest: no special token, so no end before the last token.
     weights["model.embed_tokens.weight"][: len(SPECIAL)] = np.float32(0)
     save_file(weights, made / "model.safetensors")
-    repo = Repo(folder / "hub", MODEL)
+    repo = RepoLayout(folder / "hub", MODEL)
     snapshot = repo.add_snapshot("0" * 40, {path.name: path.read_bytes() for path in made.iterdir()})
     repo.set_ref("main", "0" * 40)
     return snapshot

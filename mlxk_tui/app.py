@@ -39,8 +39,8 @@ from mlxk_tui.services.conversation.backend import ChatBackend
 from mlxk_tui.services.library import Library
 from mlxk_tui.services.server.control import ServerBackend
 from mlxk_tui.services.tasks import Tasks
-from mlxk_tui.settings import Loaded, weights_choice
-from mlxk_tui.transfers.jobs import State as Stage
+from mlxk_tui.settings import LoadedSettings, weights_choice
+from mlxk_tui.transfers.jobs import TransferState as Stage
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.runners import runners
 from mlxk_tui.transfers.store import state_file
@@ -58,9 +58,9 @@ if TYPE_CHECKING:
 
 
 def _commands() -> type[Provider]:
-    from mlxk_tui.palette import Commands
+    from mlxk_tui.palette import PaletteCommands
 
-    return Commands
+    return PaletteCommands
 
 
 def _collect_garbage_again() -> None:
@@ -124,7 +124,7 @@ class MlxkApp(App[None]):
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedSettings,
         cache: Cache,
         *,
         label: str = "hub",
@@ -476,7 +476,7 @@ class MlxkApp(App[None]):
 
     async def _leave(self, answers: int, unsent: int) -> None:
         from mlxk_tui.ui.shell.quit_prompt import leaving
-        from mlxk_tui.ui.widgets.dialogs import Question
+        from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 
         title, text = leaving(
             [task.title for task in self.tasks.running],
@@ -486,7 +486,7 @@ class MlxkApp(App[None]):
             unsent=unsent,
             temporary=self._temporary,
         )
-        if await self.push_screen_wait(Question(title, text, proceed="Quit", cancel="Stay")):
+        if await self.push_screen_wait(QuestionDialog(title, text, proceed="Quit", cancel="Stay")):
             self.exit()
 
     def copy_to_clipboard(self, text: str) -> None:

@@ -28,7 +28,7 @@ _MAX_CHATS = 20
 
 
 @dataclass(frozen=True)
-class Command:
+class PaletteCommand:
     """One line of the palette."""
 
     title: str
@@ -71,7 +71,7 @@ class Palette(CommandPalette, Transient[None]):
         return super().get_component_styles(*names)
 
 
-class Commands(Provider):
+class PaletteCommands(Provider):
     """The one provider."""
 
     _unreadable = False
@@ -82,7 +82,7 @@ class Commands(Provider):
         """The app, by its own type."""
         return cast("MlxkApp", self.app)
 
-    def _commands(self) -> Iterator[Command]:
+    def _commands(self) -> Iterator[PaletteCommand]:
         app = self.mlxk
         for active in self.screen.active_bindings.values():
             binding = active.binding
@@ -99,13 +99,13 @@ class Commands(Provider):
                 continue
             run = partial(app.run_action, binding.action, active.node)
             about = f"{shown_keys(binding)} · {binding.tooltip}" if binding.tooltip else shown_keys(binding)
-            yield Command(binding.description, about, run)
+            yield PaletteCommand(binding.description, about, run)
         for pane in PANES:
-            yield Command(f"Go to {pane.title}", "Pane", partial(app.action_pane, pane.id))
+            yield PaletteCommand(f"Go to {pane.title}", "Pane", partial(app.action_pane, pane.id))
         others = sorted(set(app.available_themes) - set(_OWN_THEMES))
         for theme in (*_OWN_THEMES, *others):
             text = "In use" if theme == app.theme else "Theme"
-            yield Command(
+            yield PaletteCommand(
                 f"Theme: {theme}", text, partial(setattr, app, "theme", theme), theme in _OWN_THEMES
             )
 

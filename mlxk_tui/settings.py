@@ -162,7 +162,7 @@ def _validated(values: Mapping[str, object]) -> Settings:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedSettings:
     """Settings, and what was wrong on the way to them."""
 
     settings: Settings
@@ -184,7 +184,7 @@ class Loaded:
         return variable(name) if name in self.from_environment else str(self.path)
 
 
-def weights_choice(loaded: Loaded) -> WeightsChoice:
+def weights_choice(loaded: LoadedSettings) -> WeightsChoice:
     """Return how the engine is to hold weights where there is no GPU; the command line is for every model."""
     from mlxk_tui.engine.memory import WeightsChoice
 
@@ -194,7 +194,7 @@ def weights_choice(loaded: Loaded) -> WeightsChoice:
     )
 
 
-def for_demo(loaded: Loaded, folder: Path) -> Loaded:
+def for_demo(loaded: LoadedSettings, folder: Path) -> LoadedSettings:
     """Return the settings for a demo: colours and keys as the user likes them, and a server of its own.
 
     What the config file says of the server is meant for the user's models and API keys. Those of the
@@ -209,7 +209,7 @@ def for_demo(loaded: Loaded, folder: Path) -> Loaded:
     return replace(loaded, settings=replace(loaded.settings, **own), key_folder=folder)
 
 
-def cache_for(loaded: Loaded, environ: Mapping[str, str]) -> Cache:
+def cache_for(loaded: LoadedSettings, environ: Mapping[str, str]) -> Cache:
     """Return the cache to show.
 
     Sources, the first that is given: `--cache-dir`, `MLXK_CACHE_DIR`, what huggingface_hub reads
@@ -231,7 +231,7 @@ def config_path(environ: Mapping[str, str] | None = None) -> Path:
     return Path(named).expanduser() if named else platformdirs.user_config_path("mlxk-tui") / "config.toml"
 
 
-def load(command_line: Mapping[str, object] | None = None, path: Path | None = None) -> Loaded:
+def load(command_line: Mapping[str, object] | None = None, path: Path | None = None) -> LoadedSettings:
     """Return the settings. A value that cannot be used is told of and its default taken instead.
 
     Args:
@@ -250,7 +250,7 @@ def load(command_line: Mapping[str, object] | None = None, path: Path | None = N
         try:
             settings = _validated({**stored, **_parsed(variables), **given})
             near = frozenset(given)
-            return Loaded(settings, tuple(problems), path, near, frozenset(variables) - near)
+            return LoadedSettings(settings, tuple(problems), path, near, frozenset(variables) - near)
         except _NotJsonError as fault:
             faults = [(str(fault), f"it must be JSON such as {_TABLES[str(fault)]}")]
         except ValueError as error:

@@ -13,11 +13,11 @@ import typer
 from mlxk_tui.ops.core.blocking import finish
 from mlxk_tui_headless.commands import push, run, serve, transfers
 from mlxk_tui_headless.options import JsonOption, ProgressOption, note
-from mlxk_tui_headless.request import Globals, Request, UsageError, View
+from mlxk_tui_headless.request import CommandRequest, Globals, UsageError, View
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.contract.results import Contract
-    from mlxk_tui_headless.session import Session
+    from mlxk_tui_headless.session import CommandSession
 
 PROGRAM = "mlxk-headless"
 
@@ -47,7 +47,7 @@ def root(
     as_json: JsonOption = False,
     progress: ProgressOption = None,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> Request | None:
+) -> CommandRequest | None:
     """See, judge and manage the MLX models in the Hugging Face cache."""
     options = ctx.ensure_object(Globals)
     options.demo, options.cache_dir, options.version = demo, cache_dir, show_version
@@ -70,16 +70,18 @@ def list_models(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show all MLX, full names.")] = False,
     health: Annotated[bool, typer.Option("--health", help="Show if each is sound and runs here.")] = False,
     as_json: JsonOption = False,
-) -> Request:
+) -> CommandRequest:
     """List the cached models: MLX chat models, unless --verbose or --all."""
 
-    def execute(session: "Session") -> "Contract":
+    def execute(session: "CommandSession") -> "Contract":
         from mlxk_tui.ops.catalog import catalog
 
         return finish(catalog.list_models(session.cache, pattern))
 
     note(ctx, as_json)
-    return Request("list", execute, View(pattern=pattern, show_all=show_all, verbose=verbose, health=health))
+    return CommandRequest(
+        "list", execute, View(pattern=pattern, show_all=show_all, verbose=verbose, health=health)
+    )
 
 
 @app.command()
@@ -89,16 +91,16 @@ def show(
     files: Annotated[bool, typer.Option("--files", help="List the files of the snapshot.")] = False,
     config: Annotated[bool, typer.Option("--config", help="Print config.json.")] = False,
     as_json: JsonOption = False,
-) -> Request:
+) -> CommandRequest:
     """Show one model: what it is, whether it is sound, whether it runs here."""
 
-    def execute(session: "Session") -> "Contract":
+    def execute(session: "CommandSession") -> "Contract":
         from mlxk_tui.ops.catalog import show as operation
 
         return finish(operation.show(session.cache, model, files=files, config=config))
 
     note(ctx, as_json)
-    return Request("show", execute, View(files=files))
+    return CommandRequest("show", execute, View(files=files))
 
 
 @app.command()
@@ -112,10 +114,10 @@ def health(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every finding and its fix.")] = False,
     as_json: JsonOption = False,
     progress: ProgressOption = None,
-) -> Request:
+) -> CommandRequest:
     """Check whether the cached models are complete and sound."""
 
-    def execute(session: "Session") -> "Contract":
+    def execute(session: "CommandSession") -> "Contract":
         from mlxk_tui.ops.catalog import catalog
 
         with session.progress(quiet=not verify) as on_event:
@@ -126,7 +128,7 @@ def health(
         return 1 if exit_code and getattr(data, "unhealthy", None) else 0
 
     note(ctx, as_json, progress)
-    return Request("health", execute, View(verbose=verbose), status)
+    return CommandRequest("health", execute, View(verbose=verbose), status)
 
 
 @app.command()
@@ -136,16 +138,16 @@ def rm(
     force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask; override locks.")] = False,
     as_json: JsonOption = False,
     progress: ProgressOption = None,
-) -> Request:
+) -> CommandRequest:
     """Remove a model, or one revision of it, from the cache."""
 
-    def execute(session: "Session") -> "Contract":
+    def execute(session: "CommandSession") -> "Contract":
         from mlxk_tui_headless import confirmation
 
         return confirmation.remove(session, model, force=force)
 
     note(ctx, as_json, progress)
-    return Request("rm", execute)
+    return CommandRequest("rm", execute)
 
 
 @app.command()
@@ -155,16 +157,16 @@ def prune(
     force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask.")] = False,
     as_json: JsonOption = False,
     progress: ProgressOption = None,
-) -> Request:
+) -> CommandRequest:
     """Remove detached revisions, orphan blobs and the rest of dead downloads."""
 
-    def execute(session: "Session") -> "Contract":
+    def execute(session: "CommandSession") -> "Contract":
         from mlxk_tui_headless import confirmation
 
         return confirmation.prune(session, dry_run=dry_run, force=force)
 
     note(ctx, as_json, progress)
-    return Request("prune", execute)
+    return CommandRequest("prune", execute)
 
 
 @app.command()
@@ -181,10 +183,10 @@ def clone(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     as_json: JsonOption = False,
     progress: ProgressOption = None,
-) -> Request:
+) -> CommandRequest:
     """Copy a model into a folder of its own; one that is not cached, or not sound, is pulled first."""
 
-    def execute(session: "Session") -> "Contract":
+    def execute(session: "CommandSession") -> "Contract":
         from pathlib import Path
 
         from mlxk_tui.ops.clone import clone as operation
@@ -207,7 +209,7 @@ def clone(
             )
 
     note(ctx, as_json, progress)
-    return Request("clone", execute, View(quiet=quiet))
+    return CommandRequest("clone", execute, View(quiet=quiet))
 
 
 app.command()(transfers.pull)
@@ -218,22 +220,22 @@ app.command()(serve.server)
 
 
 @app.command()
-def version(ctx: typer.Context, as_json: JsonOption = False) -> Request:
+def version(ctx: typer.Context, as_json: JsonOption = False) -> CommandRequest:
     """Print the versions of this program, its JSON contract and what it works with."""
     note(ctx, as_json)
     return _version_request()
 
 
-def _version_request() -> Request:
-    def execute(session: "Session") -> "Contract":
+def _version_request() -> CommandRequest:
+    def execute(session: "CommandSession") -> "Contract":
         from mlxk_tui.ops import about
 
         return finish(about.version(session.cache))
 
-    return Request("version", execute)
+    return CommandRequest("version", execute)
 
 
-def parse(argv: Sequence[str], options: Globals) -> Request | None:
+def parse(argv: Sequence[str], options: Globals) -> CommandRequest | None:
     """Return what a command line asks for, or None when help was printed.
 
     Args:
@@ -262,7 +264,7 @@ def parse(argv: Sequence[str], options: Globals) -> Request | None:
         raise UsageError(message, usage=_usage(error), command=options.command) from None
     if options.version:
         return _version_request()
-    if isinstance(result, Request):
+    if isinstance(result, CommandRequest):
         return result
     if result == 0:  # help: Typer printed it and returns the exit status
         return None

@@ -11,10 +11,10 @@ from mlxk_tui.ops.remove import prune as prune_operation, remove as remove_opera
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.remove.remove import RemovePlan
-    from mlxk_tui_headless.session import Session
+    from mlxk_tui_headless.session import CommandSession
 
 
-def remove(session: Session, spec: str, *, force: bool) -> RmData:
+def remove(session: CommandSession, spec: str, *, force: bool) -> RmData:
     """Remove what `spec` stands for, if it may go.
 
     Raises:
@@ -38,7 +38,7 @@ def remove(session: Session, spec: str, *, force: bool) -> RmData:
         return session.wait(remove_operation.remove(session.cache, plan, force=force, on_event=on_event))
 
 
-def prune(session: Session, *, dry_run: bool, force: bool) -> PruneData:
+def prune(session: CommandSession, *, dry_run: bool, force: bool) -> PruneData:
     """Remove what nothing needs any more, if it may go.
 
     Raises:

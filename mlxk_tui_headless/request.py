@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.contract.results import Contract
-    from mlxk_tui_headless.session import Session
+    from mlxk_tui_headless.session import CommandSession
 
 
 @dataclass
@@ -38,11 +38,11 @@ class View:
 
 
 @dataclass(frozen=True)
-class Request:
+class CommandRequest:
     """One command to run."""
 
     command: str
-    execute: Callable[[Session], Contract | None]
+    execute: Callable[[CommandSession], Contract | None]
     """Runs the operation; raises OpError. None where a person has seen everything already."""
     view: View = View()
     exit_code: Callable[[Contract | None], int] = lambda data: 0

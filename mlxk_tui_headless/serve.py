@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from mlxk_tui import settings
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.models import Runnable, find_runnable
-from mlxk_tui.engine.status import EngineStatus, LoadedModel
+from mlxk_tui.engine.status import EngineStatus, ModelStatus
 from mlxk_tui.ops.contract.inference import ServerData
 from mlxk_tui.ops.contract.matrices import BlasState
 from mlxk_tui.ops.contract.results import Command, Envelope
@@ -35,13 +35,13 @@ from mlxk_tui_headless.patient_streams import never_blocking
 from mlxk_tui_headless.stopping import woken_by_signals
 
 if TYPE_CHECKING:
-    from mlxk_tui_headless.session import Session
+    from mlxk_tui_headless.session import CommandSession
 
 _log = logging.getLogger("mlxk_tui.server")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ServeOptions:
     """What the command line asks for; None leaves it to the settings."""
 
     model: str | None
@@ -61,7 +61,7 @@ class Wanted:
     log_prompts: bool
 
 
-def serve(session: Session, wanted: Wanted) -> None:
+def serve(session: CommandSession, wanted: ServeOptions) -> None:
     """Serve until a signal ends it; the envelope is printed as soon as it listens.
 
     Raises:
@@ -82,7 +82,7 @@ def serve(session: Session, wanted: Wanted) -> None:
 
 
 class _Serving:
-    def __init__(self, session: Session, wanted: Wanted) -> None:
+    def __init__(self, session: CommandSession, wanted: ServeOptions) -> None:
         self._session = session
         self._wanted = wanted
         self._stop = asyncio.Event()
@@ -206,7 +206,7 @@ class _EngineLog:
 
     def __init__(self) -> None:
         self._logged = ""
-        self._model: LoadedModel | None = None
+        self._model: ModelStatus | None = None
 
     def note(self, status: EngineStatus) -> None:
         """Look at a status of the engine."""
@@ -219,7 +219,7 @@ class _EngineLog:
         self._model = model
 
 
-def _log_weights(model: LoadedModel) -> None:
+def _log_weights(model: ModelStatus) -> None:
     held, stored = size(model.memory_bytes), size(model.stored_bytes)
     if model.weights_fault:
         _log.warning(
@@ -242,7 +242,7 @@ async def _load(engine: Engine, model: Runnable) -> None:
         _log.info("%s is loaded (%.1f s).", model.name, loaded.load_s)
 
 
-def load_options(wanted: Wanted) -> tuple[ServerOptions, float]:
+def load_options(wanted: ServeOptions) -> tuple[ServerOptions, float]:
     """Return the options of command line, environment, settings and key file, and the idle time in seconds.
 
     Raises:
@@ -273,7 +273,7 @@ def load_options(wanted: Wanted) -> tuple[ServerOptions, float]:
     return options, idle_minutes * 60
 
 
-def _check(wanted: Wanted, idle_minutes: float) -> None:
+def _check(wanted: ServeOptions, idle_minutes: float) -> None:
     for name, value in (("--max-tokens", wanted.max_tokens), ("--max-queue", wanted.max_queue)):
         if value is not None and value < 1:
             raise _invalid(f"{name} takes 1 or more.")

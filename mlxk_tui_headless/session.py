@@ -18,7 +18,7 @@ from mlxk_tui_headless import output
 from mlxk_tui_headless.cli import parse
 from mlxk_tui_headless.error_text import error_text
 from mlxk_tui_headless.interrupts import Interrupts
-from mlxk_tui_headless.request import Globals, Request, UsageError
+from mlxk_tui_headless.request import CommandRequest, Globals, UsageError
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ _PATIENCE_S = 10.0
 """How long work may take to stop after a signal; operations promise a second."""
 
 
-class Session:
+class CommandSession:
     """What a command works with while it runs.
 
     Attributes:
@@ -115,7 +115,7 @@ def run(argv: Sequence[str], interrupts: Interrupts | None = None) -> int:
     return carry_out(request, options, interrupts)
 
 
-def carry_out(request: Request, options: Globals, interrupts: Interrupts | None = None) -> int:
+def carry_out(request: CommandRequest, options: Globals, interrupts: Interrupts | None = None) -> int:
     """Run a request, print its envelope and return the exit status; whatever happens, it is reported.
 
     Args:
@@ -133,7 +133,7 @@ def carry_out(request: Request, options: Globals, interrupts: Interrupts | None 
         interrupts.uninstall()
 
 
-def _carry_out(request: Request, options: Globals, interrupts: Interrupts) -> int:
+def _carry_out(request: CommandRequest, options: Globals, interrupts: Interrupts) -> int:
     def abandon() -> NoReturn:
         envelope, status = _failed(request.command, _stopped())
         os._exit(_report(envelope, options, interrupts) or status)
@@ -155,22 +155,24 @@ def _carry_out(request: Request, options: Globals, interrupts: Interrupts) -> in
 
 
 @contextlib.contextmanager
-def _open_session(request: Request, options: Globals, interrupts: Interrupts) -> Iterator[Session]:
+def _open_session(
+    request: CommandRequest, options: Globals, interrupts: Interrupts
+) -> Iterator[CommandSession]:
     if options.demo:
         from mlxk_tui.demo.session import DemoSession
 
         with contextlib.ExitStack() as stack:
             with interrupts.noted():  # it is built in a moment, and a part of it would stay behind
                 demo = stack.enter_context(DemoSession())
-            yield Session(demo.cache, options, request.command, interrupts)
+            yield CommandSession(demo.cache, options, request.command, interrupts)
             with interrupts.noted():
                 stack.close()
     elif options.cache_dir is None:
-        yield Session(_usual_cache(), options, request.command, interrupts)
+        yield CommandSession(_usual_cache(), options, request.command, interrupts)
     else:
         if not options.cache_dir.strip() or "\0" in options.cache_dir:
             raise OpError(ErrorType.VALIDATION_ERROR, "--cache-dir needs the path of a folder.")
-        yield Session(Cache.at(options.cache_dir), options, request.command, interrupts)
+        yield CommandSession(Cache.at(options.cache_dir), options, request.command, interrupts)
 
 
 def _usual_cache() -> Cache:
@@ -226,7 +228,7 @@ def _failed(command: str, error: OpError) -> tuple[Envelope, int]:
 
 
 def _report(
-    envelope: Envelope, options: Globals, interrupts: Interrupts, request: Request | None = None
+    envelope: Envelope, options: Globals, interrupts: Interrupts, request: CommandRequest | None = None
 ) -> int:
     """Print an envelope, the last thing to do; return 0, or the status of output that was not written."""
     # A part of an object, or a second one behind it, would break stdout; text may end anywhere.

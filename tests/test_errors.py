@@ -14,7 +14,7 @@ import pytest
 import mlxk_tui
 import mlxk_tui_headless
 from mlxk_tui.engine.connection.wire import from_json, to_json
-from mlxk_tui.engine.protocol import Fault
+from mlxk_tui.engine.protocol import RequestFault
 from mlxk_tui.ops.core.errors import ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.core.remedies import SHARED_WORDS, ErrorFacts, Remedy
 from mlxk_tui.server import error_text as http
@@ -149,7 +149,7 @@ FRONT_END_WORDS = re.compile(
 
 def error_makers(tree: ast.Module) -> set[str]:
     """Return the names of what makes an error in a module: the class, and functions that return one."""
-    made = {"OpError", "NotWholeError", "Failure", "Fault"}
+    made = {"OpError", "NotWholeError", "Failure", "RequestFault"}
     return made | {
         one.name
         for one in functions(tree)
@@ -288,11 +288,11 @@ def told(error: OpError) -> tuple[object, ...]:
 
 
 def test_an_error_crosses_the_pipe_of_the_engine_whole() -> None:
-    assert from_json(to_json(Fault.of(7, TOLD))) == Fault.of(7, TOLD)
-    back = from_json(to_json(Fault.of(7, TOLD))).error
+    assert from_json(to_json(RequestFault.of(7, TOLD))) == RequestFault.of(7, TOLD)
+    back = from_json(to_json(RequestFault.of(7, TOLD))).error
     assert told(back) == told(TOLD)
     long = OpError(ErrorType.CONTEXT_LENGTH_EXCEEDED, "Long.", overflow=ContextOverflow(9, 5))
-    assert from_json(to_json(Fault.of(7, long))).error.overflow == ContextOverflow(9, 5)
+    assert from_json(to_json(RequestFault.of(7, long))).error.overflow == ContextOverflow(9, 5)
 
 
 def test_an_error_survives_as_json_and_what_is_not_known_is_left_out() -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from mlxk_tui.chats.model import Attachment, Message, Role, Session, State
+from mlxk_tui.chats.model import Attachment, Message, MessageState, Role, Session
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
@@ -44,7 +44,7 @@ class MessageDocument(BaseModel):
     usage: dict[str, JsonValue] = {}
     timings: dict[str, JsonValue] = {}
     finish_reason: str | None = None
-    state: State = State.DONE
+    state: MessageState = MessageState.DONE
     error: str | None = None
     created: AwareDatetime
 

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mlxk_tui.chats.model import Message, Role, Session, State
+from mlxk_tui.chats.model import Message, MessageState, Role, Session
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.files import replace_file
@@ -117,9 +117,9 @@ def _of_message(message: Message) -> Iterator[str]:
         yield _safe(message.content).strip("\n")
     if message.tool_calls:
         yield _fenced(json.dumps([dict(call) for call in message.tool_calls], indent=2), "json")
-    if message.state is State.FAILED:
+    if message.state is MessageState.FAILED:
         yield f"*(failed: {printable(message.error or 'unknown reason')})*"
-    elif message.state is State.STOPPED:
+    elif message.state is MessageState.STOPPED:
         yield "*(stopped)*"
 
 

@@ -17,7 +17,7 @@ class Role(str, Enum):
     TOOL = "tool"
 
 
-class State(str, Enum):
+class MessageState(str, Enum):
     """How far a message is."""
 
     STREAMING = "streaming"
@@ -78,7 +78,7 @@ class Message:
     usage: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, Any] = field(default_factory=dict)
     finish_reason: str | None = None
-    state: State = State.DONE
+    state: MessageState = MessageState.DONE
     error: str | None = None
     sibling: int = 1
     """Which of its siblings it is, the oldest being 1."""
@@ -87,7 +87,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Match:
+class SearchMatch:
     """Where a search found something in a message."""
 
     message_id: int
@@ -102,5 +102,5 @@ class Listed:
     """A session in a list."""
 
     session: Session
-    match: Match | None = None
+    match: SearchMatch | None = None
     """The newest message that was found; None without a query or where only the title matched."""

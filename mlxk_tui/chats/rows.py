@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlxk_tui.chats.model import Attachment, Message, Role, Session, State
+from mlxk_tui.chats.model import Attachment, Message, MessageState, Role, Session
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
@@ -69,7 +69,7 @@ def message_of(row: sqlite3.Row, sibling: int = 1, siblings: int = 1) -> Message
         usage=_mapping(row["usage"]),
         timings=_mapping(row["timings"]),
         finish_reason=row["finish_reason"],
-        state=State(row["state"]),
+        state=MessageState(row["state"]),
         error=row["error"],
         sibling=sibling,
         siblings=siblings,

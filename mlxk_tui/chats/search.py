@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mlxk_tui.chats.model import Listed, Match
+from mlxk_tui.chats.model import Listed, SearchMatch
 from mlxk_tui.chats.rows import SESSION, session_by_id, session_of
 from mlxk_tui.chats.schema import MESSAGE_BITS
 from mlxk_tui.ops.core.text import printable
@@ -48,10 +48,10 @@ class Query:
         title = title.casefold()
         return all(term in title for term in self.terms)
 
-    def match(self, message_id: int, content: str) -> Match:
+    def match(self, message_id: int, content: str) -> SearchMatch:
         """Return the words around the first match in a message."""
         text, spans = _around(content, self.terms)
-        return Match(message_id, text, spans)
+        return SearchMatch(message_id, text, spans)
 
 
 def list_sessions(

@@ -24,7 +24,7 @@ from typing import Any
 from mlxk_tui.chats import sessions, tree
 from mlxk_tui.chats.database import Database
 from mlxk_tui.chats.index import Index
-from mlxk_tui.chats.model import Attachment, Listed, Message, Role, Session, State
+from mlxk_tui.chats.model import Attachment, Listed, Message, MessageState, Role, Session
 from mlxk_tui.chats.owners import Owner
 from mlxk_tui.chats.rows import (
     attachments_json,
@@ -249,7 +249,9 @@ class ChatStore:
             return sessions.shown(connection, session_id, before, limit)
 
         found = await self._database.read(window)
-        if any(message.state is State.STREAMING and message.id not in self._streams for message in found):
+        if any(
+            message.state is MessageState.STREAMING and message.id not in self._streams for message in found
+        ):
             await self._database.write(self._put_in_order)  # its process may be gone
             found = await self._database.read(window)
         return found
@@ -280,7 +282,7 @@ class ChatStore:
         tool_call_id: str | None = None,
         attachments: Sequence[Attachment] = (),
         model: str | None = None,
-        state: State = State.DONE,
+        state: MessageState = MessageState.DONE,
     ) -> Message:
         """Add a message below the head, or beside another one, and make it the head.
 
@@ -307,7 +309,7 @@ class ChatStore:
             "model": storable_or_none(model),
             "state": state.value,
         }
-        streaming = state is State.STREAMING
+        streaming = state is MessageState.STREAMING
         added: list[int] = []
 
         def add(connection: sqlite3.Connection) -> Message:
@@ -322,7 +324,7 @@ class ChatStore:
             message = await self._database.write(add)
         except asyncio.CancelledError:
             if streaming and added:  # nobody will write it
-                await self.finish_message(added[0], state=State.STOPPED)
+                await self.finish_message(added[0], state=MessageState.STOPPED)
             raise
         if streaming:
             self._streams.begin(message.id)
@@ -340,7 +342,7 @@ class ChatStore:
         self,
         message_id: int,
         *,
-        state: State = State.DONE,
+        state: MessageState = MessageState.DONE,
         finish_reason: str | None = None,
         tool_calls: Sequence[Mapping[str, Any]] = (),
         usage: Mapping[str, Any] | None = None,

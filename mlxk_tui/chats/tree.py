@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from mlxk_tui.chats.model import Message, Role, Session, State
+from mlxk_tui.chats.model import Message, MessageState, Role, Session
 from mlxk_tui.chats.rows import (
     attachments_json,
     message_of,
@@ -153,7 +153,7 @@ def insert_session(connection: sqlite3.Connection, session: Session, messages: S
             "usage": to_json(dict(one.usage)),
             "timings": to_json(dict(one.timings)),
             "finish_reason": storable_or_none(one.finish_reason),
-            "state": (State.STOPPED if one.state is State.STREAMING else one.state).value,
+            "state": (MessageState.STOPPED if one.state is MessageState.STREAMING else one.state).value,
             "error": storable_or_none(one.error),
             "created": one.created,
         }

@@ -18,7 +18,7 @@ _LLAMA3_ROPE = {
 
 
 @dataclass(frozen=True)
-class Decoder:
+class DecoderConfig:
     """A model that follows from one config."""
 
     base: str
@@ -43,7 +43,7 @@ class Decoder:
 
 # One model in a few rows is read more easily than in thirty.
 # fmt: off
-LLAMA_3B = Decoder(
+LLAMA_3B = DecoderConfig(
     "meta-llama/Llama-3.2-3B-Instruct",
     "llama3",
     "A small multilingual assistant that fits beside everything else on an 8 GB machine.",
@@ -56,7 +56,7 @@ LLAMA_3B = Decoder(
     card={"tags": ("facebook", "meta", "llama-3")},
     notes=("Context of 131,072 tokens.", "4 bits in groups of 64, about 4.5 bits a weight."),
 )
-LLAMA_8B_BASE = Decoder(
+LLAMA_8B_BASE = DecoderConfig(
     "meta-llama/Llama-3.1-8B",
     "llama3",
     "The base model: it continues text and has no chat template. Good for fine-tuning.",
@@ -68,7 +68,7 @@ LLAMA_8B_BASE = Decoder(
     license_id="llama3.1",
     chat=False,
 )
-QWEN3_4B = Decoder(
+QWEN3_4B = DecoderConfig(
     "Qwen/Qwen3-4B-Instruct-2507",
     "qwen",
     "A quick all-round assistant with a very long context; it answers without thinking aloud.",
@@ -77,7 +77,7 @@ QWEN3_4B = Decoder(
         vocab=151936, context=262144, head_dim=128, theta=5000000.0,
     ),
 )
-QWEN3_235B = Decoder(
+QWEN3_235B = DecoderConfig(
     "Qwen/Qwen3-235B-A22B-Instruct-2507",
     "qwen",
     "A very large mixture of experts: 128 of them in each layer, 8 at work for a token.",
@@ -90,7 +90,7 @@ QWEN3_235B = Decoder(
         },
     ),
 )
-QWEN3_CODER = Decoder(
+QWEN3_CODER = DecoderConfig(
     "Qwen/Qwen3-Coder-30B-A3B-Instruct",
     "qwen",
     "Writes and edits code, calls tools; 3.3 billion of 30.5 billion weights are at work for a token.",
@@ -103,7 +103,7 @@ QWEN3_CODER = Decoder(
         },
     ),
 )
-MIXTRAL = Decoder(
+MIXTRAL = DecoderConfig(
     "mistralai/Mixtral-8x7B-Instruct-v0.1",
     "mistral",
     "Eight experts a layer, two at work: the model that made mixtures popular.",
@@ -113,7 +113,7 @@ MIXTRAL = Decoder(
         extra={"num_local_experts": 8, "num_experts_per_tok": 2},
     ),
 )
-MOONLIGHT = Decoder(
+MOONLIGHT = DecoderConfig(
     "moonshotai/Moonlight-16B-A3B-Instruct",
     "qwen",
     "A mixture of experts with latent attention; its tokenizer comes as Python code in the repo.",
@@ -133,7 +133,7 @@ MOONLIGHT = Decoder(
     ),
     license_id="mit",
 )
-LLADA = Decoder(
+LLADA = DecoderConfig(
     "GSAI-ML/LLaDA-8B-Instruct",
     "llama3",
     "Writes by diffusion instead of word by word; mlx-lm has no implementation of it.",
@@ -143,7 +143,7 @@ LLADA = Decoder(
     ),
     license_id="mit",
 )
-PHI_35 = Decoder(
+PHI_35 = DecoderConfig(
     "microsoft/Phi-3.5-mini-instruct",
     "mistral",
     "A small model that was taught with textbooks.",
@@ -153,7 +153,7 @@ PHI_35 = Decoder(
     ),
     license_id="mit",
 )
-GEMMA_2 = Decoder(
+GEMMA_2 = DecoderConfig(
     "google/gemma-2-9b-it",
     "mistral",
     "Even-tempered and good at languages, with a context of 8,192 tokens.",
@@ -168,7 +168,7 @@ GEMMA_2 = Decoder(
     license_id="gemma",
     card={"shard_bytes": 2 << 30},
 )
-NEMO = Decoder(
+NEMO = DecoderConfig(
     "mistralai/Mistral-Nemo-Instruct-2407",
     "mistral",
     "Twelve billion weights and a long context.",
@@ -178,7 +178,7 @@ NEMO = Decoder(
     ),
     card={"shard_bytes": 8 << 30},
 )
-OLMO_2 = Decoder(
+OLMO_2 = DecoderConfig(
     "allenai/OLMo-2-1124-7B-Instruct",
     "qwen",
     "Open in all its parts: data, code and every checkpoint.",
@@ -187,7 +187,7 @@ OLMO_2 = Decoder(
         vocab=100352, context=4096, tied=False, theta=500000.0,
     ),
 )
-SMOLLM_3 = Decoder(
+SMOLLM_3 = DecoderConfig(
     "HuggingFaceTB/SmolLM3-3B",
     "qwen",
     "Small, open and able to think.",
@@ -196,7 +196,7 @@ SMOLLM_3 = Decoder(
         vocab=128256, context=65536, theta=5000000.0,
     ),
 )
-SMOLLM_2 = Decoder(
+SMOLLM_2 = DecoderConfig(
     "HuggingFaceTB/SmolLM2-135M-Instruct",
     "qwen",
     "One of the smallest models that can hold a conversation.",
@@ -205,7 +205,7 @@ SMOLLM_2 = Decoder(
         context=8192, theta=100000.0, eps=1e-05,
     ),
 )
-TINY_LLAMA = Decoder(
+TINY_LLAMA = DecoderConfig(
     "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
     "mistral",
     "Fine-tuned on [bold red]markup[/bold red] and \x1b[31mescape codes\x1b[0m: text that must stay text.",
@@ -218,7 +218,7 @@ TINY_LLAMA = Decoder(
         "A bell \x07 and an arrow \u202etxet esrever\u202c.",
     ),
 )
-R1_DISTILL = Decoder(
+R1_DISTILL = DecoderConfig(
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
     "qwen",
     "Thinks at length before it answers.",
@@ -231,20 +231,22 @@ R1_DISTILL = Decoder(
 # fmt: on
 
 
-def qwen3_17b(*, group: int) -> Decoder:
+def qwen3_17b(*, group: int) -> DecoderConfig:
     """Return Qwen3 1.7B at 8 bits, quantized in groups of `group`."""
     config = decoder_config(
         "qwen3", "Qwen3ForCausalLM", hidden=2048, layers=28, heads=16, kv_heads=8, inner=6144,
         vocab=151936, context=40960, head_dim=128, theta=1000000.0, bits=8, group=group,
     )  # fmt: skip
-    return Decoder("Qwen/Qwen3-1.7B", "qwen", f"Thinks when it helps. 8 bits in groups of {group}.", config)
+    return DecoderConfig(
+        "Qwen/Qwen3-1.7B", "qwen", f"Thinks when it helps. 8 bits in groups of {group}.", config
+    )
 
 
-def qwen25_05b(note: str) -> Decoder:
+def qwen25_05b(note: str) -> DecoderConfig:
     """Return Qwen2.5 0.5B Instruct at 8 bits, with a note on its card."""
     config = decoder_config(
         "qwen2", "Qwen2ForCausalLM", hidden=896, layers=24, heads=14, kv_heads=2, inner=4864,
         vocab=151936, context=32768, theta=1000000.0, bits=8,
     )  # fmt: skip
     summary = "Tiny and fast: for tests, drafts and speculative decoding."
-    return Decoder("Qwen/Qwen2.5-0.5B-Instruct", "qwen", summary, config, notes=(note,))
+    return DecoderConfig("Qwen/Qwen2.5-0.5B-Instruct", "qwen", summary, config, notes=(note,))

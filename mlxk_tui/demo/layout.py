@@ -36,7 +36,7 @@ def commit(*parts: str) -> str:
     return hashlib.sha1("\0".join(parts).encode(), usedforsecurity=False).hexdigest()
 
 
-class Repo:
+class RepoLayout:
     """One `models--*` folder that is being written."""
 
     def __init__(self, hub: Path, name: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxk_tui.demo import decoders, models
-from mlxk_tui.demo.layout import Repo, commit, etag, git_sha1, lfs_pointer
+from mlxk_tui.demo.layout import RepoLayout, commit, etag, git_sha1, lfs_pointer
 from mlxk_tui.demo.models import Files
 from mlxk_tui.demo.weights import Payload
 from mlxk_tui.ops.cache.deletion import SENTINEL
@@ -27,7 +27,7 @@ class Sample:
     name: str
     days: float
     """How many days ago it was downloaded."""
-    build: Callable[[Repo, list[Files]], None]
+    build: Callable[[RepoLayout, list[Files]], None]
     about: str
     """What it is there to show."""
 
@@ -50,7 +50,7 @@ def build_sample_cache(root: Path, *, now: float | None = None) -> None:
     (root / SENTINEL).write_text("The sample of mlxk-tui; everything here may be deleted.\n")
     moment = time.time() if now is None else now
     for sample in SAMPLES:
-        repo = Repo(root, sample.name)
+        repo = RepoLayout(root, sample.name)
         sample.build(repo, _revisions(sample.name))
         repo.add_locks()
         repo.set_times(moment - sample.days * _DAY)
@@ -101,7 +101,7 @@ _SPECIAL: dict[str, Callable[[str], Files]] = {
     "Qwen2.5-0.5B-Instruct": models.qwen25_05b_torch,
     "all-MiniLM-L6-v2": models.minilm,
 }
-_DECODERS: dict[str, tuple[decoders.Decoder, ...]] = {
+_DECODERS: dict[str, tuple[decoders.DecoderConfig, ...]] = {
     "Llama-3.2-3B-Instruct-4bit": (decoders.LLAMA_3B,),
     "Meta-Llama-3.1-8B-4bit": (decoders.LLAMA_8B_BASE,),
     "Qwen3-4B-Instruct-2507-4bit": (decoders.QWEN3_4B,),
@@ -127,28 +127,28 @@ _DECODERS: dict[str, tuple[decoders.Decoder, ...]] = {
 }
 
 
-def _main(repo: Repo) -> str:
+def _main(repo: RepoLayout) -> str:
     return commit(repo.name, "main")
 
 
-def _sound(repo: Repo, revisions: list[Files], **options: Any) -> None:
+def _sound(repo: RepoLayout, revisions: list[Files], **options: Any) -> None:
     repo.add_snapshot(_main(repo), revisions[0], **options)
     repo.set_ref("main", _main(repo))
 
 
-def _shared(repo: Repo, revisions: list[Files]) -> None:
+def _shared(repo: RepoLayout, revisions: list[Files]) -> None:
     """Weights in the cache's shared store, where another repo may have them too."""
     _sound(repo, revisions, shared=_weights(revisions[0]))
 
 
-def _two_revisions(repo: Repo, revisions: list[Files]) -> None:
+def _two_revisions(repo: RepoLayout, revisions: list[Files]) -> None:
     _sound(repo, revisions)
     first = commit(repo.name, "first")
     repo.add_snapshot(first, revisions[1])
     repo.set_ref("v1", first)
 
 
-def _leftovers(repo: Repo, revisions: list[Files]) -> None:
+def _leftovers(repo: RepoLayout, revisions: list[Files]) -> None:
     """A revision that no ref names any more, an orphan blob, and the rest of a dead download."""
     _sound(repo, revisions)
     repo.add_snapshot(commit(repo.name, "old"), revisions[1])
@@ -157,27 +157,27 @@ def _leftovers(repo: Repo, revisions: list[Files]) -> None:
     (repo.blobs / f"{'d4' * 32}.5f0c1a2b.incomplete").write_bytes(bytes(4 << 20))
 
 
-def _custom_code(repo: Repo, revisions: list[Files]) -> None:
+def _custom_code(repo: RepoLayout, revisions: list[Files]) -> None:
     code = b'"""Stands for the modelling code that the original ships; nothing here runs it."""\n'
     _sound(repo, [{**revisions[0], "modeling_deepseek.py": code}])
 
 
-def _missing_shard(repo: Repo, revisions: list[Files]) -> None:
+def _missing_shard(repo: RepoLayout, revisions: list[Files]) -> None:
     _sound(repo, revisions, absent=_weights(revisions[0])[3:4])
 
 
-def _truncated(repo: Repo, revisions: list[Files]) -> None:
+def _truncated(repo: RepoLayout, revisions: list[Files]) -> None:
     _sound(repo, revisions, tree=False)
     os.truncate(_weight_blob(repo, revisions), 1_310_720_000)
 
 
-def _no_index(repo: Repo, revisions: list[Files]) -> None:
+def _no_index(repo: RepoLayout, revisions: list[Files]) -> None:
     files = dict(revisions[0])
     del files["model.safetensors.index.json"]
     _sound(repo, [files])
 
 
-def _pointer(repo: Repo, revisions: list[Files]) -> None:
+def _pointer(repo: RepoLayout, revisions: list[Files]) -> None:
     """A copy from a git clone that did not fetch what is in LFS."""
     _sound(repo, revisions, tree=False)
     blob = _weight_blob(repo, revisions)
@@ -185,18 +185,18 @@ def _pointer(repo: Repo, revisions: list[Files]) -> None:
     blob.write_bytes(pointer)
 
 
-def _dangling(repo: Repo, revisions: list[Files]) -> None:
+def _dangling(repo: RepoLayout, revisions: list[Files]) -> None:
     """A blob that something else deleted."""
     _sound(repo, revisions)
     (repo.blobs / etag("tokenizer.json", revisions[0]["tokenizer.json"])).unlink()
 
 
-def _bad_config(repo: Repo, revisions: list[Files]) -> None:
+def _bad_config(repo: RepoLayout, revisions: list[Files]) -> None:
     """An editor's accident: a list where an object belongs."""
     _sound(repo, [{**revisions[0], "config.json": b'["model_type", "smollm3"]\n'}])
 
 
-def _unfinished(repo: Repo, revisions: list[Files]) -> None:
+def _unfinished(repo: RepoLayout, revisions: list[Files]) -> None:
     """A pull that was killed: one shard is there, one is half done, the rest never began."""
     names = _weights(revisions[0])
     _sound(repo, revisions, absent=names[1:])
@@ -206,7 +206,7 @@ def _unfinished(repo: Repo, revisions: list[Files]) -> None:
     partial.write(repo.blobs / f"{begun.sha256}.9c41d07e.incomplete")
 
 
-def _bit_rot(repo: Repo, revisions: list[Files]) -> None:
+def _bit_rot(repo: RepoLayout, revisions: list[Files]) -> None:
     """One wrong byte in the weights: right size, right header; only a checksum tells."""
     _sound(repo, revisions)
     with _weight_blob(repo, revisions).open("r+b") as file:
@@ -214,12 +214,12 @@ def _bit_rot(repo: Repo, revisions: list[Files]) -> None:
         file.write(b"\x01")
 
 
-def _no_snapshot(repo: Repo, revisions: list[Files]) -> None:
+def _no_snapshot(repo: RepoLayout, revisions: list[Files]) -> None:
     """A pull that was killed before the first file was finished."""
     repo.set_ref("main", _main(repo))
 
 
-def _weight_blob(repo: Repo, revisions: list[Files]) -> Path:
+def _weight_blob(repo: RepoLayout, revisions: list[Files]) -> Path:
     name = _weights(revisions[0])[0]
     return repo.blobs / etag(name, revisions[0][name])
 

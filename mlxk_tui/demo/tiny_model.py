@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlxk_tui.demo.layout import Repo, commit, etag
+from mlxk_tui.demo.layout import RepoLayout, commit, etag
 
 NAME = "mlxk-tui/tiny-demo"
 """Its repo name in a cache."""
@@ -36,7 +36,7 @@ def install(hub: Path) -> Path:
     """
     files = {path.name: path.read_bytes() for path in sorted(folder().iterdir()) if path.is_file()}
     revision = commit(NAME, *(f"{name} {etag(name, content)}" for name, content in files.items()))
-    repo = Repo(hub, NAME)
+    repo = RepoLayout(hub, NAME)
     snapshot = repo.path / "snapshots" / revision
     if not snapshot.exists():
         repo.add_snapshot(revision, files)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlxk_tui.engine import memory
-from mlxk_tui.engine.connection.connection import Connection, Reply
+from mlxk_tui.engine.connection.connection import Reply, WorkerConnection
 from mlxk_tui.engine.connection.liveness import Patience
 from mlxk_tui.engine.embedding import Embeddings, check, parts_of, vectors_of
 from mlxk_tui.engine.gate import Gate, Pass
@@ -35,7 +35,7 @@ from mlxk_tui.engine.protocol import (
     Tokenized,
     Unload,
 )
-from mlxk_tui.engine.status import EngineState, EngineStatus, LoadedModel
+from mlxk_tui.engine.status import EngineState, EngineStatus, ModelStatus
 from mlxk_tui.engine.stream import GenerationStream
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, Progress, ignore
@@ -44,7 +44,7 @@ from mlxk_tui.ops.core.remedies import Remedy
 if TYPE_CHECKING:
     from mlxk_tui.engine.models import Runnable
 
-__all__ = ["Embeddings", "Engine", "EngineState", "EngineStatus", "GenerationStream", "LoadedModel"]
+__all__ = ["Embeddings", "Engine", "EngineState", "EngineStatus", "GenerationStream", "ModelStatus"]
 
 _UNREAD = Loading("start", 0, 0)
 _ATTEMPTS = 3
@@ -82,7 +82,7 @@ class Engine:
         self.idle_unload_s = idle_unload_s
         """May be changed at any time; counts from the next request on."""
         self._gate = Gate(self._changed)
-        self._connection = Connection(
+        self._connection = WorkerConnection(
             self._changed, self._lost, patience=patience or Patience(), environ=environ
         )
         self._loader = ModelLoader(
@@ -91,7 +91,7 @@ class Engine:
             batching=batching,
             stopping=lambda: self._stopping is not None,
         )
-        self._loaded: LoadedModel | None = None
+        self._loaded: ModelStatus | None = None
         self._loading: str | None = None
         self._progress = _UNREAD
         self._last_error: OpError | None = None
@@ -146,7 +146,7 @@ class Engine:
 
         return unsubscribe
 
-    async def load(self, model: Runnable, *, on_event: OnEvent = ignore) -> LoadedModel:
+    async def load(self, model: Runnable, *, on_event: OnEvent = ignore) -> ModelStatus:
         """Load a model, waiting for the streams of another one to end.
 
         Events have the stages of `Loading`, and bytes while the weights are read.
@@ -272,7 +272,7 @@ class Engine:
 
     # How a model comes into memory
 
-    async def _acquire(self, model: Runnable, on_loading: Callable[[Loading], None]) -> LoadedModel:
+    async def _acquire(self, model: Runnable, on_loading: Callable[[Loading], None]) -> ModelStatus:
         """Wait until `model` is there and count as one of its requests, to be ended by the gate's `leave`."""
         key = str(model.folder)
         for _ in range(_ATTEMPTS):
@@ -307,7 +307,7 @@ class Engine:
         finally:
             self._gate.leave()
 
-    async def _load(self, model: Runnable, key: str, on_loading: Callable[[Loading], None]) -> LoadedModel:
+    async def _load(self, model: Runnable, key: str, on_loading: Callable[[Loading], None]) -> ModelStatus:
         def tell(event: Loading) -> None:
             if event.total:  # the stages before and after the weights have no bytes
                 self._progress = event
@@ -324,7 +324,7 @@ class Engine:
             said = await self._loader.load(model, wanted, tell)
             if not isinstance(said, Loaded):
                 raise OpError(ErrorType.INTERNAL_ERROR, "The inference process said something else.")
-            loaded = LoadedModel.of(model.name, key, said)
+            loaded = ModelStatus.of(model.name, key, said)
             self._loaded = loaded
             self._last_error = None
         except OpError as error:

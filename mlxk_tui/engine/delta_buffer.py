@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlxk_tui.engine.generation import Delta, TokenLogprob, ToolCall
 
 
-class GrowingDelta:
+class DeltaBuffer:
     """Collects parts of an answer in linear time; the order of reasoning, text and tool calls is kept."""
 
     def __init__(self) -> None:

@@ -134,7 +134,7 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
-class Usage:
+class TokenUsage:
     """Counted tokens."""
 
     prompt_tokens: int
@@ -148,7 +148,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Timings:
+class GenerationTimings:
     """Where the time went, in seconds; rates in tokens per second."""
 
     queued_s: float
@@ -216,8 +216,8 @@ class Finished:
     """The last event of a stream."""
 
     finish_reason: FinishReason
-    usage: Usage
-    timings: Timings
+    usage: TokenUsage
+    timings: GenerationTimings
     stop_string: str | None = None
     """The one of `stop` that ended the answer."""
 

@@ -9,17 +9,17 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from mlxk_tui.engine.connection.connection import Connection
+from mlxk_tui.engine.connection.connection import WorkerConnection
 from mlxk_tui.engine.generation import (
     Delta,
     Event,
     Finished,
     FinishReason,
     Generation,
+    GenerationTimings,
     Loading,
     Started,
-    Timings,
-    Usage,
+    TokenUsage,
 )
 from mlxk_tui.engine.stream import GenerationStream
 from mlxk_tui.ops.core.errors import OpError
@@ -43,7 +43,7 @@ class GenerationRun:
     def __init__(
         self,
         request: Generation,
-        connection: Connection,
+        connection: WorkerConnection,
         *,
         acquire: Callable[[Callable[[Loading], None]], Awaitable[object]],
         release: Callable[[], None],
@@ -63,7 +63,7 @@ class GenerationRun:
         self._cancelled = False
         self._begun = self._sent = 0.0
         self._load_s = 0.0
-        self._usage = Usage(0, 0, 0, 0)
+        self._usage = TokenUsage(0, 0, 0, 0)
         self._first_s = 0.0
         """When the first text came, in seconds after the request was sent."""
         self._impatience: asyncio.TimerHandle | None = None
@@ -124,7 +124,7 @@ class GenerationRun:
             self._end(error)
         self._release()
 
-    def _timings(self, timings: Timings) -> Timings:
+    def _timings(self, timings: GenerationTimings) -> GenerationTimings:
         """Count what happened before the worker heard of the request."""
         before = self._sent - self._begun
         return replace(
@@ -148,8 +148,8 @@ class GenerationRun:
 
 
 def _never_ran() -> Finished:
-    return Finished(FinishReason.CANCELLED, Usage(0, 0, 0, 0), _no_timings())
+    return Finished(FinishReason.CANCELLED, TokenUsage(0, 0, 0, 0), _no_timings())
 
 
-def _no_timings() -> Timings:
-    return Timings(0, 0, 0, 0, 0, 0, 0)
+def _no_timings() -> GenerationTimings:
+    return GenerationTimings(0, 0, 0, 0, 0, 0, 0)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mlxk_tui.engine.connection.connection import Connection, Reply
+from mlxk_tui.engine.connection.connection import Reply, WorkerConnection
 from mlxk_tui.engine.generation import Loading
 from mlxk_tui.engine.protocol import BatchingMode, Load
 from mlxk_tui.ops.contract.terms import CpuWeights
@@ -30,7 +30,7 @@ class ModelLoader:
     """
 
     def __init__(
-        self, connection: Connection, *, cache_bytes: int, batching: bool, stopping: Callable[[], bool]
+        self, connection: WorkerConnection, *, cache_bytes: int, batching: bool, stopping: Callable[[], bool]
     ) -> None:
         self._connection = connection
         self._stopping = stopping

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlxk_tui.engine.limits import memory_verdict
-from mlxk_tui.ops.cache.cache import Cache, Found
+from mlxk_tui.ops.cache.cache import Cache, ResolvedSpec
 from mlxk_tui.ops.cache.repo_scanner import read_repo
 from mlxk_tui.ops.contract.results import FindingCode, Framework
 from mlxk_tui.ops.contract.terms import MemoryFit, ModelType
@@ -126,7 +126,7 @@ def _refuse_missing(report: Report) -> None:
         )
 
 
-def _not_runnable(found: Found, report: Report) -> OpError:
+def _not_runnable(found: ResolvedSpec, report: Report) -> OpError:
     model = report.model
     mlx = model.framework is Framework.MLX
     reason = model.reason or "It has no snapshot."

@@ -23,7 +23,7 @@ not as the last trial ended the worker."""
 
 @dataclass(frozen=True)
 class Load:
-    """Command: load the model of a folder, unloading any other; answered by `Loaded` or `Fault`."""
+    """Command: load the model of a folder, unloading any other; answered by `Loaded` or `RequestFault`."""
 
     id: int
     name: str
@@ -46,7 +46,7 @@ class Unload:
 
 @dataclass(frozen=True)
 class Generate:
-    """Command: generate; answered by events, the last one `Finished` or `Fault`."""
+    """Command: generate; answered by events, the last one `Finished` or `RequestFault`."""
 
     id: int
     request: Generation
@@ -189,7 +189,7 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class Fault:
+class RequestFault:
     """Answer: it failed; `id` 0 is the worker itself, which then leaves."""
 
     id: int
@@ -202,9 +202,9 @@ class Fault:
     facts: ErrorFacts = NO_FACTS
 
     @staticmethod
-    def of(id: int, error: OpError) -> Fault:  # noqa: A002 - the protocol's own name
+    def of(id: int, error: OpError) -> RequestFault:  # noqa: A002 - the protocol's own name
         """Return an error as the worker tells it."""
-        return Fault(id, error.type.value, error.message, error.overflow, error.remedy, error.facts)
+        return RequestFault(id, error.type.value, error.message, error.overflow, error.remedy, error.facts)
 
     @property
     def error(self) -> OpError:
@@ -265,6 +265,6 @@ class Streamed:
 Command: TypeAlias = Load | Unload | Generate | Cancel | CountTokens | Tokenize | Detokenize | Embed
 """What the client says to the MLX thread."""
 Message: TypeAlias = (
-    Ready | Loaded | Done | Counted | Tokenized | Detokenized | Embedded | Fault | Heartbeat | Streamed
+    Ready | Loaded | Done | Counted | Tokenized | Detokenized | Embedded | RequestFault | Heartbeat | Streamed
 )
 """What the worker says."""

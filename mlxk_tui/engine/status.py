@@ -28,7 +28,7 @@ class EngineState(str, Enum):
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class ModelStatus:
     """The model in memory."""
 
     name: str
@@ -54,7 +54,7 @@ class LoadedModel:
     """Why they take turns; None also where nobody asked for more than one at a time."""
 
     @classmethod
-    def of(cls, name: str, folder: str, said: Loaded) -> LoadedModel:
+    def of(cls, name: str, folder: str, said: Loaded) -> ModelStatus:
         """Return what a worker tells of a model."""
         return cls(
             name=name,
@@ -79,7 +79,7 @@ class EngineStatus:
     """One look at the engine."""
 
     state: EngineState = EngineState.STOPPED
-    model: LoadedModel | None = None
+    model: ModelStatus | None = None
     loading: str | None = None
     """Name of the model that is being loaded."""
     loading_done: int = 0

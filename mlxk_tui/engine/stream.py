@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from mlxk_tui.engine.delta_buffer import GrowingDelta
+from mlxk_tui.engine.delta_buffer import DeltaBuffer
 from mlxk_tui.engine.generation import Delta, Event, Finished, Loading, Prefill
 
 
@@ -24,7 +24,7 @@ class GenerationStream:
     def __init__(self, begin: Callable[[], None], abandon: Callable[[], None]) -> None:
         self._begin: Callable[[], None] | None = begin
         self._abandon: Callable[[], None] | None = abandon
-        self._events: deque[Event | GrowingDelta] = deque()
+        self._events: deque[Event | DeltaBuffer] = deque()
         self._error: BaseException | None = None
         self._ended = False
         self._closed = False
@@ -42,7 +42,7 @@ class GenerationStream:
         while True:
             if self._events:
                 event = self._events.popleft()
-                return event.whole() if isinstance(event, GrowingDelta) else event
+                return event.whole() if isinstance(event, DeltaBuffer) else event
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
@@ -72,8 +72,8 @@ class GenerationStream:
             return
         last = self._events[-1] if self._events else None
         if isinstance(event, Delta):
-            if not isinstance(last, GrowingDelta) or not last.takes(event):
-                last = GrowingDelta()
+            if not isinstance(last, DeltaBuffer) or not last.takes(event):
+                last = DeltaBuffer()
                 self._events.append(last)
             last.add(event)
         elif isinstance(event, (Prefill, Loading)) and type(last) is type(event):

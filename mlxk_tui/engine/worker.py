@@ -32,7 +32,7 @@ def main() -> int:
     from mlxk_tui.engine.inference.channel import Inbox, Outbox, guard_stdout, listen
     from mlxk_tui.engine.inference.prompts.tokenizing.pool import Pool
     from mlxk_tui.engine.inference.vitals import Vitals
-    from mlxk_tui.engine.protocol import Fault, Ready
+    from mlxk_tui.engine.protocol import Ready, RequestFault
     from mlxk_tui.ops.core.errors import ErrorType
 
     outbox = Outbox(guard_stdout())
@@ -51,7 +51,7 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything
         traceback.print_exc()
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
-        outbox.send(Fault(0, ErrorType.DEPENDENCY_MISSING.value, _MISSING.format(reason=reason)))
+        outbox.send(RequestFault(0, ErrorType.DEPENDENCY_MISSING.value, _MISSING.format(reason=reason)))
         return 1
     mx.random.seed(int.from_bytes(os.urandom(4), "little"))
     device = "gpu" if mx.default_device() == mx.gpu else "cpu"
@@ -61,7 +61,7 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001 - whatever MLX raises, all that ran is lost
         traceback.print_exc()
         said = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        outbox.send(Fault(0, ErrorType.ENGINE_CRASHED.value, f"The inference process failed: {said}"))
+        outbox.send(RequestFault(0, ErrorType.ENGINE_CRASHED.value, f"The inference process failed: {said}"))
     return 1
 
 

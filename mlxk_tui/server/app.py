@@ -15,7 +15,7 @@ from mlxk_tui.server.anthropic import messages
 from mlxk_tui.server.anthropic.models import is_anthropic
 from mlxk_tui.server.calls import Call, Route, Service
 from mlxk_tui.server.errors import BUSY, NO_ROUTE, STOPPING, ApiError, api_error, json_response
-from mlxk_tui.server.http.connections import Connection, common_headers
+from mlxk_tui.server.http.connections import HttpConnection, common_headers
 from mlxk_tui.server.http.sse import GoneError
 from mlxk_tui.server.openai import chat, completions, embeddings, models, responses, tokenizing
 from mlxk_tui.server.operations import openapi, operational
@@ -64,7 +64,7 @@ class App:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request; raises nothing but cancellation and a broken connection."""
         connection = request.protocol
-        if isinstance(connection, Connection):
+        if isinstance(connection, HttpConnection):
             connection.begin()
         call = self._call(request)
         status = 500
@@ -80,7 +80,7 @@ class App:
             status = CLIENT_GONE
             raise ConnectionResetError from gone
         finally:
-            if isinstance(connection, Connection):
+            if isinstance(connection, HttpConnection):
                 connection.end()
             self._end(call, status)
 
@@ -160,7 +160,7 @@ class App:
                 retry_after_s=5,
             )
         connection = request.protocol
-        if isinstance(connection, Connection) and connection.one_too_many and not route.quiet:
+        if isinstance(connection, HttpConnection) and connection.one_too_many and not route.quiet:
             raise ApiError(
                 503,
                 BUSY,

@@ -17,7 +17,7 @@ from mlxk_tui.server.http.body import BodyBudget, Held, read_body
 from mlxk_tui.server.http.parser import RequestParser
 from mlxk_tui.server.http.security import Guard
 from mlxk_tui.server.http.sse import COMMENT, EventStream
-from mlxk_tui.server.model_resolver import Chooser
+from mlxk_tui.server.model_resolver import ModelResolver
 from mlxk_tui.server.openai import schemas
 from mlxk_tui.server.operations.metrics import Metrics
 from mlxk_tui.server.options import ServerOptions
@@ -37,7 +37,7 @@ class Service:
     options: ServerOptions
     guard: Guard
     engine: Engine
-    chooser: Chooser
+    chooser: ModelResolver
     generator: Generator
     log: RequestLog
     metrics: Metrics

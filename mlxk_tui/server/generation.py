@@ -25,8 +25,8 @@ from mlxk_tui.engine.generation import (
     Prefill,
     Started,
     TokenLogprob,
+    TokenUsage,
     ToolCall,
-    Usage,
 )
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.core.errors import ErrorType, OpError
@@ -40,7 +40,7 @@ _MAX_KEPT_ANSWER = 20_000
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GenerationPlan:
     """What a request comes down to: one model, and a generation for each choice of the answer."""
 
     model: Runnable
@@ -106,7 +106,7 @@ class Generator:
         self._log = log
         self._working: set[Cancellable] = set()
 
-    def generate(self, wanted: Wanted, entry: RequestEntry) -> Answers:
+    def generate(self, wanted: GenerationPlan, entry: RequestEntry) -> Answers:
         """Return the events of a request, to be used as an async context.
 
         Raises:
@@ -157,9 +157,14 @@ class Answers:
     """
 
     def __init__(
-        self, generator: Generator, engine: Engine, log: RequestLog, wanted: Wanted, entry: RequestEntry
+        self,
+        generator: Generator,
+        engine: Engine,
+        log: RequestLog,
+        wanted: GenerationPlan,
+        entry: RequestEntry,
     ) -> None:
-        self.usages: dict[int, Usage] = {}
+        self.usages: dict[int, TokenUsage] = {}
         """Counted tokens of the choices that have ended."""
         self._generator = generator
         self._log = log
@@ -211,12 +216,12 @@ class Answers:
             stream.cancel()
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> TokenUsage:
         """Counted tokens of the whole request; a prompt that several choices share counts once."""
-        prompts: dict[int, Usage] = {}
+        prompts: dict[int, TokenUsage] = {}
         for index, usage in self.usages.items():
             prompts.setdefault(index // self._wanted.n, usage)
-        return Usage(
+        return TokenUsage(
             prompt_tokens=sum(usage.prompt_tokens for usage in prompts.values()),
             cached_tokens=sum(usage.cached_tokens for usage in prompts.values()),
             completion_tokens=sum(usage.completion_tokens for usage in self.usages.values()),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.models import Runnable, find_runnable
-from mlxk_tui.engine.status import LoadedModel
+from mlxk_tui.engine.status import ModelStatus
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.cache.names import parse_spec
 from mlxk_tui.ops.catalog import catalog
@@ -45,12 +45,12 @@ class Offered:
     model: Model
 
 
-def commit_of(loaded: LoadedModel) -> str:
+def commit_of(loaded: ModelStatus) -> str:
     """Return the commit of the model in memory: its folder is the snapshot's."""
     return Path(loaded.folder).name
 
 
-def spec_of(loaded: LoadedModel) -> str:
+def spec_of(loaded: ModelStatus) -> str:
     """Return the `NAME@REV` that stands for the model in memory, whatever its repo's `main` is now."""
     return f"{loaded.name}@{commit_of(loaded)}"
 
@@ -65,7 +65,7 @@ class _Spec:
     """Whether a part of a name will do: whoever runs the server wrote it, not a request."""
 
 
-class Chooser:
+class ModelResolver:
     """Finds models in the cache; nothing that a request says is ever a path or is downloaded."""
 
     def __init__(self, engine: Engine, cache: Cache) -> None:

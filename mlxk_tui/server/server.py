@@ -20,7 +20,7 @@ from mlxk_tui.server.http.keys import needs_key
 from mlxk_tui.server.http.listening import bind, port_in_use
 from mlxk_tui.server.http.parser import RequestParser
 from mlxk_tui.server.http.security import Guard
-from mlxk_tui.server.model_resolver import Chooser
+from mlxk_tui.server.model_resolver import ModelResolver
 from mlxk_tui.server.operations.metrics import Metrics
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.request_log import RequestLog
@@ -47,7 +47,7 @@ class Server:
         """Stays from one start to the next."""
         self.address: Address | None = None
         """Where it listens; None when it does not."""
-        chooser = Chooser(engine, cache)
+        chooser = ModelResolver(engine, cache)
         supervisor = Supervisor(engine, chooser.choose)
         chooser.lost = supervisor.lost
         self._service = Service(

@@ -6,10 +6,10 @@ from typing import Protocol
 
 from aiohttp import web
 
-from mlxk_tui.engine.generation import Delta, Finished, Started, Usage
+from mlxk_tui.engine.generation import Delta, Finished, Started, TokenUsage
 from mlxk_tui.server.calls import Call
 from mlxk_tui.server.errors import ApiError, api_error
-from mlxk_tui.server.generation import Wanted
+from mlxk_tui.server.generation import GenerationPlan
 from mlxk_tui.server.http.sse import COMMENT, GoneError
 
 
@@ -25,7 +25,7 @@ class EventWriter(Protocol):
     def finished(self, index: int, event: Finished) -> bytes:
         """The end of a choice."""
 
-    def end(self, usage: Usage) -> bytes:
+    def end(self, usage: TokenUsage) -> bytes:
         """The end of the answer."""
 
     def failed(self, error: ApiError) -> bytes:
@@ -33,7 +33,7 @@ class EventWriter(Protocol):
 
 
 async def stream(
-    call: Call, wanted: Wanted, writer: EventWriter, *, keep_alive: bytes = COMMENT
+    call: Call, wanted: GenerationPlan, writer: EventWriter, *, keep_alive: bytes = COMMENT
 ) -> web.StreamResponse:
     """Answer with events as they come: one write for each delta of the engine.
 

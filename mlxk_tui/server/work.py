@@ -17,7 +17,7 @@ from mlxk_tui.server.request_log import RequestState
 T = TypeVar("T")
 
 
-class Work(Generic[T]):
+class EngineWork(Generic[T]):
     """One request among those that generate.
 
     Args:
@@ -82,6 +82,6 @@ async def count_prompt(call: Call, model: Runnable, generation: Generation) -> i
         tools=generation.tools,
         template_kwargs=generation.template_kwargs,
     )
-    tokens = await Work[int](call, model, text_of(generation)).run(counting)
+    tokens = await EngineWork[int](call, model, text_of(generation)).run(counting)
     call.entry.prompt_tokens = tokens
     return tokens

@@ -40,7 +40,7 @@ _FOLLOW = 16
 """Changed repos that are judged before the list is drawn again."""
 
 
-class State(Enum):
+class ModelState(Enum):
     """What the table says about a model in one cell: a glyph, a colour and a word."""
 
     GOOD = "good"
@@ -52,12 +52,17 @@ class State(Enum):
     @property
     def glyph(self) -> str:
         """One cell that tells the state without colour."""
-        return {State.GOOD: "✓", State.ATTENTION: "▲", State.ARRIVING: "↓", State.BAD: "✗"}[self]
+        return {
+            ModelState.GOOD: "✓",
+            ModelState.ATTENTION: "▲",
+            ModelState.ARRIVING: "↓",
+            ModelState.BAD: "✗",
+        }[self]
 
     @property
     def token(self) -> str:
         """The theme's name for the colour of the state."""
-        return "accent" if self is State.ARRIVING else self.value
+        return "accent" if self is ModelState.ARRIVING else self.value
 
     @property
     def style(self) -> str:
@@ -67,10 +72,10 @@ class State(Enum):
     @property
     def rank(self) -> int:
         """Sort order, worst first."""
-        return {State.BAD: 0, State.ARRIVING: 1, State.ATTENTION: 2, State.GOOD: 3}[self]
+        return {ModelState.BAD: 0, ModelState.ARRIVING: 1, ModelState.ATTENTION: 2, ModelState.GOOD: 3}[self]
 
 
-class Phase(Enum):
+class ScanPhase(Enum):
     """Where the first scan stands."""
 
     LOADING = "loading"
@@ -129,12 +134,12 @@ class Entry:
         return self.model.health is Health.HEALTHY and not broken
 
     @cached_property
-    def state(self) -> State:
+    def state(self) -> ModelState:
         """The verdict in one word."""
         if not self.sound:
-            return State.ARRIVING if self.arriving else State.BAD
+            return ModelState.ARRIVING if self.arriving else ModelState.BAD
         tight = self.model.memory_fit in {MemoryFit.TIGHT, MemoryFit.TOO_LARGE}
-        return State.GOOD if self.model.runtime_compatible and not tight else State.ATTENTION
+        return ModelState.GOOD if self.model.runtime_compatible and not tight else ModelState.ATTENTION
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,7 @@ class Library:
         self.refresh_seconds = refresh_seconds
         self.entries: dict[str, Entry] = {}
         """Every known repo by key."""
-        self.phase = Phase.LOADING
+        self.phase = ScanPhase.LOADING
         self.error: OpError | None = None
         """Why the cache cannot be read, in phase FAILED."""
         self.changed: Signal[Changed] = Signal(owner, "library-changed")
@@ -198,7 +203,7 @@ class Library:
         """Return the clock's time, for ages."""
         return datetime.fromtimestamp(self.clock(), timezone.utc)
 
-    def count(self, *states: State) -> int:
+    def count(self, *states: ModelState) -> int:
         """Return how many repos are in one of `states`."""
         return sum(entry.state in states for entry in self.entries.values())
 
@@ -217,7 +222,7 @@ class Library:
     async def _scan(self) -> None:
         from mlxk_tui.ops.catalog.catalog import scan
 
-        self.phase, self.error = Phase.LOADING, None
+        self.phase, self.error = ScanPhase.LOADING, None
         self.changed.publish(Changed())
         began_ns = time.time_ns()
         batch: list[Report] = []
@@ -235,7 +240,7 @@ class Library:
                     await asyncio.sleep(0)
                     due = time.monotonic() + _BATCH_SECONDS
             changes = await (baseline or asyncio.to_thread(self._watcher.poll))
-            self.phase = Phase.READY
+            self.phase = ScanPhase.READY
             self.put(batch)
         except OpError as error:
             self._fail(error)
@@ -256,8 +261,8 @@ class Library:
         except OpError as error:
             self._fail(error)
             return
-        if self.phase is Phase.FAILED:
-            self.phase, self.error = Phase.READY, None
+        if self.phase is ScanPhase.FAILED:
+            self.phase, self.error = ScanPhase.READY, None
             self.changed.publish(Changed())
         if changes:
             self._runtime = await asyncio.to_thread(self._look)
@@ -288,9 +293,9 @@ class Library:
 
     def _fail(self, error: OpError) -> None:
         if error.type is ErrorType.CACHE_NOT_FOUND and not self.cache.root.exists():  # no cache yet: empty
-            self.phase, self.error = Phase.READY, None
+            self.phase, self.error = ScanPhase.READY, None
         else:
-            self.phase, self.error = Phase.FAILED, error
+            self.phase, self.error = ScanPhase.FAILED, error
             self.entries.clear()
             self._watcher.reset()  # everything is news once it can be read again
         self.changed.publish(Changed())

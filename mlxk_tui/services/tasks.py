@@ -79,10 +79,10 @@ class Tasks:
         return True
 
     async def _ask(self, task: Task) -> None:
-        from mlxk_tui.ui.widgets.dialogs import Question
+        from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 
         text = "What it has done so far is lost."
-        question = Question(f"Stop {task.title}?", text, proceed="Stop", cancel="Go on")
+        question = QuestionDialog(f"Stop {task.title}?", text, proceed="Stop", cancel="Go on")
         if await self._app.push_screen_wait(question):
             self._cancel(task)
 

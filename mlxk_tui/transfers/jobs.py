@@ -16,7 +16,7 @@ DEFAULT_MESSAGE = "mlxk-tui push"
 """Commit message of a push where none was given."""
 
 
-class State(str, Enum):
+class TransferState(str, Enum):
     """Where a transfer stands."""
 
     WAITING = "waiting"
@@ -29,7 +29,7 @@ class State(str, Enum):
     @property
     def finished(self) -> bool:
         """Whether nothing more happens by itself or by `resume`."""
-        return self in {State.DONE, State.CANCELLED}
+        return self in {TransferState.DONE, TransferState.CANCELLED}
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Transfer:
 
     id: str
     job: Job
-    state: State = State.WAITING
+    state: TransferState = TransferState.WAITING
     added: float = 0.0
     """Seconds since the epoch."""
     ended: float | None = None

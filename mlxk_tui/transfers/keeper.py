@@ -19,7 +19,7 @@ Take = Callable[[Stored, bool], None]
 """Receives what the file holds and whether this process runs the queue."""
 
 
-class Keeper:
+class QueuePersistence:
     """The file of one queue; all blocking work runs in threads.
 
     Args:

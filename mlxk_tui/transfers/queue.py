@@ -22,11 +22,11 @@ from typing import Any
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, Progress
 from mlxk_tui.ops.core.remedies import Remedy
-from mlxk_tui.transfers.jobs import Failure, Job, State, Transfer
-from mlxk_tui.transfers.keeper import Keeper
+from mlxk_tui.transfers.jobs import Failure, Job, Transfer, TransferState
+from mlxk_tui.transfers.keeper import QueuePersistence
 from mlxk_tui.transfers.progress import take_in
 from mlxk_tui.transfers.store import Stored, document_of
-from mlxk_tui.transfers.teller import INTERVAL, Subscriber, Teller
+from mlxk_tui.transfers.teller import INTERVAL, ChangeNotifier, Subscriber
 
 Runner = Callable[[Any, OnEvent], Awaitable[str]]
 """Does one job and returns what came of it, in a sentence; progress may be sent from any thread."""
@@ -76,14 +76,14 @@ class TransferQueue:
         self.ready = False
         """Whether the file has been read."""
         self.monotonic = monotonic
-        self._keeper = Keeper(
+        self._keeper = QueuePersistence(
             path, take=self._take, document=lambda: document_of(self.transfers), trouble=self._trouble
         )
         self._runners = runners
         self._parallel = parallel
         self._clock = clock
         self._delays = delays
-        self._teller = Teller()
+        self._teller = ChangeNotifier()
         self._tasks: dict[str, asyncio.Task[str]] = {}
         self._sinks: dict[str, deque[Progress]] = {}
         self._alarm: asyncio.TimerHandle | None = None
@@ -101,10 +101,10 @@ class TransferQueue:
         self.transfers = list(stored.transfers)
         self.locked = None if owner else ELSEWHERE
         for transfer in self.transfers:
-            if transfer.state is not State.RUNNING:
+            if transfer.state is not TransferState.RUNNING:
                 continue
             if owner:  # it ran when its program ended
-                transfer.state = State.WAITING
+                transfer.state = TransferState.WAITING
             else:  # its rate is not in the file, but can be seen
                 before = known.get(transfer.id)
                 transfer.rates = before.rates if before is not None else transfer.rates
@@ -139,7 +139,7 @@ class TransferQueue:
         for transfer in self.running:
             self._drain(transfer)
             if self._keeper.owner:
-                transfer.state = State.WAITING
+                transfer.state = TransferState.WAITING
         await self._keeper.close()
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
@@ -159,7 +159,7 @@ class TransferQueue:
     @property
     def running(self) -> list[Transfer]:
         """The transfers that run now, here or in the process that runs the queue."""
-        return [transfer for transfer in self.transfers if transfer.state is State.RUNNING]
+        return [transfer for transfer in self.transfers if transfer.state is TransferState.RUNNING]
 
     @property
     def unfinished(self) -> list[Transfer]:
@@ -169,7 +169,7 @@ class TransferQueue:
     @property
     def at_work(self) -> list[Transfer]:
         """The transfers that ending the program would interrupt."""
-        going = {State.RUNNING, State.WAITING}
+        going = {TransferState.RUNNING, TransferState.WAITING}
         return [t for t in self.transfers if t.state in going] if self._keeper.owner else []
 
     # -- what can be asked for -------------------------------------------------------------------
@@ -187,7 +187,7 @@ class TransferQueue:
         key = job.key
         same = self.find(key)
         if same is not None:
-            if same.state in {State.PAUSED, State.FAILED}:
+            if same.state in {TransferState.PAUSED, TransferState.FAILED}:
                 same.job = job
                 self.resume(same.id)
             return same, False
@@ -205,15 +205,15 @@ class TransferQueue:
     def pause(self, identity: str) -> None:
         """Stop a transfer until `resume`; what it has stays on disk."""
         transfer = self._own(identity)
-        if transfer is not None and transfer.state in {State.WAITING, State.RUNNING}:
-            self._leave(transfer, State.PAUSED)
+        if transfer is not None and transfer.state in {TransferState.WAITING, TransferState.RUNNING}:
+            self._leave(transfer, TransferState.PAUSED)
 
     def resume(self, identity: str) -> None:
         """Let a transfer that is paused, failed, cancelled or waiting for another attempt go on."""
         transfer = self._own(identity)
-        if transfer is None or transfer.state in {State.RUNNING, State.DONE}:
+        if transfer is None or transfer.state in {TransferState.RUNNING, TransferState.DONE}:
             return
-        transfer.state, transfer.ended, transfer.retry_at = State.WAITING, None, None
+        transfer.state, transfer.ended, transfer.retry_at = TransferState.WAITING, None, None
         transfer.failure, transfer.attempts = None, 0
         self._sort()
         self._changed()
@@ -225,14 +225,14 @@ class TransferQueue:
         transfer = self._own(identity)
         if transfer is not None and not transfer.state.finished:
             transfer.ended = self._clock()
-            self._leave(transfer, State.CANCELLED)
+            self._leave(transfer, TransferState.CANCELLED)
 
     def remove(self, identity: str) -> None:
         """Take a transfer out of the list, stopped if it runs."""
         transfer = self._own(identity)
         if transfer is not None:
             self.transfers.remove(transfer)
-            self._leave(transfer, State.CANCELLED)
+            self._leave(transfer, TransferState.CANCELLED)
 
     def clear_finished(self) -> int:
         """Take every finished transfer out of the list and return how many there were."""
@@ -265,10 +265,10 @@ class TransferQueue:
             raise OpError(ErrorType.LOCKS_PRESENT, self.locked)
         return self.get(identity) if identity else None
 
-    def _leave(self, transfer: Transfer, state: State) -> None:
+    def _leave(self, transfer: Transfer, state: TransferState) -> None:
         """Put a transfer into a state in which it does not run."""
         transfer.state, transfer.retry_at = state, None
-        if state is State.CANCELLED:
+        if state is TransferState.CANCELLED:
             transfer.failure = None
         if (task := self._tasks.get(transfer.id)) is not None:
             task.cancel()
@@ -289,7 +289,7 @@ class TransferQueue:
         now = self.monotonic()
         due: list[float] = []
         for transfer in self.transfers:
-            if transfer.state is not State.WAITING or transfer.id in self._tasks:
+            if transfer.state is not TransferState.WAITING or transfer.id in self._tasks:
                 continue
             if transfer.retry_at is not None and transfer.retry_at > now:
                 due.append(transfer.retry_at)
@@ -302,7 +302,7 @@ class TransferQueue:
             self._alarm = asyncio.get_running_loop().call_later(max(0.01, min(due) - now), self._pump)
 
     def _begin(self, transfer: Transfer) -> None:
-        transfer.state, transfer.retry_at, transfer.stage = State.RUNNING, None, ""
+        transfer.state, transfer.retry_at, transfer.stage = TransferState.RUNNING, None, ""
         transfer.files.clear()
         transfer.rates.begin()
         sink: deque[Progress] = deque()
@@ -324,21 +324,21 @@ class TransferQueue:
         self._tasks.pop(transfer.id, None)
         self._sinks.pop(transfer.id, None)
         if transfer not in self.transfers:  # taken out of the list meanwhile
-            transfer.state = State.CANCELLED
+            transfer.state = TransferState.CANCELLED
         error = None if task.cancelled() else task.exception()
         if task.cancelled() or (isinstance(error, OpError) and error.type is ErrorType.CANCELLED):
             # Whoever stopped it said what it is now. Nobody did: the program ends.
-            if transfer.state is State.RUNNING:
-                transfer.state = State.WAITING if self._closed else State.PAUSED
+            if transfer.state is TransferState.RUNNING:
+                transfer.state = TransferState.WAITING if self._closed else TransferState.PAUSED
         elif error is None:
             self._succeed(transfer, task.result())
-        elif transfer.state is State.RUNNING:
+        elif transfer.state is TransferState.RUNNING:
             self._fail(transfer, error)
         self._sort()
         self._changed()
 
     def _succeed(self, transfer: Transfer, result: str) -> None:
-        transfer.state, transfer.result, transfer.failure = State.DONE, result, None
+        transfer.state, transfer.result, transfer.failure = TransferState.DONE, result, None
         transfer.ended, transfer.attempts = self._clock(), 0
         transfer.bytes_done = transfer.bytes_total or transfer.bytes_done
         transfer.files_done = transfer.files_total or transfer.files_done
@@ -356,10 +356,10 @@ class TransferQueue:
             transfer.furthest, transfer.attempts = transfer.bytes_done, 0
         transfer.attempts += 1
         if failure.type in RETRIED and transfer.attempts <= len(self._delays):
-            transfer.state = State.WAITING
+            transfer.state = TransferState.WAITING
             transfer.retry_at = self.monotonic() + self._delays[transfer.attempts - 1]
         else:
-            transfer.state, transfer.ended = State.FAILED, self._clock()
+            transfer.state, transfer.ended = TransferState.FAILED, self._clock()
             self._tell(ended=[transfer])
 
     async def _tick(self) -> None:

@@ -14,7 +14,7 @@ from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.files import remove_unfinished, replace_file
 from mlxk_tui.ops.core.os_errors import reason_of
 from mlxk_tui.ops.core.text import printable
-from mlxk_tui.transfers.jobs import Failure, Job, Pull, Push, State, Transfer
+from mlxk_tui.transfers.jobs import Failure, Job, Pull, Push, Transfer, TransferState
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -168,7 +168,7 @@ def _decode(value: object) -> Transfer | None:
         if not isinstance(value, dict):
             return None
         job = _job(value["kind"], value["job"])
-        identity, state = value["id"], State(value["state"])
+        identity, state = value["id"], TransferState(value["state"])
         added, ended, result = value["added"], value["ended"], value["result"]
         failed = value["failure"]
         failure = Failure.of(OpError.from_parts(failed)) if failed else None

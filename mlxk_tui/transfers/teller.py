@@ -30,7 +30,7 @@ class Change:
 Subscriber = Callable[[Change], None]
 
 
-class Teller:
+class ChangeNotifier:
     """Gathers what happens and hands it out on the event loop, together."""
 
     def __init__(self) -> None:

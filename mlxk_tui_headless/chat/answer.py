@@ -37,7 +37,7 @@ class ReaderGoneError(Exception):
 
 
 @dataclass
-class Answer:
+class TerminalAnswer:
     """What has come of an answer so far."""
 
     response: str = ""
@@ -184,7 +184,7 @@ async def answer(
     model: Runnable,
     request: Generation,
     *,
-    into: Answer,
+    into: TerminalAnswer,
     screen: Screen | None = None,
 ) -> None:
     """Generate one answer into `into`, showing it on the way.

@@ -24,13 +24,20 @@ from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui_headless import output
-from mlxk_tui_headless.chat.answer import INTERRUPTED, Answer, ReaderGoneError, Screen, answer, summary
-from mlxk_tui_headless.chat.run import MAX_INPUT_BYTES, Wanted, find_models, new_engine
-from mlxk_tui_headless.chat.slash_commands import Commands, Talk
+from mlxk_tui_headless.chat.answer import (
+    INTERRUPTED,
+    ReaderGoneError,
+    Screen,
+    TerminalAnswer,
+    answer,
+    summary,
+)
+from mlxk_tui_headless.chat.run import MAX_INPUT_BYTES, RunOptions, find_models, new_engine
+from mlxk_tui_headless.chat.slash_commands import SlashCommands, Transcript
 from mlxk_tui_headless.error_text import error_text
 
 if TYPE_CHECKING:
-    from mlxk_tui_headless.session import Session
+    from mlxk_tui_headless.session import CommandSession
 
 T = TypeVar("T")
 _PROMPT, _MORE = ">>> ", "... "
@@ -38,15 +45,15 @@ _BLOCK = '"""'
 _HISTORY_LINES = 1000
 
 
-class Conversation:
+class TerminalConversation:
     """Asks for a prompt, answers it, and asks again, until `exit`, `quit`, Ctrl-D or the end of stdin."""
 
-    def __init__(self, session: Session, wanted: Wanted) -> None:
+    def __init__(self, session: CommandSession, wanted: RunOptions) -> None:
         self._session = session
         self._wanted = wanted
         self._at_terminal = output.is_terminal(sys.stdin)
-        self._talk = Talk(wanted)
-        self._commands = Commands(self._talk)
+        self._talk = Transcript(wanted)
+        self._commands = SlashCommands(self._talk)
         self._loop = asyncio.new_event_loop()
 
     def run(self) -> int:
@@ -115,7 +122,7 @@ class Conversation:
         """Ask one thing; a Ctrl-C ends the answer, and what had come stays part of the conversation."""
         talk = self._talk
         request = talk.request(text, draft)
-        came = Answer()
+        came = TerminalAnswer()
         screen = Screen(show_reasoning=talk.show_reasoning)
         began = time.monotonic()
         try:
@@ -194,7 +201,7 @@ class Conversation:
             raise ReaderGoneError(status)
 
 
-async def _engine(wanted: Wanted) -> Engine:
+async def _engine(wanted: RunOptions) -> Engine:
     """Make the engine inside its loop."""
     return new_engine(wanted)
 

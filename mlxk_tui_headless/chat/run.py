@@ -17,18 +17,25 @@ from mlxk_tui.ops.contract.terms import CpuWeights, MemoryFit
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import size
 from mlxk_tui_headless import output
-from mlxk_tui_headless.chat.answer import INTERRUPTED, Answer, ReaderGoneError, Screen, answer, summary
+from mlxk_tui_headless.chat.answer import (
+    INTERRUPTED,
+    ReaderGoneError,
+    Screen,
+    TerminalAnswer,
+    answer,
+    summary,
+)
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.contract.inference import RunData
-    from mlxk_tui_headless.session import Session
+    from mlxk_tui_headless.session import CommandSession
 
 MAX_INPUT_BYTES = 16_000_000
 """Longest prompt that stdin may hold; no model's context is that long."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RunOptions:
     """What the command line asks for."""
 
     model: str
@@ -63,7 +70,7 @@ class Wanted:
         )
 
 
-def run(session: Session, wanted: Wanted) -> RunData | None:
+def run(session: CommandSession, wanted: RunOptions) -> RunData | None:
     """Run the command; None where everything has been shown already.
 
     Raises:
@@ -77,9 +84,9 @@ def run(session: Session, wanted: Wanted) -> RunData | None:
                 ErrorType.VALIDATION_ERROR,
                 "With --json there is no conversation: give a PROMPT, or '-' to read it from stdin.",
             )
-        from mlxk_tui_headless.chat.conversation import Conversation
+        from mlxk_tui_headless.chat.conversation import TerminalConversation
 
-        session.status = Conversation(session, wanted).run()
+        session.status = TerminalConversation(session, wanted).run()
         return None
     prompt = _prompt(wanted.prompt)
     return session.wait(_once(session, wanted, prompt))
@@ -113,7 +120,7 @@ def read_input(limit: int) -> str:
     return raw.decode("utf-8", "replace")
 
 
-async def find_models(session: Session, wanted: Wanted) -> tuple[Runnable, Runnable | None]:
+async def find_models(session: CommandSession, wanted: RunOptions) -> tuple[Runnable, Runnable | None]:
     """Return the model and the draft model, and warn where memory is tight.
 
     Raises:
@@ -129,16 +136,16 @@ async def find_models(session: Session, wanted: Wanted) -> tuple[Runnable, Runna
     return model, draft
 
 
-def new_engine(wanted: Wanted) -> Engine:
+def new_engine(wanted: RunOptions) -> Engine:
     """Return an engine that holds weights as the command line or a setting says; it answers one at a time."""
     loaded = settings.load({"cpu_weights": wanted.cpu_weights})
     return Engine(batching=False, weights=settings.weights_choice(loaded))
 
 
-async def _once(session: Session, wanted: Wanted, prompt: str) -> RunData | None:
+async def _once(session: CommandSession, wanted: RunOptions, prompt: str) -> RunData | None:
     model, draft = await find_models(session, wanted)
     streaming = wanted.stream and not session.options.json
-    came = Answer()
+    came = TerminalAnswer()
     screen = Screen(show_reasoning=wanted.show_reasoning) if streaming else None
     began = time.monotonic()
     engine = new_engine(wanted)

@@ -13,8 +13,8 @@ from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.core.text import plural, printable
 
 if TYPE_CHECKING:
-    from mlxk_tui_headless.chat.answer import Answer
-    from mlxk_tui_headless.chat.run import Wanted
+    from mlxk_tui_headless.chat.answer import TerminalAnswer
+    from mlxk_tui_headless.chat.run import RunOptions
 
 Put = Callable[[str], None]
 """Writes to the terminal."""
@@ -35,10 +35,10 @@ _SETTABLE = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "se
 
 
 @dataclass
-class Talk:
+class Transcript:
     """The conversation so far, and how the next answer is to be made."""
 
-    wanted: Wanted
+    wanted: RunOptions
     said: list[dict[str, str]] = field(default_factory=list)
     """Messages of user and assistant in OpenAI's shape."""
 
@@ -63,7 +63,7 @@ class Talk:
             draft_name=draft.name if draft is not None else None,
         )
 
-    def add(self, text: str, answer: Answer) -> None:
+    def add(self, text: str, answer: TerminalAnswer) -> None:
         """Remember what was said; an answer of which nothing came is forgotten with its question."""
         if answer.response or answer.reasoning:
             self.said.append({"role": "user", "content": text})
@@ -73,10 +73,10 @@ class Talk:
             self.said.append(said)
 
 
-class Commands:
+class SlashCommands:
     """Carries out what begins with a slash."""
 
-    def __init__(self, talk: Talk) -> None:
+    def __init__(self, talk: Transcript) -> None:
         self._talk = talk
         self._saved_to = ""
 

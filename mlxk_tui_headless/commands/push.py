@@ -11,12 +11,12 @@ import typer
 
 from mlxk_tui_headless import output
 from mlxk_tui_headless.options import JsonOption, ProgressOption, note
-from mlxk_tui_headless.request import Request, View
+from mlxk_tui_headless.request import CommandRequest, View
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.contract.results import Contract
     from mlxk_tui.settings import Settings
-    from mlxk_tui_headless.session import Session
+    from mlxk_tui_headless.session import CommandSession
 
 _STOPPED = "Stopped by the user. Push again to go on: what arrived whole is not sent twice."
 
@@ -48,10 +48,10 @@ def push(  # noqa: PLR0917 - Typer takes a command's options from its parameters
     ] = False,
     as_json: JsonOption = False,
     progress: ProgressOption = None,
-) -> Request:
+) -> CommandRequest:
     """Push a folder to a private repo of the hub (experimental). What the hub has beyond it stays."""
 
-    def execute(session: "Session") -> "Contract":
+    def execute(session: "CommandSession") -> "Contract":
         settings = _settings()
         _check_gate(settings)
         from pathlib import Path
@@ -91,7 +91,7 @@ def push(  # noqa: PLR0917 - Typer takes a command's options from its parameters
                 raise OpError(ErrorType.CANCELLED, _STOPPED) from None
 
     note(ctx, as_json, progress)
-    return Request("push", execute, View(verbose=verbose))
+    return CommandRequest("push", execute, View(verbose=verbose))
 
 
 def _settings() -> "Settings":

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlxk_tui_headless.options import CpuWeightsOption, JsonOption, ProgressOption, note
-from mlxk_tui_headless.request import Request, View
+from mlxk_tui_headless.request import CommandRequest, View
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.contract.results import Contract
-    from mlxk_tui_headless.session import Session
+    from mlxk_tui_headless.session import CommandSession
 
 
 def run(  # noqa: PLR0917 - Typer takes a command's options from its parameters
@@ -81,14 +81,14 @@ def run(  # noqa: PLR0917 - Typer takes a command's options from its parameters
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show tokens and timings.")] = False,
     as_json: JsonOption = False,
     progress: ProgressOption = None,
-) -> Request:
+) -> CommandRequest:
     """Ask a model; without a PROMPT, have a conversation with it."""
 
-    def execute(session: "Session") -> "Contract | None":
+    def execute(session: "CommandSession") -> "Contract | None":
         from mlxk_tui.engine.generation import Sampling
         from mlxk_tui_headless.chat import run
 
-        wanted = run.Wanted(
+        wanted = run.RunOptions(
             model=model,
             prompt=prompt,
             system=system,
@@ -114,4 +114,4 @@ def run(  # noqa: PLR0917 - Typer takes a command's options from its parameters
         return run.run(session, wanted)
 
     note(ctx, as_json, progress)
-    return Request("run", execute, View(verbose=verbose, hide_reasoning=hide_reasoning))
+    return CommandRequest("run", execute, View(verbose=verbose, hide_reasoning=hide_reasoning))

@@ -10,11 +10,11 @@ import typer
 
 from mlxk_tui_headless.commands import push
 from mlxk_tui_headless.options import CpuWeightsOption, JsonOption, note
-from mlxk_tui_headless.request import Request
+from mlxk_tui_headless.request import CommandRequest
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.contract.results import Contract
-    from mlxk_tui_headless.session import Session
+    from mlxk_tui_headless.session import CommandSession
 
 ALIASES = {"serve": "server"}
 """Other words for commands: the first is the command line's, the second the envelope's."""
@@ -101,13 +101,13 @@ def server(  # noqa: PLR0917 - Typer takes a command's options from its paramete
     ] = LogLevel.INFO,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts to the log too.")] = False,
     as_json: JsonOption = False,
-) -> Request:
+) -> CommandRequest:
     """Serve the cached models over an API like OpenAI's; Ctrl-C ends it."""
 
-    def execute(session: "Session") -> "Contract | None":
+    def execute(session: "CommandSession") -> "Contract | None":
         from mlxk_tui_headless import serve
 
-        wanted = serve.Wanted(
+        wanted = serve.ServeOptions(
             model=model_option or model,
             host=host,
             port=port,
@@ -128,4 +128,4 @@ def server(  # noqa: PLR0917 - Typer takes a command's options from its paramete
         return None  # it has said what there is to say
 
     note(ctx, as_json)
-    return Request("server", execute)
+    return CommandRequest("server", execute)

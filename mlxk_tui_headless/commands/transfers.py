@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlxk_tui_headless.options import JsonOption, ProgressOption, note
-from mlxk_tui_headless.request import Request
+from mlxk_tui_headless.request import CommandRequest
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.contract.results import Contract
     from mlxk_tui.ops.hub.hub import Hub
     from mlxk_tui.ops.pull.plan import PullPlan
-    from mlxk_tui_headless.session import Session
+    from mlxk_tui_headless.session import CommandSession
 
 NewModelArgument = Annotated[
     str,
@@ -41,10 +41,10 @@ def pull(
     ] = False,
     as_json: JsonOption = False,
     progress: ProgressOption = None,
-) -> Request:
+) -> CommandRequest:
     """Bring a model into the cache: the first time, newer, or whole again. What is there stays."""
 
-    def execute(session: "Session") -> "Contract":
+    def execute(session: "CommandSession") -> "Contract":
         from mlxk_tui.ops.contract.transfers import DownloadStatus
         from mlxk_tui.ops.core.errors import ErrorType, OpError
         from mlxk_tui.ops.pull import pull as operation
@@ -81,7 +81,7 @@ def pull(
                 ) from None
 
     note(ctx, as_json, progress)
-    return Request("pull", execute)
+    return CommandRequest("pull", execute)
 
 
 def readable_hub() -> "Hub":
@@ -104,10 +104,10 @@ def search(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="Words of the name; '' for the best known.")],
     limit: Annotated[int, typer.Option("--limit", metavar="N", help="Most results, 1 to 200.")] = 20,
     as_json: JsonOption = False,
-) -> Request:
+) -> CommandRequest:
     """Look for models on the hub; those made for MLX come first."""
 
-    def execute(session: "Session") -> "Contract":
+    def execute(session: "CommandSession") -> "Contract":
         from mlxk_tui.ops.hub import search as operation
         from mlxk_tui.ops.hub.hub import Hub
 
@@ -115,7 +115,7 @@ def search(
         return session.wait(operation.search(hub, query, limit=limit, cache=session.cache))
 
     note(ctx, as_json)
-    return Request("search", execute)
+    return CommandRequest("search", execute)
 
 
 def backend_is_hub() -> bool:

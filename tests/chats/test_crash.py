@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from mlxk_tui.chats.model import State
+from mlxk_tui.chats.model import MessageState
 from mlxk_tui.chats.store import ChatStore
 
 WRITER = """
@@ -44,16 +44,16 @@ async def test_a_killed_process_loses_less_than_a_second(path: Path) -> None:
             # It lives, so its answer is not touched, however often somebody looks.
             async with await ChatStore.open(path) as other:
                 (seen,) = await other.messages(answer >> 24)
-                assert seen.state is State.STREAMING
+                assert seen.state is MessageState.STREAMING
             killed = time.monotonic()
             os.kill(child.pid, signal.SIGKILL)
             await child.wait()
             # Somebody who has the chat open sees it stop.
             (stopped,) = await store.messages(answer >> 24)
-            assert stopped.state is State.STOPPED
+            assert stopped.state is MessageState.STOPPED
         async with await ChatStore.open(path) as store:
             (stopped,) = await store.messages(answer >> 24)
-            assert stopped.state is State.STOPPED
+            assert stopped.state is MessageState.STOPPED
             stamps = [float(word) for word in stopped.content.split()]
             assert killed - stamps[-1] < 1
             assert stamps == sorted(stamps)

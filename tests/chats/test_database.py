@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.chats.model import Role, State
+from mlxk_tui.chats.model import MessageState, Role
 from mlxk_tui.chats.schema import MESSAGE_BITS, VERSION
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.ops.core.errors import ErrorType, OpError
@@ -226,7 +226,7 @@ async def make_room(store: ChatStore, pages: int) -> None:
 async def test_a_full_database_keeps_streamed_text_in_memory(path: Path) -> None:
     async with await ChatStore.open(path) as store:
         session = await store.create_session()
-        answer = await store.add_message(session.id, Role.ASSISTANT, "", state=State.STREAMING)
+        answer = await store.add_message(session.id, Role.ASSISTANT, "", state=MessageState.STREAMING)
         pages = await fill(store)
         store.update_streaming(answer.id, content="long " * 10_000)
         with pytest.raises(OpError) as refused:
@@ -255,7 +255,7 @@ async def test_an_answer_that_ended_on_a_full_disk_is_finished_once_there_is_roo
 
         store.on_write_error(changes)
         session = await store.create_session()
-        answer = await store.add_message(session.id, Role.ASSISTANT, "", state=State.STREAMING)
+        answer = await store.add_message(session.id, Role.ASSISTANT, "", state=MessageState.STREAMING)
         pages = await fill(store)
         store.update_streaming(answer.id, content="long " * 10_000)
         with pytest.raises(OpError) as refused:
@@ -273,7 +273,7 @@ async def test_an_answer_that_ended_on_a_full_disk_is_finished_once_there_is_roo
     async with await ChatStore.open(path) as store:
         kept = await store.message(answer.id)
     assert kept.content == "long " * 10_000
-    assert (kept.state, kept.finish_reason) == (State.DONE, "stop")
+    assert (kept.state, kept.finish_reason) == (MessageState.DONE, "stop")
     assert (kept.usage, kept.timings) == ({"completion_tokens": 7}, {"total_s": 1.5})
 
 
@@ -287,7 +287,7 @@ def remove(connection: sqlite3.Connection, session_id: int) -> None:
 async def test_an_answer_whose_chat_is_gone_is_not_tried_again(path: Path) -> None:
     async with await ChatStore.open(path) as store:
         session = await store.create_session()
-        answer = await store.add_message(session.id, Role.ASSISTANT, "", state=State.STREAMING)
+        answer = await store.add_message(session.id, Role.ASSISTANT, "", state=MessageState.STREAMING)
         store.update_streaming(answer.id, content="text")
         await store._database.write(lambda connection: remove(connection, session.id))
         with pytest.raises(OpError) as refused:

@@ -12,7 +12,7 @@ import pytest
 
 from mlxk_tui.chats.document import ChatDocument
 from mlxk_tui.chats.export import export_json, export_markdown, import_json, suggested_name
-from mlxk_tui.chats.model import Attachment, Message, Role, Session, State
+from mlxk_tui.chats.model import Attachment, Message, MessageState, Role, Session
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 
@@ -32,10 +32,12 @@ async def sample(store: ChatStore) -> Session:
         tool_calls=[{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
     )
     answer = await store.add_message(
-        session.id, Role.ASSISTANT, sibling_of=first.id, model="org/n", state=State.STREAMING
+        session.id, Role.ASSISTANT, sibling_of=first.id, model="org/n", state=MessageState.STREAMING
     )
     store.update_streaming(answer.id, content="Half \x1b[31m")
-    await store.finish_message(answer.id, state=State.FAILED, error="The engine crashed.", usage={"x": 1})
+    await store.finish_message(
+        answer.id, state=MessageState.FAILED, error="The engine crashed.", usage={"x": 1}
+    )
     return await store.select_branch(first.id)
 
 
@@ -148,7 +150,7 @@ async def test_a_document_by_hand_is_read(store: ChatStore, tmp_path: Path) -> N
     session = await import_json(store, path)
     question, answer = await store.messages(session.id)
     assert question.created == answer.created == session.created
-    assert answer.state is State.STOPPED
+    assert answer.state is MessageState.STOPPED
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.chats.model import Message, Role, State
+from mlxk_tui.chats.model import Message, MessageState, Role
 from mlxk_tui.chats.search import Query
 from mlxk_tui.chats.store import ChatStore
 
@@ -122,7 +122,7 @@ async def test_messages_written_without_fts5_are_found_with_it(path: Path) -> No
 
 async def test_a_streaming_answer_is_found_when_it_is_finished(store: ChatStore) -> None:
     session = await store.create_session()
-    answer = await store.add_message(session.id, Role.ASSISTANT, state=State.STREAMING)
+    answer = await store.add_message(session.id, Role.ASSISTANT, state=MessageState.STREAMING)
     store.update_streaming(answer.id, content="unique")
     await store.flush()
     assert await store.list_sessions("unique") == []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.chats.model import Attachment, Message, Role, State
+from mlxk_tui.chats.model import Attachment, Message, MessageState, Role
 from mlxk_tui.chats.rows import title_of
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.ops.core.errors import ErrorType, OpError
@@ -62,7 +62,7 @@ async def test_what_was_stored_is_there_after_reopening(path: Path) -> None:
 async def test_the_files_are_for_their_owner_alone(store: ChatStore, path: Path) -> None:
     await chat(store, "hello")
     session = await store.create_session()
-    await store.add_message(session.id, Role.ASSISTANT, state=State.STREAMING)
+    await store.add_message(session.id, Role.ASSISTANT, state=MessageState.STREAMING)
     names = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     assert names.keys() >= {"chats.db", "chats.db-wal", "chats.db-shm"}
     assert set(names.values()) == {0o600}
@@ -206,7 +206,9 @@ async def test_a_copy_has_all_branches_and_a_life_of_its_own(store: ChatStore) -
 
 async def test_a_streamed_answer_is_the_sum_of_its_deltas(store: ChatStore) -> None:
     (question,) = await chat(store, "q")
-    answer = await store.add_message(question.session_id, Role.ASSISTANT, model="m", state=State.STREAMING)
+    answer = await store.add_message(
+        question.session_id, Role.ASSISTANT, model="m", state=MessageState.STREAMING
+    )
     for delta in ("Hel", "lo", " 👍"):
         store.update_streaming(answer.id, content=delta, reasoning=delta.upper())
     assert (await store.message(answer.id)).content == "Hello 👍"
@@ -214,7 +216,7 @@ async def test_a_streamed_answer_is_the_sum_of_its_deltas(store: ChatStore) -> N
     done = await store.finish_message(
         answer.id, finish_reason="stop", usage={"completion_tokens": 4}, timings={"generation_tps": 9.5}
     )
-    assert (done.content, done.reasoning, done.state) == ("Hello 👍!", "HELLO 👍", State.DONE)
+    assert (done.content, done.reasoning, done.state) == ("Hello 👍!", "HELLO 👍", MessageState.DONE)
     assert (done.finish_reason, done.usage, done.timings) == (
         "stop",
         {"completion_tokens": 4},
@@ -226,38 +228,42 @@ async def test_a_streamed_answer_is_the_sum_of_its_deltas(store: ChatStore) -> N
 
 async def test_a_failed_answer_says_why_and_keeps_its_text(store: ChatStore) -> None:
     (question,) = await chat(store, "q")
-    answer = await store.add_message(question.session_id, Role.ASSISTANT, state=State.STREAMING)
+    answer = await store.add_message(question.session_id, Role.ASSISTANT, state=MessageState.STREAMING)
     store.update_streaming(answer.id, content="half")
-    await store.finish_message(answer.id, state=State.FAILED, error="The engine crashed.")
+    await store.finish_message(answer.id, state=MessageState.FAILED, error="The engine crashed.")
     failed = await store.message(answer.id)
-    assert (failed.content, failed.state, failed.error) == ("half", State.FAILED, "The engine crashed.")
+    assert (failed.content, failed.state, failed.error) == (
+        "half",
+        MessageState.FAILED,
+        "The engine crashed.",
+    )
 
 
 async def test_an_answer_streaming_at_the_end_is_a_stopped_one(path: Path) -> None:
     async with await ChatStore.open(path) as store:
         (question,) = await chat(store, "q")
-        answer = await store.add_message(question.session_id, Role.ASSISTANT, state=State.STREAMING)
+        answer = await store.add_message(question.session_id, Role.ASSISTANT, state=MessageState.STREAMING)
         store.update_streaming(answer.id, content="half an answer")
     assert [file.name for file in path.parent.glob("*.writer*")] == []
     async with await ChatStore.open(path) as store:
         stopped = await store.message(answer.id)
-        assert (stopped.content, stopped.state) == ("half an answer", State.STOPPED)
+        assert (stopped.content, stopped.state) == ("half an answer", MessageState.STOPPED)
         assert len(await store.list_sessions("half answer")) == 1
 
 
 async def test_streamed_text_is_stored_without_being_asked_for(store: ChatStore, path: Path) -> None:
     (question,) = await chat(store, "q")
-    answer = await store.add_message(question.session_id, Role.ASSISTANT, state=State.STREAMING)
+    answer = await store.add_message(question.session_id, Role.ASSISTANT, state=MessageState.STREAMING)
     store.update_streaming(answer.id, content="soon stored")
     async with await ChatStore.open(path) as other:
         while (await other.message(answer.id)).content != "soon stored":  # noqa: ASYNC110 - reads a file
             await asyncio.sleep(0)
-        assert (await other.messages(question.session_id))[-1].state is State.STREAMING
+        assert (await other.messages(question.session_id))[-1].state is MessageState.STREAMING
 
 
 async def test_a_cancelled_flush_neither_loses_nor_doubles_text(store: ChatStore) -> None:
     (question,) = await chat(store, "q")
-    answer = await store.add_message(question.session_id, Role.ASSISTANT, state=State.STREAMING)
+    answer = await store.add_message(question.session_id, Role.ASSISTANT, state=MessageState.STREAMING)
     for number in range(30):
         store.update_streaming(answer.id, content=f"{number} ")
         task = asyncio.create_task(store.flush())
@@ -275,7 +281,7 @@ async def test_an_answer_whose_task_is_cancelled_at_its_beginning_does_not_strea
     (question,) = await chat(store, "q")
     for turns in range(30):
         task = asyncio.create_task(
-            store.add_message(question.session_id, Role.ASSISTANT, "x", state=State.STREAMING)
+            store.add_message(question.session_id, Role.ASSISTANT, "x", state=MessageState.STREAMING)
         )
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -284,7 +290,7 @@ async def test_an_answer_whose_task_is_cancelled_at_its_beginning_does_not_strea
         if not task.cancelled():
             await store.finish_message(task.result().id)
     messages = await store.messages(question.session_id)
-    assert State.STREAMING not in {message.state for message in messages}
+    assert MessageState.STREAMING not in {message.state for message in messages}
 
 
 async def test_many_tasks_may_use_it_at_once(store: ChatStore) -> None:

@@ -18,7 +18,7 @@ from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.generation import Generation
 from mlxk_tui.engine.memory import WeightsChoice
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.status import LoadedModel
+from mlxk_tui.engine.status import ModelStatus
 from mlxk_tui.ops.contract.terms import BatchingReason, CpuWeights
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.events import Progress
@@ -44,7 +44,7 @@ class Home:
         self._engines.append(new_engine(environ=environ, **options))
         return self._engines[-1]
 
-    async def load(self, model: Runnable, engine: Engine | None = None, **options: Any) -> LoadedModel:
+    async def load(self, model: Runnable, engine: Engine | None = None, **options: Any) -> ModelStatus:
         """Load anew, and take note of the stages."""
         self.stages.clear()
         if engine is None:

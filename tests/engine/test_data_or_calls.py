@@ -53,7 +53,7 @@ def play(
     """
     import mlx.core as mx
 
-    from mlxk_tui.engine.inference.output.answer import Answer
+    from mlxk_tui.engine.inference.output.answer import DeltaAssembler
     from mlxk_tui.engine.inference.prompts.prompting import prepare
 
     request = Generation(
@@ -63,7 +63,7 @@ def play(
         forced_call=grammar == FORCED,
     )
     prompt = prepare(model, request)
-    answer = Answer(model, request, prompt)
+    answer = DeltaAssembler(model, request, prompt)
     constraint = prompt.constraint
     assert constraint is not None
     said = list(prompt.tokens)

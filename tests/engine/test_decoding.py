@@ -28,7 +28,7 @@ def row(model: Any, number: int, length: int) -> Any:
     import mlx.core as mx
 
     from mlxk_tui.engine.inference.decoding.rows import Row
-    from mlxk_tui.engine.inference.output.answer import Answer
+    from mlxk_tui.engine.inference.output.answer import DeltaAssembler
     from mlxk_tui.engine.inference.prompts.prompting import Prompt
 
     prompt = Prompt(
@@ -44,7 +44,7 @@ def row(model: Any, number: int, length: int) -> Any:
         id=number,
         request=request,
         prompt=prompt,
-        answer=Answer(model, request, prompt),
+        answer=DeltaAssembler(model, request, prompt),
         sampler=lambda logprobs: mx.argmax(logprobs, axis=-1),
         processors=[],
         arrived=0.0,

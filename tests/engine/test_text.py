@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.engine.formats.splitting import Kind, Markers, OutputSplitter, Piece, StopMatcher
+from mlxk_tui.engine.formats.splitting import Kind, Markers, OutputSplitter, StopMatcher, TextPiece
 
 THINK = Markers("<think>", "</think>")
 CALL = Markers("<call>", "</call>")
@@ -107,27 +107,27 @@ def test_a_megabyte_that_nearly_matches_long_stop_strings_takes_linear_time() ->
     assert seconds(1_000_000) < 30 * small + 0.1
 
 
-def pieces_of(splitter: OutputSplitter, parts: Sequence[str]) -> list[Piece]:
+def pieces_of(splitter: OutputSplitter, parts: Sequence[str]) -> list[TextPiece]:
     pieces = [piece for part in parts for piece in splitter.push(part)] + splitter.finish()
-    joined: list[Piece] = []
+    joined: list[TextPiece] = []
     for piece in pieces:
         last = joined[-1] if joined else None
         if last is not None and last.kind is piece.kind and piece.kind is not Kind.TOOL:
-            joined[-1] = Piece(piece.kind, last.text + piece.text)
+            joined[-1] = TextPiece(piece.kind, last.text + piece.text)
         else:
             joined.append(piece)
     return joined
 
 
-def by_the_rules(text: str, stops: Sequence[str], *, opened: bool) -> tuple[list[Piece], str | None]:
+def by_the_rules(text: str, stops: Sequence[str], *, opened: bool) -> tuple[list[TextPiece], str | None]:
     """The whole text taken apart with regular expressions and loops over positions."""
-    pieces: list[Piece] = []
+    pieces: list[TextPiece] = []
 
     def add(kind: Kind, text: str) -> None:
         if text and pieces and pieces[-1].kind is kind:
             text = pieces.pop().text + text
         if text:
-            pieces.append(Piece(kind, text))
+            pieces.append(TextPiece(kind, text))
 
     kind, after_marker = (Kind.REASONING, True) if opened else (Kind.CONTENT, False)
     while True:
@@ -139,7 +139,7 @@ def by_the_rules(text: str, stops: Sequence[str], *, opened: bool) -> tuple[list
         match = first_match(text, ends)
         inside = text if match is None else text[: match[0]]
         if kind is Kind.TOOL:
-            pieces.append(Piece(kind, inside, CALL.start + inside + (match[1] if match else "")))
+            pieces.append(TextPiece(kind, inside, CALL.start + inside + (match[1] if match else "")))
         else:
             shown = re.sub(r"\A([ \t\r]*\n)*", "", inside) if after_marker else inside
             if after_marker and not shown.strip(" \t\r"):
@@ -193,7 +193,7 @@ def test_a_splitter_holds_back_only_the_beginning_of_a_marker(text: str) -> None
             assert out == text[: end - held]
 
 
-def text_of(pieces: Sequence[Piece], kind: Kind) -> str:
+def text_of(pieces: Sequence[TextPiece], kind: Kind) -> str:
     return "".join(piece.text for piece in pieces if piece.kind is kind)
 
 
@@ -231,25 +231,25 @@ def test_stop_strings_end_the_content_and_nothing_else() -> None:
 
 def test_a_stop_string_that_looks_like_a_marker_is_found_when_it_proves_to_be_none() -> None:
     splitter = OutputSplitter(["<"], reasoning=THINK)
-    assert pieces_of(splitter, ["1 <"]) == [Piece(Kind.CONTENT, "1 ")]
+    assert pieces_of(splitter, ["1 <"]) == [TextPiece(Kind.CONTENT, "1 ")]
     assert splitter.stopped == "<"
 
 
 def test_tool_calls_come_whole_one_by_one() -> None:
     splitter = OutputSplitter(tools=CALL)
-    assert splitter.push('Look.<call>{"a"') == [Piece(Kind.CONTENT, "Look.")]
+    assert splitter.push('Look.<call>{"a"') == [TextPiece(Kind.CONTENT, "Look.")]
     assert splitter.push(":1}</ca") == []
-    assert splitter.push("ll>\n<call>x") == [Piece(Kind.TOOL, '{"a":1}', '<call>{"a":1}</call>')]
-    assert splitter.finish() == [Piece(Kind.TOOL, "x", "<call>x")]
+    assert splitter.push("ll>\n<call>x") == [TextPiece(Kind.TOOL, '{"a":1}', '<call>{"a":1}</call>')]
+    assert splitter.finish() == [TextPiece(Kind.TOOL, "x", "<call>x")]
 
 
 def test_a_tool_call_without_an_end_marker_goes_on_to_the_end() -> None:
     splitter = OutputSplitter(["END"], tools=Markers("[TOOL_CALLS]", ""))
-    assert splitter.push("Hm [TOOL_CALLS]f[ARGS]{}") == [Piece(Kind.CONTENT, "Hm ")]
+    assert splitter.push("Hm [TOOL_CALLS]f[ARGS]{}") == [TextPiece(Kind.CONTENT, "Hm ")]
     assert splitter.push("END") == []
-    assert splitter.finish() == [Piece(Kind.TOOL, "f[ARGS]{}END", "[TOOL_CALLS]f[ARGS]{}END")]
+    assert splitter.finish() == [TextPiece(Kind.TOOL, "f[ARGS]{}END", "[TOOL_CALLS]f[ARGS]{}END")]
 
 
 def test_structure_of_the_model_is_dropped() -> None:
     splitter = OutputSplitter(dropped=["<|open|>", "<|close|>"])
-    assert pieces_of(splitter, list("<|open|>hi <|x<|close|>")) == [Piece(Kind.CONTENT, "hi <|x")]
+    assert pieces_of(splitter, list("<|open|>hi <|x<|close|>")) == [TextPiece(Kind.CONTENT, "hi <|x")]

@@ -18,8 +18,8 @@ from mlxk_tui.ops.contract.results import Command, ListData
 from mlxk_tui.ops.core.errors import ERRORS, ErrorType, OpError
 from mlxk_tui.ops.core.events import Progress
 from mlxk_tui_headless import output
-from mlxk_tui_headless.request import Globals, Request
-from mlxk_tui_headless.session import Session, carry_out
+from mlxk_tui_headless.request import CommandRequest, Globals
+from mlxk_tui_headless.session import CommandSession, carry_out
 from tests.headless.conftest import BROKEN, SOUND
 from tests.headless.running import PROGRAM, TIMEOUT, Result, call, checked, environment, headless, started
 from tests.support.hf_cache import HfCache, model_files, tree_of
@@ -111,14 +111,14 @@ def test_a_word_behind_two_dashes_is_not_an_option(filled: Path) -> None:
     assert (result.status, result.stdout) == (0, "No cached model matches '--json'.\n")
 
 
-def _request(execute: Callable[[Session], ListData]) -> Request:
-    return Request("list", execute)
+def _request(execute: Callable[[CommandSession], ListData]) -> CommandRequest:
+    return CommandRequest("list", execute)
 
 
 def test_a_crash_is_an_internal_error_and_its_traceback_goes_nowhere(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def crash(session: Session) -> ListData:
+    def crash(session: CommandSession) -> ListData:
         raise ZeroDivisionError("division \x1b[31m by zero")
 
     assert carry_out(_request(crash), Globals(json=True)) == 1
@@ -150,7 +150,7 @@ def test_a_crash_is_an_internal_error_and_its_traceback_goes_nowhere(
 def test_whatever_is_raised_has_a_type(
     error: BaseException, type_: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(session: Session) -> ListData:
+    def fail(session: CommandSession) -> ListData:
         raise error
 
     status = carry_out(_request(fail), Globals(json=True))
@@ -165,7 +165,7 @@ def test_a_result_that_cannot_be_dumped_is_an_internal_error(capsys: pytest.Capt
     loop: list[object] = []
     loop.append(loop)
 
-    def circular(session: Session) -> ListData:
+    def circular(session: CommandSession) -> ListData:
         return ListData.model_construct(models=loop, count=0)
 
     assert carry_out(_request(circular), Globals(json=True)) == 1

@@ -20,7 +20,7 @@ import pytest
 
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.health.machine import Runtime
-from mlxk_tui.ops.health.verdict_cache import Verdicts
+from mlxk_tui.ops.health.verdict_cache import VerdictCache
 from tests.headless.running import PROGRAM, TIMEOUT, checked, environment, started
 from tests.support.hf_cache import HfCache, model_files
 from tests.support.waiting import wait_until
@@ -45,7 +45,7 @@ def waiting_for_verdicts(
 ) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], None]]]:
     """Run a `list` that waits for a file which never ends; the callable lets it end."""
     monkeypatch.setenv("MLXK_VERDICTS", str(folder))
-    remembered = Verdicts.of(Cache(hub), Runtime.here())._path
+    remembered = VerdictCache.of(Cache(hub), Runtime.here())._path
     assert remembered is not None
     os.mkfifo(remembered)
     writers: list[int] = []

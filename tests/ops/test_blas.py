@@ -11,7 +11,7 @@ import pytest
 
 from mlxk_tui.ops.blas.choice import choose, describe, remembered
 from mlxk_tui.ops.blas.cores import FreeCores, allowed_cores, thread_variables
-from mlxk_tui.ops.blas.libraries import Library, Source, find_libraries
+from mlxk_tui.ops.blas.libraries import BlasLibrary, LibrarySource, find_libraries
 from mlxk_tui.ops.blas.trials import Trial, Trials, Verdict
 from mlxk_tui.ops.contract.matrices import BlasState
 
@@ -99,16 +99,16 @@ def test_a_named_library_comes_first_and_off_means_none(tmp_path: Path) -> None:
     folder = {"LD_LIBRARY_PATH": f":{tmp_path}:/nowhere"}
     assert find_libraries({"MLXK_BLAS": " OFF "} | folder) == ()
     named = find_libraries({"MLXK_BLAS": str(tmp_path / "libmine.so")} | folder)
-    assert [library.source for library in named][:2] == [Source.NAMED, Source.SYSTEM]
+    assert [library.source for library in named][:2] == [LibrarySource.NAMED, LibrarySource.SYSTEM]
     assert find_libraries({"MLXK_BLAS": "libmine.so"} | folder)[0] == named[0]
-    assert Library(Source.SYSTEM, str(tmp_path / "libopenblas.so.0")) in find_libraries(folder)
+    assert BlasLibrary(LibrarySource.SYSTEM, str(tmp_path / "libopenblas.so.0")) in find_libraries(folder)
 
 
 def test_one_file_under_two_names_is_one_library(tmp_path: Path) -> None:
     (tmp_path / "libopenblas.so.0").write_bytes(b"")
     (tmp_path / "link.so").symlink_to("libopenblas.so.0")
     found = find_libraries({"MLXK_BLAS": str(tmp_path / "link.so"), "LD_LIBRARY_PATH": str(tmp_path)})
-    assert [library.source for library in found if str(tmp_path) in library.path] == [Source.NAMED]
+    assert [library.source for library in found if str(tmp_path) in library.path] == [LibrarySource.NAMED]
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "missing", "nul"])
@@ -125,12 +125,12 @@ def test_what_is_no_file_is_no_library(tmp_path: Path, kind: str) -> None:
 
 
 def test_the_first_good_library_is_taken_unless_a_later_one_is_much_faster() -> None:
-    system, package = Library(Source.SYSTEM, "/a"), Library(Source.PACKAGE, "/b")
+    system, package = BlasLibrary(LibrarySource.SYSTEM, "/a"), BlasLibrary(LibrarySource.PACKAGE, "/b")
     slower = Trial(Verdict.GOOD, "", gain=18, speed=45.0)
     assert choose([(system, slower), (package, GOOD)]) == (system, slower)
     assert choose([(system, Trial(Verdict.GOOD, "", gain=9, speed=20.0)), (package, GOOD)]) == (package, GOOD)
     assert choose([(system, Trial(Verdict.WRONG, speed=90.0)), (package, GOOD)]) == (package, GOOD)
-    named = Library(Source.NAMED, "/c")
+    named = BlasLibrary(LibrarySource.NAMED, "/c")
     assert choose([(named, Trial(Verdict.GOOD, "", speed=1.0)), (package, GOOD)]) is not None
     assert choose([(system, Trial(Verdict.DIED))]) is None
 
@@ -139,10 +139,13 @@ def test_without_a_good_library_it_is_said_why_and_what_helps() -> None:
     blas = describe({}, [])
     assert blas.state is BlasState.BUILT_IN
     assert "pip install scipy-openblas32" in blas.message
-    died = (Library(Source.PACKAGE, "/b"), Trial(Verdict.DIED, "SIGILL"))
+    died = (BlasLibrary(LibrarySource.PACKAGE, "/b"), Trial(Verdict.DIED, "SIGILL"))
     assert "scipy-openblas32 crashes on this processor (SIGILL)" in describe({}, [died]).message
     assert "MLXK_BLAS is off" in describe({"MLXK_BLAS": "off"}, []).message
-    named = [(Library(Source.NAMED, "/x.so"), Trial(Verdict.WRONG)), (Library(Source.PACKAGE, "/b"), GOOD)]
+    named = [
+        (BlasLibrary(LibrarySource.NAMED, "/x.so"), Trial(Verdict.WRONG)),
+        (BlasLibrary(LibrarySource.PACKAGE, "/b"), GOOD),
+    ]
     blas = describe({"MLXK_BLAS": "/x.so"}, named)
     assert blas.state is BlasState.FAST
     assert blas.message.startswith("/x.so (MLXK_BLAS) gives wrong numbers.")
@@ -153,13 +156,13 @@ def _remembering(tmp_path: Path, mlx: str = "1", cpuinfo: str = "/proc/cpuinfo",
 
 
 @pytest.fixture
-def library(tmp_path: Path) -> Library:
+def library(tmp_path: Path) -> BlasLibrary:
     path = tmp_path / "libopenblas.so.0"
     path.write_bytes(b"some code")
-    return Library(Source.SYSTEM, str(path))
+    return BlasLibrary(LibrarySource.SYSTEM, str(path))
 
 
-def test_a_trial_is_remembered_for_this_file_processor_and_mlx(tmp_path: Path, library: Library) -> None:
+def test_a_trial_is_remembered_for_this_file_processor_and_mlx(tmp_path: Path, library: BlasLibrary) -> None:
     _remembering(tmp_path).put(library, GOOD)
     assert _remembering(tmp_path).get(library) == GOOD
     assert (tmp_path / "blas/blas.json").stat().st_mode & 0o777 == 0o600
@@ -175,7 +178,7 @@ def test_a_trial_is_remembered_for_this_file_processor_and_mlx(tmp_path: Path, l
 
 
 def test_a_trial_that_a_busy_machine_may_have_spoilt_is_repeated_later(
-    tmp_path: Path, library: Library
+    tmp_path: Path, library: BlasLibrary
 ) -> None:
     for verdict in (Verdict.SLOW, Verdict.HUNG):
         _remembering(tmp_path).put(library, Trial(verdict, at=time.time()))
@@ -201,7 +204,9 @@ def test_a_trial_that_a_busy_machine_may_have_spoilt_is_repeated_later(
         b"[" * 100_000,
     ],
 )
-def test_a_file_that_cannot_be_used_is_written_anew(tmp_path: Path, library: Library, content: bytes) -> None:
+def test_a_file_that_cannot_be_used_is_written_anew(
+    tmp_path: Path, library: BlasLibrary, content: bytes
+) -> None:
     (tmp_path / "blas").mkdir()
     (tmp_path / "blas/blas.json").write_bytes(content)
     assert _remembering(tmp_path).get(library) is None
@@ -209,8 +214,8 @@ def test_a_file_that_cannot_be_used_is_written_anew(tmp_path: Path, library: Lib
     assert _remembering(tmp_path).get(library) == GOOD
 
 
-def test_two_processes_that_remember_at_once_keep_both(tmp_path: Path, library: Library) -> None:
-    second = Library(Source.NAMED, str(tmp_path / "second.so"))
+def test_two_processes_that_remember_at_once_keep_both(tmp_path: Path, library: BlasLibrary) -> None:
+    second = BlasLibrary(LibrarySource.NAMED, str(tmp_path / "second.so"))
     Path(second.path).write_bytes(b"second")
     one, other = _remembering(tmp_path), _remembering(tmp_path)
     one.put(library, GOOD)
@@ -219,7 +224,7 @@ def test_two_processes_that_remember_at_once_keep_both(tmp_path: Path, library: 
     assert _remembering(tmp_path).get(library) == _remembering(tmp_path).get(second) == GOOD
 
 
-def test_where_nothing_can_be_written_trials_go_on(tmp_path: Path, library: Library) -> None:
+def test_where_nothing_can_be_written_trials_go_on(tmp_path: Path, library: BlasLibrary) -> None:
     (tmp_path / "blas").write_text("a file where the folder would be")
     trials = _remembering(tmp_path)
     with trials.locked(1):
@@ -229,7 +234,7 @@ def test_where_nothing_can_be_written_trials_go_on(tmp_path: Path, library: Libr
         Trials("1", {"MLXK_BLAS_TRIALS": "off"}).put(library, GOOD)
 
 
-def test_what_has_not_been_tried_is_said_to_be_tried_later(tmp_path: Path, library: Library) -> None:
+def test_what_has_not_been_tried_is_said_to_be_tried_later(tmp_path: Path, library: BlasLibrary) -> None:
     environ = {"MLXK_BLAS_TRIALS": str(tmp_path / "blas"), "MLXK_BLAS": library.path}
     known = remembered("1", environ)
     assert known.state is BlasState.UNTRIED

@@ -16,7 +16,7 @@ import pytest
 
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.download.download import Source, download
+from mlxk_tui.ops.download.download import DownloadSource, download
 from mlxk_tui.ops.download.range_requests import _redirected
 from mlxk_tui_headless.error_text import error_text
 from tests.support.downloads import FAST, Model, small_files
@@ -153,7 +153,7 @@ def test_the_defaults_notice_silence_within_thirty_seconds() -> None:
 async def test_a_hub_that_is_not_there_is_a_network_error(model: Model) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        source = Source(f"http://127.0.0.1:{nobody.getsockname()[1]}", model.name, model.commit)
+        source = DownloadSource(f"http://127.0.0.1:{nobody.getsockname()[1]}", model.name, model.commit)
         with pytest.raises(OpError, match="cannot be reached") as caught:
             await download(source, model.files, model.folder, options=FAST)
     assert caught.value.type is ErrorType.NETWORK_ERROR
@@ -167,7 +167,7 @@ async def test_a_hub_that_does_not_accept_connections_is_a_network_error(model: 
         with socket.create_connection(address), socket.socket() as second:
             second.setblocking(False)
             second.connect_ex(address)  # the queue is full now: connecting hangs, or is never answered
-            source = Source(f"http://127.0.0.1:{address[1]}", model.name, model.commit)
+            source = DownloadSource(f"http://127.0.0.1:{address[1]}", model.name, model.commit)
             options = replace(FAST, connect_s=0.2, read_s=0.2, silence_s=0.8)
             with pytest.raises(OpError) as caught:
                 await download(source, model.files, model.folder, options=options)

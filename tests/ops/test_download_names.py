@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.download.download import Source, download
+from mlxk_tui.ops.download.download import DownloadSource, download
 from mlxk_tui.ops.download.file_names import check_files, check_source
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 
-SOURCE = Source("https://hub.example", "org/model", "a" * 40)
+SOURCE = DownloadSource("https://hub.example", "org/model", "a" * 40)
 
 
 def file(path: str, *, size: int = 1, etag: str = "b" * 64) -> RemoteFile:
@@ -90,7 +90,7 @@ def test_unusual_but_harmless_names_pass() -> None:
         replace(SOURCE, token="hf_x\r\nHost: evil"),
     ],
 )
-def test_a_source_that_is_none_is_refused(bad: Source) -> None:
+def test_a_source_that_is_none_is_refused(bad: DownloadSource) -> None:
     with pytest.raises(OpError) as caught:
         check_source(bad)
     assert caught.value.type is ErrorType.VALIDATION_ERROR

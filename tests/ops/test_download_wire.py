@@ -17,7 +17,7 @@ import pytest
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.download.connection_count import Probe
-from mlxk_tui.ops.download.download import Downloaded, Source, download
+from mlxk_tui.ops.download.download import Downloaded, DownloadSource, download
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 from tests.support.downloads import FAST
 from tests.support.socks_proxy import socks_proxy
@@ -139,7 +139,7 @@ def proxy() -> Iterator[Server]:
 
 
 async def fetch(server: Server, cache: Path) -> Downloaded:
-    source = Source(server.url, "org/model", "a" * 40)
+    source = DownloadSource(server.url, "org/model", "a" * 40)
     return await download(source, [FILE], cache / "models--org--model", options=FAST)
 
 

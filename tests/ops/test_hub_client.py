@@ -16,7 +16,7 @@ from huggingface_hub import HfApi
 from mlxk_tui.demo.hub import Fault, LocalHub
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.hub.client import Timeouts
-from mlxk_tui.ops.hub.errors import Asked, map_error
+from mlxk_tui.ops.hub.errors import RequestContext, map_error
 from mlxk_tui.ops.hub.hub import DEFAULT_ENDPOINT, Hub
 from mlxk_tui_headless.error_text import error_text
 from tests.support.pulling import FILES
@@ -179,7 +179,7 @@ async def test_every_status_has_its_meaning(
 
 
 def test_local_trouble_and_what_nobody_foresaw() -> None:
-    asked = Asked("https://hub.example", "org/tiny", None, True, SECRET)
+    asked = RequestContext("https://hub.example", "org/tiny", None, True, SECRET)
     assert map_error(OSError(errno.ENOSPC, "full"), asked).type is ErrorType.DISK_FULL
     assert map_error(PermissionError(errno.EACCES, "no"), asked).type is ErrorType.PERMISSION_DENIED
     odd = map_error(RuntimeError(f"Bearer {SECRET}"), asked)

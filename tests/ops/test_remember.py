@@ -12,11 +12,11 @@ import mlxk_tui
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.cache.repo_scanner import read_repo
 from mlxk_tui.ops.health.verdict import judge
-from mlxk_tui.ops.health.verdict_cache import RULES, Verdicts
+from mlxk_tui.ops.health.verdict_cache import RULES, VerdictCache
 from tests.ops.test_health import RUNTIME
 from tests.support.hf_cache import HfCache, model_files
 
-ENTRY_POINTS = (judge.__module__, read_repo.__module__, Verdicts.__module__)
+ENTRY_POINTS = (judge.__module__, read_repo.__module__, VerdictCache.__module__)
 """Whose code decides a verdict; the rest follows from what they import."""
 
 
@@ -62,8 +62,8 @@ def test_a_change_of_any_rule_discards_the_verdicts(cache: Cache, hub: Path, tmp
         shutil.copy2(Path(mlxk_tui.__file__).parent / source.relative_to(package), source)
     path = str(tmp_path / "verdicts.json")
 
-    def opened() -> Verdicts:
-        return Verdicts(path, cache, RUNTIME, package=str(package))
+    def opened() -> VerdictCache:
+        return VerdictCache(path, cache, RUNTIME, package=str(package))
 
     for source in sources:
         verdicts = opened()

@@ -24,7 +24,7 @@ from mlxk_tui.demo.sample import build_sample_cache
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.hub.hub import Hub
-from mlxk_tui.services.library import Phase
+from mlxk_tui.services.library import ScanPhase
 from mlxk_tui.settings import load
 from tests.support.waiting import PATIENCE_S
 
@@ -171,5 +171,5 @@ async def ready(pilot: Pilot[Any]) -> None:
     """Wait for the first scan to end and what it found to be drawn."""
     app = pilot.app
     assert isinstance(app, MlxkApp)
-    await wait_until(pilot, lambda: app.library.phase is not Phase.LOADING and app.focused is not None)
+    await wait_until(pilot, lambda: app.library.phase is not ScanPhase.LOADING and app.focused is not None)
     await pilot.pause()

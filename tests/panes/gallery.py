@@ -22,7 +22,7 @@ from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.palette import Palette
-from mlxk_tui.services.library import Phase
+from mlxk_tui.services.library import ScanPhase
 from mlxk_tui.settings import load
 from tests.panes.conftest import MACHINE, NOW, wait_until
 
@@ -107,7 +107,7 @@ async def settle(pilot: Pilot[Any], says: str) -> None:
             if hidden:
                 area.refresh()
         frame = _frame(app)
-        scanned = isinstance(app, Waiting) or app.library.phase is not Phase.LOADING
+        scanned = isinstance(app, Waiting) or app.library.phase is not ScanPhase.LOADING
         focused = app.focused is not None or app.screen.AUTO_FOCUS is None
         if frame == before and scanned and focused and not _searches(app) and says in _text(frame):
             return

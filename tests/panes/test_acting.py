@@ -13,7 +13,7 @@ from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.services.tasks import LONG_SECONDS, Task
 from mlxk_tui.ui.inspector.clone_dialog import CloneDialog, problem_with
-from mlxk_tui.ui.widgets.dialogs import Dialog, DialogList, Question
+from mlxk_tui.ui.widgets.dialogs import Dialog, DialogList, QuestionDialog
 from tests.panes.conftest import AppMaker, ready, wait_until
 from tests.panes.test_models_pane import NARROW, WIDE, pane, text, three
 from tests.support.hf_cache import HfCache, model_files
@@ -122,12 +122,12 @@ async def test_a_long_task_is_not_stopped_without_a_question(make_app: AppMaker,
         task = await sole_task(pilot)
         task.began -= LONG_SECONDS + 1
         await pilot.press("escape")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("enter")
-        await wait_until(pilot, lambda: not isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: not isinstance(app.screen, QuestionDialog))
         assert app.tasks.running
         await pilot.press("escape")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: not app.tasks.running)
 

@@ -18,7 +18,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from mlxk_tui.app import MlxkApp
-from mlxk_tui.chats.model import Role, State
+from mlxk_tui.chats.model import MessageState, Role
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.engine.client import Engine
@@ -31,7 +31,7 @@ from mlxk_tui.ui.chat.pane import ChatPane
 from mlxk_tui.ui.chat.sessions_screen import SessionsScreen
 from mlxk_tui.ui.chat.settings_form import ChatSettings, SettingsDialog
 from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog, LineDialog
-from mlxk_tui.ui.widgets.dialogs import Question
+from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 from tests.engine.conftest import needs_mlx, new_engine
 from tests.engine.small_models import make_model
 from tests.panes.conftest import NOWHERE, wait_until
@@ -142,7 +142,7 @@ async def test_a_question_is_answered_and_kept(open_app: OpenApp, tmp_path: Path
         await answered(pilot, pane, 2)
         answer = pane.conversation.blocks[-1].message
         assert answer.content
-        assert answer.state is State.DONE
+        assert answer.state is MessageState.DONE
         assert answer.usage["completion_tokens"] > 3
         assert answer.timings["time_to_first_token_s"] > 0
         assert pane.composer.text == ""
@@ -192,7 +192,7 @@ async def test_escape_stops_the_answer_and_keeps_what_is_there(open_app: OpenApp
         await pilot.press("escape")
         await answered(pilot, pane, 2)
         message = pane.conversation.blocks[-1].message
-        assert message.state is State.STOPPED
+        assert message.state is MessageState.STOPPED
         assert len(message.content) > 20
         assert "■ stopped" in words(app)
         await pane.talk.use_model(tiny_model.NAME)
@@ -356,7 +356,7 @@ async def test_cache_bits_and_a_draft_model_are_set_for_a_chat_and_used(open_app
         await wait_until(pilot, lambda: app.screen is pane)
         await wait_until(pilot, lambda: "2 set" in words(app))
         await ask(pilot, pane, "Tell me a tip")
-        assert pane.conversation.blocks[-1].message.state is State.DONE
+        assert pane.conversation.blocks[-1].message.state is MessageState.DONE
         session = await pane.talk.store.session(pane.talk.session.id)
         assert dict(session.settings) == {"kv_bits": 8, "draft_model": tiny_model.NAME}
         used = await pane.talk.draft()
@@ -373,7 +373,7 @@ async def test_a_draft_model_that_does_not_fit_or_is_gone_is_said_plainly(
         await pane.talk.use_settings(ChatSettings("", {"draft_model": "mlx-community/endless"}))
         await ask(pilot, pane, "Tell me a tip")
         answer = pane.conversation.blocks[-1].message
-        assert answer.state is State.FAILED
+        assert answer.state is MessageState.FAILED
         assert answer.error == (
             "The draft model mlx-community/endless has another tokenizer than mlxk-tui/tiny-demo. "
             "Take a draft model of its family."
@@ -444,7 +444,7 @@ async def test_a_chat_is_exported(open_app: OpenApp, tmp_path: Path) -> None:
         await pilot.press("e")
         await wait_until(pilot, lambda: isinstance(app.screen, LineDialog))
         await pilot.press("ctrl+u", *"x.md", "enter")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("escape", "escape")
 
 
@@ -460,7 +460,7 @@ async def test_a_crash_of_the_engine_keeps_the_text_and_r_tries_again(
         os.kill(pid, signal.SIGKILL)
         await answered(pilot, pane, 2)
         message = pane.conversation.blocks[-1].message
-        assert message.state is State.FAILED
+        assert message.state is MessageState.FAILED
         assert len(message.content) > 20
         assert "✗ " in words(app)
         assert "try again" in words(app)
@@ -468,7 +468,7 @@ async def test_a_crash_of_the_engine_keeps_the_text_and_r_tries_again(
         await pilot.press("escape", "r")
         await wait_until(pilot, lambda: pane.conversation.blocks[-1].key != message.id)
         await answered(pilot, pane, 2)
-        assert pane.conversation.blocks[-1].message.state is State.DONE
+        assert pane.conversation.blocks[-1].message.state is MessageState.DONE
         assert "‹ 2/2 ›" in words(app)
 
 
@@ -496,7 +496,7 @@ async def test_leaving_while_an_answer_is_written_keeps_it(open_app: OpenApp, tm
     async with await ChatStore.open(tmp_path / "state" / "chats.db") as store:
         (listed,) = await store.list_sessions()
         message = (await store.messages(listed.session.id))[-1]
-        assert message.state is State.STOPPED
+        assert message.state is MessageState.STOPPED
         assert len(message.content) > 20
 
 
@@ -508,19 +508,19 @@ async def test_quitting_asks_while_an_answer_is_written_and_keeps_what_has_come(
         pane = await chat(pilot)
         await let_it_ramble(pilot, pane)
         await pilot.press("ctrl+q")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await wait_until(pilot, lambda: "The answer that is being written will be" in words(app))
         await pilot.press("escape")
         await wait_until(pilot, lambda: app.screen is pane)
         assert pane.talk.answer is not None
         await pilot.press("ctrl+q")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: app._exit)
     async with await ChatStore.open(tmp_path / "state" / "chats.db") as store:
         (listed,) = await store.list_sessions()
         message = (await store.messages(listed.session.id))[-1]
-    assert message.state is State.STOPPED
+    assert message.state is MessageState.STOPPED
     assert len(message.content) > 20
 
 
@@ -538,7 +538,7 @@ async def test_an_answer_that_ends_on_a_full_disk_is_whole_and_stored_once_there
         await pilot.press("escape")
         await answered(pilot, pane, 2)
         shown = pane.conversation.blocks[-1].message
-        assert shown.state is State.STOPPED
+        assert shown.state is MessageState.STOPPED
         assert shown.usage["completion_tokens"] > 5
         assert "being written by another window" not in words(app)
         await store._database.write(lambda connection: connection.execute("DROP TRIGGER full_disk"))

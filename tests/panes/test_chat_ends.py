@@ -24,16 +24,16 @@ import pytest
 import pytest_asyncio
 
 from mlxk_tui.app import MlxkApp
-from mlxk_tui.chats.model import State
+from mlxk_tui.chats.model import MessageState
 from mlxk_tui.demo import tiny_model
-from mlxk_tui.demo.layout import Repo
+from mlxk_tui.demo.layout import RepoLayout
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.settings import load
 from mlxk_tui.ui.chat.pane import ChatPane
 from mlxk_tui.ui.chat.settings_form import ChatSettings
-from mlxk_tui.ui.widgets.dialogs import Question
+from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 from tests.engine.conftest import is_gone, needs_mlx, new_engine
 from tests.engine.small_models import make_model
 from tests.panes.conftest import NOWHERE, wait_until
@@ -124,7 +124,7 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a cache with a model that never ends its answer."""
     folder = tmp_path_factory.mktemp("endless")
     made = make_model(folder / "made", context=65_536, endless=True)
-    repo = Repo(folder / "hub", "mlx-community/endless-chat")
+    repo = RepoLayout(folder / "hub", "mlx-community/endless-chat")
     repo.add_snapshot("e" * 40, {path.name: path.read_bytes() for path in made.iterdir()})
     repo.set_ref("main", "e" * 40)
     return folder / "hub"
@@ -245,7 +245,7 @@ async def test_a_model_that_does_not_fit_is_asked_about_with_its_numbers(
         await pane.talk.use_settings(ChatSettings("", {"temperature": 0}))
         pane.composer.put("Tell me a tip")
         await pilot.press("enter")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await wait_until(pilot, lambda: "Not enough memory" in words(app))
         assert "needs about 1.00TB of memory; models can" in words(app)
         assert engine.status.pid is None
@@ -258,15 +258,15 @@ async def test_a_model_that_does_not_fit_is_asked_about_with_its_numbers(
         assert not pane.talk.saved
         # Wanted: it is loaded and answers, and is not asked about again.
         await pilot.press("enter")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")
         await answered(pilot, pane, 2)
         assert engine.status.model is not None
         assert engine.status.model.name == HUGE
-        assert pane.conversation.blocks[-1].message.state is State.DONE
+        assert pane.conversation.blocks[-1].message.state is MessageState.DONE
         assert pane.conversation.blocks[-1].message.content
         assert pane.composer.text == ""
         pane.composer.put("What does verify do?")
         await pilot.press("enter")
         await answered(pilot, pane, 4)
-        assert pane.conversation.blocks[-1].message.state is State.DONE
+        assert pane.conversation.blocks[-1].message.state is MessageState.DONE

@@ -19,7 +19,7 @@ from mlxk_tui.ui.chat.pane import ChatPane
 from mlxk_tui.ui.chat.session_actions import PAGE
 from mlxk_tui.ui.chat.sessions_screen import SessionsScreen
 from mlxk_tui.ui.shell.quit_prompt import leaving
-from mlxk_tui.ui.widgets.dialogs import Question
+from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 from tests.panes.conftest import MACHINE, NOW, NOWHERE, ready, wait_until
 from tests.panes.gallery import words
 
@@ -114,7 +114,7 @@ async def test_quitting_asks_about_questions_that_were_not_sent(app: MlxkApp, tm
         pane.writer.add(Attachment("notes.txt", "text"))
         assert app.chats.unsent() == 2
         await pilot.press("ctrl+q")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await wait_until(pilot, lambda: "2 questions that were typed are not sent yet" in words(app))
         await pilot.press("escape")
         await wait_until(pilot, lambda: app.screen is pane)

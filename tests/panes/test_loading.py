@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.ops.cache.cache import Cache
-from mlxk_tui.services.library import Phase
+from mlxk_tui.services.library import ScanPhase
 from tests.panes.conftest import wait_until
 from tests.panes.gallery import Waiting, open_app
 
@@ -24,6 +24,6 @@ async def test_both_panes_say_that_the_cache_is_being_read(hub: Path, size: tupl
         await wait_until(pilot, lambda: said("Reading the cache"))
         await pilot.press("2")
         await wait_until(pilot, lambda: said("Looking at every model"))
-        assert app.library.phase is Phase.LOADING
+        assert app.library.phase is ScanPhase.LOADING
         app.busy.set()
-        await wait_until(pilot, lambda: app.library.phase is Phase.READY and said("Nothing to judge yet"))
+        await wait_until(pilot, lambda: app.library.phase is ScanPhase.READY and said("Nothing to judge yet"))

@@ -11,7 +11,7 @@ from textual.widgets import Input
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache.cache import Cache
-from mlxk_tui.services.library import State
+from mlxk_tui.services.library import ModelState
 from mlxk_tui.ui.inspector.screens import InspectorScreen
 from mlxk_tui.ui.models.pane import ModelsPane
 from mlxk_tui.ui.widgets.dialogs import Dialog
@@ -55,8 +55,8 @@ async def test_every_repo_is_listed_with_its_state(make_app: AppMaker, hub: Path
         await ready(pilot)
         assert shorts(pilot) == ["Alpha-Instruct-4bit", "Beta-4bit", "Gamma-4bit"]
         states = {entry.short: entry.state for entry in app.library.entries.values()}
-        assert states["Alpha-Instruct-4bit"] is State.GOOD
-        assert states["Gamma-4bit"] is State.BAD
+        assert states["Alpha-Instruct-4bit"] is ModelState.GOOD
+        assert states["Gamma-4bit"] is ModelState.BAD
         assert "3 models" in text(app)
 
 
@@ -193,7 +193,8 @@ async def test_the_list_follows_the_cache_on_disk_and_keeps_the_cursor(make_app:
         await wait_until(
             pilot,
             lambda: (
-                [e.state for e in app.library.entries.values() if e.short == "Gamma-4bit"] == [State.GOOD]
+                [e.state for e in app.library.entries.values() if e.short == "Gamma-4bit"]
+                == [ModelState.GOOD]
             ),
         )
 

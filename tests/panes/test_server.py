@@ -21,21 +21,21 @@ from textual.widgets import Input, Static
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.demo import tiny_model
-from mlxk_tui.demo.layout import Repo
+from mlxk_tui.demo.layout import RepoLayout
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.status import EngineState
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.core.errors import ErrorType
 from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.server.http.keys import read_keys, save_keys
-from mlxk_tui.services.server.control import Phase
+from mlxk_tui.services.server.control import ServerPhase
 from mlxk_tui.settings import load
 from mlxk_tui.ui.server.form import ServerForm
 from mlxk_tui.ui.server.pane import ServerPane
 from mlxk_tui.ui.server.screen import ServerScreen
 from mlxk_tui.ui.server.side_panel import KEYS, REQUEST
 from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog, LineDialog
-from mlxk_tui.ui.widgets.dialogs import Question
+from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 from tests.engine.conftest import is_gone, needs_mlx, new_engine
 from tests.engine.small_models import make_model
 from tests.panes.conftest import NOWHERE, wait_until
@@ -65,7 +65,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """Return a cache with the tiny model and one that babbles for minutes; nothing writes to it."""
     folder = tmp_path_factory.mktemp("models")
     tiny_model.install(folder / "hub")
-    repo = Repo(folder / "hub", ENDLESS)
+    repo = RepoLayout(folder / "hub", ENDLESS)
     made = make_model(folder / "made", context=65_536, endless=True)
     repo.add_snapshot("e" * 40, {path.name: path.read_bytes() for path in made.iterdir()})
     repo.set_ref("main", "e" * 40)
@@ -101,7 +101,7 @@ async def pane_of(pilot: Pilot[Any], *, on: bool = True) -> ServerPane:
     await wait_until(pilot, lambda: isinstance(app.screen, ServerPane))
     if on:
         await pilot.press("s")
-        await wait_until(pilot, lambda: app.server.phase is Phase.ON)
+        await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
     pane = app.screen
     assert isinstance(pane, ServerPane)
     return pane
@@ -166,18 +166,18 @@ async def test_switched_off_the_port_is_free_and_on_again_it_works(open_app: Ope
         port = app.server.port
         assert not can_listen(port)
         await pilot.press("s")
-        await wait_until(pilot, lambda: app.server.phase is Phase.OFF)
+        await wait_until(pilot, lambda: app.server.phase is ServerPhase.OFF)
         assert can_listen(port)
         assert "The server is off" in words(app)
         assert "▲ server" not in words(app)
         await pilot.press("s")
-        await wait_until(pilot, lambda: app.server.phase is Phase.ON)
+        await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
         answer = await ask(client_of(app))
         assert answer.choices[0].message.content
         await wait_until(pilot, lambda: " 200 " in words(app))
         # By mouse: the word of the switch.
         await pilot.click(pane.status, offset=(3, 1))
-        await wait_until(pilot, lambda: app.server.phase is Phase.OFF)
+        await wait_until(pilot, lambda: app.server.phase is ServerPhase.OFF)
 
 
 async def test_a_taken_port_is_said_and_the_next_free_one_is_a_key_away(
@@ -199,7 +199,7 @@ async def test_a_taken_port_is_said_and_the_next_free_one_is_a_key_away(
             free = app.server.free_port
             assert free is not None
             await pilot.press("f")
-            await wait_until(pilot, lambda: app.server.phase is Phase.ON)
+            await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
             assert app.server.port == free
     assert load({}, tmp_path / "config.toml").settings.server_port == free
 
@@ -239,7 +239,7 @@ async def test_a_key_is_made_asked_for_shown_copied_and_deleted(open_app: OpenAp
         await pilot.press("d")  # not seen: the keys are shown first
         await wait_until(pilot, lambda: pane.side.tab == KEYS)
         await pilot.press("d")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: not app.server.setup.keys)
         assert read_keys(file) == {}
@@ -252,7 +252,7 @@ async def test_beyond_this_machine_takes_a_key(open_app: OpenApp, tmp_path: Path
         await pane_of(pilot, on=False)
         await pilot.press("s")
         await wait_until(pilot, lambda: "needs an API key" in words(app))
-        assert app.server.phase is Phase.OFF
+        assert app.server.phase is ServerPhase.OFF
         await pilot.press("e")
         await wait_until(pilot, lambda: isinstance(app.screen, ServerForm))
         await wait_until(pilot, lambda: "✗ Listening on 0.0.0.0" in words(app))
@@ -268,7 +268,7 @@ async def test_beyond_this_machine_takes_a_key(open_app: OpenApp, tmp_path: Path
         await pilot.press("enter")
         await wait_until(pilot, lambda: app.server.setup.host == "127.0.0.1")
         await pilot.press("s")
-        await wait_until(pilot, lambda: app.server.phase is Phase.ON)
+        await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
         assert "https://chat.example.org" in words(app)
     kept = load({}, tmp_path / "config.toml").settings
     assert (kept.server_host, kept.server_origins) == ("127.0.0.1", "https://chat.example.org")
@@ -282,7 +282,7 @@ async def test_keys_that_others_can_read_are_no_keys(open_app: OpenApp, tmp_path
         await pane_of(pilot, on=False)
         await pilot.press("s")
         await wait_until(pilot, lambda: "Others can read the API keys" in words(app))
-        assert app.server.phase is Phase.OFF
+        assert app.server.phase is ServerPhase.OFF
 
 
 async def test_a_model_is_loaded_named_in_the_snippets_and_unloaded(
@@ -350,7 +350,7 @@ async def test_quitting_while_requests_run_asks_and_leaves_nothing_behind(open_a
         pid = app.chats.status.pid
         assert pid is not None
         await pilot.press("q")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         assert "Quit while 1 request runs?" in words(app)
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: app._exit)

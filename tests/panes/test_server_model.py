@@ -17,11 +17,11 @@ from mlxk_tui.demo import tiny_model
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.hub.hub import Hub
-from mlxk_tui.services.server.control import Phase
+from mlxk_tui.services.server.control import ServerPhase
 from mlxk_tui.settings import load
 from mlxk_tui.ui.server.pane import ServerPane
 from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog
-from mlxk_tui.ui.widgets.dialogs import Question
+from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 from tests.engine.conftest import needs_mlx, new_engine
 from tests.panes.conftest import NOWHERE, wait_until
 from tests.panes.gallery import words
@@ -77,10 +77,10 @@ async def test_a_model_that_is_too_large_is_asked_about_and_kept_only_once_it_is
     async with app.run_test(size=SIZES["wide"], notifications=True) as pilot:
         pane = await pane_of(pilot)
         await pilot.press("s")
-        await wait_until(pilot, lambda: app.server.phase is Phase.ON)
+        await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
         await choose(pilot, "huge")
         await wait_until(
-            pilot, lambda: isinstance(app.screen, Question) and "Not enough memory" in words(app)
+            pilot, lambda: isinstance(app.screen, QuestionDialog) and "Not enough memory" in words(app)
         )
         assert "needs about 1.00TB of memory" in said(app)
         # Not wanted: nothing is kept, nothing loaded.
@@ -91,7 +91,7 @@ async def test_a_model_that_is_too_large_is_asked_about_and_kept_only_once_it_is
         assert load({}, config).settings.server_model == ""
         # Wanted: it is loaded, then kept.
         await choose(pilot, "huge")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: app.server.setup.model == HUGE)
         loaded = engine.status.model
@@ -129,7 +129,7 @@ async def test_with_a_kept_model_that_cannot_be_loaded_it_is_switched_on_and_say
     async with app.run_test(size=size) as pilot:
         await pane_of(pilot)
         await pilot.press("s")
-        await wait_until(pilot, lambda: app.server.phase is Phase.ON)
+        await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
         await wait_until(pilot, lambda: f"The setting server_model names {name}, {why}" in said(app))
         assert "The server is on, without its model" in said(app)
         assert "force it" not in said(app)

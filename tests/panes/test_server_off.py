@@ -11,13 +11,13 @@ from textual.pilot import Pilot
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.server.http.keys import read_keys, save_keys
-from mlxk_tui.services.server.control import Phase
+from mlxk_tui.services.server.control import ServerPhase
 from mlxk_tui.services.server.setup import may_reach_beyond
 from mlxk_tui.settings import load
 from mlxk_tui.ui.server.pane import ServerPane
 from mlxk_tui.ui.server.screen import ServerScreen
 from mlxk_tui.ui.server.side_panel import KEYS
-from mlxk_tui.ui.widgets.dialogs import Question
+from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 from tests.panes.conftest import MACHINE, wait_until
 from tests.panes.gallery import words
 from tests.panes.test_server_model import said
@@ -74,7 +74,7 @@ async def test_snippets_and_keys_are_shown_while_it_is_off(
         await pilot.press("d")  # not seen: the keys are shown first
         await wait_until(pilot, lambda: isinstance(app.screen, ServerScreen) and app.screen.side.tab == KEYS)
         await pilot.press("d")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: not app.server.setup.keys)
         await wait_until(pilot, lambda: isinstance(app.screen, ServerScreen))
@@ -118,7 +118,7 @@ async def test_the_last_key_stays_where_a_host_may_let_others_in(
         await delete_key(pilot)
         await wait_until(pilot, lambda: "This is the only key" in words(app))
         assert f"{host} {lets} other machines in" in said(app)
-        assert not isinstance(app.screen, Question)
+        assert not isinstance(app.screen, QuestionDialog)
     assert read_keys(keyed) == {"editor": KEY}
 
 
@@ -130,13 +130,13 @@ async def test_of_a_server_that_runs_counts_what_it_really_listens_on(
     async with app.run_test(size=SIZES["wide"], notifications=True) as pilot:
         await pane_of(pilot)
         await pilot.press("s")
-        await wait_until(pilot, lambda: app.server.phase is Phase.ON)
+        await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
         server = app.server.server
         assert server is not None
         assert server._bound == ("127.0.0.1",)
         server._bound = bound  # no test listens beyond this machine
         await delete_key(pilot)
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")
         if len(bound) == 1:
             await wait_until(pilot, lambda: not app.server.setup.keys)
@@ -159,10 +159,10 @@ async def test_keys_that_cannot_be_written_stay_in_force(hub: Path, tmp_path: Pa
     async with app.run_test(size=SIZES["wide"], notifications=True) as pilot:
         await pane_of(pilot)
         await pilot.press("s")
-        await wait_until(pilot, lambda: app.server.phase is Phase.ON)
+        await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
         occupy(keyed)
         await delete_key(pilot)
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: "were not saved" in words(app))
         assert app.server.server is not None

@@ -19,7 +19,7 @@ from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.status import EngineState
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.hub.hub import Hub
-from mlxk_tui.services.server.control import Phase
+from mlxk_tui.services.server.control import ServerPhase
 from mlxk_tui.settings import load
 from mlxk_tui.ui.server.pane import ServerPane
 from tests.engine.conftest import is_gone, needs_mlx, new_engine
@@ -73,7 +73,7 @@ async def test_without_mlx_the_pane_says_so_and_stays_off(
         await pilot.press("s")
         await wait_until(pilot, lambda: "mlx-lm is not installed, so no model can run" in words(app))
         await pilot.press("s", "m", "u", "x", "f")
-        assert app.server.phase is Phase.OFF
+        assert app.server.phase is ServerPhase.OFF
         assert app.server.server is None
         assert app.server.problem is None
         assert app.chats.status.pid is None
@@ -110,7 +110,7 @@ async def test_an_engine_that_dies_is_started_again_and_that_is_said(
     async with app.run_test(size=SIZES[0], notifications=True) as pilot:
         pane = await pane_of(pilot)
         await pilot.press("s")
-        await wait_until(pilot, lambda: app.server.phase is Phase.ON)
+        await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
         said = await answer_of(app)
         assert said
         await wait_until(pilot, lambda: " 200 " in words(app))
@@ -118,7 +118,7 @@ async def test_an_engine_that_dies_is_started_again_and_that_is_said(
         # With a model in memory it is started again at once, with a line above the requests meanwhile.
         first = kill(engine)
         await wait_until(pilot, lambda: "is being started again" in words(app))
-        assert app.server.phase is Phase.ON
+        assert app.server.phase is ServerPhase.ON
         assert await answer_of(app) == said
         assert is_gone(first)
         assert engine.status.pid not in {None, first}

@@ -14,7 +14,7 @@ from mlxk_tui.ui.health.pane import HealthPane
 from mlxk_tui.ui.inspector.screens import InspectorScreen
 from mlxk_tui.ui.models.pane import ModelsPane
 from mlxk_tui.ui.shell import keys
-from mlxk_tui.ui.widgets.dialogs import Dialog, Help, Question
+from mlxk_tui.ui.widgets.dialogs import Dialog, Help, QuestionDialog
 from tests.panes.conftest import NOW, AppMaker, ready, wait_until
 from tests.panes.test_models_pane import text, three
 from tests.support.hf_cache import HfCache, model_files
@@ -124,9 +124,9 @@ async def test_quitting_asks_only_while_a_task_runs(make_app: AppMaker, hub: Pat
         await wait_until(pilot, started.is_set)
         assert "Waiting" in text(app)
         await pilot.press("q")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("enter")
-        await wait_until(pilot, lambda: not isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: not isinstance(app.screen, QuestionDialog))
         await pilot.press("escape")
         await wait_until(pilot, lambda: not app.tasks.running)
         await pilot.press("q")

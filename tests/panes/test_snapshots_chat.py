@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from mlxk_tui.app import MlxkApp
-from mlxk_tui.chats.model import Attachment, Message, Role, Session, State
+from mlxk_tui.chats.model import Attachment, Message, MessageState, Role, Session
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.ops.cache.cache import Cache
@@ -75,7 +75,7 @@ FAILED = (
         2,
         1,
         "The beginning of an answer that",
-        state=State.FAILED,
+        state=MessageState.FAILED,
         error="The inference process ended (signal 9). The next request starts another one.",
         usage={},
         timings={},
@@ -83,7 +83,7 @@ FAILED = (
 )
 STOPPED = (
     _message(1, None, Role.USER, "Tell me a tip"),
-    _answer(2, 1, "Press ? for the keys", state=State.STOPPED),
+    _answer(2, 1, "Press ? for the keys", state=MessageState.STOPPED),
     _message(3, 2, Role.USER, "Go on"),
     _answer(4, 3, "Here is more of it", finish_reason="length"),
 )

@@ -18,7 +18,7 @@ from textual.pilot import Pilot
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.status import EngineState, EngineStatus, LoadedModel
+from mlxk_tui.engine.status import EngineState, EngineStatus, ModelStatus
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.contract.matrices import Blas, BlasState
 from mlxk_tui.ops.contract.terms import BatchingReason, CpuWeights
@@ -26,7 +26,7 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.server.http.keys import save_keys
 from mlxk_tui.server.request_log import RequestEntry, RequestState
-from mlxk_tui.services.server.control import Phase
+from mlxk_tui.services.server.control import ServerPhase
 from mlxk_tui.settings import load
 from tests.panes.conftest import MACHINE, NOW, Unchanged, wait_until
 from tests.panes.gallery import NO_COLOR, THEMES, settle
@@ -36,7 +36,7 @@ SIZES = {"80x24": (80, 24), "120x40": (120, 40)}
 QWEN = "mlx-community/Qwen3-4B-Instruct-2507-4bit"
 LLAMA = "mlx-community/Llama-3.2-3B-Instruct-4bit"
 KEYS = {"editor": "mlxk-0000-editor-0000", "phone": "mlxk-1111-phone-1111"}
-LOADED = LoadedModel(QWEN, "folder", 40_960, 151_936, 2_280_000_000, 1.4, True, False, True)
+LOADED = ModelStatus(QWEN, "folder", 40_960, 151_936, 2_280_000_000, 1.4, True, False, True)
 READY = EngineStatus(EngineState.READY, LOADED, streams=2, tokens_per_s=61.3, memory_bytes=2_412_000_000)
 COPIES = replace(LOADED, weights=CpuWeights.FLOAT32, memory_bytes=16_200_000_000, stored_bytes=2_280_000_000)
 SLOW = (
@@ -250,7 +250,7 @@ async def draw(
             scene.before(app)
         await pilot.press(*scene.keys)
         if "s" in scene.keys:
-            await wait_until(pilot, lambda: app.server.phase is Phase.ON)
+            await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
         await settle(pilot, scene.says)
         for look in looks:
             if look != NO_COLOR and app.theme != THEMES[look]:

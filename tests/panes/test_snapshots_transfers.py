@@ -28,7 +28,7 @@ from mlxk_tui.ops.core.errors import ErrorType
 from mlxk_tui.ops.core.events import OnEvent, Progress
 from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.settings import load
-from mlxk_tui.transfers.jobs import Failure, Pull, Push, State, Transfer
+from mlxk_tui.transfers.jobs import Failure, Pull, Push, Transfer, TransferState
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.store import Store, document_of
 from tests.panes.conftest import MACHINE, NOW, Unchanged, wait_until
@@ -98,16 +98,17 @@ async def draw(
 STORED = (
     Transfer("1", Pull(QWEN)),
     Transfer("2", Push("/home/me/models/my-finetune-4bit", "me/my-finetune-4bit", create=True)),
-    Transfer("3", Pull("mlx-community/Mixtral-8x7B-Instruct-v0.1-4bit"), State.PAUSED,
+    Transfer("3", Pull("mlx-community/Mixtral-8x7B-Instruct-v0.1-4bit"), TransferState.PAUSED,
              bytes_done=9_100_000_000, bytes_total=26_400_000_000, files_done=4, files_total=11),
-    Transfer("4", Pull("google/gemma-3-27b-it"), State.FAILED, ended=NOW - 400, attempts=1, failure=Failure(
+    Transfer("4", Pull("google/gemma-3-27b-it"), TransferState.FAILED, ended=NOW - 400, attempts=1,
+             failure=Failure(
         ErrorType.ACCESS_DENIED, "google/gemma-3-27b-it is gated, and the token's account has no access yet. "
         "Ask for it at https://huggingface.co/google/gemma-3-27b-it")),
     Transfer("5", Pull("mlx-community/Llama-3.2-3B-Instruct-4bit@v2")),
-    Transfer("6", Pull("mlx-community/SmolLM3-3B-4bit"), State.DONE, ended=NOW - 200,
+    Transfer("6", Pull("mlx-community/SmolLM3-3B-4bit"), TransferState.DONE, ended=NOW - 200,
              bytes_done=1_750_000_000, bytes_total=1_750_000_000,
              result="Pulled mlx-community/SmolLM3-3B-4bit at 9f1c2ab3d4e5: 9 files, 1.75GB."),
-    Transfer("7", Pull("mlx-community/Phi-4-mini-instruct-4bit"), State.CANCELLED, ended=NOW - 5_000,
+    Transfer("7", Pull("mlx-community/Phi-4-mini-instruct-4bit"), TransferState.CANCELLED, ended=NOW - 5_000,
              bytes_done=412_000_000, bytes_total=2_160_000_000),
 )  # fmt: skip
 CURVE = [

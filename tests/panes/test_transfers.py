@@ -13,8 +13,8 @@ from mlxk_tui.app import MlxkApp
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.hub.hub import Hub
-from mlxk_tui.services.library import State as Verdict
-from mlxk_tui.transfers.jobs import Pull, State
+from mlxk_tui.services.library import ModelState as Verdict
+from mlxk_tui.transfers.jobs import Pull, TransferState
 from mlxk_tui.transfers.starters import STARTERS
 from mlxk_tui.transfers.store import Store, state_file
 from mlxk_tui.ui.models.pane import ModelsPane
@@ -23,8 +23,8 @@ from mlxk_tui.ui.transfers.preflight import Preflight
 from mlxk_tui.ui.transfers.push_form import PushForm, ReviewDialog
 from mlxk_tui.ui.transfers.screen import TransferScreen
 from mlxk_tui.ui.transfers.search import SearchScreen
-from mlxk_tui.ui.widgets.dialogs import Question
-from mlxk_tui.ui.widgets.row_list import Row
+from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+from mlxk_tui.ui.widgets.row_list import ListRow
 from mlxk_tui.ui.widgets.text import Part
 from tests.panes.conftest import AppMaker, ready, wait_until
 from tests.panes.test_acting import flat, toasts
@@ -211,17 +211,17 @@ async def test_pausing_going_on_and_cancelling_keep_what_is_there(
         assert "paused" in text(app)
         had = transfer.bytes_done
         await pilot.press("space")
-        await wait_until(pilot, lambda: transfer.state is State.RUNNING and transfer.bytes_done > had)
+        await wait_until(pilot, lambda: transfer.state is TransferState.RUNNING and transfer.bytes_done > had)
         await pilot.press("x")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         assert "stay on disk" in flat(app)
         await pilot.press("enter")
         await wait_until(pilot, lambda: isinstance(app.screen, TransfersPane))
-        assert transfer.state is State.RUNNING
+        assert transfer.state is TransferState.RUNNING
         await pilot.press("x")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")
-        await wait_until(pilot, lambda: transfer.state is State.CANCELLED)
+        await wait_until(pilot, lambda: transfer.state is TransferState.CANCELLED)
         assert list(cache.root.rglob("*.incomplete"))
         local.rate_per_connection = None
         await pilot.press("r")
@@ -240,7 +240,7 @@ async def test_quitting_asks_and_the_next_start_goes_on(
         transfer, _ = app.transfers.add(Pull(LARGE))
         await wait_until(pilot, lambda: transfer.bytes_done > 400_000)
         await pilot.press("q")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         assert "It goes on where it stopped next time." in flat(app)
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: app._exit)
@@ -284,7 +284,7 @@ async def test_a_model_on_its_way_is_not_called_broken_until_its_pull_is_paused(
         app.transfers.resume(transfer.id)
         await wait_until(pilot, lambda: verdict() is Verdict.ARRIVING)
         await pilot.press("q")
-        await wait_until(pilot, lambda: isinstance(app.screen, Question))
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         assert "It goes with the demo, which is removed at its end." in flat(app)
         await pilot.press("escape")
         local.rate_per_connection = None
@@ -323,7 +323,7 @@ async def test_a_transfer_that_failed_says_why_and_is_tried_again(
         await wait_until(pilot, lambda: state_of(app, TINY) == "done")
         # Whatever a hub calls things is only text.
         last, _ = app.transfers.add(Pull(f"o/{evil}@{evil}"))
-        await wait_until(pilot, lambda: last.state is State.FAILED)
+        await wait_until(pilot, lambda: last.state is TransferState.FAILED)
         await wait_until(pilot, lambda: "[bold]" in text(app))
         assert "\x1b" not in text(app)
         await pilot.press("1")
@@ -343,7 +343,7 @@ async def test_one_is_a_screen_below_100_columns_and_many_wait_in_an_order_of_on
         await wait_until(pilot, lambda: isinstance(app.screen, TransferScreen))
         await wait_until(pilot, lambda: "extra.bin" in text(app))
         await pilot.press("space")
-        await wait_until(pilot, lambda: transfer.state is State.PAUSED)
+        await wait_until(pilot, lambda: transfer.state is TransferState.PAUSED)
         await pilot.press("escape")
         await wait_until(pilot, lambda: isinstance(app.screen, TransfersPane))
         await pilot.press("space", "enter")
@@ -369,7 +369,7 @@ async def test_one_is_a_screen_below_100_columns_and_many_wait_in_an_order_of_on
         drawn: list[str] = []
         draw = pane.listed.row_line
 
-        def counted(row: Row, number: int, width: int) -> list[Part]:
+        def counted(row: ListRow, number: int, width: int) -> list[Part]:
             drawn.append(row.key)
             return draw(row, number, width)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlxk_tui.demo import tiny_model
-from mlxk_tui.demo.layout import Repo
+from mlxk_tui.demo.layout import RepoLayout
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.generation import Finished, Generation, Sampling
 from mlxk_tui.engine.models import find_runnable
@@ -45,7 +45,7 @@ def fill(hub: Path, scratch: Path) -> None:
     for number, (name, context) in enumerate(((BABBLER, 4096), (OTHER, 256))):
         folder = make_model(scratch / str(number), context=context, seed=number)
         files = {path.name: path.read_bytes() for path in folder.iterdir()}
-        repo = Repo(hub, name)
+        repo = RepoLayout(hub, name)
         repo.add_snapshot(f"{number}" * 40, files)
         repo.set_ref("main", f"{number}" * 40)
 

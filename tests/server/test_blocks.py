@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Timings, ToolCall, Usage
+from mlxk_tui.engine.generation import Delta, Finished, FinishReason, GenerationTimings, TokenUsage, ToolCall
 from mlxk_tui.server.blocks import Begun, BlockKind, Blocks, Ended, More, Step
 
 CALL = ToolCall(0, "call_a", "look", "{}")
@@ -10,7 +10,7 @@ OTHER_CALL = ToolCall(1, "call_b", "listen", "{}")
 
 
 def finished(reason: FinishReason = FinishReason.STOP) -> Finished:
-    return Finished(reason, Usage(1, 0, 1, 0), Timings(0, 0, 0, 0, 0, 0, 0))
+    return Finished(reason, TokenUsage(1, 0, 1, 0), GenerationTimings(0, 0, 0, 0, 0, 0, 0))
 
 
 def shown(blocks: Blocks) -> list[tuple[BlockKind, str]]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.demo.layout import Repo
+from mlxk_tui.demo.layout import RepoLayout
 from mlxk_tui.engine.client import Embeddings
 from mlxk_tui.engine.models import find_runnable
 from mlxk_tui.ops.cache.cache import Cache
@@ -36,7 +36,7 @@ TEXTS = ["Hello", "The quick brown fox jumps over the lazy dog.", "日本語 �
 def embedder(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Have an embedding model in the cache for this module."""
     folder = make_model(tmp_path_factory.mktemp("embedder") / "m", context=512, bare=True)
-    repo = Repo(served.hub, EMBEDDER)
+    repo = RepoLayout(served.hub, EMBEDDER)
     repo.add_snapshot("e" * 40, {path.name: path.read_bytes() for path in folder.iterdir()})
     repo.set_ref("main", "e" * 40)
     yield

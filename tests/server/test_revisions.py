@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mlxk_tui.demo.layout import Repo
+from mlxk_tui.demo.layout import RepoLayout
 from tests.engine.conftest import is_gone, needs_mlx
 from tests.engine.small_models import make_model
 from tests.server.served import BABBLER, CHAT, COMPLETIONS, TINY, Reply, Served, fill
@@ -31,18 +31,18 @@ def revised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     scratch = tmp_path_factory.mktemp("revised")
     hub = scratch / "hub"
     fill(hub, scratch)
-    twins = Repo(hub, TWINS)
+    twins = RepoLayout(hub, TWINS)
     for number, (commit, ref) in enumerate(((OLD, "old"), (NEW, "main")), 7):
         twins.add_snapshot(commit, files_of(make_model(scratch / ref, seed=number)))
         twins.set_ref(ref, commit)
     files = files_of(scratch / "main")
     for name in ("one/Same", "two/Same"):
-        same = Repo(hub, name)
+        same = RepoLayout(hub, name)
         same.add_snapshot("d" * 40, files)
         same.set_ref("main", "d" * 40)
     config = json.loads(files["config.json"])
     files["config.json"] = json.dumps({**config, "num_hidden_layers": 10**9}).encode()
-    huge = Repo(hub, HUGE)
+    huge = RepoLayout(hub, HUGE)
     huge.add_snapshot("c" * 40, files)
     huge.set_ref("main", "c" * 40)
     served = Served(hub)

@@ -12,7 +12,7 @@ from pathlib import Path
 from mlxk_tui.demo.hub import Generated, LocalHub
 from mlxk_tui.demo.hub.store.blobs import Content
 from mlxk_tui.ops.core.events import Progress
-from mlxk_tui.ops.download.download import Downloaded, DownloadOptions, Source, download
+from mlxk_tui.ops.download.download import Downloaded, DownloadOptions, DownloadSource, download
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 
 FAST = DownloadOptions(backoff_s=0.01, longest_backoff_s=0.05, read_s=1.0, connect_s=1.0, silence_s=2.0)
@@ -57,8 +57,8 @@ class Model:
         return self.folder / "snapshots" / self.commit
 
     @property
-    def source(self) -> Source:
-        return Source(self.hub.url, self.name, self.commit, self.hub.GOOD_TOKEN)
+    def source(self) -> DownloadSource:
+        return DownloadSource(self.hub.url, self.name, self.commit, self.hub.GOOD_TOKEN)
 
     @property
     def files(self) -> list[RemoteFile]:

@@ -13,7 +13,7 @@ import pytest
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
-from mlxk_tui.transfers.jobs import Failure, Pull, Push, State, Transfer
+from mlxk_tui.transfers.jobs import Failure, Pull, Push, Transfer, TransferState
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.store import Store, document_of, state_file
 from tests.support.waiting import until
@@ -44,7 +44,7 @@ async def test_everything_about_a_transfer_is_kept(tmp_path: Path) -> None:
     push = Transfer(
         "1",
         Push("/a\udcff/folder", "org/model", "dev", "a message", create=True),
-        State.FAILED,
+        TransferState.FAILED,
         added=5.0,
         ended=7.5,
         failure=Failure(ErrorType.AUTH_ERROR, "No token.", Remedy.LOG_IN, ErrorFacts(name="org/model")),
@@ -55,7 +55,7 @@ async def test_everything_about_a_transfer_is_kept(tmp_path: Path) -> None:
     pull = Transfer(
         "2",
         Pull("org/model@v1", ("a.safetensors",)),
-        State.DONE,
+        TransferState.DONE,
         result="It is there.",
         files_done=2,
         files_total=2,
@@ -69,7 +69,7 @@ async def test_everything_about_a_transfer_is_kept(tmp_path: Path) -> None:
 
 
 async def test_a_file_from_before_remedies_is_read_unchanged(tmp_path: Path) -> None:
-    failed = Transfer("1", Pull("o/a"), State.FAILED, failure=Failure(ErrorType.DISK_FULL, "Full."))
+    failed = Transfer("1", Pull("o/a"), TransferState.FAILED, failure=Failure(ErrorType.DISK_FULL, "Full."))
     document = document_of([failed])
     document["transfers"][0]["failure"] = {"type": "disk_full", "message": "Full. Free some space."}
     path = tmp_path / "transfers.json"
@@ -110,7 +110,7 @@ async def test_one_line_that_cannot_be_understood_does_not_take_the_others_along
     make_queue: QueueMaker, tmp_path: Path
 ) -> None:
     path = tmp_path / "transfers.json"
-    document = document_of([Transfer("1", Pull("o/a"), State.PAUSED), Transfer("2", Pull("o/b"))])
+    document = document_of([Transfer("1", Pull("o/a"), TransferState.PAUSED), Transfer("2", Pull("o/b"))])
     document["transfers"][1]["state"] = "flying"
     path.write_text(json.dumps(document))
     queue = make_queue(path=path)

@@ -9,7 +9,7 @@ import pytest
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
-from mlxk_tui.transfers.jobs import Pull, Push, State
+from mlxk_tui.transfers.jobs import Pull, Push, TransferState
 from mlxk_tui.transfers.queue import KEPT, TransferQueue
 from mlxk_tui.transfers.teller import Change
 from tests.support.waiting import until
@@ -82,7 +82,7 @@ async def test_pausing_and_resuming_in_one_breath_runs_it_again_only_once_it_has
     assert works.began == ["o/a"]
     await until(lambda: works.began == ["o/a", "o/a"])
     assert works.stopped == ["o/a"]
-    assert transfer.state is State.RUNNING
+    assert transfer.state is TransferState.RUNNING
 
 
 async def test_a_job_that_is_paused_before_its_first_step_never_runs(
@@ -92,7 +92,7 @@ async def test_a_job_that_is_paused_before_its_first_step_never_runs(
     queue.pause(transfer.id)
     put(queue, "o/b")
     await until(lambda: works.began == ["o/b"])
-    assert transfer.state is State.PAUSED
+    assert transfer.state is TransferState.PAUSED
 
 
 async def test_cancelling_stops_for_good_and_retrying_goes_on(queue: TransferQueue, works: Works) -> None:
@@ -100,7 +100,7 @@ async def test_cancelling_stops_for_good_and_retrying_goes_on(queue: TransferQue
     await until(lambda: works.began == ["o/a"])
     queue.cancel(transfer.id)
     await until(lambda: works.stopped == ["o/a"])
-    assert transfer.state is State.CANCELLED
+    assert transfer.state is TransferState.CANCELLED
     queue.retry(transfer.id)
     await until(lambda: works.began == ["o/a", "o/a"])
 
@@ -137,7 +137,7 @@ async def test_a_failure_of_the_network_is_tried_again_a_bounded_number_of_times
     for attempt in (1, 2, 3):
         await until(lambda attempt=attempt: len(works.began) == attempt)  # type: ignore[misc]  # mypy 1.x
         works.end("o/a", OpError(ErrorType.NETWORK_ERROR, "The hub cannot be reached."))
-    await until(lambda: transfer.state is State.FAILED)
+    await until(lambda: transfer.state is TransferState.FAILED)
     assert len(works.began) == 3
     assert transfer.failure is not None
     assert transfer.failure.type is ErrorType.NETWORK_ERROR
@@ -153,14 +153,14 @@ async def test_a_bad_line_that_gets_on_is_never_given_up(make_queue: QueueMaker,
         works.report("o/a", attempt * 100, 1_000)
         works.end("o/a", OpError(ErrorType.DOWNLOAD_FAILED, "The line broke."))
     await until(lambda: len(works.began) == 6)
-    assert transfer.state is State.RUNNING
+    assert transfer.state is TransferState.RUNNING
 
 
 async def test_what_the_user_must_mend_fails_at_once(queue: TransferQueue, works: Works) -> None:
     (transfer,) = put(queue, "o/a")
     await until(lambda: works.began == ["o/a"])
     works.end("o/a", OpError(ErrorType.DISK_FULL, "No space is left. Free some."))
-    await until(lambda: transfer.state is State.FAILED)
+    await until(lambda: transfer.state is TransferState.FAILED)
     assert transfer.attempts == 1
     assert transfer.failure is not None
     assert transfer.failure.message == "No space is left. Free some."
@@ -257,4 +257,4 @@ async def test_why_the_last_attempt_failed_is_forgotten_once_bytes_move_again(
     await until(lambda: transfer.bytes_done == 10)
     works.report("o/a", 500, 1_000)
     await until(lambda: transfer.failure is None)
-    assert transfer.state is State.RUNNING
+    assert transfer.state is TransferState.RUNNING

@@ -14,7 +14,7 @@ from mlxk_tui.demo.hub import Fault, Generated, LocalHub
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.core.errors import ErrorType
 from mlxk_tui.ops.hub.hub import Hub
-from mlxk_tui.transfers.jobs import Pull, State
+from mlxk_tui.transfers.jobs import Pull, TransferState
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.runners import runners
 from tests.support.hf_cache import model_files
@@ -78,7 +78,7 @@ async def test_what_a_killed_process_was_pulling_goes_on_where_it_was(
     try:
         (transfer,) = queue.transfers
         assert transfer.job == Pull(NAME)
-        await until(lambda: transfer.state is State.DONE)
+        await until(lambda: transfer.state is TransferState.DONE)
     finally:
         await queue.close()
     sent = sum(request.bytes_sent for request in list(local.requests)[begun:])
@@ -95,7 +95,7 @@ async def test_a_repo_that_is_not_there_fails_at_once_with_a_sentence(
     await queue.start()
     try:
         transfer, _ = queue.add(Pull("org/nothing"))
-        await until(lambda: transfer.state is State.FAILED)
+        await until(lambda: transfer.state is TransferState.FAILED)
         assert transfer.failure is not None
         assert transfer.failure.type is ErrorType.ACCESS_DENIED
         assert transfer.attempts == 1
@@ -115,6 +115,6 @@ async def test_a_hub_with_a_fault_is_asked_again_later_and_then_answers(
         transfer, _ = queue.add(Pull(NAME))
         await until(lambda: local.faults.hits(fault) > 0)
         local.faults.clear()
-        await until(lambda: transfer.state is State.DONE)
+        await until(lambda: transfer.state is TransferState.DONE)
     finally:
         await queue.close()

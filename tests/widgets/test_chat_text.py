@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mlxk_tui.ui.chat.markdown_pieces import CodeBlock, Piece, Splitter, code_blocks, split
+from mlxk_tui.ui.chat.markdown_pieces import CodeBlock, MarkdownPiece, Splitter, code_blocks, split
 
 LONG = 1_400
 """Characters from which a line is cut."""
@@ -50,7 +50,7 @@ def fed(text: str, cuts: list[int]) -> Splitter:
     return splitter
 
 
-def copied(pieces: list[Piece]) -> list[str]:
+def copied(pieces: list[MarkdownPiece]) -> list[str]:
     """Return the characters of each block of code, whatever its lines."""
     blocks: dict[int, str] = {}
     for piece in pieces:
@@ -69,7 +69,7 @@ def test_however_a_text_comes_its_pieces_are_the_same(text: str, cuts: list[int]
 @given(st.lists(LINES, max_size=8).map("\n".join).map(lambda text: text[:3_000]))
 def test_character_by_character_no_piece_that_is_done_changes(text: str) -> None:
     splitter = Splitter()
-    before: list[Piece] = []
+    before: list[MarkdownPiece] = []
     for character in text:
         splitter.feed(character)
         assert splitter.done[: len(before)] == before

@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlxk_tui.demo.hub.faults import Fault, Faults
-    from mlxk_tui.demo.hub.log import Request, RequestLog
+    from mlxk_tui.demo.hub.log import HubLog, LoggedRequest
     from mlxk_tui.demo.hub.on_demand import HubOnDemand
     from mlxk_tui.demo.hub.process import HubProcess
     from mlxk_tui.demo.hub.server import LocalHub
-    from mlxk_tui.demo.hub.store.blobs import Blob, Content, Generated
+    from mlxk_tui.demo.hub.store.blobs import Content, Generated, StoredBlob
     from mlxk_tui.demo.hub.store.seeds import add_folder, add_folders, seed_demo
     from mlxk_tui.demo.hub.store.users import User
 
 __all__ = [
-    "Blob",
     "Content",
     "Fault",
     "Faults",
     "Generated",
+    "HubLog",
     "HubOnDemand",
     "HubProcess",
     "LocalHub",
-    "Request",
-    "RequestLog",
+    "LoggedRequest",
+    "StoredBlob",
     "User",
     "add_folder",
     "add_folders",
@@ -36,13 +36,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Blob": "store.blobs",
+    "StoredBlob": "store.blobs",
     "Content": "store.blobs",
     "Generated": "store.blobs",
     "Fault": "faults",
     "Faults": "faults",
-    "Request": "log",
-    "RequestLog": "log",
+    "LoggedRequest": "log",
+    "HubLog": "log",
     "HubOnDemand": "on_demand",
     "HubProcess": "process",
     "add_folder": "store.seeds",

@@ -12,15 +12,15 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from mlxk_tui.demo.hub.faults import Fault
-from mlxk_tui.demo.hub.log import Request
+from mlxk_tui.demo.hub.log import LoggedRequest
 from mlxk_tui.demo.hub.replies import HubError, Redirect, not_found
-from mlxk_tui.demo.hub.store.repos import Repo
+from mlxk_tui.demo.hub.store.repos import HubRepo
 from mlxk_tui.demo.hub.store.users import User
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from mlxk_tui.demo.hub.store.state import State
+    from mlxk_tui.demo.hub.store.state import HubState
 
 _BODY_LIMIT = 512 << 20
 
@@ -30,12 +30,12 @@ class Hangup(Exception):  # noqa: N818 - the end of a connection that a fault as
 
 
 @dataclass
-class Context:
+class HandlerContext:
     """One request."""
 
-    state: State
+    state: HubState
     request: web.BaseRequest
-    record: Request
+    record: LoggedRequest
     fault: Fault | None = None
     user: User | None = None
     segments: list[str] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Context:
         """Tell whether the query asks for something."""
         return self.query.get(name, ["false"])[-1].lower() in {"1", "true"}
 
-    def repo(self, name: str) -> Repo:
+    def repo(self, name: str) -> HubRepo:
         """Return the repo.
 
         Raises:

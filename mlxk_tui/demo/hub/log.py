@@ -13,7 +13,7 @@ from mlxk_tui.demo.hub.faults import Origin
 
 
 @dataclass
-class Request:
+class LoggedRequest:
     """One request, and what became of it so far."""
 
     origin: Origin
@@ -41,14 +41,14 @@ class Request:
     """None as long as it is being answered (monotonic seconds, as `started`)."""
 
 
-class RequestLog:
+class HubLog:
     """All requests, oldest first; safe to read from another thread."""
 
     def __init__(self) -> None:
-        self._requests: list[Request] = []
+        self._requests: list[LoggedRequest] = []
         self._lock = threading.Lock()
 
-    def add(self, request: Request) -> Request:
+    def add(self, request: LoggedRequest) -> LoggedRequest:
         """Append a request."""
         with self._lock:
             self._requests.append(request)
@@ -61,7 +61,7 @@ class RequestLog:
 
     def matching(
         self, path: str = "*", *, method: str | None = None, origin: Origin | None = None
-    ) -> list[Request]:
+    ) -> list[LoggedRequest]:
         """Return the requests whose path fits the glob (`*` crosses slashes)."""
         return [
             request
@@ -84,7 +84,7 @@ class RequestLog:
         """Return everything as plain values."""
         return [asdict(request) for request in self]
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[LoggedRequest]:
         with self._lock:
             return iter(list(self._requests))
 

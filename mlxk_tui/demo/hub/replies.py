@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlxk_tui.demo.hub.store.blobs import Blob, BytesBlob
+from mlxk_tui.demo.hub.store.blobs import BytesBlob, StoredBlob
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Reply:
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    body: Blob = field(default_factory=lambda: BytesBlob(b""))
+    body: StoredBlob = field(default_factory=lambda: BytesBlob(b""))
     ranges: bool = False
     """Whether a Range of the request applies to the body."""
 

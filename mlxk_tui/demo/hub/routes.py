@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mlxk_tui.demo.hub.context import Context
+from mlxk_tui.demo.hub.context import HandlerContext
 from mlxk_tui.demo.hub.handlers import control, models, resolve, search, uploads, xet
 from mlxk_tui.demo.hub.replies import HubError, Reply, json_reply, not_found
-from mlxk_tui.demo.hub.store.repos import Repo
+from mlxk_tui.demo.hub.store.repos import HubRepo
 from mlxk_tui.demo.hub.store.users import authenticate
 
 _PARTS_OF_MODELS = {
@@ -14,7 +14,7 @@ _PARTS_OF_MODELS = {
 }  # fmt: skip
 
 
-async def route_hub(context: Context) -> Reply:
+async def route_hub(context: HandlerContext) -> Reply:
     """Answer a request to the hub itself."""
     if context.segments[0] == "-":
         return await control.answer(context)
@@ -35,7 +35,7 @@ async def route_hub(context: Context) -> Reply:
     raise _nothing_here()
 
 
-async def route_cdn(context: Context) -> Reply:
+async def route_cdn(context: HandlerContext) -> Reply:
     """Answer a request to the CDN."""
     if context.request.method == "PUT":
         return await uploads.put(context)
@@ -46,7 +46,7 @@ async def route_cdn(context: Context) -> Reply:
     raise HubError(405, "Method not allowed")
 
 
-async def _api(context: Context, rest: list[str]) -> Reply:
+async def _api(context: HandlerContext, rest: list[str]) -> Reply:
     """Answer what lies below `/api` beside the models."""
     match context.request.method, rest:
         case "GET", ["whoami-v2"]:
@@ -67,7 +67,7 @@ async def _api(context: Context, rest: list[str]) -> Reply:
     raise _nothing_here()
 
 
-async def _model(context: Context, rest: list[str]) -> Reply:
+async def _model(context: HandlerContext, rest: list[str]) -> Reply:
     """Answer `/api/models/{id}/...`; an id has one part or two."""
     parts = 1 if len(rest) == 1 or rest[1] in _PARTS_OF_MODELS else 2
     repo = context.repo("/".join(rest[:parts]))
@@ -91,7 +91,7 @@ async def _model(context: Context, rest: list[str]) -> Reply:
     raise _nothing_here()
 
 
-async def _read(context: Context, repo: Repo, rest: list[str]) -> Reply:
+async def _read(context: HandlerContext, repo: HubRepo, rest: list[str]) -> Reply:
     match rest:
         case []:
             return await models.info(context, repo)
@@ -114,7 +114,7 @@ def _nothing_here() -> HubError:
     return HubError(404, "Sorry, we can't find the page you are looking for.")
 
 
-def _whoami(context: Context) -> Reply:
+def _whoami(context: HandlerContext) -> Reply:
     """Answer `HfApi.whoami`."""
     user = context.user
     if user is None:

@@ -18,15 +18,15 @@ from typing import Any
 
 from aiohttp import web
 
-from mlxk_tui.demo.hub.context import Context, Hangup, split_path
+from mlxk_tui.demo.hub.context import HandlerContext, Hangup, split_path
 from mlxk_tui.demo.hub.faults import Faults, Origin
-from mlxk_tui.demo.hub.log import Request, RequestLog
+from mlxk_tui.demo.hub.log import HubLog, LoggedRequest
 from mlxk_tui.demo.hub.replies import HubError, Redirect, Reply
 from mlxk_tui.demo.hub.routes import route_cdn, route_hub
 from mlxk_tui.demo.hub.store import users
-from mlxk_tui.demo.hub.store.blobs import Blob, Content, make_blob
-from mlxk_tui.demo.hub.store.repos import LFS_OVER, Commit, Repo
-from mlxk_tui.demo.hub.store.state import State
+from mlxk_tui.demo.hub.store.blobs import Content, StoredBlob, make_blob
+from mlxk_tui.demo.hub.store.repos import LFS_OVER, Commit, HubRepo
+from mlxk_tui.demo.hub.store.state import HubState
 from mlxk_tui.demo.hub.transmit import transmit
 
 _START_WITHIN_S = 20
@@ -52,7 +52,7 @@ class LocalHub:
     OTHER_TOKEN = users.OTHER_TOKEN
 
     def __init__(self, *, port: int = 0, listening: socket.socket | None = None) -> None:
-        self.state = State()
+        self.state = HubState()
         self._listening = listening
         self._ports: dict[Origin, int] = {"hub": port, "cdn": 0}
         self._thread: threading.Thread | None = None
@@ -80,12 +80,12 @@ class LocalHub:
         return self.state.faults
 
     @property
-    def requests(self) -> RequestLog:
+    def requests(self) -> HubLog:
         """What was asked for."""
         return self.state.requests
 
     @property
-    def repos(self) -> dict[str, Repo]:
+    def repos(self) -> dict[str, HubRepo]:
         """The repos by name."""
         return self.state.repos
 
@@ -101,7 +101,7 @@ class LocalHub:
     def add_repo(
         self,
         name: str,
-        files: Mapping[str, Content | Blob] | None = None,
+        files: Mapping[str, Content | StoredBlob] | None = None,
         *,
         private: bool = False,
         gated: str | bool = False,
@@ -132,7 +132,7 @@ class LocalHub:
             lfs_over: bytes from which on a file is in LFS whatever its name.
             oid: the commit's hash, 40 hex digits; None for one that follows from the contents.
         """
-        repo = Repo(
+        repo = HubRepo(
             name, private=private, gated=gated, granted=frozenset(granted), disabled=disabled,
             downloads=downloads, likes=likes, modified=modified, tags_given=tuple(tags), card_given=card,
             lfs_over=lfs_over,
@@ -146,7 +146,7 @@ class LocalHub:
     def commit(
         self,
         name: str,
-        files: Mapping[str, Content | Blob | None],
+        files: Mapping[str, Content | StoredBlob | None],
         *,
         branch: str = "main",
         title: str = "Update",
@@ -169,7 +169,7 @@ class LocalHub:
         self.state.repos[new] = repo
         self.state.renamed[name] = new
 
-    def files(self, name: str, revision: str = "main") -> dict[str, Blob]:
+    def files(self, name: str, revision: str = "main") -> dict[str, StoredBlob]:
         """Return what a revision holds, by path."""
         entries = self.state.repos[name].find(revision).entries
         return {path: entry.blob for path, entry in entries.items()}
@@ -209,8 +209,8 @@ class LocalHub:
 
     def _commit(
         self,
-        repo: Repo,
-        files: Mapping[str, Content | Blob | None],
+        repo: HubRepo,
+        files: Mapping[str, Content | StoredBlob | None],
         *,
         branch: str,
         title: str,
@@ -245,7 +245,9 @@ class LocalHub:
 class _Handler:
     """Answers the requests to one origin."""
 
-    def __init__(self, state: State, origin: Origin, route: Callable[[Context], Awaitable[Reply]]) -> None:
+    def __init__(
+        self, state: HubState, origin: Origin, route: Callable[[HandlerContext], Awaitable[Reply]]
+    ) -> None:
         self._state = state
         self._origin: Origin = origin
         self._route = route
@@ -255,7 +257,7 @@ class _Handler:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         segments = split_path(request.raw_path)
         record = self._record(request, segments)
-        context = Context(self._state, request, record, segments=segments)
+        context = HandlerContext(self._state, request, record, segments=segments)
         if segments[0] != "-":
             self._state.requests.add(record)
             ranged = record.range is not None
@@ -270,7 +272,7 @@ class _Handler:
         finally:
             record.finished = asyncio.get_running_loop().time()
 
-    async def _reply(self, context: Context) -> Reply:
+    async def _reply(self, context: HandlerContext) -> Reply:
         try:
             reply = await self._route(context)
         except (HubError, Redirect) as problem:
@@ -278,13 +280,13 @@ class _Handler:
         reply.headers["X-Request-Id"] = f"Root=1-{secrets.token_hex(12)}"
         return reply
 
-    def _record(self, request: web.BaseRequest, segments: list[str]) -> Request:
+    def _record(self, request: web.BaseRequest, segments: list[str]) -> LoggedRequest:
         transport = request.transport
         number = self._connections.get(transport, 0) if transport is not None else 0
         if transport is not None and not number:
             number = self._connections[transport] = next(self._numbers)
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        return Request(
+        return LoggedRequest(
             self._origin,
             request.method,
             "/" + "/".join(segments),

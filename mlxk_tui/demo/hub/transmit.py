@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 from aiohttp import web
 
-from mlxk_tui.demo.hub.context import Context, Hangup
+from mlxk_tui.demo.hub.context import HandlerContext, Hangup
 from mlxk_tui.demo.hub.replies import HubError, Reply
-from mlxk_tui.demo.hub.store.blobs import Blob, BytesBlob
+from mlxk_tui.demo.hub.store.blobs import BytesBlob, StoredBlob
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 _SENDFILE_STEP = 4 << 20
@@ -25,7 +25,7 @@ _PACED_STEP = 64 << 10
 class _Body:
     """The bytes that are to go out."""
 
-    blob: Blob
+    blob: StoredBlob
     start: int
     stop: int
     padding: int = 0
@@ -36,7 +36,7 @@ class _Body:
         return self.stop - self.start + self.padding
 
 
-async def transmit(context: Context, reply: Reply) -> web.StreamResponse:
+async def transmit(context: HandlerContext, reply: Reply) -> web.StreamResponse:
     """Send the reply, or what the fault makes of it.
 
     Raises:
@@ -66,14 +66,14 @@ async def transmit(context: Context, reply: Reply) -> web.StreamResponse:
     return response
 
 
-async def _stop_here(context: Context) -> None:
+async def _stop_here(context: HandlerContext) -> None:
     """End the connection, or leave it open and say nothing more."""
     if context.fault is not None and context.fault.kind == "cut":
         raise Hangup
     await context.state.silence()
 
 
-def _cut_to_range(context: Context, reply: Reply) -> _Body:
+def _cut_to_range(context: HandlerContext, reply: Reply) -> _Body:
     """Apply the request's Range to the reply (RFC 9110, section 14) and return what is to be sent."""
     fault, blob = context.fault, reply.body
     size, padding = blob.size, 0
@@ -100,7 +100,7 @@ def _cut_to_range(context: Context, reply: Reply) -> _Body:
     return _Body(blob, inner_start, inner_stop, stop - start - (inner_stop - inner_start))
 
 
-def _range(context: Context, reply: Reply, size: int) -> tuple[int, int] | None:
+def _range(context: HandlerContext, reply: Reply, size: int) -> tuple[int, int] | None:
     """Return start and stop of a single range; start >= stop when it cannot be satisfied."""
     match = _RANGE.match(context.request.headers.get("Range", ""))
     condition = context.request.headers.get("If-Range")
@@ -115,7 +115,7 @@ def _range(context: Context, reply: Reply, size: int) -> tuple[int, int] | None:
     return int(first), stop
 
 
-async def _send(context: Context, response: web.StreamResponse, body: _Body) -> None:
+async def _send(context: HandlerContext, response: web.StreamResponse, body: _Body) -> None:
     record, fault = context.record, context.fault
     kind = fault.kind if fault is not None else None
     end_at = fault.after_bytes if fault is not None and kind in {"cut", "silent"} else None
@@ -154,7 +154,7 @@ async def _send(context: Context, response: web.StreamResponse, body: _Body) -> 
     record.bytes_sent = sent
 
 
-async def _write(context: Context, response: web.StreamResponse, part: bytes | memoryview) -> None:
+async def _write(context: HandlerContext, response: web.StreamResponse, part: bytes | memoryview) -> None:
     """Write one part; what still waits in the buffer when the client goes does not count as sent."""
     transport = context.request.transport
     if transport is None or transport.is_closing():
@@ -167,7 +167,7 @@ async def _write(context: Context, response: web.StreamResponse, part: bytes | m
         raise
 
 
-async def _sendfile(context: Context, file: BinaryIO, start: int, stop: int) -> None:
+async def _sendfile(context: HandlerContext, file: BinaryIO, start: int, stop: int) -> None:
     """Let the system copy from the file to the socket."""
     transport = context.request.transport
     if transport is None:

@@ -18,13 +18,13 @@ from mlxk_tui.engine.protocol import (
     Detokenized,
     Done,
     Embedded,
-    Fault,
     Generate,
     Heartbeat,
     Loaded,
     Message,
     Ping,
     Ready,
+    RequestFault,
     Streamed,
     Tokenized,
 )
@@ -51,7 +51,7 @@ class _Stream:
     on_end: Callable[[OpError | None], None]
 
 
-class Connection:
+class WorkerConnection:
     """One worker at a time; a new one on demand after the last has ended.
 
     Args:
@@ -207,7 +207,7 @@ class Connection:
             self._on_change()
         if isinstance(message, Streamed):
             self._on_event(message)
-        elif isinstance(message, Fault):
+        elif isinstance(message, RequestFault):
             self._on_fault(message)
         elif isinstance(message, Heartbeat):
             self.beat = message
@@ -235,7 +235,7 @@ class Connection:
             if question is not None and question.on_loading is not None:
                 question.on_loading(message.event)
 
-    def _on_fault(self, message: Fault) -> None:
+    def _on_fault(self, message: RequestFault) -> None:
         error = message.error
         question = self._questions.pop(message.id, None)
         if message.id == 0:

@@ -12,15 +12,15 @@ from mlxk_tui.engine.generation import (
     Finished,
     FinishReason,
     Generation,
+    GenerationTimings,
     Loading,
     Prefill,
     Sampling,
     Started,
-    Timings,
     TokenLogprob,
+    TokenUsage,
     ToolCall,
     TopToken,
-    Usage,
 )
 from mlxk_tui.engine.protocol import (
     Cancel,
@@ -31,13 +31,13 @@ from mlxk_tui.engine.protocol import (
     Done,
     Embed,
     Embedded,
-    Fault,
     Generate,
     Heartbeat,
     Load,
     Loaded,
     Ping,
     Ready,
+    RequestFault,
     Streamed,
     Tokenize,
     Tokenized,
@@ -53,7 +53,7 @@ _KINDS: dict[str, Any] = {
     for kind in (
         *(Loading, Started, Prefill, Delta, Finished),
         *(Load, Unload, Generate, Cancel, CountTokens, Tokenize, Detokenize, Embed, Ping),
-        *(Ready, Loaded, Done, Counted, Tokenized, Detokenized, Embedded, Fault, Heartbeat, Streamed),
+        *(Ready, Loaded, Done, Counted, Tokenized, Detokenized, Embedded, RequestFault, Heartbeat, Streamed),
     )
 }
 
@@ -135,11 +135,11 @@ def _overflow(values: Mapping[str, Any] | None) -> ContextOverflow | None:
     return ContextOverflow(**{name: value for name, value in values.items() if name != "is"})
 
 
-def _fault(given: dict[str, Any]) -> Fault:
+def _fault(given: dict[str, Any]) -> RequestFault:
     given["overflow"] = _overflow(given.get("overflow"))
     given["remedy"] = remedy_of(given.get("remedy"))
     given["facts"] = ErrorFacts.read(given.get("facts"))
-    return Fault(**given)
+    return RequestFault(**given)
 
 
 def _with_tuples(kind: Any, *names: str) -> Any:
@@ -181,11 +181,11 @@ def _blas(given: dict[str, Any]) -> Blas:
 
 _READERS: dict[str, Any] = {
     **{name: (lambda given, kind=kind: kind(**given)) for name, kind in _KINDS.items()},
-    "Fault": _fault,
+    "RequestFault": _fault,
     "ToolCall": lambda given: ToolCall(**given),
     "TopToken": _top_token,
-    "Usage": lambda given: Usage(**given),
-    "Timings": lambda given: Timings(**given),
+    "TokenUsage": lambda given: TokenUsage(**given),
+    "GenerationTimings": lambda given: GenerationTimings(**given),
     "Sampling": _sampling,
     "Generation": _generation,
     "TokenLogprob": _token_logprob,

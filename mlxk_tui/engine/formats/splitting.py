@@ -33,7 +33,7 @@ class Kind(str, Enum):
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPiece:
     """Some text of one kind; a tool call comes whole, the others as they stream."""
 
     kind: Kind
@@ -248,9 +248,9 @@ class OutputSplitter:
         """What the next character will be, if no marker begins with it."""
         return self._kind
 
-    def push(self, text: str) -> list[Piece]:
+    def push(self, text: str) -> list[TextPiece]:
         """Take more of the model's text; return what is certain now, in order."""
-        pieces: list[Piece] = []
+        pieces: list[TextPiece] = []
         at = 0
         while at < len(text) and self.stopped is None:
             scanner = self._scanners[self._kind]
@@ -265,9 +265,9 @@ class OutputSplitter:
                 self._cross(pieces, marker)
         return pieces
 
-    def finish(self) -> list[Piece]:
+    def finish(self) -> list[TextPiece]:
         """Return what was held back: the model's text ends here."""
-        pieces: list[Piece] = []
+        pieces: list[TextPiece] = []
         if self.stopped is not None:
             return pieces
         self._take(pieces, self._scanners[self._kind].flush())
@@ -277,7 +277,7 @@ class OutputSplitter:
             _add(pieces, Kind.CONTENT, self._stop.flush())
         return pieces
 
-    def _take(self, pieces: list[Piece], text: str) -> None:
+    def _take(self, pieces: list[TextPiece], text: str) -> None:
         if not text:
             return
         if self._kind is Kind.TOOL:
@@ -288,7 +288,7 @@ class OutputSplitter:
             text, self.stopped = self._stop.push(text)
         _add(pieces, self._kind, text)
 
-    def _cross(self, pieces: list[Piece], marker: str) -> None:
+    def _cross(self, pieces: list[TextPiece], marker: str) -> None:
         """Go over a marker."""
         if self._kind is Kind.CONTENT:
             _add(pieces, Kind.CONTENT, self._stop.flush())
@@ -306,15 +306,15 @@ class OutputSplitter:
         """Take all that follows for content."""
         self._scanners[Kind.CONTENT] = StopMatcher(())
 
-    def _close_call(self, pieces: list[Piece], end: str) -> None:
+    def _close_call(self, pieces: list[TextPiece], end: str) -> None:
         payload = "".join(self._payload)
         self._payload.clear()
-        pieces.append(Piece(Kind.TOOL, payload, f"{self._start}{payload}{end}"))
+        pieces.append(TextPiece(Kind.TOOL, payload, f"{self._start}{payload}{end}"))
 
 
-def _add(pieces: list[Piece], kind: Kind, text: str) -> None:
+def _add(pieces: list[TextPiece], kind: Kind, text: str) -> None:
     if not text:
         return
     if pieces and pieces[-1].kind is kind:
         text = pieces.pop().text + text
-    pieces.append(Piece(kind, text))
+    pieces.append(TextPiece(kind, text))

@@ -21,7 +21,7 @@ from mlxk_tui.engine.inference.decoding.rows import Row
 from mlxk_tui.engine.inference.decoding.samplers import processors_of, sampler_of
 from mlxk_tui.engine.inference.decoding.steps import Decoder, Drawn, Read
 from mlxk_tui.engine.inference.embedding import EmbeddingJob
-from mlxk_tui.engine.inference.output.answer import Answer
+from mlxk_tui.engine.inference.output.answer import DeltaAssembler
 from mlxk_tui.engine.inference.prompts.preparing import Prepared, Preparer, Result
 from mlxk_tui.engine.inference.prompts.prompting import Prompt
 from mlxk_tui.engine.inference.prompts.tokenizing.pool import Pool
@@ -43,10 +43,10 @@ from mlxk_tui.engine.protocol import (
     Detokenized,
     Done,
     Embed,
-    Fault,
     Generate,
     Load,
     Loaded,
+    RequestFault,
     Streamed,
     Tokenize,
     Tokenized,
@@ -125,7 +125,7 @@ class Loop:
             self._begin(item)
         elif isinstance(item, (Generate, CountTokens, Tokenize, Detokenize, Embed)):
             if self._model is None:
-                self._outbox.put(Fault(item.id, ErrorType.INTERNAL_ERROR.value, "No model is loaded."))
+                self._outbox.put(RequestFault(item.id, ErrorType.INTERNAL_ERROR.value, "No model is loaded."))
             else:
                 self._preparing.add(item.id)
                 self._preparer.put(item, self._model)
@@ -157,10 +157,10 @@ class Loop:
             self._decoder = Decoder(model, command.cache_bytes)
         except LoadStopped:
             self._free()
-            self._outbox.put(Fault(command.id, ErrorType.CANCELLED.value, "The loading was given up."))
+            self._outbox.put(RequestFault(command.id, ErrorType.CANCELLED.value, "The loading was given up."))
         except OpError as error:
             self._free()
-            self._outbox.put(Fault.of(command.id, error))
+            self._outbox.put(RequestFault.of(command.id, error))
         else:
             self._model = model
             tokenizer = model.tokenizer
@@ -206,7 +206,7 @@ class Loop:
         command, result = prepared.command, prepared.result
         self._preparing.discard(command.id)
         if isinstance(result, OpError):
-            self._outbox.put(Fault.of(command.id, result))
+            self._outbox.put(RequestFault.of(command.id, result))
         elif isinstance(command, CountTokens):
             if isinstance(result, int):
                 self._outbox.put(Counted(command.id, result))
@@ -219,7 +219,7 @@ class Loop:
                 elif isinstance(command, Generate) and isinstance(result, Prompt):
                     self._start(command, result, prepared.arrived)
             except OpError as error:
-                self._outbox.put(Fault.of(command.id, error))
+                self._outbox.put(RequestFault.of(command.id, error))
         self._cancelled.discard(command.id)
         self._outbox.flush()
 
@@ -232,7 +232,7 @@ class Loop:
             id=command.id,
             request=request,
             prompt=prompt,
-            answer=Answer(model, request, prompt),
+            answer=DeltaAssembler(model, request, prompt),
             sampler=sampler_of(prompt.sampling),
             processors=processors_of(prompt),
             arrived=arrived,
@@ -334,7 +334,7 @@ class Loop:
             decoder.remove(row)
         del self._rows[row.id]
         message = f"The JSON schema cannot be followed any further: {why}. Make it simpler, or leave it out."
-        self._outbox.put(Fault(row.id, ErrorType.VALIDATION_ERROR.value, message))
+        self._outbox.put(RequestFault(row.id, ErrorType.VALIDATION_ERROR.value, message))
 
     def _on_read(self, progress: Read) -> None:
         row = progress.row
@@ -367,7 +367,7 @@ class Loop:
         self._beaten = now
         if self._preparer.busy_s > _PREPARING_LIMIT_S:
             self._outbox.send(
-                Fault(
+                RequestFault(
                     0,
                     ErrorType.ENGINE_CRASHED.value,
                     "A prompt took too long to read, and was stopped.",

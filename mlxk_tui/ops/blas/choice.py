@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from mlxk_tui.ops.blas.libraries import PACKAGE, VARIABLE, Library, Source, find_libraries, is_off
+from mlxk_tui.ops.blas.libraries import PACKAGE, VARIABLE, BlasLibrary, LibrarySource, find_libraries, is_off
 from mlxk_tui.ops.blas.trials import Trial, Trials, Verdict
 from mlxk_tui.ops.contract.matrices import Blas, BlasState
 from mlxk_tui.ops.core.text import printable
@@ -22,17 +22,17 @@ _WORDS = {
 }
 
 
-def choose(tried: Sequence[tuple[Library, Trial]]) -> tuple[Library, Trial] | None:
+def choose(tried: Sequence[tuple[BlasLibrary, Trial]]) -> tuple[BlasLibrary, Trial] | None:
     """Return the library to take: the named one if it is good, else the first unless one is much faster."""
     good = [(library, trial) for library, trial in tried if trial.verdict is Verdict.GOOD]
     for library, trial in good:
-        if library.source is Source.NAMED:
+        if library.source is LibrarySource.NAMED:
             return library, trial
     fastest = max((trial.speed for _, trial in good), default=0.0)
     return next((pair for pair in good if pair[1].speed * _CLEARLY_FASTER >= fastest), None)
 
 
-def describe(environ: Mapping[str, str], tried: Sequence[tuple[Library, Trial]]) -> Blas:
+def describe(environ: Mapping[str, str], tried: Sequence[tuple[BlasLibrary, Trial]]) -> Blas:
     """Return what came of it when all libraries that there are have been tried."""
     if is_off(environ):
         return Blas(BlasState.BUILT_IN, message=f"MLX's own matrix product is used: {VARIABLE} is off.")
@@ -40,7 +40,7 @@ def describe(environ: Mapping[str, str], tried: Sequence[tuple[Library, Trial]])
     named = environ.get(VARIABLE, "").strip()
     missed = ""
     if named:
-        trial = next((trial for library, trial in tried if library.source is Source.NAMED), None)
+        trial = next((trial for library, trial in tried if library.source is LibrarySource.NAMED), None)
         if trial is None:
             missed = f"{VARIABLE} names {printable(named)[:200]}, which is not there. "
         elif trial.verdict is not Verdict.GOOD:
@@ -53,10 +53,10 @@ def describe(environ: Mapping[str, str], tried: Sequence[tuple[Library, Trial]])
     faults = "; ".join(
         f"{library.name} {_reason(trial)}"
         for library, trial in tried
-        if not (missed and library.source is Source.NAMED)
+        if not (missed and library.source is LibrarySource.NAMED)
     )
     found = f"{faults}." if faults else "There is no fast BLAS library."
-    has_package = any(library.source is Source.PACKAGE for library, _ in tried)
+    has_package = any(library.source is LibrarySource.PACKAGE for library, _ in tried)
     remedy = f"Name another with {VARIABLE}." if has_package else _REMEDY
     message = f"Prompts are read slowly, with MLX's own matrix product. {missed}{found} {remedy}"
     return Blas(BlasState.BUILT_IN, message=message)

@@ -24,7 +24,7 @@ _SONAMES = (
 """OpenBLAS, BLIS and MKL with 32-bit integers, as Debian, Fedora, conda and Intel name them."""
 
 
-class Source(str, Enum):
+class LibrarySource(str, Enum):
     """Where a library comes from."""
 
     NAMED = "named"
@@ -35,17 +35,17 @@ class Source(str, Enum):
 
 
 @dataclass(frozen=True)
-class Library:
+class BlasLibrary:
     """A file that may hold a fast matrix product."""
 
-    source: Source
+    source: LibrarySource
     path: str
     """Absolute; links as they are."""
 
     @property
     def name(self) -> str:
         """What to call it in a sentence."""
-        return PACKAGE if self.source is Source.PACKAGE else os.path.basename(self.path)
+        return PACKAGE if self.source is LibrarySource.PACKAGE else os.path.basename(self.path)
 
 
 def is_off(environ: Mapping[str, str]) -> bool:
@@ -53,25 +53,25 @@ def is_off(environ: Mapping[str, str]) -> bool:
     return environ.get(VARIABLE, "").strip().lower() == "off"
 
 
-def find_libraries(environ: Mapping[str, str]) -> tuple[Library, ...]:
+def find_libraries(environ: Mapping[str, str]) -> tuple[BlasLibrary, ...]:
     """Return what there is in the order of preference: named, of the system, of the package."""
     if is_off(environ):
         return ()
     named = environ.get(VARIABLE, "").strip()
     folders = tuple(_folders(environ))
-    found: list[Library] = []
+    found: list[BlasLibrary] = []
     if named:
         given = os.path.expanduser(named) if "/" in named else _first((named,), folders) or named
         if is_file(given):
-            found.append(Library(Source.NAMED, os.path.abspath(given)))
+            found.append(BlasLibrary(LibrarySource.NAMED, os.path.abspath(given)))
     for sonames in _SONAMES:
         path = _first(sonames, folders)
         if path is not None:
-            found.append(Library(Source.SYSTEM, path))
+            found.append(BlasLibrary(LibrarySource.SYSTEM, path))
     package = _package_file()
     if package is not None:
-        found.append(Library(Source.PACKAGE, package))
-    unique: dict[str, Library] = {}
+        found.append(BlasLibrary(LibrarySource.PACKAGE, package))
+    unique: dict[str, BlasLibrary] = {}
     for library in found:
         unique.setdefault(os.path.realpath(library.path), library)
     return tuple(unique.values())

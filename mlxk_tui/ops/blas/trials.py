@@ -20,7 +20,7 @@ from typing import Any
 
 import platformdirs
 
-from mlxk_tui.ops.blas.libraries import Library
+from mlxk_tui.ops.blas.libraries import BlasLibrary
 from mlxk_tui.ops.core.files import replace_file
 
 FOLDER_VARIABLE = "MLXK_BLAS_TRIALS"
@@ -112,7 +112,7 @@ class Trials:
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return
 
-    def get(self, library: Library) -> Trial | None:
+    def get(self, library: BlasLibrary) -> Trial | None:
         """Return what is known of a library as it lies there now, None when it has to be tried."""
         if not self._trials:
             return None
@@ -121,7 +121,7 @@ class Trials:
             return None
         return trial
 
-    def put(self, library: Library, trial: Trial) -> None:
+    def put(self, library: BlasLibrary, trial: Trial) -> None:
         """Remember a trial; one that cannot be written is made again by the next process."""
         self.read()  # what another process has found out meanwhile
         self._trials[self._key(library)] = trial
@@ -163,7 +163,7 @@ class Trials:
             if lock is not None:
                 lock.release()
 
-    def _key(self, library: Library) -> str:
+    def _key(self, library: BlasLibrary) -> str:
         path = os.path.realpath(library.path)
         try:
             info = os.stat(path)

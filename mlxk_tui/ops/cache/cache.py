@@ -34,7 +34,7 @@ class RepoRef:
 
 
 @dataclass(frozen=True)
-class Found:
+class ResolvedSpec:
     """The repo that a spec stands for."""
 
     ref: RepoRef
@@ -127,7 +127,7 @@ class Cache:
             ) from None
         return sorted(found, key=lambda ref: (ref.name.casefold(), ref.name, ref.folder))
 
-    def find(self, spec_text: str, *, partial: bool = True) -> Found:
+    def find(self, spec_text: str, *, partial: bool = True) -> ResolvedSpec:
         """Return the repo that `NAME[@REV]` stands for; the revision is not looked at.
 
         Args:
@@ -145,7 +145,7 @@ class Cache:
         return printable(str(self.root))
 
 
-def _pick(refs: Iterable[RepoRef], spec: Spec, partial: bool) -> Found:
+def _pick(refs: Iterable[RepoRef], spec: Spec, partial: bool) -> ResolvedSpec:
     by_name = {ref.name: ref for ref in refs}
     match = resolve(by_name, spec.name, partial=partial)
-    return Found(by_name[match.name], spec, match.exact)
+    return ResolvedSpec(by_name[match.name], spec, match.exact)

@@ -92,7 +92,7 @@ def parse_spec(text: str) -> Spec:
 
 
 @dataclass(frozen=True)
-class Match:
+class NameMatch:
     """The cached name that a query stands for."""
 
     name: str
@@ -100,7 +100,7 @@ class Match:
     """True when the query is the full name, letter for letter."""
 
 
-def resolve(names: Iterable[str], query: str, *, partial: bool = True) -> Match:
+def resolve(names: Iterable[str], query: str, *, partial: bool = True) -> NameMatch:
     """Return the one cached name that `query` stands for.
 
     The first level with a hit wins: the exact name; `mlx-community/QUERY` when the query has no
@@ -120,7 +120,7 @@ def resolve(names: Iterable[str], query: str, *, partial: bool = True) -> Match:
     shown = printable(query)
     for level in _levels(known, query) if partial else _strict_levels(known, query):
         if len(level) == 1:
-            return Match(level[0], exact=level[0] == query)
+            return NameMatch(level[0], exact=level[0] == query)
         if level:
             some = ", ".join(sorted(level)[:3]) + (", …" if len(level) > 3 else "")
             raise OpError(

@@ -25,7 +25,7 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, Progress, ignore
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.health.report import Report
-from mlxk_tui.ops.health.verdict_cache import Verdicts
+from mlxk_tui.ops.health.verdict_cache import VerdictCache
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.health.verify import Verification
@@ -74,7 +74,7 @@ def walk(
         OpError: `permission_denied`, or `cache_not_found` where the cache is not a folder.
     """
     machine = runtime or Runtime.here()
-    verdicts = Verdicts.of(cache, machine)
+    verdicts = VerdictCache.of(cache, machine)
     for ref in repos_or_none(cache):
         if stop is not None and stop.is_set():
             return
@@ -86,7 +86,7 @@ def walk(
     verdicts.save()
 
 
-def _recall(cache: Cache, ref: RepoRef, runtime: Runtime, verdicts: Verdicts, began_ns: int) -> Report:
+def _recall(cache: Cache, ref: RepoRef, runtime: Runtime, verdicts: VerdictCache, began_ns: int) -> Report:
     """Return the remembered report of an unchanged repo, else judge it."""
     known = verdicts.get(ref)
     if known is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxk_tui.ops.cache.cache import Cache, Found
+from mlxk_tui.ops.cache.cache import Cache, ResolvedSpec
 from mlxk_tui.ops.cache.documents import read_documents
 from mlxk_tui.ops.cache.repo import Repo, Snapshot, SnapshotFile
 from mlxk_tui.ops.cache.repo_scanner import read_repo
@@ -100,7 +100,7 @@ async def clone(
 class _Job:
     """One clone: what is copied and where to."""
 
-    found: Found
+    found: ResolvedSpec
     snapshot: Snapshot
     target: Path
     health: Health | None
@@ -172,7 +172,7 @@ def _clone(
     return job.data(message, failed=False, reflinked=reflinked)
 
 
-def _find(cache: Cache, spec: str) -> Found:
+def _find(cache: Cache, spec: str) -> ResolvedSpec:
     try:
         return cache.find(spec)
     except OpError as error:
@@ -245,7 +245,9 @@ def _check_target(cache: Cache, target: Path) -> Path:
     return path
 
 
-def _job(repo: Repo, found: Found, snapshot: Snapshot | None, target: Path, *, check_health: bool) -> _Job:
+def _job(
+    repo: Repo, found: ResolvedSpec, snapshot: Snapshot | None, target: Path, *, check_health: bool
+) -> _Job:
     integrity = check_integrity(repo, snapshot, read_documents(snapshot))
     reason = next((f.message for f in integrity.findings if f.severity is Severity.ERROR), None)
     if snapshot is None:

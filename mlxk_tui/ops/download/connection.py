@@ -28,7 +28,7 @@ _SLICE_S = 0.1
 _CONNECTING = {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}
 
 
-class StoppedError(Exception):
+class ConnectionStoppedError(Exception):
     """The connection was asked to stop."""
 
 
@@ -63,7 +63,7 @@ class Origin:
         return host if self.port == default else f"{host}:{self.port}"
 
 
-class Wires:
+class ConnectionPool:
     """What all connections of a download share: names that were looked up, trust, proxies."""
 
     def __init__(self, connect_s: float, read_s: float) -> None:
@@ -99,7 +99,7 @@ class Wires:
             )
         return proxy
 
-    def resolve(self, host: str, port: int, line: Line) -> list[tuple[int, tuple[object, ...]]]:
+    def resolve(self, host: str, port: int, line: DownloadConnection) -> list[tuple[int, tuple[object, ...]]]:
         """Look a name up, without waiting longer than a connection may.
 
         The system's look-up cannot be stopped: a thread of its own does it and is left behind.
@@ -138,10 +138,10 @@ class Wires:
             self._addresses.pop((host, port), None)
 
 
-class Line:
+class DownloadConnection:
     """The connections of one thread, at most one to each origin."""
 
-    def __init__(self, wires: Wires) -> None:
+    def __init__(self, wires: ConnectionPool) -> None:
         self._wires = wires
         self._open: dict[Origin, http.client.HTTPConnection] = {}
         self._lock = threading.Lock()
@@ -154,7 +154,7 @@ class Line:
     def check(self) -> None:
         """Raise StoppedError when the connection shall stop."""
         if self._stopped:
-            raise StoppedError
+            raise ConnectionStoppedError
 
     def abort(self, *, overdue: bool = False) -> None:
         """End what the connection waits for; from any thread.
@@ -342,7 +342,7 @@ class Line:
 
     def _broken(self, error: Exception) -> Exception:
         if self._stopped:
-            return StoppedError()
+            return ConnectionStoppedError()
         if self._overdue or isinstance(error, TimeoutError):
             return WireError("it fell silent")
         if isinstance(error, http.client.HTTPException):

@@ -24,14 +24,14 @@ from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable, size
 from mlxk_tui.ops.download.file_names import check_files, check_source
 from mlxk_tui.ops.download.job import Job
-from mlxk_tui.ops.download.layout import Place, refused_by_system
+from mlxk_tui.ops.download.layout import DownloadLayout, refused_by_system
 from mlxk_tui.ops.download.partial_blob import names, remove, resumable
 from mlxk_tui.ops.download.range_requests import Fetcher
-from mlxk_tui.ops.download.scheduler import Engine
-from mlxk_tui.ops.download.terms import Downloaded, DownloadOptions, Source
+from mlxk_tui.ops.download.scheduler import DownloadScheduler
+from mlxk_tui.ops.download.terms import Downloaded, DownloadOptions, DownloadSource
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 
-__all__ = ["DownloadOptions", "Downloaded", "Source", "download", "forget"]
+__all__ = ["DownloadOptions", "DownloadSource", "Downloaded", "download", "forget"]
 
 _TICK_S = 0.1
 _LEAVE_S = 0.8
@@ -41,7 +41,7 @@ _RATE_S = 3.0
 
 
 async def download(
-    source: Source,
+    source: DownloadSource,
     files: Sequence[RemoteFile],
     repo_folder: Path,
     *,
@@ -70,12 +70,12 @@ async def download(
     options = options or DownloadOptions()
     check_source(source)
     check_files(files)
-    place = Place(repo_folder, source.commit, links=options.links)
+    place = DownloadLayout(repo_folder, source.commit, links=options.links)
     try:
         jobs = await in_thread(lambda stop: _prepare(files, place, options, stop))
         todo = [job for job in jobs if not job.done]
         total = sum(job.size for job in jobs)
-        engine = Engine(Fetcher(source), todo, options, place.cache, total)
+        engine = DownloadScheduler(Fetcher(source), todo, options, place.cache, total)
         await _run(engine, _Reporter(jobs, engine, on_event))
     except OSError as error:
         raise refused_by_system(error, place.cache) from None
@@ -89,7 +89,7 @@ async def forget(repo_folder: Path, etags: Sequence[str]) -> int:
 
     One that another process is at work on stays.
     """
-    place = Place(repo_folder, "", links=True)
+    place = DownloadLayout(repo_folder, "", links=True)
 
     def work(stop: threading.Event) -> int:
         freed = 0
@@ -112,7 +112,7 @@ async def forget(repo_folder: Path, etags: Sequence[str]) -> int:
 
 
 def _prepare(
-    files: Sequence[RemoteFile], place: Place, options: DownloadOptions, stop: threading.Event
+    files: Sequence[RemoteFile], place: DownloadLayout, options: DownloadOptions, stop: threading.Event
 ) -> list[Job]:
     """Make a job for every blob and put those that are there into the snapshot.
 
@@ -145,7 +145,7 @@ def _prepare(
     return jobs
 
 
-async def _run(engine: Engine, reporter: _Reporter) -> None:
+async def _run(engine: DownloadScheduler, reporter: _Reporter) -> None:
     """Let the engine work until it ends, and make sure that it has ended when this does."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -172,7 +172,7 @@ async def _run(engine: Engine, reporter: _Reporter) -> None:
 class _Reporter:
     """Turns the state of a download into events."""
 
-    def __init__(self, jobs: Sequence[Job], engine: Engine, on_event: OnEvent) -> None:
+    def __init__(self, jobs: Sequence[Job], engine: DownloadScheduler, on_event: OnEvent) -> None:
         self._jobs = jobs
         self._engine = engine
         self._on_event = on_event

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable
-from mlxk_tui.ops.download.terms import Source
+from mlxk_tui.ops.download.terms import DownloadSource
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 
 _ETAG = {"sha256": re.compile(r"[0-9a-f]{64}"), "git-sha1": re.compile(r"[0-9a-f]{40}")}
@@ -24,7 +24,7 @@ _MAX_PARTS = 16
 _MAX_BYTES = 1 << 50
 
 
-def check_source(source: Source) -> None:
+def check_source(source: DownloadSource) -> None:
     """Refuse a source that cannot be one.
 
     Raises:

@@ -13,7 +13,7 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.download.byte_ranges import Spans
-from mlxk_tui.ops.download.layout import Place
+from mlxk_tui.ops.download.layout import DownloadLayout
 from mlxk_tui.ops.download.partial_blob import BusyError, Partial
 from mlxk_tui.ops.download.range_requests import Location
 from mlxk_tui.ops.hub.remote_files import RemoteFile
@@ -24,7 +24,7 @@ _HASHED_AT_ONCE = 1 << 20
 class Job:
     """The state of one blob; its attributes change under the engine's lock, its slow methods run outside."""
 
-    def __init__(self, files: list[RemoteFile], place: Place, *, distrusted: bool) -> None:
+    def __init__(self, files: list[RemoteFile], place: DownloadLayout, *, distrusted: bool) -> None:
         first = files[0]
         self.etag = first.etag
         self.size = first.size

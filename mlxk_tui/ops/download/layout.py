@@ -28,7 +28,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINKS = UNSUPPORTED | {errno.EPERM}
 
 
-class Place:
+class DownloadLayout:
     """The folder of one repo and the snapshot of one commit in it."""
 
     def __init__(self, repo_folder: Path, commit: str, *, links: bool) -> None:

@@ -12,8 +12,14 @@ from mlxk_tui.ops.core.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.core.retry_after import retry_after
 from mlxk_tui.ops.core.text import printable
-from mlxk_tui.ops.download.connection import Line, Origin, StoppedError, TrustError, WireError
-from mlxk_tui.ops.download.terms import Source
+from mlxk_tui.ops.download.connection import (
+    ConnectionStoppedError,
+    DownloadConnection,
+    Origin,
+    TrustError,
+    WireError,
+)
+from mlxk_tui.ops.download.terms import DownloadSource
 from mlxk_tui.ops.hub.errors import shown_endpoint
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -60,7 +66,9 @@ class Location:
 class Body:
     """The bytes `[start, end)` of a file as they come."""
 
-    def __init__(self, line: Line, response: HTTPResponse, origin: Origin, start: int, end: int) -> None:
+    def __init__(
+        self, line: DownloadConnection, response: HTTPResponse, origin: Origin, start: int, end: int
+    ) -> None:
         self.start = start
         self.end = end
         self._left = end - start
@@ -81,7 +89,7 @@ class Body:
         while room > 0:
             try:
                 data = self._piece(room)
-            except (TransferError, StoppedError):
+            except (TransferError, ConnectionStoppedError):
                 if not pieces:
                     raise
                 break  # what came is kept; the next read meets the fault again
@@ -114,12 +122,14 @@ class Body:
 class Fetcher:
     """Makes the requests of one download; used by several threads."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: DownloadSource) -> None:
         self._source = source
         self._base = f"{source.endpoint.rstrip('/')}/{source.repo}/resolve/{source.commit}/"
         self._origin = Origin.of(urlsplit(self._base))
 
-    def open(self, line: Line, path: str, location: Location, start: int, end: int, size: int) -> Body:
+    def open(
+        self, line: DownloadConnection, path: str, location: Location, start: int, end: int, size: int
+    ) -> Body:
         """Ask for bytes `[start, end)` of a file of `size` bytes.
 
         The body may begin at 0 and hold all, where the hub ignores ranges, or end early.
@@ -158,7 +168,7 @@ class Fetcher:
         return self._base + quote(path)
 
     def _follow(
-        self, line: Line, path: str, known: SplitResult | None, span: tuple[int, int] | None
+        self, line: DownloadConnection, path: str, known: SplitResult | None, span: tuple[int, int] | None
     ) -> tuple[HTTPResponse, SplitResult]:
         url = known or urlsplit(self._address(path))
         for _ in range(_MAX_REDIRECTS + 1):
@@ -179,7 +189,7 @@ class Fetcher:
             url = _redirected(url, target, path)
         raise _failed(path, f"the hub redirects more than {_MAX_REDIRECTS} times")
 
-    def _drain(self, line: Line, response: HTTPResponse, url: SplitResult) -> None:
+    def _drain(self, line: DownloadConnection, response: HTTPResponse, url: SplitResult) -> None:
         """Read a short body that nobody needs, so that the connection can be used again."""
         length = response.length
         if response.chunked or response.will_close or length is None or length > _MAX_DRAINED:

@@ -19,7 +19,7 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.core.text import plural, printable
 from mlxk_tui.ops.download.completion import Workers
-from mlxk_tui.ops.download.connection import Line, StoppedError, Wires
+from mlxk_tui.ops.download.connection import ConnectionPool, ConnectionStoppedError, DownloadConnection
 from mlxk_tui.ops.download.connection_count import Probe
 from mlxk_tui.ops.download.job import Job
 from mlxk_tui.ops.download.layout import refused_by_system
@@ -50,7 +50,7 @@ class _Range:
     began: float = field(default_factory=time.monotonic)
 
 
-class Engine:
+class DownloadScheduler:
     """Fetches all jobs; `start`, then watch until `ended`, or `stop`."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Engine:
         self._fetcher = fetcher
         self._options = options
         self._cache = cache
-        self._wires = Wires(options.connect_s, options.read_s)
+        self._wires = ConnectionPool(options.connect_s, options.read_s)
         self._condition = threading.Condition()
         self._pending = deque(self.jobs)
         self._active: list[Job] = []
@@ -83,7 +83,7 @@ class Engine:
         self._most_under_way = max(total // _SHARE_UNDER_WAY, _LEAST_UNDER_WAY)
         self._not_before = 0.0
         self._moved_at = time.monotonic()
-        self._lines: list[Line] = []
+        self._lines: list[DownloadConnection] = []
         self._threads: list[threading.Thread] = []
         self._width = min(_FIRST_CONNECTIONS, options.connections)
         self._probe = Probe(self._width, options.connections)
@@ -160,7 +160,7 @@ class Engine:
 
     def _widen(self) -> None:
         while len(self._lines) < self._width:
-            line = Line(self._wires)
+            line = DownloadConnection(self._wires)
             number = len(self._lines)
             self._lines.append(line)
             self._spawn(partial(self._lane, line, number), f"mlxk-lane-{number}")
@@ -169,7 +169,7 @@ class Engine:
         def run() -> None:
             try:
                 target()
-            except StoppedError:
+            except ConnectionStoppedError:
                 pass
             except OSError as error:
                 self.stop(refused_by_system(error, self._cache))
@@ -181,7 +181,7 @@ class Engine:
         self._threads.append(thread)
         thread.start()
 
-    def _lane(self, line: Line, number: int) -> None:
+    def _lane(self, line: DownloadConnection, number: int) -> None:
         try:
             while (task := self._next(number)) is not None:
                 if isinstance(task, Job):
@@ -264,7 +264,7 @@ class Engine:
                     self._pending.append(job)
                 self._leave(job)
 
-    def _serve(self, line: Line, task: _Range) -> None:
+    def _serve(self, line: DownloadConnection, task: _Range) -> None:
         job = task.job
         try:
             body = self._fetcher.open(line, job.path, job.location, task.start, task.end, job.size)

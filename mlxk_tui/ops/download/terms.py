@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Source:
+class DownloadSource:
     """One commit of a repo on a hub."""
 
     endpoint: str

@@ -9,7 +9,7 @@ from mlxk_tui.ops.cache.documents import Documents, Json, int_of, text_of, texts
 from mlxk_tui.ops.cache.names import DEFAULT_ORG
 from mlxk_tui.ops.contract.results import Capability, Framework, Modality, ModelType, Quantization
 from mlxk_tui.ops.core.text import printable
-from mlxk_tui.ops.health.report import Facts
+from mlxk_tui.ops.health.report import ModelFacts
 from mlxk_tui.ops.health.weights import Weights, is_weights
 
 _CHAT_NAME = re.compile(r"instruct|chat|-it(?![a-z0-9])", re.IGNORECASE)
@@ -50,7 +50,7 @@ class Detection:
     modalities: tuple[Modality, ...]
     quantization: Quantization | None
     context_length: int | None
-    facts: Facts
+    facts: ModelFacts
 
 
 def detect(name: str, documents: Documents, weights: Weights) -> Detection:
@@ -147,7 +147,7 @@ def _facts(
     text_config: Json,
     weights: Weights,
     quantization: Quantization | None,
-) -> Facts:
+) -> ModelFacts:
     def number(*keys: str) -> int | None:
         return int_of(config, *keys) or int_of(text_config, *keys)
 
@@ -155,7 +155,7 @@ def _facts(
     heads = number("num_attention_heads", "n_head", "n_heads")
     card = documents.card
     architecture = text_of(config.get("model_type"))
-    return Facts(
+    return ModelFacts(
         architecture=printable(architecture[:60]) if architecture else None,
         layers=number("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
         hidden_size=hidden,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelFacts:
     """Numbers of a model for people; None where config.json does not say."""
 
     architecture: str | None = None
@@ -37,4 +37,4 @@ class Report:
     model: Model
     findings: tuple[Finding, ...]
     """Integrity first, then what keeps it from running; errors before warnings in each."""
-    facts: Facts
+    facts: ModelFacts

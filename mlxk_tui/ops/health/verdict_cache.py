@@ -26,7 +26,7 @@ from mlxk_tui.ops.cache.cache import Cache, RepoRef
 from mlxk_tui.ops.contract.results import SPEC_VERSION, Finding, Model
 from mlxk_tui.ops.core.files import replace_file
 from mlxk_tui.ops.health.machine import Runtime
-from mlxk_tui.ops.health.report import Facts, Report
+from mlxk_tui.ops.health.report import ModelFacts, Report
 
 ENVIRONMENT_VARIABLE = "MLXK_VERDICTS"
 """A folder for the remembered verdicts, or `off`."""
@@ -73,7 +73,7 @@ class _Entry(BaseModel):
     """Hash of the witnesses' stats."""
     model: Model
     findings: tuple[Finding, ...]
-    facts: Facts
+    facts: ModelFacts
 
 
 class _File(BaseModel):
@@ -85,7 +85,7 @@ class _File(BaseModel):
     repos: dict[str, _Entry]
 
 
-class Verdicts:
+class VerdictCache:
     """Remembered reports of one cache."""
 
     def __init__(self, path: str | None, cache: Cache, runtime: Runtime, *, package: str = _PACKAGE) -> None:
@@ -111,7 +111,7 @@ class Verdicts:
         self._changed = False
 
     @classmethod
-    def of(cls, cache: Cache, runtime: Runtime, environ: Mapping[str, str] | None = None) -> Verdicts:
+    def of(cls, cache: Cache, runtime: Runtime, environ: Mapping[str, str] | None = None) -> VerdictCache:
         """Return the verdicts remembered for a cache in the user's cache folder."""
         env = os.environ if environ is None else environ
         folder = env.get(ENVIRONMENT_VARIABLE) or platformdirs.user_cache_dir("mlxk-tui", appauthor=False)

@@ -15,7 +15,7 @@ from typing import Any
 
 from mlxk_tui.ops.core.lifeline import die_with_parent, leave_with_parent
 from mlxk_tui.ops.hub.client import LIBRARY, Timeouts, prepare
-from mlxk_tui.ops.hub.errors import Asked, map_error
+from mlxk_tui.ops.hub.errors import RequestContext, map_error
 
 _FILES_AT_ONCE = 4
 _TIMEOUTS = Timeouts(connect_s=10, read_s=30)
@@ -26,7 +26,9 @@ def main() -> int:
     die_with_parent(sys.argv[1:])
     job: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     leave_with_parent()
-    asked = Asked(job["endpoint"], job["repo"], job["commit"], job["token"] is not None, job["token"])
+    asked = RequestContext(
+        job["endpoint"], job["repo"], job["commit"], job["token"] is not None, job["token"]
+    )
     try:
         _fetch(job)
     except Exception as error:  # noqa: BLE001 - the border: the parent tells the user

@@ -38,7 +38,7 @@ _NOT_UNDERSTOOD = frozenset(
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestContext:
     """What was asked of the hub, for the messages; never holds a token."""
 
     endpoint: str
@@ -71,7 +71,7 @@ def shown_endpoint(endpoint: str) -> str:
         return "the hub"
 
 
-def map_error(error: BaseException, asked: Asked) -> OpError:
+def map_error(error: BaseException, asked: RequestContext) -> OpError:
     """Return the typed error for anything that a request to the hub raised."""
     for link in _chain(error):
         if isinstance(link, OpError):
@@ -96,7 +96,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
-def _known(error: BaseException, asked: Asked) -> OpError | None:
+def _known(error: BaseException, asked: RequestContext) -> OpError | None:
     proxy = proxy_fault(error)
     if proxy is not None:
         return proxy
@@ -136,7 +136,7 @@ def _known(error: BaseException, asked: Asked) -> OpError | None:
     return _local(error) if isinstance(error, OSError) else None
 
 
-def offline(asked: Asked) -> OpError:
+def offline(asked: RequestContext) -> OpError:
     """Return the error for a request while HF_HUB_OFFLINE is set."""
     return OpError(
         ErrorType.NETWORK_ERROR,
@@ -145,14 +145,14 @@ def offline(asked: Asked) -> OpError:
     )
 
 
-def timed_out(asked: Asked) -> OpError:
+def timed_out(asked: RequestContext) -> OpError:
     """Return the error for a hub that does not answer."""
     return OpError(
         ErrorType.NETWORK_ERROR, f"{asked.host} did not answer in time.", remedy=Remedy.CHECK_NETWORK
     )
 
 
-def not_understood(asked: Asked) -> OpError:
+def not_understood(asked: RequestContext) -> OpError:
     """Return the error for an answer that makes no sense."""
     return OpError(
         ErrorType.NETWORK_ERROR,
@@ -161,7 +161,7 @@ def not_understood(asked: Asked) -> OpError:
     )
 
 
-def _unreachable(error: BaseException, asked: Asked) -> OpError:
+def _unreachable(error: BaseException, asked: RequestContext) -> OpError:
     if any(isinstance(link, ssl.SSLError) or "CERTIFICATE" in str(link) for link in _chain(error)):
         return OpError(
             ErrorType.NETWORK_ERROR,
@@ -175,7 +175,7 @@ def _unreachable(error: BaseException, asked: Asked) -> OpError:
     )
 
 
-def _refused(names: set[str], response: Any, asked: Asked) -> OpError:
+def _refused(names: set[str], response: Any, asked: RequestContext) -> OpError:
     """Return what an answer with an error status means."""
     status = int(getattr(response, "status_code", 0) or 0)
     headers: Mapping[str, str] = getattr(response, "headers", {})
@@ -241,7 +241,7 @@ def _refused(names: set[str], response: Any, asked: Asked) -> OpError:
     )
 
 
-def _gated(asked: Asked) -> OpError:
+def _gated(asked: RequestContext) -> OpError:
     page = f"{shown_endpoint(asked.endpoint)}/{asked.what}"
     yet = ", and the token's account has no access yet" if asked.with_token else ""
     return OpError(
@@ -253,7 +253,7 @@ def _gated(asked: Asked) -> OpError:
     )
 
 
-def _unauthorised(asked: Asked) -> OpError:
+def _unauthorised(asked: RequestContext) -> OpError:
     if asked.with_token:
         message = f"{asked.host} does not accept the token: it is wrong or has expired."
     else:
@@ -262,7 +262,7 @@ def _unauthorised(asked: Asked) -> OpError:
     return OpError(ErrorType.AUTH_ERROR, message, remedy=remedy, reason=AccessReason.UNAUTHORIZED)
 
 
-def _said(words: str, asked: Asked) -> str:
+def _said(words: str, asked: RequestContext) -> str:
     """Return a server's own words as the rest of a sentence, struck of the token and made safe to show."""
     if asked.secret:
         words = words.replace(asked.secret, "…")

@@ -39,7 +39,14 @@ from mlxk_tui.ops.hub.client import (
     raise_for_status,
     stored_token,
 )
-from mlxk_tui.ops.hub.errors import Asked, map_error, not_understood, offline, shown_endpoint, timed_out
+from mlxk_tui.ops.hub.errors import (
+    RequestContext,
+    map_error,
+    not_understood,
+    offline,
+    shown_endpoint,
+    timed_out,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -241,14 +248,14 @@ class Hub:
 
         return await self._run(work, asked)
 
-    async def _asked(self, repo: str, revision: str | None = None) -> Asked:
+    async def _asked(self, repo: str, revision: str | None = None) -> RequestContext:
         if self.offline:
-            raise offline(Asked(self.endpoint, repo, revision))
+            raise offline(RequestContext(self.endpoint, repo, revision))
         token = await self.token()
-        return Asked(self.endpoint, repo, revision, token is not None, token)
+        return RequestContext(self.endpoint, repo, revision, token is not None, token)
 
     async def _run(
-        self, work: Callable[[threading.Event], T], asked: Asked, total_s: float | None = None
+        self, work: Callable[[threading.Event], T], asked: RequestContext, total_s: float | None = None
     ) -> T:
         try:
             return await detached(work, self.timeouts.total_s if total_s is None else total_s)
@@ -262,7 +269,7 @@ class Hub:
         try:
             yield
         except (AnswerError, RecursionError):
-            raise not_understood(Asked(self.endpoint, repo)) from None
+            raise not_understood(RequestContext(self.endpoint, repo)) from None
 
     def _own_path(self, link: str) -> str:
         """Return the path of a next page; the token goes nowhere but to this hub.
@@ -274,7 +281,7 @@ class Hub:
                 return link[len(origin) :]
         raise AnswerError("a page elsewhere")
 
-    def _send(self, method: str, path: str, asked: Asked, stop: threading.Event) -> Any:
+    def _send(self, method: str, path: str, asked: RequestContext, stop: threading.Event) -> Any:
         """Send a request, again where that helps, and return its response; blocking, for threads."""
         prepare()
         headers = headers_for(self._token)

@@ -28,7 +28,7 @@ from mlxk_tui.ops.download.file_names import check_files
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.health.weights import loads_in_mlx
 from mlxk_tui.ops.hub.answers import RepoInfo, TreeEntry
-from mlxk_tui.ops.hub.errors import Asked
+from mlxk_tui.ops.hub.errors import RequestContext
 from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.ops.pull.local_files import Local, look
 
@@ -289,7 +289,7 @@ async def _info(
             if error.type is ErrorType.REPO_NOT_FOUND and len(names) > 1:
                 if name != names[-1]:
                     continue
-                tried = f"Neither {' nor '.join(names)} is on {Asked(hub.endpoint).host}."
+                tried = f"Neither {' nor '.join(names)} is on {RequestContext(hub.endpoint).host}."
                 raise error.as_type(error.type, tried) from None
             if error.type is not ErrorType.NETWORK_ERROR or hub.offline:
                 raise

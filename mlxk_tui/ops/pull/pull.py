@@ -23,11 +23,11 @@ from mlxk_tui.ops.core.events import OnEvent, Progress, ignore
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import plural, printable, size
 from mlxk_tui.ops.download.download import download
-from mlxk_tui.ops.download.terms import Downloaded, DownloadOptions, Source
+from mlxk_tui.ops.download.terms import Downloaded, DownloadOptions, DownloadSource
 from mlxk_tui.ops.health.integrity import check_integrity
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.hub.answers import TreeEntry
-from mlxk_tui.ops.hub.errors import Asked, map_error
+from mlxk_tui.ops.hub.errors import RequestContext, map_error
 from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.ops.pull.local_files import read_cached
 from mlxk_tui.ops.pull.plan import MAIN, PullPlan, names_to_try, plan_pull
@@ -139,7 +139,7 @@ async def _carry_out(
         done = await _transfer(cache, plan, hub, via_hub=via_hub, options=options, on_event=on_event)
         await asyncio.to_thread(write_ref, plan.folder, plan.ref, plan.commit)
     except OSError as error:
-        raise map_error(error, Asked(hub.endpoint, plan.repo)) from None
+        raise map_error(error, RequestContext(hub.endpoint, plan.repo)) from None
     return _done(plan, done)
 
 
@@ -168,7 +168,7 @@ async def _transfer(
     wanted = plan.missing
     huge = [entry for entry in wanted if via_hub or entry.size > HTTP_LIMIT]
     usual = [entry for entry in wanted if entry not in huge]
-    source = Source(hub.endpoint, plan.repo, plan.commit, await hub.token())
+    source = DownloadSource(hub.endpoint, plan.repo, plan.commit, await hub.token())
     broken = frozenset(entry.etag for entry in wanted if entry.path in plan.local.broken)
     relay = _Relay(on_event, sum({entry.etag: entry.size for entry in wanted}.values()), len(wanted))
     parts: list[Downloaded] = []

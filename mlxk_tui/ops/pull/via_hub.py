@@ -14,7 +14,7 @@ from mlxk_tui.ops.core.child_process import ChildProcess
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, Progress, ignore
 from mlxk_tui.ops.core.remedies import Remedy
-from mlxk_tui.ops.download.terms import Downloaded, Source
+from mlxk_tui.ops.download.terms import Downloaded, DownloadSource
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 
 _POLL_S = 0.2
@@ -25,7 +25,7 @@ _BLOCK = 512
 
 
 async def download_via_hub(
-    source: Source,
+    source: DownloadSource,
     files: Sequence[RemoteFile],
     cache_root: Path,
     repo_folder: Path,

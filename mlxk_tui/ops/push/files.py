@@ -52,7 +52,7 @@ class LocalFile:
 
 
 @dataclass(frozen=True)
-class Listing:
+class FolderListing:
     """What a folder holds that counts."""
 
     root: Path
@@ -81,7 +81,7 @@ def stamp_of(info: os.stat_result) -> Stamp:
     return info.st_size, info.st_mtime_ns, info.st_ino, info.st_dev
 
 
-def list_files(folder: Path, stop: threading.Event) -> Listing:
+def list_files(folder: Path, stop: threading.Event) -> FolderListing:
     """List what of a folder counts; blocking, for threads.
 
     Links are followed only to files inside the folder; any other link is a problem, for what it stands
@@ -113,7 +113,7 @@ def list_files(folder: Path, stop: threading.Event) -> Listing:
                 continue
             if len(path) > _MAX_PATH or len(files) >= _MAX_FILES:
                 problems.append(_too_much(path))
-                return Listing(Path(root), tuple(files), tuple(problems), ignored)
+                return FolderListing(Path(root), tuple(files), tuple(problems), ignored)
             if is_folder:
                 pending.append(f"{path}/")
                 continue
@@ -123,7 +123,7 @@ def list_files(folder: Path, stop: threading.Event) -> Listing:
             else:
                 files.append(file)
     files.sort(key=lambda file: file.path)
-    return Listing(Path(root), tuple(files), tuple(problems), ignored)
+    return FolderListing(Path(root), tuple(files), tuple(problems), ignored)
 
 
 def hash_files(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mlxk_tui.ops.contract.transfers import ChangeSummary, PushData
 from mlxk_tui.ops.core.events import OnEvent
 from mlxk_tui.ops.hub.answers import TreeEntry
-from mlxk_tui.ops.push.files import Digest, Listing, LocalFile, hash_files
+from mlxk_tui.ops.push.files import Digest, FolderListing, LocalFile, hash_files
 from mlxk_tui.ops.push.result import repo_url, result, words
 from mlxk_tui.ops.push.terms import KEPT, PushRequest
 
@@ -24,7 +24,7 @@ class PlannedFile:
 
 
 @dataclass(frozen=True)
-class Changes:
+class PushChanges:
     """How a folder differs from a commit."""
 
     added: tuple[LocalFile, ...] = ()
@@ -133,14 +133,14 @@ class PushPlan:
 
 
 def compare(
-    listing: Listing,
+    listing: FolderListing,
     remote: Sequence[TreeEntry],
     stop: threading.Event,
     on_event: OnEvent,
     *,
     delete: bool,
     hash_all: bool,
-) -> Changes:
+) -> PushChanges:
     """Compare a folder with the files of a commit; blocking, for threads.
 
     Args:
@@ -173,7 +173,7 @@ def compare(
         if entry.path not in here and entry.path not in KEPT and not listing.ignored.anywhere(entry.path)
     ]
     others = len(there.keys() - here - KEPT)
-    return Changes(
+    return PushChanges(
         tuple(added),
         tuple(modified),
         tuple(missing) if delete else (),

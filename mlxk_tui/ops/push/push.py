@@ -19,8 +19,8 @@ from mlxk_tui.ops.core.events import OnEvent, ignore
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.core.text import plural, printable, size
 from mlxk_tui.ops.hub.answers import TreeEntry
-from mlxk_tui.ops.push.files import Listing, list_files
-from mlxk_tui.ops.push.plan import Changes, PlannedFile, PushPlan, compare, planned
+from mlxk_tui.ops.push.files import FolderListing, list_files
+from mlxk_tui.ops.push.plan import PlannedFile, PushChanges, PushPlan, compare, planned
 from mlxk_tui.ops.push.result import difference, result, words
 from mlxk_tui.ops.push.target import (
     Target,
@@ -176,7 +176,7 @@ class _State:
 
     commit: str
     remote: Sequence[TreeEntry]
-    changes: Changes
+    changes: PushChanges
 
 
 class _Push:
@@ -247,7 +247,7 @@ class _Push:
             )
         return target.commit
 
-    async def _compare(self, listing: Listing, commit: str) -> _State:
+    async def _compare(self, listing: FolderListing, commit: str) -> _State:
         remote = await self._hub.files(self._request.repo_id, commit)
         changes = await in_thread(
             lambda stop: compare(
@@ -256,7 +256,7 @@ class _Push:
         )
         return _State(commit, remote, changes)
 
-    async def _upload(self, listing: Listing, state: _State, token: str) -> bool:
+    async def _upload(self, listing: FolderListing, state: _State, token: str) -> bool:
         """Upload what differs, or ask the hub about every file when nothing seems to.
 
         Returns:
@@ -282,7 +282,7 @@ class _Push:
             return True
         return False
 
-    async def _report(self, listing: Listing, state: _State, *, moved: bool) -> PushData:
+    async def _report(self, listing: FolderListing, state: _State, *, moved: bool) -> PushData:
         """Say what came of it, by the list of files that the hub has now."""
         request, hub, done, changes = self._request, self._hub, self.done, state.changes
         if not moved and (done.commit == state.commit or any(_NO_OP in line for line in done.logs)):
@@ -326,7 +326,7 @@ class _Push:
                 raise
             return None, self.done.commit  # it is committed, whatever else goes wrong
 
-    def _check(self, changes: Changes, remote: Sequence[TreeEntry], *, moved: bool) -> int:
+    def _check(self, changes: PushChanges, remote: Sequence[TreeEntry], *, moved: bool) -> int:
         """Compare what the hub has now with what was to come; return how many files it left out.
 
         Raises:
@@ -356,7 +356,7 @@ class _Push:
         return missing
 
 
-async def _prepare(request: PushRequest, hub: Hub) -> tuple[Listing, str]:
+async def _prepare(request: PushRequest, hub: Hub) -> tuple[FolderListing, str]:
     """Look at everything that needs no network; return the files and the token."""
     request.check()
     if importlib.util.find_spec("huggingface_hub") is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
-from mlxk_tui.ops.hub.errors import Asked, map_error
+from mlxk_tui.ops.hub.errors import RequestContext, map_error
 from mlxk_tui.ops.push.terms import MAIN, PushRequest
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ async def _ask(
     hub: Hub, request: PushRequest, ask: Callable[[Any], object], refused: ErrorType, what: str
 ) -> None:
     """Ask the hub for something that it may refuse."""
-    asked = Asked(hub.endpoint, request.repo_id, None, True, await hub.token())
+    asked = RequestContext(hub.endpoint, request.repo_id, None, True, await hub.token())
 
     def work(api: Any, stop: object) -> None:
         try:

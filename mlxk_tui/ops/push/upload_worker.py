@@ -25,7 +25,7 @@ from mlxk_tui.ops.core.errors import ErrorType
 from mlxk_tui.ops.core.lifeline import die_with_parent, leave_with_parent
 from mlxk_tui.ops.core.retry_after import retry_after
 from mlxk_tui.ops.hub.client import Timeouts, headers_for, new_api, prepare
-from mlxk_tui.ops.hub.errors import Asked, map_error
+from mlxk_tui.ops.hub.errors import RequestContext, map_error
 from mlxk_tui.ops.push.files import LocalFile, Stamp
 
 _INTERVAL_S = 0.1
@@ -110,7 +110,7 @@ def main() -> int:
     job: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     leave_with_parent()
     pipe = _Pipe()
-    asked = Asked(job["endpoint"], job["repo"], job["branch"], True, job["token"])
+    asked = RequestContext(job["endpoint"], job["repo"], job["branch"], True, job["token"])
     try:
         result = _Push(job, pipe).run()
     except Exception as error:  # noqa: BLE001 - the border: the parent tells the user
@@ -288,7 +288,7 @@ class _Push:
             yield batch
 
 
-def _described(error: Exception, asked: Asked) -> dict[str, Any]:
+def _described(error: Exception, asked: RequestContext) -> dict[str, Any]:
     """Return what went wrong in words that a parent can pass on."""
     if isinstance(error, _MovedError):
         return {"why": "moved"}

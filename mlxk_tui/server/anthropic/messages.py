@@ -11,13 +11,13 @@ from aiohttp import web
 from pydantic_core import from_json
 
 from mlxk_tui.engine.formats.tool_calls import Tools
-from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Started, ToolCall, Usage
+from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Started, TokenUsage, ToolCall
 from mlxk_tui.ops.core.errors import ErrorType
 from mlxk_tui.server.anthropic.requests import MessagesPrompt, MessagesRequest, chat_request_of
 from mlxk_tui.server.blocks import Begun, Block, BlockKind, Blocks, More, Step, collect_blocks
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import ApiError
-from mlxk_tui.server.generation import Wanted
+from mlxk_tui.server.generation import GenerationPlan
 from mlxk_tui.server.openai.chat import generation_of
 from mlxk_tui.server.streaming import stream
 from mlxk_tui.server.work import count_prompt
@@ -86,15 +86,15 @@ async def count_tokens(call: Call) -> web.StreamResponse:
     return call.json({"input_tokens": await count_prompt(call, wanted.model, wanted.generations[0])})
 
 
-async def _wanted(call: Call, asked: MessagesPrompt) -> tuple[Wanted, Tools | None]:
+async def _wanted(call: Call, asked: MessagesPrompt) -> tuple[GenerationPlan, Tools | None]:
     """Return what to generate, and the tools that it has to be a call of one of."""
     chat = chat_request_of(asked)
     generation = generation_of(chat, call.service.options.max_tokens)
     model = await call.service.chooser.choose(asked.model)
-    return Wanted(model, (generation,)), generation.tools if generation.forced_call else None
+    return GenerationPlan(model, (generation,)), generation.tools if generation.forced_call else None
 
 
-def usage_json(usage: Usage) -> dict[str, Any]:
+def usage_json(usage: TokenUsage) -> dict[str, Any]:
     """Return counted tokens as Anthropic writes them: cached ones are not part of the input."""
     return {
         "input_tokens": usage.prompt_tokens - usage.cached_tokens,
@@ -156,7 +156,7 @@ class _Writer:
     def started(self, index: int, event: Started) -> bytes:
         """Open the message."""
         del index
-        usage = usage_json(Usage(event.prompt_tokens, event.cached_tokens, 0, 0))
+        usage = usage_json(TokenUsage(event.prompt_tokens, event.cached_tokens, 0, 0))
         message = {
             **self._message,
             "content": [],
@@ -176,7 +176,7 @@ class _Writer:
         del index
         return self._written(self._blocks.finish(event))
 
-    def end(self, usage: Usage) -> bytes:
+    def end(self, usage: TokenUsage) -> bytes:
         """Tell why it ended, and the usage."""
         ending = _event("message_delta", delta=_ending(self._blocks), usage=usage_json(usage))
         return ending + _event("message_stop")

@@ -54,7 +54,7 @@ def room_for(connections: int) -> int:
     return connections
 
 
-class Connection(web.RequestHandler):
+class HttpConnection(web.RequestHandler):
     """One connection: a request has to arrive within a time, and nonsense is answered in JSON."""
 
     def __init__(self, manager: web.Server, *, header_timeout_s: float, **more: Any) -> None:
@@ -157,7 +157,7 @@ class WebServer(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         """Return the protocol of a new connection."""
-        return Connection(
+        return HttpConnection(
             self,
             header_timeout_s=self._options.header_timeout_s,
             keepalive_timeout=self._options.idle_timeout_s,
@@ -177,20 +177,20 @@ class WebServer(web.Server):
         super().connection_made(handler, transport)
         if len(self.connections) <= self._most:
             return
-        others = [one for one in self.connections if isinstance(one, Connection) and one is not handler]
+        others = [one for one in self.connections if isinstance(one, HttpConnection) and one is not handler]
         waiting = [one for one in others if not one.answering]
         if waiting:
             min(waiting, key=lambda one: one.rests_since).force_close()
         elif len(others) >= self._most + _RESERVE:
             transport.abort()
-        elif isinstance(handler, Connection):
+        elif isinstance(handler, HttpConnection):
             handler.one_too_many = True
 
     def close_idle(self) -> None:
         """Close the connections that rest, and each other one after its answer."""
         self.pre_shutdown()
         for connection in self.connections:
-            if isinstance(connection, Connection):
+            if isinstance(connection, HttpConnection):
                 connection.close_if_idle()
 
     def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:

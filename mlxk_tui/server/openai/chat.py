@@ -20,13 +20,13 @@ from mlxk_tui.engine.generation import (
     GrammarSyntax,
     Started,
     TokenLogprob,
+    TokenUsage,
     ToolCall,
     TopToken,
-    Usage,
 )
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import ApiError, invalid
-from mlxk_tui.server.generation import Choice, Wanted, collect
+from mlxk_tui.server.generation import Choice, GenerationPlan, collect
 from mlxk_tui.server.openai.conversation import (
     messages_of,
     sampling_of,
@@ -53,7 +53,7 @@ async def create(call: Call) -> web.StreamResponse:
     generation = generation_of(asked, call.service.options.max_tokens)
     model = await call.service.chooser.choose(asked.model)
     n = asked.n or 1
-    wanted = Wanted(model, choices_of(generation, n), n)
+    wanted = GenerationPlan(model, choices_of(generation, n), n)
     forced = generation.tools if generation.forced_call else None
     form = CallForm(
         customs_of(chosen_tools(asked)),
@@ -66,7 +66,7 @@ async def create(call: Call) -> web.StreamResponse:
         return await stream(
             call,
             wanted,
-            Writer(number, call.created, name, n, include_usage=include_usage, forced=forced, form=form),
+            ChatWriter(number, call.created, name, n, include_usage=include_usage, forced=forced, form=form),
         )
     async with call.service.generator.generate(wanted, call.entry) as answers:
         choices = await collect(answers, n)
@@ -202,7 +202,7 @@ def _reason_of_call(reason: str) -> str:
     return FinishReason.TOOL_CALLS.value if reason == FinishReason.STOP.value else reason
 
 
-def usage_json(usage: Usage) -> dict[str, Any]:
+def usage_json(usage: TokenUsage) -> dict[str, Any]:
     """Return counted tokens as OpenAI writes them."""
     return {
         "prompt_tokens": usage.prompt_tokens,
@@ -237,7 +237,7 @@ def error_event(error: ApiError) -> bytes:
     return b"data: " + json.dumps(error.body(), separators=(",", ":")).encode("ascii") + b"\n\n"
 
 
-class Writer:
+class ChatWriter:
     """Chunks of one answer. What does not change is written once; a delta costs one quoted text."""
 
     def __init__(
@@ -298,7 +298,7 @@ class Writer:
             reason = _reason_of_call(reason)
         return data + self._chunk(index, [], "null", quoted(self._form.reason(reason)))
 
-    def end(self, usage: Usage) -> bytes:
+    def end(self, usage: TokenUsage) -> bytes:
         """Return the usage, where it is wanted, and the end."""
         if not self._include_usage:
             return DONE

@@ -9,10 +9,18 @@ from typing import Any
 
 from aiohttp import web
 
-from mlxk_tui.engine.generation import Delta, Finished, Generation, Started, TokenLogprob, TopToken, Usage
+from mlxk_tui.engine.generation import (
+    Delta,
+    Finished,
+    Generation,
+    Started,
+    TokenLogprob,
+    TokenUsage,
+    TopToken,
+)
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import ApiError, invalid
-from mlxk_tui.server.generation import Choice, Wanted, collect
+from mlxk_tui.server.generation import Choice, GenerationPlan, collect
 from mlxk_tui.server.openai.chat import DONE, choices_of, error_event, usage_json
 from mlxk_tui.server.openai.conversation import sampling_of, stops_of
 from mlxk_tui.server.openai.schemas import MAX_PROMPTS, CompletionRequest
@@ -30,7 +38,7 @@ async def create(call: Call) -> web.StreamResponse:
     for prompt in prompts:
         generations += choices_of(_generation(asked, prompt, call.service.options.max_tokens), n)
     model = await call.service.chooser.choose(asked.model)
-    wanted = Wanted(model, tuple(generations), n)
+    wanted = GenerationPlan(model, tuple(generations), n)
     name, number = model.name, f"cmpl-{call.entry.id}"
     if asked.stream:
         include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
@@ -166,7 +174,7 @@ class _Writer:
         """Return the chunk with the reason."""
         return self._chunk(index, "", "null", quoted(Choice(finished=event).finish_reason))
 
-    def end(self, usage: Usage) -> bytes:
+    def end(self, usage: TokenUsage) -> bytes:
         """Return the usage, where it is wanted, and the end."""
         if not self._include_usage:
             return DONE

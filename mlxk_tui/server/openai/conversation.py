@@ -8,7 +8,7 @@ from typing import Any
 
 from mlxk_tui.engine.generation import RESERVED_VARIABLES, Sampling
 from mlxk_tui.server.errors import ApiError, invalid
-from mlxk_tui.server.openai.schemas import MAX_STOPS, ContentPart, Message, Sampled, ToolCallMessage
+from mlxk_tui.server.openai.schemas import MAX_STOPS, ChatMessage, ContentPart, Sampled, ToolCallMessage
 
 _TEXT_PARTS = {"text", "input_text", "output_text"}
 _MAX_STOP_CHARACTERS = 1000
@@ -17,7 +17,7 @@ _EFFORTS = {"xhigh": "high", "max": "high"}
 _ROLES = {"developer": "system", "function": "tool"}
 
 
-def messages_of(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]:
+def messages_of(messages: Sequence[ChatMessage]) -> tuple[dict[str, Any], ...]:
     """Return a conversation for the engine.
 
     Raises:
@@ -26,7 +26,7 @@ def messages_of(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]:
     return tuple(_message(message, f"messages[{number}]") for number, message in enumerate(messages))
 
 
-def _message(message: Message, where: str) -> dict[str, Any]:
+def _message(message: ChatMessage, where: str) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "role": _ROLES.get(message.role, message.role),
         "content": text_of(message.content, f"{where}.content"),

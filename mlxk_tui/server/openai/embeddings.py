@@ -19,7 +19,7 @@ from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import invalid
 from mlxk_tui.server.openai.schemas import ModelName, Prompts, Schema, longest_ids_of
 from mlxk_tui.server.operations.shapes import TEXTS, WHOLE
-from mlxk_tui.server.work import Work
+from mlxk_tui.server.work import EngineWork
 
 MAX_TEXTS = 2048
 _VECTORS_AT_A_TIME = 32
@@ -45,7 +45,9 @@ async def create(call: Call) -> web.StreamResponse:
     asked = await call.body(EmbeddingsRequest)
     texts = _texts(asked.input)
     model = await call.service.chooser.choose(asked.model)
-    found = await Work[Embeddings](call, model, "\n".join(texts)).run(call.service.engine.embed(model, texts))
+    found = await EngineWork[Embeddings](call, model, "\n".join(texts)).run(
+        call.service.engine.embed(model, texts)
+    )
     call.entry.prompt_tokens = found.tokens
     size = len(found.vectors[0])
     if asked.dimensions is not None and asked.dimensions > size:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from mlxk_tui.engine.status import LoadedModel
+from mlxk_tui.engine.status import ModelStatus
 from mlxk_tui.server.anthropic import models
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.model_resolver import Offered, commit_of
@@ -30,7 +30,7 @@ async def get_model(call: Call) -> web.StreamResponse:
     return call.json(model_json(offered, call.service.engine.status.model))
 
 
-def model_json(offered: Offered, loaded: LoadedModel | None) -> dict[str, Any]:
+def model_json(offered: Offered, loaded: ModelStatus | None) -> dict[str, Any]:
     """Return a model as OpenAI writes it, with what helps to choose one."""
     model = offered.model
     return {

@@ -11,12 +11,12 @@ from typing import Any
 
 from aiohttp import web
 
-from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Started, Usage
+from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Started, TokenUsage
 from mlxk_tui.ops.core.errors import ErrorType
 from mlxk_tui.server.blocks import Begun, Block, BlockKind, Blocks, More, Step, collect_blocks
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import ApiError
-from mlxk_tui.server.generation import Wanted
+from mlxk_tui.server.generation import GenerationPlan
 from mlxk_tui.server.openai.chat import generation_of, logprobs_json
 from mlxk_tui.server.openai.responses_request import ResponsesRequest, chat_request_of, echo_of
 from mlxk_tui.server.openai.responses_tools import Toolbox
@@ -33,7 +33,7 @@ async def create(call: Call) -> web.StreamResponse:
     chat = chat_request_of(asked)
     generation = generation_of(chat, call.service.options.max_tokens)
     model = await call.service.chooser.choose(asked.model)
-    wanted = Wanted(model, (generation,))
+    wanted = GenerationPlan(model, (generation,))
     blocks = Blocks(
         forced=generation.tools if generation.forced_call else None,
         one_call=asked.parallel_tool_calls is False,
@@ -62,7 +62,7 @@ async def count_tokens(call: Call) -> web.StreamResponse:
     return call.json({"object": "response.input_tokens", "input_tokens": tokens})
 
 
-def usage_json(usage: Usage) -> dict[str, Any]:
+def usage_json(usage: TokenUsage) -> dict[str, Any]:
     """Return counted tokens as this API writes them."""
     return {
         "input_tokens": usage.prompt_tokens,
@@ -103,7 +103,7 @@ class _Response:
             **more,
         }
 
-    def whole(self, usage: Usage) -> dict[str, Any]:
+    def whole(self, usage: TokenUsage) -> dict[str, Any]:
         """Return it at its end."""
         cut = self.blocks.reason is FinishReason.LENGTH
         more: dict[str, Any] = {"usage": usage_json(usage)}
@@ -179,7 +179,7 @@ class _Writer:
         del index
         return self._written(self._blocks.finish(event))
 
-    def end(self, usage: Usage) -> bytes:
+    def end(self, usage: TokenUsage) -> bytes:
         """Return the whole response."""
         response = self._response.whole(usage)
         return self._event(f"response.{response['status']}", response=response)

@@ -146,7 +146,7 @@ class ToolCallMessage(Schema):
     custom: CustomCall | None = None
 
 
-class Message(Schema):
+class ChatMessage(Schema):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -356,7 +356,7 @@ class ChatRequest(Sampled):
         )
     )
 
-    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: Annotated[int, Field(ge=1), WHOLE] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None

@@ -14,10 +14,10 @@ from mlxk_tui.engine.protocol import Tokenize, Tokenized
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import invalid
 from mlxk_tui.server.openai.conversation import messages_of, template_kwargs_of
-from mlxk_tui.server.openai.schemas import MAX_MESSAGES, MAX_TOOLS, Message, ModelName, Schema, Tool
+from mlxk_tui.server.openai.schemas import MAX_MESSAGES, MAX_TOOLS, ChatMessage, ModelName, Schema, Tool
 from mlxk_tui.server.openai.tools import function_of
 from mlxk_tui.server.operations.shapes import NULL, array, conditions, fields
-from mlxk_tui.server.work import Work
+from mlxk_tui.server.work import EngineWork
 
 _MAX_FILE_BYTES = 32 * 2**20
 """Most that is read of tokenizer_config.json; those with thousands of added tokens have one megabyte."""
@@ -37,7 +37,7 @@ class TokenizeRequest(Schema):
 
     model: ModelName = None
     prompt: str | None = None
-    messages: list[Message] | None = Field(None, max_length=MAX_MESSAGES)
+    messages: list[ChatMessage] | None = Field(None, max_length=MAX_MESSAGES)
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
     add_special_tokens: bool | None = Field(None, description="Of a text; true without it.")
     add_generation_prompt: bool | None = Field(None, description="Of a conversation; true without it.")
@@ -74,7 +74,7 @@ async def tokenize(call: Call) -> web.StreamResponse:
     )
     model = await call.service.chooser.choose(asked.model)
     engine = call.service.engine
-    found = await Work[Tokenized](call, model, asked.prompt or "").run(engine.tokenize(model, command))
+    found = await EngineWork[Tokenized](call, model, asked.prompt or "").run(engine.tokenize(model, command))
     loaded = engine.status.model
     known = loaded.context_length if loaded is not None and loaded.folder == str(model.folder) else None
     return call.json(
@@ -92,7 +92,7 @@ async def detokenize(call: Call) -> web.StreamResponse:
     asked = await call.body(DetokenizeRequest)
     model = await call.service.chooser.choose(asked.model)
     work = call.service.engine.detokenize(model, asked.tokens)
-    text = await Work[str](call, model, f"{len(asked.tokens)} tokens").run(work)
+    text = await EngineWork[str](call, model, f"{len(asked.tokens)} tokens").run(work)
     return call.json({"prompt": text})
 
 

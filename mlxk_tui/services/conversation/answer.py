@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from enum import Enum
 from typing import Any
 
-from mlxk_tui.chats.model import Message, Session, State
+from mlxk_tui.chats.model import Message, MessageState, Session
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.generation import Delta, Event, Finished, FinishReason, Loading, Prefill, Started
@@ -218,16 +218,16 @@ class Answer:
     async def _finish(self, finished: Finished | None) -> None:
         usage: dict[str, Any] = {}
         timings: dict[str, Any] = {}
-        state, reason = State.DONE, None
+        state, reason = MessageState.DONE, None
         if finished is not None:
             usage, timings = asdict(finished.usage), asdict(finished.timings)
             reason = finished.finish_reason.value
             if finished.finish_reason is FinishReason.CANCELLED:
-                state = State.STOPPED
+                state = MessageState.STOPPED
         elif self.error is not None:
-            state = State.FAILED
+            state = MessageState.FAILED
         else:
-            state = State.STOPPED
+            state = MessageState.STOPPED
         if not usage and self.tokens:  # it ended without a count: what was seen
             usage = {"completion_tokens": self.tokens}
         if self._reasoning_began:

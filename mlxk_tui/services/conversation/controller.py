@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mlxk_tui.chats.model import Attachment, Message, Role, Session, State
+from mlxk_tui.chats.model import Attachment, Message, MessageState, Role, Session
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.engine.models import Runnable, find_runnable, with_draft
 from mlxk_tui.ops.core.errors import ErrorType, OpError
@@ -25,7 +25,7 @@ _UNSAVED = 0
 
 
 @dataclass(frozen=True)
-class Question:
+class PendingQuestion:
     """What is to be sent."""
 
     text: str
@@ -34,7 +34,7 @@ class Question:
     """The question that it is another version of."""
 
 
-class Talk:
+class ConversationController:
     """The open chat; a new one is stored with its first question.
 
     Args:
@@ -150,7 +150,7 @@ class Talk:
             raise OpError(error.type, said, remedy=Remedy.CHANGE_DRAFT) from error
 
     async def ask(
-        self, question: Question, model: Runnable, draft: Runnable | None = None
+        self, question: PendingQuestion, model: Runnable, draft: Runnable | None = None
     ) -> tuple[Message, Answer]:
         """Store a question and begin to answer it."""
         store = self.store
@@ -174,7 +174,11 @@ class Talk:
 
     async def _answer(self, model: Runnable, draft: Runnable | None, sibling_of: int | None = None) -> Answer:
         message = await self.store.add_message(
-            self.session.id, Role.ASSISTANT, model=model.name, state=State.STREAMING, sibling_of=sibling_of
+            self.session.id,
+            Role.ASSISTANT,
+            model=model.name,
+            state=MessageState.STREAMING,
+            sibling_of=sibling_of,
         )
         self.session = await self.store.session(self.session.id)
         return self.backend.answer(self.session, message, model, draft)

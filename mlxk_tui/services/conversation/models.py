@@ -6,7 +6,7 @@ from mlxk_tui.ops.cache.names import parse_spec, resolve
 from mlxk_tui.ops.contract.terms import MemoryFit, ModelType
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable
-from mlxk_tui.services.library import Entry, Library, Phase
+from mlxk_tui.services.library import Entry, Library, ScanPhase
 from mlxk_tui.ui.widgets.choice_dialogs import Option
 from mlxk_tui.ui.widgets.text import spaced_size
 
@@ -29,7 +29,7 @@ def draft_name(library: Library, typed: str) -> str:
     Raises:
         OpError: those of `Cache.find`, in the same words; `model_not_runnable` where it cannot guess ahead.
     """
-    if library.phase is not Phase.READY:
+    if library.phase is not ScanPhase.READY:
         return typed
     spec = parse_spec(typed)
     name = resolve([name_of(entry) for entry in library.entries.values()], spec.name).name

@@ -24,7 +24,7 @@ from mlxk_tui.server.options import Address
 from mlxk_tui.server.request_log import RequestEntry
 from mlxk_tui.services.server import setup as setups
 from mlxk_tui.services.server.setup import Setup
-from mlxk_tui.settings import Loaded
+from mlxk_tui.settings import LoadedSettings
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.client import Engine
@@ -40,7 +40,7 @@ _LAST_GRACE_SECONDS = 2.0
 """The same at the end of the program."""
 
 
-class Phase(str, Enum):
+class ServerPhase(str, Enum):
     """Where the switch stands."""
 
     OFF = "off"
@@ -65,7 +65,7 @@ class ServerBackend:
     def __init__(
         self,
         owner: DOMNode,
-        loaded: Loaded,
+        loaded: LoadedSettings,
         cache: Cache,
         engine: Callable[[], Engine],
         *,
@@ -74,7 +74,7 @@ class ServerBackend:
     ) -> None:
         self.changed: Signal[bool] = Signal(owner, "server-changed")
         """True where more than requests is different: the switch, the setup, a problem."""
-        self.phase = Phase.OFF
+        self.phase = ServerPhase.OFF
         self.problem: OpError | None = None
         """Why it could not be switched on."""
         self.free_port: int | None = None
@@ -169,18 +169,18 @@ class ServerBackend:
 
     def toggle(self) -> None:
         """Switch on, or off; off while the last answers may end cuts them."""
-        if self.phase is Phase.OFF:
+        if self.phase is ServerPhase.OFF:
             self._start(self._on())
-        elif self.phase is Phase.ON:
+        elif self.phase is ServerPhase.ON:
             self._start(self._off(_GRACE_SECONDS))
-        elif self.phase is Phase.STOPPING and self._switching is not None:
+        elif self.phase is ServerPhase.STOPPING and self._switching is not None:
             self._switching.cancel()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._switching = asyncio.create_task(work)
 
     async def _on(self) -> None:
-        self._set(Phase.STARTING, None)
+        self._set(ServerPhase.STARTING, None)
         try:
             self._read_keys()
             if self.keys_problem is not None:
@@ -192,19 +192,21 @@ class ServerBackend:
             server.reload(self.setup.options)
             await server.start()
         except OpError as error:
-            self._set(Phase.OFF, error)
+            self._set(ServerPhase.OFF, error)
             return
         except OSError as error:
             cause = reason_of(error)
-            self._set(Phase.OFF, OpError(ErrorType.INTERNAL_ERROR, f"The server cannot listen: {cause}."))
+            self._set(
+                ServerPhase.OFF, OpError(ErrorType.INTERNAL_ERROR, f"The server cannot listen: {cause}.")
+            )
             return
         except BaseException:
-            self._set(Phase.OFF, None)
+            self._set(ServerPhase.OFF, None)
             raise
         self.since = self._clock()
         self._sampled_at = time.monotonic()
         self._sample_later()
-        self._set(Phase.ON, None)
+        self._set(ServerPhase.ON, None)
 
     async def _make(self) -> Server:
         # A quarter of a second of imports: not on the loop that draws.
@@ -241,18 +243,18 @@ class ServerBackend:
         if self._sampling is not None:
             self._sampling.cancel()
             self._sampling = None
-        self._set(Phase.STOPPING, None)
+        self._set(ServerPhase.STOPPING, None)
         try:
             await server.stop(grace_s)
         finally:
             self.rates.clear()
             self.queue.clear()
-            self._set(Phase.OFF, None)
+            self._set(ServerPhase.OFF, None)
 
     async def close(self) -> None:
         """Switch off for good: the port is free, and no request is left."""
         if self._switching is not None and not self._switching.done():
-            if self.phase is Phase.STOPPING:
+            if self.phase is ServerPhase.STOPPING:
                 self._switching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._switching
@@ -274,7 +276,7 @@ class ServerBackend:
                 nothing was changed then.
         """
         before = self.setup
-        moves = self.phase is Phase.ON and (before.host, before.port) != (setup.host, setup.port)
+        moves = self.phase is ServerPhase.ON and (before.host, before.port) != (setup.host, setup.port)
         server = None if moves else self.server
         if server is not None:
             server.reload(setup.options)  # first: it may refuse
@@ -312,7 +314,7 @@ class ServerBackend:
 
     # -- what happens --------------------------------------------------------------------------------
 
-    def _set(self, phase: Phase, problem: OpError | None) -> None:
+    def _set(self, phase: ServerPhase, problem: OpError | None) -> None:
         self.phase = phase
         self.problem = problem
         self.free_port = None

@@ -12,7 +12,7 @@ from mlxk_tui.ops.core.addresses import is_loopback
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.server.http import keys
 from mlxk_tui.server.options import ServerOptions
-from mlxk_tui.settings import Loaded, Settings
+from mlxk_tui.settings import LoadedSettings, Settings
 from mlxk_tui.ui.widgets.error_text import error_text
 
 _PORTS_TRIED = 100
@@ -60,7 +60,7 @@ def from_settings(settings: Settings) -> Setup:
     )
 
 
-def key_file(loaded: Loaded) -> Path:
+def key_file(loaded: LoadedSettings) -> Path:
     """Return where API keys are kept: beside the config file, as for `mlxk-headless serve`."""
     return (loaded.key_folder or loaded.path.parent) / "api-keys"
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlxk_tui.chats.model import Attachment, Message
-from mlxk_tui.services.conversation.controller import Question, questions_in
+from mlxk_tui.services.conversation.controller import PendingQuestion, questions_in
 from mlxk_tui.ui.chat.attachments import MAX_FILES
 
 if TYPE_CHECKING:
     from mlxk_tui.ui.chat.pane import ChatPane
 
 
-class Writer:
+class ComposerDraft:
     """The question that is being written, and those that were begun in other chats.
 
     Args:
@@ -28,12 +28,12 @@ class Writer:
         self._recalled = -1
         self._drafts: dict[int, tuple[str, list[Attachment]]] = {}
 
-    def question(self, text: str) -> Question | None:
+    def question(self, text: str) -> PendingQuestion | None:
         """Return what is to be sent with a text; None where there is nothing."""
         if not (text.strip() or self.attachments):
             return None
         instead = self.editing.id if self.editing is not None else None
-        return Question(text, tuple(self.attachments), instead)
+        return PendingQuestion(text, tuple(self.attachments), instead)
 
     def unsent(self) -> int:
         """Return how many questions were begun, here and in other chats, and not sent."""

@@ -22,7 +22,7 @@ from mlxk_tui.ui.chat.settings_form import ChatSettings, SettingsDialog
 from mlxk_tui.ui.inspector import model_actions
 from mlxk_tui.ui.inspector.model_actions import Host
 from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog, LineDialog, Option
-from mlxk_tui.ui.widgets.dialogs import Question
+from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 from mlxk_tui.ui.widgets.error_text import error_text
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ async def export(pane: ChatPane) -> None:
         if await asyncio.to_thread(os.path.lexists, path):
             name = printable(path.name)
             text = f"{name} is there already and would be replaced."
-            question = Question("Replace the file?", text, proceed="Replace")
+            question = QuestionDialog("Replace the file?", text, proceed="Replace")
             overwrite = await pane.app.push_screen_wait(question)
             if not overwrite:
                 continue
@@ -195,5 +195,5 @@ async def choose_code(pane: ChatPane, blocks: list[CodeBlock]) -> None:
 
 async def offer_force(pane: ChatPane, error: OpError) -> bool:
     """Tell that a model is too large, with the numbers, and ask whether it is loaded all the same."""
-    question = Question("Not enough memory", error_text(error), proceed="Load anyway")
+    question = QuestionDialog("Not enough memory", error_text(error), proceed="Load anyway")
     return await pane.app.push_screen_wait(question)

@@ -33,7 +33,7 @@ from rich.theme import Theme
 from textual.strip import Strip
 
 from mlxk_tui.ops.core.text import printable
-from mlxk_tui.ui.chat.markdown_pieces import Piece
+from mlxk_tui.ui.chat.markdown_pieces import MarkdownPiece
 
 TOKENS = ("strong", "muted", "faint", "accent", "good", "attention", "bad")
 """The colours that are drawn with, by the names of the theme's tokens."""
@@ -140,7 +140,7 @@ class Drawer:
         self._markdown_theme = ink.markdown_theme()
         self._syntax_theme = ink.syntax_theme()
 
-    def piece(self, piece: Piece, width: int, *, meta: tuple[object, ...] = ()) -> list[Strip]:
+    def piece(self, piece: MarkdownPiece, width: int, *, meta: tuple[object, ...] = ()) -> list[Strip]:
         """Return the lines of a piece, the blank one before it included.
 
         Args:
@@ -166,7 +166,7 @@ class Drawer:
         lines = self._console.render_lines(what, options, pad=False, new_lines=False)
         return [Strip(Segment.simplify(line)) for line in lines]
 
-    def _code(self, piece: Piece, width: int, meta: tuple[object, ...]) -> list[Strip]:
+    def _code(self, piece: MarkdownPiece, width: int, meta: tuple[object, ...]) -> list[Strip]:
         ground, quiet = self.ink.code, self.ink["muted"]
         inner = max(8, width - 3)
         syntax = Syntax(

@@ -19,7 +19,7 @@ _ITEM = re.compile(r"^ *(?:[-*+]|\d{1,9}[.)])(?: |$)")
 
 
 @dataclass(frozen=True)
-class Piece:
+class MarkdownPiece:
     """A part of an answer that is drawn by itself."""
 
     text: str
@@ -49,7 +49,7 @@ class Splitter:
     """Takes Markdown as it comes; `done` grows, `rest` is what may still change."""
 
     def __init__(self) -> None:
-        self.done: list[Piece] = []
+        self.done: list[MarkdownPiece] = []
         """Pieces that never change again."""
         self._partial: list[str] = []
         """The unfinished last line, in parts."""
@@ -90,7 +90,7 @@ class Splitter:
         while self._partial_length > _VERY_LONG:
             self._cut_partial()
 
-    def rest(self) -> Piece | None:
+    def rest(self) -> MarkdownPiece | None:
         """Return what is not finished yet."""
         partial = "".join(self._partial)
         if self._fence is not None:
@@ -102,9 +102,9 @@ class Splitter:
         if partial and (found := _FENCE.match(partial)) and self._takes_fence(found):
             lines.pop()  # half a fence: nothing to show yet
         text = "\n".join(lines).strip("\n")
-        return Piece(text, gap=self._gap and bool(self.done)) if text.strip() else None
+        return MarkdownPiece(text, gap=self._gap and bool(self.done)) if text.strip() else None
 
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[MarkdownPiece]:
         """Return all there is."""
         rest = self.rest()
         return [*self.done, *([rest] if rest else [])]
@@ -186,10 +186,10 @@ class Splitter:
         self._begins_block = self._joined = False
         self._lines, self._length = [], 0
 
-    def _code(self, lines: Sequence[str]) -> Piece:
+    def _code(self, lines: Sequence[str]) -> MarkdownPiece:
         gap = self._begins_block and bool(self.done)
         text = "\n".join(lines)
-        return Piece(text, True, self._language, self._block, gap, self._begins_block, self._joined)
+        return MarkdownPiece(text, True, self._language, self._block, gap, self._begins_block, self._joined)
 
     def _flush(self, *, gap: bool) -> None:
         """End the open piece; `gap` tells whether the next one stands apart."""
@@ -199,7 +199,7 @@ class Splitter:
             return
         text = "\n".join(self._lines).strip("\n")
         if text.strip():
-            self.done.append(Piece(text, gap=self._gap and bool(self.done)))
+            self.done.append(MarkdownPiece(text, gap=self._gap and bool(self.done)))
             self._gap = gap
         self._lines, self._length = [], 0
         self._list = False
@@ -210,7 +210,7 @@ def _closes(line: str, fence: str) -> bool:
     return len(words) >= len(fence) and words == fence[0] * len(words)
 
 
-def split(text: str) -> list[Piece]:
+def split(text: str) -> list[MarkdownPiece]:
     """Return the pieces of a whole answer."""
     splitter = Splitter()
     splitter.feed(text)
@@ -219,13 +219,13 @@ def split(text: str) -> list[Piece]:
 
 def code_blocks(text: str) -> list[CodeBlock]:
     """Return the fenced blocks of an answer, in order, as they would be copied."""
-    found: dict[int, list[Piece]] = {}
+    found: dict[int, list[MarkdownPiece]] = {}
     for piece in split(text):
         if piece.code:
             found.setdefault(piece.block, []).append(piece)
     return [CodeBlock(parts[0].language, _whole(parts)) for parts in found.values()]
 
 
-def _whole(parts: Sequence[Piece]) -> str:
+def _whole(parts: Sequence[MarkdownPiece]) -> str:
     first, *more = parts
     return first.text + "".join(part.text if part.joined else f"\n{part.text}" for part in more)

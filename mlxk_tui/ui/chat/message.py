@@ -11,7 +11,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from mlxk_tui.chats.model import Message, Role, State
+from mlxk_tui.chats.model import Message, MessageState, Role
 from mlxk_tui.ops.core.text import plural, printable
 from mlxk_tui.ui.chat.markdown import Drawer, safe
 from mlxk_tui.ui.chat.markdown_pieces import Splitter
@@ -224,13 +224,13 @@ class MessageBlock:
             stop: list[Part] = [("   esc", "accent"), (" stop", "muted")]
             return [_line(drawer, [("● ", "accent"), (shown, "muted"), *stop])]
         rows: list[Strip] = []
-        if message.state is State.FAILED:
+        if message.state is MessageState.FAILED:
             text = " ".join((message.error or "It failed for an unknown reason.").split())
             rows += drawer.plain(f"✗ {printable(text)}", inner, drawer.ink["bad"])
             rows.append(_line(drawer, [("r", "accent bold", ("retry", message.id)), (" try again", "muted")]))
-        if message.state is State.STOPPED:
+        if message.state is MessageState.STOPPED:
             rows.append(_line(drawer, [("■ ", "attention"), ("stopped", "muted")]))
-        elif message.state is State.STREAMING:
+        elif message.state is MessageState.STREAMING:
             rows.append(_line(drawer, [("● ", "accent"), ("being written by another window", "muted")]))
         elif message.finish_reason == "length":
             rows.append(_line(drawer, [("▲ ", "attention"), ("cut at the limit of tokens", "muted")]))

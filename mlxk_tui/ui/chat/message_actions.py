@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlxk_tui.ui.chat.pane import ChatPane
 
 
-class Reader:
+class MessageActions:
     """Acts on messages.
 
     Args:

@@ -15,30 +15,30 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
-from mlxk_tui.chats.model import Message, Role, State
+from mlxk_tui.chats.model import Message, MessageState, Role
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.contract.terms import MemoryFit
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.services.conversation import models
 from mlxk_tui.services.conversation.answer import Answer
-from mlxk_tui.services.conversation.controller import WINDOW, Question, Talk
+from mlxk_tui.services.conversation.controller import WINDOW, ConversationController, PendingQuestion
 from mlxk_tui.services.library import Changed
 from mlxk_tui.transfers.jobs import Pull
 from mlxk_tui.ui.chat import dialog_flows as asking, keys, status_lines
 from mlxk_tui.ui.chat.attachments import AttachmentBar
 from mlxk_tui.ui.chat.bar import ChatBar
 from mlxk_tui.ui.chat.composer import Composer
-from mlxk_tui.ui.chat.composer_draft import Writer
+from mlxk_tui.ui.chat.composer_draft import ComposerDraft
 from mlxk_tui.ui.chat.invitation import ChatInvite
-from mlxk_tui.ui.chat.message_actions import Reader
-from mlxk_tui.ui.chat.prompt_submission import Sender
-from mlxk_tui.ui.chat.session_actions import Listing
+from mlxk_tui.ui.chat.message_actions import MessageActions
+from mlxk_tui.ui.chat.prompt_submission import PromptSubmission
+from mlxk_tui.ui.chat.session_actions import SessionActions
 from mlxk_tui.ui.chat.session_list import UNTITLED, SessionsPanel
 from mlxk_tui.ui.chat.sessions_screen import SessionsScreen
 from mlxk_tui.ui.chat.status_lines import Notes, Opening, model_gone
-from mlxk_tui.ui.chat.stream_renderer import Painter
-from mlxk_tui.ui.chat.view import Conversation
+from mlxk_tui.ui.chat.stream_renderer import StreamRenderer
+from mlxk_tui.ui.chat.view import ConversationView
 from mlxk_tui.ui.inspector import model_actions
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.pane import Pane
@@ -56,7 +56,7 @@ class ChatPane(Pane):
     AUTO_FOCUS = "#composer"
     BINDINGS: ClassVar[list[BindingType]] = keys.PANE
 
-    conversation = getters.query_one("#conversation", Conversation)
+    conversation = getters.query_one("#conversation", ConversationView)
     composer = getters.query_one("#composer", Composer)
     bar = getters.query_one("#chat-bar", ChatBar)
     chips = getters.query_one("#chat-files", AttachmentBar)
@@ -67,12 +67,12 @@ class ChatPane(Pane):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.talk = Talk(context.chats, context.library)
-        self.listing = Listing(self)
-        self.sender = Sender(self)
-        self.reader = Reader(self)
-        self.writer = Writer(self)
-        self.painter = Painter(self)
+        self.talk = ConversationController(context.chats, context.library)
+        self.listing = SessionActions(self)
+        self.sender = PromptSubmission(self)
+        self.reader = MessageActions(self)
+        self.writer = ComposerDraft(self)
+        self.painter = StreamRenderer(self)
         runtime = context.runtime
         no_mlx = runtime.mlx_lm is None if runtime else importlib.util.find_spec("mlx_lm") is None
         self.opening = Opening(no_mlx=no_mlx)
@@ -85,7 +85,7 @@ class ChatPane(Pane):
         """Lay out the pane."""
         prompt = Static("❯", id="chat-prompt", markup=False)
         panel = Vertical(
-            Conversation(id="conversation"),
+            ConversationView(id="conversation"),
             ChatInvite(id="chat-invite"),
             Static(id="chat-note", markup=False),
             ChatBar(id="chat-bar"),
@@ -278,7 +278,7 @@ class ChatPane(Pane):
         error = answer.error
         if here and error is not None and error.type is ErrorType.INSUFFICIENT_MEMORY:
             self.sender.offer_again(error, answer.message)
-        elif not here and answer.message.state is not State.STOPPED:
+        elif not here and answer.message.state is not MessageState.STOPPED:
             said = error_text(error) if error else "The answer is there."
             title = printable(answer.session.title) or UNTITLED
             self.notify(said, title=title, severity="error" if error else "information", markup=False)
@@ -297,7 +297,7 @@ class ChatPane(Pane):
     def on_chat_invite_asked(self, event: ChatInvite.Asked) -> None:
         """Send a suggested question."""
         self.composer.focus()
-        self.sender.send(Question(event.question))
+        self.sender.send(PendingQuestion(event.question))
 
     def on_attachment_bar_removed(self, event: AttachmentBar.Removed) -> None:
         """Take a file out."""
@@ -344,21 +344,21 @@ class ChatPane(Pane):
         event.stop()
         self.open_session(int(event.key))
 
-    def on_conversation_wants_more(self) -> None:
+    def on_conversation_view_wants_more(self) -> None:
         """Read earlier messages."""
         self.reader.read_more()
 
-    def on_conversation_followed(self, event: Conversation.Followed) -> None:
+    def on_conversation_view_followed(self, event: ConversationView.Followed) -> None:
         """Forget the hint once the end is in sight."""
         if event.following and self._below:
             self._below = False
             self.draw_note()
 
-    def on_conversation_moved(self) -> None:
+    def on_conversation_view_moved(self) -> None:
         """Know which keys work for the message under the cursor."""
         self.update_keys()
 
-    def on_conversation_clicked(self, event: Conversation.Clicked) -> None:
+    def on_conversation_view_clicked(self, event: ConversationView.Clicked) -> None:
         """Do what was clicked on inside a message."""
         self.reader.clicked(event.what)
 

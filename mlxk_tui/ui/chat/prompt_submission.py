@@ -11,7 +11,7 @@ from mlxk_tui.chats.model import Message
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.services.conversation import models
-from mlxk_tui.services.conversation.controller import WINDOW, Question, gone
+from mlxk_tui.services.conversation.controller import WINDOW, PendingQuestion, gone
 from mlxk_tui.ui.chat import dialog_flows as asking
 from mlxk_tui.ui.chat.attachments import mentioned
 from mlxk_tui.ui.chat.status_lines import model_gone
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlxk_tui.ui.chat.pane import ChatPane
 
 
-class Sender:
+class PromptSubmission:
     """Sends, one question at a time.
 
     Args:
@@ -52,7 +52,7 @@ class Sender:
             return error_text(gone(name))
         return models.why_not(library, name)
 
-    def send(self, question: Question, *, force: bool = False) -> None:
+    def send(self, question: PendingQuestion, *, force: bool = False) -> None:
         """Send a question; where something is in the way it stays in the composer."""
         if reason := self.why_not():
             self._pane.notify(reason, severity="warning", markup=False, timeout=6)
@@ -92,7 +92,7 @@ class Sender:
         """Ask whether a model that turned out to be too large is loaded all the same."""
         model_actions.ask(self._pane, self._offer(error, lambda: self.again(message, force=True)))
 
-    async def _send(self, question: Question, force: bool) -> None:
+    async def _send(self, question: PendingQuestion, force: bool) -> None:
         pane = self._pane
         model, draft = await pane.talk.models(force=force)
         if paths := mentioned(question.text):

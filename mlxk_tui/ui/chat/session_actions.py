@@ -20,7 +20,7 @@ PAGE = 200
 """Chats that are read at once; more are when somebody comes near the last of them."""
 
 
-class Listing:
+class SessionActions:
     """Keeps the list true, in the pane or on the screen that lies over it.
 
     Args:

@@ -17,7 +17,7 @@ from textual.widgets import Input
 
 from mlxk_tui.chats.model import Listed
 from mlxk_tui.ops.core.text import iso_utc, printable
-from mlxk_tui.ui.widgets.row_list import Row, RowList
+from mlxk_tui.ui.widgets.row_list import ListRow, RowList
 from mlxk_tui.ui.widgets.state_view import StateView
 from mlxk_tui.ui.widgets.text import Part, pad, short_age
 
@@ -26,7 +26,7 @@ _NEAR = 20
 """So many chats before the last one more are asked for."""
 
 
-class SearchInput(Input):
+class SessionSearchInput(Input):
     """The words to look for."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -76,7 +76,7 @@ class SessionList(RowList):
         before, top = self.keys, self.scroll_y
         self._listed = {str(item.session.id): item for item in listed}
         self._open, self._busy = open_id, set(busy)
-        self.set_rows([Row(key, 2) for key in self._listed])
+        self.set_rows([ListRow(key, 2) for key in self._listed])
         if before and len(before) < len(self.keys) and self.keys[: len(before)] == before:
             # Older ones were added: what is seen stays, though the cursor may be far above.
             self.scroll_to(y=top, animate=False, immediate=True)
@@ -105,7 +105,7 @@ class SessionList(RowList):
         """The chat under the cursor."""
         return self._listed.get(self.cursor_key or "")
 
-    def row_line(self, row: Row, number: int, width: int) -> Sequence[Part]:
+    def row_line(self, row: ListRow, number: int, width: int) -> Sequence[Part]:
         """Draw one of the two lines."""
         item = self._listed[row.key]
         session = item.session
@@ -163,7 +163,7 @@ def _fit(parts: Sequence[Part], width: int) -> list[Part]:
 class SessionsPanel(Vertical):
     """Search line and list."""
 
-    search = getters.query_one(SearchInput)
+    search = getters.query_one(SessionSearchInput)
     listing = getters.query_one(SessionList)
     message = getters.query_one(StateView)
 
@@ -182,7 +182,7 @@ class SessionsPanel(Vertical):
 
     def compose(self) -> ComposeResult:
         """Lay out the panel."""
-        search = SearchInput(
+        search = SessionSearchInput(
             placeholder="words of a chat", compact=True, select_on_focus=False, id="chat-search"
         )
         search.display = False
@@ -220,7 +220,7 @@ class SessionsPanel(Vertical):
         event.stop()
         self.post_message(self.Searched(event.value.strip()))
 
-    def on_search_input_left(self, event: SearchInput.Left) -> None:
+    def on_session_search_input_left(self, event: SessionSearchInput.Left) -> None:
         """Go back to the list."""
         event.stop()
         if event.clear:

@@ -10,9 +10,9 @@ from mlxk_tui.demo import tiny_model
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.services.conversation import models
-from mlxk_tui.services.conversation.controller import Talk, gone
+from mlxk_tui.services.conversation.controller import ConversationController, gone
 from mlxk_tui.services.conversation.request import shown_settings
-from mlxk_tui.services.library import Library, Phase
+from mlxk_tui.services.library import Library, ScanPhase
 from mlxk_tui.ui.chat.bar import BarState
 from mlxk_tui.ui.shell import empty_states
 from mlxk_tui.ui.widgets.error_text import error_text
@@ -47,11 +47,11 @@ class Notes:
 
 def model_gone(library: Library, name: str | None) -> bool:
     """Tell whether a chat's model is not in the cache any more."""
-    ready = library.phase is Phase.READY
+    ready = library.phase is ScanPhase.READY
     return ready and name is not None and models.by_name(library, name) is None
 
 
-def bar_state(talk: Talk, last: MessageBlock | None) -> BarState:
+def bar_state(talk: ConversationController, last: MessageBlock | None) -> BarState:
     """Return what stands above the composer.
 
     Args:
@@ -99,7 +99,7 @@ def note(notes: Notes) -> tuple[str, str]:
     return "", ""
 
 
-def invite(view: StateView, opening: Opening, talk: Talk) -> tuple[str, ...]:
+def invite(view: StateView, opening: Opening, talk: ConversationController) -> tuple[str, ...]:
     """Show what stands in an empty chat; return the questions that are offered."""
     library = talk.library
     if opening.problem is not None:

@@ -20,7 +20,7 @@ _TYPING_SECONDS, _AT_LEAST_SECONDS = 0.05, 0.15
 """For how long a key puts a drawing off, and for how long all keys together may."""
 
 
-class Painter:
+class StreamRenderer:
     """Draws what the open chat's answer has got since the last time.
 
     Args:

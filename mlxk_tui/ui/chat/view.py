@@ -33,7 +33,7 @@ _STEP = 3
 _MOST_PAINTED = 2_000
 
 
-class Conversation(ScrollView, can_focus=True):
+class ConversationView(ScrollView, can_focus=True):
     """Messages, oldest first, with a cursor on one of them."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"plain", "code", *TOKENS}

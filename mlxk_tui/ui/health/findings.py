@@ -10,9 +10,9 @@ from rich.cells import cell_len
 
 from mlxk_tui.ops.contract.terms import Severity
 from mlxk_tui.ops.core.text import plural, size
-from mlxk_tui.services.library import DEFAULT_ORG, Entry, State
+from mlxk_tui.services.library import DEFAULT_ORG, Entry, ModelState
 from mlxk_tui.ui.inspector.description import ARRIVING, checksum_sentence, findings_rows
-from mlxk_tui.ui.widgets.row_list import Row, RowList
+from mlxk_tui.ui.widgets.row_list import ListRow, RowList
 from mlxk_tui.ui.widgets.text import Part, cut, wrap
 
 _INDENT = 4
@@ -35,15 +35,17 @@ class Section:
 def sections(entries: Iterable[Entry]) -> list[Section]:
     """Return what has findings, worst first; sections without models are left out."""
     ordered = sorted(entries, key=lambda entry: (entry.short.casefold(), entry.org.casefold()))
-    bad = [entry for entry in ordered if entry.state is State.BAD]
-    arriving = [entry for entry in ordered if entry.state is State.ARRIVING]
+    bad = [entry for entry in ordered if entry.state is ModelState.BAD]
+    arriving = [entry for entry in ordered if entry.state is ModelState.ARRIVING]
     stuck = [entry for entry in ordered if entry.sound and not entry.model.runtime_compatible]
     noted = [
         entry
         for entry in ordered
         if entry.sound
         and entry.model.runtime_compatible
-        and (entry.state is not State.GOOD or any(f.severity is Severity.WARNING for f in entry.findings))
+        and (
+            entry.state is not ModelState.GOOD or any(f.severity is Severity.WARNING for f in entry.findings)
+        )
     ]
     every = (
         Section("bad", "Not sound", "✗", "bad", tuple(bad)),
@@ -79,11 +81,11 @@ class HealthList(RowList):
         if self._width <= 0:
             return
         self._blocks = {}
-        rows: list[Row] = []
+        rows: list[ListRow] = []
 
         def add(key: str, block: list[list[Part]], *, selectable: bool) -> None:
             self._blocks[key] = block
-            rows.append(Row(key, len(block), selectable))
+            rows.append(ListRow(key, len(block), selectable))
 
         for section in sections(self._entries):
             heading: list[list[Part]] = [
@@ -111,7 +113,7 @@ class HealthList(RowList):
         head += [(" " * max(1, left), ""), (taken, "muted")]
         block: list[list[Part]] = [head]
         room = min(_TEXT, width - _INDENT - 1)
-        if entry.state is State.ARRIVING:
+        if entry.state is ModelState.ARRIVING:
             found: list[list[Part]] = [[("  ", ""), (text, "muted")] for text in wrap(ARRIVING, room)]
         else:
             found = findings_rows(entry.findings, entry.model.name, room, limit=_MAX_FINDINGS)
@@ -124,7 +126,7 @@ class HealthList(RowList):
 
     def _summary(self) -> list[list[Part]]:
         total = len(self._entries)
-        good = sum(entry.state is State.GOOD for entry in self._entries)
+        good = sum(entry.state is ModelState.GOOD for entry in self._entries)
         verified = sum(entry.verified is not None for entry in self._entries)
         verb = "is" if good == 1 else "are"
         if good == total:
@@ -141,6 +143,6 @@ class HealthList(RowList):
             rows.append([("  ", ""), ("V", "accent"), (" reads every byte of every model.", "muted")])
         return rows
 
-    def row_line(self, row: Row, number: int, width: int) -> list[Part]:
+    def row_line(self, row: ListRow, number: int, width: int) -> list[Part]:
         """Draw one line of a block."""
         return self._blocks[row.key][number]

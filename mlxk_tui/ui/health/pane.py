@@ -11,7 +11,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widget import Widget
 
-from mlxk_tui.services.library import Changed, Entry, State
+from mlxk_tui.services.library import Changed, Entry, ModelState
 from mlxk_tui.ui.health.findings import HealthList
 from mlxk_tui.ui.inspector import model_actions, model_keys
 from mlxk_tui.ui.inspector.screens import InspectorScreen
@@ -74,10 +74,10 @@ class HealthPane(Pane):
         self.panel.set_class(not library.entries, "-message")
         counts: list[Part] = []
         for state, word in (
-            (State.BAD, "unsound"),
-            (State.ARRIVING, "arriving"),
-            (State.ATTENTION, "won't run or tight"),
-            (State.GOOD, "sound"),
+            (ModelState.BAD, "unsound"),
+            (ModelState.ARRIVING, "arriving"),
+            (ModelState.ATTENTION, "won't run or tight"),
+            (ModelState.GOOD, "sound"),
         ):
             if count := library.count(state):
                 counts += [(f"{state.glyph} {count} ", state.style), (f"{word}   ", "$muted")]

@@ -13,7 +13,7 @@ from textual.content import Content
 from mlxk_tui.ops.cache.names import is_clean
 from mlxk_tui.ops.contract.terms import FindingCode, Fix, Framework, Health, MemoryFit, ModelType, Severity
 from mlxk_tui.ops.core.text import age, beside, plural, printable, size
-from mlxk_tui.services.library import Entry, State
+from mlxk_tui.services.library import Entry, ModelState
 from mlxk_tui.ui.widgets.text import (
     FIT_STYLES,
     FIT_WORDS,
@@ -42,19 +42,19 @@ ARRIVING = "The Transfers pane shows how far it is."
 _TYPES = {ModelType.CHAT: "chat", ModelType.EMBEDDING: "embedding", ModelType.BASE: "base"}
 
 
-def verdict(entry: Entry) -> tuple[State, str]:
+def verdict(entry: Entry) -> tuple[ModelState, str]:
     """Return the state of a model and the sentence for it."""
-    if entry.state is State.ARRIVING:
-        return State.ARRIVING, "Being downloaded"
+    if entry.state is ModelState.ARRIVING:
+        return ModelState.ARRIVING, "Being downloaded"
     if not entry.sound:
-        return State.BAD, "Not sound"
+        return ModelState.BAD, "Not sound"
     if not entry.model.runtime_compatible:
-        return State.ATTENTION, "Sound, but it will not run here"
+        return ModelState.ATTENTION, "Sound, but it will not run here"
     if entry.model.memory_fit is MemoryFit.TOO_LARGE:
-        return State.ATTENTION, "Sound, but too large for this machine"
+        return ModelState.ATTENTION, "Sound, but too large for this machine"
     if entry.model.memory_fit is MemoryFit.TIGHT:
-        return State.ATTENTION, "Sound; memory will be tight"
-    return State.GOOD, "Sound and ready to run"
+        return ModelState.ATTENTION, "Sound; memory will be tight"
+    return ModelState.GOOD, "Sound and ready to run"
 
 
 def fix_phrase(finding: Finding, name: str) -> str:
@@ -161,9 +161,9 @@ def overview(
     rows += [[], [(f"{state.glyph} ", state.style), (words, state.style)]]
     # The findings know of checksums too, which the model's own reason does not.
     first = next((f.message for f in entry.findings if f.severity is Severity.ERROR), model.reason)
-    if state is State.ARRIVING:
+    if state is ModelState.ARRIVING:
         first = ARRIVING
-    if state is not State.GOOD and first:
+    if state is not ModelState.GOOD and first:
         rows += [[("  ", ""), (text, "$muted")] for text in wrap(printable(first), width - 2)]
     rows += _memory(entry, machine_bytes, width, without_gpu)
     if isinstance(in_turn, str):
@@ -230,7 +230,7 @@ def health(entry: Entry, now: datetime, width: int) -> Content:
     """Return the health tab: the verdict, every finding, and what a checksum run found."""
     state, words = verdict(entry)
     rows: list[list[Part]] = [[(f"{state.glyph} ", state.style), (words, f"{state.style} bold")]]
-    if state is State.ARRIVING:
+    if state is ModelState.ARRIVING:
         rows += [[("  ", ""), (text, "$muted")] for text in wrap(ARRIVING, width - 2)]
     elif entry.findings:
         rows += [[], *findings_rows(entry.findings, entry.model.name, width, "$")]

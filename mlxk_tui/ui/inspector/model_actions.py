@@ -13,7 +13,7 @@ from mlxk_tui.ops.contract.terms import Severity
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.events import OnEvent, Progress
 from mlxk_tui.ops.core.text import plural, printable
-from mlxk_tui.services.library import Entry, Phase
+from mlxk_tui.services.library import Entry, ScanPhase
 from mlxk_tui.services.tasks import DIALOG_GROUP
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.widgets.error_text import error_text
@@ -236,7 +236,7 @@ async def prune_cache(host: Host, context: Context) -> None:
 async def rescan(host: Host, context: Context) -> None:
     """Read the cache again and say what there is."""
     await context.library.rescan()
-    if context.library.phase is Phase.READY:
+    if context.library.phase is ScanPhase.READY:
         count = plural(len(context.library.entries), "model")
         host.notify(f"The cache was read again: {count}.", markup=False, timeout=3)
 

@@ -16,7 +16,7 @@ from mlxk_tui.ops.catalog.filters import FIELDS
 from mlxk_tui.ops.contract.terms import Framework, Health
 from mlxk_tui.ops.core.text import plural
 from mlxk_tui.services.conversation import models
-from mlxk_tui.services.library import Changed, Entry, Phase
+from mlxk_tui.services.library import Changed, Entry, ScanPhase
 from mlxk_tui.transfers.starters import STARTERS
 from mlxk_tui.ui.inspector import model_actions, model_keys
 from mlxk_tui.ui.inspector.disk_usage import DiskUse
@@ -156,7 +156,7 @@ class ModelsPane(Pane):
         filtered = bool(self.filter_bar.filter.text) or not self._show_all
         view = self.message
         # While the first models are being judged an empty table stands: no flash of a message.
-        begun = library.phase is not Phase.LOADING or self._patience_over
+        begun = library.phase is not ScanPhase.LOADING or self._patience_over
         self.panel.set_class(not self._shown and begun, "-message")
         self.query_one("#models-body").set_class(not library.entries and begun, "-empty")
         if self._shown or not begun:
@@ -274,7 +274,7 @@ class ModelsPane(Pane):
     def _invites(self) -> bool:
         """Whether the message of an empty cache stands there, with models to begin with."""
         library = self.context.library
-        return not library.entries and library.phase is Phase.READY
+        return not library.entries and library.phase is ScanPhase.READY
 
     def action_filter(self) -> None:
         """Go into the filter."""

@@ -17,7 +17,7 @@ from textual.widget import Widget
 
 from mlxk_tui.ops.core.text import age, size
 from mlxk_tui.services.library import DEFAULT_ORG, Entry
-from mlxk_tui.ui.widgets.row_list import Row, RowList
+from mlxk_tui.ui.widgets.row_list import ListRow, RowList
 from mlxk_tui.ui.widgets.text import Part, cut, pad, quant_word, short_age, type_word
 
 _GAP = 2
@@ -139,9 +139,9 @@ class ModelTable(RowList):
     def show(self, entries: Sequence[Entry]) -> None:
         """Show entries in the given order."""
         self._entries = {entry.key: entry for entry in entries}
-        self.set_rows([Row(entry.key) for entry in entries])
+        self.set_rows([ListRow(entry.key) for entry in entries])
 
-    def row_line(self, row: Row, number: int, width: int) -> list[Part]:
+    def row_line(self, row: ListRow, number: int, width: int) -> list[Part]:
         """Draw one model."""
         del number
         entry = self._entries[row.key]
@@ -171,7 +171,7 @@ class ModelTable(RowList):
             return age(model.last_modified, self._now()), "muted"
         return entry.state.glyph, entry.state.token
 
-    def clicked(self, row: Row, event: events.Click) -> None:
+    def clicked(self, row: ListRow, event: events.Click) -> None:
         """Mark with the mouse: a click left of the name, or with ctrl held."""
         if event.x <= _MARK or event.ctrl:
             self.toggle(row.key)

@@ -15,7 +15,7 @@ from mlxk_tui.ui.widgets.form import Form
 
 
 @dataclass(frozen=True)
-class Place:
+class ListenAddress:
     """What the form holds, as it was typed."""
 
     host: str
@@ -23,7 +23,7 @@ class Place:
     origins: str
 
 
-Check = Callable[[Place], tuple[bool, str]]
+Check = Callable[[ListenAddress], tuple[bool, str]]
 """Tells whether it will do, and a sentence about it."""
 _FIELDS = (
     ("host", "Host", "127.0.0.1", "127.0.0.1 is this machine alone"),
@@ -32,7 +32,7 @@ _FIELDS = (
 )
 
 
-class ServerForm(Form[Place]):
+class ServerForm(Form[ListenAddress]):
     """Answers with what was typed, or None.
 
     Args:
@@ -46,7 +46,7 @@ class ServerForm(Form[Place]):
     ]
     AUTO_FOCUS = ""
 
-    def __init__(self, present: Place, check: Check, *, field: str = "host") -> None:
+    def __init__(self, present: ListenAddress, check: Check, *, field: str = "host") -> None:
         super().__init__("Where the server listens")
         self._present = present
         self._check = check
@@ -76,6 +76,6 @@ class ServerForm(Form[Place]):
         """Tell whether the server can be set up so."""
         return self._check(self.answer())
 
-    def answer(self) -> Place:
+    def answer(self) -> ListenAddress:
         """Return what stands in the fields."""
-        return Place(*(self.query_one(f"#server-{name}", Input).value for name, *_ in _FIELDS))
+        return ListenAddress(*(self.query_one(f"#server-{name}", Input).value for name, *_ in _FIELDS))

@@ -17,7 +17,7 @@ from textual.widgets import Static
 
 from mlxk_tui.server.request_log import RequestEntry
 from mlxk_tui.services.library import Changed
-from mlxk_tui.services.server.control import Phase
+from mlxk_tui.services.server.control import ServerPhase
 from mlxk_tui.ui.inspector.screens import WIDE
 from mlxk_tui.ui.server import keys, server_actions as acts, status_text as said
 from mlxk_tui.ui.server.request_list import RequestHeading, RequestList
@@ -133,7 +133,7 @@ class ServerPane(Pane):
     def _draw_frame(self) -> None:
         server = self.context.server
         some = bool(self.listed.keys)
-        running = server.phase is not Phase.OFF or some
+        running = server.phase is not ServerPhase.OFF or some
         body = self.query_one("#server-body")
         body.set_class(not running, "-off")
         self.panel.set_class(not some, "-message")
@@ -239,9 +239,9 @@ class ServerPane(Pane):
         action = action.partition("(")[0]
         server = self.context.server
         if action == "switch":
-            if server.phase is Phase.STARTING:
+            if server.phase is ServerPhase.STARTING:
                 return "The server is starting."
-            if self._no_mlx and server.phase is Phase.OFF:
+            if self._no_mlx and server.phase is ServerPhase.OFF:
                 return "mlx-lm is not installed, so no model can run."
             return None
         if action in {"tab", "copy"} and not self.is_mounted:

@@ -10,7 +10,7 @@ from textual.widgets import Static
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.server.request_log import RequestEntry
 from mlxk_tui.ui.server import request_text as said
-from mlxk_tui.ui.widgets.row_list import Row, RowList
+from mlxk_tui.ui.widgets.row_list import ListRow, RowList
 from mlxk_tui.ui.widgets.text import Part, line, pad
 
 _ROOMY = 96
@@ -57,7 +57,7 @@ class RequestList(RowList):
         self._entries = {str(entry.number): entry for entry in entries}
         keys = list(self._entries)
         if keys != self.keys:
-            self.set_rows([Row(key) for key in keys])
+            self.set_rows([ListRow(key) for key in keys])
         else:
             self.refresh()
 
@@ -70,7 +70,7 @@ class RequestList(RowList):
         """The request under the cursor."""
         return self.entry(self.cursor_key)
 
-    def row_line(self, row: Row, number: int, width: int) -> list[Part]:
+    def row_line(self, row: ListRow, number: int, width: int) -> list[Part]:
         """Draw a request."""
         del number
         entry = self._entries[row.key]

@@ -13,7 +13,7 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import plural, printable
 from mlxk_tui.services.conversation import models
 from mlxk_tui.services.server import setup as setups
-from mlxk_tui.services.server.control import Phase
+from mlxk_tui.services.server.control import ServerPhase
 from mlxk_tui.services.server.setup import Setup
 from mlxk_tui.ui.inspector.model_actions import ask, copy_text, tell_error
 from mlxk_tui.ui.server.side_panel import KEYS, REQUEST, ServerSide, Shown
@@ -24,7 +24,7 @@ from mlxk_tui.ui.widgets.error_text import error_text
 
 if TYPE_CHECKING:
     from mlxk_tui.server.request_log import RequestEntry
-    from mlxk_tui.ui.server.form import Place
+    from mlxk_tui.ui.server.form import ListenAddress
 
 Host = Screen[Any]
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -80,7 +80,7 @@ def why_not(context: Context, action: str, side: ServerSide | None) -> str | Non
         return "The keys come from MLXK_API_KEY and are changed there."
     if action == "unload" and context.chats.status.state is not EngineState.READY:
         return "No model is loaded."
-    if action in {"setup", "model"} and server.phase in {Phase.STARTING, Phase.STOPPING}:
+    if action in {"setup", "model"} and server.phase in {ServerPhase.STARTING, ServerPhase.STOPPING}:
         return "The server is just being switched."
     if action == "free_port" and server.free_port is None:
         return "No port is asked for."
@@ -102,12 +102,12 @@ def edit_setup(host: Host, context: Context, *, field: str = "host") -> None:
 
 
 async def _edit(host: Host, context: Context, field: str) -> None:
-    from mlxk_tui.ui.server.form import Place, ServerForm
+    from mlxk_tui.ui.server.form import ListenAddress, ServerForm
 
     server = context.server
     server.read_keys()
 
-    def check(place: Place) -> tuple[bool, str]:
+    def check(place: ListenAddress) -> tuple[bool, str]:
         wrong = (
             setups.host_problem(place.host, has_key=bool(server.setup.keys))
             or setups.port_problem(place.port)
@@ -118,9 +118,9 @@ async def _edit(host: Host, context: Context, field: str) -> None:
         moved = (place.host.strip(), int(place.port)) != (server.setup.host, server.setup.port)
         if moved and server.live:
             return True, f"▲ {plural(len(server.live), 'open request')} will be cut: the server moves."
-        return True, "The server moves there at once." if moved and server.phase is Phase.ON else ""
+        return True, "The server moves there at once." if moved and server.phase is ServerPhase.ON else ""
 
-    present = Place(server.setup.host, str(server.setup.port), ", ".join(server.setup.origins))
+    present = ListenAddress(server.setup.host, str(server.setup.port), ", ".join(server.setup.origins))
     place = await host.app.push_screen_wait(ServerForm(present, check, field=field))
     if place is None:
         return
@@ -212,7 +212,7 @@ def drop_key(host: Host, context: Context, name: str | None) -> None:
 
 
 async def _drop_key(host: Host, context: Context, name: str) -> None:
-    from mlxk_tui.ui.widgets.dialogs import Question
+    from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 
     server = context.server
     rest = {kept: key for kept, key in server.setup.keys.items() if kept != name}
@@ -231,7 +231,7 @@ async def _drop_key(host: Host, context: Context, name: str) -> None:
         if rest
         else f"'{name}' is the only key: without one, every program on this machine may call."
     )
-    if await host.app.push_screen_wait(Question("Delete the API key?", text, proceed="Delete")):
+    if await host.app.push_screen_wait(QuestionDialog("Delete the API key?", text, proceed="Delete")):
         await change(host, context, replace(server.setup, keys=rest))
 
 
@@ -281,9 +281,9 @@ async def _load(host: Host, context: Context, name: str, force: bool) -> None:
 
 
 async def _offer(host: Host, context: Context, name: str, error: OpError) -> None:
-    from mlxk_tui.ui.widgets.dialogs import Question
+    from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 
-    question = Question("Not enough memory", error_text(error), proceed="Load anyway")
+    question = QuestionDialog("Not enough memory", error_text(error), proceed="Load anyway")
     if await host.app.push_screen_wait(question):
         _start_loading(host, context, name, force=True)
 

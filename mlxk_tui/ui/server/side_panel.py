@@ -18,7 +18,7 @@ from mlxk_tui.ops.core.text import printable
 from mlxk_tui.server.request_log import RequestEntry
 from mlxk_tui.ui.server import request_text as said
 from mlxk_tui.ui.server.snippets import Snippet
-from mlxk_tui.ui.widgets.row_list import Row, RowList
+from mlxk_tui.ui.widgets.row_list import ListRow, RowList
 from mlxk_tui.ui.widgets.scrolling import scroll_bindings
 from mlxk_tui.ui.widgets.tab_strip import Tab, TabStrip
 from mlxk_tui.ui.widgets.text import Part, line, lines, pad, wrap
@@ -64,10 +64,10 @@ class KeyList(RowList):
         """Show these."""
         self._keys, self._open = keys, revealed
         if list(keys) != self.keys:
-            self.set_rows([Row(name) for name in keys])
+            self.set_rows([ListRow(name) for name in keys])
         self.refresh()
 
-    def row_line(self, row: Row, number: int, width: int) -> list[Part]:
+    def row_line(self, row: ListRow, number: int, width: int) -> list[Part]:
         """Draw a key."""
         del number
         column = min(24, max((cell_len(name) for name in self._keys), default=0)) + 3

@@ -9,7 +9,7 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import plural, printable, size
 from mlxk_tui.server.request_log import RequestState
-from mlxk_tui.services.server.control import Phase, ServerBackend
+from mlxk_tui.services.server.control import ServerBackend, ServerPhase
 from mlxk_tui.ui.server.request_text import rate_text
 from mlxk_tui.ui.server.status_panel import Fact, Plot, ServerStatus
 from mlxk_tui.ui.shell.context import Context
@@ -20,11 +20,11 @@ from mlxk_tui.ui.widgets.text import Part, sentence, spaced_size, wrap
 _WAITING = {RequestState.WAITING, RequestState.LOADING}
 _LINE = 68
 """Longest line of a message, in cells."""
-SWITCH: dict[Phase, Part] = {
-    Phase.OFF: ("○ Off", "$muted"),
-    Phase.STARTING: ("· Starting", "$accent"),
-    Phase.ON: ("● On", "$good"),
-    Phase.STOPPING: ("· Stopping", "$attention"),
+SWITCH: dict[ServerPhase, Part] = {
+    ServerPhase.OFF: ("○ Off", "$muted"),
+    ServerPhase.STARTING: ("· Starting", "$accent"),
+    ServerPhase.ON: ("● On", "$good"),
+    ServerPhase.STOPPING: ("· Stopping", "$attention"),
 }
 
 
@@ -46,12 +46,12 @@ def status(context: Context) -> ServerStatus:
             Fact("Keys", who, "" if keys else "$muted"),
             Fact("Origins", pages, "" if origins else "$muted"),
         ),
-        _plots(server) if server.phase is Phase.ON else (),
+        _plots(server) if server.phase is ServerPhase.ON else (),
     )
 
 
 def _address(server: ServerBackend) -> str:
-    if server.phase is Phase.STOPPING:
+    if server.phase is ServerPhase.STOPPING:
         open_ = plural(len(server.live), "answer")
         return f"The port is free; {open_} may end. s ends them now." if server.live else "The port is free."
     return printable(server.url)
@@ -94,7 +94,7 @@ def trouble(context: Context) -> tuple[str, str]:
     if server.problem is not None:
         free = f" f takes {server.free_port}, which is free." if server.free_port is not None else ""
         return f"✗ {cause(server.problem)}{free}", "$bad"
-    if server.phase is not Phase.ON:
+    if server.phase is not ServerPhase.ON:
         return "", ""
     if _restarts(server):
         return "▲ The inference process ended and is being started again.", "$attention"
@@ -184,13 +184,13 @@ def counts(server: ServerBackend) -> str:
 def message(view: StateView, context: Context, *, no_mlx: bool) -> None:
     """Show what stands where no request does."""
     server = context.server
-    if server.phase is Phase.ON and trouble(context)[0]:
+    if server.phase is ServerPhase.ON and trouble(context)[0]:
         said, style = trouble(context)
         mark, _, said = said.partition(" ")
         view.show(
             mark, _title(context, mark, said), wrap(said, _LINE), style=style, keys=[("m", "load a model")]
         )
-    elif server.phase is Phase.ON:
+    elif server.phase is ServerPhase.ON:
         view.show(
             "▲",
             "Waiting for the first request",
@@ -198,9 +198,9 @@ def message(view: StateView, context: Context, *, no_mlx: bool) -> None:
             style="$accent",
             keys=[("i", "how"), ("y", "copy the address")],
         )
-    elif server.phase is Phase.STARTING:
+    elif server.phase is ServerPhase.STARTING:
         view.show("·  ·  ·", "Starting the server", [])
-    elif server.phase is Phase.STOPPING:
+    elif server.phase is ServerPhase.STOPPING:
         view.show("·  ·  ·", "Stopping the server", ["The port is free already."])
     elif server.problem is not None:
         _problem(view, server, server.problem)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxk_tui.ops.core.text import printable
-from mlxk_tui.services.library import Library, Phase
+from mlxk_tui.services.library import Library, ScanPhase
 from mlxk_tui.ui.widgets.error_text import error_text
 from mlxk_tui.ui.widgets.state_view import StateView
 
@@ -21,7 +21,7 @@ def show_unread(view: StateView, library: Library, *, reading: str) -> bool:
         library: what the pane shows.
         reading: what is being done, in words, while the cache is being read.
     """
-    if library.phase is Phase.FAILED and library.error is not None:
+    if library.phase is ScanPhase.FAILED and library.error is not None:
         view.show(
             "✗",
             "The cache cannot be read",
@@ -29,7 +29,7 @@ def show_unread(view: StateView, library: Library, *, reading: str) -> bool:
             style="$bad",
             keys=[("r", "try again"), ("q", "quit")],
         )
-    elif library.phase is Phase.LOADING:
+    elif library.phase is ScanPhase.LOADING:
         view.show("·  ·  ·", reading, [where(library)])
     else:
         return False

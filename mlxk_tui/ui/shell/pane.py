@@ -10,8 +10,8 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from mlxk_tui.ops.core.text import plural, printable
-from mlxk_tui.services.library import Changed, Phase
-from mlxk_tui.services.server.control import Phase as Switch
+from mlxk_tui.services.library import Changed, ScanPhase
+from mlxk_tui.services.server.control import ServerPhase as Switch
 from mlxk_tui.transfers.teller import Change
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.footer import KeyLine
@@ -33,13 +33,13 @@ class HeaderLine(Static):
         """Draw what is known now."""
         library = self._given.library
         parts: list[Part] = [("mlxk", "$accent bold"), (f"   {self._given.label}", "$strong")]
-        if library.phase is Phase.FAILED:
+        if library.phase is ScanPhase.FAILED:
             parts.append((" · cannot be read", "$bad"))
         else:
             parts.append((f" · {plural(len(library.entries), 'model')}", ""))
             if library.entries:
                 parts.append((f" · {spaced_size(library.total_bytes)}", ""))
-        if library.phase is Phase.LOADING:
+        if library.phase is ScanPhase.LOADING:
             parts.append((" · reading …", "$muted"))
         moving, server, engine = self._moving(), self._server(), self._engine()
         brief = self._engine(16)
@@ -220,9 +220,9 @@ class Pane(BaseScreen[None]):
         library = self.context.library
         if library.entries:
             return None
-        if library.phase is Phase.FAILED:
+        if library.phase is ScanPhase.FAILED:
             return "The cache cannot be read; r tries again."
-        if library.phase is Phase.LOADING:
+        if library.phase is ScanPhase.LOADING:
             return "The cache is still being read."
         return "There is nothing in the cache."
 

@@ -8,8 +8,8 @@ from importlib import import_module
 
 from textual.screen import Screen
 
-from mlxk_tui.services.library import State
-from mlxk_tui.transfers.jobs import State as Stage
+from mlxk_tui.services.library import ModelState
+from mlxk_tui.transfers.jobs import TransferState as Stage
 from mlxk_tui.ui.shell.context import Context
 
 
@@ -45,7 +45,7 @@ class PaneInfo:
 
 
 def _unsound(context: Context) -> Badge:
-    count = context.library.count(State.BAD)
+    count = context.library.count(ModelState.BAD)
     return Badge(f"●{count}" if count else "")
 
 

@@ -13,7 +13,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from mlxk_tui.ops.core.text import plural, printable, size
-from mlxk_tui.transfers.jobs import FileProgress, Push, State, Transfer
+from mlxk_tui.transfers.jobs import FileProgress, Push, Transfer, TransferState
 from mlxk_tui.transfers.rates import SECONDS
 from mlxk_tui.ui.transfers.text import (
     amount,
@@ -111,22 +111,22 @@ def describe(transfer: Transfer, now: float, wall: float, width: int) -> list[li
     ]
     if transfer.failure is not None:
         rows += [[("  ", ""), (text, "")] for text in wrap(cause(transfer), width - 2)]
-        if transfer.state is State.FAILED:
+        if transfer.state is TransferState.FAILED:
             rows += [[], _keys(("r", "try again"), ("x", "take it out of the list"))]
         else:
             tried = f"{plural(transfer.attempts, 'attempt')} failed; nothing that was fetched is lost."
             rows += [[("  ", ""), (text, "$muted")] for text in wrap(tried, width - 2)]
-    elif transfer.state is State.DONE:
+    elif transfer.state is TransferState.DONE:
         rows += [[("  ", ""), (text, "$muted")] for text in wrap(printable(transfer.result), width - 2)]
-    elif transfer.state is State.CANCELLED:
+    elif transfer.state is TransferState.CANCELLED:
         kept = "What was fetched stays on disk; r goes on from there."
         rows += [[("  ", ""), (text, "$muted")] for text in wrap(kept, width - 2)]
-    if transfer.share is not None and transfer.state is not State.DONE:
+    if transfer.share is not None and transfer.state is not TransferState.DONE:
         rows += [[], *_progress(transfer, now, width)]
-    if transfer.state is State.RUNNING and transfer.share is not None:
+    if transfer.state is TransferState.RUNNING and transfer.share is not None:
         rows += [[], *_rate(transfer, now, width)]
     rows += _what(transfer, width)
-    if transfer.files and transfer.state is not State.DONE:
+    if transfer.files and transfer.state is not TransferState.DONE:
         rows += [[], *_files(transfer, width)]
     return rows
 
@@ -140,7 +140,7 @@ def _keys(*keys: tuple[str, str]) -> list[Part]:
 
 def _progress(transfer: Transfer, now: float, width: int) -> list[list[Part]]:
     share = transfer.share or 0
-    moving = transfer.state is State.RUNNING
+    moving = transfer.state is TransferState.RUNNING
     drawn, rest = bar(share, max(4, width - 6))
     left = transfer.seconds_left(now) if moving else None
     numbers: list[Part] = [(amount(transfer), "")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.binding import Binding
 
-from mlxk_tui.transfers.jobs import State, Transfer
+from mlxk_tui.transfers.jobs import Transfer, TransferState
 
 FIND = Binding(
     "slash,n",
@@ -52,8 +52,12 @@ def why_not(action: str, transfer: Transfer | None) -> str | None:
         return "No transfer is selected."
     state = transfer.state
     if action == "pause" and state.finished:
-        return "It has ended; r begins it again." if state is State.CANCELLED else "It is done."
-    if action == "retry" and state not in {State.FAILED, State.CANCELLED} and transfer.retry_at is None:
+        return "It has ended; r begins it again." if state is TransferState.CANCELLED else "It is done."
+    if (
+        action == "retry"
+        and state not in {TransferState.FAILED, TransferState.CANCELLED}
+        and transfer.retry_at is None
+    ):
         return "Only what failed or was cancelled is tried again."
     if action in {"move_up", "move_down"} and state.finished:
         return "It has ended: its place does not matter any more."

@@ -8,7 +8,7 @@ from typing import ClassVar
 from rich.cells import cell_len, set_cell_size
 
 from mlxk_tui.services.library import DEFAULT_ORG
-from mlxk_tui.transfers.jobs import State, Transfer
+from mlxk_tui.transfers.jobs import Transfer, TransferState
 from mlxk_tui.ui.transfers.text import (
     amount,
     cause,
@@ -19,7 +19,7 @@ from mlxk_tui.ui.transfers.text import (
     short_name,
     standing,
 )
-from mlxk_tui.ui.widgets.row_list import Row, RowList
+from mlxk_tui.ui.widgets.row_list import ListRow, RowList
 from mlxk_tui.ui.widgets.text import Part, bar, cut, flush_right, pad
 
 _INDENT = 2
@@ -32,7 +32,7 @@ FINISHED = "#finished"
 
 def height(transfer: Transfer) -> int:
     """Return how many lines a transfer takes: a second one for a bar, or for what went wrong."""
-    return 2 if transfer.state is State.RUNNING or transfer.failure is not None else 1
+    return 2 if transfer.state is TransferState.RUNNING or transfer.failure is not None else 1
 
 
 class TransferList(RowList):
@@ -60,13 +60,15 @@ class TransferList(RowList):
     def show(self, transfers: Sequence[Transfer]) -> None:
         """Show these; only rows that are on screen cost anything."""
         self._transfers = {transfer.id: transfer for transfer in transfers}
-        rows = [Row(transfer.id, height(transfer)) for transfer in transfers if not transfer.state.finished]
-        finished = [Row(transfer.id) for transfer in transfers if transfer.state.finished]
+        rows = [
+            ListRow(transfer.id, height(transfer)) for transfer in transfers if not transfer.state.finished
+        ]
+        finished = [ListRow(transfer.id) for transfer in transfers if transfer.state.finished]
         if finished:
-            rows += [Row(FINISHED, 2 if rows else 1, selectable=False), *finished]
+            rows += [ListRow(FINISHED, 2 if rows else 1, selectable=False), *finished]
         self.set_rows(rows)
 
-    def row_line(self, row: Row, number: int, width: int) -> list[Part]:
+    def row_line(self, row: ListRow, number: int, width: int) -> list[Part]:
         """Draw one line of a transfer."""
         if row.key == FINISHED:
             return [("Finished", "muted")] if number == row.height - 1 else []
@@ -74,7 +76,7 @@ class TransferList(RowList):
         width -= 1  # air before the scrollbar
         if number == 0:
             return self._first(transfer, width)
-        if transfer.state is State.RUNNING:
+        if transfer.state is TransferState.RUNNING:
             return self._moving(transfer, width)
         return [(" " * _INDENT, ""), (_end(cause(transfer), width - _INDENT), "muted")]
 
@@ -91,14 +93,14 @@ class TransferList(RowList):
         return [*parts, *flush_right(parts, right, width)]
 
     def _right(self, transfer: Transfer) -> list[Part]:
-        if transfer.state is State.RUNNING:
+        if transfer.state is TransferState.RUNNING:
             if transfer.share is None:
                 return []
             return [(amount(transfer), "muted"), (f"{transfer.share:>6.0%}", "")]
         words = standing(transfer, self._now(), self._wall())
-        token = {State.FAILED: "bad", State.PAUSED: "attention"}.get(transfer.state, "muted")
-        much = amount(transfer) if transfer.state in {State.DONE, State.PAUSED} else ""
-        if transfer.state is State.PAUSED and much:
+        token = {TransferState.FAILED: "bad", TransferState.PAUSED: "attention"}.get(transfer.state, "muted")
+        much = amount(transfer) if transfer.state in {TransferState.DONE, TransferState.PAUSED} else ""
+        if transfer.state is TransferState.PAUSED and much:
             words = "paused"
             return [(f"{words}   ", token), (much, "muted"), (f"{transfer.share or 0:>6.0%}", "muted")]
         return [(much, "muted"), (f"{'   ' if much else ''}{words}", token)]

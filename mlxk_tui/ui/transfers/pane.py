@@ -14,7 +14,7 @@ from textual.widgets import Static
 
 from mlxk_tui.ops.core.text import plural
 from mlxk_tui.services.library import Changed
-from mlxk_tui.transfers.jobs import State, Transfer
+from mlxk_tui.transfers.jobs import Transfer, TransferState
 from mlxk_tui.transfers.teller import Change
 from mlxk_tui.ui.inspector.screens import WIDE
 from mlxk_tui.ui.shell.pane import Pane
@@ -124,8 +124,8 @@ class TransfersPane(Pane):
     def _draw_counts(self) -> None:
         queue = self.context.transfers
         running = queue.running
-        waiting = sum(transfer.state is State.WAITING for transfer in queue.transfers)
-        failed = sum(transfer.state is State.FAILED for transfer in queue.transfers)
+        waiting = sum(transfer.state is TransferState.WAITING for transfer in queue.transfers)
+        failed = sum(transfer.state is TransferState.FAILED for transfer in queue.transfers)
         parts = [f"{len(running)} running"] if running else []
         parts += [f"{waiting:,} waiting"] if waiting else []
         parts += [f"{failed:,} failed"] if failed else []

@@ -36,7 +36,7 @@ _SETTLE_SECONDS = 0.3
 _LINE = 62
 
 
-class Choice(Checkbox):
+class PlainCheckbox(Checkbox):
     """A checkbox whose mark is only there when it is checked: Textual's (8.2.8) differ by colour alone."""
 
     def render(self) -> Content:
@@ -115,7 +115,7 @@ class PushForm(ModalScreen[None], Transient[None]):
             yield from self._field("Message", "push-commit", DEFAULT_MESSAGE, "what this commit is about")
             with Horizontal(classes="push-line"):
                 yield Static("Private", classes="push-label")
-                yield Choice(
+                yield PlainCheckbox(
                     "always: push never uploads to a public repo",
                     True,
                     id="push-private",
@@ -124,10 +124,14 @@ class PushForm(ModalScreen[None], Transient[None]):
                 )
             with Horizontal(classes="push-line"):
                 yield Static("Create", classes="push-label")
-                yield Choice("make repo and branch where they do not exist", id="push-create", compact=True)
+                yield PlainCheckbox(
+                    "make repo and branch where they do not exist", id="push-create", compact=True
+                )
             with Horizontal(classes="push-line"):
                 yield Static("Delete", classes="push-label")
-                yield Choice("files on the branch that the folder lacks", id="push-delete", compact=True)
+                yield PlainCheckbox(
+                    "files on the branch that the folder lacks", id="push-delete", compact=True
+                )
             with VerticalScroll(id="push-problem-box", can_focus=False):
                 yield Static(id="push-problem", markup=False)
             with Horizontal(classes="buttons"):

@@ -24,7 +24,7 @@ from mlxk_tui.ui.inspector import model_actions
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.footer import KeyLine
 from mlxk_tui.ui.transfers import transfer_actions
-from mlxk_tui.ui.transfers.search_list import Found, SearchList, titles
+from mlxk_tui.ui.transfers.search_list import SearchHit, SearchList, titles
 from mlxk_tui.ui.widgets.error_text import error_text
 from mlxk_tui.ui.widgets.row_list import RowList
 from mlxk_tui.ui.widgets.state_view import StateView
@@ -35,7 +35,7 @@ _SETTLE_SECONDS = 0.35
 _LIMIT = 50
 
 
-class SearchInput(Input):
+class HubSearchInput(Input):
     """Where the words are typed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -67,7 +67,7 @@ class SearchScreen(ModalScreen[None], Transient[None]):
     ]
     AUTO_FOCUS = "#search-input"
 
-    input = getters.query_one("#search-input", SearchInput)
+    input = getters.query_one("#search-input", HubSearchInput)
     answer = getters.query_one("#search-answer", Static)
     columns = getters.query_one("#search-columns", Static)
     results = getters.query_one("#search-results", SearchList)
@@ -78,7 +78,7 @@ class SearchScreen(ModalScreen[None], Transient[None]):
         super().__init__()
         self._given = context
         self._asked = ""
-        self._found: list[Found] = []
+        self._found: list[SearchHit] = []
         self._error: OpError | None = None
         self._busy = False
         self._to_list = ""
@@ -90,7 +90,7 @@ class SearchScreen(ModalScreen[None], Transient[None]):
             frame.border_title = "Find a model on the hub"
             with Horizontal(id="search-line"):
                 yield Static("/", id="search-prompt", markup=False)
-                yield SearchInput(
+                yield HubSearchInput(
                     id="search-input", compact=True, placeholder="words of a name, or organisation/model"
                 )
                 yield Static(id="search-answer", markup=False)
@@ -137,13 +137,13 @@ class SearchScreen(ModalScreen[None], Transient[None]):
             if self._to_list == words and self._shown():
                 self.results.focus()
 
-    async def _ask(self, words: str) -> list[Found]:
+    async def _ask(self, words: str) -> list[SearchHit]:
         from mlxk_tui.ops.hub.search import search
 
         name = words.partition("@")[0]
         answer = await search(self._given.hub(), name, limit=_LIMIT, cache=self._given.library.cache)
         return [
-            Found(
+            SearchHit(
                 result.name,
                 result.size_bytes,
                 result.downloads,
@@ -155,7 +155,7 @@ class SearchScreen(ModalScreen[None], Transient[None]):
             for result in answer.results
         ]
 
-    def _typed(self) -> Found | None:
+    def _typed(self) -> SearchHit | None:
         """Return the model that was typed by its full name, where the search does not list it."""
         words = self._asked
         try:
@@ -165,7 +165,7 @@ class SearchScreen(ModalScreen[None], Transient[None]):
         listed = any(found.name.casefold() == words.casefold() for found in self._found)
         if "/" not in spec.name or not is_clean(spec.name) or listed:
             return None
-        return Found(words, note="exactly as typed")
+        return SearchHit(words, note="exactly as typed")
 
     # -- drawing -----------------------------------------------------------------------------------
 
@@ -173,10 +173,10 @@ class SearchScreen(ModalScreen[None], Transient[None]):
         if change.structure:
             self._draw()
 
-    def _shown(self) -> Sequence[Found]:
+    def _shown(self) -> Sequence[SearchHit]:
         if not self._asked:
             return [
-                Found(
+                SearchHit(
                     starter.name, starter.size_bytes, note=starter.note, cached=self._is_cached(starter.name)
                 )
                 for starter in STARTERS

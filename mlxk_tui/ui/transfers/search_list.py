@@ -11,12 +11,12 @@ from rich.cells import cell_len
 from textual.binding import Binding, BindingType
 
 from mlxk_tui.ops.core.text import printable, size
-from mlxk_tui.ui.widgets.row_list import Row, RowList
+from mlxk_tui.ui.widgets.row_list import ListRow, RowList
 from mlxk_tui.ui.widgets.text import Part, cut, pad, short_age
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchHit:
     """A model that can be pulled."""
 
     name: str
@@ -61,20 +61,20 @@ class SearchList(RowList):
     def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._now = now
-        self._found: dict[str, Found] = {}
+        self._found: dict[str, SearchHit] = {}
         self._queued: frozenset[str] = frozenset()
 
-    def show(self, found: Sequence[Found], queued: Collection[str] = ()) -> None:
+    def show(self, found: Sequence[SearchHit], queued: Collection[str] = ()) -> None:
         """Show models; `queued` are names in lower case."""
         self._found = {model.name: model for model in found}
         self._queued = frozenset(queued)
-        self.set_rows([Row(model.name) for model in self._found.values()])
+        self.set_rows([ListRow(model.name) for model in self._found.values()])
 
-    def model(self, key: str) -> Found | None:
+    def model(self, key: str) -> SearchHit | None:
         """Return what a row is about."""
         return self._found.get(key)
 
-    def row_line(self, row: Row, number: int, width: int) -> list[Part]:
+    def row_line(self, row: ListRow, number: int, width: int) -> list[Part]:
         """Draw one model."""
         del number
         model = self._found[row.key]
@@ -95,7 +95,7 @@ class SearchList(RowList):
         room = max(8, width - 1 - sum(cell_len(text) for text, _ in tail))
         return [*_name(model, room), *tail]
 
-    def _state(self, model: Found) -> Part:
+    def _state(self, model: SearchHit) -> Part:
         if model.name.casefold() in self._queued:
             return "queued", "accent"
         if model.cached:
@@ -114,7 +114,7 @@ def _size(count: int | None) -> str:
     return size(count) if count is not None else "–"
 
 
-def _name(model: Found, room: int) -> list[Part]:
+def _name(model: SearchHit, room: int) -> list[Part]:
     org, slash, short = printable(model.name).rpartition("/")
     if cell_len(org + slash + short) > room:
         text = cut(org + slash + short, room)

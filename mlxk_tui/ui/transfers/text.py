@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlxk_tui.ops.core.text import age, iso_utc, printable
-from mlxk_tui.transfers.jobs import Push, State, Transfer
+from mlxk_tui.transfers.jobs import Push, Transfer, TransferState
 from mlxk_tui.ui.widgets.error_text import error_text
 from mlxk_tui.ui.widgets.text import Part, spaced_size
 
 _GLYPHS = {
-    State.WAITING: ("·", "muted"),
-    State.PAUSED: ("‖", "attention"),
-    State.FAILED: ("✗", "bad"),
-    State.DONE: ("✓", "good"),
-    State.CANCELLED: ("∅", "faint"),
+    TransferState.WAITING: ("·", "muted"),
+    TransferState.PAUSED: ("‖", "attention"),
+    TransferState.FAILED: ("✗", "bad"),
+    TransferState.DONE: ("✓", "good"),
+    TransferState.CANCELLED: ("∅", "faint"),
 }
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def glyph(transfer: Transfer) -> Part:
     """Return one cell that tells the state without colour, and its token."""
-    if transfer.state is State.RUNNING:
+    if transfer.state is TransferState.RUNNING:
         return ("↑" if transfer.is_push else "↓"), "accent"
-    if transfer.state is State.WAITING and transfer.failure is not None:
+    if transfer.state is TransferState.WAITING and transfer.failure is not None:
         return "↻", "attention"
     return _GLYPHS[transfer.state]
 
@@ -56,7 +56,7 @@ def amount(transfer: Transfer) -> str:
     """Return how much is done: `1.21 of 2.28 GB`; empty while nothing is known."""
     if not transfer.bytes_total:
         return ""
-    if transfer.state is State.DONE:
+    if transfer.state is TransferState.DONE:
         return spaced_size(transfer.bytes_total)
     done, total = spaced_size(transfer.bytes_done), spaced_size(transfer.bytes_total)
     number, _, unit = done.partition(" ")
@@ -84,17 +84,23 @@ def standing(transfer: Transfer, now: float, wall: float) -> str:
         now: seconds of the monotonic clock.
         wall: seconds since the epoch.
     """
-    if transfer.state is State.RUNNING:
+    if transfer.state is TransferState.RUNNING:
         return doing(transfer, now)
-    if transfer.state is State.WAITING:
+    if transfer.state is TransferState.WAITING:
         if transfer.retry_at is not None:
             return f"tries again in {duration(max(0.0, transfer.retry_at - now))}"
         return "waiting"
-    if transfer.state is State.PAUSED:
+    if transfer.state is TransferState.PAUSED:
         return "paused" if transfer.share is None else f"paused at {transfer.share:.0%}"
-    if transfer.state is State.FAILED:
+    if transfer.state is TransferState.FAILED:
         return "failed"
-    word = "cancelled" if transfer.state is State.CANCELLED else "pushed" if transfer.is_push else "pulled"
+    word = (
+        "cancelled"
+        if transfer.state is TransferState.CANCELLED
+        else "pushed"
+        if transfer.is_push
+        else "pulled"
+    )
     return f"{word} {ended(transfer, wall)}".rstrip()
 
 

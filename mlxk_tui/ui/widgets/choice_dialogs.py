@@ -17,7 +17,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from mlxk_tui.ui.widgets.form import Form
-from mlxk_tui.ui.widgets.row_list import Row, RowList
+from mlxk_tui.ui.widgets.row_list import ListRow, RowList
 from mlxk_tui.ui.widgets.text import Part, cut, pad
 from mlxk_tui.ui.widgets.transient import Transient
 
@@ -96,9 +96,9 @@ class OptionRows(RowList):
     def show(self, options: Sequence[Option]) -> None:
         """Show options."""
         self._options = {option.key: option for option in options}
-        self.set_rows([Row(key) for key in self._options])
+        self.set_rows([ListRow(key) for key in self._options])
 
-    def row_line(self, row: Row, number: int, width: int) -> Sequence[Part]:
+    def row_line(self, row: ListRow, number: int, width: int) -> Sequence[Part]:
         """Draw an option."""
         del number
         option = self._options[row.key]

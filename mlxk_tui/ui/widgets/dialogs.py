@@ -110,7 +110,7 @@ class Dialog(ModalScreen[bool], Transient[bool]):
         self.dismiss(answer)
 
 
-class Question(Dialog):
+class QuestionDialog(Dialog):
     """A yes-or-no question in a sentence."""
 
     def __init__(self, title: str, text: str, *, proceed: str, cancel: str = "Cancel") -> None:

@@ -27,7 +27,7 @@ from mlxk_tui.ui.widgets.text import Part
 
 
 @dataclass(frozen=True)
-class Row:
+class ListRow:
     """One entry of a list."""
 
     key: str
@@ -94,12 +94,12 @@ class RowList(ScrollView, can_focus=True):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's own name
         super().__init__(id=id)
-        self._rows: list[Row] = []
+        self._rows: list[ListRow] = []
         self._index: dict[str, int] = {}
         self._tops: list[int] = []
         self._moved = False
 
-    def row_line(self, row: Row, number: int, width: int) -> Sequence[Part]:
+    def row_line(self, row: ListRow, number: int, width: int) -> Sequence[Part]:
         """Return line `number` of `row` as (text, component class) parts, at most `width` cells."""
         raise NotImplementedError
 
@@ -113,7 +113,7 @@ class RowList(ScrollView, can_focus=True):
         """Keys of all rows, top to bottom."""
         return [row.key for row in self._rows]
 
-    def set_rows(self, rows: list[Row]) -> None:
+    def set_rows(self, rows: list[ListRow]) -> None:
         """Show `rows`; the cursor stays on its row, and the row on its place on the screen."""
         before = self.cursor_key
         offset = self._tops[self.cursor] - round(self.scroll_y) if before is not None else 0
@@ -278,7 +278,7 @@ class RowList(ScrollView, can_focus=True):
         if event.chain == 2:
             self.action_choose()
 
-    def clicked(self, row: Row, event: events.Click) -> None:
+    def clicked(self, row: ListRow, event: events.Click) -> None:
         """Handle a click inside a row; for subclasses."""
 
     def on_resize(self) -> None:

@@ -24,7 +24,7 @@ from mlxk_tui.engine.inference.decoding.prompt_cache import PromptCache
 from mlxk_tui.engine.inference.decoding.rows import Row
 from mlxk_tui.engine.inference.decoding.samplers import processors_of, sampler_of
 from mlxk_tui.engine.inference.decoding.solo import Solo, check_alone
-from mlxk_tui.engine.inference.output.answer import Answer
+from mlxk_tui.engine.inference.output.answer import DeltaAssembler
 from mlxk_tui.engine.inference.prompts.prompting import prepare
 from mlxk_tui.engine.inference.weights.loading import LoadedModel, load
 
@@ -36,7 +36,7 @@ def answer(model: LoadedModel, request: Generation, chunk: int) -> tuple[list[in
         id=1,
         request=request,
         prompt=prompt,
-        answer=Answer(model, request, prompt),
+        answer=DeltaAssembler(model, request, prompt),
         sampler=sampler_of(prompt.sampling),
         processors=processors_of(prompt),
         arrived=time.monotonic(),

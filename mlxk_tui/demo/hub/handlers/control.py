@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mlxk_tui.demo.hub.context import Context
+from mlxk_tui.demo.hub.context import HandlerContext
 from mlxk_tui.demo.hub.faults import Fault
 from mlxk_tui.demo.hub.replies import HubError, Reply, json_reply
 
 
-async def answer(context: Context) -> Reply:
+async def answer(context: HandlerContext) -> Reply:
     """Answer a request of the one who owns the hub.
 
     - `POST /-/faults`: one fault as an object (the fields of `Fault`), or `{"faults": [...]}`

@@ -10,13 +10,13 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from mlxk_tui.demo.hub.context import Context
+from mlxk_tui.demo.hub.context import HandlerContext
 from mlxk_tui.demo.hub.replies import HubError, Reply, json_reply, no_entry
-from mlxk_tui.demo.hub.store.repos import Commit, Entry, Repo
+from mlxk_tui.demo.hub.store.repos import Commit, HubRepo, HubTreeEntry
 from mlxk_tui.demo.hub.store.users import check_readable, check_visible, check_writable
 
 
-async def info(context: Context, repo: Repo, revision: str = "main") -> Reply:
+async def info(context: HandlerContext, repo: HubRepo, revision: str = "main") -> Reply:
     """Answer `HfApi.model_info`: with `blobs=true` sizes and checksums, with `expand` only what it names.
 
     The metadata of a gated repo is public on the hub, so that this alone does not tell who may pull.
@@ -30,7 +30,7 @@ async def info(context: Context, repo: Repo, revision: str = "main") -> Reply:
     return json_reply(document, headers={"X-Repo-Commit": commit.oid})
 
 
-async def auth_check(context: Context, repo: Repo, write: bool) -> Reply:
+async def auth_check(context: HandlerContext, repo: HubRepo, write: bool) -> Reply:
     """Answer `HfApi.auth_check`."""
     check_readable(repo, context.user)
     if write:
@@ -38,7 +38,7 @@ async def auth_check(context: Context, repo: Repo, write: bool) -> Reply:
     return json_reply({"ok": True})
 
 
-async def refs(context: Context, repo: Repo) -> Reply:
+async def refs(context: HandlerContext, repo: HubRepo) -> Reply:
     """Answer `HfApi.list_repo_refs`."""
     check_visible(repo, context.user)
     document: dict[str, list[dict[str, str]]] = {
@@ -51,7 +51,7 @@ async def refs(context: Context, repo: Repo) -> Reply:
     return json_reply(document)
 
 
-async def commits(context: Context, repo: Repo, revision: str) -> Reply:
+async def commits(context: HandlerContext, repo: HubRepo, revision: str) -> Reply:
     """Answer `HfApi.list_repo_commits`, newest first."""
     check_visible(repo, context.user)
     return json_reply(
@@ -68,7 +68,7 @@ async def commits(context: Context, repo: Repo, revision: str) -> Reply:
     )
 
 
-async def tree(context: Context, repo: Repo, revision: str, path: str) -> Reply:
+async def tree(context: HandlerContext, repo: HubRepo, revision: str, path: str) -> Reply:
     """Answer `HfApi.list_repo_tree`, page by page: the next one's address is in the Link header."""
     check_visible(repo, context.user)
     commit = repo.find(revision)
@@ -79,7 +79,7 @@ async def tree(context: Context, repo: Repo, revision: str, path: str) -> Reply:
     return page(context, items, headers={"X-Repo-Commit": commit.oid})
 
 
-async def paths_info(context: Context, repo: Repo, revision: str) -> Reply:
+async def paths_info(context: HandlerContext, repo: HubRepo, revision: str) -> Reply:
     """Answer `HfApi.get_paths_info`; a path that is not there is left out."""
     check_visible(repo, context.user)
     commit = repo.find(revision)
@@ -89,7 +89,7 @@ async def paths_info(context: Context, repo: Repo, revision: str) -> Reply:
     return json_reply([items[path] for path in map(str, form) if path in items])
 
 
-def page(context: Context, items: list[dict[str, Any]], *, headers: dict[str, str]) -> Reply:
+def page(context: HandlerContext, items: list[dict[str, Any]], *, headers: dict[str, str]) -> Reply:
     """Return one page of `items`: the cursor is the number of the page's first item."""
     query = context.query
     try:
@@ -107,7 +107,7 @@ def page(context: Context, items: list[dict[str, Any]], *, headers: dict[str, st
 
 
 def describe(
-    repo: Repo, commit: Commit, *, blobs: bool = False, wanted: list[str] | None = None
+    repo: HubRepo, commit: Commit, *, blobs: bool = False, wanted: list[str] | None = None
 ) -> dict[str, Any]:
     """Return a model as the API shows it: everything, or `id` and what is `wanted`."""
     card = repo.card(commit)
@@ -145,7 +145,7 @@ def describe(
     return {name: value for name, value in document.items() if name in {"_id", "id", *wanted}}
 
 
-def tags(repo: Repo, card: dict[str, Any]) -> list[str]:
+def tags(repo: HubRepo, card: dict[str, Any]) -> list[str]:
     """Return a model's tags as the hub makes them: from the card's fields, and those given."""
     found: list[str] = []
     given = card.get("tags")
@@ -172,7 +172,7 @@ def moment(date: datetime) -> str:
     return date.strftime("%Y-%m-%dT%H:%M:%S.") + f"{date.microsecond // 1000:03}Z"
 
 
-async def hash_all(entries: Iterable[Entry]) -> None:
+async def hash_all(entries: Iterable[HubTreeEntry]) -> None:
     """Work out the checksums, away from the event loop: a gigabyte takes a second, once."""
     pending = [entry for entry in entries if not entry.hashed]
     if pending:
@@ -183,7 +183,7 @@ def _ref(name: str, kind: str, commit: Commit) -> dict[str, str]:
     return {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": commit.oid}
 
 
-def _sibling(entry: Entry, *, blobs: bool) -> dict[str, Any]:
+def _sibling(entry: HubTreeEntry, *, blobs: bool) -> dict[str, Any]:
     if not blobs:
         return {"rfilename": entry.path}
     found: dict[str, Any] = {"rfilename": entry.path, "size": entry.blob.size, "blobId": entry.oid}
@@ -210,7 +210,7 @@ def _tree_items(commit: Commit, folder: str, *, recursive: bool) -> list[dict[st
     return list(items.values())
 
 
-def _tree_file(entry: Entry) -> dict[str, Any]:
+def _tree_file(entry: HubTreeEntry) -> dict[str, Any]:
     item: dict[str, Any] = {
         "type": "file",
         "oid": entry.oid,

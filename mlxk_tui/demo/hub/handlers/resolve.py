@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from urllib.parse import quote, urlencode
 
-from mlxk_tui.demo.hub.context import Context
+from mlxk_tui.demo.hub.context import HandlerContext
 from mlxk_tui.demo.hub.handlers.models import address, hash_all
 from mlxk_tui.demo.hub.replies import HubError, Reply, no_entry
-from mlxk_tui.demo.hub.store.repos import Commit, Entry, Repo
+from mlxk_tui.demo.hub.store.repos import Commit, HubRepo, HubTreeEntry
 from mlxk_tui.demo.hub.store.users import check_readable
 
 _TEXT = (".json", ".md", ".txt", ".jinja", ".py", ".yaml", ".yml")
 
 
-async def resolve(context: Context, repo: Repo, revision: str, path: str) -> Reply:
+async def resolve(context: HandlerContext, repo: HubRepo, revision: str, path: str) -> Reply:
     """Answer HEAD and GET of `/{id}/resolve/{revision}/{path}`.
 
     The client (huggingface_hub 2.4, `get_hf_file_metadata`) takes the commit from X-Repo-Commit, etag
@@ -38,7 +38,7 @@ async def resolve(context: Context, repo: Repo, revision: str, path: str) -> Rep
     return _file(entry, headers)
 
 
-async def resolve_cached(context: Context, repo: Repo, revision: str, path: str) -> Reply:
+async def resolve_cached(context: HandlerContext, repo: HubRepo, revision: str, path: str) -> Reply:
     """Answer what the 307 of `resolve` leads to."""
     check_readable(repo, context.user)
     commit = repo.find(revision)
@@ -48,7 +48,7 @@ async def resolve_cached(context: Context, repo: Repo, revision: str, path: str)
     return _file(entry, _headers(commit, entry))
 
 
-async def cdn_file(context: Context) -> Reply:
+async def cdn_file(context: HandlerContext) -> Reply:
     """Answer HEAD and GET on the CDN: a signed link, and no token beside it.
 
     Object stores refuse a request that carries two credentials; here it also brings a leak to light.
@@ -69,20 +69,20 @@ async def cdn_file(context: Context) -> Reply:
     raise HubError(404, "Not found")
 
 
-def _cdn_link(context: Context, repo: Repo, entry: Entry) -> str:
+def _cdn_link(context: HandlerContext, repo: HubRepo, entry: HubTreeEntry) -> str:
     path = address(*repo.name.split("/"), entry.blob.sha256, *entry.path.split("/"))
     query = {"Expires": "4102444800", "Signature": context.state.sign(entry.blob.sha256, entry.path)}
     return f"{context.state.cdn_url}{path}?{urlencode(query)}"
 
 
-def _headers(commit: Commit, entry: Entry) -> dict[str, str]:
+def _headers(commit: Commit, entry: HubTreeEntry) -> dict[str, str]:
     headers = {"X-Repo-Commit": commit.oid, "Accept-Ranges": "bytes", "ETag": f'"{entry.etag}"'}
     headers["X-Linked-Etag"] = headers["ETag"]
     headers["X-Linked-Size"] = str(entry.blob.size)
     return headers
 
 
-def _file(entry: Entry, headers: dict[str, str]) -> Reply:
+def _file(entry: HubTreeEntry, headers: dict[str, str]) -> Reply:
     kind = "text/plain; charset=utf-8" if entry.path.endswith(_TEXT) else "application/octet-stream"
     given = {"Accept-Ranges": "bytes", "ETag": f'"{entry.etag}"', "Content-Type": kind}
     return Reply(200, {**given, **headers}, entry.blob, ranges=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mlxk_tui.demo.hub.context import Context
+from mlxk_tui.demo.hub.context import HandlerContext
 from mlxk_tui.demo.hub.handlers.models import describe, moment, page, tags
 from mlxk_tui.demo.hub.replies import HubError, Reply
-from mlxk_tui.demo.hub.store.repos import Repo
+from mlxk_tui.demo.hub.store.repos import HubRepo
 
 _PLAIN = (
     "_id", "id", "modelId", "author", "createdAt", "private", "gated", "downloads", "likes", "tags",
@@ -16,7 +16,7 @@ _PLAIN = (
 )  # fmt: skip
 _FULL = ("sha", "lastModified", "siblings", "disabled")
 
-_ORDERS: dict[str, Callable[[Repo], Any]] = {
+_ORDERS: dict[str, Callable[[HubRepo], Any]] = {
     "downloads": lambda repo: repo.downloads,
     "likes": lambda repo: repo.likes,
     "lastModified": lambda repo: repo.last_modified,
@@ -25,7 +25,7 @@ _ORDERS: dict[str, Callable[[Repo], Any]] = {
 }
 
 
-async def search(context: Context) -> Reply:
+async def search(context: HandlerContext) -> Reply:
     """Return the models that every word of `search` and every `filter` fits, in the order of `sort`.
 
     As on the hub, private repos show only to their people, disabled ones to nobody, and a plain answer
@@ -60,7 +60,7 @@ async def search(context: Context) -> Reply:
     return page(context, [_item(repo, wanted or names) for repo in found], headers={})
 
 
-def _item(repo: Repo, wanted: list[str]) -> dict[str, Any]:
+def _item(repo: HubRepo, wanted: list[str]) -> dict[str, Any]:
     document = describe(repo, repo.head, wanted=wanted)
     document.setdefault("trendingScore", 0)
     if "lastModified" in document:

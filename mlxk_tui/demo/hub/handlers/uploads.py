@@ -14,12 +14,12 @@ from typing import Any
 
 import yaml
 
-from mlxk_tui.demo.hub.context import Context
+from mlxk_tui.demo.hub.context import HandlerContext
 from mlxk_tui.demo.hub.handlers import xet
 from mlxk_tui.demo.hub.handlers.models import hash_all
 from mlxk_tui.demo.hub.replies import HubError, Reply, json_reply, no_revision, not_found
 from mlxk_tui.demo.hub.store.blobs import BytesBlob, PathBlob
-from mlxk_tui.demo.hub.store.repos import Entry, Repo, front_matter
+from mlxk_tui.demo.hub.store.repos import HubRepo, HubTreeEntry, front_matter
 from mlxk_tui.demo.hub.store.users import check_readable, check_visible, check_writable
 
 _NAME = re.compile(r"[\w.-]{1,96}")
@@ -27,7 +27,7 @@ _NO_OBJECT = "Your push was rejected because an LFS pointer pointed to a file th
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-async def validate_yaml(context: Context) -> Reply:
+async def validate_yaml(context: HandlerContext) -> Reply:
     """Answer the check of README.md that `HfApi.create_commit` makes before it hashes anything."""
     content = (await context.json()).get("content", "")
     try:
@@ -39,7 +39,7 @@ async def validate_yaml(context: Context) -> Reply:
     return json_reply({"errors": [], "warnings": warnings})
 
 
-async def create_repo(context: Context) -> Reply:
+async def create_repo(context: HandlerContext) -> Reply:
     """Answer `HfApi.create_repo`; the 409 of one that exists carries the `url` that `exist_ok` needs."""
     body = await context.json()
     user = context.user
@@ -55,13 +55,13 @@ async def create_repo(context: Context) -> Reply:
         message = "You already created this model repo"
         error = HubError(409, message, url=url, name=name)
         raise error
-    repo = Repo(name, private=body.get("visibility") == "private" or body.get("private") is True)
+    repo = HubRepo(name, private=body.get("visibility") == "private" or body.get("private") is True)
     repo.add_commit({}, title="initial commit", author=user.name)
     context.state.repos[name] = repo
     return json_reply({"url": url, "name": name, "id": secrets.token_hex(12)})
 
 
-async def delete_repo(context: Context) -> Reply:
+async def delete_repo(context: HandlerContext) -> Reply:
     """Answer `HfApi.delete_repo`."""
     body = await context.json()
     name = f"{body.get('organization') or (context.user.name if context.user else '')}/{body.get('name')}"
@@ -72,7 +72,7 @@ async def delete_repo(context: Context) -> Reply:
     return json_reply({})
 
 
-async def settings(context: Context, repo: Repo) -> Reply:
+async def settings(context: HandlerContext, repo: HubRepo) -> Reply:
     """Answer `HfApi.update_repo_settings`."""
     _may_write(context, repo)
     body = await context.json()
@@ -83,7 +83,7 @@ async def settings(context: Context, repo: Repo) -> Reply:
     return json_reply({"private": repo.private, "gated": repo.gated})
 
 
-async def create_branch(context: Context, repo: Repo, branch: str) -> Reply:
+async def create_branch(context: HandlerContext, repo: HubRepo, branch: str) -> Reply:
     """Answer `HfApi.create_branch`."""
     _may_write(context, repo)
     if branch in repo.branches:
@@ -92,7 +92,7 @@ async def create_branch(context: Context, repo: Repo, branch: str) -> Reply:
     return json_reply({}, 201)
 
 
-async def delete_branch(context: Context, repo: Repo, branch: str) -> Reply:
+async def delete_branch(context: HandlerContext, repo: HubRepo, branch: str) -> Reply:
     """Answer `HfApi.delete_branch`."""
     _may_write(context, repo)
     if branch == "main":
@@ -102,7 +102,7 @@ async def delete_branch(context: Context, repo: Repo, branch: str) -> Reply:
     return json_reply({})
 
 
-async def create_tag(context: Context, repo: Repo, revision: str) -> Reply:
+async def create_tag(context: HandlerContext, repo: HubRepo, revision: str) -> Reply:
     """Answer `HfApi.create_tag`."""
     _may_write(context, repo)
     tag = str((await context.json()).get("tag", ""))
@@ -112,7 +112,7 @@ async def create_tag(context: Context, repo: Repo, revision: str) -> Reply:
     return json_reply({}, 201)
 
 
-async def preupload(context: Context, repo: Repo, revision: str) -> Reply:
+async def preupload(context: HandlerContext, repo: HubRepo, revision: str) -> Reply:
     """Say for each file how it is to be sent, and what the revision has under its name.
 
     Without the right `oid` the client never sees that nothing changed, and it asks for `shouldIgnore`
@@ -136,7 +136,7 @@ async def preupload(context: Context, repo: Repo, revision: str) -> Reply:
     return json_reply({"files": files, "commitOid": head.oid})
 
 
-async def lfs(context: Context, name: str, parts: list[str]) -> Reply:
+async def lfs(context: HandlerContext, name: str, parts: list[str]) -> Reply:
     """Answer Git LFS requests: which objects are missing and where to put them, and the check after."""
     repo = context.repo(name)
     _may_write(context, repo)
@@ -157,7 +157,7 @@ async def lfs(context: Context, name: str, parts: list[str]) -> Reply:
     raise HubError(404, "Not found")
 
 
-async def put(context: Context) -> Reply:
+async def put(context: HandlerContext) -> Reply:
     """Take an object, or a part of one, at the signed address that the batch answer gave."""
     match context.segments:
         case ["upload", sha256, part] if _SHA256.fullmatch(sha256) and part.isdigit():
@@ -184,7 +184,7 @@ async def put(context: Context) -> Reply:
     return Reply(200, {"ETag": f'"{digest.hexdigest()}"'})
 
 
-async def complete(context: Context) -> Reply:
+async def complete(context: HandlerContext) -> Reply:
     """Put the parts of an object together, once all of them are there."""
     sha256 = context.segments[1]
     if context.query.get("Signature") != [context.state.sign("complete", sha256)]:
@@ -208,14 +208,14 @@ async def complete(context: Context) -> Reply:
     return json_reply({"success": True})
 
 
-async def commit(context: Context, repo: Repo, revision: str) -> Reply:
+async def commit(context: HandlerContext, repo: HubRepo, revision: str) -> Reply:
     """Answer the commit: a line of JSON for the header and for each file (newline-delimited)."""
     user = _may_write(context, repo)
     if revision not in repo.branches:
         raise no_revision(revision)
     head = repo.branches[revision]
     known = _in_lfs(context, repo)
-    changes: dict[str, Entry | None] = {}
+    changes: dict[str, HubTreeEntry | None] = {}
     title = "Update"
     for line in (await context.body()).splitlines():
         if not line.strip():
@@ -230,13 +230,13 @@ async def commit(context: Context, repo: Repo, revision: str) -> Reply:
                     raise HubError(412, "A commit has happened since. Please refresh and try again.")
             elif key == "file":
                 data = base64.b64decode(value["content"], validate=True)
-                changes[value["path"]] = Entry(value["path"], BytesBlob(data), lfs=False)
+                changes[value["path"]] = HubTreeEntry(value["path"], BytesBlob(data), lfs=False)
             elif key == "lfsFile":
                 if value["oid"] not in known:
                     await _take_from_xet(context, value["oid"], known)
                 if value["oid"] not in known:
                     raise HubError(400, f"{_NO_OBJECT}: {value['path']}")
-                changes[value["path"]] = Entry(value["path"], known[value["oid"]], lfs=True)
+                changes[value["path"]] = HubTreeEntry(value["path"], known[value["oid"]], lfs=True)
             elif key in {"deletedFile", "deletedFolder"}:
                 gone = _deleted(value["path"], [*head.entries], folder=key == "deletedFolder")
                 changes.update(dict.fromkeys(gone))
@@ -252,14 +252,14 @@ async def commit(context: Context, repo: Repo, revision: str) -> Reply:
     return json_reply(document)
 
 
-def _may_write(context: Context, repo: Repo) -> Any:
+def _may_write(context: HandlerContext, repo: HubRepo) -> Any:
     check_visible(repo, context.user)
     if context.user is not None:
         check_readable(repo, context.user)
     return check_writable(repo.namespace, context.user)
 
 
-def _in_lfs(context: Context, repo: Repo) -> dict[str, Any]:
+def _in_lfs(context: HandlerContext, repo: HubRepo) -> dict[str, Any]:
     """Return the LFS objects that a commit to the repo may name."""
     known: dict[str, Any] = dict(context.state.lfs)
     for revision in list(repo.commits.values()):
@@ -269,7 +269,7 @@ def _in_lfs(context: Context, repo: Repo) -> dict[str, Any]:
     return known
 
 
-async def _take_from_xet(context: Context, oid: str, known: dict[str, Any]) -> None:
+async def _take_from_xet(context: HandlerContext, oid: str, known: dict[str, Any]) -> None:
     """Look for an object among what came by Xet."""
     if not _SHA256.fullmatch(oid):
         return
@@ -279,7 +279,9 @@ async def _take_from_xet(context: Context, oid: str, known: dict[str, Any]) -> N
         known[oid] = context.state.lfs[oid] = blob
 
 
-def _instruct(context: Context, repo: Repo, item: dict[str, Any], *, known: dict[str, Any]) -> dict[str, Any]:
+def _instruct(
+    context: HandlerContext, repo: HubRepo, item: dict[str, Any], *, known: dict[str, Any]
+) -> dict[str, Any]:
     """Say where an object is to be put; nothing when it is there already."""
     oid, size = str(item.get("oid")), int(item.get("size", 0))
     if not _SHA256.fullmatch(oid):

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxk_tui.demo.hub.context import Context
+from mlxk_tui.demo.hub.context import HandlerContext
 from mlxk_tui.demo.hub.replies import HubError, Reply, json_reply
 from mlxk_tui.demo.hub.store.blobs import PathBlob
-from mlxk_tui.demo.hub.store.repos import Repo
+from mlxk_tui.demo.hub.store.repos import HubRepo
 from mlxk_tui.demo.hub.store.users import check_readable, check_writable
 
 _RECORD = 48
@@ -34,7 +34,7 @@ class _Stored:
     size: int
 
 
-async def token(context: Context, repo: Repo, *, write: bool) -> Reply:
+async def token(context: HandlerContext, repo: HubRepo, *, write: bool) -> Reply:
     """Answer what hf_xet asks before it moves bytes, in headers and as JSON."""
     if write:
         check_writable(repo.namespace, context.user)

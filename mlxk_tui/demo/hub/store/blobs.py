@@ -43,7 +43,7 @@ Content = bytes | Path | Generated | Payload
 """What a file of a repo may be given as."""
 
 
-class Blob(ABC):
+class StoredBlob(ABC):
     """One file's content."""
 
     size: int
@@ -91,7 +91,7 @@ class Blob(ABC):
         return b"".join(self.pieces(start, self.size if stop is None else min(stop, self.size)))
 
 
-class BytesBlob(Blob):
+class BytesBlob(StoredBlob):
     """A small file, in memory."""
 
     def __init__(self, data: bytes) -> None:
@@ -110,7 +110,7 @@ class BytesBlob(Blob):
             yield view[at : min(at + _PIECE, stop)]
 
 
-class PathBlob(Blob):
+class PathBlob(StoredBlob):
     """A file on disk, which nobody changes while it is served."""
 
     def __init__(self, path: Path, *, sha256: str | None = None) -> None:
@@ -135,7 +135,7 @@ class PathBlob(Blob):
                 yield piece
 
 
-class GeneratedBlob(Blob):
+class GeneratedBlob(StoredBlob):
     """A head and made-up bytes behind it."""
 
     def __init__(self, content: Generated) -> None:
@@ -170,7 +170,7 @@ class GeneratedBlob(Blob):
                 at += end - within
 
 
-class PayloadBlob(Blob):
+class PayloadBlob(StoredBlob):
     """A file of the sample: a head and zeros, with a checksum that is known beforehand."""
 
     def __init__(self, payload: Payload) -> None:
@@ -200,9 +200,9 @@ class PayloadBlob(Blob):
             yield zeros[: min(_PIECE, stop - at)]
 
 
-def make_blob(content: Content | Blob) -> Blob:
+def make_blob(content: Content | StoredBlob) -> StoredBlob:
     """Return the blob for a content as it was given."""
-    if isinstance(content, Blob):
+    if isinstance(content, StoredBlob):
         return content
     if isinstance(content, Generated):
         return GeneratedBlob(content)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from mlxk_tui.demo.hub.replies import no_revision
-from mlxk_tui.demo.hub.store.blobs import Blob
+from mlxk_tui.demo.hub.store.blobs import StoredBlob
 
 LFS_OVER = 10 << 20
 """Bytes from which on the hub keeps a file in LFS whatever its name."""
@@ -28,11 +28,11 @@ _SHORT_HASH = re.compile(r"[0-9a-f]{7,40}")
 
 
 @dataclass(frozen=True)
-class Entry:
+class HubTreeEntry:
     """A file of a commit."""
 
     path: str
-    blob: Blob
+    blob: StoredBlob
     lfs: bool
 
     @property
@@ -56,7 +56,7 @@ class Commit:
     """One state of a repo."""
 
     oid: str
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, HubTreeEntry]
     """By path, sorted."""
     parent: Commit | None
     title: str
@@ -72,7 +72,7 @@ class Commit:
 
 
 @dataclass
-class Repo:
+class HubRepo:
     """A model repo."""
 
     name: str
@@ -119,9 +119,9 @@ class Repo:
         """Tell whether the hub keeps the file in LFS: by its ending, when it is large, or binary."""
         return size > 0 and (path.endswith(LFS_ENDINGS) or size > self.lfs_over or b"\0" in sample)
 
-    def entry(self, path: str, blob: Blob) -> Entry:
+    def entry(self, path: str, blob: StoredBlob) -> HubTreeEntry:
         """Return the file as this repo keeps it."""
-        return Entry(path, blob, self.in_lfs(path, blob.size, blob.read(0, 512)))
+        return HubTreeEntry(path, blob, self.in_lfs(path, blob.size, blob.read(0, 512)))
 
     def find(self, revision: str) -> Commit:
         """Return the commit that a branch, tag or (shortened) hash names.
@@ -141,7 +141,7 @@ class Repo:
 
     def add_commit(
         self,
-        changes: Mapping[str, Entry | None],
+        changes: Mapping[str, HubTreeEntry | None],
         *,
         branch: str = "main",
         title: str = "Update",
@@ -207,7 +207,7 @@ def front_matter(text: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _tensor_counts(blob: Blob) -> Iterator[tuple[str, int]]:
+def _tensor_counts(blob: StoredBlob) -> Iterator[tuple[str, int]]:
     if blob.size < 8:
         return
     (length,) = struct.unpack("<Q", blob.read(0, 8))

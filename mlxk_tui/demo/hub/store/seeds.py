@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mlxk_tui.demo import layout, sample, texts, tiny_model
 from mlxk_tui.demo.architectures import Config, decoder_config, gguf_tensors, whisper_tensors
-from mlxk_tui.demo.decoders import Decoder
+from mlxk_tui.demo.decoders import DecoderConfig
 from mlxk_tui.demo.hub.server import LocalHub
 from mlxk_tui.demo.hub.store.blobs import Content, Generated
 from mlxk_tui.demo.models import Files
@@ -121,12 +121,14 @@ def _varied(name: str, content: layout.Content) -> Content:
     return content.replace(b"the weights beside it are zeros", b"the weights beside it are made up")
 
 
-def _decoder(decoder: Decoder, **options: int) -> Callable[[str], Files]:
+def _decoder(decoder: DecoderConfig, **options: int) -> Callable[[str], Files]:
     return lambda name: decoder.files(name) if not options else _sharded(decoder, name, **options)
 
 
-def _sharded(decoder: Decoder, name: str, shard_bytes: int) -> Files:
-    return Decoder(**{**vars(decoder), "card": {**decoder.card, "shard_bytes": shard_bytes}}).files(name)
+def _sharded(decoder: DecoderConfig, name: str, shard_bytes: int) -> Files:
+    return DecoderConfig(**{**vars(decoder), "card": {**decoder.card, "shard_bytes": shard_bytes}}).files(
+        name
+    )
 
 
 def _whisper_tiny(name: str) -> Files:
@@ -164,7 +166,7 @@ def _smol_gguf(name: str) -> Files:
 
 
 # fmt: off - one model in a few rows is read more easily than in fifteen
-_QWEN3_06B = Decoder(
+_QWEN3_06B = DecoderConfig(
     "Qwen/Qwen3-0.6B",
     "qwen",
     "The smallest Qwen3: thinks aloud before it answers, and is quick at both.",
@@ -183,7 +185,7 @@ _QWEN3_06B = Decoder(
     ),
     notes=("Context of 40,960 tokens.", "4 bits in groups of 64."),
 )
-_QWEN25_05B = Decoder(
+_QWEN25_05B = DecoderConfig(
     "Qwen/Qwen2.5-0.5B-Instruct",
     "qwen",
     "A very small assistant for quick tests.",
@@ -200,7 +202,7 @@ _QWEN25_05B = Decoder(
         theta=1000000.0,
     ),
 )
-_LLAMA_1B = Decoder(
+_LLAMA_1B = DecoderConfig(
     "meta-llama/Llama-3.2-1B-Instruct",
     "llama3",
     "The smallest Llama 3.2, made for phones.",
@@ -221,7 +223,7 @@ _LLAMA_1B = Decoder(
     license_id="llama3.2",
     card={"tags": ("facebook", "meta", "llama-3")},
 )
-_GEMMA_GATED = Decoder(
+_GEMMA_GATED = DecoderConfig(
     "google/gemma-2-2b",
     "qwen",
     "Small and capable; its license must be accepted before the first pull.",
@@ -241,7 +243,7 @@ _GEMMA_GATED = Decoder(
     license_id="gemma",
     card={"library": "transformers"},
 )
-_STORIES_260K = Decoder(
+_STORIES_260K = DecoderConfig(
     "karpathy/tinyllamas",
     "qwen",
     "Tells stories in the words of a small child. Half a megabyte.",
@@ -260,7 +262,7 @@ _STORIES_260K = Decoder(
     license_id="mit",
     chat=False,
 )
-_STORIES_15M = Decoder(
+_STORIES_15M = DecoderConfig(
     "karpathy/tinyllamas",
     "qwen",
     "Tells short stories, with a beginning and an end.",
@@ -279,7 +281,7 @@ _STORIES_15M = Decoder(
     license_id="mit",
     chat=False,
 )
-_STORIES_42M = Decoder(
+_STORIES_42M = DecoderConfig(
     "karpathy/tinyllamas",
     "qwen",
     "Tells longer stories; its weights are in three files.",
@@ -298,7 +300,7 @@ _STORIES_42M = Decoder(
     license_id="mit",
     chat=False,
 )
-_PYTHIA_LIKE = Decoder(
+_PYTHIA_LIKE = DecoderConfig(
     "JackFram/llama-68m",
     "llama3",
     "A draft model: it guesses ahead, and a larger model checks the guesses.",
@@ -317,7 +319,7 @@ _PYTHIA_LIKE = Decoder(
     chat=False,
     card={"tags": ("speculative-decoding",)},
 )
-_FINETUNE = Decoder(
+_FINETUNE = DecoderConfig(
     "mlx-community/stories15M-MLX",
     "qwen",
     "Private: an experiment that only its owner sees.",

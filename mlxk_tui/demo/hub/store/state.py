@@ -10,24 +10,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlxk_tui.demo.hub.faults import Faults
-from mlxk_tui.demo.hub.log import RequestLog
-from mlxk_tui.demo.hub.store.blobs import Blob
-from mlxk_tui.demo.hub.store.repos import Repo
+from mlxk_tui.demo.hub.log import HubLog
+from mlxk_tui.demo.hub.store.blobs import StoredBlob
+from mlxk_tui.demo.hub.store.repos import HubRepo
 from mlxk_tui.demo.hub.store.users import User, known_tokens
 
 
 @dataclass
-class State:
+class HubState:
     """A hub's state. Commits never change, so another thread may look at it while it serves."""
 
     url: str = ""
     cdn_url: str = ""
-    repos: dict[str, Repo] = field(default_factory=dict)
+    repos: dict[str, HubRepo] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     """Former names, and the names that they lead to."""
     tokens: dict[str, User] = field(default_factory=known_tokens)
     faults: Faults = field(default_factory=Faults)
-    requests: RequestLog = field(default_factory=RequestLog)
+    requests: HubLog = field(default_factory=HubLog)
     rate_per_connection: float | None = None
     """Bytes a second that a connection gets, both ways; None for no limit."""
     page_size: int = 1000
@@ -40,7 +40,7 @@ class State:
     """Whether small files are answered by a relative 307 first, as the hub does."""
     xet: bool = True
     """Whether clients with hf_xet may send large files by Xet."""
-    lfs: dict[str, Blob] = field(default_factory=dict)
+    lfs: dict[str, StoredBlob] = field(default_factory=dict)
     """What is in LFS and came by an upload, by sha256."""
     _secret: bytes = field(default_factory=lambda: secrets.token_bytes(16))
     _folder: tempfile.TemporaryDirectory[str] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlxk_tui.demo.hub.replies import HubError, not_found
-from mlxk_tui.demo.hub.store.repos import Repo
+from mlxk_tui.demo.hub.store.repos import HubRepo
 
 GOOD_TOKEN = "hf_local_good"  # noqa: S105 - opens nothing but the local hub
 """May read and write everything, in every namespace."""
@@ -54,7 +54,7 @@ def authenticate(header: str | None, tokens: dict[str, User]) -> User | None:
     return user
 
 
-def check_visible(repo: Repo, user: User | None) -> None:
+def check_visible(repo: HubRepo, user: User | None) -> None:
     """Let pass who may see that the repo exists.
 
     Raises:
@@ -66,7 +66,7 @@ def check_visible(repo: Repo, user: User | None) -> None:
         raise HubError(403, "Access to this resource is disabled.")
 
 
-def check_readable(repo: Repo, user: User | None) -> None:
+def check_readable(repo: HubRepo, user: User | None) -> None:
     """Let pass who may read the files; a gated repo shows its metadata to all, but not its files.
 
     Raises:

@@ -26,7 +26,7 @@ from mlxk_tui.engine.generation import Generation, Sampling
 from mlxk_tui.engine.inference.decoding.pace import Pace
 from mlxk_tui.engine.inference.decoding.rows import Row
 from mlxk_tui.engine.inference.decoding.steps import Decoder
-from mlxk_tui.engine.inference.output.answer import Answer
+from mlxk_tui.engine.inference.output.answer import DeltaAssembler
 from mlxk_tui.engine.inference.prompts.prompting import Prompt
 from mlxk_tui.engine.inference.weights.loading import LoadedModel
 
@@ -213,7 +213,7 @@ class _Run:
             id=len(self._parts),
             request=request,
             prompt=prompt,
-            answer=Answer(self._model, request, prompt),
+            answer=DeltaAssembler(self._model, request, prompt),
             sampler=_Forced(tokens[part.prompt : part.prompt + part.answer]),
             processors=[],
             arrived=0.0,

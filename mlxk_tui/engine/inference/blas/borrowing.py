@@ -18,7 +18,7 @@ import mlx.core as mx
 from mlxk_tui.engine.inference.blas.products import ProductsError, bind, load_products
 from mlxk_tui.ops.blas.choice import choose, describe
 from mlxk_tui.ops.blas.cores import FreeCores, thread_variables
-from mlxk_tui.ops.blas.libraries import Library, find_libraries
+from mlxk_tui.ops.blas.libraries import BlasLibrary, find_libraries
 from mlxk_tui.ops.blas.trials import Trial, Trials, Verdict
 from mlxk_tui.ops.contract.matrices import Blas
 from mlxk_tui.ops.core.child_process import HOME
@@ -49,7 +49,7 @@ def borrow_blas(trial_s: float = _TRIAL_S) -> Borrowed:
     return _with(_tried(libraries, trial_s), govern=bool(ours))
 
 
-def _with(tried: Sequence[tuple[Library, Trial]], *, govern: bool) -> Borrowed:
+def _with(tried: Sequence[tuple[BlasLibrary, Trial]], *, govern: bool) -> Borrowed:
     """Load and bind the best of them; the next best where it cannot be loaded any more."""
     left = list(tried)
     cores: FreeCores | None = None
@@ -75,7 +75,7 @@ def _sane() -> bool:
     return bool((left @ left.T == (left[:, None] * left[None]).sum(axis=2)).all().item())
 
 
-def _tried(libraries: Sequence[Library], trial_s: float) -> list[tuple[Library, Trial]]:
+def _tried(libraries: Sequence[BlasLibrary], trial_s: float) -> list[tuple[BlasLibrary, Trial]]:
     """Return each library's trial, remembered or made now."""
     trials = Trials(version("mlx"))
     known = {library: trials.get(library) for library in libraries}
@@ -93,7 +93,7 @@ def _tried(libraries: Sequence[Library], trial_s: float) -> list[tuple[Library, 
     return [(library, trial) for library, trial in known.items() if trial is not None]
 
 
-def _try(library: Library, trial_s: float) -> Trial:
+def _try(library: BlasLibrary, trial_s: float) -> Trial:
     command = [sys.executable, "-m", f"{__package__}.trial", library.path, str(trial_s)]
     try:
         ended = subprocess.run(  # noqa: S603 - ourselves

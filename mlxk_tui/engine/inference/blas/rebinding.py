@@ -51,7 +51,7 @@ class RebindingError(Exception):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedObject:
     """A library in this process."""
 
     path: str
@@ -63,7 +63,7 @@ class Loaded:
     """Beginning and end of what the loader made read-only; twice 0 for none."""
 
 
-def find_loaded(file_name: str) -> Loaded:
+def find_loaded(file_name: str) -> LoadedObject:
     """Return the library of this process whose file has a name.
 
     Raises:
@@ -71,7 +71,7 @@ def find_loaded(file_name: str) -> Loaded:
     """
     if platform.machine() not in _SLOTS or struct.calcsize("P") != 8:
         raise RebindingError(f"not known how on {platform.machine()}")
-    found: list[Loaded] = []
+    found: list[LoadedObject] = []
 
     def look(pointer: ctypes._Pointer[_Info], size: int, data: int | None) -> int:
         info = pointer.contents
@@ -81,7 +81,7 @@ def find_loaded(file_name: str) -> Loaded:
             spans = {header.type: (info.base + header.vaddr, header.memsz) for header in headers}
             begin, size = spans.get(_PT_GNU_RELRO, (0, 0))
             if _PT_DYNAMIC in spans:
-                found.append(Loaded(path, info.base, spans[_PT_DYNAMIC], (begin, begin + size)))
+                found.append(LoadedObject(path, info.base, spans[_PT_DYNAMIC], (begin, begin + size)))
         return 0
 
     callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Info), ctypes.c_size_t, ctypes.c_void_p)(look)
@@ -91,7 +91,7 @@ def find_loaded(file_name: str) -> Loaded:
     return found[0]
 
 
-def rebind(library: Loaded, targets: Mapping[str, int]) -> dict[str, int]:
+def rebind(library: LoadedObject, targets: Mapping[str, int]) -> dict[str, int]:
     """Let a library's calls of some functions go to other addresses, all or none of them.
 
     Nothing may run in the library meanwhile.
@@ -122,7 +122,7 @@ def rebind(library: Loaded, targets: Mapping[str, int]) -> dict[str, int]:
     return before
 
 
-def _slots(library: Loaded) -> Iterator[tuple[str, int]]:
+def _slots(library: LoadedObject) -> Iterator[tuple[str, int]]:
     """Return the name of each function that is looked up by the loader and where its address is put."""
     entries: dict[int, int] = {}
     for tag, value in struct.iter_unpack("=qQ", ctypes.string_at(*library.dynamic)):
@@ -147,7 +147,7 @@ def _slots(library: Loaded) -> Iterator[tuple[str, int]]:
                 yield text.decode("ascii", "replace"), library.base + offset
 
 
-def _write(library: Loaded, slot: ctypes.c_uint64, address: int, value: int) -> None:
+def _write(library: LoadedObject, slot: ctypes.c_uint64, address: int, value: int) -> None:
     """Write an address: eight aligned bytes, in one go.
 
     Raises:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from mlxk_tui.engine.generation import Finished, FinishReason, Generation, Timings, Usage
+from mlxk_tui.engine.generation import Finished, FinishReason, Generation, GenerationTimings, TokenUsage
 from mlxk_tui.engine.inference.decoding.samplers import Processor, Sampler
-from mlxk_tui.engine.inference.output.answer import Answer
+from mlxk_tui.engine.inference.output.answer import DeltaAssembler
 from mlxk_tui.engine.inference.prompts.prompting import Prompt
 
 
@@ -19,7 +19,7 @@ class Row:
     id: int
     request: Generation
     prompt: Prompt
-    answer: Answer
+    answer: DeltaAssembler
     sampler: Sampler
     processors: list[Processor]
     arrived: float
@@ -52,13 +52,13 @@ class Row:
         prefilled = len(self.prompt.tokens) - self.cached
         return Finished(
             finish_reason=self.answer.reason(reason),
-            usage=Usage(
+            usage=TokenUsage(
                 prompt_tokens=len(self.prompt.tokens),
                 cached_tokens=self.cached,
                 completion_tokens=self.answer.tokens,
                 reasoning_tokens=self.answer.reasoning_tokens,
             ),
-            timings=Timings(
+            timings=GenerationTimings(
                 queued_s=self.begun - self.arrived,
                 time_to_first_token_s=first - self.arrived,
                 prompt_s=prompt_s,

@@ -7,8 +7,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxk_tui.engine.delta_buffer import GrowingDelta
-from mlxk_tui.engine.formats.splitting import Kind, Markers, OutputSplitter, Piece, StopMatcher
+from mlxk_tui.engine.delta_buffer import DeltaBuffer
+from mlxk_tui.engine.formats.splitting import Kind, Markers, OutputSplitter, StopMatcher, TextPiece
 from mlxk_tui.engine.formats.tool_calls import parse_tool_calls
 from mlxk_tui.engine.formats.truncated_calls import cut_calls
 from mlxk_tui.engine.formats.truncated_markup import cut_markup, writes_markup
@@ -20,7 +20,7 @@ from mlxk_tui.engine.inference.prompts.prompting import Prompt
 from mlxk_tui.engine.inference.weights.loading import LoadedModel
 
 
-class Answer:
+class DeltaAssembler:
     """The text of one generation as it grows; `take` collects what is new."""
 
     def __init__(self, model: LoadedModel, request: Generation, prompt: Prompt) -> None:
@@ -55,7 +55,7 @@ class Answer:
         self._cut = False
         """Whether what comes now was cut off by a limit."""
         self._done: list[Delta] = []
-        self._growing = GrowingDelta()
+        self._growing = DeltaBuffer()
         self._decoder = (
             turn_decoder(self._texts)
             if templated or prompt.implied_stops
@@ -118,18 +118,18 @@ class Answer:
         deltas, self._done = self._done, []
         if self._growing:
             deltas.append(self._growing.whole())
-            self._growing = GrowingDelta()
+            self._growing = DeltaBuffer()
         return deltas
 
-    def _sort(self, pieces: Sequence[Piece]) -> None:
+    def _sort(self, pieces: Sequence[TextPiece]) -> None:
         for piece in pieces:
             delta = self._delta_of(piece)
             if not self._growing.takes(delta):
                 self._done.append(self._growing.whole())
-                self._growing = GrowingDelta()
+                self._growing = DeltaBuffer()
             self._growing.add(delta)
 
-    def _delta_of(self, piece: Piece) -> Delta:
+    def _delta_of(self, piece: TextPiece) -> Delta:
         if piece.kind is Kind.REASONING:
             return Delta(reasoning=piece.text)
         if piece.kind is Kind.CONTENT:
@@ -140,7 +140,7 @@ class Answer:
         self._calls += len(calls)
         return Delta(tool_calls=calls)
 
-    def _calls_of(self, piece: Piece) -> tuple[ToolCall, ...] | None:
+    def _calls_of(self, piece: TextPiece) -> tuple[ToolCall, ...] | None:
         """Return the calls of a block; None where it holds something else."""
         parser, tools, text = self._tokenizer.tool_parser, self._request.tools, piece.text
         end = self._tokenizer.tool_call_end or ""
@@ -180,7 +180,7 @@ class _DataSplitter(OutputSplitter):
         if tools is not None:
             self._lead.begin()  # blank lines before a call, which may turn out to be before data
 
-    def _cross(self, pieces: list[Piece], marker: str) -> None:
+    def _cross(self, pieces: list[TextPiece], marker: str) -> None:
         super()._cross(pieces, marker)
         if self._kind is Kind.CONTENT and self._calls is not None:  # a call may follow
             self._scanners[Kind.CONTENT] = StopMatcher((self._calls.start,))

@@ -25,7 +25,7 @@ from mlxk_tui.engine.inference.prompts.prompting import (
     read_texts,
     tokenize,
 )
-from mlxk_tui.engine.inference.prompts.tokenizing.node import Facts
+from mlxk_tui.engine.inference.prompts.tokenizing.node import TokenizerFacts
 from mlxk_tui.engine.inference.prompts.tokenizing.pool import Lane, Pool, PoolUnavailableError
 from mlxk_tui.engine.protocol import (
     CountTokens,
@@ -152,9 +152,9 @@ class Preparer:
             return _fault(error)
 
 
-def facts_of(model: LoadedModel) -> Facts:
+def facts_of(model: LoadedModel) -> TokenizerFacts:
     """Return what the processes need to know of a model."""
-    return Facts(
+    return TokenizerFacts(
         name=model.name,
         context_length=model.context_length,
         vocab_size=model.vocab_size,

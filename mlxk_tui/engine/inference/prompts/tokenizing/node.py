@@ -64,7 +64,7 @@ class LoadTokenizer:
 
 
 @dataclass(frozen=True)
-class Facts:
+class TokenizerFacts:
     """What `prompting` needs to know of a model beside its tokenizer."""
 
     name: str
@@ -76,11 +76,11 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Work:
+class PreparationJob:
     """Command: prepare a request; answered by what `prompting` makes of it, or an `OpError`'s parts."""
 
     command: Command
-    facts: Facts
+    facts: TokenizerFacts
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class TryGrammar:
 
     grammar: str
     syntax: GrammarSyntax
-    facts: Facts
+    facts: TokenizerFacts
 
 
 @dataclass
@@ -107,7 +107,7 @@ class ReaderModel:
     grammars: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tokenizer: Any, facts: Facts) -> ReaderModel:
+    def of(cls, tokenizer: Any, facts: TokenizerFacts) -> ReaderModel:
         """Return the model with these facts."""
         return cls(tokenizer, **{name: getattr(facts, name) for name in facts.__dataclass_fields__})
 
@@ -194,7 +194,7 @@ class _Node:
                 if not self._worker:
                     self._become_worker()
                 frames.send(self._sock, self._try(command))
-            elif isinstance(command, Work):
+            elif isinstance(command, PreparationJob):
                 if not self._worker:
                     self._become_worker()
                 frames.send(self._sock, self._prepare(command))
@@ -238,7 +238,7 @@ class _Node:
             return f"{type(error).__name__}: {error}"[:300] or "unknown"
         return ""
 
-    def _try(self, command: TryGrammar) -> Failure | None:
+    def _try(self, command: TryGrammar) -> TokenizingFailure | None:
         from mlxk_tui.engine.inference.prompts.compiling import compile_schema  # `start` imported it
 
         model = ReaderModel.of(self._tokenizer, command.facts)
@@ -248,14 +248,14 @@ class _Node:
         try:
             compile_schema(model, command.grammar, command.syntax)
         except OpError as error:
-            return Failure.of(error)
+            return TokenizingFailure.of(error)
         except Exception:  # noqa: BLE001 - the worker meets it too, and tells
             return None
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
         return None
 
-    def _prepare(self, work: Work) -> Any:
+    def _prepare(self, work: PreparationJob) -> Any:
         from mlxk_tui.engine.inference.prompts.preparing import prepared  # it knows this module
 
         model = ReaderModel.of(_Limited(self._tokenizer, work.facts.name), work.facts)
@@ -269,11 +269,11 @@ class _Node:
                 f"The chat template or tokenizer of {work.facts.name} takes more memory than it may.",
                 remedy=Remedy.CHANGE_MESSAGES,
             )
-        return Failure.of(result) if isinstance(result, OpError) else result
+        return TokenizingFailure.of(result) if isinstance(result, OpError) else result
 
 
 @dataclass(frozen=True)
-class Failure:
+class TokenizingFailure:
     """An `OpError` in parts, since exceptions with keyword arguments cannot be pickled."""
 
     type: ErrorType
@@ -283,7 +283,7 @@ class Failure:
     overflow: Any
 
     @classmethod
-    def of(cls, error: OpError) -> Failure:
+    def of(cls, error: OpError) -> TokenizingFailure:
         """Take it apart."""
         return cls(error.type, error.message, error.remedy, error.facts, error.overflow)
 

@@ -16,12 +16,12 @@ from mlxk_tui.engine.generation import GrammarSyntax
 from mlxk_tui.engine.inference.prompts.tokenizing import frames
 from mlxk_tui.engine.inference.prompts.tokenizing.node import (
     GRAMMAR_S,
-    Facts,
-    Failure,
     Fork,
     LoadTokenizer,
+    PreparationJob,
+    TokenizerFacts,
+    TokenizingFailure,
     TryGrammar,
-    Work,
 )
 from mlxk_tui.engine.protocol import Command
 from mlxk_tui.ops.core.errors import ErrorType, OpError
@@ -196,7 +196,7 @@ class Lane:
         self._pool = pool
         self._process: _Process | None = None
 
-    def try_grammar(self, grammar: str, syntax: GrammarSyntax, facts: Facts) -> None:
+    def try_grammar(self, grammar: str, syntax: GrammarSyntax, facts: TokenizerFacts) -> None:
         """Compile a grammar elsewhere, to see that it can be and what it costs.
 
         Raises:
@@ -214,7 +214,7 @@ class Lane:
                 "properties cost the most.",
                 remedy=Remedy.CHANGE_GRAMMAR,
             ) from None
-        if isinstance(failure, Failure):
+        if isinstance(failure, TokenizingFailure):
             raise failure.error
 
     def _own(self) -> _Process:
@@ -223,7 +223,7 @@ class Lane:
             process = self._process = self._pool._new()
         return process
 
-    def prepare(self, command: Command, facts: Facts) -> Any:
+    def prepare(self, command: Command, facts: TokenizerFacts) -> Any:
         """Return what `prompting` makes of a request; a process that is lost costs it nothing, once.
 
         Raises:
@@ -233,7 +233,7 @@ class Lane:
         for _ in range(2):
             process = self._own()
             try:
-                said = process.ask(Work(command, facts), _LIMIT_S)
+                said = process.ask(PreparationJob(command, facts), _LIMIT_S)
             except TimeoutError:
                 self._pool._lose(process)
                 raise OpError(
@@ -245,7 +245,7 @@ class Lane:
             except (OSError, EOFError):
                 self._pool._lose(process)
                 continue
-            if isinstance(said, Failure):
+            if isinstance(said, TokenizingFailure):
                 raise said.error
             return said
         raise OpError(
