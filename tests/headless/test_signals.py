@@ -205,16 +205,16 @@ def _connected(pid: int, port: int) -> bool:
 
 _STUCK = """
 import asyncio, sys, threading
-from mlxk_tui_headless import runner
-from mlxk_tui_headless.request import Globals, Request
+from mlxk_tui_headless import session
+from mlxk_tui_headless.request import CommandRequest, Globals
 
-runner._PATIENCE_S = 0.1
+session._PATIENCE_S = 0.1
 
 async def stuck():
     print("working", file=sys.stderr, flush=True)
     await asyncio.to_thread(threading.Event().wait)
 
-runner.carry_out(Request("health", lambda session: session.wait(stuck())), Globals(json=True))
+session.carry_out(CommandRequest("health", lambda running: running.wait(stuck())), Globals(json=True))
 """
 
 
