@@ -15,13 +15,13 @@ from mlxk_tui.chats.store import ChatStore
 WRITER = """
 import asyncio, sys, time
 from pathlib import Path
-from mlxk_tui.chats.model import Role, State
+from mlxk_tui.chats.model import MessageState, Role
 from mlxk_tui.chats.store import ChatStore
 
 async def main():
     store = await ChatStore.open(Path(sys.argv[1]))
     session = await store.create_session(title="long answer")
-    answer = await store.add_message(session.id, Role.ASSISTANT, state=State.STREAMING)
+    answer = await store.add_message(session.id, Role.ASSISTANT, state=MessageState.STREAMING)
     print(answer.id, flush=True)
     while True:
         store.update_streaming(answer.id, content=f"{time.monotonic()!r} ")

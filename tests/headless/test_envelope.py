@@ -292,7 +292,7 @@ def test_a_signal_stops_the_work_with_one_object(number: signal.Signals, hub: Pa
 
 _STUBBORN = """
 import asyncio, sys, threading
-from mlxk_tui_headless.request import Globals, Request
+from mlxk_tui_headless.request import CommandRequest, Globals
 from mlxk_tui_headless.session import carry_out
 
 async def stubborn():
@@ -303,7 +303,7 @@ async def stubborn():
         except asyncio.CancelledError:
             pass
 
-carry_out(Request("list", lambda session: session.wait(stubborn())), Globals(json=True))
+carry_out(CommandRequest("list", lambda session: session.wait(stubborn())), Globals(json=True))
 """
 
 

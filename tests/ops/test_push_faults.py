@@ -66,7 +66,7 @@ def children() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children()
-        if any("push_worker" in word for word in child.cmdline())
+        if any("upload_worker" in word for word in child.cmdline())
     ]
 
 
@@ -277,5 +277,5 @@ async def test_the_token_goes_by_stdin_alone(
     server.rate_per_connection = SIZE / 0.5
     await push(request_, hub=Hub.from_environment({"HF_ENDPOINT": server.url, "HF_TOKEN": server.GOOD_TOKEN}),
                on_event=on_event)  # fmt: skip
-    assert any("push_worker" in word for word in seen)
+    assert any("upload_worker" in word for word in seen)
     assert not any(server.GOOD_TOKEN in word for word in seen)

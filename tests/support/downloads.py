@@ -21,10 +21,11 @@ FAST = DownloadOptions(backoff_s=0.01, longest_backoff_s=0.05, read_s=1.0, conne
 CHILD = """
 import asyncio, json, sys
 from pathlib import Path
-from mlxk_tui.ops.download.download import DownloadOptions, Source, download
+from mlxk_tui.ops.download.download import DownloadOptions, download
+from mlxk_tui.ops.download.terms import DownloadSource
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 given = json.loads(sys.argv[1])
-source = Source(**given["source"])
+source = DownloadSource(**given["source"])
 files = [RemoteFile(**file) for file in given["files"]]
 def on_event(event):
     print(json.dumps([event.stage, event.bytes_done]), flush=True)

@@ -37,6 +37,7 @@ RULES = (
     "mlxk_tui.ops.health.detect",
     "mlxk_tui.ops.cache.documents",
     "mlxk_tui.ops.core.errors",
+    "mlxk_tui.ops.core.remedies",
     "mlxk_tui.ops.core.files",
     "mlxk_tui.ops.core.text",
     "mlxk_tui.ops.health.integrity",
