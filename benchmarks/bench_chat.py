@@ -26,9 +26,9 @@ from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.services.conversation.request import ChatSettings
 from mlxk_tui.settings import load
 from mlxk_tui.ui.chat.pane import ChatPane
-from mlxk_tui.ui.chat.settings_form import ChatSettings
 
 KEYS = 120
 KEY_BUDGET_MS = 50.0

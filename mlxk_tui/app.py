@@ -38,7 +38,6 @@ from mlxk_tui.ops.push.terms import push_enabled
 from mlxk_tui.services.conversation.backend import ChatBackend
 from mlxk_tui.services.library import Library
 from mlxk_tui.services.server.control import ServerBackend
-from mlxk_tui.services.tasks import Tasks
 from mlxk_tui.settings import LoadedSettings, weights_choice
 from mlxk_tui.transfers.jobs import TransferState as Stage
 from mlxk_tui.transfers.queue import TransferQueue
@@ -47,9 +46,11 @@ from mlxk_tui.transfers.store import state_file
 from mlxk_tui.transfers.teller import Change
 from mlxk_tui.ui.shell import clipboard, themes
 from mlxk_tui.ui.shell.context import Context
+from mlxk_tui.ui.shell.messages import ChatRequested
 from mlxk_tui.ui.shell.registry import PANES
 from mlxk_tui.ui.shell.stylesheet import Sheet
 from mlxk_tui.ui.shell.sweep import INTERVAL_S, sweep
+from mlxk_tui.ui.shell.tasks import Tasks
 from mlxk_tui.ui.widgets.error_text import error_text
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class MlxkApp(App[None]):
             self,
             state or platformdirs.user_data_path("mlxk-tui"),
             idle_unload_s=60 * settings.idle_unload_minutes,
+            words=error_text,
             weights=lambda: weights_choice(loaded),
             engine=engine,
         )
@@ -440,6 +442,14 @@ class MlxkApp(App[None]):
         while len(self.screen_stack) > 1:
             self.pop_screen()
         self.switch_mode(pane_id)
+
+    def on_chat_requested(self, event: ChatRequested) -> None:
+        """Go to the Chat pane and begin a chat with a model."""
+        from mlxk_tui.ui.chat.pane import ChatPane
+
+        self.action_pane("chat")
+        if isinstance(pane := self.screen, ChatPane):
+            pane.call_after_refresh(pane.begin, event.model)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Leave dialogs alone: digits and q are theirs."""

@@ -177,6 +177,11 @@ class LoadedSettings:
     key_folder: Path | None = None
     """Where the server's API keys are kept; None is beside the config file."""
 
+    @property
+    def key_file(self) -> Path:
+        """The file of the server's API keys."""
+        return (self.key_folder or self.path.parent) / "api-keys"
+
     def where(self, name: str) -> str:
         """Return where a setting that is not the default was given: option, variable or file."""
         if name in self.from_command_line:

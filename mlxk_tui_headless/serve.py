@@ -27,7 +27,7 @@ from mlxk_tui.ops.contract.terms import CpuWeights
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable, size
 from mlxk_tui.server.http import keys
-from mlxk_tui.server.options import ServerOptions
+from mlxk_tui.server.options import ServerOptions, listed
 from mlxk_tui.server.server import Server
 from mlxk_tui_headless import output
 from mlxk_tui_headless.error_text import error_text
@@ -260,9 +260,9 @@ def load_options(wanted: ServeOptions) -> tuple[ServerOptions, float]:
     options = ServerOptions(
         host=wanted.host if wanted.host is not None else given.server_host,
         port=wanted.port if wanted.port is not None else given.server_port,
-        api_keys=_keys(wanted.api_keys, loaded.path),
-        origins=(*_words(given.server_origins), *_origins(wanted.origins)),
-        hosts=(*_words(given.server_hosts), *wanted.hosts),
+        api_keys=_keys(wanted.api_keys, loaded.key_file),
+        origins=(*listed(given.server_origins), *_origins(wanted.origins)),
+        hosts=(*listed(given.server_hosts), *(host for text in wanted.hosts for host in listed(text))),
         model=wanted.model if wanted.model is not None else given.server_model or None,
         aliases=_aliases(wanted.aliases),
         force=wanted.force,
@@ -282,27 +282,19 @@ def _check(wanted: ServeOptions, idle_minutes: float) -> None:
             raise _invalid(f"{name} takes 0 or more.")
 
 
-def _keys(given: tuple[str, ...], config: Path) -> dict[str, str]:
+def _keys(given: tuple[str, ...], key_file: Path) -> dict[str, str]:
     """Return the keys of the command line, else of the environment, else of the key file."""
     if given:
         return keys.parse_keys(given, "--api-key")
-    return keys.from_environment(os.environ) or keys.read_keys(key_file(config))
-
-
-def key_file(config: Path) -> Path:
-    """Return where API keys are kept: beside the config file."""
-    return config.parent / "api-keys"
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in (part.strip() for part in text.split(",")) if word)
+    return keys.from_environment(os.environ) or keys.read_keys(key_file)
 
 
 def _origins(given: tuple[str, ...]) -> tuple[str, ...]:
-    for origin in given:
+    origins = tuple(origin for text in given for origin in listed(text))
+    for origin in origins:
         if origin != "*" and "://" not in origin:
             raise _invalid(f"--allow-origin {origin}: an origin looks like https://chat.example.org.")
-    return given
+    return origins
 
 
 def _aliases(given: tuple[str, ...]) -> dict[str, str]:

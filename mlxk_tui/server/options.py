@@ -66,3 +66,8 @@ class Address(NamedTuple):
         reachable = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - shown, not bound
         host = reachable.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return the parts of a list that commas or blanks part: origins, hosts."""
+    return tuple(text.replace(",", " ").split())

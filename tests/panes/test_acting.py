@@ -11,8 +11,8 @@ from textual.widgets import Button, Input
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache.cache import Cache
-from mlxk_tui.services.tasks import LONG_SECONDS, Task
 from mlxk_tui.ui.inspector.clone_dialog import CloneDialog, problem_with
+from mlxk_tui.ui.shell.tasks import LONG_SECONDS, Task
 from mlxk_tui.ui.widgets.dialogs import Dialog, DialogList, QuestionDialog
 from tests.panes.conftest import AppMaker, ready, wait_until
 from tests.panes.test_models_pane import NARROW, WIDE, pane, text, three

@@ -25,11 +25,12 @@ from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.generation import Generation, Sampling
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.services.conversation.request import ChatSettings
 from mlxk_tui.settings import load
 from mlxk_tui.ui.chat.invitation import Suggestion
 from mlxk_tui.ui.chat.pane import ChatPane
 from mlxk_tui.ui.chat.sessions_screen import SessionsScreen
-from mlxk_tui.ui.chat.settings_form import ChatSettings, SettingsDialog
+from mlxk_tui.ui.chat.settings_form import SettingsDialog
 from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog, LineDialog
 from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 from tests.engine.conftest import needs_mlx, new_engine

@@ -30,9 +30,9 @@ from mlxk_tui.demo.layout import RepoLayout
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.services.conversation.request import ChatSettings
 from mlxk_tui.settings import load
 from mlxk_tui.ui.chat.pane import ChatPane
-from mlxk_tui.ui.chat.settings_form import ChatSettings
 from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 from tests.engine.conftest import is_gone, needs_mlx, new_engine
 from tests.engine.small_models import make_model

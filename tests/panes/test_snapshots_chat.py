@@ -18,8 +18,8 @@ from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.services.conversation.answer import Live
 from mlxk_tui.settings import load
-from mlxk_tui.ui.chat.message import Live
 from mlxk_tui.ui.chat.pane import ChatPane
 from mlxk_tui.ui.shell.footer import KeyLine
 from tests.panes.conftest import MACHINE, NOW, NOWHERE, Unchanged, copy_sample, wait_until

@@ -55,6 +55,13 @@ def size(n: int | None) -> str:
     return f"{value:.{digits}f}{unit}"
 
 
+def spaced_size(n: int | None) -> str:
+    """Return a size with a space before its unit, for prose: `3.10 GB`."""
+    text = size(n)
+    digits = len(text.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    return f"{text[:digits]} {text[digits:]}" if digits < len(text) else text
+
+
 def age(iso: str | None, now: datetime | None = None) -> str:
     """Return how long ago an ISO 8601 UTC time was, such as `3m ago`; a date after 30 days."""
     if not iso:

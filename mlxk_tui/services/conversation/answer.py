@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -14,10 +15,8 @@ from mlxk_tui.engine.generation import Delta, Event, Finished, FinishReason, Loa
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.engine.stream import GenerationStream
 from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.text import spaced_size
 from mlxk_tui.services.conversation.request import request_of
-from mlxk_tui.ui.chat.message import Live
-from mlxk_tui.ui.widgets.error_text import error_text
-from mlxk_tui.ui.widgets.text import spaced_size
 
 _STAGES = {
     "start": "Starting the engine",
@@ -39,6 +38,19 @@ class Stage(Enum):
     ENDED = "ended"
 
 
+@dataclass(frozen=True)
+class Live:
+    """How far an answer is that is being written."""
+
+    doing: str = ""
+    """What happens while there is no text yet: `Reading the question`."""
+    thinking: bool = False
+    reasoning_s: float = 0.0
+    reasoning_tokens: int = 0
+    tokens: int = 0
+    tokens_per_s: float = 0.0
+
+
 class Answer:
     """A generation and what came of it so far; `run` goes on whether anybody looks or not.
 
@@ -48,6 +60,7 @@ class Answer:
         model: the model that answers.
         engine: the engine.
         store: where it is kept.
+        words: returns what is kept of an error, for people.
         draft: the model that guesses ahead.
     """
 
@@ -58,6 +71,7 @@ class Answer:
         model: Runnable,
         engine: Engine,
         store: ChatStore,
+        words: Callable[[OpError], str],
         draft: Runnable | None = None,
     ) -> None:
         self.session = session
@@ -73,6 +87,7 @@ class Answer:
         self.used = 0
         """Tokens of the context that prompt and answer take."""
         self.tokens = 0
+        self._words = words
         self._draft = draft
         self._engine = engine
         self._store = store
@@ -234,7 +249,7 @@ class Answer:
             ended = self._reasoning_ended or self._last_at
             timings["reasoning_s"] = round(ended - self._reasoning_began, 3)
         usage["context_length"] = self.context_length
-        error = error_text(self.error) if self.error else None
+        error = self._words(self.error) if self.error else None
         try:
             self.message = await self._store.finish_message(
                 self.message.id,

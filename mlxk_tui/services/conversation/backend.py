@@ -40,6 +40,7 @@ class ChatBackend:
         folder: where the chats are kept.
         idle_unload_s: seconds without a request after which a model leaves the memory; 0 never.
         weights: tells how weights are held where there is no GPU.
+        words: returns what is kept of an answer's error, for people.
         engine: an engine to use; whoever gives one stops it.
     """
 
@@ -48,6 +49,7 @@ class ChatBackend:
         owner: DOMNode,
         folder: Path,
         *,
+        words: Callable[[OpError], str],
         idle_unload_s: float = 0,
         weights: Callable[[], WeightsChoice] | None = None,
         engine: Engine | None = None,
@@ -64,6 +66,7 @@ class ChatBackend:
         self.folder = folder
         self._idle_unload_s = idle_unload_s
         self._weights = weights
+        self._words = words
         self._given = engine
         self._engine: Engine | None = None
         self._unsubscribe: Callable[[], None] | None = None
@@ -134,7 +137,7 @@ class ChatBackend:
         store = self._store
         if store is None:
             raise RuntimeError("the chats are not open")
-        answer = Answer(session, message, model, self.engine, store, draft)
+        answer = Answer(session, message, model, self.engine, store, self._words, draft)
         self.answers[session.id] = answer
         task = asyncio.create_task(self._write(answer))
         self._tasks.add(task)

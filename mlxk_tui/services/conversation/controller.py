@@ -15,9 +15,8 @@ from mlxk_tui.ops.core.text import printable
 from mlxk_tui.services.conversation.answer import Answer
 from mlxk_tui.services.conversation.backend import ChatBackend
 from mlxk_tui.services.conversation.models import by_name, suggested
-from mlxk_tui.services.conversation.request import draft_of
+from mlxk_tui.services.conversation.request import ChatSettings, draft_of
 from mlxk_tui.services.library import Library
-from mlxk_tui.ui.chat.settings_form import ChatSettings
 
 WINDOW = 20
 """Messages that are read at once."""

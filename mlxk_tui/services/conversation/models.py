@@ -7,8 +7,6 @@ from mlxk_tui.ops.contract.terms import MemoryFit, ModelType
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.services.library import Entry, Library, ScanPhase
-from mlxk_tui.ui.widgets.choice_dialogs import Option
-from mlxk_tui.ui.widgets.text import spaced_size
 
 _ORDER = {ModelType.CHAT: 0, ModelType.UNKNOWN: 1, ModelType.BASE: 1}
 
@@ -74,17 +72,3 @@ def why_no_chat(entry: Entry | None) -> str | None:
     if not entry.sound:
         return f"{entry.short} is not sound; Health says why."
     return f"{entry.short} cannot run here: {printable(entry.model.reason or 'nobody knows why.')}"
-
-
-def options(library: Library) -> list[Option]:
-    """Return the models as lines to choose from."""
-    made = []
-    for entry in answering(library):
-        fit = entry.model.memory_fit
-        about, style = spaced_size(entry.model.size_bytes), "muted"
-        if fit is MemoryFit.TIGHT:
-            about, style = f"tight  {about}", "attention"
-        elif fit is MemoryFit.TOO_LARGE:
-            about, style = f"too large  {about}", "bad"
-        made.append(Option(name_of(entry), entry.name, about, style))
-    return made

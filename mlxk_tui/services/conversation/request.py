@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mlxk_tui.chats.model import Message, Role, Session
@@ -16,6 +16,14 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 MAX_VOCABULARY = 2**31
 """Stands for the vocabulary of a model that is not loaded yet."""
 _NUMBERS = {item.name for item in fields(Sampling)} - {"logit_bias"}
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """What the form holds."""
+
+    system: str
+    values: Mapping[str, Any]
 
 
 def request_of(session: Session, history: Sequence[Message], draft: Runnable | None = None) -> Generation:

@@ -97,7 +97,7 @@ class ServerBackend:
         self.sample_seconds = 1.0
         """How often rate and queue are measured while it is on."""
         self._config = loaded.path
-        self._key_file = setups.key_file(loaded)
+        self._key_file = loaded.key_file
         self._cache = cache
         self._engine = engine
         self._remember = remember

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlxk_tui.ops.core.addresses import is_loopback
+from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.server.http import keys
-from mlxk_tui.server.options import ServerOptions
-from mlxk_tui.settings import LoadedSettings, Settings
-from mlxk_tui.ui.widgets.error_text import error_text
+from mlxk_tui.server.options import ServerOptions, listed
+from mlxk_tui.settings import Settings
 
 _PORTS_TRIED = 100
 
@@ -53,16 +53,11 @@ def from_settings(settings: Settings) -> Setup:
     return Setup(
         host=settings.server_host,
         port=settings.server_port,
-        origins=words(settings.server_origins),
-        hosts=words(settings.server_hosts),
+        origins=listed(settings.server_origins),
+        hosts=listed(settings.server_hosts),
         model=settings.server_model or None,
         max_tokens=settings.server_max_tokens or None,
     )
-
-
-def key_file(loaded: LoadedSettings) -> Path:
-    """Return where API keys are kept: beside the config file, as for `mlxk-headless serve`."""
-    return (loaded.key_folder or loaded.path.parent) / "api-keys"
 
 
 def read_keys(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[dict[str, str], bool]:
@@ -73,11 +68,6 @@ def read_keys(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[dict
     """
     given = keys.from_environment(environ)
     return (given, True) if given else (keys.read_keys(path), False)
-
-
-def words(text: str) -> tuple[str, ...]:
-    """Return the parts of a list that commas or blanks part."""
-    return tuple(text.replace(",", " ").split())
 
 
 def beyond_loopback(host: str) -> bool:
@@ -94,7 +84,7 @@ def may_reach_beyond(host: str) -> bool:
     return name.strip("[]").rstrip(".").lower() != "localhost" if loopback is None else not loopback
 
 
-def host_problem(text: str, *, has_key: bool) -> str | None:
+def host_problem(text: str) -> str | None:
     """Return why a host cannot be listened on, as a sentence; None where it may."""
     host = text.strip()
     if not host:
@@ -103,7 +93,13 @@ def host_problem(text: str, *, has_key: bool) -> str | None:
         return "A host is a name or an address, without blanks."
     if "/" in host:
         return "Give the host alone, without http:// or a path."
-    return error_text(keys.needs_key(host)) if beyond_loopback(host) and not has_key else None
+    return None
+
+
+def key_problem(text: str, *, has_key: bool) -> OpError | None:
+    """Return why the server may not listen at a host without a key; None where it may."""
+    host = text.strip()
+    return keys.needs_key(host) if beyond_loopback(host) and not has_key else None
 
 
 def port_problem(text: str) -> str | None:
@@ -117,7 +113,7 @@ def port_problem(text: str) -> str | None:
 
 def origins_problem(text: str) -> str | None:
     """Return what is wrong with a list of origins, as a sentence."""
-    for origin in words(text):
+    for origin in listed(text):
         scheme, _, rest = origin.partition("://")
         if origin != "*" and not (scheme and rest and "/" not in rest and origin.isprintable()):
             return f"'{printable(origin)[:60]}' is no origin: one looks like https://chat.example.org."

@@ -17,8 +17,8 @@ from textual.widgets import Static
 from mlxk_tui.chats.model import Attachment
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.os_errors import reason_of
-from mlxk_tui.ops.core.text import printable
-from mlxk_tui.ui.widgets.text import Part, cut, line, spaced_size
+from mlxk_tui.ops.core.text import printable, spaced_size
+from mlxk_tui.ui.widgets.text import Part, cut, line
 
 MAX_BYTES = 512_000
 """Largest file that can be attached; its tokens must fit into a context."""

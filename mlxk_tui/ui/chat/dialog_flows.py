@@ -14,16 +14,23 @@ from mlxk_tui.chats.export import export_json, export_markdown, suggested_name
 from mlxk_tui.chats.model import Listed
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.text import plural, printable
-from mlxk_tui.services.conversation.models import draft_name, options
-from mlxk_tui.services.conversation.request import MAX_VOCABULARY, draft_of, kv_bits_of, sampling_of
+from mlxk_tui.services.conversation.models import draft_name
+from mlxk_tui.services.conversation.request import (
+    MAX_VOCABULARY,
+    ChatSettings,
+    draft_of,
+    kv_bits_of,
+    sampling_of,
+)
 from mlxk_tui.ui.chat.attachments import read_attachment
 from mlxk_tui.ui.chat.markdown_pieces import CodeBlock
-from mlxk_tui.ui.chat.settings_form import ChatSettings, SettingsDialog
+from mlxk_tui.ui.chat.settings_form import SettingsDialog
 from mlxk_tui.ui.inspector import model_actions
 from mlxk_tui.ui.inspector.model_actions import Host
 from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog, LineDialog, Option
 from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 from mlxk_tui.ui.widgets.error_text import error_text
+from mlxk_tui.ui.widgets.model_options import model_options
 
 if TYPE_CHECKING:
     from mlxk_tui.ui.chat.pane import ChatPane
@@ -137,7 +144,7 @@ async def choose_model(pane: ChatPane) -> None:
     chosen = await pane.app.push_screen_wait(
         ChoiceDialog(
             "Who answers next",
-            options(library),
+            model_options(library),
             current=pane.talk.session.model or "",
             words=True,
             empty="No model of the cache can answer here.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rich.cells import cell_len
@@ -12,10 +11,11 @@ from rich.style import Style
 from textual.strip import Strip
 
 from mlxk_tui.chats.model import Message, MessageState, Role
-from mlxk_tui.ops.core.text import plural, printable
+from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.services.conversation.answer import Live
 from mlxk_tui.ui.chat.markdown import Drawer, safe
 from mlxk_tui.ui.chat.markdown_pieces import Splitter
-from mlxk_tui.ui.widgets.text import Part, cut, spaced_size
+from mlxk_tui.ui.widgets.text import Part, cut
 
 _INDENT = 2
 """Cells that text stands to the right of its heading."""
@@ -23,19 +23,6 @@ _MOST_REASONING = 20_000
 """Characters of reasoning that are shown unfolded; the export has all."""
 _MOST_PLAIN = 60_000
 """Characters of a question that are shown."""
-
-
-@dataclass(frozen=True)
-class Live:
-    """How far an answer is that is being written."""
-
-    doing: str = ""
-    """What happens while there is no text yet: `Reading the question`."""
-    thinking: bool = False
-    reasoning_s: float = 0.0
-    reasoning_tokens: int = 0
-    tokens: int = 0
-    tokens_per_s: float = 0.0
 
 
 class MessageBlock:

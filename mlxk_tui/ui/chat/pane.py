@@ -39,10 +39,9 @@ from mlxk_tui.ui.chat.sessions_screen import SessionsScreen
 from mlxk_tui.ui.chat.status_lines import Notes, Opening, model_gone
 from mlxk_tui.ui.chat.stream_renderer import StreamRenderer
 from mlxk_tui.ui.chat.view import ConversationView
-from mlxk_tui.ui.inspector import model_actions
+from mlxk_tui.ui.inspector import model_actions, pull_actions
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.pane import Pane
-from mlxk_tui.ui.transfers import transfer_actions
 from mlxk_tui.ui.widgets.error_text import error_text
 from mlxk_tui.ui.widgets.row_list import RowList
 
@@ -470,7 +469,7 @@ class ChatPane(Pane):
     def action_pull(self) -> None:
         """Pull the model that is gone."""
         if name := self.talk.session.model:
-            transfer_actions.queue(self, self.context, [Pull(name)])
+            pull_actions.queue(self, self.context, [Pull(name)])
 
     def action_leave(self) -> None:
         """Stop the answer or a running task, else go back to the composer."""

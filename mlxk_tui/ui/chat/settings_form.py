@@ -14,6 +14,7 @@ from textual.widgets import Input, Static, TextArea
 
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.text import printable
+from mlxk_tui.services.conversation.request import ChatSettings
 from mlxk_tui.ui.widgets.error_text import error_text
 from mlxk_tui.ui.widgets.form import Form
 from mlxk_tui.ui.widgets.text import sentence
@@ -51,14 +52,6 @@ FIELDS = (
 
 Check = Callable[[Mapping[str, Any]], object]
 """Raises OpError where values cannot be used."""
-
-
-@dataclass(frozen=True)
-class ChatSettings:
-    """What the form holds."""
-
-    system: str
-    values: Mapping[str, Any]
 
 
 def parsed(texts: Mapping[str, str]) -> tuple[dict[str, Any], str]:

@@ -13,11 +13,10 @@ from textual.widget import Widget
 
 from mlxk_tui.services.library import Changed, Entry, ModelState
 from mlxk_tui.ui.health.findings import HealthList
-from mlxk_tui.ui.inspector import model_actions, model_keys
+from mlxk_tui.ui.inspector import model_actions, model_keys, pull_actions
 from mlxk_tui.ui.inspector.screens import InspectorScreen
 from mlxk_tui.ui.shell import empty_states
 from mlxk_tui.ui.shell.pane import Pane
-from mlxk_tui.ui.transfers import transfer_actions
 from mlxk_tui.ui.widgets.row_list import RowList
 from mlxk_tui.ui.widgets.state_view import StateView
 from mlxk_tui.ui.widgets.text import Part, line
@@ -109,24 +108,24 @@ class HealthPane(Pane):
     def why_not(self, action: str) -> str | None:
         """Return why an action is not possible now."""
         if action == "push":
-            return transfer_actions.why_no_push(self.context)
+            return pull_actions.why_no_push(self.context)
         needs_models = {"pull", "verify", "verify_all", "delete", "prune", "copy_name", "copy_path"}
         if action in needs_models and (reason := self.why_nothing()):
             return reason
         if action in {"pull", "verify", "delete", "copy_name", "copy_path"} and self.selected is None:
             return "No model is selected."
         if action == "pull" and self.selected is not None:
-            return transfer_actions.why_no_pull(self.context, [self.selected])
+            return pull_actions.why_no_pull(self.context, [self.selected])
         return None
 
     def action_pull(self) -> None:
         """Fetch again what is missing or broken."""
         if entry := self.selected:
-            transfer_actions.pull_again(self, self.context, [entry])
+            pull_actions.pull_again(self, self.context, [entry])
 
     def action_push(self) -> None:
         """Push a folder."""
-        transfer_actions.push_folder(self, self.context)
+        pull_actions.push_folder(self, self.context)
 
     def action_verify(self) -> None:
         """Compare the checksums of the model under the cursor."""

@@ -13,10 +13,10 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from mlxk_tui.ops.core.os_errors import reason_of
-from mlxk_tui.ops.core.text import printable
+from mlxk_tui.ops.core.text import printable, spaced_size
 from mlxk_tui.services.library import Entry
 from mlxk_tui.ui.widgets.form import Form
-from mlxk_tui.ui.widgets.text import Part, lines, spaced_size
+from mlxk_tui.ui.widgets.text import Part, lines
 
 
 def absolute(text: str) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from textual.widget import Widget
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import plural, printable, size
+from mlxk_tui.ops.core.text import plural, printable, size, spaced_size
 from mlxk_tui.ops.remove.remove import RemovePlan
 from mlxk_tui.services.library import Entry
 from mlxk_tui.ui.widgets.dialogs import Dialog, DialogList
-from mlxk_tui.ui.widgets.text import Part, lines, pad, spaced_size
+from mlxk_tui.ui.widgets.text import Part, lines, pad
 
 _WIDTH = 65
 _SIZE = 9

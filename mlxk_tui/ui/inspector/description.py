@@ -12,7 +12,7 @@ from textual.content import Content
 
 from mlxk_tui.ops.cache.names import is_clean
 from mlxk_tui.ops.contract.terms import FindingCode, Fix, Framework, Health, MemoryFit, ModelType, Severity
-from mlxk_tui.ops.core.text import age, beside, plural, printable, size
+from mlxk_tui.ops.core.text import age, beside, plural, printable, size, spaced_size
 from mlxk_tui.services.library import Entry, ModelState
 from mlxk_tui.ui.widgets.text import (
     FIT_STYLES,
@@ -24,7 +24,6 @@ from mlxk_tui.ui.widgets.text import (
     lines,
     pad,
     quant_phrase,
-    spaced_size,
     wrap,
 )
 

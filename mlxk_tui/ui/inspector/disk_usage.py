@@ -10,9 +10,9 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import plural, size
+from mlxk_tui.ops.core.text import plural, size, spaced_size
 from mlxk_tui.services.library import Entry
-from mlxk_tui.ui.widgets.text import Part, bar, lines, pad, spaced_size
+from mlxk_tui.ui.widgets.text import Part, bar, lines, pad
 
 _SIZE = 8
 _MAX_BARS = 30

@@ -12,12 +12,13 @@ from textual.screen import Screen
 from mlxk_tui.ops.contract.terms import Severity
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.events import OnEvent, Progress
-from mlxk_tui.ops.core.text import plural, printable
+from mlxk_tui.ops.core.text import plural, printable, spaced_size
 from mlxk_tui.services.library import Entry, ScanPhase
-from mlxk_tui.services.tasks import DIALOG_GROUP
 from mlxk_tui.ui.shell.context import Context
+from mlxk_tui.ui.shell.messages import ChatRequested
+from mlxk_tui.ui.shell.tasks import DIALOG_GROUP
 from mlxk_tui.ui.widgets.error_text import error_text
-from mlxk_tui.ui.widgets.text import sentence, spaced_size
+from mlxk_tui.ui.widgets.text import sentence
 
 Host = Screen[Any]
 
@@ -147,17 +148,8 @@ def _folder(entry: Entry) -> Path:
 
 
 def chat_with(host: Host, entry: Entry) -> None:
-    """Go to the Chat pane and begin a chat with a model."""
-
-    async def begin() -> None:
-        from mlxk_tui.ui.chat.pane import ChatPane
-
-        await host.app.run_action("app.pane('chat')")
-        pane = host.app.screen
-        if isinstance(pane, ChatPane):
-            pane.call_after_refresh(pane.begin, entry.report.ref.name)
-
-    host.app.call_later(begin)
+    """Ask for a chat with a model."""
+    host.post_message(ChatRequested(entry.report.ref.name))
 
 
 # -- delete ----------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from textual.widget import Widget
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import plural, printable, size
+from mlxk_tui.ops.core.text import plural, printable, size, spaced_size
 from mlxk_tui.ui.widgets.dialogs import Dialog, DialogList
-from mlxk_tui.ui.widgets.text import Part, lines, pad, spaced_size
+from mlxk_tui.ui.widgets.text import Part, lines, pad
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.contract.results import PruneData

@@ -9,13 +9,12 @@ from textual.binding import Binding, BindingType
 
 from mlxk_tui.services.conversation import models
 from mlxk_tui.services.library import Changed, Entry
-from mlxk_tui.ui.inspector import model_actions, model_keys
+from mlxk_tui.ui.inspector import model_actions, model_keys, pull_actions
 from mlxk_tui.ui.inspector.disk_usage import DiskUse
 from mlxk_tui.ui.inspector.inspector import Inspector
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.footer import KeyLine
 from mlxk_tui.ui.shell.task_bar import TaskBar
-from mlxk_tui.ui.transfers import transfer_actions
 from mlxk_tui.ui.widgets.transient import Transient
 
 WIDE = 100
@@ -98,10 +97,10 @@ class InspectorScreen(Transient[None]):
     def action_pull(self) -> None:
         """Fetch again what is missing, broken or older than on the hub."""
         if entry := self.entry:
-            if reason := transfer_actions.why_no_pull(self.context, [entry]):
+            if reason := pull_actions.why_no_pull(self.context, [entry]):
                 self.notify(reason, severity="warning", markup=False, timeout=4)
             else:
-                transfer_actions.pull_again(self, self.context, [entry])
+                pull_actions.pull_again(self, self.context, [entry])
 
     def action_verify(self) -> None:
         """Compare checksums."""

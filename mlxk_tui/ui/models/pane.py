@@ -14,11 +14,11 @@ from textual.widget import Widget
 
 from mlxk_tui.ops.catalog.filters import FIELDS
 from mlxk_tui.ops.contract.terms import Framework, Health
-from mlxk_tui.ops.core.text import plural
+from mlxk_tui.ops.core.text import plural, spaced_size
 from mlxk_tui.services.conversation import models
 from mlxk_tui.services.library import Changed, Entry, ScanPhase
 from mlxk_tui.transfers.starters import STARTERS
-from mlxk_tui.ui.inspector import model_actions, model_keys
+from mlxk_tui.ui.inspector import model_actions, model_keys, pull_actions
 from mlxk_tui.ui.inspector.disk_usage import DiskUse
 from mlxk_tui.ui.inspector.inspector import Inspector
 from mlxk_tui.ui.inspector.screens import WIDE, DiskUseScreen, InspectorScreen
@@ -27,10 +27,8 @@ from mlxk_tui.ui.models.table import COLUMN_IDS, COLUMNS, ModelTable, TableHeade
 from mlxk_tui.ui.shell import empty_states
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.pane import Pane
-from mlxk_tui.ui.transfers import transfer_actions
 from mlxk_tui.ui.widgets.row_list import RowList
 from mlxk_tui.ui.widgets.state_view import StateView
-from mlxk_tui.ui.widgets.text import spaced_size
 
 _PATIENCE_SECONDS = 0.4
 
@@ -257,10 +255,10 @@ class ModelsPane(Pane):
         if action in {"verify", "delete", "copy_name", "copy_path", "clone"} and not self.chosen:
             return empty or "No model is selected."
         if action == "push":
-            return transfer_actions.why_no_push(self.context)
+            return pull_actions.why_no_push(self.context)
         if action == "pull" and not self._invites:
             unknown = empty or (None if self.chosen else "No model is selected.")
-            return unknown or transfer_actions.why_no_pull(self.context, self.chosen)
+            return unknown or pull_actions.why_no_pull(self.context, self.chosen)
         if action == "chat":
             return empty or models.why_no_chat(self.selected)
         if action == "clone":
@@ -337,13 +335,13 @@ class ModelsPane(Pane):
     def action_pull(self) -> None:
         """Pull what is chosen again; in an empty cache, choose a first model."""
         if self._invites:
-            transfer_actions.find_models(self, self.context)
+            pull_actions.find_models(self, self.context)
         else:
-            transfer_actions.pull_again(self, self.context, self.chosen)
+            pull_actions.pull_again(self, self.context, self.chosen)
 
     def action_push(self) -> None:
         """Push a folder."""
-        transfer_actions.push_folder(self, self.context)
+        pull_actions.push_folder(self, self.context)
 
     def action_verify(self) -> None:
         """Compare checksums."""

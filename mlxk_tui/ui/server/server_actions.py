@@ -11,6 +11,7 @@ from textual.screen import Screen
 from mlxk_tui.engine.status import EngineState
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import plural, printable
+from mlxk_tui.server.options import listed
 from mlxk_tui.services.conversation import models
 from mlxk_tui.services.server import setup as setups
 from mlxk_tui.services.server.control import ServerPhase
@@ -108,8 +109,14 @@ async def _edit(host: Host, context: Context, field: str) -> None:
     server.read_keys()
 
     def check(place: ListenAddress) -> tuple[bool, str]:
+        missing = setups.key_problem(place.host, has_key=bool(server.setup.keys))
         wrong = (
-            setups.host_problem(place.host, has_key=bool(server.setup.keys))
+            setups.host_problem(place.host)
+            or (
+                error_text(missing)
+                if (missing := setups.key_problem(place.host, has_key=bool(server.setup.keys)))
+                else None
+            )
             or setups.port_problem(place.port)
             or setups.origins_problem(place.origins)
         )
@@ -131,7 +138,7 @@ async def _edit(host: Host, context: Context, field: str) -> None:
             server.setup,
             host=place.host.strip(),
             port=int(place.port),
-            origins=setups.words(place.origins),
+            origins=listed(place.origins),
         ),
     )
 
@@ -245,13 +252,14 @@ def choose_model(host: Host, context: Context) -> None:
 
 async def _choose(host: Host, context: Context) -> None:
     from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog
+    from mlxk_tui.ui.widgets.model_options import model_options
 
     loaded = context.chats.status.model
     current = loaded.name if loaded is not None else context.server.setup.model or ""
     name = await host.app.push_screen_wait(
         ChoiceDialog(
             "Model to serve",
-            models.options(context.library),
+            model_options(context.library),
             current=current,
             words=True,
             empty="None of the models here can answer.",

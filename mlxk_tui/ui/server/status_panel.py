@@ -10,7 +10,7 @@ from textual import events
 from textual.message import Message
 from textual.widgets import Static
 
-from mlxk_tui.ui.transfers.text import sparkline
+from mlxk_tui.ui.widgets.sparkline import sparkline
 from mlxk_tui.ui.widgets.text import Part, cut, lines, pad
 
 _LABEL = 9

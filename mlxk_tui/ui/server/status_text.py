@@ -7,7 +7,7 @@ from mlxk_tui.ops.contract.matrices import BlasState
 from mlxk_tui.ops.contract.terms import CpuWeights
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
-from mlxk_tui.ops.core.text import plural, printable, size
+from mlxk_tui.ops.core.text import plural, printable, size, spaced_size
 from mlxk_tui.server.request_log import RequestState
 from mlxk_tui.services.server.control import ServerBackend, ServerPhase
 from mlxk_tui.ui.server.request_text import rate_text
@@ -15,7 +15,7 @@ from mlxk_tui.ui.server.status_panel import Fact, Plot, ServerStatus
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.widgets.error_text import WORDS, error_text
 from mlxk_tui.ui.widgets.state_view import StateView
-from mlxk_tui.ui.widgets.text import Part, sentence, spaced_size, wrap
+from mlxk_tui.ui.widgets.text import Part, sentence, wrap
 
 _WAITING = {RequestState.WAITING, RequestState.LOADING}
 _LINE = 68

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.widget import Widget
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import plural, printable
+from mlxk_tui.ops.core.text import plural, printable, spaced_size
 from mlxk_tui.services.library import Changed, ScanPhase
 from mlxk_tui.services.server.control import ServerPhase as Switch
 from mlxk_tui.transfers.teller import Change
@@ -19,7 +19,7 @@ from mlxk_tui.ui.shell.registry import PANES
 from mlxk_tui.ui.shell.task_bar import TaskBar
 from mlxk_tui.ui.widgets.base_screen import BaseScreen
 from mlxk_tui.ui.widgets.tab_strip import Tab, TabStrip
-from mlxk_tui.ui.widgets.text import Part, cut, flush_right, line, spaced_size
+from mlxk_tui.ui.widgets.text import Part, cut, flush_right, line
 
 
 class HeaderLine(Static):

@@ -1,4 +1,4 @@
-"""The panes, in the order of their keys. Adding one is adding an entry."""
+"""The panes, in the order of their keys, and the screens that any pane may open by name."""
 
 from __future__ import annotations
 
@@ -37,11 +37,20 @@ class PaneInfo:
 
     def make(self, context: Context) -> Screen[None]:
         """Return the pane's screen."""
-        module, _, name = self.factory.partition(":")
-        screen = getattr(import_module(module), name)(context)
-        if not isinstance(screen, Screen):
-            raise TypeError(f"{self.factory} is not a screen")
-        return screen
+        return make_screen(self.factory, context)
+
+
+def make_screen(factory: str, context: Context) -> Screen[None]:
+    """Return the screen of a `module:class`, which is imported now: panes open what others own by its name.
+
+    Raises:
+        TypeError: it is not a screen.
+    """
+    module, _, name = factory.partition(":")
+    screen = getattr(import_module(module), name)(context)
+    if not isinstance(screen, Screen):
+        raise TypeError(f"{factory} is not a screen")
+    return screen
 
 
 def _unsound(context: Context) -> Badge:
@@ -80,3 +89,8 @@ PANES = (
     PaneInfo("server", "Server", "mlxk_tui.ui.server.pane:ServerPane", _serving),
 )
 """Every pane that works, left to right; the number keys follow."""
+
+SEARCH = "mlxk_tui.ui.transfers.search:SearchScreen"
+"""The search of the hub, for `make_screen`."""
+PUSH_FORM = "mlxk_tui.ui.transfers.push_form:PushForm"
+"""The push form, for `make_screen`."""

@@ -9,9 +9,9 @@ from textual.content import Content
 from textual.timer import Timer
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import printable
-from mlxk_tui.services.tasks import Task, Tasks
-from mlxk_tui.ui.widgets.text import Part, cut, gauge, line, spaced_size
+from mlxk_tui.ops.core.text import printable, spaced_size
+from mlxk_tui.ui.shell.tasks import Task, Tasks
+from mlxk_tui.ui.widgets.text import Part, cut, gauge, line
 
 _GAUGE = 12
 

@@ -12,21 +12,21 @@ from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import plural, printable, size
+from mlxk_tui.ops.core.text import plural, printable, size, spaced_size
 from mlxk_tui.transfers.jobs import FileProgress, Push, Transfer, TransferState
 from mlxk_tui.transfers.rates import SECONDS
+from mlxk_tui.ui.inspector.pull_actions import short_name
 from mlxk_tui.ui.transfers.text import (
     amount,
     cause,
     duration,
     glyph,
     rate_text,
-    short_name,
-    sparkline,
     standing,
 )
 from mlxk_tui.ui.widgets.scrolling import scroll_bindings
-from mlxk_tui.ui.widgets.text import Part, bar, cut, flush_right, lines, pad, spaced_size, wrap
+from mlxk_tui.ui.widgets.sparkline import sparkline
+from mlxk_tui.ui.widgets.text import Part, bar, cut, flush_right, lines, pad, wrap
 
 _MAX_FILES = 200
 _FILE_BAR = 10

@@ -9,6 +9,7 @@ from rich.cells import cell_len, set_cell_size
 
 from mlxk_tui.services.library import DEFAULT_ORG
 from mlxk_tui.transfers.jobs import Transfer, TransferState
+from mlxk_tui.ui.inspector.pull_actions import short_name
 from mlxk_tui.ui.transfers.text import (
     amount,
     cause,
@@ -16,7 +17,6 @@ from mlxk_tui.ui.transfers.text import (
     glyph,
     org,
     rate_text,
-    short_name,
     standing,
 )
 from mlxk_tui.ui.widgets.row_list import ListRow, RowList

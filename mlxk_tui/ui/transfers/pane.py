@@ -16,9 +16,10 @@ from mlxk_tui.ops.core.text import plural
 from mlxk_tui.services.library import Changed
 from mlxk_tui.transfers.jobs import Transfer, TransferState
 from mlxk_tui.transfers.teller import Change
+from mlxk_tui.ui.inspector import pull_actions
 from mlxk_tui.ui.inspector.screens import WIDE
 from mlxk_tui.ui.shell.pane import Pane
-from mlxk_tui.ui.transfers import keys, transfer_actions as acts
+from mlxk_tui.ui.transfers import actions as acts, keys
 from mlxk_tui.ui.transfers.detail import TransferDetail
 from mlxk_tui.ui.transfers.list import TransferList
 from mlxk_tui.ui.transfers.screen import TransferScreen
@@ -167,7 +168,7 @@ class TransfersPane(Pane):
         """Return why an action is not possible now."""
         queue = self.context.transfers
         if action == "push":
-            return acts.why_no_push(self.context)
+            return pull_actions.why_no_push(self.context)
         if action in {*_ON_ONE, "clear"} and queue.locked:
             return queue.locked
         if action in _ON_ONE:
@@ -178,11 +179,11 @@ class TransfersPane(Pane):
 
     def action_find(self) -> None:
         """Search the hub."""
-        acts.find_models(self, self.context)
+        pull_actions.find_models(self, self.context)
 
     def action_push(self) -> None:
         """Open the push form."""
-        acts.push_folder(self, self.context)
+        pull_actions.push_folder(self, self.context)
 
     def action_pause(self) -> None:
         """Pause, or go on."""
@@ -197,11 +198,11 @@ class TransfersPane(Pane):
     def action_retry(self) -> None:
         """Try again."""
         if transfer := self.selected:
-            acts.attempt(self, lambda: self.context.transfers.retry(transfer.id))
+            pull_actions.attempt(self, lambda: self.context.transfers.retry(transfer.id))
 
     def _move(self, by: int) -> None:
         if transfer := self.selected:
-            acts.attempt(self, lambda: self.context.transfers.move(transfer.id, by))
+            pull_actions.attempt(self, lambda: self.context.transfers.move(transfer.id, by))
 
     def action_move_up(self) -> None:
         """Let it be done earlier."""

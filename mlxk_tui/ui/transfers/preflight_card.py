@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlxk_tui.ops.core.text import plural, printable
+from mlxk_tui.ops.core.text import plural, printable, spaced_size
 from mlxk_tui.ops.pull.plan import PullPlan
 from mlxk_tui.ui.inspector.description import memory_gauge
 from mlxk_tui.ui.widgets.error_text import error_text
-from mlxk_tui.ui.widgets.text import Part, cut, gauge, pad, sentence, spaced_size, wrap
+from mlxk_tui.ui.widgets.text import Part, cut, gauge, pad, sentence, wrap
 
 _LABEL = 10
 _GAUGE = 10

@@ -23,9 +23,9 @@ from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.push.workspace import check_workspace
 from mlxk_tui.transfers import pushing
 from mlxk_tui.transfers.jobs import DEFAULT_MESSAGE, Push
+from mlxk_tui.ui.inspector import pull_actions
 from mlxk_tui.ui.inspector.clone_dialog import absolute
 from mlxk_tui.ui.shell.context import Context
-from mlxk_tui.ui.transfers import transfer_actions
 from mlxk_tui.ui.transfers.push_text import changes, summary, workspace
 from mlxk_tui.ui.widgets.dialogs import Dialog, DialogList
 from mlxk_tui.ui.widgets.error_text import error_text
@@ -253,7 +253,7 @@ class PushForm(ModalScreen[None], Transient[None]):
             self.app.push_screen(ReviewDialog(job, plan), lambda go: self._go(job) if go else None)
 
     def _go(self, job: Push) -> None:
-        transfer_actions.queue(self, self._given, [job])
+        pull_actions.queue(self, self._given, [job])
         self.dismiss()
 
     def on_click(self, event: events.Click) -> None:

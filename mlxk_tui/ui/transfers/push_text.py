@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from mlxk_tui.ops.contract.results import WorkspaceHealth
 from mlxk_tui.ops.contract.transfers import PushData
-from mlxk_tui.ops.core.text import plural, printable
-from mlxk_tui.ui.widgets.text import Part, cut, sentence, spaced_size, wrap
+from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ui.widgets.text import Part, cut, sentence, wrap
 
 _MAX_ANOMALIES = 3
 _MAX_LINES = 2

@@ -10,11 +10,12 @@ from textual.binding import Binding, BindingType
 
 from mlxk_tui.transfers.jobs import Transfer
 from mlxk_tui.transfers.teller import Change
+from mlxk_tui.ui.inspector import pull_actions
 from mlxk_tui.ui.inspector.screens import WIDE
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.footer import KeyLine
 from mlxk_tui.ui.shell.task_bar import TaskBar
-from mlxk_tui.ui.transfers import keys, transfer_actions as acts
+from mlxk_tui.ui.transfers import actions as acts, keys
 from mlxk_tui.ui.transfers.detail import TransferDetail
 from mlxk_tui.ui.widgets.transient import Transient
 
@@ -107,4 +108,4 @@ class TransferScreen(Transient[None]):
     def action_retry(self) -> None:
         """Try again."""
         if transfer := self.transfer:
-            acts.attempt(self, lambda: self.context.transfers.retry(transfer.id))
+            pull_actions.attempt(self, lambda: self.context.transfers.retry(transfer.id))

@@ -20,10 +20,9 @@ from mlxk_tui.ops.core.text import plural
 from mlxk_tui.transfers.jobs import Pull
 from mlxk_tui.transfers.starters import STARTERS
 from mlxk_tui.transfers.teller import Change
-from mlxk_tui.ui.inspector import model_actions
+from mlxk_tui.ui.inspector import model_actions, pull_actions
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.footer import KeyLine
-from mlxk_tui.ui.transfers import transfer_actions
 from mlxk_tui.ui.transfers.search_list import SearchHit, SearchList, titles
 from mlxk_tui.ui.widgets.error_text import error_text
 from mlxk_tui.ui.widgets.row_list import RowList
@@ -258,7 +257,7 @@ class SearchScreen(ModalScreen[None], Transient[None]):
             return
         job: Pull | None = await self.app.push_screen_wait(Preflight(self._given, name))
         if job is not None:
-            transfer_actions.queue(self, self._given, [job])
+            pull_actions.queue(self, self._given, [job])
 
     def action_type(self) -> None:
         """Go back to the input."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from mlxk_tui.ops.core.text import age, iso_utc, printable
+from mlxk_tui.ops.core.text import age, iso_utc, printable, spaced_size
 from mlxk_tui.transfers.jobs import Push, Transfer, TransferState
 from mlxk_tui.ui.widgets.error_text import error_text
-from mlxk_tui.ui.widgets.text import Part, spaced_size
+from mlxk_tui.ui.widgets.text import Part
 
 _GLYPHS = {
     TransferState.WAITING: ("·", "muted"),
@@ -16,7 +14,6 @@ _GLYPHS = {
     TransferState.DONE: ("✓", "good"),
     TransferState.CANCELLED: ("∅", "faint"),
 }
-_BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def glyph(transfer: Transfer) -> Part:
@@ -26,13 +23,6 @@ def glyph(transfer: Transfer) -> Part:
     if transfer.state is TransferState.WAITING and transfer.failure is not None:
         return "↻", "attention"
     return _GLYPHS[transfer.state]
-
-
-def short_name(transfer: Transfer) -> str:
-    """Return the model's own name, with the revision where one was asked for; safe to show."""
-    name = printable(transfer.job.name.rpartition("/")[2] or transfer.job.name)
-    revision = printable(transfer.job.revision)
-    return f"{name}@{revision[:12]}" if revision else name
 
 
 def org(transfer: Transfer) -> str:
@@ -120,22 +110,6 @@ def cause(transfer: Transfer) -> str:
 def rate_text(rate: float) -> str:
     """Return bytes per second: `54.3 MB/s`; a dash where nothing moves."""
     return f"{spaced_size(int(rate))}/s" if rate >= 1 else "–"
-
-
-def sparkline(values: Sequence[float], width: int, rows: int = 1) -> list[str]:
-    """Return the latest `width` values as columns of blocks, `rows` lines high, flush right.
-
-    The highest value fills the height; whatever is above nothing shows at least the lowest block.
-    """
-    shown = list(values)[-width:]
-    peak = max(shown, default=0)
-    levels = rows * 8
-    heights = [max(1, round(value / peak * levels)) if value > 0 and peak > 0 else 0 for value in shown]
-    lines = []
-    for row in range(rows - 1, -1, -1):
-        cells = "".join(_BLOCKS[max(0, min(8, height - row * 8))] for height in heights)
-        lines.append(" " * (width - len(shown)) + cells)
-    return lines
 
 
 def headline(transfer: Transfer) -> str:

@@ -11,7 +11,7 @@ from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 
 from mlxk_tui.ops.contract.terms import Framework, MemoryFit, ModelType
-from mlxk_tui.ops.core.text import age, middle, printable, size
+from mlxk_tui.ops.core.text import age, middle, printable
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.contract.results import Model, Quantization
@@ -48,13 +48,6 @@ def quant_phrase(quantization: Quantization) -> str:
     """Return the quantization in words."""
     group = quantization.group_size
     return f"{quantization.bits} bit" + (f", groups of {group}" if group else "")
-
-
-def spaced_size(n: int | None) -> str:
-    """Return a size with a space before its unit, for prose: `3.10 GB`."""
-    text = size(n)
-    digits = len(text.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
-    return f"{text[:digits]} {text[digits:]}" if digits < len(text) else text
 
 
 def cut(text: str, width: int) -> str:

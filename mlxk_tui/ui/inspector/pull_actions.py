@@ -1,4 +1,4 @@
-"""What starts or changes transfers, from whichever screen."""
+"""Pulling and pushing from whichever screen: queued, or refused with a sentence."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from collections.abc import Callable, Sequence
 from mlxk_tui.ops.cache.names import is_clean
 from mlxk_tui.ops.contract.terms import Severity
 from mlxk_tui.ops.core.errors import OpError
-from mlxk_tui.ops.core.text import plural
+from mlxk_tui.ops.core.text import plural, printable
 from mlxk_tui.ops.push.terms import push_disabled
 from mlxk_tui.services.library import Entry
-from mlxk_tui.transfers.jobs import Job, Pull, Transfer, TransferState
+from mlxk_tui.transfers.jobs import Job, Pull, Transfer
 from mlxk_tui.ui.inspector import model_actions
 from mlxk_tui.ui.inspector.model_actions import Host
 from mlxk_tui.ui.shell.context import Context
-from mlxk_tui.ui.transfers.text import short_name
+from mlxk_tui.ui.shell.registry import PUSH_FORM, SEARCH, make_screen
 from mlxk_tui.ui.widgets.error_text import error_text
-from mlxk_tui.ui.widgets.text import spaced_size
+
+
+def short_name(transfer: Transfer) -> str:
+    """Return the model's own name, with the revision where one was asked for; safe to show."""
+    name = printable(transfer.job.name.rpartition("/")[2] or transfer.job.name)
+    revision = printable(transfer.job.revision)
+    return f"{name}@{revision[:12]}" if revision else name
 
 
 def attempt(host: Host, act: Callable[[], object]) -> bool:
@@ -76,9 +82,7 @@ def _doubted(entry: Entry) -> tuple[str, ...]:
 
 def find_models(host: Host, context: Context) -> None:
     """Open the search of the hub."""
-    from mlxk_tui.ui.transfers.search import SearchScreen
-
-    host.app.push_screen(SearchScreen(context))
+    host.app.push_screen(make_screen(SEARCH, context))
 
 
 def why_no_push(context: Context) -> str | None:
@@ -90,46 +94,4 @@ def why_no_push(context: Context) -> str | None:
 
 def push_folder(host: Host, context: Context) -> None:
     """Open the push form."""
-    from mlxk_tui.ui.transfers.push_form import PushForm
-
-    host.app.push_screen(PushForm(context))
-
-
-# -- changing ------------------------------------------------------------------------------------------
-
-
-def toggle(host: Host, context: Context, transfer: Transfer) -> None:
-    """Pause a transfer, or let it go on."""
-    going = transfer.state in {TransferState.RUNNING, TransferState.WAITING}
-    change = context.transfers.pause if going else context.transfers.resume
-    attempt(host, lambda: change(transfer.id))
-
-
-async def cancel(host: Host, context: Context, transfer: Transfer) -> None:
-    """Stop a transfer for good, after a question where bytes were moved. Run with `actions.ask`."""
-    from mlxk_tui.ui.widgets.dialogs import QuestionDialog
-
-    if transfer.bytes_done and transfer.state is not TransferState.FAILED:
-        name = short_name(transfer)
-        if transfer.is_push:
-            text = "Nothing of it is on the hub yet; pushing it again begins anew."
-        else:
-            much = spaced_size(transfer.bytes_done)
-            text = f"The {much} that are there stay on disk: pulling {name} again goes on from there."
-        question = QuestionDialog(f"Cancel {name}?", text, proceed="Cancel it", cancel="Go on")
-        if not await host.app.push_screen_wait(question):
-            return
-    attempt(host, lambda: context.transfers.cancel(transfer.id))  # does nothing where it ended meanwhile
-
-
-def drop(host: Host, context: Context, transfer: Transfer) -> None:
-    """Cancel a transfer; one that has ended is taken out of the list."""
-    if transfer.state.finished or transfer.state is TransferState.FAILED:
-        attempt(host, lambda: context.transfers.remove(transfer.id))
-    else:
-        model_actions.ask(host, cancel(host, context, transfer))
-
-
-def clear_finished(host: Host, context: Context) -> None:
-    """Take out of the list whatever is finished."""
-    attempt(host, context.transfers.clear_finished)
+    host.app.push_screen(make_screen(PUSH_FORM, context))
