@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks import peers
 from benchmarks.measure import Row, arguments, finish, scratch, table
 from mlxk_tui.demo.hub import Generated, HubProcess
-from mlxk_tui.demo.hub.store.blobs import make_blob
+from mlxk_tui.demo.hub.blobs import make_blob
 
 BIG, MANY = "bench/big", "bench/many"
 LIMITED_BIG, LIMITED_MANY = "bench/limited-big", "bench/limited-many"

@@ -37,7 +37,7 @@ def main() -> int:
 
     outbox = Outbox(guard_stdout())
     inbox, vitals = Inbox(), Vitals()
-    vitals.start(outbox)
+    vitals.start(outbox.send)
     listen(os.fdopen(os.dup(0), "rb"), inbox, vitals)  # `exit()` closes sys.stdin, and mlx-lm's olmo calls it
     try:
         import mlx.core as mx  # 2 s of imports, watched over by the threads above

@@ -23,7 +23,7 @@ from huggingface_hub.hf_api import RepoFile, RepoFolder
 from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
 from mlxk_tui.demo.hub import Content, Generated, LocalHub, add_folders
-from mlxk_tui.demo.hub.store.blobs import make_blob
+from mlxk_tui.demo.hub.blobs import make_blob
 
 CARD = b"---\nlicense: mit\nlibrary_name: mlx\npipeline_tag: text-generation\ntags:\n- tiny\n---\n# Tiny\n"
 WEIGHTS = Generated(3_000_001, seed=7, head=b"head of the file")

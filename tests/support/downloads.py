@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlxk_tui.demo.hub import Generated, LocalHub
-from mlxk_tui.demo.hub.store.blobs import Content
+from mlxk_tui.demo.hub.blobs import Content
 from mlxk_tui.ops.core.events import Progress
 from mlxk_tui.ops.download.download import Downloaded, DownloadOptions, DownloadSource, download
 from mlxk_tui.ops.hub.remote_files import RemoteFile

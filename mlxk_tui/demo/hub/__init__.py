@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlxk_tui.demo.hub.blobs import Content, Generated, StoredBlob
     from mlxk_tui.demo.hub.faults import Fault, Faults
     from mlxk_tui.demo.hub.log import HubLog, LoggedRequest
     from mlxk_tui.demo.hub.on_demand import HubOnDemand
     from mlxk_tui.demo.hub.process import HubProcess
+    from mlxk_tui.demo.hub.seeds import add_folder, add_folders, seed_demo
     from mlxk_tui.demo.hub.server import LocalHub
-    from mlxk_tui.demo.hub.store.blobs import Content, Generated, StoredBlob
-    from mlxk_tui.demo.hub.store.seeds import add_folder, add_folders, seed_demo
     from mlxk_tui.demo.hub.store.users import User
 
 __all__ = [
@@ -36,18 +36,18 @@ __all__ = [
 ]
 
 _MODULES = {
-    "StoredBlob": "store.blobs",
-    "Content": "store.blobs",
-    "Generated": "store.blobs",
+    "StoredBlob": "blobs",
+    "Content": "blobs",
+    "Generated": "blobs",
     "Fault": "faults",
     "Faults": "faults",
     "LoggedRequest": "log",
     "HubLog": "log",
     "HubOnDemand": "on_demand",
     "HubProcess": "process",
-    "add_folder": "store.seeds",
-    "add_folders": "store.seeds",
-    "seed_demo": "store.seeds",
+    "add_folder": "seeds",
+    "add_folders": "seeds",
+    "seed_demo": "seeds",
     "LocalHub": "server",
     "User": "store.users",
 }

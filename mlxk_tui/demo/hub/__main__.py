@@ -14,8 +14,8 @@ import sys
 import threading
 from pathlib import Path
 
+from mlxk_tui.demo.hub.seeds import add_folders, seed_demo
 from mlxk_tui.demo.hub.server import LocalHub
-from mlxk_tui.demo.hub.store.seeds import add_folders, seed_demo
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlxk_tui.demo.hub.store.blobs import BytesBlob, StoredBlob
+from mlxk_tui.demo.hub.blobs import BytesBlob, StoredBlob
 
 
 @dataclass

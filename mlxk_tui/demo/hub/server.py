@@ -18,13 +18,13 @@ from typing import Any
 
 from aiohttp import web
 
+from mlxk_tui.demo.hub.blobs import Content, StoredBlob, make_blob
 from mlxk_tui.demo.hub.context import HandlerContext, Hangup, split_path
 from mlxk_tui.demo.hub.faults import Faults, Origin
 from mlxk_tui.demo.hub.log import HubLog, LoggedRequest
 from mlxk_tui.demo.hub.replies import HubError, Redirect, Reply
 from mlxk_tui.demo.hub.routes import route_cdn, route_hub
 from mlxk_tui.demo.hub.store import users
-from mlxk_tui.demo.hub.store.blobs import Content, StoredBlob, make_blob
 from mlxk_tui.demo.hub.store.repos import LFS_OVER, Commit, HubRepo
 from mlxk_tui.demo.hub.store.state import HubState
 from mlxk_tui.demo.hub.transmit import transmit

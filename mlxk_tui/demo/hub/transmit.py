@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 from aiohttp import web
 
+from mlxk_tui.demo.hub.blobs import BytesBlob, StoredBlob
 from mlxk_tui.demo.hub.context import HandlerContext, Hangup
 from mlxk_tui.demo.hub.replies import HubError, Reply
-from mlxk_tui.demo.hub.store.blobs import BytesBlob, StoredBlob
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 _SENDFILE_STEP = 4 << 20

@@ -22,7 +22,8 @@ from mlxk_tui.engine.inference.decoding.samplers import processors_of, sampler_o
 from mlxk_tui.engine.inference.decoding.steps import Decoder, Drawn, Read
 from mlxk_tui.engine.inference.embedding import EmbeddingJob
 from mlxk_tui.engine.inference.output.answer import DeltaAssembler
-from mlxk_tui.engine.inference.prompts.preparing import Prepared, Preparer, Result
+from mlxk_tui.engine.inference.prompts.kinds import Result
+from mlxk_tui.engine.inference.prompts.preparing import Prepared, Preparer
 from mlxk_tui.engine.inference.prompts.prompting import Prompt
 from mlxk_tui.engine.inference.prompts.tokenizing.pool import Pool
 from mlxk_tui.engine.inference.vitals import Vitals

@@ -13,12 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from mlxk_tui.engine.protocol import Heartbeat
-
-if TYPE_CHECKING:
-    from mlxk_tui.engine.inference.channel import Outbox
 
 BEAT_S = 1.0
 """How often a worker that is busy tells of itself, in seconds."""
@@ -98,7 +94,7 @@ class Vitals:
             tokenizing_bytes=self.tokenizing_bytes,
         )
 
-    def beat(self, outbox: Outbox) -> None:
+    def beat(self, send: Callable[[Heartbeat], None]) -> None:
         """Send a heartbeat every second of work, and whenever one is asked for; never returns."""
         try:
             while True:
@@ -112,11 +108,11 @@ class Vitals:
                     self._device_moves += seen != self._device_seen
                     self._device_seen = seen
                 self.aside()
-                outbox.send(self.heartbeat())
+                send(self.heartbeat())
         except BaseException:  # noqa: BLE001 - without its beats the process is taken for dead: say why
             sys.excepthook(*sys.exc_info())
             os._exit(1)
 
-    def start(self, outbox: Outbox) -> None:
-        """Beat in a thread of its own."""
-        threading.Thread(target=self.beat, args=(outbox,), name="heartbeat", daemon=True).start()
+    def start(self, send: Callable[[Heartbeat], None]) -> None:
+        """Beat in a thread of its own, which calls `send`."""
+        threading.Thread(target=self.beat, args=(send,), name="heartbeat", daemon=True).start()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.cache.names import is_clean, parse_spec
-from mlxk_tui.ops.clone.clone import NotWholeError
+from mlxk_tui.ops.clone.from_cache import NotWholeError
 from mlxk_tui.ops.contract.results import CloneData
 from mlxk_tui.ops.core.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent

@@ -16,7 +16,7 @@ from typing import Any
 from mlx_lm.utils import load_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from mlxk_tui.engine.inference.output.detokenizing import TokenTexts, continuing_decoder
+from mlxk_tui.engine.inference.detokenizing import TokenTexts, continuing_decoder
 
 TEXTS = (
     "The capital of France is Paris.",

@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
+from mlxk_tui.demo.hub.blobs import BytesBlob, PathBlob
 from mlxk_tui.demo.hub.context import HandlerContext
 from mlxk_tui.demo.hub.handlers import xet
 from mlxk_tui.demo.hub.handlers.models import hash_all
 from mlxk_tui.demo.hub.replies import HubError, Reply, json_reply, no_revision, not_found
-from mlxk_tui.demo.hub.store.blobs import BytesBlob, PathBlob
 from mlxk_tui.demo.hub.store.repos import HubRepo, HubTreeEntry, front_matter
 from mlxk_tui.demo.hub.store.users import check_readable, check_visible, check_writable
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlxk_tui.demo.hub.blobs import PathBlob
 from mlxk_tui.demo.hub.context import HandlerContext
 from mlxk_tui.demo.hub.replies import HubError, Reply, json_reply
-from mlxk_tui.demo.hub.store.blobs import PathBlob
 from mlxk_tui.demo.hub.store.repos import HubRepo
 from mlxk_tui.demo.hub.store.users import check_readable, check_writable
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
+from mlxk_tui.demo.hub.blobs import StoredBlob
 from mlxk_tui.demo.hub.replies import no_revision
-from mlxk_tui.demo.hub.store.blobs import StoredBlob
 
 LFS_OVER = 10 << 20
 """Bytes from which on the hub keeps a file in LFS whatever its name."""

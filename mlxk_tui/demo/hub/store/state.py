@@ -9,9 +9,9 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlxk_tui.demo.hub.blobs import StoredBlob
 from mlxk_tui.demo.hub.faults import Faults
 from mlxk_tui.demo.hub.log import HubLog
-from mlxk_tui.demo.hub.store.blobs import StoredBlob
 from mlxk_tui.demo.hub.store.repos import HubRepo
 from mlxk_tui.demo.hub.store.users import User, known_tokens
 

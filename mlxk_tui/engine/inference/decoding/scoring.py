@@ -7,10 +7,10 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.generate import generation_stream
 
-from mlxk_tui.engine.inference.decoding.log_probabilities import likeliest
 from mlxk_tui.engine.inference.decoding.prompt_cache import PromptCache
 from mlxk_tui.engine.inference.decoding.rows import Row
 from mlxk_tui.engine.inference.decoding.solo import Solo
+from mlxk_tui.engine.inference.output.log_probabilities import likeliest
 from mlxk_tui.engine.inference.weights.loading import LoadedModel
 
 _MOST_LOGITS = 2**23

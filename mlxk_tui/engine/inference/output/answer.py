@@ -13,8 +13,8 @@ from mlxk_tui.engine.formats.tool_calls import parse_tool_calls
 from mlxk_tui.engine.formats.truncated_calls import cut_calls
 from mlxk_tui.engine.formats.truncated_markup import cut_markup, writes_markup
 from mlxk_tui.engine.generation import Delta, FinishReason, Generation, TokenLogprob, ToolCall
-from mlxk_tui.engine.inference.decoding.log_probabilities import Likely, entry, likeliest, offsets
-from mlxk_tui.engine.inference.output.detokenizing import continuing_decoder, turn_decoder
+from mlxk_tui.engine.inference.detokenizing import continuing_decoder, turn_decoder
+from mlxk_tui.engine.inference.output.log_probabilities import Likely, entry, likeliest, offsets
 from mlxk_tui.engine.inference.prompts.messages import without_surrogates
 from mlxk_tui.engine.inference.prompts.prompting import Prompt
 from mlxk_tui.engine.inference.weights.loading import LoadedModel

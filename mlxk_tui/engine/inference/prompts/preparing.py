@@ -12,38 +12,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from mlxk_tui.engine.inference.prompts.compiling import LARGE_CHARACTERS
-from mlxk_tui.engine.inference.prompts.prompting import (
-    Prompt,
-    PromptModel,
-    constrained,
-    count,
-    detokenize,
-    read_prompt,
-    read_texts,
-    tokenize,
-)
+from mlxk_tui.engine.inference.prompts.kinds import Preparable, Result, preparation_fault, prepared
+from mlxk_tui.engine.inference.prompts.prompting import Prompt, constrained
 from mlxk_tui.engine.inference.prompts.tokenizing.node import TokenizerFacts
 from mlxk_tui.engine.inference.prompts.tokenizing.pool import Lane, Pool, PoolUnavailableError
-from mlxk_tui.engine.protocol import (
-    CountTokens,
-    Detokenize,
-    Detokenized,
-    Embed,
-    Generate,
-    Tokenize,
-    Tokenized,
-)
-from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.engine.protocol import Detokenize, Embed, Generate, Tokenize
+from mlxk_tui.ops.core.errors import OpError
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.inference.weights.loading import LoadedModel
-
-Preparable: TypeAlias = Generate | CountTokens | Tokenize | Detokenize | Embed
-Result: TypeAlias = Prompt | int | Tokenized | Detokenized | list[list[int]] | OpError
 
 _LANES = 3
 """Requests that are prepared at once; the processes share nearly all of their memory."""
@@ -149,7 +129,7 @@ class Preparer:
         except OpError as error:
             return error
         except Exception as error:  # noqa: BLE001 - as below
-            return _fault(error)
+            return preparation_fault(error)
 
 
 def facts_of(model: LoadedModel) -> TokenizerFacts:
@@ -161,34 +141,6 @@ def facts_of(model: LoadedModel) -> TokenizerFacts:
         trimmable=model.trimmable,
         defaults=model.defaults,
         stop_tokens=model.stop_tokens,
-    )
-
-
-def prepared(command: Preparable, model: PromptModel) -> Result:
-    """Return what becomes of a request, in whatever process; a prompt without its grammar."""
-    try:
-        if isinstance(command, CountTokens):
-            return count(model, command)
-        if isinstance(command, Tokenize):
-            return tokenize(model, command)
-        if isinstance(command, Detokenize):
-            return detokenize(model, command)
-        if isinstance(command, Embed):
-            return read_texts(model, command.texts)
-        return read_prompt(model, command.request)
-    except OpError as error:
-        return error
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a request's fault must end nothing but the request
-        return _fault(error)
-
-
-def _fault(error: Exception) -> OpError:
-    return OpError(
-        ErrorType.INTERNAL_ERROR,
-        f"The request could not be prepared ({type(error).__name__}).",
-        remedy=Remedy.REPORT,
     )
 
 

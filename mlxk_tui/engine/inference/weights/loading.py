@@ -18,7 +18,7 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlxk_tui.engine import sampling
 from mlxk_tui.engine.generation import Sampling
-from mlxk_tui.engine.inference.output.detokenizing import TokenTexts
+from mlxk_tui.engine.inference.detokenizing import TokenTexts
 from mlxk_tui.engine.inference.weights.holding import HeldWeights
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy

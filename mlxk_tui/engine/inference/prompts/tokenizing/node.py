@@ -32,7 +32,7 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
 
 if TYPE_CHECKING:
-    from mlxk_tui.engine.inference.prompts.preparing import Preparable
+    from mlxk_tui.engine.inference.prompts.kinds import Preparable
 
 _PR_SET_PDEATHSIG = 1
 _TEMPLATE_S = 5.0
@@ -256,7 +256,7 @@ class _Node:
         return None
 
     def _prepare(self, work: PreparationJob) -> Any:
-        from mlxk_tui.engine.inference.prompts.preparing import prepared  # it knows this module
+        from mlxk_tui.engine.inference.prompts.kinds import prepared  # it knows this module
 
         model = ReaderModel.of(_Limited(self._tokenizer, work.facts.name), work.facts)
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxk_tui.engine.generation import TokenLogprob, TopToken
-from mlxk_tui.engine.inference.output.detokenizing import ByteDecoder, TokenTexts
+from mlxk_tui.engine.inference.detokenizing import ByteDecoder, TokenTexts
 
 Likely = Sequence[tuple[int, float]]
 """Ids and log-probabilities, the likeliest first."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from mlxk_tui.demo import layout, sample, texts, tiny_model
 from mlxk_tui.demo.architectures import Config, decoder_config, gguf_tensors, whisper_tensors
 from mlxk_tui.demo.decoders import DecoderConfig
+from mlxk_tui.demo.hub.blobs import Content, Generated
 from mlxk_tui.demo.hub.server import LocalHub
-from mlxk_tui.demo.hub.store.blobs import Content, Generated
 from mlxk_tui.demo.models import Files
 from mlxk_tui.demo.weights import Payload, gguf, safetensors
 
