@@ -68,7 +68,7 @@ bench: $(STAMP) ## measure against peers, in one run
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 snapshots: $(STAMP) ## draw the SVG snapshots anew; look at them before committing
-	@$(BIN)/python -m pytest tests/panes/test_snapshots*.py --snapshot-update $(ARGS)
+	@$(BIN)/python -m pytest tests/ui/test_snapshots*.py --snapshot-update $(ARGS)
 
 build: $(STAMP) ## make dist/: sdist and wheel
 	@$(BIN)/python -m build $(ARGS)

@@ -20,9 +20,9 @@ from mlxk_tui.demo import tiny_model
 from mlxk_tui.ops.health.machine import may_have_gpu
 from mlxk_tui_headless.chat.answer import INTERRUPTED
 from tests.headless.running import PROGRAM, Result, call, environment, headless
-from tests.panes.test_chat_ends import HUGE, add_huge
 from tests.support.hf_cache import HfCache, model_files
 from tests.support.waiting import PATIENCE_S
+from tests.ui.test_chat_interruptions import HUGE, add_huge
 
 pytest.importorskip("mlx", reason="MLX is not installed on this platform")
 

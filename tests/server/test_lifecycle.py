@@ -33,10 +33,10 @@ from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.server import Server
 from tests.engine.conftest import is_gone, needs_mlx
 from tests.headless.running import PROGRAM, call, checked, environment, headless
-from tests.panes.test_chat_ends import HUGE, add_huge
 from tests.server.served import BABBLER, COMPLETIONS, TINY, Served
 from tests.support.pipes import fill_stderr_of
 from tests.support.waiting import PATIENCE_S, wait_until
+from tests.ui.test_chat_interruptions import HUGE, add_huge
 
 LONG = {"model": BABBLER, "prompt": "Hello", "max_tokens": 4000, "logit_bias": {"0": -100}, "stream": True}
 

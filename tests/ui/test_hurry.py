@@ -1,0 +1,216 @@
+"""What comes faster than screens: what is left, or not there yet, looks for nothing and does nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from textual import events
+from textual.command import CommandList, CommandPalette
+from textual.geometry import Size
+from textual.screen import Screen
+from textual.style import Style
+from textual.worker import WorkerState
+
+from mlxk_tui.app import MlxkApp
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ui.chat.pane import ChatPane
+from mlxk_tui.ui.models.pane import ModelsPane
+from mlxk_tui.ui.server.pane import ServerPane
+from mlxk_tui.ui.shell.registry import PANES
+from mlxk_tui.ui.transfers.pane import TransfersPane
+from mlxk_tui.ui.transfers.push_form import PushForm
+from mlxk_tui.ui.widgets.dialogs import Help
+from mlxk_tui.ui.widgets.row_list import RowList
+from mlxk_tui.ui.widgets.tab_strip import TabStrip
+from tests.support.waiting import until
+from tests.ui.conftest import AppMaker, ready, wait_until
+from tests.ui.test_memory import press
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+    """Return what goes wrong in a message loop, also where the app would go on."""
+    seen: list[Exception] = []
+    handle = MlxkApp._handle_exception
+
+    def note(app: MlxkApp, error: Exception) -> None:
+        seen.append(error)
+        handle(app, error)
+
+    monkeypatch.setattr(MlxkApp, "_handle_exception", note)
+    return seen
+
+
+def openings(app: MlxkApp) -> list[Callable[[], object]]:
+    """Return what opens a screen of each kind from the pane that is open."""
+    pane = app.screen
+    found: list[Callable[[], object]] = [app.action_keys, app.action_command_palette]
+    if isinstance(pane, ModelsPane):
+        chosen = RowList.Chosen(pane.table, pane.table.cursor_key or "")
+        found += [pane.action_disk_use, lambda: pane.on_row_list_chosen(chosen)]
+    elif isinstance(pane, TransfersPane):
+        found += [pane.action_find, pane.action_push]
+    elif isinstance(pane, ChatPane):
+        found += [pane.action_sessions, pane.action_search]
+    elif isinstance(pane, ServerPane):
+        found += [pane.action_connect]
+    return found
+
+
+def _is_closed(screen: Screen[Any]) -> bool:
+    return screen._closed
+
+
+async def test_a_screen_may_be_left_before_it_is_there(
+    make_app: AppMaker, sample: Cache, faults: list[Exception]
+) -> None:
+    app = make_app(sample, push=True)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await ready(pilot)
+        for pane in ("models", "transfers", "chat", "server"):
+            app.action_pane(pane)
+            await wait_until(pilot, lambda: app.screen.is_mounted)
+            for opening in openings(app):
+                below = app.screen
+                opening()
+                opened = app.screen
+                assert opened is not below
+                assert not opened.is_mounted
+                app.action_pane(pane)
+                await until(partial(_is_closed, opened))
+                assert not faults
+        await press(pilot, ["ctrl+p"])  # none is left in its place
+        assert isinstance(app.screen, CommandPalette)
+
+
+async def test_a_key_finds_nothing_to_do_in_a_screen_without_widgets(
+    make_app: AppMaker, sample: Cache, faults: list[Exception]
+) -> None:
+    """ctrl+p overtakes escape, which then met a palette that was not there yet and ended the app."""
+    app = make_app(sample)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await ready(pilot)
+        await press(pilot, ["escape", "ctrl+p"])
+        await press(pilot, ["escape"])
+        app.action_keys()
+        assert not await app.run_action("scroll(1)", app.screen)
+        await wait_until(pilot, lambda: app.screen.is_mounted)
+        assert await app.run_action("scroll(1)", app.screen)
+        assert not faults
+
+
+async def test_a_pane_without_widgets_has_no_keys(make_app: AppMaker, sample: Cache) -> None:
+    """The footer asked for them when it was there before the list was, and ended the app."""
+    app = make_app(sample)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await ready(pilot)
+        assert app._check_action_state("filter", app.screen)
+        for pane in PANES:
+            made = pane.make(app.context)
+            actions = [binding.action for _, binding in made._bindings]
+            assert not any(app._check_action_state(action, made) for action in actions if "." not in action)
+
+
+async def test_a_palette_opens_again_while_the_last_one_is_removed(
+    make_app: AppMaker, sample: Cache, faults: list[Exception]
+) -> None:
+    """Textual gives each the same id: two of them ended the app."""
+    app = make_app(sample)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await ready(pilot)
+        await press(pilot, ["ctrl+p"])
+        left = app.screen
+        assert isinstance(left, CommandPalette)
+        left.dismiss()
+        app.action_command_palette()
+        assert isinstance(app.screen, CommandPalette)
+        assert app.screen is not left
+        await press(pilot, ["escape"])
+        assert not faults
+
+
+async def test_a_tab_that_was_clicked_before_a_dialog_opened_leaves_that_alone(
+    make_app: AppMaker, sample: Cache, faults: list[Exception]
+) -> None:
+    """The palette stayed behind in the pane that was left, and could not be mounted."""
+    app = make_app(sample)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await ready(pilot)
+        pane = app.screen
+        assert isinstance(pane, ModelsPane)
+        pane.tabs.post_message(TabStrip.Opened(pane.tabs, "health"))
+        app.action_command_palette()
+        await press(pilot, ["down"])
+        assert isinstance(app.screen, CommandPalette)
+        assert not faults
+
+
+async def test_what_a_screen_wanted_to_draw_is_left_undrawn_once_it_is_left(
+    make_app: AppMaker, sample: Cache, faults: list[Exception]
+) -> None:
+    """Textual runs it in the screen that is on top by then, and ended that: NoMatches."""
+    app = make_app(sample)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await ready(pilot)
+        await press(pilot, ["question_mark"])
+        left = app.screen
+        assert isinstance(left, Help)
+        free = asyncio.Event()
+        app.screen_stack[0].call_later(free.wait)  # the pane below has something else to do
+        left.post_message(events.Resize(Size(79, 24), Size(79, 24)))
+        left.dismiss()
+        await until(lambda: not left.is_attached)
+        free.set()
+        await press(pilot, ["down"])
+        assert not faults
+
+
+async def test_work_ends_before_the_widgets_that_it_draws_on(
+    make_app: AppMaker, sample: Cache, faults: list[Exception]
+) -> None:
+    app = make_app(sample, push=True)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await ready(pilot)
+        await press(pilot, ["3", "P"])
+        form = app.screen
+        assert isinstance(form, PushForm)
+        form.folder.value = "somewhere"
+        await wait_until(pilot, lambda: any(worker.group == "push-check" for worker in app.workers))
+        work = next(worker for worker in app.workers if worker.group == "push-check")
+        there: list[bool] = []
+        end = work.cancel
+
+        def note() -> None:
+            there.append(form.check.is_attached)
+            end()
+
+        work.cancel = note  # type: ignore[method-assign]  # to see what is there when it is called
+        form.dismiss()
+        await wait_until(pilot, lambda: work.is_finished)
+        assert work.state is WorkerState.CANCELLED
+        assert there[0]
+        assert not faults
+
+
+async def test_a_click_on_a_line_that_is_no_longer_there(
+    make_app: AppMaker, sample: Cache, faults: list[Exception]
+) -> None:
+    app = make_app(sample)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await ready(pilot)
+        await press(pilot, ["ctrl+p"])
+        palette = app.screen
+        lines = palette.query_one(CommandList)
+        await wait_until(pilot, lambda: lines.option_count > 0)
+        x, y = lines.region.offset
+        meta = Style.from_meta({"option": lines.option_count})
+        lines.post_message(
+            events.Click(lines, 0, 0, 0, 0, 1, False, False, False, x, y, style=meta.rich_style)
+        )
+        await pilot.pause()
+        assert app.screen is palette
+        assert not faults

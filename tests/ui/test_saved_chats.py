@@ -1,0 +1,222 @@
+"""Kept chats without an engine: the palette finds them, drafts are asked about, long lists are paged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.command import CommandList, CommandPalette
+from textual.pilot import Pilot
+
+from mlxk_tui.app import MlxkApp
+from mlxk_tui.chats.model import Attachment, Role
+from mlxk_tui.chats.store import ChatStore
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.settings import load
+from mlxk_tui.ui.chat.pane import ChatPane
+from mlxk_tui.ui.chat.session_actions import PAGE
+from mlxk_tui.ui.chat.sessions_screen import SessionsScreen
+from mlxk_tui.ui.shell.quit_prompt import leaving
+from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+from tests.ui.conftest import MACHINE, NOW, NOWHERE, ready, wait_until
+from tests.ui.gallery import words
+
+
+@pytest.fixture
+def app(sample: Cache, tmp_path: Path) -> MlxkApp:
+    """Return the app with its chats in a folder of this test."""
+    return MlxkApp(
+        load({"refresh_seconds": 0}),
+        sample,
+        clock=lambda: NOW,
+        runtime=MACHINE,
+        hub=Hub(NOWHERE),
+        state=tmp_path / "state",
+    )
+
+
+async def keep(folder: Path, *questions: str) -> None:
+    """Store chats with a question each; the last is the newest."""
+    async with await ChatStore.open(folder / "chats.db") as store:
+        for question in questions:
+            session = await store.create_session(model="mlx-community/some")
+            await store.add_message(session.id, Role.USER, question)
+
+
+async def typed_into_the_palette(pilot: Pilot[Any], text: str) -> CommandList:
+    """Open the palette and type."""
+    await pilot.press("ctrl+p")
+    await wait_until(pilot, lambda: isinstance(pilot.app.screen, CommandPalette))
+    await pilot.press(*text)
+    return pilot.app.screen.query_one(CommandList)
+
+
+async def test_the_palette_finds_a_chat_before_the_chat_pane_was_opened(app: MlxkApp, tmp_path: Path) -> None:
+    await keep(tmp_path / "state", "Where do zebras sleep?", "Something newer")
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await ready(pilot)
+        assert app.chats.opened is None  # nothing is opened before it is asked for
+        results = await typed_into_the_palette(pilot, "zebras")
+        await wait_until(pilot, lambda: results.option_count == 1)
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: isinstance(app.screen, ChatPane))
+        pane = app.screen
+        assert isinstance(pane, ChatPane)
+        await wait_until(pilot, lambda: pane.talk.session.title == "Where do zebras sleep?")
+        await wait_until(pilot, lambda: [block.message.content for block in pane.conversation.blocks] != [])
+        await wait_until(pilot, lambda: len(pane.own_list.listing.keys) == 2)
+        assert pane.conversation.blocks[0].message.content == "Where do zebras sleep?"
+        assert "Something newer" in words(app)
+
+
+async def test_the_palette_works_where_the_chats_cannot_be_read(app: MlxkApp, tmp_path: Path) -> None:
+    (tmp_path / "state" / "chats.db").mkdir(parents=True)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await ready(pilot)
+        results = await typed_into_the_palette(pilot, "smollm3")
+        await wait_until(pilot, lambda: results.option_count >= 1)
+        assert isinstance(app.screen, CommandPalette)
+        assert "failed" not in words(app)
+
+
+async def test_the_palette_makes_no_file_where_there_are_no_chats(app: MlxkApp, tmp_path: Path) -> None:
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await ready(pilot)
+        results = await typed_into_the_palette(pilot, "smollm3")
+        await wait_until(pilot, lambda: results.option_count >= 1)
+        assert not (tmp_path / "state" / "chats.db").exists()
+
+
+# -- quitting --------------------------------------------------------------------------------------
+
+
+async def chat(pilot: Pilot[Any]) -> ChatPane:
+    """Open the Chat pane."""
+    await ready(pilot)
+    await pilot.press("f4")
+    await wait_until(pilot, lambda: isinstance(pilot.app.screen, ChatPane))
+    pane = pilot.app.screen
+    assert isinstance(pane, ChatPane)
+    await wait_until(pilot, lambda: pane.opening.done and pane.composer.has_focus)
+    return pane
+
+
+async def test_quitting_asks_about_questions_that_were_not_sent(app: MlxkApp, tmp_path: Path) -> None:
+    await keep(tmp_path / "state", "An older one", "A question")
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        pane = await chat(pilot)
+        await wait_until(pilot, lambda: len(pane.conversation.blocks) == 1)
+        await pilot.press(*"begun")
+        assert app.chats.unsent() == 1
+        pane.begin(None)
+        pane.writer.add(Attachment("notes.txt", "text"))
+        assert app.chats.unsent() == 2
+        await pilot.press("ctrl+q")
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: "2 questions that were typed are not sent yet" in words(app))
+        await pilot.press("escape")
+        await wait_until(pilot, lambda: app.screen is pane)
+        pane.writer.clear()
+        pane.open_session(pane.talk.session.id if pane.talk.saved else 2)
+        await wait_until(pilot, lambda: pane.composer.text == "begun")
+        pane.writer.clear()
+        pane.writer.recall(-1)  # taken up again and not changed: nothing would be lost
+        assert pane.composer.text == "A question"
+        await pilot.press("ctrl+q")
+        await wait_until(pilot, lambda: app._exit)
+
+
+@pytest.mark.parametrize(
+    ("options", "title", "text"),
+    [
+        (
+            {"answers": 1},
+            "Quit while 1 answer runs?",
+            "The answer that is being written will be stopped; what has come is kept.",
+        ),
+        (
+            {"answers": 2, "temporary": True},
+            "Quit while 2 answers run?",
+            (
+                "The answers that are being written will be stopped and go with the demo, "
+                "which is removed at its end."
+            ),
+        ),
+        (
+            {"unsent": 1},
+            "Quit before the question is sent?",
+            "A question that was typed is not sent yet and will be lost.",
+        ),
+        (
+            {"transfers": 1, "unsent": 1, "answers": 1},
+            "Quit while 1 answer and 1 transfer run?",
+            (
+                "A question that was typed is not sent yet and will be lost. The answer that is being "
+                "written will be stopped; what has come is kept. The transfer goes on where it stopped "
+                "next time."
+            ),
+        ),
+    ],
+)
+def test_what_is_said_at_the_end_is_true(options: dict[str, Any], title: str, text: str) -> None:
+    assert leaving([], options.pop("transfers", 0), **options) == (title, text)
+
+
+# -- long lists ------------------------------------------------------------------------------------
+
+
+async def keep_many(folder: Path, count: int) -> None:
+    """Store empty chats, `Chat 0` being the oldest."""
+    async with await ChatStore.open(folder / "chats.db") as store:
+        for number in range(count):
+            await store.create_session(title=f"Chat {number}")
+
+
+async def test_older_chats_are_listed_when_the_cursor_comes_near_them(app: MlxkApp, tmp_path: Path) -> None:
+    await keep_many(tmp_path / "state", 2 * PAGE + 3)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        pane = await chat(pilot)
+        panel = pane.own_list
+        listing = panel.listing
+        await wait_until(pilot, lambda: len(listing.keys) == PAGE)
+        assert panel.border_subtitle == f"{PAGE}+"
+        listing.focus()
+        await pilot.press("G")
+        await wait_until(pilot, lambda: len(listing.keys) == 2 * PAGE)
+        assert listing.cursor == PAGE - 1  # the cursor stays on its chat
+        await pilot.press("G")
+        await wait_until(pilot, lambda: len(listing.keys) == 2 * PAGE + 3)
+        assert panel.border_subtitle == f"{2 * PAGE + 3}"
+        await pilot.press("G")
+        await wait_until(
+            pilot, lambda: listing.chosen is not None and listing.chosen.session.title == "Chat 0"
+        )
+        assert "Chat 0" in words(app)
+
+
+async def test_older_chats_are_listed_when_the_wheel_comes_near_them(app: MlxkApp, tmp_path: Path) -> None:
+    await keep_many(tmp_path / "state", PAGE + 50)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        listing = (await chat(pilot)).own_list.listing
+        await wait_until(pilot, lambda: len(listing.keys) == PAGE)
+        listing.scroll_to(y=2 * PAGE - 60, animate=False, immediate=True)
+        await wait_until(pilot, lambda: len(listing.keys) == PAGE + 50)
+        await pilot.pause()
+        assert listing.cursor == 0
+        assert round(listing.scroll_y) == 2 * PAGE - 60  # what is seen stays where it is
+
+
+async def test_older_chats_are_listed_on_the_screen_of_a_narrow_terminal(
+    app: MlxkApp, tmp_path: Path
+) -> None:
+    await keep_many(tmp_path / "state", PAGE + 50)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        pane = await chat(pilot)
+        await pilot.press("escape", "s")
+        await wait_until(pilot, lambda: isinstance(app.screen, SessionsScreen))
+        listing = pane.listing.panel.listing
+        await wait_until(pilot, lambda: len(listing.keys) == PAGE and listing.has_focus)
+        await pilot.press("G")
+        await wait_until(pilot, lambda: len(listing.keys) == PAGE + 50)

@@ -1,0 +1,157 @@
+"""The model of requests that name none: kept once it was loaded, asked about where it is too large."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from textual.pilot import Pilot
+
+from mlxk_tui.app import MlxkApp
+from mlxk_tui.config_file import save
+from mlxk_tui.demo import tiny_model
+from mlxk_tui.engine.client import Engine
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.services.server.control import ServerPhase
+from mlxk_tui.settings import load
+from mlxk_tui.ui.server.pane import ServerPane
+from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog
+from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+from tests.engine.conftest import needs_mlx, new_engine
+from tests.ui.conftest import NOWHERE, wait_until
+from tests.ui.gallery import words
+from tests.ui.test_chat_interruptions import HUGE, add_huge
+
+pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="module")]
+SIZES = {"wide": (120, 40), "narrow": (80, 24)}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[Engine]:
+    """Return an engine; it stays when an app ends."""
+    engine = new_engine()
+    yield engine
+    await engine.stop()
+
+
+def app_of(hub: Path, config: Path, engine: Engine) -> MlxkApp:
+    """Return the app with the settings of a file, its server on any free port."""
+    settings = load({"refresh_seconds": 0, "server_port": 0}, config)
+    return MlxkApp(settings, Cache(hub), hub=Hub(NOWHERE), state=config.parent / "state", engine=engine)
+
+
+def said(app: MlxkApp) -> str:
+    """Return the words on the screen, frames left out: a sentence may go on in the next line."""
+    return " ".join(word for word in words(app).split() if any(map(str.isalnum, word)))
+
+
+async def pane_of(pilot: Pilot[Any], *, models: int = 2) -> ServerPane:
+    app = pilot.app
+    assert isinstance(app, MlxkApp)
+    await wait_until(pilot, lambda: len(app.library.entries) == models)
+    await pilot.press("f5")
+    await wait_until(pilot, lambda: isinstance(app.screen, ServerPane))
+    pane = app.screen
+    assert isinstance(pane, ServerPane)
+    return pane
+
+
+async def choose(pilot: Pilot[Any], name: str) -> None:
+    await pilot.press("m")
+    await wait_until(pilot, lambda: isinstance(pilot.app.screen, ChoiceDialog))
+    await pilot.press(*name, "enter")
+
+
+async def test_a_model_that_is_too_large_is_asked_about_and_kept_only_once_it_is_loaded(
+    hub: Path, tmp_path: Path, engine: Engine
+) -> None:
+    tiny_model.install(hub)
+    add_huge(hub, tiny_model.folder())
+    config = tmp_path / "config.toml"
+    app = app_of(hub, config, engine)
+    async with app.run_test(size=SIZES["wide"], notifications=True) as pilot:
+        pane = await pane_of(pilot)
+        await pilot.press("s")
+        await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
+        await choose(pilot, "huge")
+        await wait_until(
+            pilot, lambda: isinstance(app.screen, QuestionDialog) and "Not enough memory" in words(app)
+        )
+        assert "needs about 1.00TB of memory" in said(app)
+        # Not wanted: nothing is kept, nothing loaded.
+        await pilot.press("escape")
+        await wait_until(pilot, lambda: app.screen is pane)
+        assert app.server.setup.model is None
+        assert app.chats.status.model is None
+        assert load({}, config).settings.server_model == ""
+        # Wanted: it is loaded, then kept.
+        await choose(pilot, "huge")
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await pilot.press("right", "enter")
+        await wait_until(pilot, lambda: app.server.setup.model == HUGE)
+        loaded = engine.status.model
+        assert loaded is not None
+        assert loaded.name == HUGE
+        assert load({}, config).settings.server_model == HUGE
+        # And it answers, though nobody can force it by a request.
+        assert app.server.server is not None
+        assert app.server.server.address is not None
+        url = f"{app.server.server.address.url}/v1/completions"
+        async with aiohttp.ClientSession() as client:
+            for body in ({"model": HUGE}, {}):
+                reply = await client.post(url, json={"prompt": "Hello", "max_tokens": 1, **body})
+                assert reply.status == 200, await reply.text()
+    await engine.unload()
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        (HUGE, "which needs about 1.00TB of memory; models can use"),
+        ("mlx-community/gone", "which is not in the cache."),
+    ],
+    ids=["too-large", "gone"],
+)
+async def test_with_a_kept_model_that_cannot_be_loaded_it_is_switched_on_and_says_so(
+    hub: Path, tmp_path: Path, engine: Engine, name: str, why: str, size: tuple[int, int]
+) -> None:
+    tiny_model.install(hub)
+    add_huge(hub, tiny_model.folder())
+    config = tmp_path / "config.toml"
+    save(config, "server_model", name)
+    app = app_of(hub, config, engine)
+    async with app.run_test(size=size) as pilot:
+        await pane_of(pilot)
+        await pilot.press("s")
+        await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
+        await wait_until(pilot, lambda: f"The setting server_model names {name}, {why}" in said(app))
+        assert "The server is on, without its model" in said(app)
+        assert "force it" not in said(app)
+        assert "cannot be loaded" in said(app)
+        # Another one that can be loaded ends the warning.
+        await choose(pilot, "tiny")
+        await wait_until(pilot, lambda: app.server.setup.model == tiny_model.NAME)
+        await wait_until(pilot, lambda: "Waiting for the first request" in words(app))
+        assert "server_model" not in words(app)
+    assert load({}, config).settings.server_model == tiny_model.NAME
+    await engine.unload()
+
+
+async def test_a_kept_model_that_arrives_ends_the_warning(hub: Path, tmp_path: Path, engine: Engine) -> None:
+    add_huge(hub, tiny_model.folder())
+    config = tmp_path / "config.toml"
+    save(config, "server_model", tiny_model.NAME)
+    app = app_of(hub, config, engine)
+    async with app.run_test(size=SIZES["wide"]) as pilot:
+        await pane_of(pilot, models=1)
+        await pilot.press("s")
+        await wait_until(pilot, lambda: "which is not in the cache" in said(app))
+        tiny_model.install(hub)
+        await app.library.refresh()
+        await wait_until(pilot, lambda: "Waiting for the first request" in words(app))

@@ -1,0 +1,169 @@
+"""The Server pane while it is off: what the footer offers works, and the last key is not lost by accident."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from mlxk_tui.app import MlxkApp
+from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.server.http.keys import read_keys, save_keys
+from mlxk_tui.services.server.control import ServerPhase
+from mlxk_tui.services.server.setup import may_reach_beyond
+from mlxk_tui.settings import load
+from mlxk_tui.ui.server.pane import ServerPane
+from mlxk_tui.ui.server.screen import ServerScreen
+from mlxk_tui.ui.server.side_panel import KEYS
+from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+from tests.ui.conftest import MACHINE, wait_until
+from tests.ui.gallery import words
+from tests.ui.test_server_model import said
+
+SIZES = {"wide": (120, 40), "narrow": (80, 24)}
+KEY = "mlxk-0000-editor-0000"
+
+
+@pytest.fixture
+def keyed(tmp_path: Path) -> Path:
+    """Return the key file with one key."""
+    path = tmp_path / "api-keys"
+    save_keys(path, {"editor": KEY})
+    return path
+
+
+def app_of(hub: Path, folder: Path, **settings: Any) -> MlxkApp:
+    loaded = load({"refresh_seconds": 0, "server_port": 0, **settings}, folder / "config.toml")
+    return MlxkApp(loaded, Cache(hub), runtime=MACHINE, state=folder / "state")
+
+
+async def pane_of(pilot: Pilot[Any]) -> ServerPane:
+    await pilot.press("f5")
+    await wait_until(pilot, lambda: isinstance(pilot.app.screen, ServerPane) and pilot.app.screen.is_mounted)
+    pane = pilot.app.screen
+    assert isinstance(pane, ServerPane)
+    await wait_until(pilot, lambda: pane.listed.has_focus)
+    return pane
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+async def test_snippets_and_keys_are_shown_while_it_is_off(
+    hub: Path, tmp_path: Path, keyed: Path, size: tuple[int, int]
+) -> None:
+    app = app_of(hub, tmp_path)
+    async with app.run_test(size=size) as pilot:
+        pane = await pane_of(pilot)
+        await wait_until(pilot, lambda: "The server is off" in words(app))
+        await pilot.press("i")
+        await wait_until(pilot, lambda: isinstance(app.screen, ServerScreen) and "curl http" in words(app))
+        await pilot.press("c")
+        assert app.clipboard.startswith(f"curl {app.server.url}/v1/chat/completions")
+        await pilot.press("escape")
+        await wait_until(pilot, lambda: app.screen is pane)
+
+        await pilot.press("v")
+        await wait_until(pilot, lambda: isinstance(app.screen, ServerScreen) and "editor" in words(app))
+        assert KEY not in words(app)
+        await pilot.press("v")
+        await wait_until(pilot, lambda: KEY in words(app))
+        await pilot.press("escape")
+        await wait_until(pilot, lambda: app.screen is pane)
+
+        await pilot.press("d")  # not seen: the keys are shown first
+        await wait_until(pilot, lambda: isinstance(app.screen, ServerScreen) and app.screen.side.tab == KEYS)
+        await pilot.press("d")
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await pilot.press("right", "enter")
+        await wait_until(pilot, lambda: not app.server.setup.keys)
+        await wait_until(pilot, lambda: isinstance(app.screen, ServerScreen))
+        # A terminal of another size is no reason to leave: the tabs are nowhere else.
+        await pilot.resize_terminal(130, 42)
+        await wait_until(pilot, lambda: app.screen.size.width == 130)
+        assert isinstance(app.screen, ServerScreen)
+        await pilot.press("escape")
+        await wait_until(pilot, lambda: app.screen is pane)
+    assert read_keys(keyed) == {}
+
+
+@pytest.mark.parametrize(
+    ("host", "beyond"),
+    [
+        *(("127.0.0.1", False), ("127.8.8.8", False), ("[::1]", False), ("localhost", False)),
+        *((" LocalHost. ", False), ("0.0.0.0", True), ("::", True), ("192.168.1.5", True), ("", True)),
+        *(("mymachine.local", True), ("localhost.example.org", True), ("0", True), ("127.1", True)),
+    ],
+)
+def test_every_name_but_localhost_may_reach_beyond(host: str, beyond: bool) -> None:
+    assert may_reach_beyond(host) is beyond
+
+
+async def delete_key(pilot: Pilot[Any]) -> None:
+    """Press what deletes the key, up to the question or the refusal."""
+    app = pilot.app
+    assert isinstance(app, MlxkApp)
+    await pilot.press("d")
+    await wait_until(pilot, lambda: "•••" in words(app))
+    await pilot.press("d")
+
+
+@pytest.mark.parametrize(("host", "lets"), [("mymachine.local", "may let"), ("0.0.0.0", "lets")])
+async def test_the_last_key_stays_where_a_host_may_let_others_in(
+    hub: Path, tmp_path: Path, keyed: Path, host: str, lets: str
+) -> None:
+    app = app_of(hub, tmp_path, server_host=host)
+    async with app.run_test(size=SIZES["wide"], notifications=True) as pilot:
+        await pane_of(pilot)
+        await delete_key(pilot)
+        await wait_until(pilot, lambda: "This is the only key" in words(app))
+        assert f"{host} {lets} other machines in" in said(app)
+        assert not isinstance(app.screen, QuestionDialog)
+    assert read_keys(keyed) == {"editor": KEY}
+
+
+@pytest.mark.parametrize("bound", [("127.0.0.1",), ("127.0.0.1", "192.0.2.1")], ids=["here", "beyond"])
+async def test_of_a_server_that_runs_counts_what_it_really_listens_on(
+    hub: Path, tmp_path: Path, keyed: Path, bound: tuple[str, ...]
+) -> None:
+    app = app_of(hub, tmp_path, server_host="127.1")  # a name for the resolver, which finds 127.0.0.1
+    async with app.run_test(size=SIZES["wide"], notifications=True) as pilot:
+        await pane_of(pilot)
+        await pilot.press("s")
+        await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
+        server = app.server.server
+        assert server is not None
+        assert server._bound == ("127.0.0.1",)
+        server._bound = bound  # no test listens beyond this machine
+        await delete_key(pilot)
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await pilot.press("right", "enter")
+        if len(bound) == 1:
+            await wait_until(pilot, lambda: not app.server.setup.keys)
+            assert read_keys(keyed) == {}
+            assert not server.options.api_keys
+        else:
+            await wait_until(pilot, lambda: "it needs an API key" in said(app))
+            assert "--api-key" not in words(app)
+            assert app.server.setup.keys == server.options.api_keys == read_keys(keyed) == {"editor": KEY}
+
+
+def occupy(path: Path) -> None:
+    """Put a folder in the place of a file: not even root can replace it by one."""
+    path.unlink()
+    path.mkdir()
+
+
+async def test_keys_that_cannot_be_written_stay_in_force(hub: Path, tmp_path: Path, keyed: Path) -> None:
+    app = app_of(hub, tmp_path)
+    async with app.run_test(size=SIZES["wide"], notifications=True) as pilot:
+        await pane_of(pilot)
+        await pilot.press("s")
+        await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
+        occupy(keyed)
+        await delete_key(pilot)
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await pilot.press("right", "enter")
+        await wait_until(pilot, lambda: "were not saved" in words(app))
+        assert app.server.server is not None
+        assert app.server.setup.keys == app.server.server.options.api_keys == {"editor": KEY}
