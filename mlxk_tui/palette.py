@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Protocol, cast
 
 from textual import events
 from textual.app import ComposeResult
@@ -14,10 +14,10 @@ from textual.command import CommandList, CommandPalette, DiscoveryHit, Hit, Hits
 from textual.content import Content
 from textual.css.styles import RenderStyles, Styles
 
-from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ui.models.pane import ModelsPane
+from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.keys import shown_keys
 from mlxk_tui.ui.shell.registry import PANES
 from mlxk_tui.ui.widgets.transient import Transient
@@ -25,6 +25,15 @@ from mlxk_tui.ui.widgets.transient import Transient
 _OWN_THEMES = ("mlxk-dark", "mlxk-light", "ansi-dark", "ansi-light")
 _MAX_MODELS = 100
 _MAX_CHATS = 20
+
+
+class PaletteHost(Protocol):
+    """What the palette needs of the app beside what every Textual app has."""
+
+    context: Context
+
+    def action_pane(self, pane_id: str) -> None:
+        """Switch to a pane."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +87,12 @@ class PaletteCommands(Provider):
     """Whether the chats could not be opened since the palette was: they are not tried at every letter."""
 
     @property
-    def mlxk(self) -> MlxkApp:
-        """The app, by its own type."""
-        return cast("MlxkApp", self.app)
+    def host(self) -> PaletteHost:
+        """The app, as the palette knows it."""
+        return cast("PaletteHost", self.app)
 
     def _commands(self) -> Iterator[PaletteCommand]:
-        app = self.mlxk
+        app, host = self.app, self.host
         for active in self.screen.active_bindings.values():
             binding = active.binding
             if (
@@ -101,7 +110,7 @@ class PaletteCommands(Provider):
             about = f"{shown_keys(binding)} · {binding.tooltip}" if binding.tooltip else shown_keys(binding)
             yield PaletteCommand(binding.description, about, run)
         for pane in PANES:
-            yield PaletteCommand(f"Go to {pane.title}", "Pane", partial(app.action_pane, pane.id))
+            yield PaletteCommand(f"Go to {pane.title}", "Pane", partial(host.action_pane, pane.id))
         others = sorted(set(app.available_themes) - set(_OWN_THEMES))
         for theme in (*_OWN_THEMES, *others):
             text = "In use" if theme == app.theme else "Theme"
@@ -125,7 +134,7 @@ class PaletteCommands(Provider):
                 seen.add(command.title)
                 yield Hit(score, matcher.highlight(command.title), command.run, command.title, command.help)
         found = 0
-        for entry in list(self.mlxk.library.entries.values()):
+        for entry in list(self.host.context.library.entries.values()):
             score = matcher.match(entry.name)
             if score > 0:
                 found += 1
@@ -138,7 +147,7 @@ class PaletteCommands(Provider):
 
     async def _chats(self, query: str) -> Hits:
         """List the chats whose title or messages hold the words."""
-        chats = self.mlxk.chats
+        chats = self.host.context.chats
         if self._unreadable or not query.strip() or not chats.any_kept:
             return
         try:
@@ -156,13 +165,13 @@ class PaletteCommands(Provider):
     async def _open_chat(self, session_id: int) -> None:
         from mlxk_tui.ui.chat.pane import ChatPane
 
-        self.mlxk.action_pane("chat")
-        pane = self.mlxk.screen
+        self.host.action_pane("chat")
+        pane = self.app.screen
         if isinstance(pane, ChatPane):
             pane.call_after_refresh(pane.open_session, session_id)
 
     async def _open_model(self, key: str) -> None:
-        self.mlxk.action_pane("models")
-        pane = self.mlxk.screen
+        self.host.action_pane("models")
+        pane = self.app.screen
         if isinstance(pane, ModelsPane):
             pane.call_after_refresh(pane.select, key)
