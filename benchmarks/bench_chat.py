@@ -187,7 +187,7 @@ async def _history(folder: Path, messages: int) -> list[float]:
         await _until(lambda: pane.opening.done and (not messages or bool(pane.conversation.blocks)))
         while messages and len(pane.conversation.blocks) < messages:  # all of them, as one who read it all
             known = len(pane.conversation.blocks)
-            pane.reader.read_more()
+            pane.messages.read_more()
             await _until(partial(_longer, pane, known))
         await pilot.pause()
         return await _keys(app, pane, KEYS)

@@ -318,7 +318,7 @@ class MlxkApp(TerminalApp):
 
         self.action_pane("chat")
         if isinstance(pane := self.screen, ChatPane):
-            pane.call_after_refresh(pane.begin, event.model)
+            pane.call_after_refresh(pane.sessions.begin, event.model)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Leave dialogs alone: digits and q are theirs."""

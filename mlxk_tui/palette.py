@@ -168,7 +168,7 @@ class PaletteCommands(Provider):
         self.host.action_pane("chat")
         pane = self.app.screen
         if isinstance(pane, ChatPane):
-            pane.call_after_refresh(pane.open_session, session_id)
+            pane.call_after_refresh(pane.sessions.open, session_id)
 
     async def _open_model(self, key: str) -> None:
         self.host.action_pane("models")

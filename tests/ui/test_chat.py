@@ -272,10 +272,10 @@ async def test_lines_are_broken_and_a_paste_is_kept_whole(open_app: OpenApp) -> 
         await wait_until(pilot, lambda: pane.composer.text == pasted)
         pane.composer.put("")
         app.post_message(Paste("x" * 20_000))
-        await wait_until(pilot, lambda: [len(one.text) for one in pane.writer.attachments] == [20_000])
+        await wait_until(pilot, lambda: [len(one.text) for one in pane.draft.attachments] == [20_000])
         assert "pasted-1.txt" in words(app)
         await pilot.press("backspace")
-        assert not pane.writer.attachments
+        assert not pane.draft.attachments
 
 
 async def test_files_are_attached_by_drag_by_mention_and_by_name(open_app: OpenApp, tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ async def test_files_are_attached_by_drag_by_mention_and_by_name(open_app: OpenA
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         pane = await chat(pilot)
         app.post_message(Paste(str(notes).replace(" ", "\\ ")))
-        await wait_until(pilot, lambda: [one.name for one in pane.writer.attachments] == ["my notes.txt"])
+        await wait_until(pilot, lambda: [one.name for one in pane.draft.attachments] == ["my notes.txt"])
         await pilot.press("f6")
         await wait_until(pilot, lambda: isinstance(app.screen, LineDialog))
         await pilot.press(*"c.bin", "enter")
@@ -296,7 +296,7 @@ async def test_files_are_attached_by_drag_by_mention_and_by_name(open_app: OpenA
         sent = pane.conversation.blocks[0].message
         assert [one.text for one in sent.attachments] == ["remember [the] milk", "print(1)"]
         assert "my notes.txt" in words(app)
-        assert not pane.writer.attachments
+        assert not pane.draft.attachments
 
 
 async def test_messages_and_code_blocks_are_copied(open_app: OpenApp) -> None:
@@ -481,7 +481,7 @@ async def test_chats_and_drafts_are_there_again(open_app: OpenApp) -> None:
         pane.composer.put("a draft")
         await pilot.press("f8")
         assert pane.composer.text == ""
-        pane.open_session(int(pane.own_list.listing.keys[0]))
+        pane.sessions.open(int(pane.own_list.listing.keys[0]))
         await wait_until(pilot, lambda: pane.composer.text == "a draft")
     async with open_app().run_test(size=(120, 40)) as pilot:
         pane = await chat(pilot)
@@ -617,7 +617,7 @@ async def test_an_answer_goes_on_while_another_pane_and_chat_are_open(open_app: 
         await wait_until(pilot, lambda: app.screen is pane)
         await pilot.press("f8")
         await wait_until(pilot, lambda: not pane.conversation.blocks)
-        pane.open_session(answer.session.id)
+        pane.sessions.open(answer.session.id)
         await wait_until(pilot, lambda: len(pane.conversation.blocks) == 2)
         await pilot.press("escape")
         await answered(pilot, pane, 2)

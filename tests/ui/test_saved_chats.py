@@ -110,19 +110,20 @@ async def test_quitting_asks_about_questions_that_were_not_sent(app: MlxkApp, tm
         await wait_until(pilot, lambda: len(pane.conversation.blocks) == 1)
         await pilot.press(*"begun")
         assert app.chats.unsent() == 1
-        pane.begin(None)
-        pane.writer.add(Attachment("notes.txt", "text"))
+        pane.sessions.begin(None)
+        pane.draft.add(Attachment("notes.txt", "text"))
         assert app.chats.unsent() == 2
         await pilot.press("ctrl+q")
         await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await wait_until(pilot, lambda: "2 questions that were typed are not sent yet" in words(app))
         await pilot.press("escape")
         await wait_until(pilot, lambda: app.screen is pane)
-        pane.writer.clear()
-        pane.open_session(pane.talk.session.id if pane.talk.saved else 2)
+        pane.draft.clear()
+        pane.sessions.open(pane.talk.session.id if pane.talk.saved else 2)
         await wait_until(pilot, lambda: pane.composer.text == "begun")
-        pane.writer.clear()
-        pane.writer.recall(-1)  # taken up again and not changed: nothing would be lost
+        pane.draft.clear()
+        # Taken up again and not changed: nothing would be lost.
+        pane.draft.recall(-1, pane.conversation.messages)
         assert pane.composer.text == "A question"
         await pilot.press("ctrl+q")
         await wait_until(pilot, lambda: app._exit)
@@ -216,7 +217,7 @@ async def test_older_chats_are_listed_on_the_screen_of_a_narrow_terminal(
         pane = await chat(pilot)
         await pilot.press("escape", "s")
         await wait_until(pilot, lambda: isinstance(app.screen, SessionsScreen))
-        listing = pane.listing.panel.listing
+        listing = pane.sessions.panel.listing
         await wait_until(pilot, lambda: len(listing.keys) == PAGE and listing.has_focus)
         await pilot.press("G")
         await wait_until(pilot, lambda: len(listing.keys) == PAGE + 50)

@@ -200,7 +200,7 @@ async def _show(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
         store = await app.chats.store()  # type: ignore[attr-defined]  # it is the real app
         listed = await store.list_sessions()
         wanted = next(item.session for item in listed if item.session.title == CHATS[look.chat][0].title)
-        pane.open_session(wanted.id)
+        pane.sessions.open(wanted.id)
         await wait_until(pilot, lambda: pane.talk.session.id == wanted.id and pane.composer.has_focus)
         await settle(pilot, "F8")  # the line of keys, which a dialog over it leaves as it is
     if look.name == "live":
@@ -230,8 +230,8 @@ async def _leave(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
     await wait_until(pilot, lambda: app.screen is pane)
     for block in pane.conversation.blocks:
         block.unfolded = False
-    pane.begin(None)
-    pane.writer.clear()
+    pane.sessions.begin(None)
+    pane.draft.clear()
     await wait_until(pilot, lambda: pane.composer.has_focus)
 
 

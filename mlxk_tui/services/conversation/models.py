@@ -21,6 +21,12 @@ def by_name(library: Library, name: str | None) -> Entry | None:
     return next((entry for entry in library.entries.values() if name_of(entry) == name), None)
 
 
+def is_gone(library: Library, name: str | None) -> bool:
+    """Tell whether a chat's model is not in the cache any more."""
+    ready = library.phase is ScanPhase.READY
+    return ready and name is not None and by_name(library, name) is None
+
+
 def draft_name(library: Library, typed: str) -> str:
     """Return the full name that a typed draft model stands for.
 

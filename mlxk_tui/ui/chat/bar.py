@@ -1,4 +1,4 @@
-"""The line above the composer: which model answers, how, and how much of its context is used."""
+"""The lines above the composer: model, settings and context, and the note that matters most."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from textual import events
 from textual.message import Message
 from textual.widgets import Static
 
+from mlxk_tui.chats.model import Message as ChatMessage
+from mlxk_tui.ops.core.errors import OpError
+from mlxk_tui.ops.core.text import printable
+from mlxk_tui.services.conversation import models
+from mlxk_tui.services.conversation.controller import ConversationController, gone
+from mlxk_tui.services.conversation.request import shown_settings
+from mlxk_tui.ui.widgets.error_text import error_text
 from mlxk_tui.ui.widgets.text import Part, cut, gauge, line
 
 _GAUGE = 8
@@ -28,6 +35,18 @@ class BarState:
     """Tokens of the context that the conversation takes; 0 where nothing is known."""
     total: int = 0
     """Tokens of the context."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What the reader may have to be told."""
+
+    write_error: OpError | None = None
+    gone: str | None = None
+    """Name of the model that is not there any more."""
+    editing: bool = False
+    below: bool = False
+    tight: bool = False
 
 
 class ChatBar(Static):
@@ -102,3 +121,51 @@ class ChatBar(Static):
             self.post_message(self.Opened("model"))
         elif event.x < self._settings_end or self._settings_end == self._model_cells:
             self.post_message(self.Opened("settings"))
+
+
+def bar_state(talk: ConversationController, last: ChatMessage | None) -> BarState:
+    """Return what stands above the composer.
+
+    Args:
+        talk: the open chat.
+        last: its last answer.
+    """
+    session = talk.session
+    entry = models.by_name(talk.library, session.model)
+    total = (entry.model.context_length or 0) if entry else 0
+    if talk.answer is not None:
+        used, known = talk.answer.used, talk.answer.context_length
+    else:
+        used, known = _context_of(last) if last is not None else (0, 0)
+    return BarState(
+        model=printable((session.model or "").rpartition("/")[2]),
+        gone=models.is_gone(talk.library, session.model),
+        settings=shown_settings(session.settings, session.system),
+        used=used,
+        total=known or total,
+    )
+
+
+def _context_of(answer: ChatMessage) -> tuple[int, int]:
+    """Return the tokens of prompt and answer, and those of the context; 0 where unknown."""
+
+    def number(name: str) -> int:
+        value = answer.usage.get(name)
+        return value if isinstance(value, int) and 0 <= value < 10**12 else 0
+
+    return number("prompt_tokens") + number("completion_tokens"), number("context_length")
+
+
+def note(notes: Notes) -> tuple[str, str]:
+    """Return the one note that matters most and its style; empty for none."""
+    if notes.write_error is not None:
+        return f"✗ {error_text(notes.write_error)}", "$bad"
+    if notes.gone is not None:
+        return f"✗ {error_text(gone(notes.gone))}", "$bad"
+    if notes.editing:
+        return "Another version of a question: ⏎ sends it as a branch, esc leaves it.", "$accent"
+    if notes.below:
+        return "↓ New text below: G goes there.", "$accent"
+    if notes.tight:
+        return "▲ The model fits tightly: other programs may become slow.", "$attention"
+    return "", ""

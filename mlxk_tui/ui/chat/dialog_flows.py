@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlxk_tui.chats.export import export_json, export_markdown, suggested_name
 from mlxk_tui.chats.model import Listed
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.text import plural, printable
+from mlxk_tui.services.conversation.controller import ConversationController
 from mlxk_tui.services.conversation.models import draft_name
 from mlxk_tui.services.conversation.request import (
     MAX_VOCABULARY,
@@ -22,24 +23,19 @@ from mlxk_tui.services.conversation.request import (
     kv_bits_of,
     sampling_of,
 )
-from mlxk_tui.ui.chat.attachments import read_attachment
+from mlxk_tui.ui.chat.host import ScreenHost
 from mlxk_tui.ui.chat.markdown_pieces import CodeBlock
 from mlxk_tui.ui.chat.settings_form import SettingsDialog
-from mlxk_tui.ui.inspector import model_actions
-from mlxk_tui.ui.inspector.model_actions import Host
 from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog, LineDialog, Option
 from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 from mlxk_tui.ui.widgets.error_text import error_text
 from mlxk_tui.ui.widgets.model_options import model_options
 
-if TYPE_CHECKING:
-    from mlxk_tui.ui.chat.pane import ChatPane
 
-
-async def rename(pane: ChatPane, host: Host, listed: Listed) -> None:
-    """Ask for another title."""
+async def rename(host: ScreenHost, talk: ConversationController, listed: Listed) -> bool:
+    """Ask for another title; return whether one was given."""
     session = listed.session
-    typed = await host.app.push_screen_wait(
+    typed = await host.answer_to(
         LineDialog(
             "Rename the chat",
             "Empty takes the first question again.",
@@ -47,17 +43,18 @@ async def rename(pane: ChatPane, host: Host, listed: Listed) -> None:
             proceed="Rename",
         )
     )
-    if typed is not None:
-        await pane.talk.store.rename_session(session.id, typed)
-        pane.session_changed(session.id)
+    if typed is None:
+        return False
+    await talk.store.rename_session(session.id, typed)
+    return True
 
 
-async def export(pane: ChatPane) -> None:
+async def export(host: ScreenHost, talk: ConversationController) -> None:
     """Ask for a file and write the chat to it."""
-    session = pane.talk.session
+    session = talk.session
     typed: str | None = os.path.join(os.curdir, suggested_name(session, ".md"))
     while typed is not None:
-        typed = await pane.app.push_screen_wait(
+        typed = await host.answer_to(
             LineDialog(
                 "Export the chat",
                 ".md is the shown conversation as Markdown, .json all branches.",
@@ -74,16 +71,16 @@ async def export(pane: ChatPane) -> None:
             name = printable(path.name)
             text = f"{name} is there already and would be replaced."
             question = QuestionDialog("Replace the file?", text, proceed="Replace")
-            overwrite = await pane.app.push_screen_wait(question)
+            overwrite = await host.answer_to(question)
             if not overwrite:
                 continue
         write = export_json if path.suffix.lower() == ".json" else export_markdown
         try:
-            await write(pane.talk.store, session.id, path, overwrite=overwrite)
+            await write(talk.store, session.id, path, overwrite=overwrite)
         except OpError as error:
-            model_actions.tell_error(pane, error)
+            host.tell_error(error)
             continue
-        pane.notify(f"Exported to {printable(str(path))}.", markup=False)
+        host.notify(f"Exported to {printable(str(path))}.")
         return
 
 
@@ -108,15 +105,14 @@ def _export_target(typed: str) -> tuple[bool, str]:
     return True, f"→ {printable(str(path))}"
 
 
-async def attach(pane: ChatPane) -> None:
-    """Ask for a text file."""
-    typed = await pane.app.push_screen_wait(
+async def file_to_attach(host: ScreenHost) -> str | None:
+    """Ask for a text file; return its absolute path."""
+    typed = await host.answer_to(
         LineDialog(
             "Attach a text file", "It is sent with the next question.", "", proceed="Attach", check=_source
         )
     )
-    if typed is not None:
-        await add_files(pane, [str(_absolute(typed))])
+    return None if typed is None else str(_absolute(typed))
 
 
 def _source(typed: str) -> tuple[bool, str]:
@@ -127,38 +123,28 @@ def _source(typed: str) -> tuple[bool, str]:
     return True, f"→ {printable(str(_absolute(typed)))}"
 
 
-async def add_files(pane: ChatPane, paths: list[str]) -> None:
-    """Attach files; what is no text is told."""
-    for path in paths:
-        try:
-            item = await asyncio.to_thread(read_attachment, path)
-        except OpError as error:  # noqa: PERF203 - one file must not hide the others
-            model_actions.tell_error(pane, error)
-        else:
-            pane.writer.add(item)
-
-
-async def choose_model(pane: ChatPane) -> None:
+async def choose_model(host: ScreenHost, talk: ConversationController, changed: Callable[[], None]) -> None:
     """Ask who answers next."""
-    library = pane.context.library
-    chosen = await pane.app.push_screen_wait(
+    chosen = await host.answer_to(
         ChoiceDialog(
             "Who answers next",
-            model_options(library),
-            current=pane.talk.session.model or "",
+            model_options(talk.library),
+            current=talk.session.model or "",
             words=True,
             empty="No model of the cache can answer here.",
         )
     )
     if chosen is not None:
-        await pane.talk.use_model(chosen)
-        pane.draw_state()
+        await talk.use_model(chosen)
+        changed()
 
 
-async def change_settings(pane: ChatPane) -> None:
+async def change_settings(
+    host: ScreenHost, talk: ConversationController, changed: Callable[[], None]
+) -> None:
     """Ask how the chat is answered."""
-    session = pane.talk.session
-    loaded = pane.talk.backend.status.model
+    session = talk.session
+    loaded = talk.backend.status.model
     same = loaded is not None and loaded.name == session.model
     vocabulary = loaded.vocab_size if loaded is not None and same else MAX_VOCABULARY
 
@@ -166,24 +152,24 @@ async def change_settings(pane: ChatPane) -> None:
         sampling_of(values, vocabulary)
         kv_bits_of(values)
         if (draft := draft_of(values)) is not None:
-            draft_name(pane.context.library, draft)
+            draft_name(talk.library, draft)
 
     present = ChatSettings(session.system, session.settings)
     model = printable(session.model or "")
-    chosen = await pane.app.push_screen_wait(SettingsDialog(present, check, model))
+    chosen = await host.answer_to(SettingsDialog(present, check, model))
     if chosen is not None:
         if (draft := draft_of(chosen.values)) is not None:
             with suppress(OpError):  # it went this moment: asking says so
-                name = draft_name(pane.context.library, draft)
+                name = draft_name(talk.library, draft)
                 chosen = replace(chosen, values={**chosen.values, "draft_model": name})
-        await pane.talk.use_settings(chosen)
-        pane.draw_state()
+        await talk.use_settings(chosen)
+        changed()
 
 
-async def choose_code(pane: ChatPane, blocks: list[CodeBlock]) -> None:
-    """Ask which code block is copied."""
+async def choose_code(host: ScreenHost, blocks: list[CodeBlock]) -> CodeBlock | None:
+    """Ask which code block is meant."""
     lines = [next((line for line in block.text.split("\n") if line.strip()), "") for block in blocks]
-    chosen = await pane.app.push_screen_wait(
+    chosen = await host.answer_to(
         ChoiceDialog(
             "Copy a code block",
             [
@@ -196,11 +182,10 @@ async def choose_code(pane: ChatPane, blocks: list[CodeBlock]) -> None:
             ],
         )
     )
-    if chosen is not None:
-        pane.reader.copy_block(blocks[int(chosen)])
+    return None if chosen is None else blocks[int(chosen)]
 
 
-async def offer_force(pane: ChatPane, error: OpError) -> bool:
+async def offer_force(host: ScreenHost, error: OpError) -> bool:
     """Tell that a model is too large, with the numbers, and ask whether it is loaded all the same."""
     question = QuestionDialog("Not enough memory", error_text(error), proceed="Load anyway")
-    return await pane.app.push_screen_wait(question)
+    return await host.answer_to(question)

@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from mlxk_tui.chats.model import Message, Role
 from mlxk_tui.ops.core.errors import OpError
-from mlxk_tui.services.conversation.controller import WINDOW, questions_in
-from mlxk_tui.ui.chat import dialog_flows as asking
+from mlxk_tui.services.conversation.controller import WINDOW, ConversationController, questions_in
+from mlxk_tui.ui.chat import dialog_flows
+from mlxk_tui.ui.chat.host import ScreenHost
 from mlxk_tui.ui.chat.markdown_pieces import CodeBlock, code_blocks
 from mlxk_tui.ui.chat.message import MessageBlock
-from mlxk_tui.ui.inspector import model_actions
-
-if TYPE_CHECKING:
-    from mlxk_tui.ui.chat.pane import ChatPane
+from mlxk_tui.ui.chat.prompt_submission import ComposerDraft, PromptSubmission
+from mlxk_tui.ui.chat.stream_renderer import StreamRenderer
+from mlxk_tui.ui.chat.view import ConversationView
 
 
 class MessageActions:
     """Acts on messages.
 
     Args:
-        pane: the pane.
+        host: runs the work, asks, and has the clipboard.
+        talk: the open chat.
+        view: the messages, with the cursor on one of them.
+        renderer: shows another branch.
+        draft: where a question is taken up again.
+        submission: answers once more.
     """
 
-    def __init__(self, pane: ChatPane) -> None:
-        self._pane = pane
-        self.more = True
-        """Whether there may be messages above the first one."""
+    def __init__(
+        self,
+        host: ScreenHost,
+        talk: ConversationController,
+        view: ConversationView,
+        renderer: StreamRenderer,
+        draft: ComposerDraft,
+        submission: PromptSubmission,
+    ) -> None:
+        self._host = host
+        self._talk = talk
+        self._view = view
+        self._renderer = renderer
+        self._draft = draft
+        self._submission = submission
 
     @property
     def block(self) -> MessageBlock | None:
         """The message under the cursor."""
-        return self._pane.conversation.selected
+        return self._view.selected
 
     def why_not(self, action: str) -> str | None:
         """Return why an action is not possible for the message under the cursor."""
@@ -56,23 +71,23 @@ class MessageActions:
     def clicked(self, what: tuple[object, ...]) -> None:
         """Do what was clicked on inside a message."""
         kind, message_id, *rest = what
-        block = next((one for one in self._pane.conversation.blocks if one.key == message_id), None)
+        block = next((one for one in self._view.blocks if one.key == message_id), None)
         number = rest[0] if rest and isinstance(rest[0], int) else 0
         if block is None:
             return
         if kind == "fold":
-            self._pane.conversation.fold(block.key)
+            self._view.fold(block.key)
         elif kind == "branch":
             self.turn(block, number)
         elif kind == "retry":
-            self._pane.sender.again(block.message)
+            self._submission.again(block.message)
         elif kind == "copy":
             blocks = code_blocks(self._text(block))
             if number < len(blocks):
                 self.copy_block(blocks[number])
 
     def _text(self, block: MessageBlock) -> str:
-        answer = self._pane.talk.answer
+        answer = self._talk.answer
         if answer is not None and answer.message.id == block.key:
             return answer.content
         return block.message.content
@@ -80,9 +95,9 @@ class MessageActions:
     def copy(self) -> None:
         """Copy the message."""
         if (block := self.block) is not None:
-            self._pane.app.copy_to_clipboard(self._text(block))
+            self._host.copy(self._text(block))
             who = "Question" if block.message.role is Role.USER else "Answer"
-            self._pane.notify(f"{who} copied.", markup=False, timeout=3)
+            self._host.notify(f"{who} copied.", timeout=3)
 
     def copy_code(self) -> None:
         """Copy a code block of the message; of several, ask which."""
@@ -90,76 +105,79 @@ class MessageActions:
             return
         blocks = code_blocks(self._text(block))
         if len(blocks) > 1:
-            model_actions.ask(self._pane, asking.choose_code(self._pane, blocks))
+            self._host.ask(self._copy_one_of(blocks))
         elif blocks:
             self.copy_block(blocks[0])
         else:
-            self._pane.notify("There is no code block in this message.", markup=False, timeout=3)
+            self._host.notify("There is no code block in this message.", timeout=3)
+
+    async def _copy_one_of(self, blocks: list[CodeBlock]) -> None:
+        if (chosen := await dialog_flows.choose_code(self._host, blocks)) is not None:
+            self.copy_block(chosen)
 
     def copy_block(self, block: CodeBlock) -> None:
         """Copy code."""
-        self._pane.app.copy_to_clipboard(block.text)
-        self._pane.notify("Code copied.", markup=False, timeout=3)
+        self._host.copy(block.text)
+        self._host.notify("Code copied.", timeout=3)
 
     def fold(self) -> None:
         """Show or hide the reasoning."""
         if (block := self.block) is not None:
-            self._pane.conversation.fold(block.key)
+            self._view.fold(block.key)
 
     def again(self) -> None:
         """Let the answer under the cursor, or the one to the question there, be written again."""
         if (block := self.block) is None:
             return
-        blocks = self._pane.conversation.blocks
+        blocks = self._view.blocks
         place = blocks.index(block)
         if block.message.role is Role.USER and place + 1 < len(blocks):
             block = blocks[place + 1]
-        self._pane.sender.again(block.message)
+        self._submission.again(block.message)
 
     def edit(self) -> None:
         """Take the question under the cursor, or the one above it, up again."""
         if (block := self.block) is not None and (question := self._question(block)) is not None:
-            questions = questions_in([one.message for one in self._pane.conversation.blocks])
-            self._pane.writer.edit(question, questions.index(question))
-            self._pane.composer.focus()
+            questions = questions_in(self._view.messages)
+            self._draft.edit(question, questions.index(question))
+            self._draft.focus()
 
     def _question(self, block: MessageBlock) -> Message | None:
-        blocks = self._pane.conversation.blocks
+        blocks = self._view.blocks
         found = questions_in([one.message for one in blocks[: blocks.index(block) + 1]])
         return found[0] if found else None
 
     def turn(self, block: MessageBlock, way: int) -> None:
         """Show the branch before (-1) or after (1)."""
-        if self._pane.talk.answer is not None:
-            self._pane.notify("An answer is being written; esc stops it.", markup=False, timeout=4)
+        if self._talk.answer is not None:
+            self._host.notify("An answer is being written; esc stops it.", timeout=4)
         else:
             work = partial(self._turn, block.message, way)
-            self._pane.start("branch", work, alone=True)
+            self._host.start("branch", work, alone=True)
 
     async def _turn(self, message: Message, way: int) -> None:
-        pane = self._pane
         try:
-            shown = await pane.talk.turn(message, way)
-            pane.show(await pane.talk.reload(len(pane.conversation.blocks)), keep=True)
-            pane.conversation.select(shown)
+            shown = await self._talk.turn(message, way)
+            self._renderer.show(await self._talk.reload(self._renderer.count), keep=True)
+            self._view.select(shown)
         except OpError as error:
-            model_actions.tell_error(pane, error)
+            self._host.tell_error(error)
 
     def read_more(self) -> None:
         """Read earlier messages."""
-        blocks = self._pane.conversation.blocks
-        if self.more and blocks and self._pane.talk.saved:
-            self.more = False
+        blocks = self._view.blocks
+        if self._renderer.more and blocks and self._talk.saved:
+            self._renderer.more = False
             work = partial(self._read_more, blocks[0].key)
-            self._pane.start("more", work, alone=True)
+            self._host.start("more", work, alone=True)
 
     async def _read_more(self, before: int) -> None:
-        conversation = self._pane.conversation
+        view = self._view
         try:
-            found = await self._pane.talk.before(before)
+            found = await self._talk.before(before)
         except OpError as error:
-            model_actions.tell_error(self._pane, error)
+            self._host.tell_error(error)
             return
-        if conversation.blocks and conversation.blocks[0].key == before:
-            conversation.prepend(found)
-            self.more = len(found) >= WINDOW
+        if view.blocks and view.blocks[0].key == before:
+            view.prepend(found)
+            self._renderer.more = len(found) >= WINDOW

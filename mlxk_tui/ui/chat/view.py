@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
@@ -24,6 +23,7 @@ from textual.strip import Strip
 
 from mlxk_tui.chats.model import Message, Role
 from mlxk_tui.services.conversation.answer import Live
+from mlxk_tui.ui.chat.line_painter import LinePainter, Marked
 from mlxk_tui.ui.chat.markdown import TOKENS, Drawer, Ink
 from mlxk_tui.ui.chat.message import MessageBlock
 
@@ -31,7 +31,6 @@ WIDEST = 104
 """Cells that text takes at most: longer lines are hard to read."""
 _GUTTER = 2
 _STEP = 3
-_MOST_PAINTED = 2_000
 
 
 class ConversationView(ScrollView, can_focus=True):
@@ -80,8 +79,7 @@ class ConversationView(ScrollView, can_focus=True):
         self._laid = 16
         """Cells that the lines were made for: a frame may be drawn before a resize is told."""
         self._moving = False
-        self._painted: dict[int, tuple[int, bool, int, Strip, Strip]] = {}
-        """Lines as they stood on the screen, with the strip that each was made of: making one takes time."""
+        self._painter = LinePainter()
 
     # -- content -----------------------------------------------------------------------------------
 
@@ -166,6 +164,11 @@ class ConversationView(ScrollView, can_focus=True):
             self.blocks[index].unfolded = not self.blocks[index].unfolded
             self.blocks[index].touch()
             self._grown(index)
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages, oldest first."""
+        return [block.message for block in self.blocks]
 
     @property
     def selected(self) -> MessageBlock | None:
@@ -257,7 +260,7 @@ class ConversationView(ScrollView, can_focus=True):
         super().notify_style_update()
         # Made again when a line is drawn: the component styles are still the old ones (Textual 8.2.8).
         self._drawer = None
-        self._painted.clear()
+        self._painter.forget()
 
     def on_resize(self) -> None:
         """Draw for the new width; the message at the top stays there, or the end."""
@@ -283,35 +286,20 @@ class ConversationView(ScrollView, can_focus=True):
         lines = self._lines(index)
         row = number - self._tops[index]
         on_cursor = index == self.cursor and self.has_focus and row < len(lines) - 1
-        selection = self.text_selection
-        known = self._painted.get(number)
-        if known is not None and known[:3] == (id(lines[row]), on_cursor, width) and selection is None:
-            return known[4]
-        marker = Segment("▌ " if on_cursor else "  ", self.drawer.ink["accent"])
-        strip = Strip([marker, *lines[row]]).apply_style(plain)
-        if selection is not None:
-            strip = self._marked(strip, selection, number)
-        strip = strip.adjust_cell_length(width, plain).apply_offsets(0, number)
-        if selection is None:
-            if len(self._painted) > _MOST_PAINTED:
-                self._painted.clear()
-            self._painted[number] = (id(lines[row]), on_cursor, width, lines[row], strip)
-        return strip
-
-    def _marked(self, strip: Strip, selection: Selection, number: int) -> Strip:
-        span = selection.get_span(number)
-        if span is None:
-            return strip
-        start, end = span
-        text = strip.text
-        end = len(text) if end == -1 else end
-        style = self.screen.get_component_rich_style("screen--selection")
-        cells = [Strip([Segment(text[:place])]).cell_length for place in (start, end)]
-        before, middle, after = (
-            strip.divide([*cells, strip.cell_length])[:3] if text else (strip, strip, strip)
+        if (selection := self.text_selection) is not None:
+            mark = self.screen.get_component_rich_style("screen--selection")
+            marked = Marked(selection.get_span(number), mark)
+        else:
+            marked = None
+        return self._painter.paint(
+            number,
+            lines[row],
+            width=width,
+            plain=plain,
+            accent=self.drawer.ink["accent"],
+            on_cursor=on_cursor,
+            marked=marked,
         )
-        painted = [Segment(part.text, (part.style or Style.null()) + style) for part in middle]
-        return Strip([*before, *painted, *after])
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         """Return the text that was marked with the mouse."""
