@@ -17,14 +17,14 @@ from mlxk_tui.server.http.body import BodyBudget, Held, read_body
 from mlxk_tui.server.http.parser import RequestParser
 from mlxk_tui.server.http.security import Guard
 from mlxk_tui.server.http.sse import COMMENT, EventStream
+from mlxk_tui.server.metrics import Metrics
 from mlxk_tui.server.model_resolver import ModelResolver
-from mlxk_tui.server.openai import schemas
-from mlxk_tui.server.operations.metrics import Metrics
 from mlxk_tui.server.options import ServerOptions
 from mlxk_tui.server.request_log import RequestEntry, RequestLog
+from mlxk_tui.server.requests.schema import Schema
 from mlxk_tui.server.supervisor import Supervisor
 
-S = TypeVar("S", bound=schemas.Schema)
+S = TypeVar("S", bound=Schema)
 
 _FEW_IDS = 4096
 """A prompt of more token ids is compared with the model's context before it is unpacked."""
@@ -115,7 +115,7 @@ class Route:
     handler: Handler
     summary: str
     """One line for the OpenAPI document."""
-    schema: type[schemas.Schema] | None = None
+    schema: type[Schema] | None = None
     """What the body is."""
     streams: bool = False
     """Whether it can answer with events."""

@@ -20,8 +20,8 @@ from mlxk_tui.server.http.keys import needs_key
 from mlxk_tui.server.http.listening import bind, port_in_use
 from mlxk_tui.server.http.parser import RequestParser
 from mlxk_tui.server.http.security import Guard
+from mlxk_tui.server.metrics import Metrics
 from mlxk_tui.server.model_resolver import ModelResolver
-from mlxk_tui.server.operations.metrics import Metrics
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.request_log import RequestLog
 from mlxk_tui.server.supervisor import HealthState, Supervisor

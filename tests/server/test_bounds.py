@@ -17,7 +17,8 @@ from hypothesis import given, strategies as st
 from mlxk_tui.server.app import APIS
 from mlxk_tui.server.errors import ApiError
 from mlxk_tui.server.http.body import BodyBudget
-from mlxk_tui.server.openai.schemas import CompletionRequest, Schema
+from mlxk_tui.server.openai.completion_request import CompletionRequest
+from mlxk_tui.server.requests.schema import Schema
 from tests.engine.conftest import is_gone, needs_mlx
 from tests.server.fuzzing import fuzz
 from tests.server.served import CHAT, COMPLETIONS, OTHER, TINY, Served

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mlxk_tui.server.errors import invalid
-from mlxk_tui.server.openai.schemas import ChatRequest, CompletionRequest
+from mlxk_tui.server.openai.completion_request import CompletionRequest
+from mlxk_tui.server.requests.chat_request import ChatRequest
 from tests.engine.conftest import needs_mlx
 from tests.server.fuzzing import fuzz
 from tests.server.served import ANSWER, BABBLER, CHAT, COMPLETIONS, QUESTION, TINY, Served

@@ -15,8 +15,8 @@ from hypothesis import given, strategies as st
 
 from mlxk_tui.server.app import all_routes
 from mlxk_tui.server.calls import Route
-from mlxk_tui.server.openai.schemas import parse
 from mlxk_tui.server.operations.openapi import document
+from mlxk_tui.server.requests.schema import parse
 from tests.engine.conftest import needs_mlx
 from tests.server.fuzzing import fuzz
 from tests.server.served import TINY, Reply, Served

@@ -18,7 +18,7 @@ from mlxk_tui.server.blocks import Begun, Block, BlockKind, Blocks, More, Step, 
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import ApiError
 from mlxk_tui.server.generation import GenerationPlan
-from mlxk_tui.server.openai.chat import generation_of
+from mlxk_tui.server.requests.conversation import generation_of
 from mlxk_tui.server.streaming import stream
 from mlxk_tui.server.work import count_prompt
 

@@ -9,16 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from mlxk_tui.server.errors import ApiError, invalid
-from mlxk_tui.server.openai.schemas import (
-    MAX_MESSAGES,
-    MAX_STOPS,
-    MAX_TOOLS,
-    ChatRequest,
-    ModelName,
-    Schema,
-    parse,
-)
-from mlxk_tui.server.operations.shapes import NAME, TEXT, WHOLE, array, either, kind, nullable, shape
+from mlxk_tui.server.requests.chat_request import MAX_MESSAGES, MAX_STOPS, MAX_TOOLS, ChatRequest
+from mlxk_tui.server.requests.schema import ModelName, Schema, parse
+from mlxk_tui.server.requests.shapes import NAME, TEXT, WHOLE, array, either, kind, nullable, shape
 
 _BILLING = "x-anthropic-billing-header:"
 _TEXTS = (

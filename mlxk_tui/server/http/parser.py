@@ -11,7 +11,7 @@ from mlxk_tui.ops.core.child_process import ChildProcess
 from mlxk_tui.ops.core.errors import ErrorType
 from mlxk_tui.server.errors import BUSY, ApiError, invalid
 from mlxk_tui.server.http.parsing import Outcome, is_cheap, parse_request
-from mlxk_tui.server.openai.schemas import Schema
+from mlxk_tui.server.requests.schema import Schema
 
 _PROCESSES = 2
 """Most processes; they start when they are needed."""

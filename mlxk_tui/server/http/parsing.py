@@ -12,7 +12,7 @@ import pickle
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from mlxk_tui.server.errors import ApiError, invalid
-from mlxk_tui.server.openai.schemas import Schema, parse
+from mlxk_tui.server.requests.schema import Schema, parse
 
 MAX_DEPTH = 64
 """Deepest nesting of a body; JSON schemas of tools need about 20."""

@@ -10,14 +10,13 @@ from typing import Any
 
 from aiohttp import web
 
-from mlxk_tui.engine.formats.tool_calls import Tools, forced_call_grammar
+from mlxk_tui.engine.formats.tool_calls import Tools
 from mlxk_tui.engine.formats.truncated_calls import forced_call
 from mlxk_tui.engine.generation import (
     Delta,
     Finished,
     FinishReason,
     Generation,
-    GrammarSyntax,
     Started,
     TokenLogprob,
     TokenUsage,
@@ -25,23 +24,11 @@ from mlxk_tui.engine.generation import (
     TopToken,
 )
 from mlxk_tui.server.calls import Call, Route
-from mlxk_tui.server.errors import ApiError, invalid
+from mlxk_tui.server.errors import ApiError
 from mlxk_tui.server.generation import Choice, GenerationPlan, collect
-from mlxk_tui.server.openai.conversation import (
-    messages_of,
-    sampling_of,
-    stops_of,
-    template_kwargs_of,
-)
-from mlxk_tui.server.openai.schemas import ChatRequest, ResponseFormat
-from mlxk_tui.server.openai.tools import (
-    call_json,
-    chosen_tools,
-    customs_of,
-    forced_tool_of,
-    forces_tool,
-    function_of,
-)
+from mlxk_tui.server.requests.chat_request import ChatRequest
+from mlxk_tui.server.requests.conversation import generation_of
+from mlxk_tui.server.requests.tools import chosen_tools, customs_of, input_of
 from mlxk_tui.server.streaming import stream
 
 DONE = b"data: [DONE]\n\n"
@@ -85,41 +72,6 @@ async def create(call: Call) -> web.StreamResponse:
     )
 
 
-def generation_of(asked: ChatRequest, max_tokens: int | None) -> Generation:
-    """Return what the engine has to do for one choice.
-
-    Args:
-        asked: the request.
-        max_tokens: most tokens where the request does not say.
-
-    Raises:
-        ApiError: a field cannot be used.
-    """
-    if asked.top_logprobs and not asked.logprobs:
-        raise invalid("top_logprobs: it needs logprobs to be true.", "top_logprobs")
-    tools, forced = chosen_tools(asked), forces_tool(asked)
-    grammar: str | None
-    syntax: GrammarSyntax = "json_schema"
-    if forced:
-        grammar, syntax = forced_call_grammar([forced_tool_of(tool) for tool in tools])
-    else:
-        grammar = grammar_of(asked.response_format)
-    kwargs = template_kwargs_of(asked.chat_template_kwargs, asked.enable_thinking, asked.reasoning_effort)
-    return Generation(
-        messages=messages_of(asked.messages),
-        sampling=sampling_of(asked),
-        max_tokens=asked.max_completion_tokens or asked.max_tokens or max_tokens,
-        budget="server",
-        stop=() if forced else stops_of(asked.stop),  # as in other calls: a call is no text
-        tools=tuple(map(function_of, tools)),
-        template_kwargs=kwargs,
-        logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
-        grammar=grammar,
-        grammar_syntax=syntax,
-        forced_call=forced,
-    )
-
-
 def choices_of(generation: Generation, n: int) -> tuple[Generation, ...]:
     """Return a generation for each of `n` choices; each draws its own numbers from a seed.
 
@@ -133,22 +85,6 @@ def choices_of(generation: Generation, n: int) -> tuple[Generation, ...]:
         replace(generation, sampling=replace(generation.sampling, seed=one - 2**64 if one >= 2**64 else one))
         for one in seeds
     )
-
-
-def grammar_of(wanted: ResponseFormat | None) -> str | None:
-    """Return the JSON schema that the answer must follow.
-
-    Raises:
-        ApiError: 400: `json_schema` without a schema.
-    """
-    if wanted is None or wanted.type == "text":
-        return None
-    if wanted.type == "json_object":
-        return "{}"
-    schema = wanted.json_schema.schema_ if wanted.json_schema is not None else None
-    if schema is None:
-        raise invalid("response_format: type 'json_schema' needs json_schema.schema.", "response_format")
-    return json.dumps(schema)
 
 
 @dataclass(frozen=True)
@@ -194,6 +130,22 @@ def choice_json(
         "message": message,
         "logprobs": logprobs_json(choice.logprobs) if with_logprobs else None,
         "finish_reason": form.reason(reason),
+    }
+
+
+def call_json(call: ToolCall, customs: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Return a tool call as OpenAI's chat API writes it.
+
+    Args:
+        call: the call.
+        customs: names of the custom tools.
+    """
+    if call.name in customs:
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": input_of(call)}}
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
     }
 
 

@@ -22,8 +22,8 @@ from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import ApiError, invalid
 from mlxk_tui.server.generation import Choice, GenerationPlan, collect
 from mlxk_tui.server.openai.chat import DONE, choices_of, error_event, usage_json
-from mlxk_tui.server.openai.conversation import sampling_of, stops_of
-from mlxk_tui.server.openai.schemas import MAX_PROMPTS, CompletionRequest
+from mlxk_tui.server.openai.completion_request import MAX_PROMPTS, CompletionRequest
+from mlxk_tui.server.requests.conversation import sampling_of, stops_of
 from mlxk_tui.server.streaming import stream
 
 Prompt = str | tuple[int, ...]

@@ -17,8 +17,9 @@ from pydantic import Field, WithJsonSchema
 from mlxk_tui.engine.client import Embeddings
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import invalid
-from mlxk_tui.server.openai.schemas import ModelName, Prompts, Schema, longest_ids_of
-from mlxk_tui.server.operations.shapes import TEXTS, WHOLE
+from mlxk_tui.server.openai.completion_request import Prompts, longest_ids_of
+from mlxk_tui.server.requests.schema import ModelName, Schema
+from mlxk_tui.server.requests.shapes import TEXTS, WHOLE
 from mlxk_tui.server.work import EngineWork
 
 MAX_TEXTS = 2048

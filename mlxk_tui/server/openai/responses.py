@@ -17,9 +17,10 @@ from mlxk_tui.server.blocks import Begun, Block, BlockKind, Blocks, More, Step, 
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import ApiError
 from mlxk_tui.server.generation import GenerationPlan
-from mlxk_tui.server.openai.chat import generation_of, logprobs_json
+from mlxk_tui.server.openai.chat import logprobs_json
 from mlxk_tui.server.openai.responses_request import ResponsesRequest, chat_request_of, echo_of
 from mlxk_tui.server.openai.responses_tools import Toolbox
+from mlxk_tui.server.requests.conversation import generation_of
 from mlxk_tui.server.streaming import stream
 from mlxk_tui.server.work import count_prompt
 

@@ -8,18 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from mlxk_tui.server.errors import ApiError, invalid
-from mlxk_tui.server.openai.conversation import text_of
 from mlxk_tui.server.openai.responses_tools import OfferedTool, ResponsesTool, Toolbox
-from mlxk_tui.server.openai.schemas import (
-    MAX_MESSAGES,
-    MAX_TOOLS,
-    ChatRequest,
-    ContentPart,
-    ModelName,
-    Schema,
-    parse,
-)
-from mlxk_tui.server.operations.shapes import (
+from mlxk_tui.server.requests.chat_request import MAX_MESSAGES, MAX_TOOLS, ChatRequest, ContentPart
+from mlxk_tui.server.requests.conversation import text_of
+from mlxk_tui.server.requests.schema import ModelName, Schema, parse
+from mlxk_tui.server.requests.shapes import (
     NAME,
     TEXT,
     WHOLE,

@@ -14,8 +14,9 @@ from pydantic import Field
 
 from mlxk_tui.engine.generation import ToolCall
 from mlxk_tui.server.errors import invalid
-from mlxk_tui.server.openai.schemas import MAX_TOOLS, CustomFormat, Schema
-from mlxk_tui.server.openai.tools import input_of
+from mlxk_tui.server.requests.chat_request import MAX_TOOLS, CustomFormat
+from mlxk_tui.server.requests.schema import Schema
+from mlxk_tui.server.requests.tools import input_of
 
 _CALLED = {"function", "custom"}
 """Types of tools that a model here can call; the others are run by OpenAI or by one client alone."""

@@ -13,10 +13,11 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 from mlxk_tui.engine.protocol import Tokenize, Tokenized
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import invalid
-from mlxk_tui.server.openai.conversation import messages_of, template_kwargs_of
-from mlxk_tui.server.openai.schemas import MAX_MESSAGES, MAX_TOOLS, ChatMessage, ModelName, Schema, Tool
-from mlxk_tui.server.openai.tools import function_of
-from mlxk_tui.server.operations.shapes import NULL, array, conditions, fields
+from mlxk_tui.server.requests.chat_request import MAX_MESSAGES, MAX_TOOLS, ChatMessage, Tool
+from mlxk_tui.server.requests.conversation import messages_of, template_kwargs_of
+from mlxk_tui.server.requests.schema import ModelName, Schema
+from mlxk_tui.server.requests.shapes import NULL, array, conditions, fields
+from mlxk_tui.server.requests.tools import function_of
 from mlxk_tui.server.work import EngineWork
 
 _MAX_FILE_BYTES = 32 * 2**20

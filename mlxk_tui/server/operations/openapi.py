@@ -12,8 +12,8 @@ from mlxk_tui import __version__
 from mlxk_tui.ops.core.retry_after import HEADER as RETRY_AFTER
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import json_response
-from mlxk_tui.server.openai.schemas import MODEL_NAMES
-from mlxk_tui.server.operations.shapes import ref
+from mlxk_tui.server.requests.schema import MODEL_NAMES
+from mlxk_tui.server.requests.shapes import ref
 
 _ERROR: dict[str, Any] = {
     "type": "object",

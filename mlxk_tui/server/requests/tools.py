@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from mlxk_tui.engine.formats.tool_calls import CUSTOM_INPUT, ForcedTool
 from mlxk_tui.engine.generation import ToolCall
 from mlxk_tui.server.errors import invalid
-from mlxk_tui.server.openai.schemas import AllowedTools, ChatRequest, Tool, ToolChoice
+from mlxk_tui.server.requests.chat_request import AllowedTools, ChatRequest, Tool, ToolChoice
 
 _DESCRIBED = {
     "regex": "Its input is a text that this regular expression matches as a whole:",
@@ -130,22 +130,6 @@ def input_of(call: ToolCall) -> str:
         return call.arguments
     given = value.get("input", next(iter(value.values()), ""))
     return given if isinstance(given, str) else json.dumps(given)
-
-
-def call_json(call: ToolCall, customs: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Return a tool call as OpenAI's chat API writes it.
-
-    Args:
-        call: the call.
-        customs: names of the custom tools.
-    """
-    if call.name in customs:
-        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": input_of(call)}}
-    return {
-        "id": call.id,
-        "type": "function",
-        "function": {"name": call.name, "arguments": call.arguments},
-    }
 
 
 def customs_of(tools: Sequence[Tool]) -> frozenset[str]:

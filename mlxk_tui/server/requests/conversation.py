@@ -1,4 +1,4 @@
-"""From messages, tools and sampling as OpenAI writes them to what the engine takes."""
+"""From a chat request, its messages, tools and sampling, to what the engine takes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,76 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlxk_tui.engine.generation import RESERVED_VARIABLES, Sampling
+from mlxk_tui.engine.formats.tool_calls import forced_call_grammar
+from mlxk_tui.engine.generation import RESERVED_VARIABLES, Generation, GrammarSyntax, Sampling
 from mlxk_tui.server.errors import ApiError, invalid
-from mlxk_tui.server.openai.schemas import MAX_STOPS, ChatMessage, ContentPart, Sampled, ToolCallMessage
+from mlxk_tui.server.requests.chat_request import (
+    MAX_STOPS,
+    ChatMessage,
+    ChatRequest,
+    ContentPart,
+    ResponseFormat,
+    Sampled,
+    ToolCallMessage,
+)
+from mlxk_tui.server.requests.tools import chosen_tools, forced_tool_of, forces_tool, function_of
 
 _TEXT_PARTS = {"text", "input_text", "output_text"}
 _MAX_STOP_CHARACTERS = 1000
 _EFFORTS = {"xhigh": "high", "max": "high"}
 """Efforts that chat templates do not know, to those that they do."""
 _ROLES = {"developer": "system", "function": "tool"}
+
+
+def generation_of(asked: ChatRequest, max_tokens: int | None) -> Generation:
+    """Return what the engine has to do for one choice.
+
+    Args:
+        asked: the request.
+        max_tokens: most tokens where the request does not say.
+
+    Raises:
+        ApiError: a field cannot be used.
+    """
+    if asked.top_logprobs and not asked.logprobs:
+        raise invalid("top_logprobs: it needs logprobs to be true.", "top_logprobs")
+    tools, forced = chosen_tools(asked), forces_tool(asked)
+    grammar: str | None
+    syntax: GrammarSyntax = "json_schema"
+    if forced:
+        grammar, syntax = forced_call_grammar([forced_tool_of(tool) for tool in tools])
+    else:
+        grammar = grammar_of(asked.response_format)
+    kwargs = template_kwargs_of(asked.chat_template_kwargs, asked.enable_thinking, asked.reasoning_effort)
+    return Generation(
+        messages=messages_of(asked.messages),
+        sampling=sampling_of(asked),
+        max_tokens=asked.max_completion_tokens or asked.max_tokens or max_tokens,
+        budget="server",
+        stop=() if forced else stops_of(asked.stop),  # as in other calls: a call is no text
+        tools=tuple(map(function_of, tools)),
+        template_kwargs=kwargs,
+        logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+        grammar=grammar,
+        grammar_syntax=syntax,
+        forced_call=forced,
+    )
+
+
+def grammar_of(wanted: ResponseFormat | None) -> str | None:
+    """Return the JSON schema that the answer must follow.
+
+    Raises:
+        ApiError: 400: `json_schema` without a schema.
+    """
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return "{}"
+    schema = wanted.json_schema.schema_ if wanted.json_schema is not None else None
+    if schema is None:
+        raise invalid("response_format: type 'json_schema' needs json_schema.schema.", "response_format")
+    return json.dumps(schema)
 
 
 def messages_of(messages: Sequence[ChatMessage]) -> tuple[dict[str, Any], ...]:

@@ -1,27 +1,16 @@
-"""The requests of the chat and completions APIs: optional fields may be null, unknown ones are ignored."""
+"""The request of the chat API, which those of the Responses and Messages APIs become as well.
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+Optional fields may be null, unknown ones are ignored.
+"""
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    GetCoreSchemaHandler,
-    Tag,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic_core import CoreSchema
+from typing import Annotated, Any, Literal
 
-from mlxk_tui.server.errors import ApiError, invalid
-from mlxk_tui.server.operations.shapes import (
+from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
+
+from mlxk_tui.server.requests.schema import ModelName, Schema
+from mlxk_tui.server.requests.shapes import (
     BIAS,
-    MODEL,
     NULL,
-    PROMPTS,
     STOPS,
     TEXT,
     WHOLE,
@@ -31,74 +20,10 @@ from mlxk_tui.server.operations.shapes import (
     kind,
     nullable,
     ref,
-    refused,
     shape,
 )
 
-MODEL_NAMES = "Full name as in GET /v1/models, its last part, NAME@REV, or an alias; null is the default."
-MAX_MESSAGES, MAX_TOOLS, MAX_STOPS, MAX_CHOICES, MAX_PROMPTS = 10_000, 256, 16, 16, 64
-
-
-ModelName = Annotated[str | None, WithJsonSchema({**MODEL, "description": MODEL_NAMES})]
-
-
-def _fail_fast(schema: Any) -> None:
-    if isinstance(schema, dict):
-        if schema.get("type") == "list":
-            schema["fail_fast"] = True
-        for inner in schema.values():
-            _fail_fast(inner)
-    elif isinstance(schema, (list, tuple)):
-        for inner in schema:
-            _fail_fast(inner)
-
-
-class Schema(BaseModel):
-    """Base of all requests."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, protected_namespaces=())
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Let every list stop at its first fault: a hostile one has millions, and each takes memory."""
-        schema = handler(source)
-        _fail_fast(schema)
-        return schema
-
-    @property
-    def longest_ids(self) -> int:
-        """Most token ids of one of its prompts; 0 where there are none."""
-        return 0
-
-
-def _kind_of_prompts(given: object) -> str:
-    """Tell by its first item what a prompt is, so that the rest is compared with one type only."""
-    if isinstance(given, str):
-        return "str"
-    first = given[0] if isinstance(given, list) and given else None
-    if isinstance(first, list):
-        return "list[list[int]]"
-    return "list[int]" if isinstance(first, (int, float)) else "list[str]"
-
-
-_Texts = Annotated[list[str], Tag("list[str]")]
-_Tokens = Annotated[list[int], Tag("list[int]")]
-_TokenLists = Annotated[list[list[int]], Tag("list[list[int]]")]
-Prompts = Annotated[
-    Annotated[str, Tag("str")] | _Texts | _Tokens | _TokenLists,
-    Discriminator(_kind_of_prompts),
-    WithJsonSchema(PROMPTS),
-]
-"""A text, several, token ids, or several lists of them."""
-
-
-def longest_ids_of(prompts: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> int:
-    """Return the most token ids of a prompt; 0 where there are none."""
-    if isinstance(prompts, str) or not prompts or isinstance(prompts[0], str):
-        return 0
-    if isinstance(prompts[0], int):
-        return len(prompts)
-    return max(len(prompt) for prompt in prompts if isinstance(prompt, Sequence))
+MAX_MESSAGES, MAX_TOOLS, MAX_STOPS, MAX_CHOICES = 10_000, 256, 16, 16
 
 
 class ContentPart(Schema):
@@ -371,67 +296,3 @@ class ChatRequest(Sampled):
     chat_template_kwargs: dict[str, Any] | None = None
     enable_thinking: bool | None = None
     reasoning_effort: str | None = None
-
-
-class CompletionRequest(Sampled):
-    """POST /v1/completions."""
-
-    model_config = ConfigDict(
-        json_schema_extra=conditions(
-            (
-                fields("echo", echo={"const": True}),
-                fields(max_tokens={"anyOf": [NULL, {"type": "integer", "minimum": 1}]}),
-            ),
-        )
-    )
-
-    prompt: Prompts
-    max_tokens: Annotated[int, Field(ge=0), WHOLE] | None = Field(
-        None, description="0 with echo: nothing but the prompt."
-    )
-    suffix: Annotated[str | None, refused("")] = None
-    echo: bool | None = None
-    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
-    logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
-
-    @property
-    def longest_ids(self) -> int:
-        """Most token ids of one of its prompts; 0 where there are none."""
-        return longest_ids_of(self.prompt)
-
-
-S = TypeVar("S", bound=Schema)
-
-
-def parse(schema: type[S], body: dict[str, Any]) -> S:
-    """Return the request that a body is.
-
-    Raises:
-        ApiError: 400, naming the first field that is wrong.
-    """
-    try:
-        return schema.model_validate(body)
-    except ValidationError as error:
-        raise _explain(error) from None
-    except RecursionError:
-        raise invalid("The body is nested too deep.") from None
-
-
-_BRANCHES = {"str", "int", "float", "bool"}
-"""Pydantic names the branch of a union in a path too: these, `list[str]`, `NamedTool`."""
-
-
-def _explain(error: ValidationError) -> ApiError:
-    """Tell of the first fault; of a value that may be of several types, the one that came nearest."""
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    fault = max(faults, key=lambda one: len(one["loc"]))
-    path = ""
-    for step in fault["loc"]:
-        if isinstance(step, int):
-            path += f"[{step}]"
-        elif step.isidentifier() and step.islower() and step not in _BRANCHES:
-            path += f".{step}" if path else step
-    path = path[:200]
-    said = fault["msg"].replace("Input should be", "it must be").replace("Field required", "it is missing")
-    said = said.removeprefix("Value error, ")
-    return invalid(f"{path or 'The body'}: {said}.", path or None)
