@@ -55,7 +55,7 @@ def _run(argv: Sequence[str], interrupts: Interrupts) -> int:
             return output.write(f"mlxk-headless {__version__}\n")
         # Looking for pydantic plugins means reading every installed package's metadata: about 30 ms.
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
-        from mlxk_tui_headless.session import run
+        from mlxk_tui_headless.runner import run
 
         return run(argv, interrupts)
     except KeyboardInterrupt:

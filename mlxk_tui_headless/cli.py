@@ -12,8 +12,8 @@ import typer
 
 from mlxk_tui.ops.core.blocking import finish
 from mlxk_tui_headless.commands import push, run, serve, transfers
-from mlxk_tui_headless.options import JsonOption, ProgressOption, note
-from mlxk_tui_headless.request import CommandRequest, Globals, UsageError, View
+from mlxk_tui_headless.options import Globals, JsonOption, ProgressOption, note
+from mlxk_tui_headless.request import CommandRequest, UsageError, View
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.contract.results import Contract

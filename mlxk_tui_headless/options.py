@@ -1,15 +1,28 @@
-"""Options and arguments that several commands take, and remembering those that are global.
+"""Options that several commands take, and those that hold for all: `Globals`.
 
 Annotations are real objects here, for the reason given in `cli.py`.
 """
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
 
 import typer
 
 from mlxk_tui.ops.contract.terms import CpuWeights
-from mlxk_tui_headless.request import Globals
+
+
+@dataclass
+class Globals:
+    """Options that stand before the command word; `--json` and `--progress` may also stand behind it."""
+
+    command: str = "cli"
+    """The command word as far as it was recognised."""
+    json: bool = False
+    demo: bool = False
+    cache_dir: str | None = None
+    json_progress: bool = False
+    version: bool = False
 
 
 class ProgressFormat(str, Enum):

@@ -11,19 +11,6 @@ if TYPE_CHECKING:
     from mlxk_tui_headless.session import CommandSession
 
 
-@dataclass
-class Globals:
-    """Options that stand before the command word; `--json` and `--progress` may also stand behind it."""
-
-    command: str = "cli"
-    """The command word as far as it was recognised."""
-    json: bool = False
-    demo: bool = False
-    cache_dir: str | None = None
-    json_progress: bool = False
-    version: bool = False
-
-
 @dataclass(frozen=True)
 class View:
     """What the human output shows of a result; it never changes the result."""

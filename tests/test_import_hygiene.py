@@ -88,7 +88,7 @@ def test_no_headless_command_loads_a_screen_or_mlx(
 ) -> None:
     loaded = modules_of(headless(*arguments), tmp_path)
     assert loaded & {*MLX, *HUB, *SCREEN} == set()
-    assert "mlxk_tui_headless.session" in loaded or {"--version", "--help"} & {*arguments}
+    assert "mlxk_tui_headless.runner" in loaded or {"--version", "--help"} & {*arguments}
 
 
 def test_a_server_that_tries_to_listen_loads_neither_a_screen_nor_mlx(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from mlxk_tui_headless.chat.answer import (
     answer,
     summary,
 )
-from mlxk_tui_headless.chat.run import MAX_INPUT_BYTES, RunOptions, find_models, new_engine
+from mlxk_tui_headless.chat.run_options import MAX_INPUT_BYTES, RunOptions, find_models, new_engine
 from mlxk_tui_headless.chat.slash_commands import SlashCommands, Transcript
 from mlxk_tui_headless.error_text import error_text
 

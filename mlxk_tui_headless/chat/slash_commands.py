@@ -14,7 +14,7 @@ from mlxk_tui.ops.core.text import plural, printable
 
 if TYPE_CHECKING:
     from mlxk_tui_headless.chat.answer import TerminalAnswer
-    from mlxk_tui_headless.chat.run import RunOptions
+    from mlxk_tui_headless.chat.run_options import RunOptions
 
 Put = Callable[[str], None]
 """Writes to the terminal."""

@@ -87,8 +87,9 @@ def run(  # noqa: PLR0917 - Typer takes a command's options from its parameters
     def execute(session: "CommandSession") -> "Contract | None":
         from mlxk_tui.engine.generation import Sampling
         from mlxk_tui_headless.chat import run
+        from mlxk_tui_headless.chat.run_options import RunOptions
 
-        wanted = run.RunOptions(
+        wanted = RunOptions(
             model=model,
             prompt=prompt,
             system=system,

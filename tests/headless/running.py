@@ -25,7 +25,7 @@ import pytest
 
 from mlxk_tui.ops.contract.results import Command, ErrorInfo
 from mlxk_tui.ops.contract.schema import COMMAND_DATA, build_schema
-from mlxk_tui_headless.session import run
+from mlxk_tui_headless.runner import run
 from tests.support.reference_shape import departures
 from tests.support.waiting import PATIENCE_S
 

@@ -18,8 +18,10 @@ from mlxk_tui.ops.contract.results import Command, ListData
 from mlxk_tui.ops.core.errors import ERRORS, ErrorType, OpError
 from mlxk_tui.ops.core.events import Progress
 from mlxk_tui_headless import output
-from mlxk_tui_headless.request import CommandRequest, Globals
-from mlxk_tui_headless.session import CommandSession, carry_out
+from mlxk_tui_headless.options import Globals
+from mlxk_tui_headless.request import CommandRequest
+from mlxk_tui_headless.runner import carry_out
+from mlxk_tui_headless.session import CommandSession
 from tests.headless.conftest import BROKEN, SOUND
 from tests.headless.running import PROGRAM, TIMEOUT, Result, call, checked, environment, headless, started
 from tests.support.hf_cache import HfCache, model_files, tree_of
@@ -292,8 +294,9 @@ def test_a_signal_stops_the_work_with_one_object(number: signal.Signals, hub: Pa
 
 _STUBBORN = """
 import asyncio, sys, threading
-from mlxk_tui_headless.request import CommandRequest, Globals
-from mlxk_tui_headless.session import carry_out
+from mlxk_tui_headless.options import Globals
+from mlxk_tui_headless.request import CommandRequest
+from mlxk_tui_headless.runner import carry_out
 
 async def stubborn():
     while True:

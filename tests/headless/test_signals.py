@@ -205,8 +205,9 @@ def _connected(pid: int, port: int) -> bool:
 
 _STUCK = """
 import asyncio, sys, threading
-from mlxk_tui_headless import session
-from mlxk_tui_headless.request import CommandRequest, Globals
+from mlxk_tui_headless import runner, session
+from mlxk_tui_headless.options import Globals
+from mlxk_tui_headless.request import CommandRequest
 
 session._PATIENCE_S = 0.1
 
@@ -214,7 +215,7 @@ async def stuck():
     print("working", file=sys.stderr, flush=True)
     await asyncio.to_thread(threading.Event().wait)
 
-session.carry_out(CommandRequest("health", lambda running: running.wait(stuck())), Globals(json=True))
+runner.carry_out(CommandRequest("health", lambda running: running.wait(stuck())), Globals(json=True))
 """
 
 
