@@ -16,6 +16,8 @@ MAP = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 MODULES = 15
 """Most modules of a folder's own: a reader takes in a list of this length at once."""
 CHAT_MODULES = 20
+LINES = 400
+"""Most lines of a module."""
 
 
 def folders() -> dict[str, list[Path]]:
@@ -51,6 +53,16 @@ def test_no_folder_is_too_full() -> None:
         if len(modules) > (CHAT_MODULES if folder.endswith("ui/chat") else MODULES)
     }
     assert full == {}
+
+
+def test_no_module_is_too_long() -> None:
+    long = {
+        path.relative_to(ROOT).as_posix(): lines
+        for modules in folders().values()
+        for path in modules
+        if (lines := len(path.read_text("utf-8").splitlines())) > LINES
+    }
+    assert long == {}
 
 
 def test_a_public_class_has_a_name_of_its_own() -> None:
