@@ -20,11 +20,9 @@ from mlxk_tui.engine.status import EngineStatus
 from mlxk_tui.ops.core.errors import OpError
 
 if TYPE_CHECKING:
-    from mlxk_tui.chats.model import Message, Session
     from mlxk_tui.chats.store import ChatStore
     from mlxk_tui.engine.client import Engine
     from mlxk_tui.engine.memory import WeightsChoice
-    from mlxk_tui.engine.models import Runnable
     from mlxk_tui.services.conversation.answer import Answer
 
 _FILE = "chats.db"
@@ -66,7 +64,8 @@ class ChatBackend:
         self.folder = folder
         self._idle_unload_s = idle_unload_s
         self._weights = weights
-        self._words = words
+        self.words = words
+        """Returns what is kept of an answer's error, for people."""
         self._given = engine
         self._engine: Engine | None = None
         self._unsubscribe: Callable[[], None] | None = None
@@ -128,21 +127,12 @@ class ChatBackend:
         store.on_write_error(lambda: None if self._closed else self.storing_changed.publish(store))
         return store
 
-    def answer(
-        self, session: Session, message: Message, model: Runnable, draft: Runnable | None = None
-    ) -> Answer:
-        """Begin to write an answer into a message, and return it."""
-        from mlxk_tui.services.conversation.answer import Answer
-
-        store = self._store
-        if store is None:
-            raise RuntimeError("the chats are not open")
-        answer = Answer(session, message, model, self.engine, store, self._words, draft)
-        self.answers[session.id] = answer
+    def write(self, answer: Answer) -> None:
+        """Let an answer be written to its end, whichever chat is open meanwhile."""
+        self.answers[answer.session.id] = answer
         task = asyncio.create_task(self._write(answer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return answer
 
     async def _write(self, answer: Answer) -> None:
         self.answers_changed.publish(answer)

@@ -172,15 +172,19 @@ class ConversationController:
         return await self._answer(model, draft, message.id if message.role is Role.ASSISTANT else None)
 
     async def _answer(self, model: Runnable, draft: Runnable | None, sibling_of: int | None = None) -> Answer:
-        message = await self.store.add_message(
+        store = self.store
+        message = await store.add_message(
             self.session.id,
             Role.ASSISTANT,
             model=model.name,
             state=MessageState.STREAMING,
             sibling_of=sibling_of,
         )
-        self.session = await self.store.session(self.session.id)
-        return self.backend.answer(self.session, message, model, draft)
+        self.session = await store.session(self.session.id)
+        backend = self.backend
+        answer = Answer(self.session, message, model, backend.engine, store, backend.words, draft)
+        backend.write(answer)
+        return answer
 
     async def turn(self, message: Message, way: int) -> int:
         """Show the branch before (-1) or after (1) the one through a message; return its message there."""

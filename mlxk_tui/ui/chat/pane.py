@@ -82,7 +82,7 @@ class ChatPane(Pane):
             changed=self.draw_state,
             grown=self._draw_grown,
         )
-        self.draft = ComposerDraft(host, talk, self.composer, self._chips, self.draw_note)
+        self.draft = ComposerDraft(host, self.composer, self._chips, lambda: talk.session.id, self.draw_note)
         self.sessions = SessionActions(
             host, talk, self.draft, self.renderer, self.own_list, self.draw_state, no_mlx=no_mlx
         )

@@ -31,18 +31,18 @@ class ComposerDraft:
 
     Args:
         host: shows what is in the way.
-        talk: the open chat.
         composer: the field.
         chips: shows the files.
+        chat: returns the id of the open chat.
         changed: called when an edit begins or ends.
     """
 
     def __init__(
         self,
         host: ScreenHost,
-        talk: ConversationController,
         composer: Composer,
         chips: AttachmentBar,
+        chat: Callable[[], int],
         changed: Callable[[], None],
     ) -> None:
         self.attachments: list[Attachment] = []
@@ -50,9 +50,9 @@ class ComposerDraft:
         self.editing: Message | None = None
         """The question that another version is written of."""
         self._host = host
-        self._talk = talk
         self._composer = composer
         self._chips = chips
+        self._chat = chat
         self._changed = changed
         self._recalled = -1
         self._drafts: dict[int, tuple[str, list[Attachment]]] = {}
@@ -78,12 +78,12 @@ class ComposerDraft:
     def leave(self) -> None:
         """Keep what is there for the chat that is left; an edit is given up."""
         if self.editing is None:
-            self._drafts[self._talk.session.id] = (self._composer.text, self.attachments)
+            self._drafts[self._chat()] = (self._composer.text, self.attachments)
         self.stop_editing()
 
     def resume(self) -> None:
         """Go on with what was begun in the chat that is open now."""
-        text, files = self._drafts.pop(self._talk.session.id, ("", []))
+        text, files = self._drafts.pop(self._chat(), ("", []))
         self._composer.put(text)
         self.use(files)
         self._composer.focus()

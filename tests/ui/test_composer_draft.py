@@ -1,0 +1,67 @@
+"""What is being written, without the Chat pane: drafts by chat, files, and which question is edited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from textual.app import App, ComposeResult
+
+from mlxk_tui.chats.model import Attachment
+from mlxk_tui.ui.chat.attachments import MAX_FILES, AttachmentBar
+from mlxk_tui.ui.chat.composer import Composer
+from mlxk_tui.ui.chat.host import ScreenHost
+from mlxk_tui.ui.chat.prompt_submission import ComposerDraft
+
+
+class Writing(App[None]):
+    """The two widgets that a draft needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chat = 1
+
+    def compose(self) -> ComposeResult:
+        yield AttachmentBar()
+        yield Composer()
+
+    def draft(self) -> ComposerDraft:
+        return ComposerDraft(
+            ScreenHost(self.screen),
+            self.query_one(Composer),
+            self.query_one(AttachmentBar),
+            lambda: self.chat,
+            lambda: None,
+        )
+
+
+async def test_each_chat_has_a_draft_of_its_own() -> None:
+    app = Writing()
+    async with app.run_test():
+        draft, composer = app.draft(), app.query_one(Composer)
+        composer.put("for the first")
+        draft.paste("a long text")
+        draft.leave()
+        app.chat = 2
+        draft.resume()
+        assert (composer.text, draft.attachments, draft.unsent()) == ("", [], 1)
+        draft.leave()
+        app.chat = 1
+        draft.resume()
+        assert composer.text == "for the first"
+        assert draft.attachments == [Attachment("pasted-1.txt", "a long text")]
+
+
+async def test_too_many_files_and_what_is_no_text_are_told(tmp_path: Path) -> None:
+    app = Writing()
+    paths = [tmp_path / f"{number}.txt" for number in range(MAX_FILES + 1)]
+    for path in paths:
+        path.write_text(path.name)
+    (tmp_path / "picture").write_bytes(b"\xff\0")
+    async with app.run_test() as pilot:
+        draft = app.draft()
+        await draft.read([str(tmp_path / "picture"), *map(str, paths)])
+        assert [one.name for one in draft.attachments] == [path.name for path in paths[:MAX_FILES]]
+        await pilot.pause()
+        no_text, too_many = (notice.message for notice in app._notifications)
+        assert "picture is not text" in no_text
+        assert f"{MAX_FILES} files" in too_many

@@ -1,0 +1,52 @@
+"""Lines of the conversation are painted once, and again when what they depend on is another."""
+
+from __future__ import annotations
+
+import pytest
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+
+from mlxk_tui.ui.chat.line_painter import LinePainter, Marked
+
+PLAIN, ACCENT, MARK = Style(color="white"), Style(color="red"), Style(reverse=True)
+
+
+def paint(
+    painter: LinePainter,
+    source: Strip,
+    *,
+    width: int = 12,
+    on_cursor: bool = False,
+    marked: Marked | None = None,
+) -> Strip:
+    return painter.paint(
+        3, source, width=width, plain=PLAIN, accent=ACCENT, on_cursor=on_cursor, marked=marked
+    )
+
+
+def test_a_line_is_painted_once() -> None:
+    painter, source = LinePainter(), Strip([Segment("text")])
+    first = paint(painter, source)
+    assert (first.text, first.cell_length) == ("  text      ", 12)
+    assert paint(painter, source) is first
+    painter.forget()
+    assert paint(painter, source) is not first
+
+
+def test_another_text_width_or_cursor_is_painted_anew() -> None:
+    painter, source = LinePainter(), Strip([Segment("text")])
+    paint(painter, source)
+    assert paint(painter, source, on_cursor=True).text == "▌ text      "
+    assert paint(painter, source, width=8).text == "  text  "
+    assert paint(painter, Strip([Segment("more")]), width=8).text == "  more  "
+
+
+@pytest.mark.parametrize(("span", "expected"), [((2, 4), "日x"), ((3, -1), "xt"), (None, ""), ((0, 1), " ")])
+def test_only_what_is_marked_looks_so(span: tuple[int, int] | None, expected: str) -> None:
+    painter, source = LinePainter(), Strip([Segment("日xt")])  # the first one takes two cells
+    plain = paint(painter, source)
+    strip = paint(painter, source, marked=Marked(span, MARK))
+    assert "".join(part.text for part in strip if part.style and part.style.reverse) == expected
+    assert strip.text == plain.text
+    assert paint(painter, source) is plain
