@@ -30,15 +30,15 @@ def served(model_hub: Path) -> Iterator[Served]:
     assert pid is None or is_gone(pid)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def client(served: Served) -> Iterator[openai.OpenAI]:
-    """Return OpenAI's client of `served`."""
+    """Return OpenAI's client of `served`, at the address that it has now."""
     with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def claude(served: Served) -> Iterator[anthropic.Anthropic]:
-    """Return Anthropic's client of `served`."""
+    """Return Anthropic's client of `served`, at the address that it has now."""
     with anthropic.Anthropic(base_url=served.address.url, api_key="none", max_retries=0) as client:
         yield client
