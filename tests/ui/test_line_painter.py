@@ -7,7 +7,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from mlxk_tui.ui.chat.line_painter import LinePainter, Marked
+from mlxk_tui.ui.chat.transcript.line_painter import LinePainter, Marked
 
 PLAIN, ACCENT, MARK = Style(color="white"), Style(color="red"), Style(reverse=True)
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mlxk_tui.ui.chat.markdown_pieces import CodeBlock, MarkdownPiece, Splitter, code_blocks, split
+from mlxk_tui.ui.chat.transcript.markdown_pieces import CodeBlock, MarkdownPiece, Splitter, code_blocks, split
 
 LONG = 1_400
 """Characters from which a line is cut."""

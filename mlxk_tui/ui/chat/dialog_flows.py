@@ -24,8 +24,8 @@ from mlxk_tui.services.conversation.request import (
     sampling_of,
 )
 from mlxk_tui.ui.chat.host import ScreenHost
-from mlxk_tui.ui.chat.markdown_pieces import CodeBlock
 from mlxk_tui.ui.chat.settings_form import SettingsDialog
+from mlxk_tui.ui.chat.transcript.markdown_pieces import CodeBlock
 from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog, LineDialog, Option
 from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 from mlxk_tui.ui.widgets.error_text import error_text

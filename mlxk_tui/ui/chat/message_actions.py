@@ -9,11 +9,11 @@ from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.services.conversation.controller import WINDOW, ConversationController, questions_in
 from mlxk_tui.ui.chat import dialog_flows
 from mlxk_tui.ui.chat.host import ScreenHost
-from mlxk_tui.ui.chat.markdown_pieces import CodeBlock, code_blocks
-from mlxk_tui.ui.chat.message import MessageBlock
 from mlxk_tui.ui.chat.prompt_submission import ComposerDraft, PromptSubmission
-from mlxk_tui.ui.chat.stream_renderer import StreamRenderer
-from mlxk_tui.ui.chat.view import ConversationView
+from mlxk_tui.ui.chat.transcript.markdown_pieces import CodeBlock, code_blocks
+from mlxk_tui.ui.chat.transcript.message import MessageBlock
+from mlxk_tui.ui.chat.transcript.stream_renderer import StreamRenderer
+from mlxk_tui.ui.chat.transcript.view import ConversationView
 
 
 class MessageActions:

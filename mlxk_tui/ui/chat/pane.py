@@ -32,8 +32,8 @@ from mlxk_tui.ui.chat.prompt_submission import ComposerDraft, PromptSubmission
 from mlxk_tui.ui.chat.session_actions import SessionActions
 from mlxk_tui.ui.chat.session_list import UNTITLED, SessionsPanel
 from mlxk_tui.ui.chat.sessions_screen import SessionsScreen
-from mlxk_tui.ui.chat.stream_renderer import StreamRenderer
-from mlxk_tui.ui.chat.view import ConversationView
+from mlxk_tui.ui.chat.transcript.stream_renderer import StreamRenderer
+from mlxk_tui.ui.chat.transcript.view import ConversationView
 from mlxk_tui.ui.inspector import pull_actions
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.pane import Pane

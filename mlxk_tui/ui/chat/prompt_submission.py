@@ -22,7 +22,7 @@ from mlxk_tui.ui.chat.attachments import MAX_FILES, AttachmentBar, mentioned, re
 from mlxk_tui.ui.chat.composer import Composer
 from mlxk_tui.ui.chat.host import ScreenHost
 from mlxk_tui.ui.chat.invitation import Opening
-from mlxk_tui.ui.chat.stream_renderer import StreamRenderer
+from mlxk_tui.ui.chat.transcript.stream_renderer import StreamRenderer
 from mlxk_tui.ui.widgets.error_text import error_text
 
 

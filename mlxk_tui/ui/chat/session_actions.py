@@ -15,7 +15,7 @@ from mlxk_tui.ui.chat.host import ScreenHost
 from mlxk_tui.ui.chat.invitation import Opening
 from mlxk_tui.ui.chat.prompt_submission import ComposerDraft
 from mlxk_tui.ui.chat.session_list import UNTITLED, SessionsPanel
-from mlxk_tui.ui.chat.stream_renderer import StreamRenderer
+from mlxk_tui.ui.chat.transcript.stream_renderer import StreamRenderer
 
 PAGE = 200
 """Chats that are read at once; more are when somebody comes near the last of them."""

@@ -26,7 +26,7 @@ PLACES = (
     ("Transfers: the push form", "mlxk_tui.ui.transfers.push_form:PushForm"),
     ("Chat", "mlxk_tui.ui.chat.pane:ChatPane"),
     ("Chat: the composer", "mlxk_tui.ui.chat.composer:Composer"),
-    ("Chat: the conversation", "mlxk_tui.ui.chat.view:ConversationView"),
+    ("Chat: the conversation", "mlxk_tui.ui.chat.transcript.view:ConversationView"),
     ("Chat: the list of chats", "mlxk_tui.ui.chat.session_list:SessionList"),
     ("Chat: the search", "mlxk_tui.ui.chat.session_list:SessionSearchInput"),
     ("Chat: the list as a screen of its own", "mlxk_tui.ui.chat.sessions_screen:SessionsScreen"),

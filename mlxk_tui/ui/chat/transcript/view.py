@@ -23,9 +23,9 @@ from textual.strip import Strip
 
 from mlxk_tui.chats.model import Message, Role
 from mlxk_tui.services.conversation.answer import Live
-from mlxk_tui.ui.chat.line_painter import LinePainter, Marked
-from mlxk_tui.ui.chat.markdown import TOKENS, Drawer, Ink
-from mlxk_tui.ui.chat.message import MessageBlock
+from mlxk_tui.ui.chat.transcript.line_painter import LinePainter, Marked
+from mlxk_tui.ui.chat.transcript.markdown import TOKENS, Drawer, Ink
+from mlxk_tui.ui.chat.transcript.message import MessageBlock
 
 WIDEST = 104
 """Cells that text takes at most: longer lines are hard to read."""

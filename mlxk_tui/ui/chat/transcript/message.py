@@ -13,8 +13,8 @@ from textual.strip import Strip
 from mlxk_tui.chats.model import Message, MessageState, Role
 from mlxk_tui.ops.core.text import plural, printable, spaced_size
 from mlxk_tui.services.conversation.answer import Live
-from mlxk_tui.ui.chat.markdown import Drawer, safe
-from mlxk_tui.ui.chat.markdown_pieces import Splitter
+from mlxk_tui.ui.chat.transcript.markdown import Drawer, safe
+from mlxk_tui.ui.chat.transcript.markdown_pieces import Splitter
 from mlxk_tui.ui.widgets.text import Part, cut
 
 _INDENT = 2

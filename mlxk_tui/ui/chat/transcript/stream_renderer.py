@@ -14,7 +14,7 @@ from mlxk_tui.ops.contract.terms import MemoryFit
 from mlxk_tui.services.conversation.answer import Answer
 from mlxk_tui.services.conversation.controller import WINDOW, ConversationController
 from mlxk_tui.ui.chat.host import ScreenHost
-from mlxk_tui.ui.chat.view import ConversationView
+from mlxk_tui.ui.chat.transcript.view import ConversationView
 
 _PAINT_SECONDS = 0.04
 """How often an answer that is being written is drawn: 25 times a second at most."""

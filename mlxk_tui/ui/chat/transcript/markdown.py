@@ -33,7 +33,7 @@ from rich.theme import Theme
 from textual.strip import Strip
 
 from mlxk_tui.ops.core.text import printable
-from mlxk_tui.ui.chat.markdown_pieces import MarkdownPiece
+from mlxk_tui.ui.chat.transcript.markdown_pieces import MarkdownPiece
 
 TOKENS = ("strong", "muted", "faint", "accent", "good", "attention", "bad")
 """The colours that are drawn with, by the names of the theme's tokens."""
