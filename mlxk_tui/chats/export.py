@@ -72,7 +72,7 @@ async def import_json(store: ChatStore, path: Path) -> Session:
 
     def read() -> tuple[Session, list[Message]]:
         from mlxk_tui.chats.document import parse  # pydantic takes 0.1 s
-        from mlxk_tui.ops.cache.repo_scanner import read_bytes
+        from mlxk_tui.ops.core.files import read_bytes
 
         data = read_bytes(os.fspath(path), _MAX_IMPORT_BYTES)
         if data is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlxk_tui.ops.cache.repo import Snapshot, SnapshotFile
-from mlxk_tui.ops.cache.repo_scanner import read_bytes
+from mlxk_tui.ops.core.files import read_bytes
 
 MAX_JSON_BYTES = 8_000_000
 """Longest config-like JSON file that is parsed."""

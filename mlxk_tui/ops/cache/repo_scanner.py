@@ -15,6 +15,7 @@ from mlxk_tui.ops.cache.cache import Cache, RepoRef
 from mlxk_tui.ops.cache.repo import COMMIT, Blob, Inode, Repo, Snapshot, SnapshotFile
 from mlxk_tui.ops.contract.results import Finding, FindingCode, Fix, Severity
 from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.files import read_bytes
 from mlxk_tui.ops.core.os_errors import reason_of
 from mlxk_tui.ops.core.text import printable
 
@@ -294,31 +295,6 @@ def _read_ref(entry: os.DirEntry[str]) -> str | None:
         return raw.decode("ascii").strip() or None
     except UnicodeDecodeError:
         return None
-
-
-def read_bytes(path: str, limit: int) -> bytes | None:
-    """Return at most `limit + 1` bytes of a regular file, or None where it cannot be read.
-
-    More than `limit` bytes means that the file is longer. Never waits: a pipe is read as empty.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    except OSError:
-        return None
-    try:
-        parts: list[bytes] = []
-        left = limit + 1
-        while left > 0:
-            part = os.read(fd, left)
-            if not part:
-                break
-            parts.append(part)
-            left -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
 
 
 def unreadable(path: str | None, error: OSError) -> Finding:

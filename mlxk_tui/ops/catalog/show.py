@@ -7,10 +7,11 @@ from typing import Any
 from mlxk_tui.ops.cache.cache import Cache, RepoRef
 from mlxk_tui.ops.cache.documents import MAX_JSON_BYTES, read_json
 from mlxk_tui.ops.cache.repo import Snapshot
-from mlxk_tui.ops.cache.repo_scanner import read_bytes, read_repo
+from mlxk_tui.ops.cache.repo_scanner import read_repo
 from mlxk_tui.ops.contract.results import Batching, FileType, ModelFile, ShowData
 from mlxk_tui.ops.core import text as fmt
 from mlxk_tui.ops.core.blocking import blocking
+from mlxk_tui.ops.core.files import read_bytes
 from mlxk_tui.ops.health.batching_verdicts import known_batching
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.health.verdict import judge

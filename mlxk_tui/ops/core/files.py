@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and what a file system has left."""
+"""Files read within bounds, written whole or not at all, and what a file system has left."""
 
 from __future__ import annotations
 
@@ -10,6 +10,31 @@ from pathlib import Path
 _ENDING = ".tmp"
 _MAX_STEM = 40
 """Characters of a file's name in that of its unfinished copy, which has to stay within 255 bytes."""
+
+
+def read_bytes(path: str, limit: int) -> bytes | None:
+    """Return at most `limit + 1` bytes of a regular file, or None where it cannot be read.
+
+    More than `limit` bytes means that the file is longer. Never waits: a pipe is read as empty.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    except OSError:
+        return None
+    try:
+        parts: list[bytes] = []
+        left = limit + 1
+        while left > 0:
+            part = os.read(fd, left)
+            if not part:
+                break
+            parts.append(part)
+            left -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def replace_file(

@@ -9,8 +9,8 @@ from typing import Any
 
 from mlxk_tui.ops.cache.documents import CANNOT_BE_READ, Documents, parse_json
 from mlxk_tui.ops.cache.repo import PARTIAL_ENDINGS, Repo, Snapshot
-from mlxk_tui.ops.cache.repo_scanner import read_bytes
 from mlxk_tui.ops.contract.results import Finding, FindingCode, Fix, Severity
+from mlxk_tui.ops.core.files import read_bytes
 from mlxk_tui.ops.core.text import plural, printable, size
 from mlxk_tui.ops.health.weights import (
     SAFETENSORS_INDEX,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from mlxk_tui.ops.cache.documents import CANNOT_BE_READ, MAX_INDEX_BYTES, Documents, read_json
 from mlxk_tui.ops.cache.repo import SnapshotFile
-from mlxk_tui.ops.cache.repo_scanner import read_bytes
 from mlxk_tui.ops.contract.results import Finding, FindingCode, Fix, Severity
+from mlxk_tui.ops.core.files import read_bytes
 from mlxk_tui.ops.core.text import plural, printable
 from mlxk_tui.ops.health.safetensors import HeaderError, HeaderFault, read_header
 
