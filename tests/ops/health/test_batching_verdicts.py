@@ -143,8 +143,8 @@ def test_processes_that_write_at_once_leave_a_whole_verdict(tmp_path: Path) -> N
     environment = {**os.environ, FOLDER_VARIABLE: str(tmp_path)}
     running = [subprocess.Popen([sys.executable, "-c", program, KEY], env=environment) for _ in range(2)]
     while any(process.poll() is None for process in running):
-        found = verdicts(tmp_path).get(KEY)
-        assert found is not None or not (tmp_path / f"{KEY}.json").exists()
+        written = (tmp_path / f"{KEY}.json").exists()
+        assert verdicts(tmp_path).get(KEY) is not None or not written
     assert [process.returncode for process in running] == [0, 0]
     assert verdicts(tmp_path).get(KEY) == BatchingVerdict(True, None, 39)
     assert [path.name for path in tmp_path.iterdir()] == [f"{KEY}.json"]
