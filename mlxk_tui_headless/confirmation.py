@@ -1,4 +1,4 @@
-"""Decides whether a deletion may happen: asks at a terminal, wants the exact name everywhere else."""
+"""Confirms deletions: asks at a terminal, and requires the exact name everywhere else."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def remove(session: CommandSession, spec: str, *, force: bool) -> RmData:
-    """Remove what `spec` stands for, if it may go.
+    """Remove the model or revision that `spec` names, after confirmation.
 
     Raises:
-        OpError: `confirmation_required` where nobody can be asked and the name is not the full one,
-            `cancelled` when the answer is no, and those of the operation.
+        OpError: `confirmation_required` if the name is not exact and there is no terminal to ask at;
+            `cancelled` if the user says no; and the errors of the operation.
     """
     try:
         plan = session.wait(remove_operation.plan_remove(session.cache, spec))
     except OpError as error:
         if error.type is ErrorType.AMBIGUOUS_MATCH and error.data is None:
-            error.data = _undone(spec, "ambiguous", error.message, matches=list(error.matches))
+            error.data = _nothing_removed(spec, "ambiguous", error.message, matches=list(error.matches))
         raise
-    session.interrupts.begin()  # a signal that came when the plan was made stops what it would lead to
-    # Held locks end it in the operation, with the locks' names: a question first would be in vain.
+    session.interrupts.raise_on_signal()  # a signal during planning stops the removal
+    # With held locks the operation fails anyway and names them: do not ask first.
     if not force and session.interactive and not plan.held_locks:
         if not session.confirm(f"{_describe(plan)} Remove it?"):
             raise OpError(ErrorType.CANCELLED, "Nothing was removed.")
@@ -39,22 +39,22 @@ def remove(session: CommandSession, spec: str, *, force: bool) -> RmData:
 
 
 def prune(session: CommandSession, *, dry_run: bool, force: bool) -> PruneData:
-    """Remove what nothing needs any more, if it may go.
+    """Remove unused data from the cache, after confirmation.
 
     Raises:
-        OpError: `confirmation_required` where nobody can be asked, `cancelled` when the answer is no,
-            and those of the operation.
+        OpError: `confirmation_required` if there is no terminal to ask at; `cancelled` if the user says no;
+            and the errors of the operation.
     """
     if dry_run:
         return session.wait(prune_operation.plan_prune(session.cache))
     if not force:
         plan = session.wait(prune_operation.plan_prune(session.cache))
-        session.interrupts.begin()
+        session.interrupts.raise_on_signal()
         if not session.interactive:
             raise OpError(
                 ErrorType.CONFIRMATION_REQUIRED,
-                f"{plan.message} Nobody can be asked here, so nothing was removed: add -f, "
-                "or --dry-run to see it all.",
+                f"{plan.message} Nothing was removed, because confirmation needs a terminal: "
+                "add -f, or --dry-run to see the plan.",
                 data=plan,
             )
         if not (plan.revisions or plan.blobs or plan.incomplete):
@@ -66,24 +66,24 @@ def prune(session: CommandSession, *, dry_run: bool, force: bool) -> PruneData:
 
 
 def _describe(plan: RemovePlan) -> str:
-    """Return what goes and how many bytes that frees, one sentence."""
-    what = plan.ref.name if plan.revision is None else f"{plan.ref.name}@{plan.revision[:12]}"
+    """Return a sentence: the target of a removal, its size and the bytes it frees."""
+    target = plan.ref.name if plan.revision is None else f"{plan.ref.name}@{plan.revision[:12]}"
     parts = [plural(plan.files, "file")]
     if plan.revision is None and plan.revisions != 1:
         parts.insert(0, plural(plan.revisions, "revision"))
-    return f"{what}: {', '.join(parts)}; frees {size(plan.freed_bytes)}."
+    return f"{target}: {', '.join(parts)}; frees {size(plan.freed_bytes)}."
 
 
 def _confirmation_required(plan: RemovePlan) -> OpError:
     message = (
-        f"{_describe(plan)} Nothing was removed, because that is not the full name: "
+        f"{_describe(plan)} Nothing was removed, because the name is not exact: "
         f"give '{plan.ref.name}' or add -f."
     )
     return OpError(
         ErrorType.CONFIRMATION_REQUIRED,
         message,
         matches=[plan.ref.name],
-        data=_undone(
+        data=_nothing_removed(
             plan.ref.name,
             "requires_confirmation",
             message,
@@ -94,7 +94,7 @@ def _confirmation_required(plan: RemovePlan) -> OpError:
     )
 
 
-def _undone(
+def _nothing_removed(
     model: str,
     action: str,
     message: str,

@@ -1,9 +1,9 @@
-"""What SIGINT, SIGTERM and SIGHUP do to a command: they stop the work, never the report of it.
+"""Handling of SIGINT, SIGTERM and SIGHUP: they stop the work, but never the report of its result.
 
-A command prints one object, whole, whenever a signal comes. A signal that arrives while the program starts
-is noted; one that arrives while the command works stops it; and as soon as the object is being written,
-signals change nothing more, however slowly it is read. This module is imported before all others and
-imports next to nothing: only what comes before it cannot be answered.
+A command always prints one complete JSON object, whenever a signal arrives. A signal during startup is
+recorded; a signal while the command works stops it; once the object is being written, signals have no effect,
+however slowly it is read. This module is imported before all others and imports very little, because a signal
+that arrives earlier cannot be handled.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import threading
 
-TYPE_CHECKING = False  # as typing has it; importing that costs milliseconds
+TYPE_CHECKING = False  # the same as typing.TYPE_CHECKING; importing typing takes milliseconds
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType, TracebackType
@@ -20,137 +20,141 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that stop a command."""
 
-_NOTE, _RAISE, _STOPPING, _TAKEN, _HELD = range(5)
+_DEFER, _RAISE, _STOPPING, _HANDLED, _REPORTING = range(5)
+"""States: signals are only recorded, raise KeyboardInterrupt, have stopped the work, go to a handler, or are
+ignored because the result is being printed."""
 
 
 class Interrupts:
-    """The answer to signals, from the start of a command to the end of its report.
+    """Signal handling from the start of a command to the end of its report.
 
     Attributes:
-        abandon: called when a second signal comes before the first has stopped the work, or when the work
-            does not stop in time: prints the object and ends the process.
+        abandon: prints the JSON object and ends the process; called when a second signal arrives before the
+            first has stopped the work, or when the work does not stop in time.
     """
 
     def __init__(self, abandon: Callable[[], NoReturn] | None = None) -> None:
         self.abandon = abandon
-        self._state = _NOTE
-        self._noted = 0
-        self._repeated = False
-        self._take: Callable[[int], None] | None = None
-        self._heeded: list[signal.Signals] = []
-        self._claim = threading.RLock()
+        self._state = _DEFER
+        self._received = 0
+        self._keep_raising = False
+        self._handler: Callable[[int], None] | None = None
+        self._installed: list[signal.Signals] = []
+        self._report_lock = threading.RLock()
 
     def install(self) -> None:
-        """Take the signals over; one that is ignored (nohup, a shell's background job) stays ignored."""
+        """Install the handlers. A signal that is ignored (nohup, background jobs) stays ignored."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in SIGNALS:
             if signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}:
-                self._heeded.append(number)
+                self._installed.append(number)
                 signal.signal(number, self._on_signal)
 
     def uninstall(self) -> None:
-        """Give the signals back to Python's defaults."""
-        for number in self._heeded:
-            python = number == signal.SIGINT
-            signal.signal(number, signal.default_int_handler if python else signal.SIG_DFL)
-        self._heeded.clear()
+        """Restore Python's default handlers."""
+        for number in self._installed:
+            is_sigint = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if is_sigint else signal.SIG_DFL)
+        self._installed.clear()
 
-    def begin(self) -> None:
-        """Let a signal stop the work from here on.
+    def raise_on_signal(self) -> None:
+        """Let a signal raise KeyboardInterrupt from now on.
 
         Raises:
-            KeyboardInterrupt: one has come already.
+            KeyboardInterrupt: a signal has already arrived.
         """
         self._state = _RAISE
         self._check()
 
-    def repeat(self) -> None:
-        """Let every signal raise KeyboardInterrupt from here on: a conversation goes on after one."""
-        self._repeated = True
+    def keep_raising(self) -> None:
+        """Let every signal raise KeyboardInterrupt, not only the first; for conversations."""
+        self._keep_raising = True
 
-    def taken_by(self, take: Callable[[int], None]) -> _During:
-        """Return a context in which each signal goes to `take`, in the main thread, between two bytecodes.
+    def handled_by(self, handler: Callable[[int], None]) -> _SignalMode:
+        """Return a context in which `handler` gets each signal, in the main thread, between two bytecodes.
 
-        Behind it a further signal abandons what still runs; `begin` asks whether one has come.
+        After it, another signal abandons whatever still runs; `raise_on_signal` raises if one arrived.
         """
-        return _During(self, _TAKEN, take)
+        return _SignalMode(self, _HANDLED, handler)
 
-    def noted(self) -> _During:
-        """Return a context that no signal breaks off; one that came raises KeyboardInterrupt behind it."""
-        return _During(self, _NOTE)
+    def deferred(self) -> _SignalMode:
+        """Return a context that signals do not interrupt; at its end a recorded signal is raised."""
+        return _SignalMode(self, _DEFER)
 
-    def hold(self, *, to_be_killed: bool = False) -> None:
-        """Begin to report: what comes from here on changes nothing.
+    def start_report(self, *, to_be_killed: bool = False) -> None:
+        """Start printing the result: signals have no effect from now on.
+
+        The thread that called this first may call it again. In any other thread it does not return, because
+        the first thread ends the process.
 
         Args:
-            to_be_killed: let signals end the process as they do by default; for text that people read.
-
-        May be called again by the thread that called it first. Does not return in another one while that
-        reports: it ends the process.
+            to_be_killed: let signals end the process as they do by default; for text output.
         """
-        self._state = _HELD
-        if not self._claim.acquire(blocking=False):
+        self._state = _REPORTING
+        if not self._report_lock.acquire(blocking=False):
             threading.Event().wait()
         if to_be_killed and threading.current_thread() is threading.main_thread():
-            for number in self._heeded:
+            for number in self._installed:
                 signal.signal(number, signal.SIG_DFL)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         state = self._state
-        if state == _HELD:
+        if state == _REPORTING:
             return
-        self._noted += 1
-        if state == _TAKEN and self._take is not None:
-            self._take(number)
+        self._received += 1
+        if state == _HANDLED and self._handler is not None:
+            self._handler(number)
         elif state == _RAISE:
             self._check()
-        elif self._noted > 1:
-            self._leave()
+        elif self._received > 1:
+            self._abandon()
 
     def _check(self) -> None:
-        if self._noted:
-            if self._repeated:
-                self._noted = 0
+        if self._received:
+            if self._keep_raising:
+                self._received = 0
             else:
                 self._state = _STOPPING
             raise KeyboardInterrupt
 
-    def _leave(self) -> None:
+    def _abandon(self) -> None:
         if self.abandon is not None:
             self.abandon()
 
     def enter(
-        self, state: int, take: Callable[[int], None] | None
+        self, state: int, handler: Callable[[int], None] | None
     ) -> tuple[int, Callable[[int], None] | None]:
-        """Change what a signal does and return what it did; for the contexts."""
-        before = self._state, self._take
-        self._take = take
-        if before[0] not in {_HELD, _STOPPING} or state == _TAKEN:
+        """Switch to another mode and return the previous one; called by `_SignalMode`."""
+        before = self._state, self._handler
+        self._handler = handler
+        if before[0] not in {_REPORTING, _STOPPING} or state == _HANDLED:
             self._state = state
         return before
 
     def leave(self, before: tuple[int, Callable[[int], None] | None], *, check: bool) -> None:
-        """Change back; for the contexts."""
-        state, self._take = before
-        stopped = state == _RAISE and self._noted > 0 and not self._repeated
+        """Switch back to the previous mode; called by `_SignalMode`."""
+        state, self._handler = before
+        stopped = state == _RAISE and self._received > 0 and not self._keep_raising
         self._state = _STOPPING if stopped else state
         if check and state == _RAISE:
             self._check()
 
 
-class _During:
-    """A stretch of the program in which signals are answered in another way."""
+class _SignalMode:
+    """A context in which signals are handled differently."""
 
-    def __init__(self, interrupts: Interrupts, state: int, take: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self, interrupts: Interrupts, state: int, handler: Callable[[int], None] | None = None
+    ) -> None:
         self._interrupts = interrupts
         self._state = state
-        self._take = take
+        self._handler = handler
 
     def __enter__(self) -> None:
-        self._before = self._interrupts.enter(self._state, self._take)
+        self._before = self._interrupts.enter(self._state, self._handler)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._interrupts.leave(self._before, check=kind is None and self._state == _NOTE)
+        self._interrupts.leave(self._before, check=kind is None and self._state == _DEFER)

@@ -1,6 +1,6 @@
-"""Options that several commands take, and those that hold for all: `Globals`.
+"""Options shared by several commands, and the options of all commands: `GlobalOptions`.
 
-Annotations are real objects here, for the reason given in `cli.py`.
+No `annotations` from `__future__` here, for the reason given in `cli.py`.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from mlxk_tui.ops.contract.terms import CpuWeights
 
 
 @dataclass
-class Globals:
-    """Options that stand before the command word; `--json` and `--progress` may also stand behind it."""
+class GlobalOptions:
+    """Options before the command; `--json` and `--progress` may also come after it."""
 
     command: str = "cli"
-    """The command word as far as it was recognised."""
+    """The command, or `cli` if none was recognized."""
     json: bool = False
     demo: bool = False
     cache_dir: str | None = None
@@ -31,19 +31,21 @@ class ProgressFormat(str, Enum):
     JSON = "json"
 
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print a single JSON object.")]
 ProgressOption = Annotated[
     ProgressFormat | None,
-    typer.Option("--progress", help="Write progress to stderr, one JSON event a line."),
+    typer.Option("--progress", help="Write progress to stderr, one JSON event per line."),
 ]
 CpuWeightsOption = Annotated[
     CpuWeights | None,
-    typer.Option("--cpu-weights", help="Without a GPU: float32 copies, as stored, or copies where they fit."),
+    typer.Option(
+        "--cpu-weights", help="Weights without a GPU: float32, as stored, or auto (float32 if it fits)."
+    ),
 ]
 
 
-def note(ctx: typer.Context, as_json: bool, progress: ProgressFormat | None = None) -> None:
-    """Remember the global options that were given at this place."""
-    options = ctx.ensure_object(Globals)
+def record_options(ctx: typer.Context, as_json: bool, progress: ProgressFormat | None = None) -> None:
+    """Add the options given here to the global options."""
+    options = ctx.ensure_object(GlobalOptions)
     options.json = options.json or as_json
     options.json_progress = options.json_progress or progress is not None

@@ -1,4 +1,4 @@
-"""The only writer of stdout and stderr: JSON that is always valid, text that a closed pipe cannot upset."""
+"""Writes all output to stdout and stderr: always valid JSON, and no traceback on a closed pipe."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 EXIT_OUTPUT_FAILED = 1
 EXIT_CLOSED_PIPE = 141
-"""128 + SIGPIPE: what a shell reports for a program whose reader went away."""
+"""128 + SIGPIPE: the status that a shell reports for a program whose output pipe was closed."""
 
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def wants_json(argv: Sequence[str]) -> bool:
-    """Tell whether `--json` stands anywhere before a `--`, whatever else the command line holds."""
+    """Return whether `--json` appears anywhere before a `--`, even if the command line is not valid."""
     for argument in argv:
         if argument == "--":
             return False
@@ -31,7 +31,7 @@ def wants_json(argv: Sequence[str]) -> bool:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether a stream is there and is a terminal."""
+    """Return whether a stream is open and a terminal."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:  # closed
@@ -39,48 +39,48 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def write(text: str) -> int:
-    """Write to stdout and return the exit status that this leads to: 0, or why it could not be written."""
-    stream: TextIO | None = sys.stdout  # None when the process was started with stdout closed
+    """Write to stdout; return 0, or the exit status if it could not be written."""
+    stream: TextIO | None = sys.stdout  # None if the process was started with stdout closed
     if stream is None:
         return EXIT_OUTPUT_FAILED
     try:
-        _put(stream, text)
+        _write_all(stream, text)
     except BrokenPipeError:
-        _silence(stream)
+        _redirect_to_null(stream)
         return EXIT_CLOSED_PIPE
     except (OSError, ValueError) as error:
-        _silence(stream)
+        _redirect_to_null(stream)
         warn(f"The result could not be written: {getattr(error, 'strerror', None) or 'stdout is closed'}.")
         return EXIT_OUTPUT_FAILED
     return 0
 
 
 def warn(text: str) -> None:
-    """Write one line, made safe to show, to stderr; a stderr that is gone is no fault."""
-    from mlxk_tui.ops.core.text import printable  # `--version` goes without
+    """Write text to stderr with control characters escaped; a closed stderr is ignored."""
+    from mlxk_tui.ops.core.text import printable  # not needed for `--version`
 
     write_error(printable(text, keep_newlines=True).rstrip("\n") + "\n")
 
 
 def write_error(text: str) -> None:
-    """Write to stderr as it is; a stderr that is gone is no fault."""
+    """Write text to stderr unchanged; a closed stderr is ignored."""
     stream: TextIO | None = sys.stderr
     if stream is None:
         return
     try:
-        _put(stream, text)
+        _write_all(stream, text)
     except (OSError, ValueError):
-        _silence(stream)
+        _redirect_to_null(stream)
 
 
-def _put(stream: TextIO, text: str) -> None:
+def _write_all(stream: TextIO, text: str) -> None:
     encoding = stream.encoding or "utf-8"
-    # A terminal or file that is not UTF-8 gets escapes for what it cannot hold.
+    # Characters that the stream's encoding lacks are escaped.
     raw = text.encode(encoding, "backslashreplace")
     stream.flush()
     try:
         descriptor = stream.fileno()
-    except (AttributeError, OSError, ValueError):  # no file: a test's buffer
+    except (AttributeError, OSError, ValueError):  # not a real file (a test's buffer)
         stream.write(raw.decode(encoding))
         stream.flush()
         return
@@ -90,23 +90,23 @@ def _put(stream: TextIO, text: str) -> None:
 
 
 def _write_some(descriptor: int, data: memoryview) -> int:
-    """Write what a file takes now, waiting until it takes something, and return the number of bytes."""
+    """Write as much as the file accepts and return the number of bytes; wait while it accepts none."""
     try:
         return os.write(descriptor, data)
-    except BlockingIOError:  # whoever started this made the pipe non-blocking, and reads slowly
+    except BlockingIOError:  # the parent process made the pipe non-blocking and reads slowly
         import select
 
         select.select((), (descriptor,), ())
         return 0
 
 
-def _silence(stream: TextIO) -> None:
-    """Lead the stream's descriptor to nowhere, so that the flush at exit raises nothing."""
+def _redirect_to_null(stream: TextIO) -> None:
+    """Redirect the stream to the null device, so that the flush at exit does not raise."""
     try:
         descriptor = stream.fileno()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)
     except (OSError, ValueError):  # not a real file (a test's buffer)
         return
 
@@ -114,10 +114,10 @@ def _silence(stream: TextIO) -> None:
 def to_json(value: object) -> str:
     r"""Return JSON in ASCII that every parser accepts.
 
-    Python would print lone surrogates and NaN, which RFC 8259 has no place for: an undecodable byte
-    becomes `\xff` in the text (as the human output shows it), NaN and infinities become their names.
+    Python would write lone surrogates and NaN, which RFC 8259 does not allow. An undecodable byte becomes
+    `\xff` in the text (as in the human-readable output), NaN and infinities become strings.
     """
-    import json  # `--version` goes without
+    import json  # not needed for `--version`
 
     try:
         text = json.dumps(value, allow_nan=False)
@@ -146,7 +146,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def envelope_json(envelope: Envelope) -> str:
-    """Return an envelope as the one line that `--json` prints."""
+    """Return an envelope as the line of JSON that `--json` prints."""
     error: dict[str, object] | None = None
     if envelope.error is not None:
         error = envelope.error.model_dump(exclude_none=True)
@@ -164,8 +164,8 @@ def _dump(data: Contract | None) -> dict[str, object] | None:
     return None if data is None else data.model_dump()
 
 
-def last_words(argv: Sequence[str], type_: str, message: str) -> int:
-    """Report a fault that left nothing else to report it with, and return the exit status 1."""
+def report_fatal(argv: Sequence[str], type_: str, message: str) -> int:
+    """Report an error without pydantic or Rich, and return exit status 1."""
     if not wants_json(argv):
         write_error(f"Error: {message}\n")
         return 1
@@ -174,7 +174,7 @@ def last_words(argv: Sequence[str], type_: str, message: str) -> int:
 
 
 def debug_traceback(error: BaseException) -> None:
-    """Write a traceback to stderr when `MLXK_DEBUG=1`; nowhere otherwise."""
+    """Write the traceback to stderr if `MLXK_DEBUG=1` is set."""
     if os.environ.get("MLXK_DEBUG") == "1":
         import traceback
 

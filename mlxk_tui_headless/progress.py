@@ -1,4 +1,4 @@
-"""Shows the events of a running operation on stderr: JSON lines for programs, a bar for people."""
+"""Shows the progress of an operation on stderr: JSON lines, or a progress bar."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _lock = threading.Lock()
 
 
 def json_lines(event: Progress) -> None:
-    """Write one event as one line of JSON; safe from any thread."""
+    """Write one event as one line of JSON; thread-safe."""
     line = output.to_json(asdict(event)) + "\n"
     with _lock:
         output.write_error(line)
@@ -23,7 +23,7 @@ def json_lines(event: Progress) -> None:
 
 @contextlib.contextmanager
 def bar() -> Iterator[OnEvent]:
-    """Draw a bar on stderr while the block runs, and leave nothing of it behind."""
+    """Draw a progress bar on stderr while the block runs, and erase it at the end."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -48,10 +48,10 @@ def bar() -> Iterator[OnEvent]:
         task = progress.add_task("", total=None)
 
         def on_event(event: Progress) -> None:
-            what = middle(printable(event.file), max(8, console.width - 60))
+            file = middle(printable(event.file), max(8, console.width - 60))
             progress.update(
                 task,
-                description=f"{event.stage} {what}".rstrip(),
+                description=f"{event.stage} {file}".rstrip(),
                 completed=event.bytes_done,
                 total=event.bytes_total or None,
             )

@@ -1,4 +1,4 @@
-"""What a parsed command line asks for; plain data, so that parsing needs neither pydantic nor the ops."""
+"""The request that a command line is parsed into; plain data, so that parsing imports no pydantic or ops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class View:
-    """What the human output shows of a result; it never changes the result."""
+    """How the human-readable output shows a result; never affects the JSON."""
 
     pattern: str | None = None
     show_all: bool = False
@@ -30,19 +30,19 @@ class CommandRequest:
 
     command: str
     execute: Callable[[CommandSession], Contract | None]
-    """Runs the operation; raises OpError. None where a person has seen everything already."""
+    """Runs the operation; raises OpError. Returns None if everything has been printed already."""
     view: View = View()
     exit_code: Callable[[Contract | None], int] = lambda data: 0
-    """Exit status of a success."""
+    """Returns the exit status of a success."""
 
 
 class UsageError(Exception):
-    """The command line is not understood.
+    """The command line is not valid.
 
     Attributes:
-        message: what is wrong, one sentence.
+        message: the cause and the next step.
         usage: the usage line of the command, or an empty string.
-        command: the command as far as it was recognised, or `cli`.
+        command: the command, or `cli` if none was recognized.
     """
 
     def __init__(self, message: str, *, usage: str = "", command: str = "cli") -> None:

@@ -1,4 +1,4 @@
-"""Runs a request and reports it: one envelope, as JSON or drawn for people, and an exit status."""
+"""Runs a request and reports its result: one envelope, as JSON or as text, and an exit status."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlxk_tui_headless import output
 from mlxk_tui_headless.cli import parse
 from mlxk_tui_headless.error_text import error_text
 from mlxk_tui_headless.interrupts import Interrupts
-from mlxk_tui_headless.options import Globals
+from mlxk_tui_headless.options import GlobalOptions
 from mlxk_tui_headless.request import CommandRequest, UsageError
 from mlxk_tui_headless.session import CommandSession
 
@@ -26,9 +26,9 @@ def run(argv: Sequence[str], interrupts: Interrupts | None = None) -> int:
 
     Args:
         argv: the arguments, without the program's name.
-        interrupts: what signals do, where they are taken over already.
+        interrupts: the signal handling, if handlers are installed already.
     """
-    options = Globals(json=output.wants_json(argv))
+    options = GlobalOptions(json=output.wants_json(argv))
     try:
         request = parse(argv, options)
     except UsageError as error:
@@ -36,72 +36,72 @@ def run(argv: Sequence[str], interrupts: Interrupts | None = None) -> int:
         return _report_usage(error, options, interrupts or Interrupts())
     if request is None:  # help was printed
         return 0
-    return carry_out(request, options, interrupts)
+    return run_request(request, options, interrupts)
 
 
-def carry_out(request: CommandRequest, options: Globals, interrupts: Interrupts | None = None) -> int:
-    """Run a request, print its envelope and return the exit status; whatever happens, it is reported.
+def run_request(request: CommandRequest, options: GlobalOptions, interrupts: Interrupts | None = None) -> int:
+    """Run a request, print its envelope and return the exit status; every exception is reported.
 
     Args:
-        request: what to do.
+        request: the request.
         options: the global options.
-        interrupts: what signals do; without it they are taken over for as long as the request runs.
+        interrupts: the signal handling; without it, handlers are installed while the request runs.
     """
     if interrupts is not None:
-        return _carry_out(request, options, interrupts)
+        return _run_request(request, options, interrupts)
     interrupts = Interrupts()
     interrupts.install()
     try:
-        return _carry_out(request, options, interrupts)
+        return _run_request(request, options, interrupts)
     finally:
         interrupts.uninstall()
 
 
-def _carry_out(request: CommandRequest, options: Globals, interrupts: Interrupts) -> int:
+def _run_request(request: CommandRequest, options: GlobalOptions, interrupts: Interrupts) -> int:
     def abandon() -> NoReturn:
-        envelope, status = _failed(request.command, _stopped())
+        envelope, status = _error_envelope(request.command, _cancelled())
         os._exit(_report(envelope, options, interrupts) or status)
 
     interrupts.abandon = abandon
     try:
-        interrupts.begin()
+        interrupts.raise_on_signal()
         with _open_session(request, options, interrupts) as session:
             data = request.execute(session)
         envelope = Envelope(status="success", command=Command(request.command), data=data, error=None)
         status = session.status or request.exit_code(data)
     except OpError as error:
-        envelope, status = _failed(request.command, error)
+        envelope, status = _error_envelope(request.command, error)
     except KeyboardInterrupt:
-        envelope, status = _failed(request.command, _stopped())
-    except Exception as error:  # noqa: BLE001 - the border: a fault becomes an envelope, never a traceback
-        envelope, status = _failed(request.command, _fault(error))
+        envelope, status = _error_envelope(request.command, _cancelled())
+    except Exception as error:  # noqa: BLE001 - outermost handler: every fault becomes an envelope, never a traceback
+        envelope, status = _error_envelope(request.command, _typed_error(error))
     return _report(envelope, options, interrupts, request) or status
 
 
 @contextlib.contextmanager
 def _open_session(
-    request: CommandRequest, options: Globals, interrupts: Interrupts
+    request: CommandRequest, options: GlobalOptions, interrupts: Interrupts
 ) -> Iterator[CommandSession]:
     if options.demo:
         from mlxk_tui.demo.session import DemoSession
 
         with contextlib.ExitStack() as stack:
-            with interrupts.noted():  # it is built in a moment, and a part of it would stay behind
+            with interrupts.deferred():  # interrupted, it would leave files behind
                 demo = stack.enter_context(DemoSession())
             yield CommandSession(demo.cache, options, request.command, interrupts)
-            with interrupts.noted():
+            with interrupts.deferred():
                 stack.close()
     elif options.cache_dir is None:
-        yield CommandSession(_usual_cache(), options, request.command, interrupts)
+        yield CommandSession(_default_cache(), options, request.command, interrupts)
     else:
         if not options.cache_dir.strip() or "\0" in options.cache_dir:
-            raise OpError(ErrorType.VALIDATION_ERROR, "--cache-dir needs the path of a folder.")
+            raise OpError(ErrorType.VALIDATION_ERROR, "--cache-dir is not a valid path. Give a folder.")
         yield CommandSession(Cache.at(options.cache_dir), options, request.command, interrupts)
 
 
-def _usual_cache() -> Cache:
-    """Return the cache of the environment or, behind it, of the app's config file."""
-    from mlxk_tui import settings  # --cache-dir and --demo do without
+def _default_cache() -> Cache:
+    """Return the cache that the environment or else the config file names."""
+    from mlxk_tui import settings  # not needed for --cache-dir and --demo
 
     loaded = settings.load()
     for problem in loaded.problems:
@@ -109,31 +109,31 @@ def _usual_cache() -> Cache:
     return settings.cache_for(loaded, os.environ)
 
 
-def _fault(error: Exception) -> OpError:
-    """Return the typed error for an exception that no operation foresaw."""
+def _typed_error(error: Exception) -> OpError:
+    """Return the typed error for an unexpected exception."""
     output.debug_traceback(error)
     if isinstance(error, OSError):
-        why, kind = reason_of(error), error_type(error)
+        reason, kind = reason_of(error), error_type(error)
         if kind is ErrorType.PERMISSION_DENIED:
             return OpError(
                 ErrorType.PERMISSION_DENIED,
-                f"The file system refused: {why}.",
+                f"Permission denied: {reason}.",
                 remedy=Remedy.CHECK_PERMISSIONS,
             )
         if kind is ErrorType.DISK_FULL:
-            return OpError(ErrorType.DISK_FULL, f"The disk is full: {why}.", remedy=Remedy.FREE_SPACE)
+            return OpError(ErrorType.DISK_FULL, f"The disk is full: {reason}.", remedy=Remedy.FREE_SPACE)
     return OpError(
         ErrorType.INTERNAL_ERROR,
-        f"A fault of this program ({type(error).__name__}); MLXK_DEBUG=1 prints the traceback.",
+        f"Internal error ({type(error).__name__}). MLXK_DEBUG=1 prints the traceback.",
         remedy=Remedy.REPORT,
     )
 
 
-def _stopped() -> OpError:
-    return OpError(ErrorType.CANCELLED, "Stopped by the user. The same command can be run again.")
+def _cancelled() -> OpError:
+    return OpError(ErrorType.CANCELLED, "Stopped by the user. You can run the same command again.")
 
 
-def _failed(command: str, error: OpError) -> tuple[Envelope, int]:
+def _error_envelope(command: str, error: OpError) -> tuple[Envelope, int]:
     """Return the envelope of an error and the exit status."""
     envelope = Envelope(
         status="error",
@@ -152,25 +152,27 @@ def _failed(command: str, error: OpError) -> tuple[Envelope, int]:
 
 
 def _report(
-    envelope: Envelope, options: Globals, interrupts: Interrupts, request: CommandRequest | None = None
+    envelope: Envelope, options: GlobalOptions, interrupts: Interrupts, request: CommandRequest | None = None
 ) -> int:
-    """Print an envelope, the last thing to do; return 0, or the status of output that was not written."""
-    # A part of an object, or a second one behind it, would break stdout; text may end anywhere.
-    interrupts.hold(to_be_killed=not options.json)
+    """Print an envelope; return 0, or the exit status if it could not be written. Called once, at the end."""
+    # A partial or second object would make the JSON invalid; text may be cut off anywhere.
+    interrupts.start_report(to_be_killed=not options.json)
     try:
         if options.json:
             return output.write(output.envelope_json(envelope) + "\n")
         from mlxk_tui_headless.render import human
 
         return human.show(envelope, None if request is None else request.view)
-    except Exception as error:  # noqa: BLE001 - the border: what cannot be shown is a fault like any other
+    except Exception as error:  # noqa: BLE001 - outermost handler: a result that cannot be shown is an error, too
         output.debug_traceback(error)
         argv = ["--json"] if options.json else []
-        return output.last_words(argv, "internal_error", "The result could not be shown; please report it.")
+        return output.report_fatal(
+            argv, "internal_error", "The result could not be shown. Please report this."
+        )
 
 
-def _report_usage(error: UsageError, options: Globals, interrupts: Interrupts) -> int:
-    envelope, status = _failed(error.command, OpError(ErrorType.COMMAND_ERROR, error.message))
+def _report_usage(error: UsageError, options: GlobalOptions, interrupts: Interrupts) -> int:
+    envelope, status = _error_envelope(error.command, OpError(ErrorType.COMMAND_ERROR, error.message))
     if not options.json and error.usage:
         output.warn(error.usage)
     return _report(envelope, options, interrupts) or status

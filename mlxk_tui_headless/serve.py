@@ -1,4 +1,4 @@
-"""The `server` command: listens, says so in one envelope, and works until a signal ends it."""
+"""The `server` command: listens, prints one envelope, and serves until a signal stops it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from mlxk_tui.server.http import keys
 from mlxk_tui.server.options import ServerOptions, listed
 from mlxk_tui.server.server import Server
 from mlxk_tui_headless import output
+from mlxk_tui_headless.background_output import write_in_background
+from mlxk_tui_headless.cancellation import wake_on_signals
 from mlxk_tui_headless.error_text import error_text
-from mlxk_tui_headless.patient_streams import never_blocking
-from mlxk_tui_headless.stopping import woken_by_signals
 
 if TYPE_CHECKING:
     from mlxk_tui_headless.session import CommandSession
@@ -42,7 +42,7 @@ _log = logging.getLogger("mlxk_tui.server")
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What the command line asks for; None leaves it to the settings."""
+    """The options of the command line; None means the value of the settings."""
 
     model: str | None
     host: str | None
@@ -61,62 +61,62 @@ class ServeOptions:
     log_prompts: bool
 
 
-def serve(session: CommandSession, wanted: ServeOptions) -> None:
-    """Serve until a signal ends it; the envelope is printed as soon as it listens.
+def serve(session: CommandSession, options: ServeOptions) -> None:
+    """Serve until a signal stops the server; the envelope is printed as soon as it listens.
 
     Raises:
         OpError: `port_in_use`, `validation_error`, `permission_denied`, and those of `find_runnable`.
     """
-    gc.enable()  # the command starts without a collection, because most end at once
-    serving = _Serving(session, wanted)
+    gc.enable()  # off at the start, because most commands end at once
+    command = _ServeCommand(session, options)
     try:
         with (
-            never_blocking("stdout", note=None),
-            never_blocking(),
-            _lines_on_stderr(wanted.log_level),
-            session.interrupts.taken_by(serving.take),
+            write_in_background("stdout", note=None),
+            write_in_background(),
+            _log_to_stderr(options.log_level),
+            session.interrupts.handled_by(command.on_signal),
         ):
-            asyncio.run(serving.run())
+            asyncio.run(command.run())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
 
-class _Serving:
-    def __init__(self, session: CommandSession, wanted: ServeOptions) -> None:
+class _ServeCommand:
+    def __init__(self, session: CommandSession, options: ServeOptions) -> None:
         self._session = session
-        self._wanted = wanted
+        self._options = options
         self._stop = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._was_at_terminal = _terminal_is_there()
+        self._stop_now = asyncio.Event()
+        self._had_terminal = _has_terminal()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ended_early = False
-        self._reload: Callable[[], None] = _nothing
+        self._stopped_early = False
+        self._reload: Callable[[], None] = _do_nothing
 
-    def take(self, number: int) -> None:
-        """Answer a signal; called in the main thread, wherever that is."""
+    def on_signal(self, number: int) -> None:
+        """Stop, or reload on SIGHUP; runs in the main thread, between two bytecodes."""
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has been closed: it is over
-                self._loop.call_soon_threadsafe(self._hang_up if number == signal.SIGHUP else self._end)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the server has stopped
+                self._loop.call_soon_threadsafe(self._on_hangup if number == signal.SIGHUP else self._end)
         elif number != signal.SIGHUP:
-            self._ended_early = True
+            self._stopped_early = True
 
     async def run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        if self._ended_early:
+        if self._stopped_early:
             raise asyncio.CancelledError
-        with woken_by_signals(self._loop):
+        with wake_on_signals(self._loop):
             await self._run()
 
     async def _run(self) -> None:
-        options, idle_unload_s = load_options(self._wanted)
-        loaded = settings.load({"cpu_weights": self._wanted.cpu_weights})
+        server_options, idle_unload_s = load_options(self._options)
+        loaded = settings.load({"cpu_weights": self._options.cpu_weights})
         engine = Engine(idle_unload_s=idle_unload_s, weights=settings.weights_choice(loaded))
-        engine.subscribe(_EngineLog().note)
-        server = Server(engine, self._session.cache, options)
-        self._reload = partial(self._read_settings, engine, server)
+        engine.subscribe(_EngineLog().on_status)
+        server = Server(engine, self._session.cache, server_options)
+        self._reload = partial(self._reload_settings, engine, server)
         loading: asyncio.Task[None] | None = None
         try:
-            model = await self._model(options)
+            model = await self._find_model(server_options)
             address = await server.start()
             self._report(
                 ServerData(
@@ -137,59 +137,61 @@ class _Serving:
             await server.stop()
             await engine.stop()
 
-    async def _model(self, options: ServerOptions) -> Runnable | None:
-        """Find the model to begin with; one that only the settings name does not keep the server from it."""
-        if options.model is None:
+    async def _find_model(self, server_options: ServerOptions) -> Runnable | None:
+        """Find the model to load at the start; if only the settings name it, an error is just a warning."""
+        if server_options.model is None:
             return None
-        spec = options.aliases.get(options.model, options.model)
+        spec = server_options.aliases.get(server_options.model, server_options.model)
         try:
-            return await find_runnable(self._session.cache, spec, force=options.force)
+            return await find_runnable(self._session.cache, spec, force=server_options.force)
         except OpError as error:
-            if self._wanted.model is not None:
+            if self._options.model is not None:
                 raise
             output.warn(
-                f"Warning: the setting server_model names {printable(spec)}, which is not loaded: "
+                f"Warning: {printable(spec)}, the model of the setting server_model, was not loaded: "
                 f"{error_text(error)}"
             )
             return None
 
     async def _finish(self, server: Server) -> None:
-        """Let answers end, for a while; a second signal ends the patience."""
+        """Wait for running answers to finish; a second signal ends the wait."""
         if server.generations:
-            _log.info("Stopping; %d answers may end within %g s.", server.generations, self._wanted.grace_s)
-        ending = asyncio.create_task(server.stop(self._wanted.grace_s))
-        hurry = asyncio.create_task(self._hurry.wait())
-        await asyncio.wait({ending, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        ending.cancel()
+            _log.info(
+                "Stopping: waiting %g s for %d running answers.", self._options.grace_s, server.generations
+            )
+        stopping = asyncio.create_task(server.stop(self._options.grace_s))
+        second_signal = asyncio.create_task(self._stop_now.wait())
+        await asyncio.wait({stopping, second_signal}, return_when=asyncio.FIRST_COMPLETED)
+        second_signal.cancel()
+        stopping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await ending
+            await stopping
 
     def _end(self) -> None:
-        (self._hurry if self._stop.is_set() else self._stop).set()
+        (self._stop_now if self._stop.is_set() else self._stop).set()
 
-    def _hang_up(self) -> None:
-        """Read the settings again; a terminal that was closed means the end instead."""
-        if self._was_at_terminal and not _terminal_is_there():
+    def _on_hangup(self) -> None:
+        """Reload the settings; if the terminal was closed, stop instead."""
+        if self._had_terminal and not _has_terminal():
             self._end()
         else:
             self._reload()
 
-    def _read_settings(self, engine: Engine, server: Server) -> None:
+    def _reload_settings(self, engine: Engine, server: Server) -> None:
         try:
-            options, idle_unload_s = load_options(self._wanted)
-            server.reload(options)
+            server_options, idle_unload_s = load_options(self._options)
+            server.reload(server_options)
         except OpError as error:
-            _log.error("The settings stay as they were: %s", error_text(error))
+            _log.error("The settings were not reloaded: %s", error_text(error))
             return
         engine.idle_unload_s = idle_unload_s
-        _log.info("The settings were read again.")
+        _log.info("Settings reloaded.")
 
     def _report(self, data: ServerData) -> None:
         envelope = Envelope(status="success", command=Command.SERVER, data=data, error=None)
         if self._session.options.json:
             output.write(output.envelope_json(envelope) + "\n")
-            # stdout has its one object; whatever is still to be said is text on stderr.
+            # The one object is on stdout; everything after it is text on stderr.
             self._session.options.json = False
         else:
             from mlxk_tui_headless.render import human
@@ -197,22 +199,22 @@ class _Serving:
             human.show(envelope)
 
 
-def _nothing() -> None:
-    """Do nothing: the settings have not been read yet."""
+def _do_nothing() -> None:
+    """Ignore a reload before the server has started."""
 
 
 class _EngineLog:
-    """Logs how matrices are multiplied and weights are held without a GPU, once it is known."""
+    """Logs the BLAS library and the format of the weights on a machine without a GPU."""
 
     def __init__(self) -> None:
-        self._logged = ""
+        self._blas_message = ""
         self._model: ModelStatus | None = None
 
-    def note(self, status: EngineStatus) -> None:
-        """Look at a status of the engine."""
+    def on_status(self, status: EngineStatus) -> None:
+        """Log what changed in the engine's status."""
         blas, model = status.blas, status.model
-        if blas is not None and blas.message != self._logged:
-            self._logged = blas.message
+        if blas is not None and blas.message != self._blas_message:
+            self._blas_message = blas.message
             _log.log(logging.INFO if blas.state is BlasState.FAST else logging.WARNING, "%s", blas.message)
         if model is not None and model != self._model and model.weights is not None:
             _log_weights(model)
@@ -223,13 +225,13 @@ def _log_weights(model: ModelStatus) -> None:
     held, stored = size(model.memory_bytes), size(model.stored_bytes)
     if model.weights_fault:
         _log.warning(
-            "%s does not run with its weights held as cpu_weights says (%s): they are as stored, %s.",
+            "%s cannot use the cpu_weights setting (%s): its weights are held as stored, %s.",
             *(model.name, model.weights_fault, stored),
         )
     elif model.weights is CpuWeights.FLOAT32:
-        _log.info("The weights of %s are held as float32: %s, %s as stored.", model.name, held, stored)
+        _log.info("Weights of %s: float32, %s (stored: %s).", model.name, held, stored)
     else:
-        _log.info("The weights of %s are held as stored: %s.", model.name, held)
+        _log.info("Weights of %s: as stored, %s.", model.name, held)
 
 
 async def _load(engine: Engine, model: Runnable) -> None:
@@ -239,11 +241,11 @@ async def _load(engine: Engine, model: Runnable) -> None:
     except OpError as error:
         _log.error("%s", error_text(error))
     else:
-        _log.info("%s is loaded (%.1f s).", model.name, loaded.load_s)
+        _log.info("Loaded %s in %.1f s.", model.name, loaded.load_s)
 
 
-def load_options(wanted: ServeOptions) -> tuple[ServerOptions, float]:
-    """Return the options of command line, environment, settings and key file, and the idle time in seconds.
+def load_options(given: ServeOptions) -> tuple[ServerOptions, float]:
+    """Return the server's options and the idle time in seconds, from command line, settings and key file.
 
     Raises:
         OpError: `validation_error`, `permission_denied`.
@@ -251,39 +253,39 @@ def load_options(wanted: ServeOptions) -> tuple[ServerOptions, float]:
     loaded = settings.load()
     for problem in loaded.problems:
         output.warn(f"Warning: {problem}")
-    given = loaded.settings
+    stored = loaded.settings
     idle_minutes = (
-        given.idle_unload_minutes if wanted.idle_unload_minutes is None else wanted.idle_unload_minutes
+        stored.idle_unload_minutes if given.idle_unload_minutes is None else given.idle_unload_minutes
     )
-    _check(wanted, idle_minutes)
+    _check(given, idle_minutes)
     defaults = ServerOptions()
     options = ServerOptions(
-        host=wanted.host if wanted.host is not None else given.server_host,
-        port=wanted.port if wanted.port is not None else given.server_port,
-        api_keys=_keys(wanted.api_keys, loaded.key_file),
-        origins=(*listed(given.server_origins), *_origins(wanted.origins)),
-        hosts=(*listed(given.server_hosts), *(host for text in wanted.hosts for host in listed(text))),
-        model=wanted.model if wanted.model is not None else given.server_model or None,
-        aliases=_aliases(wanted.aliases),
-        force=wanted.force,
-        max_tokens=wanted.max_tokens or given.server_max_tokens or None,
-        max_queue=wanted.max_queue or defaults.max_queue,
-        log_prompts=wanted.log_prompts,
+        host=given.host if given.host is not None else stored.server_host,
+        port=given.port if given.port is not None else stored.server_port,
+        api_keys=_keys(given.api_keys, loaded.key_file),
+        origins=(*listed(stored.server_origins), *_origins(given.origins)),
+        hosts=(*listed(stored.server_hosts), *(host for text in given.hosts for host in listed(text))),
+        model=given.model if given.model is not None else stored.server_model or None,
+        aliases=_aliases(given.aliases),
+        force=given.force,
+        max_tokens=given.max_tokens or stored.server_max_tokens or None,
+        max_queue=given.max_queue or defaults.max_queue,
+        log_prompts=given.log_prompts,
     )
     return options, idle_minutes * 60
 
 
-def _check(wanted: ServeOptions, idle_minutes: float) -> None:
-    for name, value in (("--max-tokens", wanted.max_tokens), ("--max-queue", wanted.max_queue)):
+def _check(given: ServeOptions, idle_minutes: float) -> None:
+    for name, value in (("--max-tokens", given.max_tokens), ("--max-queue", given.max_queue)):
         if value is not None and value < 1:
-            raise _invalid(f"{name} takes 1 or more.")
-    for name, number in (("--idle-unload", idle_minutes), ("--grace", wanted.grace_s)):
+            raise _invalid(f"{name} must be 1 or more.")
+    for name, number in (("--idle-unload", idle_minutes), ("--grace", given.grace_s)):
         if not 0 <= number <= 1e6:
-            raise _invalid(f"{name} takes 0 or more.")
+            raise _invalid(f"{name} must be 0 or more.")
 
 
 def _keys(given: tuple[str, ...], key_file: Path) -> dict[str, str]:
-    """Return the keys of the command line, else of the environment, else of the key file."""
+    """Return the keys of the command line, or else of the environment, or else of the key file."""
     if given:
         return keys.parse_keys(given, "--api-key")
     return keys.from_environment(os.environ) or keys.read_keys(key_file)
@@ -293,26 +295,28 @@ def _origins(given: tuple[str, ...]) -> tuple[str, ...]:
     origins = tuple(origin for text in given for origin in listed(text))
     for origin in origins:
         if origin != "*" and "://" not in origin:
-            raise _invalid(f"--allow-origin {origin}: an origin looks like https://chat.example.org.")
+            raise _invalid(
+                f"--allow-origin {origin} is not a valid origin. Use the form https://chat.example.org."
+            )
     return origins
 
 
 def _aliases(given: tuple[str, ...]) -> dict[str, str]:
-    found = {}
+    aliases = {}
     for text in given:
         name, equals, model = text.partition("=")
         if not (equals and name.strip() and model.strip()):
-            raise _invalid(f"--alias {text}: write NAME=MODEL.")
-        found[name.strip()] = model.strip()
-    return found
+            raise _invalid(f"--alias {text} is not valid. Use the form NAME=MODEL.")
+        aliases[name.strip()] = model.strip()
+    return aliases
 
 
 def _invalid(message: str) -> OpError:
     return OpError(ErrorType.VALIDATION_ERROR, message)
 
 
-def _terminal_is_there() -> bool:
-    """Tell whether stdin is a terminal that still has somebody at it."""
+def _has_terminal() -> bool:
+    """Return whether stdin is a terminal that has not been closed."""
     if not output.is_terminal(sys.stdin):
         return False
     try:
@@ -322,8 +326,8 @@ def _terminal_is_there() -> bool:
     return True
 
 
-class _Lines(logging.Handler):
-    """Writes a line about each record to stderr, made safe to show."""
+class _StderrHandler(logging.Handler):
+    """Writes each record to stderr as a line, with control characters escaped."""
 
     def emit(self, record: logging.LogRecord) -> None:
         time = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="seconds")
@@ -334,8 +338,8 @@ class _Lines(logging.Handler):
 
 
 @contextlib.contextmanager
-def _lines_on_stderr(level: str) -> Iterator[None]:
-    handler = _Lines()
+def _log_to_stderr(level: str) -> Iterator[None]:
+    handler = _StderrHandler()
     before = _log.level, _log.propagate
     _log.addHandler(handler)
     _log.setLevel(level.upper())

@@ -1,4 +1,4 @@
-"""What a command works with: the cache, the options, signals, progress and questions."""
+"""The session of a running command: cache, options, signals, progress and confirmation."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from mlxk_tui_headless import output
 from mlxk_tui_headless.interrupts import Interrupts
 
 if TYPE_CHECKING:
-    from mlxk_tui_headless.options import Globals
+    from mlxk_tui_headless.options import GlobalOptions
 
 T = TypeVar("T")
 
-_PATIENCE_S = 10.0
-"""How long work may take to stop after a signal; operations promise a second."""
+_STOP_TIMEOUT_S = 10.0
+"""How long an operation may take to stop after a signal, in seconds; it should take one."""
 
 
 class CommandSession:
-    """What a command works with while it runs.
+    """Everything a command uses while it runs.
 
     Attributes:
-        cache: the cache of `--demo`, `--cache-dir` or the environment.
+        cache: the cache given by `--demo`, `--cache-dir` or the environment.
         options: the global options.
-        interrupts: what signals do.
-        status: exit status of a success, where it is not 0: whoever read the output has left.
-        interactive: True when a person can be asked: text output, stdin and stdout at a terminal.
+        interrupts: the process's signal handling.
+        status: exit status of a success; not 0 when the reader closed the output.
+        interactive: True when the user can be asked: text output, and stdin and stdout are a terminal.
     """
 
-    def __init__(self, cache: Cache, options: Globals, command: str, interrupts: Interrupts) -> None:
+    def __init__(self, cache: Cache, options: GlobalOptions, command: str, interrupts: Interrupts) -> None:
         self.cache = cache
         self.options = options
         self.interrupts = interrupts
@@ -44,33 +44,33 @@ class CommandSession:
     def wait(self, operation: Coroutine[Any, Any, T]) -> T:
         """Run an operation to its end and return its result.
 
-        The first signal cancels it, so that it can leave a state that the same call can finish; a second
-        one, or ten seconds, end the process with the envelope though something has not stopped yet.
+        The first signal cancels the operation, which leaves a state that the same call can resume. After a
+        second signal, or ten seconds, the process prints the envelope and ends even if something still runs.
 
         Raises:
-            KeyboardInterrupt: it was cancelled.
+            KeyboardInterrupt: the operation was cancelled.
         """
-        import asyncio  # a seventh of the time of `list`, which does without
+        import asyncio  # takes a seventh of the time of `list`, which does not need it
 
-        from mlxk_tui_headless.stopping import Stopping
+        from mlxk_tui_headless.cancellation import CancellableRun
 
-        stopping = Stopping(self.interrupts, _PATIENCE_S)
+        running = CancellableRun(self.interrupts, _STOP_TIMEOUT_S)
         try:
-            with self.interrupts.taken_by(stopping.take):
-                return asyncio.run(stopping.run(operation))
+            with self.interrupts.handled_by(running.on_signal):
+                return asyncio.run(running.run(operation))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
         finally:
-            stopping.close()
+            running.close()
 
     @contextlib.contextmanager
     def progress(self, *, quiet: bool = False) -> Iterator[OnEvent]:
-        """Return where an operation's events go: JSON lines, a bar at a terminal, or nowhere."""
+        """Return the event handler of an operation: JSON lines, a progress bar at a terminal, or none."""
         if self.options.json_progress:
-            from mlxk_tui_headless.patient_streams import never_blocking
+            from mlxk_tui_headless.background_output import write_in_background
             from mlxk_tui_headless.progress import json_lines
 
-            with never_blocking(note=None):  # a reader that has stopped must not stop the work, or a signal
+            with write_in_background(note=None):  # a blocked reader must not block the work or a signal
                 yield json_lines
         elif quiet or self.options.json or not output.is_terminal(sys.stderr):
             yield ignore
@@ -81,12 +81,12 @@ class CommandSession:
                 yield on_event
 
     def confirm(self, question: str) -> bool:
-        """Ask a yes/no question at the terminal; anything but a yes is a no."""
+        """Ask a yes/no question at the terminal; anything but y or yes means no."""
         from mlxk_tui.ops.core.text import printable
 
         if output.write(f"{printable(question, keep_newlines=True)} [y/N] "):
             return False
         answer = sys.stdin.readline()
-        if not answer.endswith("\n"):  # Ctrl-D: the terminal is still on the question's line
+        if not answer.endswith("\n"):  # Ctrl-D: the cursor is still on the question's line
             output.write("\n")
         return answer.strip().lower() in {"y", "yes"}

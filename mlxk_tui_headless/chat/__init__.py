@@ -1,1 +1,1 @@
-"""Asking a model at the terminal: one answer, or a conversation."""
+"""Running a model from the command line: a single answer or a conversation."""

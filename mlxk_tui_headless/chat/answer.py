@@ -1,4 +1,4 @@
-"""One answer of a model: asked for, shown while it comes, and returned as the contract's result."""
+"""Generates one answer, prints it while it is generated, and returns the result of the JSON contract."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from mlxk_tui.engine.models import Runnable
 
 INTERRUPTED = "[Generation interrupted by user]"
-"""What stands behind an answer that Ctrl-C ended."""
+"""Printed after an answer that Ctrl-C interrupted."""
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
-class ReaderGoneError(Exception):
-    """Whoever read stdout has left, or the disk behind it is full.
+class OutputClosedError(Exception):
+    """Stdout can no longer be written: the reader closed it, or the disk is full.
 
     Attributes:
-        status: the exit status that this leads to.
+        status: the exit status of the command.
     """
 
     def __init__(self, status: int) -> None:
@@ -38,7 +38,7 @@ class ReaderGoneError(Exception):
 
 @dataclass
 class TerminalAnswer:
-    """What has come of an answer so far."""
+    """An answer, as far as it has been generated."""
 
     response: str = ""
     reasoning: str = ""
@@ -49,8 +49,8 @@ class TerminalAnswer:
     tokens: int = 0
     finished: Finished | None = None
 
-    def take(self, event: Event) -> None:
-        """Add what an event brings."""
+    def add(self, event: Event) -> None:
+        """Add an event of the generation."""
         if isinstance(event, Started):
             self.prompt_tokens, self.cached_tokens = event.prompt_tokens, event.cached_tokens
         elif isinstance(event, Delta):
@@ -64,16 +64,16 @@ class TerminalAnswer:
             self.finished = event
 
     def data(self, model: str, prompt: str, seconds: float, *, load_s: float = 0.0) -> RunData:
-        """Return the result; an answer without an end was cancelled.
+        """Return the result; an unfinished answer counts as cancelled.
 
         Args:
             model: the model's name.
-            prompt: what was asked.
-            seconds: how long it took, loading included.
-            load_s: how much of that the loading took.
+            prompt: the prompt.
+            seconds: the duration, including loading.
+            load_s: the part of it spent on loading.
         """
-        done = self.finished
-        if done is None:
+        finished = self.finished
+        if finished is None:
             usage = Usage(
                 prompt_tokens=self.prompt_tokens,
                 cached_tokens=self.cached_tokens,
@@ -90,22 +90,22 @@ class TerminalAnswer:
             )
             reason = FinishReason.CANCELLED
         else:
-            counted, took = done.usage, done.timings
+            counts, durations = finished.usage, finished.timings
             usage = Usage(
-                prompt_tokens=counted.prompt_tokens,
-                cached_tokens=counted.cached_tokens,
-                completion_tokens=counted.completion_tokens,
-                reasoning_tokens=counted.reasoning_tokens,
-                total_tokens=counted.prompt_tokens + counted.completion_tokens,
+                prompt_tokens=counts.prompt_tokens,
+                cached_tokens=counts.cached_tokens,
+                completion_tokens=counts.completion_tokens,
+                reasoning_tokens=counts.reasoning_tokens,
+                total_tokens=counts.prompt_tokens + counts.completion_tokens,
             )
             timings = Timings(
-                load_s=load_s + took.load_s,
-                time_to_first_token_s=took.time_to_first_token_s,
-                prompt_tokens_per_s=took.prompt_tps or None,
-                tokens_per_s=took.generation_tps or None,
-                peak_memory_bytes=took.peak_memory_bytes or None,
+                load_s=load_s + durations.load_s,
+                time_to_first_token_s=durations.time_to_first_token_s,
+                prompt_tokens_per_s=durations.prompt_tps or None,
+                tokens_per_s=durations.generation_tps or None,
+                peak_memory_bytes=durations.peak_memory_bytes or None,
             )
-            reason = done.finish_reason
+            reason = finished.finish_reason
         return RunData(
             model=model,
             prompt=prompt,
@@ -120,8 +120,8 @@ class TerminalAnswer:
         )
 
 
-class Screen:
-    """Writes an answer to stdout as it comes: the answer plain, the reasoning dim and at a terminal only."""
+class AnswerPrinter:
+    """Prints an answer to stdout while it is generated; reasoning is dimmed, and only shown at a terminal."""
 
     def __init__(self, *, show_reasoning: bool) -> None:
         self._terminal = output.is_terminal(sys.stdout)
@@ -130,74 +130,74 @@ class Screen:
         self._line_open = False
 
     def show(self, delta: Delta) -> None:
-        """Write what has come.
+        """Print the next part of the answer.
 
         Raises:
-            ReaderGoneError: nobody reads it any more.
+            OutputClosedError: stdout can no longer be written.
         """
         if delta.reasoning and self._reasoning:
-            self._put(("" if self._dim else _DIM) + printable(delta.reasoning, keep_newlines=True))
+            self._write(("" if self._dim else _DIM) + printable(delta.reasoning, keep_newlines=True))
             self._dim = True
         if delta.text:
             self._end_reasoning()
-            self._put(printable(delta.text, keep_newlines=True))
+            self._write(printable(delta.text, keep_newlines=True))
             self._line_open = not delta.text.endswith("\n")
         for call in delta.tool_calls:
             self._end_reasoning()
-            self._put(f"{printable(call.name)}({printable(call.arguments)})\n")
+            self._write(f"{printable(call.name)}({printable(call.arguments)})\n")
             self._line_open = False
 
     def close(self, note: str = "") -> None:
-        """End the last line; a note stands on a line of its own.
+        """End the last line and print a note on a line of its own.
 
         Raises:
-            ReaderGoneError: nobody reads it any more.
+            OutputClosedError: stdout can no longer be written.
         """
         self._end_reasoning()
-        self._put(("\n" if self._line_open else "") + (f"{note}\n" if note else ""))
+        self._write(("\n" if self._line_open else "") + (f"{note}\n" if note else ""))
         self._line_open = False
 
     def _end_reasoning(self) -> None:
         if self._dim:
             self._dim = False
-            self._put(f"{_PLAIN}\n\n")
+            self._write(f"{_PLAIN}\n\n")
 
-    def _put(self, text: str) -> None:
+    def _write(self, text: str) -> None:
         if text and (status := output.write(text)):
-            raise ReaderGoneError(status)
+            raise OutputClosedError(status)
 
 
 def summary(data: RunData) -> str:
-    """Return what an answer cost, in one line."""
+    """Return token counts and timings in one line."""
     parts = [f"{data.usage.completion_tokens:,} tokens"]
     if data.timings.tokens_per_s:
         parts.append(f"{data.timings.tokens_per_s:.1f} tok/s")
     if data.timings.time_to_first_token_s is not None:
-        parts.append(f"first token after {data.timings.time_to_first_token_s:.2f} s")
-    parts.append(f"prompt {data.usage.prompt_tokens:,} tokens, {data.usage.cached_tokens:,} of them cached")
-    parts.append(f"ended by {data.finish_reason}")
+        parts.append(f"first token {data.timings.time_to_first_token_s:.2f} s")
+    parts.append(f"prompt {data.usage.prompt_tokens:,} tokens ({data.usage.cached_tokens:,} cached)")
+    parts.append(f"finish reason {data.finish_reason}")
     return "[" + ", ".join(parts) + "]"
 
 
-async def answer(
+async def generate_answer(
     engine: Engine,
     model: Runnable,
     request: Generation,
     *,
     into: TerminalAnswer,
-    screen: Screen | None = None,
+    printer: AnswerPrinter | None = None,
 ) -> None:
-    """Generate one answer into `into`, showing it on the way.
+    """Generate one answer into `into` and print it on the way.
 
     Raises:
         OpError: as `Engine.generate`.
-        ReaderGoneError: nobody reads stdout any more; the generation has been stopped.
+        OutputClosedError: stdout can no longer be written; the generation has been stopped.
     """
     events: AsyncIterator[Event]
     async with aclosing(engine.generate(model, request)) as events:
         async for event in events:
-            into.take(event)
-            if screen is not None and isinstance(event, Delta):
-                screen.show(event)
+            into.add(event)
+            if printer is not None and isinstance(event, Delta):
+                printer.show(event)
     if into.finished is None:
-        raise OpError(ErrorType.ENGINE_CRASHED, "The answer ended without an end. Ask again.")
+        raise OpError(ErrorType.ENGINE_CRASHED, "The answer ended unexpectedly. Ask again.")

@@ -1,7 +1,7 @@
-"""A conversation at the terminal: the prompt, its commands, and what Ctrl-C does where.
+"""A conversation at the terminal: prompt, slash commands and Ctrl-C.
 
-The engine lives in an event loop on a thread of its own, so that the main thread can wait for the user:
-there a Ctrl-C ends the answer that runs, and leaves where none does.
+The engine runs in an event loop in a separate thread, so that the main thread can wait for input. Ctrl-C
+stops the running answer; at the prompt it ends the conversation.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from mlxk_tui.ops.core.text import printable
 from mlxk_tui_headless import output
 from mlxk_tui_headless.chat.answer import (
     INTERRUPTED,
-    ReaderGoneError,
-    Screen,
+    AnswerPrinter,
+    OutputClosedError,
     TerminalAnswer,
-    answer,
+    generate_answer,
     summary,
 )
 from mlxk_tui_headless.chat.run_options import MAX_INPUT_BYTES, RunOptions, find_models, new_engine
@@ -46,46 +46,46 @@ _HISTORY_LINES = 1000
 
 
 class TerminalConversation:
-    """Asks for a prompt, answers it, and asks again, until `exit`, `quit`, Ctrl-D or the end of stdin."""
+    """Reads prompts and answers them, until `exit`, `quit`, Ctrl-D or the end of stdin."""
 
-    def __init__(self, session: CommandSession, wanted: RunOptions) -> None:
+    def __init__(self, session: CommandSession, options: RunOptions) -> None:
         self._session = session
-        self._wanted = wanted
+        self._options = options
         self._at_terminal = output.is_terminal(sys.stdin)
-        self._talk = Transcript(wanted)
-        self._commands = SlashCommands(self._talk)
+        self._transcript = Transcript(options)
+        self._commands = SlashCommands(self._transcript)
         self._loop = asyncio.new_event_loop()
 
     def run(self) -> int:
         """Have the conversation and return the exit status.
 
         Raises:
-            OpError: the model cannot run; or, where nobody sits at the terminal, an answer failed.
+            OpError: the model cannot run; or, without a terminal, an answer failed.
         """
         thread = threading.Thread(target=self._loop.run_forever, name="engine", daemon=True)
         thread.start()
-        self._session.interrupts.repeat()
+        self._session.interrupts.keep_raising()
         engine: Engine | None = None
         try:
-            with _terminated_as_usual():
-                model, draft = self._do(find_models(self._session, self._wanted))
-                engine = self._do(_engine(self._wanted))
+            with _exit_on_termination():
+                model, draft = self._run_in_loop(find_models(self._session, self._options))
+                engine = self._run_in_loop(_make_engine(self._options))
                 if self._at_terminal:
-                    self._welcome(engine, model)
+                    self._load_and_greet(engine, model)
                 return self._turns(engine, model, draft)
         except (KeyboardInterrupt, EOFError):
             return 0
-        except ReaderGoneError as gone:
-            return gone.status
+        except OutputClosedError as error:
+            return error.status
         finally:
             if engine is not None:
-                self._do(engine.stop())
+                self._run_in_loop(engine.stop())
             self._loop.call_soon_threadsafe(self._loop.stop)
             thread.join(timeout=2)
 
-    def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the loop and wait for it; Ctrl-C cancels it and waits for its end."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+    def _run_in_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the loop and wait for it; Ctrl-C cancels it and waits until it has ended."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         except KeyboardInterrupt:
@@ -96,56 +96,56 @@ class TerminalConversation:
         except concurrent.futures.CancelledError:
             raise KeyboardInterrupt from None
 
-    def _welcome(self, engine: Engine, model: Runnable) -> None:
-        """Load the model while the user looks on, and say how to leave."""
+    def _load_and_greet(self, engine: Engine, model: Runnable) -> None:
+        """Load the model with a progress bar, then print how to leave."""
         with self._session.progress() as on_event:
-            self._do(engine.load(model, on_event=on_event))
-        self._put(
-            f"{printable(model.name)} is ready. Ctrl-D leaves, Ctrl-C stops an answer, /help tells more.\n"
+            self._run_in_loop(engine.load(model, on_event=on_event))
+        self._write(
+            f"{printable(model.name)} is ready. Ctrl-C stops an answer, Ctrl-D quits, /help shows commands.\n"
         )
 
     def _turns(self, engine: Engine, model: Runnable, draft: Runnable | None) -> int:
         asked = False
         with _line_editing(self._at_terminal and not self._session.options.demo):
             for text in self._prompts():
-                if self._at_terminal and self._commands.take(text, self._put):
+                if self._at_terminal and self._commands.run(text, self._write):
                     continue
                 asked = True
                 self._turn(
                     engine, model, draft, text[1:] if self._at_terminal and text.startswith("//") else text
                 )
         if not asked and not self._at_terminal:
-            output.warn("Nothing to answer: stdin was empty.")
+            output.warn("No prompt: stdin was empty.")
         return 0
 
     def _turn(self, engine: Engine, model: Runnable, draft: Runnable | None, text: str) -> None:
-        """Ask one thing; a Ctrl-C ends the answer, and what had come stays part of the conversation."""
-        talk = self._talk
-        request = talk.request(text, draft)
-        came = TerminalAnswer()
-        screen = Screen(show_reasoning=talk.show_reasoning)
-        began = time.monotonic()
+        """Answer one prompt; Ctrl-C stops the answer, and its text so far stays in the conversation."""
+        transcript = self._transcript
+        request = transcript.request(text, draft)
+        answer = TerminalAnswer()
+        printer = AnswerPrinter(show_reasoning=transcript.show_reasoning)
+        start = time.monotonic()
         try:
-            self._do(answer(engine, model, request, into=came, screen=screen))
+            self._run_in_loop(generate_answer(engine, model, request, into=answer, printer=printer))
         except KeyboardInterrupt:
-            screen.close(INTERRUPTED)
-            talk.add(text, came)
+            printer.close(INTERRUPTED)
+            transcript.add(text, answer)
         except OpError as error:
-            screen.close()
+            printer.close()
             if not self._at_terminal:
                 raise
             output.warn(f"Error: {error_text(error)}")
         else:
-            screen.close()
-            talk.add(text, came)
-            if talk.verbose:
-                output.warn(summary(came.data(model.name, text, time.monotonic() - began)))
+            printer.close()
+            transcript.add(text, answer)
+            if transcript.verbose:
+                output.warn(summary(answer.data(model.name, text, time.monotonic() - start)))
 
     # -- reading ---------------------------------------------------------------------------------
 
     def _prompts(self) -> Iterator[str]:
-        """Yield what the user says, one prompt at a time."""
-        read = self._typed if self._at_terminal else self._piped
+        """Yield the prompts of the user."""
+        read = self._read_terminal if self._at_terminal else self._read_pipe
         while True:
             text = read(_PROMPT)
             if text is None:
@@ -153,24 +153,24 @@ class TerminalConversation:
             while text.endswith("\\") and (more := read(_MORE)) is not None:
                 text = f"{text[:-1]}\n{more}"
             if text.startswith(_BLOCK):
-                text = self._block(text[len(_BLOCK) :])
+                text = self._read_block(text[len(_BLOCK) :])
             if text.strip().lower() in {"exit", "quit"}:
                 return
             if text.strip():
                 yield text
         if self._at_terminal:
-            self._put("\n")  # Ctrl-D leaves the cursor behind the prompt
+            self._write("\n")  # after Ctrl-D the cursor is still behind the prompt
 
-    def _block(self, first: str) -> str:
-        """Return the lines up to the one that ends with three quotes."""
-        read = self._typed if self._at_terminal else self._piped
+    def _read_block(self, first: str) -> str:
+        """Return the lines up to one that ends with three quotes."""
+        read = self._read_terminal if self._at_terminal else self._read_pipe
         lines = [first]
         while not lines[-1].rstrip().endswith(_BLOCK) and (line := read(_MORE)) is not None:
             lines.append(line)
         return "\n".join(lines).rstrip().removesuffix(_BLOCK)
 
-    def _typed(self, prompt: str) -> str | None:
-        if not output.is_terminal(sys.stdout):  # `input` would put its prompt into the file
+    def _read_terminal(self, prompt: str) -> str | None:
+        if not output.is_terminal(sys.stdout):  # `input` would write its prompt to the file
             output.write_error(prompt)
             prompt = ""
         try:
@@ -179,7 +179,7 @@ class TerminalConversation:
             return None
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
-    def _piped(self, prompt: str) -> str | None:
+    def _read_pipe(self, prompt: str) -> str | None:
         del prompt
         stream = sys.stdin
         if stream is None:
@@ -187,53 +187,53 @@ class TerminalConversation:
         limit = MAX_INPUT_BYTES + 1
         if hasattr(stream, "buffer"):
             raw = stream.buffer.readline(limit)
-        else:  # put in by a program that runs the command inside itself
+        else:  # replaced by a program that runs the command in-process
             raw = stream.readline(limit).encode("utf-8", "replace")
         if len(raw) > MAX_INPUT_BYTES:
             raise OpError(
                 ErrorType.VALIDATION_ERROR,
-                "A line of stdin is longer than any model can take. Give shorter ones.",
+                "A line of stdin is too long for any model. Use shorter lines.",
             )
         return raw.decode("utf-8", "replace").rstrip("\r\n") if raw else None
 
-    def _put(self, text: str) -> None:
+    def _write(self, text: str) -> None:
         if status := output.write(text):
-            raise ReaderGoneError(status)
+            raise OutputClosedError(status)
 
 
-async def _engine(wanted: RunOptions) -> Engine:
-    """Make the engine inside its loop."""
-    return new_engine(wanted)
+async def _make_engine(options: RunOptions) -> Engine:
+    """Create the engine inside its event loop."""
+    return new_engine(options)
 
 
 @contextlib.contextmanager
-def _terminated_as_usual() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the program, so that the terminal is put back and the history kept."""
+def _exit_on_termination() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise SystemExit, so that the terminal is restored and the history saved."""
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
     numbers = (signal.SIGTERM, signal.SIGHUP)
-    kept = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in kept.items():
+    previous = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in previous.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, leave)
     try:
         yield
     finally:
-        for number, handler in kept.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def _line_editing(wanted: bool) -> Iterator[None]:
-    """Give `input` line editing and a history that lasts; a terminal without them does without."""
+def _line_editing(enabled: bool) -> Iterator[None]:
+    """Give `input` line editing and a saved history, if readline is available."""
     try:
         import readline
     except ImportError:
         yield
         return
-    if not wanted:
+    if not enabled:
         yield
         return
     path = _history_file()

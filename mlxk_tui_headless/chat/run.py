@@ -1,4 +1,4 @@
-"""The `run` command: one answer, or a conversation where no prompt is given."""
+"""The `run` command: one answer, or a conversation if no prompt is given."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mlxk_tui.ops.core.text import size
 from mlxk_tui_headless import output
 from mlxk_tui_headless.chat.answer import (
     INTERRUPTED,
-    ReaderGoneError,
-    Screen,
+    AnswerPrinter,
+    OutputClosedError,
     TerminalAnswer,
-    answer,
+    generate_answer,
     summary,
 )
 from mlxk_tui_headless.chat.conversation import TerminalConversation
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from mlxk_tui_headless.session import CommandSession
 
 
-def run(session: CommandSession, wanted: RunOptions) -> RunData | None:
-    """Run the command; None where everything has been shown already.
+def run(session: CommandSession, options: RunOptions) -> RunData | None:
+    """Run the command; return None if everything has been printed already.
 
     Raises:
-        OpError: those of `find_runnable` and `Engine.generate`; `validation_error` without a prompt where
-            one is needed; `cancelled` with what had come, after Ctrl-C.
+        OpError: the errors of `find_runnable` and `Engine.generate`; `validation_error` if a prompt is needed
+            and missing; `cancelled` with the partial answer after Ctrl-C.
     """
-    gc.enable()  # the command starts without a collection, because most end at once
-    if wanted.prompt is None:
+    gc.enable()  # off at the start, because most commands end at once
+    if options.prompt is None:
         if session.options.json:
             raise OpError(
                 ErrorType.VALIDATION_ERROR,
-                "With --json there is no conversation: give a PROMPT, or '-' to read it from stdin.",
+                "--json needs a PROMPT. Use '-' to read it from stdin.",
             )
-        session.status = TerminalConversation(session, wanted).run()
+        session.status = TerminalConversation(session, options).run()
         return None
-    prompt = _prompt(wanted.prompt)
-    return session.wait(_once(session, wanted, prompt))
+    prompt = _prompt(options.prompt)
+    return session.wait(_once(session, options, prompt))
 
 
 def _prompt(given: str) -> str:
@@ -53,62 +53,63 @@ def _prompt(given: str) -> str:
     else:
         text = given.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if not text.strip():
-        raise OpError(ErrorType.VALIDATION_ERROR, "The prompt is empty. Give a text to answer.")
+        raise OpError(ErrorType.VALIDATION_ERROR, "The prompt is empty. Give a PROMPT with text.")
     return text
 
 
 def read_input(limit: int) -> str:
-    """Return what stdin holds, up to `limit` bytes; bytes that are no UTF-8 become U+FFFD.
+    """Read stdin, up to `limit` bytes; bytes that are not valid UTF-8 become U+FFFD.
 
     Raises:
-        OpError: `validation_error` when it holds more, or is closed.
+        OpError: `validation_error` if stdin is longer or closed.
     """
     stream = sys.stdin
     if stream is None:
-        raise OpError(ErrorType.VALIDATION_ERROR, "There is no stdin to read the prompt from.")
+        raise OpError(ErrorType.VALIDATION_ERROR, "The prompt cannot be read, because stdin is closed.")
     raw = stream.buffer.read(limit + 1) if hasattr(stream, "buffer") else stream.read().encode()
     if len(raw) > limit:
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"The prompt is longer than {size(limit)}, which no model can take. Give a shorter one.",
+            f"The prompt is longer than {size(limit)}, too long for any model. Give a shorter one.",
         )
     return raw.decode("utf-8", "replace")
 
 
-async def _once(session: CommandSession, wanted: RunOptions, prompt: str) -> RunData | None:
-    model, draft = await find_models(session, wanted)
-    streaming = wanted.stream and not session.options.json
-    came = TerminalAnswer()
-    screen = Screen(show_reasoning=wanted.show_reasoning) if streaming else None
-    began = time.monotonic()
-    engine = new_engine(wanted)
+async def _once(session: CommandSession, options: RunOptions, prompt: str) -> RunData | None:
+    model, draft = await find_models(session, options)
+    streaming = options.stream and not session.options.json
+    answer = TerminalAnswer()
+    printer = AnswerPrinter(show_reasoning=options.show_reasoning) if streaming else None
+    start = time.monotonic()
+    engine = new_engine(options)
     try:
         with session.progress() as on_event:
             await engine.load(model, on_event=on_event)
-        load_s = time.monotonic() - began
-        await answer(engine, model, wanted.about(prompt, draft), into=came, screen=screen)
-        if screen is not None:
-            screen.close()
+        load_s = time.monotonic() - start
+        request = options.to_generation(prompt, draft)
+        await generate_answer(engine, model, request, into=answer, printer=printer)
+        if printer is not None:
+            printer.close()
     except asyncio.CancelledError:
-        if screen is not None:
-            screen.close(INTERRUPTED)
+        if printer is not None:
+            printer.close(INTERRUPTED)
         raise OpError(
             ErrorType.CANCELLED,
-            "Stopped by the user. What had come is kept; the same command can be run again.",
-            data=came.data(model.name, prompt, time.monotonic() - began),
+            "Stopped by the user. You can run the same command again.",
+            data=answer.data(model.name, prompt, time.monotonic() - start),
         ) from None
     except OpError:
-        if screen is not None:
-            screen.close()  # what is said of the error begins a line of its own
+        if printer is not None:
+            printer.close()  # so that the error starts on a new line
         raise
-    except ReaderGoneError as gone:
-        session.status = gone.status
+    except OutputClosedError as error:
+        session.status = error.status
         return None
     finally:
         await engine.stop()
-    data = came.data(model.name, prompt, time.monotonic() - began, load_s=load_s)
+    data = answer.data(model.name, prompt, time.monotonic() - start, load_s=load_s)
     if not streaming:
         return data
-    if wanted.verbose:
+    if options.verbose:
         output.warn(summary(data))
     return None

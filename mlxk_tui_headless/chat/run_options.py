@@ -1,4 +1,4 @@
-"""What a command line of `run` asks for, and the models and the engine that it leads to."""
+"""The options of `run`, and the models and the engine for them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from mlxk_tui_headless.session import CommandSession
 
 MAX_INPUT_BYTES = 16_000_000
-"""Longest prompt that stdin may hold; no model's context is that long."""
+"""Longest prompt that is read from stdin; longer than any model's context."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     model: str
     prompt: str | None
@@ -39,8 +39,8 @@ class RunOptions:
     show_reasoning: bool
     verbose: bool
 
-    def about(self, prompt: str, draft: Runnable | None) -> Generation:
-        """Return the request for one answer."""
+    def to_generation(self, prompt: str, draft: Runnable | None) -> Generation:
+        """Return the generation request for a prompt."""
         raw = not self.chat_template and self.system is None
         system = [{"role": "system", "content": self.system}] if self.system else []
         return Generation(
@@ -56,23 +56,25 @@ class RunOptions:
         )
 
 
-async def find_models(session: CommandSession, wanted: RunOptions) -> tuple[Runnable, Runnable | None]:
-    """Return the model and the draft model, and warn where memory is tight.
+async def find_models(session: CommandSession, options: RunOptions) -> tuple[Runnable, Runnable | None]:
+    """Return the model and the draft model, and warn if memory is tight.
 
     Raises:
-        OpError: those of `find_runnable`.
+        OpError: the errors of `find_runnable`.
     """
-    model = await find_runnable(session.cache, wanted.model, force=wanted.force)
+    model = await find_runnable(session.cache, options.model, force=options.force)
     draft = None
-    if wanted.draft is not None:
-        draft = await find_runnable(session.cache, wanted.draft, force=wanted.force)
-        model = with_draft(model, draft, force=wanted.force)
+    if options.draft is not None:
+        draft = await find_runnable(session.cache, options.draft, force=options.force)
+        model = with_draft(model, draft, force=options.force)
     if model.fit is MemoryFit.TIGHT and not session.options.json:
-        output.warn(f"Note: {model.name} needs about {size(model.memory_bytes)}, which is tight here.")
+        output.warn(
+            f"Note: {model.name} needs about {size(model.memory_bytes)} of memory: tight on this machine."
+        )
     return model, draft
 
 
-def new_engine(wanted: RunOptions) -> Engine:
-    """Return an engine that holds weights as the command line or a setting says; it answers one at a time."""
-    loaded = settings.load({"cpu_weights": wanted.cpu_weights})
+def new_engine(options: RunOptions) -> Engine:
+    """Return an engine for one request at a time; options or settings choose the format of weights."""
+    loaded = settings.load({"cpu_weights": options.cpu_weights})
     return Engine(batching=False, weights=settings.weights_choice(loaded))

@@ -1,1 +1,1 @@
-"""The commands, one a module."""
+"""The larger commands, one per module."""

@@ -1,6 +1,6 @@
-"""The experimental command `push`, not listed by help and refused unless it was switched on.
+"""The experimental command `push`: hidden from help and refused unless it is enabled.
 
-Annotations are real objects here, for the reason given in `cli.py`.
+No `annotations` from `__future__` here, for the reason given in `cli.py`.
 """
 
 import gc
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlxk_tui_headless import output
-from mlxk_tui_headless.options import JsonOption, ProgressOption, note
+from mlxk_tui_headless.options import JsonOption, ProgressOption, record_options
 from mlxk_tui_headless.request import CommandRequest, View
 
 if TYPE_CHECKING:
@@ -18,42 +18,40 @@ if TYPE_CHECKING:
     from mlxk_tui.settings import Settings
     from mlxk_tui_headless.session import CommandSession
 
-_STOPPED = "Stopped by the user. Push again to go on: what arrived whole is not sent twice."
+_CANCELLED = "Stopped by the user. Push again to resume: complete files are not sent twice."
 
 
 def push(  # noqa: PLR0917 - Typer takes a command's options from its parameters
     ctx: typer.Context,
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="The folder with the model.")],
-    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repo to push to.")],
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Folder of the model.")],
+    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Repo to push to.")],
     private: Annotated[
-        bool, typer.Option("--private", help="Required: a push goes to private repos only.")
+        bool, typer.Option("--private", help="Required: only private repos are supported.")
     ] = False,
-    create: Annotated[
-        bool, typer.Option("--create", help="Make repo and branch where they do not exist.")
-    ] = False,
-    branch: Annotated[str, typer.Option("--branch", metavar="NAME", help="The branch to push to.")] = "main",
+    create: Annotated[bool, typer.Option("--create", help="Create the repo and branch if missing.")] = False,
+    branch: Annotated[str, typer.Option("--branch", metavar="NAME", help="Branch to push to.")] = "main",
     commit: Annotated[
-        str, typer.Option("--commit", metavar="TEXT", help="The commit's message.")
+        str, typer.Option("--commit", metavar="TEXT", help="Commit message.")
     ] = "mlx-knife push",
     check_only: Annotated[
-        bool, typer.Option("--check-only", help="Only judge the folder, without the network.")
+        bool, typer.Option("--check-only", help="Only check the folder, without network access.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would change.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
     delete: Annotated[
-        bool, typer.Option("--delete", help="Delete what the branch has and the folder lacks.")
+        bool, typer.Option("--delete", help="Delete files that are not in the folder.")
     ] = False,
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", "-v", help="Show the commit's address; with --json, hub logs on stderr."),
+        typer.Option("--verbose", "-v", help="Show the commit's URL; with --json, hub logs on stderr."),
     ] = False,
     as_json: JsonOption = False,
     progress: ProgressOption = None,
 ) -> CommandRequest:
-    """Push a folder to a private repo of the hub (experimental). What the hub has beyond it stays."""
+    """Push a folder to a private repo on the hub (experimental). Other files of the repo are kept."""
 
     def execute(session: "CommandSession") -> "Contract":
         settings = _settings()
-        _check_gate(settings)
+        _check_enabled(settings)
         from pathlib import Path
 
         from mlxk_tui.ops.core.errors import ErrorType, OpError
@@ -61,11 +59,11 @@ def push(  # noqa: PLR0917 - Typer takes a command's options from its parameters
         from mlxk_tui.ops.push import push as operation
 
         if not directory.strip() or "\0" in directory:
-            raise OpError(ErrorType.WORKSPACE_NOT_FOUND, "The folder is not a path. Give the one to push.")
+            raise OpError(ErrorType.WORKSPACE_NOT_FOUND, "DIR is not a valid path. Give the folder to push.")
         if not private and not check_only:
             raise OpError(
                 ErrorType.COMMAND_ERROR,
-                "--private is missing: a push goes to private repos only, and has to say so.",
+                "Missing option --private: only pushes to private repos are supported.",
             )
         request = operation.PushRequest(
             Path(os.path.expanduser(directory)),
@@ -76,21 +74,21 @@ def push(  # noqa: PLR0917 - Typer takes a command's options from its parameters
             delete=delete,
             xet=settings.transfer_backend == "hub",
         )
-        if check_only:  # a token that is no good is no matter then
-            address = Hub(os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT)
-            return session.wait(operation.check_only(request, hub=address))
+        if check_only:  # needs no token, so an invalid one is ignored
+            endpoint = Hub(os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT)
+            return session.wait(operation.check_only(request, hub=endpoint))
         hub = Hub.from_environment()
-        gc.enable()  # a long transfer makes garbage; what ends at once does without a collection
+        gc.enable()  # off at the start; a long transfer needs it
         with session.progress() as on_event:
             if dry_run:
                 return session.wait(operation.review(request, hub=hub, on_event=on_event))
-            on_log = output.warn if verbose and session.options.json else _unseen
+            on_log = output.warn if verbose and session.options.json else _ignore_log
             try:
                 return session.wait(operation.push(request, hub=hub, on_event=on_event, on_log=on_log))
             except KeyboardInterrupt:
-                raise OpError(ErrorType.CANCELLED, _STOPPED) from None
+                raise OpError(ErrorType.CANCELLED, _CANCELLED) from None
 
-    note(ctx, as_json, progress)
+    record_options(ctx, as_json, progress)
     return CommandRequest("push", execute, View(verbose=verbose))
 
 
@@ -101,18 +99,18 @@ def _settings() -> "Settings":
 
 
 def is_enabled() -> bool:
-    """Tell whether push was switched on, by the setting or MLXK2_ENABLE_EXPERIMENTAL_PUSH=1."""
+    """Return whether push is enabled, by the setting or MLXK2_ENABLE_EXPERIMENTAL_PUSH=1."""
     from mlxk_tui.ops.push.terms import push_enabled
 
     return push_enabled(_settings().push, os.environ)
 
 
-def _check_gate(settings: "Settings") -> None:
+def _check_enabled(settings: "Settings") -> None:
     from mlxk_tui.ops.push.terms import push_disabled, push_enabled
 
     if not push_enabled(settings.push, os.environ):
         raise push_disabled()
 
 
-def _unseen(line: str) -> None:
-    """Take a line of huggingface_hub's log that is told in the result only."""
+def _ignore_log(line: str) -> None:
+    """Ignore a line of huggingface_hub's log; the result contains it."""

@@ -1,6 +1,6 @@
-"""The command that serves models to other programs: `server`, also called `serve`.
+"""The command `server` (alias `serve`): an HTTP API for other programs.
 
-Annotations are real objects here, for the reason given in `cli.py`.
+No `annotations` from `__future__` here, for the reason given in `cli.py`.
 """
 
 from enum import Enum
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlxk_tui_headless.commands import push
-from mlxk_tui_headless.options import CpuWeightsOption, JsonOption, note
+from mlxk_tui_headless.options import CpuWeightsOption, JsonOption, record_options
 from mlxk_tui_headless.request import CommandRequest
 
 if TYPE_CHECKING:
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from mlxk_tui_headless.session import CommandSession
 
 ALIASES = {"serve": "server"}
-"""Other words for commands: the first is the command line's, the second the envelope's."""
+"""Aliases of commands; the envelope has the original name."""
 
 
 class CommandGroup(typer.core.TyperGroup):
-    """The commands, which also answer to their aliases; help lists `push` only where it may be used."""
+    """The commands and their aliases; help lists `push` only if it is enabled."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names that help lists."""
+        """Return the commands that help lists."""
         names = super().list_commands(ctx)
         if "push" in names and not push.is_enabled():
             names.remove("push")
         return names
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> typer.core.TyperCommand | None:  # type: ignore[override] # Typer's private Click has other types than Click
-        """Return the command of a name or an alias."""
+        """Return the command with this name or alias."""
         return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))  # type: ignore[return-value] # as above
 
 
@@ -48,66 +48,74 @@ def server(  # noqa: PLR0917 - Typer takes a command's options from its paramete
     ctx: typer.Context,
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="Loaded at once, and taken where a request names none."),
+        typer.Argument(metavar="MODEL", help="Loaded at the start; used if a request names no model."),
     ] = None,
     model_option: Annotated[
-        str | None, typer.Option("--model", metavar="MODEL", help="The same as MODEL.")
+        str | None, typer.Option("--model", metavar="MODEL", help="Same as MODEL.")
     ] = None,
     host: Annotated[
         str | None,
-        typer.Option("--host", metavar="HOST", help="Where to listen; beyond 127.0.0.1 it takes a key."),
+        typer.Option(
+            "--host", metavar="HOST", help="Address to listen on; others than 127.0.0.1 need an API key."
+        ),
     ] = None,
-    port: Annotated[int | None, typer.Option("--port", metavar="PORT", help="0 takes a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", metavar="PORT", help="Port; 0 picks a free one.")
+    ] = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
-            "--max-tokens", metavar="N", help="Most tokens of an answer where the request does not say."
+            "--max-tokens", metavar="N", help="Maximum tokens of an answer if the request sets none."
         ),
     ] = None,
     api_key: Annotated[
         list[str] | None,
-        typer.Option("--api-key", metavar="[NAME:]KEY", help="Ask for this key; may be repeated."),
+        typer.Option("--api-key", metavar="[NAME:]KEY", help="Require this API key; repeatable."),
     ] = None,
     allow_origin: Annotated[
         list[str] | None,
         typer.Option(
-            "--allow-origin", metavar="ORIGIN", help="Let web pages of this origin call; may be repeated."
+            "--allow-origin", metavar="ORIGIN", help="Allow web pages of this origin (CORS); repeatable."
         ),
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option("--allow-host", metavar="NAME", help="Answer to this host name too; may be repeated."),
+        typer.Option("--allow-host", metavar="NAME", help="Also accept this host name; repeatable."),
     ] = None,
     alias: Annotated[
         list[str] | None,
-        typer.Option("--alias", metavar="NAME=MODEL", help="Let requests say NAME; may be repeated."),
+        typer.Option("--alias", metavar="NAME=MODEL", help="Alternative name of a model; repeatable."),
     ] = None,
     cpu_weights: CpuWeightsOption = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Load models that do not fit, too.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Load models even if they do not fit into memory.")
+    ] = False,
     max_queue: Annotated[
         int | None,
-        typer.Option("--max-queue", metavar="N", help="Most answers at once, those that wait included."),
+        typer.Option("--max-queue", metavar="N", help="Maximum requests at once, including waiting ones."),
     ] = None,
     idle_unload: Annotated[
         float | None,
-        typer.Option("--idle-unload", metavar="MINUTES", help="Free an idle model after this; 0 never."),
+        typer.Option(
+            "--idle-unload", metavar="MINUTES", help="Unload an idle model after this time; 0: never."
+        ),
     ] = None,
     grace: Annotated[
         float,
-        typer.Option("--grace", metavar="SECONDS", help="How long answers may go on after Ctrl-C."),
+        typer.Option(
+            "--grace", metavar="SECONDS", help="How long running answers may continue after Ctrl-C."
+        ),
     ] = 30.0,
-    log_level: Annotated[
-        LogLevel, typer.Option("--log-level", help="What is written to stderr.")
-    ] = LogLevel.INFO,
-    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts to the log too.")] = False,
+    log_level: Annotated[LogLevel, typer.Option("--log-level", help="Log level on stderr.")] = LogLevel.INFO,
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Include prompts in the log.")] = False,
     as_json: JsonOption = False,
 ) -> CommandRequest:
-    """Serve the cached models over an API like OpenAI's; Ctrl-C ends it."""
+    """Serve the cached models over an OpenAI- and Anthropic-compatible API. Ctrl-C stops the server."""
 
     def execute(session: "CommandSession") -> "Contract | None":
         from mlxk_tui_headless import serve
 
-        wanted = serve.ServeOptions(
+        options = serve.ServeOptions(
             model=model_option or model,
             host=host,
             port=port,
@@ -124,8 +132,8 @@ def server(  # noqa: PLR0917 - Typer takes a command's options from its paramete
             log_level=log_level.value,
             log_prompts=log_prompts,
         )
-        serve.serve(session, wanted)
-        return None  # it has said what there is to say
+        serve.serve(session, options)
+        return None  # the envelope has been printed already
 
-    note(ctx, as_json)
+    record_options(ctx, as_json)
     return CommandRequest("server", execute)

@@ -1,6 +1,6 @@
-"""The commands that ask the hub and bring models from it: `pull` and `search`.
+"""The commands `pull` and `search`.
 
-Annotations are real objects here, for the reason given in `cli.py`.
+No `annotations` from `__future__` here, for the reason given in `cli.py`.
 """
 
 import gc
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlxk_tui_headless.options import JsonOption, ProgressOption, note
+from mlxk_tui_headless.options import JsonOption, ProgressOption, record_options
 from mlxk_tui_headless.request import CommandRequest
 
 if TYPE_CHECKING:
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 NewModelArgument = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL[@REV]", help="Full name, or one of mlx-community; branch, tag or commit behind the @."
+        metavar="MODEL[@REV]",
+        help="Full name, or a name in mlx-community; branch, tag or commit after the @.",
     ),
 ]
 ViaHubOption = Annotated[
     bool,
     typer.Option(
-        "--via-hub", help="Let huggingface_hub move the bytes (Xet). It cannot resume a file that broke off."
+        "--via-hub", help="Download with huggingface_hub (Xet). Interrupted files restart from zero."
     ),
 ]
 
@@ -34,22 +35,22 @@ ViaHubOption = Annotated[
 def pull(
     ctx: typer.Context,
     model: NewModelArgument,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be fetched.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be downloaded.")] = False,
     via_hub: ViaHubOption = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Hash what is there already; fetch anew what is wrong.")
+        bool, typer.Option("--verify", help="Verify cached files and download broken ones again.")
     ] = False,
     as_json: JsonOption = False,
     progress: ProgressOption = None,
 ) -> CommandRequest:
-    """Bring a model into the cache: the first time, newer, or whole again. What is there stays."""
+    """Download, update or repair a model in the cache. Files that are already there are reused."""
 
     def execute(session: "CommandSession") -> "Contract":
         from mlxk_tui.ops.contract.transfers import DownloadStatus
         from mlxk_tui.ops.core.errors import ErrorType, OpError
         from mlxk_tui.ops.pull import pull as operation
 
-        gc.enable()  # a long transfer makes garbage; what ends at once does without a collection
+        gc.enable()  # off at the start; a long transfer needs it
         plans: list[PullPlan] = []
         with session.progress() as on_event:
             tally = operation.Tally(on_event)
@@ -67,7 +68,7 @@ def pull(
                     )
                 )
             except KeyboardInterrupt:
-                message = "Stopped by the user. The same command goes on where it stopped."
+                message = "Stopped by the user. Run the same command again to resume."
                 raise OpError(
                     ErrorType.CANCELLED,
                     message,
@@ -80,15 +81,15 @@ def pull(
                     ),
                 ) from None
 
-    note(ctx, as_json, progress)
+    record_options(ctx, as_json, progress)
     return CommandRequest("pull", execute)
 
 
 def readable_hub() -> "Hub":
-    """Return the hub of the environment, for reading.
+    """Return the hub that the environment names, for reading.
 
     Raises:
-        OpError: `validation_error` for its address; `access_denied` for a token that is none.
+        OpError: `validation_error` if its address is not valid; `access_denied` if the token is not valid.
     """
     from mlxk_tui.ops.core.errors import OpError
     from mlxk_tui.ops.hub.hub import Hub
@@ -101,11 +102,15 @@ def readable_hub() -> "Hub":
 
 def search(
     ctx: typer.Context,
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="Words of the name; '' for the best known.")],
-    limit: Annotated[int, typer.Option("--limit", metavar="N", help="Most results, 1 to 200.")] = 20,
+    query: Annotated[
+        str, typer.Argument(metavar="QUERY", help="Words of the name; '' for the most popular.")
+    ],
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", help="Maximum number of results, 1 to 200.")
+    ] = 20,
     as_json: JsonOption = False,
 ) -> CommandRequest:
-    """Look for models on the hub; those made for MLX come first."""
+    """Search the hub for models. MLX models are listed first."""
 
     def execute(session: "CommandSession") -> "Contract":
         from mlxk_tui.ops.hub import search as operation
@@ -114,12 +119,12 @@ def search(
         hub = Hub.from_environment()
         return session.wait(operation.search(hub, query, limit=limit, cache=session.cache))
 
-    note(ctx, as_json)
+    record_options(ctx, as_json)
     return CommandRequest("search", execute)
 
 
 def backend_is_hub() -> bool:
-    """Tell whether the settings hand every transfer to huggingface_hub."""
+    """Return whether the settings choose huggingface_hub for all transfers."""
     from mlxk_tui import settings
 
     return settings.load().settings.transfer_backend == "hub"

@@ -1,1 +1,1 @@
-"""What people see of a result, drawn from the envelope alone."""
+"""Human-readable output of every result, rendered from the envelope alone."""

@@ -1,4 +1,4 @@
-"""What people see: every envelope drawn with Rich, and from the envelope alone."""
+"""Human-readable output: renders every envelope with Rich, from the envelope alone."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ from mlxk_tui_headless.render.model_table import list_table
 from mlxk_tui_headless.request import View
 
 _UNLIMITED = 100_000
-"""Columns of an output that is no terminal: nothing is cut or wrapped there."""
+"""Width of output that is not a terminal: nothing is cut or wrapped."""
 
 
 @dataclass
 class Page:
-    """What goes to stdout, and the notes that go to stderr so that a pipe holds data only."""
+    """The output for stdout, and notes for stderr, so that a pipe gets data only."""
 
     parts: list[RenderableType] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def show(envelope: Envelope, view: View | None = None) -> int:
-    """Draw an envelope; return 0, or the exit status of output that could not be written."""
+    """Print an envelope; return 0, or the exit status if it could not be written."""
     view = view or View()
     if envelope.error is not None:
         text = Text("Error: ", style="bold red").append(
@@ -76,18 +76,18 @@ def show(envelope: Envelope, view: View | None = None) -> int:
 
 
 def render(parts: Sequence[RenderableType], stream: TextIO | None) -> str:
-    """Return what these look like on a stream: coloured and wrapped at a terminal, plain elsewhere."""
+    """Render for a stream: colored and wrapped at a terminal, plain elsewhere."""
     console = _console(stream)
     for part in parts:
-        # A table's line that is too long for the terminal goes on in the next, nothing of it is lost.
+        # A line of a table that is too long for the terminal continues on the next line; nothing is cut.
         table = isinstance(part, Segments)
         soft_wrap = table or (not console.is_terminal and isinstance(part, Text))
         console.print(part, soft_wrap=soft_wrap, end="" if table else "\n")
     assert isinstance(console.file, io.StringIO)  # noqa: S101 - as _console made it
-    drawn = console.file.getvalue()
+    text = console.file.getvalue()
     if console.is_terminal:
-        return drawn
-    return "".join(f"{line.rstrip()}\n" for line in drawn.splitlines())
+        return text
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
 def _console(stream: TextIO | None) -> Console:
@@ -123,10 +123,10 @@ def _page(data: Contract | None, view: View, width: int | None) -> Page:
         )
     if isinstance(data, VersionData):
         return Page([_version(data)])
-    return _moved_or_run(data, view, width)
+    return _transfer_or_inference_page(data, view, width)
 
 
-def _moved_or_run(data: Contract | None, view: View, width: int | None) -> Page:
+def _transfer_or_inference_page(data: Contract | None, view: View, width: int | None) -> Page:
     from mlxk_tui.ops.contract.inference import RunData, ServerData
     from mlxk_tui.ops.contract.transfers import PullData, PushData, SearchData
     from mlxk_tui_headless.render import transfers
@@ -182,7 +182,7 @@ def _show(data: ShowData, view: View) -> Iterator[RenderableType]:
 
 
 def _facts(model: Model, metadata: dict[str, object] | None) -> list[tuple[str, str | Text]]:
-    sound = model.health is Health.HEALTHY
+    healthy = model.health is Health.HEALTHY
     rows: list[tuple[str, str | Text]] = [
         ("Hash", model.hash or "-"),
         ("Size", size(model.size_bytes)),
@@ -211,8 +211,8 @@ def _facts(model: Model, metadata: dict[str, object] | None) -> list[tuple[str, 
         verdict = f", {fit[model.memory_fit]}" if model.memory_fit is not None else ""
         rows.append(("Memory", f"about {size(model.memory_bytes)}{verdict}"))
         if model.memory_float32_bytes is not None and not may_have_gpu():
-            rows.append(("as float32", f"about {size(model.memory_float32_bytes)}, on a CPU where it fits"))
-    rows.append(("Health", Text(model.health.value, style="green" if sound else "red")))
+            rows.append(("as float32", f"about {size(model.memory_float32_bytes)}, on a CPU if it fits"))
+    rows.append(("Health", Text(model.health.value, style="green" if healthy else "red")))
     rows.append(("Runs here", "yes" if model.runtime_compatible else "no"))
     if model.reason:
         rows.append(("Reason", model.reason))
@@ -220,7 +220,7 @@ def _facts(model: Model, metadata: dict[str, object] | None) -> list[tuple[str, 
 
 
 def _finding(finding: Finding) -> RenderableType:
-    # Messages mostly name the file; a path that they do not name stands before them.
+    # Most messages name the file; the path is added only if the message does not.
     path = beside(finding.message, finding.path)
     text = _text(f"{path}: {finding.message}" if path else finding.message)
     if finding.fix is not Fix.NONE:
@@ -264,10 +264,12 @@ def _health_line(entry: HealthEntry, width: int | None) -> Text:
         name = middle(name, max(20, width - len(line)))
     line.append(_text(f"{name} — {entry.reason}", style="default"))
     if entry.checksums is not None:
-        done = entry.checksums
-        line.append(f" [{plural(done.files, 'blob')} hashed, {size(done.bytes)}", style="dim default")
-        if done.unverifiable:
-            line.append(f", {done.unverifiable:,} without a checksum", style="dim default")
+        checksums = entry.checksums
+        line.append(
+            f" [{plural(checksums.files, 'blob')} hashed, {size(checksums.bytes)}", style="dim default"
+        )
+        if checksums.unverifiable:
+            line.append(f", {checksums.unverifiable:,} without a checksum", style="dim default")
         line.append("]", style="dim default")
     return line
 

@@ -1,4 +1,4 @@
-"""The table of `list`: which models a view shows, which columns, and what a narrow terminal leaves out."""
+"""The table of `list`: its models and columns, and which columns a narrow terminal hides."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mlxk_tui_headless.render.columns import GAP, draw_columns
 from mlxk_tui_headless.request import View
 
 _NAME_WIDTH = 24
-"""Cells below which a narrow terminal gives up other columns for the name."""
-_SACRIFICE = ("Hash", "Modified", "Framework", "Type", "Size", "Runtime")
-"""Columns that a narrow terminal loses, in this order."""
+"""Minimum width of the name; a narrow terminal hides other columns instead."""
+_HIDE_ORDER = ("Hash", "Modified", "Framework", "Type", "Size", "Runtime")
+"""Columns that a narrow terminal hides, in this order."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ def list_table(data: ListData, view: View, width: int | None) -> tuple[list[Rend
     """Return the table and the notes below it.
 
     Args:
-        data: every model that matched.
-        view: which of them to show, and how.
-        width: cells of the terminal; None where there is none and nothing may be cut.
+        data: every model that matches.
+        view: the models to show, and how.
+        width: width of the terminal in cells; None without a terminal: nothing is cut.
     """
     shown = [model for model in data.models if _is_shown(model, view)]
     hidden = len(data.models) - len(shown)
@@ -45,9 +45,9 @@ def list_table(data: ListData, view: View, width: int | None) -> tuple[list[Rend
             return [Text(f"No cached model matches '{printable(view.pattern)}'.")], []
         return [
             Text(
-                "No models are cached yet. Fetch one, for example with "
-                "'hf download mlx-community/Llama-3.2-1B-Instruct-4bit', "
-                "or look at the sample: 'mlxk-headless --demo list'."
+                "No models are cached yet. Pull one, for example with "
+                "'mlxk-headless pull mlx-community/Llama-3.2-1B-Instruct-4bit', "
+                "or try the sample: 'mlxk-headless --demo list'."
             )
         ], []
     notes = [_hidden(hidden, view)] if hidden else []
@@ -56,7 +56,7 @@ def list_table(data: ListData, view: View, width: int | None) -> tuple[list[Rend
     columns = _columns(view)
     rows = [[printable(column.value(model)) for column in columns] for model in shown]
     if view.health and not view.verbose and any("*" in row[-1] for row in rows):
-        notes.insert(0, "* sound, but it will not run here; 'mlxk-headless show NAME' tells why.")
+        notes.insert(0, "* Intact, but can't run here; 'mlxk-headless show NAME' shows why.")
     return [_draw(columns, rows, width)], notes
 
 
@@ -112,10 +112,10 @@ def _draw(columns: list[_Column], rows: list[list[str]], width: int | None) -> R
     titles = [column.title for column in columns]
     widths = [max(map(cell_len, cells)) for cells in zip(titles, *rows, strict=True)]
     if width is not None:
-        kept = _fitting(titles, widths, width)
-        columns, titles = [columns[i] for i in kept], [titles[i] for i in kept]
-        rows, widths = [[row[i] for i in kept] for row in rows], [widths[i] for i in kept]
-        others = sum(map(_room, titles[1:], widths[1:])) + GAP * len(titles[1:])
+        visible = _visible_columns(titles, widths, width)
+        columns, titles = [columns[i] for i in visible], [titles[i] for i in visible]
+        rows, widths = [[row[i] for i in visible] for row in rows], [widths[i] for i in visible]
+        others = sum(map(_min_width, titles[1:], widths[1:])) + GAP * len(titles[1:])
         widths[0] = min(widths[0], max(8, width - others))
         rows = [[middle(name, widths[0]), *cells] for name, *cells in rows]
         if sum(widths) + GAP * (len(widths) - 1) > width:
@@ -125,7 +125,7 @@ def _draw(columns: list[_Column], rows: list[list[str]], width: int | None) -> R
 
 
 def _wrapped(columns: list[_Column], rows: list[list[str]]) -> Table:
-    """Return a table whose reasons are broken into lines."""
+    """Return a table that wraps the reasons."""
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for column in columns:
         wraps = column.title == "Reason"
@@ -141,19 +141,19 @@ def _wrapped(columns: list[_Column], rows: list[list[str]]) -> Table:
     return table
 
 
-def _fitting(titles: list[str], widths: list[int], width: int) -> list[int]:
-    """Return which columns fit beside a name that can still be read."""
-    kept = list(range(len(titles)))
-    for title in _SACRIFICE:
-        others = sum(_room(titles[i], widths[i]) + GAP for i in kept if i)
+def _visible_columns(titles: list[str], widths: list[int], width: int) -> list[int]:
+    """Return the indexes of the columns that fit beside a readable name."""
+    visible = list(range(len(titles)))
+    for title in _HIDE_ORDER:
+        others = sum(_min_width(titles[i], widths[i]) + GAP for i in visible if i)
         if others + min(widths[0], _NAME_WIDTH) <= width:
             break
-        kept = [i for i in kept if titles[i] != title]
-    return kept
+        visible = [i for i in visible if titles[i] != title]
+    return visible
 
 
-def _room(title: str, widest: int) -> int:
-    """Return the cells that a column asks for; a reason is content with few and breaks its line."""
+def _min_width(title: str, widest: int) -> int:
+    """Return the width that a column needs; a reason needs little, because it wraps."""
     return min(widest, 20) if title == "Reason" else widest
 
 

@@ -1,4 +1,4 @@
-"""What people see of `push`, drawn from the envelope alone."""
+"""Human-readable output of `push`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mlxk_tui_headless.request import View
 
 
 def push_lines(data: PushData, view: View) -> Iterator[RenderableType]:
-    """Yield what a push did or would do: one line, and below it what was found or asked for."""
+    """Yield the result or plan of a push in one line, then its findings or files."""
     start = f"push (experimental): {data.repo_id}@{data.branch} — "
     if data.workspace_health is not None:
         yield Text(printable(start + _verdict(data.workspace_health)))
         yield from _anomalies(data.workspace_health)
     elif data.dry_run:
-        changes = "no changes" if data.no_changes else _words(data.change_summary)
+        changes = "no changes" if data.no_changes else _counts(data.change_summary)
         yield Text(printable(f"{start}dry-run: {changes}"))
         if view.verbose:
             yield from _files(data)
@@ -29,29 +29,31 @@ def push_lines(data: PushData, view: View) -> Iterator[RenderableType]:
 
 
 def push_notes(data: PushData) -> list[str]:
-    """Return what goes to stderr: what else a plan means."""
+    """Return the notes for stderr: side effects of a plan."""
     notes = []
     if data.would_create_repo:
-        notes.append("The repo would be made, private.")
+        notes.append("The private repo would be created.")
     elif data.would_create_branch:
-        notes.append(f"The branch {data.branch} does not exist yet; --create makes it.")
-    staying = len(data.deleted_files or ()) - data.change_summary.deleted
-    if staying > 0:
-        notes.append(f"{plural(staying, 'file')} that only the branch has would stay; --delete deletes them.")
+        notes.append(f"The branch {data.branch} does not exist yet; --create creates it.")
+    only_remote = len(data.deleted_files or ()) - data.change_summary.deleted
+    if only_remote > 0:
+        notes.append(
+            f"{plural(only_remote, 'file')} only on the branch would be kept; use --delete to delete."
+        )
     if data.bytes_total:
         notes.append(f"{size(data.bytes_total)} would be uploaded.")
     return notes
 
 
 def _outcome(data: PushData, view: View) -> str:
-    made = ", repo created" if data.created_repo else ""
+    created = ", repo created" if data.created_repo else ""
     if data.commit_sha is None:
-        return f"no changes{made}"
-    text = f"commit {data.commit_sha[:7]} ({_words(data.change_summary)}){made}"
+        return f"no changes{created}"
+    text = f"commit {data.commit_sha[:7]} ({_counts(data.change_summary)}){created}"
     return f"{text} {data.commit_url}" if view.verbose and data.commit_url else text
 
 
-def _words(summary: ChangeSummary) -> str:
+def _counts(summary: ChangeSummary) -> str:
     return f"+{summary.added} ~{summary.modified} -{summary.deleted}"
 
 

@@ -1,4 +1,4 @@
-"""What people see of `run` when the answer was not streamed, drawn from the envelope alone."""
+"""Human-readable output of `run` if the answer was not streamed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlxk_tui_headless.request import View
 
 
 def run_page(data: RunData, view: View) -> tuple[list[RenderableType], list[str]]:
-    """Return the answer and, with --verbose, what it cost."""
+    """Return the answer and, with --verbose, its token counts and timings."""
     parts: list[RenderableType] = []
     if data.reasoning and not view.hide_reasoning:
         parts += [Text(printable(data.reasoning.strip(), keep_newlines=True), style="dim"), Text()]

@@ -1,4 +1,4 @@
-"""What people see of `server` once it listens, drawn from the envelope alone."""
+"""Human-readable output of `server` once it listens."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mlxk_tui.ops.core.text import printable
 
 
 def server_lines(data: ServerData) -> list[RenderableType]:
-    """Return where it listens and what it serves."""
-    model = printable(data.model) if data.model else "any model of the cache; requests name it"
+    """Return the lines with the address and the model."""
+    model = printable(data.model) if data.model else "any cached model, chosen by each request"
     return [
-        Text(f"Serving on {printable(data.url)}").append("   Ctrl-C stops it", style="dim"),
+        Text(f"Serving on {printable(data.url)}").append("   Ctrl-C to stop", style="dim"),
         Text(f"  base URL  {printable(data.url)}/v1"),
         Text(f"  model     {model}"),
     ]

@@ -1,4 +1,4 @@
-"""What people see of `pull` and `search`, drawn from the envelope alone."""
+"""Human-readable output of `pull` and `search`."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _FIT = {
     MemoryFit.TOO_LARGE: "too large for this machine",
 }
 _NAME_WIDTH = 30
-"""Cells below which a narrow terminal gives up other columns for the name."""
-_SACRIFICE = ("Task", "Likes", "Modified", "Downloads", "Size")
-"""Columns that a narrow terminal loses, in this order."""
+"""Minimum width of the name; a narrow terminal hides other columns instead."""
+_HIDE_ORDER = ("Task", "Likes", "Modified", "Downloads", "Size")
+"""Columns that a narrow terminal hides, in this order."""
 
 
 def pull_lines(data: PullData) -> Iterator[RenderableType]:
-    """Yield what a pull did: one line, and a second with what a plan found."""
+    """Yield the result of a pull in one line; for a plan, a second line with details."""
     yield Text(printable(f"pull: {data.message}"))
     if data.download_status is DownloadStatus.PLANNED:
         yield Text(printable("      " + ", ".join(_facts(data))), style="dim")
 
 
 def pull_notes(data: PullData) -> list[str]:
-    """Return what goes to stderr: warnings."""
+    """Return the warnings for stderr."""
     return [f"Warning: {warning}" for warning in data.warnings]
 
 
@@ -43,33 +43,33 @@ def _facts(data: PullData) -> Iterator[str]:
     if data.memory_bytes is not None:
         fit = f", {_FIT[data.memory_fit]}" if data.memory_fit is not None else ""
         yield f"needs about {size(data.memory_bytes)} of memory{fit}"
-    yield f"licence {data.license}" if data.license else "no licence stated"
+    yield f"license {data.license}" if data.license else "no license stated"
     if data.gated:
-        yield "gated, and open to you"
+        yield "gated, access granted"
 
 
 def search_table(data: SearchData, width: int | None) -> tuple[list[RenderableType], list[str]]:
-    """Return the table and the notes below it; `width` is None where nothing may be cut."""
+    """Return the table and the notes below it; `width` is None if nothing may be cut."""
     if not data.results:
-        return [Text(printable(f"No model of the hub matches '{data.query}'."))], []
+        return [Text(printable(f"No model on the hub matches '{data.query}'."))], []
     titles = ["Name", "Size", "Downloads", "Likes", "Modified", "Task", ""]
     rows = [_row(result) for result in data.results]
     widths = [max(map(cell_len, cells)) for cells in zip(titles, *rows, strict=True)]
     if width is not None:
-        kept = _fitting(titles, widths, width)
-        titles, rows = [titles[i] for i in kept], [[row[i] for i in kept] for row in rows]
-        others = sum(widths[i] + GAP for i in kept if i)
+        visible = _visible_columns(titles, widths, width)
+        titles, rows = [titles[i] for i in visible], [[row[i] for i in visible] for row in rows]
+        others = sum(widths[i] + GAP for i in visible if i)
         rows = [[middle(name, max(8, width - others)), *cells] for name, *cells in rows]
     right = frozenset({"Size", "Downloads", "Likes"})
     table = draw_columns(titles, rows, right=right, style=_style)
-    return [table], ["'mlxk-headless pull NAME' fetches one."]
+    return [table], ["'mlxk-headless pull NAME' downloads a model."]
 
 
 def _row(result: SearchResult) -> list[str]:
     marks = [
-        word
-        for word, is_so in (("cached", result.cached), ("gated", result.gated), ("not MLX", not result.mlx))
-        if is_so
+        mark
+        for mark, applies in (("cached", result.cached), ("gated", result.gated), ("not MLX", not result.mlx))
+        if applies
     ]
     return [
         printable(result.name),
@@ -82,15 +82,15 @@ def _row(result: SearchResult) -> list[str]:
     ]
 
 
-def _fitting(titles: list[str], widths: list[int], width: int) -> list[int]:
-    """Return which columns fit beside a name that can still be read."""
-    kept = list(range(len(titles)))
-    for title in _SACRIFICE:
-        others = sum(widths[i] + GAP for i in kept if i)
+def _visible_columns(titles: list[str], widths: list[int], width: int) -> list[int]:
+    """Return the indexes of the columns that fit beside a readable name."""
+    visible = list(range(len(titles)))
+    for title in _HIDE_ORDER:
+        others = sum(widths[i] + GAP for i in visible if i)
         if others + min(widths[0], _NAME_WIDTH) <= width:
             break
-        kept = [i for i in kept if titles[i] != title]
-    return kept
+        visible = [i for i in visible if titles[i] != title]
+    return visible
 
 
 def _style(title: str, cell: str) -> Style | None:

@@ -18,9 +18,9 @@ from mlxk_tui.ops.contract.results import Command, ListData
 from mlxk_tui.ops.core.errors import ERRORS, ErrorType, OpError
 from mlxk_tui.ops.core.events import Progress
 from mlxk_tui_headless import output
-from mlxk_tui_headless.options import Globals
+from mlxk_tui_headless.options import GlobalOptions
 from mlxk_tui_headless.request import CommandRequest
-from mlxk_tui_headless.runner import carry_out
+from mlxk_tui_headless.runner import run_request
 from mlxk_tui_headless.session import CommandSession
 from tests.headless.conftest import BROKEN, SOUND
 from tests.headless.running import PROGRAM, TIMEOUT, Result, call, checked, environment, headless, started
@@ -123,12 +123,12 @@ def test_a_crash_is_an_internal_error_and_its_traceback_goes_nowhere(
     def crash(session: CommandSession) -> ListData:
         raise ZeroDivisionError("division \x1b[31m by zero")
 
-    assert carry_out(_request(crash), Globals(json=True)) == 1
+    assert run_request(_request(crash), GlobalOptions(json=True)) == 1
     out, err = capsys.readouterr()
     assert err == ""
     assert Result(1, out, err).error["type"] == "internal_error"
     monkeypatch.setenv("MLXK_DEBUG", "1")
-    carry_out(_request(crash), Globals(json=True))
+    run_request(_request(crash), GlobalOptions(json=True))
     out, err = capsys.readouterr()
     assert checked(out)["error"]["type"] == "internal_error"
     assert "Traceback" in err
@@ -155,7 +155,7 @@ def test_whatever_is_raised_has_a_type(
     def fail(session: CommandSession) -> ListData:
         raise error
 
-    status = carry_out(_request(fail), Globals(json=True))
+    status = run_request(_request(fail), GlobalOptions(json=True))
     out, err = capsys.readouterr()
     assert checked(out)["error"]["type"] == type_
     assert err == ""
@@ -170,7 +170,7 @@ def test_a_result_that_cannot_be_dumped_is_an_internal_error(capsys: pytest.Capt
     def circular(session: CommandSession) -> ListData:
         return ListData.model_construct(models=loop, count=0)
 
-    assert carry_out(_request(circular), Globals(json=True)) == 1
+    assert run_request(_request(circular), GlobalOptions(json=True)) == 1
     assert checked(capsys.readouterr().out)["error"]["type"] == "internal_error"
 
 
@@ -294,9 +294,9 @@ def test_a_signal_stops_the_work_with_one_object(number: signal.Signals, hub: Pa
 
 _STUBBORN = """
 import asyncio, sys, threading
-from mlxk_tui_headless.options import Globals
+from mlxk_tui_headless.options import GlobalOptions
 from mlxk_tui_headless.request import CommandRequest
-from mlxk_tui_headless.runner import carry_out
+from mlxk_tui_headless.runner import run_request
 
 async def stubborn():
     while True:
@@ -306,7 +306,7 @@ async def stubborn():
         except asyncio.CancelledError:
             pass
 
-carry_out(CommandRequest("list", lambda session: session.wait(stubborn())), Globals(json=True))
+run_request(CommandRequest("list", lambda session: session.wait(stubborn())), GlobalOptions(json=True))
 """
 
 
@@ -368,7 +368,9 @@ def test_a_run_from_another_thread_works(filled: Path) -> None:
 
 
 def _quiet_list(hub: Path) -> Result:
-    return Result(carry_out(_request(lambda session: session.wait(_empty())), Globals(json=True)), "", "")
+    return Result(
+        run_request(_request(lambda session: session.wait(_empty())), GlobalOptions(json=True)), "", ""
+    )
 
 
 async def _empty() -> ListData:

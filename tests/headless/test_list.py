@@ -70,7 +70,7 @@ def test_health_adds_a_column_and_a_note_about_what_will_not_run(hub: Path) -> N
     header, *rows = _rows(result.stdout)
     assert header[-1] == "Health"
     assert [row[-1] for row in rows] == ["healthy*", "unhealthy"]
-    assert result.stderr.startswith("* sound, but it will not run here")
+    assert result.stderr.startswith("* Intact, but can't run here")
 
 
 def test_health_with_verbose_says_why(filled: Path) -> None:
@@ -85,7 +85,7 @@ def test_an_empty_cache_says_what_to_do(hub: Path) -> None:
     for root in (hub, hub / "not-there-yet"):
         result = call("list", hub=root)
         assert result.status == 0
-        assert result.stdout.startswith("No models are cached yet. Fetch one")
+        assert result.stdout.startswith("No models are cached yet. Pull one")
         assert result.stderr == ""
 
 

@@ -58,7 +58,7 @@ def test_people_get_a_line(server: LocalHub, hub: Path) -> None:
     assert planned.status == 0
     first, second = planned.stdout.splitlines()
     assert first.startswith("pull: Would fetch 6 files of ")
-    assert "licence apache-2.0" in second
+    assert "license apache-2.0" in second
     assert not (hub / "models--mlx-community--Tiny-4bit").exists()
     assert call("pull", NAME, hub=hub).stdout.startswith(f"pull: Pulled {NAME} at ")
     assert call("pull", NAME, hub=hub).stdout.startswith(f"pull: {NAME} is here and complete")

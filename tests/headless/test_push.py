@@ -178,7 +178,7 @@ def test_people_get_a_line(server: LocalHub, hub: Path, folder: str) -> None:
     assert "  error " in checked.stdout
     planned = call("push", folder, NAME, "--private", "--create", "--dry-run", hub=hub)
     assert planned.stdout == f"{start}dry-run: +3 ~0 -0\n"
-    assert planned.stderr == "The repo would be made, private.\n50.1KB would be uploaded.\n"
+    assert planned.stderr == "The private repo would be created.\n50.1KB would be uploaded.\n"
     done = call("push", folder, NAME, "--private", "--create", hub=hub)
     short = server.history(NAME)[0].oid[:7]
     assert done.stdout == f"{start}commit {short} (+3 ~0 -0), repo created\n"

@@ -266,13 +266,13 @@ def test_a_conversation_at_a_terminal(terminal: Terminal, tmp_path: Path, answer
     first_line = answered.envelope["data"]["response"].splitlines()[0]
     assert first_line in said
     terminal.say("/set temperature 9x\n")
-    assert "takes a number" in terminal.until(_asks)
+    assert "must be a number" in terminal.until(_asks)
     terminal.say("/set seed 7\n")
     assert "seed 7" in terminal.until(_asks)
     terminal.say("/system Answer in one line.\n")
     assert "Answer in one line." in terminal.until(_asks)
     terminal.say("/nonsense\n")
-    assert "no command /nonsense" in terminal.until(_asks)
+    assert "Unknown command: /nonsense" in terminal.until(_asks)
     target = tmp_path / "talk.json"
     terminal.say(f"/save {target}\n")
     terminal.until(_asks)

@@ -44,7 +44,7 @@ def test_people_get_a_table(server: LocalHub, hub: Path) -> None:
     assert first.rstrip().endswith("cached")
     assert second.rstrip().endswith("gated, not MLX")
     assert "pull NAME" in result.stderr
-    assert "No model of the hub matches 'zebra'." in call("search", "zebra", hub=hub).stdout
+    assert "No model on the hub matches 'zebra'." in call("search", "zebra", hub=hub).stdout
 
 
 def test_a_narrow_terminal_keeps_the_names(server: LocalHub, hub: Path) -> None:

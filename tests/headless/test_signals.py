@@ -206,16 +206,16 @@ def _connected(pid: int, port: int) -> bool:
 _STUCK = """
 import asyncio, sys, threading
 from mlxk_tui_headless import runner, session
-from mlxk_tui_headless.options import Globals
+from mlxk_tui_headless.options import GlobalOptions
 from mlxk_tui_headless.request import CommandRequest
 
-session._PATIENCE_S = 0.1
+session._STOP_TIMEOUT_S = 0.1
 
 async def stuck():
     print("working", file=sys.stderr, flush=True)
     await asyncio.to_thread(threading.Event().wait)
 
-runner.carry_out(CommandRequest("health", lambda running: running.wait(stuck())), Globals(json=True))
+runner.run_request(CommandRequest("health", lambda running: running.wait(stuck())), GlobalOptions(json=True))
 """
 
 

@@ -246,7 +246,7 @@ def test_sighup_reads_keys_and_origins_again(hub: Path, tmp_path: Path) -> None:
         assert ask(data, "/v1/models", **headers)[0] == 200
         child.send_signal(signal.SIGTERM)
         _, err = child.communicate(timeout=PATIENCE_S)
-    assert b"The settings were read again" in err
+    assert b"Settings reloaded." in err
     assert b"key-a" not in err
 
 
@@ -261,7 +261,7 @@ def test_sighup_leaves_all_as_it_was_where_the_keys_cannot_be_read(hub: Path, tm
         line = next(line for line in child.stderr if b" settings " in line)
         assert ask(data, "/v1/models")[0] == 401
         assert ask(data, "/v1/models", Authorization="Bearer key-a")[0] == 200
-    assert b"error The settings stay as they were: " in line
+    assert b"error The settings were not reloaded: " in line
     assert b"chmod 600" in line
 
 
@@ -279,7 +279,7 @@ def test_a_model_of_the_settings_that_is_gone_does_not_keep_it_from_serving(
         assert ask(data, "/v1/completions", {**body, "model": TINY})[0] == 200
         child.send_signal(signal.SIGTERM)
         _, err = child.communicate(timeout=PATIENCE_S)
-    assert b"Warning: the setting server_model names org/gone, which is not loaded: " in err
+    assert b"Warning: org/gone, the model of the setting server_model, was not loaded: " in err
 
 
 @needs_mlx
@@ -290,8 +290,8 @@ def test_weights_are_held_as_the_command_line_says_and_the_log_tells(hub: Path, 
     config.write_text(f'cpu_weights = "float32"\n\n[model_cpu_weights]\n"{TINY}" = "float32"\n')
     with process(TINY, "--cpu-weights", "stored", hub=hub, MLXK_CONFIG=str(config)) as (child, _):
         assert child.stderr is not None
-        line = next(line for line in child.stderr if b"The weights of " in line)
-    assert f" The weights of {TINY} are held as stored: ".encode() in line
+        line = next(line for line in child.stderr if b" Weights of " in line)
+    assert f" Weights of {TINY}: as stored, ".encode() in line
 
 
 @needs_mlx

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from mlxk_tui_headless.patient_streams import dropped_note
+from mlxk_tui_headless.background_output import dropped_note
 from tests.support.waiting import PATIENCE_S
 
 _WRITER = """
 import sys
-from mlxk_tui_headless.patient_streams import never_blocking
-with never_blocking():
+from mlxk_tui_headless.background_output import write_in_background
+with write_in_background():
     for number in range(20_000):
         print(f"{number:0100}", file=sys.stderr)
     print("written", flush=True)

@@ -1,4 +1,4 @@
-"""Stopping an operation that runs in an event loop, when a signal asks for it."""
+"""Runs an operation in an event loop and cancels it when a signal arrives."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ from mlxk_tui_headless.interrupts import Interrupts
 T = TypeVar("T")
 
 
-class Stopping:
-    """Cancels an operation at the first signal, and abandons it at the second or when patience is over.
+class CancellableRun:
+    """Cancels an operation at the first signal, and abandons it at the second signal or after a timeout.
 
-    asyncio's own signal handlers are not used: closing a loop puts the system's in their place for a moment,
-    and a signal that comes then would end the process without a word.
+    asyncio's own signal handlers are not used: closing a loop restores the system's handlers for a moment,
+    and a signal that arrives then would end the process without any output.
 
     Args:
-        interrupts: what signals do.
-        patience_s: how long the operation may take to stop, in seconds.
+        interrupts: the process's signal handling.
+        stop_timeout_s: how long the operation may take to stop, in seconds.
     """
 
-    def __init__(self, interrupts: Interrupts, patience_s: float) -> None:
+    def __init__(self, interrupts: Interrupts, stop_timeout_s: float) -> None:
         self._interrupts = interrupts
-        self._patience = threading.Timer(patience_s, self._abandon)
-        self._patience.daemon = True
-        self._wanted = False
+        self._timer = threading.Timer(stop_timeout_s, self._abandon)
+        self._timer.daemon = True
+        self._cancelled = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
 
     async def run(self, operation: Coroutine[Any, Any, T]) -> T:
         """Run the operation; raises CancelledError once it has stopped."""
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        with woken_by_signals(self._loop):
-            if self._wanted:  # it came before the loop ran
+        with wake_on_signals(self._loop):
+            if self._cancelled:  # the signal arrived before the loop ran
                 operation.close()
                 raise asyncio.CancelledError
             return await operation
 
-    def take(self, number: int) -> None:
-        """Answer a signal; called in the main thread, wherever that is."""
-        if self._wanted:
+    def on_signal(self, number: int) -> None:
+        """Cancel the operation; runs in the main thread, between two bytecodes."""
+        if self._cancelled:
             self._abandon()
             return
-        self._wanted = True
-        self._patience.start()
+        self._cancelled = True
+        self._timer.start()
         if self._loop is not None and self._task is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has been closed: it is over
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the operation has ended
                 self._loop.call_soon_threadsafe(self._task.cancel)
 
     def close(self) -> None:
-        """Wait no longer for anything."""
-        self._patience.cancel()
+        """Stop the timeout."""
+        self._timer.cancel()
 
     def _abandon(self) -> None:
         if self._interrupts.abandon is not None:
@@ -64,8 +64,8 @@ class Stopping:
 
 
 @contextlib.contextmanager
-def woken_by_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Wake the loop when a signal comes, also one that the system hands to another thread."""
+def wake_on_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Wake the loop when a signal arrives, also if the system delivers it to another thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
