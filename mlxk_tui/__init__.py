@@ -1,3 +1,3 @@
-"""mlxk-tui: the full-screen terminal workbench for MLX models."""
+"""mlxk-tui: a full-screen terminal workbench for MLX models."""
 
 __version__ = "0.1.0"

@@ -18,7 +18,7 @@ from textual.signal import Signal
 from textual.theme import Theme
 
 from mlxk_tui.config_file import ConfigError, save
-from mlxk_tui.heap import keep_one_heap
+from mlxk_tui.heap import use_one_heap
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.health.machine import Runtime
@@ -214,7 +214,7 @@ class MlxkApp(TerminalApp):
 
     def _read_cache(self) -> None:
         if not gc.isenabled():  # started by the command: the process is the app's alone
-            keep_one_heap()
+            use_one_heap()
         self.run_worker(self.library.run(), name="library", group="library", exit_on_error=False)
         self.run_worker(self._start_transfers(), name="transfers", group="transfers", exit_on_error=False)
 

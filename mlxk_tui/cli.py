@@ -1,4 +1,4 @@
-"""The `mlxk-tui` command: options, terminal check, then the app. Textual is imported only when it opens."""
+"""The `mlxk-tui` command: parses options, checks the terminal, opens the app. Imports Textual only then."""
 
 from __future__ import annotations
 
@@ -12,46 +12,48 @@ from contextlib import ExitStack
 from mlxk_tui import __version__
 
 EXIT_USAGE = 2
-"""Exit status when the program cannot start as it was called."""
+"""Exit status if the options or the terminal do not allow the app to start."""
 WEB_PORT = 8010
-"""Where --web listens; the server that the app can switch on has another port, so that both can be on."""
+"""Default port of --web; differs from the default port of the API server, so that both can run."""
 _SETTINGS = ("cache_dir", "theme", "cpu_weights")
-"""Options that are settings of the same name."""
+"""Options that override the setting of the same name."""
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser."""
-    made = argparse.ArgumentParser(
+    result = argparse.ArgumentParser(
         prog="mlxk-tui",
-        description="Full-screen workbench for MLX models in the Hugging Face cache.",
-        epilog="For scripts there is mlxk-headless. Keys: press ? inside.",
+        description="Full-screen workbench for the MLX models in the Hugging Face cache.",
+        epilog="Press ? in the app for help. For scripts, use mlxk-headless.",
     )
-    made.add_argument("--version", action="version", version=f"mlxk-tui {__version__}")
-    made.add_argument(
-        "--demo", action="store_true", help="open on a built-in sample; nothing of yours is touched"
+    result.add_argument("--version", action="version", version=f"mlxk-tui {__version__}")
+    result.add_argument(
+        "--demo", action="store_true", help="open a built-in sample cache; your own cache is not touched"
     )
-    made.add_argument("--cache-dir", metavar="DIR", help="hub cache folder (the one that holds models--*)")
-    made.add_argument("--theme", metavar="NAME", help="mlxk-dark, mlxk-light, ansi-dark, ansi-light, …")
-    made.add_argument(
+    result.add_argument(
+        "--cache-dir", metavar="DIR", help="hub cache folder (the one that contains models--*)"
+    )
+    result.add_argument("--theme", metavar="NAME", help="mlxk-dark, mlxk-light, ansi-dark, ansi-light, …")
+    result.add_argument(
         "--cpu-weights",
         metavar="auto|stored|float32",
-        help="how weights are held where there is no GPU (default auto: float32 where it fits)",
+        help="format of weights without a GPU (default auto: float32 if it fits)",
     )
-    made.add_argument("--web", action="store_true", help="serve the app to a browser on this machine")
-    made.add_argument(
+    result.add_argument("--web", action="store_true", help="serve the app to a browser on this machine")
+    result.add_argument(
         "--web-port",
         metavar="PORT",
         type=_port,
         default=WEB_PORT,
         help=f"port for --web (default {WEB_PORT})",
     )
-    return made
+    return result
 
 
 def _port(text: str) -> int:
     port = int(text) if text.isascii() and text.isdigit() else 0
     if not 1 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
     return port
 
 
@@ -60,18 +62,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if arguments.web:
         return _serve(arguments)
-    # textual-serve runs this program without a terminal and speaks with it over pipes.
+    # textual-serve runs this program without a terminal and communicates over pipes.
     if "TEXTUAL_DRIVER" not in os.environ and not _at_terminal():
         return _refuse(
-            "this needs a terminal. For scripts use mlxk-headless, such as: mlxk-headless list --json"
+            "the app needs a terminal. For scripts, use mlxk-headless, for example: mlxk-headless list --json"
         )
     if os.environ.get("TERM") == "dumb":
-        return _refuse("this terminal (TERM=dumb) cannot show a full screen. Use mlxk-headless here.")
+        return _refuse("this terminal (TERM=dumb) has no full-screen mode. Use mlxk-headless instead.")
     return _open(arguments)
 
 
 def _at_terminal() -> bool:
-    """Tell whether all three streams are a terminal; Textual draws on stderr."""
+    """Return whether all three streams are terminals; Textual draws on stderr."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
@@ -83,10 +85,10 @@ def _refuse(text: str) -> int:
 def _open(arguments: argparse.Namespace) -> int:
     import gc
 
-    gc.disable()  # until the first models are drawn: what is made until then stays, a tenth of the start
-    # pydantic would read the entry points of every installed package to look for plugins.
+    gc.disable()  # enabled again once the first models are drawn; saves a tenth of the startup time
+    # Otherwise pydantic reads the entry points of every installed package to find plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    from mlxk_tui import settings  # --version and --help do without
+    from mlxk_tui import settings  # not needed for --version and --help
     from mlxk_tui.config_file import ConfigError
 
     try:
@@ -105,7 +107,7 @@ def _open(arguments: argparse.Namespace) -> int:
             cache, label, state = demo.cache, "demo", demo.state
         else:
             cache = settings.cache_for(loaded, os.environ)
-        # The scan runs in threads of this process: with Python's 5 ms a key would wait for it noticeably.
+        # The scan runs in threads of this process; with Python's default of 5 ms it would delay key presses.
         sys.setswitchinterval(0.0005)
         app = MlxkApp(
             loaded,
@@ -117,7 +119,9 @@ def _open(arguments: argparse.Namespace) -> int:
         )
         app.run()
     status = app.return_code or 0
-    if getattr(app._driver, "is_stuck", False):  # its writer waits for the terminal, and Python for that
+    if getattr(
+        app._driver, "is_stuck", False
+    ):  # the terminal's writer thread is blocked, and Python would wait for it
         os._exit(status)
     return status
 
@@ -132,12 +136,12 @@ def _serve(arguments: argparse.Namespace) -> int:
     for name in _SETTINGS:
         if value := getattr(arguments, name):
             command += [f"--{name.replace('_', '-')}", value]
-    # textual-serve hands the command to a shell and has no login: quoted, and on loopback only.
+    # textual-serve passes the command to a shell and has no login: quote it, and listen on loopback only.
     try:
         LocalServer(shlex.join(command), arguments.web_port).serve()
     except OSError as error:
         return _refuse(
-            f"port {arguments.web_port} cannot be used: {error.strerror}. Give another: --web-port PORT"
+            f"port {arguments.web_port} cannot be used: {error.strerror}. Choose another: --web-port PORT"
         )
     return 0
 

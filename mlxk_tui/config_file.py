@@ -1,4 +1,4 @@
-"""The config file: read with what is wrong with it, and changed without losing comments and order."""
+"""Reads the config file and its problems, and changes settings without losing comments or order."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _MAX_CONFIG_BYTES = 1_000_000
 
 
 class ConfigError(Exception):
-    """A setting cannot be used; the text says where it stands and what to do."""
+    """A setting cannot be used; the message names its source and the fix."""
 
 
 def read(path: Path, known: Collection[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the values of the config file and what is wrong with it as a whole, as sentences.
+    """Return the values of the config file and its problems, as sentences.
 
     Args:
-        path: the file, which need not be there.
-        known: names of all settings; others are left out and told of.
+        path: the file; it may not exist.
+        known: names of all settings; other names are dropped and reported.
     """
     try:
         with open(path, "rb") as stream:
@@ -28,29 +28,29 @@ def read(path: Path, known: Collection[str]) -> tuple[dict[str, Any], list[str]]
     except FileNotFoundError:
         return {}, []
     except OSError as error:
-        return {}, [f"{path} cannot be read: {error.strerror}. The defaults are used."]
+        return {}, [f"{path} cannot be read: {error.strerror}. Using the defaults."]
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
     try:
         document = tomlkit.parse(raw.decode()).unwrap()
     except UnicodeDecodeError:
-        return {}, [f"{path} is not text in UTF-8. Correct the file. The defaults are used."]
+        return {}, [f"{path} is not UTF-8 text. Fix the file. Using the defaults."]
     except TOMLKitError as error:
-        return {}, [f"{path} is not valid TOML: {error}. Correct the file. The defaults are used."]
+        return {}, [f"{path} is not valid TOML: {error}. Fix the file. Using the defaults."]
     import difflib
 
     problems = []
     for name in [name for name in document if name not in known]:
         near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean `{near[0]}`?" if near else "remove that line."
-        problems.append(f"{path}: there is no setting `{name}`; {hint}")
+        hint = f"Did you mean `{near[0]}`?" if near else "Remove that line."
+        problems.append(f"{path}: unknown setting `{name}`. {hint}")
         del document[name]
     return document, problems
 
 
 def save(path: Path, name: str, value: str | float | bool) -> None:
-    """Write one setting into the config file, keeping comments and order; in one step, or not at all.
+    """Write one setting to the config file atomically; comments and order are preserved.
 
     Raises:
         ConfigError: the file cannot be read or written.
@@ -60,14 +60,14 @@ def save(path: Path, name: str, value: str | float | bool) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        target = path.resolve()  # a config that is a link into a dotfiles folder stays one
+        target = path.resolve()  # keep a symlink into a dotfiles folder
         text = target.read_text(encoding="utf-8") if target.exists() else ""
         document = tomlkit.parse(text)
         document[name] = value
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
         replace_file(target, tomlkit.dumps(document), mode=mode, exact_mode=True)
     except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not text in UTF-8, so `{name}` was not saved.") from None
+        raise ConfigError(f"{path} is not UTF-8 text, so `{name}` was not saved.") from None
     except TOMLKitError as error:
         raise ConfigError(f"{path} is not valid TOML, so `{name}` was not saved: {error}") from None
     except OSError as error:

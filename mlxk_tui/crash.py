@@ -1,4 +1,4 @@
-"""What is left of a fault of our own: a file with the traceback, and one sentence for the terminal."""
+"""Crash reports: a file with the traceback, and a sentence for the terminal."""
 
 from __future__ import annotations
 
@@ -13,23 +13,19 @@ from mlxk_tui import __version__
 
 
 def report(error: BaseException | None) -> str:
-    """Write the traceback of `error` to a file and return the sentence that names it.
+    """Write the traceback of `error` to a file and return a sentence that names the file.
 
-    Only code locations and the error's text are written, no values of variables: those can hold
-    what a user would not want to send.
+    The file contains code locations and the error's message, but no values of variables: they may be private.
     """
-    kind = type(error).__name__ if error else "an unknown fault"
-    shown = "".join(traceback.format_exception(error)) if error else "no traceback\n"
+    kind = type(error).__name__ if error else "unknown error"
+    details = "".join(traceback.format_exception(error)) if error else "no traceback\n"
     facts = f"mlxk-tui {__version__}, Python {platform.python_version()}, {platform.platform()}\n\n"
     path = platformdirs.user_state_path("mlxk-tui", appauthor=False) / "crash.log"
     try:
-        _write(path, facts + shown)
+        _write(path, facts + details)
     except OSError:
-        return f"mlxk-tui stopped because of a fault of its own ({kind}). Please report it.\n{shown}"
-    return (
-        f"mlxk-tui stopped because of a fault of its own ({kind}).\n"
-        f"The details are in {path}: please report them.\n"
-    )
+        return f"mlxk-tui crashed ({kind}). Please report this.\n{details}"
+    return f"mlxk-tui crashed ({kind}). Please report this.\nDetails: {path}\n"
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """The settings: one model, filled from command line, environment, config file and defaults, in that order.
 
-The model is a dataclass that pydantic validates values against when there are any: importing pydantic
-takes 0.1 s, half of what an empty Textual app needs to start.
+The model is a dataclass. Pydantic is imported only to validate given values: importing it takes 0.1 s, half
+the startup time of an empty Textual app.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlxk_tui.ops.cache.cache import Cache
 
 ENV_PREFIX = "MLXK_"
-"""Start of every environment variable of the settings: `MLXK_THEME`, `MLXK_REFRESH_SECONDS`."""
+"""Prefix of the environment variables of settings, such as `MLXK_THEME`."""
 _HUB_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
 
 TransferBackend = Literal["mlxk", "hub"]
@@ -38,104 +38,92 @@ class Settings:
     cache_dir: Path | None = field(
         default=None,
         metadata={
-            "about": "Hub cache folder (it holds `models--*`); in the file it gives way to `HF_HUB_CACHE`."
+            "about": "Hub cache folder (contains `models--*`). `HF_HUB_CACHE` overrides the config file."
         },
     )
     theme: str = field(
         default="mlxk-dark",
         metadata={
-            "about": "Colours: `mlxk-dark`, `mlxk-light`, `ansi-dark`, `ansi-light` or any theme of Textual."
+            "about": "Theme: `mlxk-dark`, `mlxk-light`, `ansi-dark`, `ansi-light` or any Textual theme."
         },
     )
     animations: bool = field(
         default=True,
-        metadata={"about": "Whether anything may move that need not; off is calmer over slow connections."},
+        metadata={"about": "Animations; turn them off for slow connections."},
     )
     refresh_seconds: float = field(
         default=2.0,
         metadata={
-            "about": "How often the cache is looked at for changes, in seconds; 0 never.",
+            "about": "Interval at which the cache is checked for changes, in seconds; 0: never.",
             "limits": {"ge": 0, "le": 3600},
         },
     )
     sort: SortColumn = field(
         default="name",
-        metadata={
-            "about": "Column of the order: `name`, `org`, `type`, `quant`, `size`, `modified` or `state`."
-        },
+        metadata={"about": "Sort column: `name`, `org`, `type`, `quant`, `size`, `modified` or `state`."},
     )
-    sort_reverse: bool = field(default=False, metadata={"about": "Whether the order is reversed."})
+    sort_reverse: bool = field(default=False, metadata={"about": "Sort in descending order."})
     filter: str = field(
-        default="", metadata={"about": "Filter of the model list at the start, such as `type:chat`."}
+        default="", metadata={"about": "Initial filter of the model list, such as `type:chat`."}
     )
-    show_all: bool = field(
-        default=True, metadata={"about": "Whether models that are not made for MLX are listed too."}
-    )
+    show_all: bool = field(default=True, metadata={"about": "List models of other frameworks than MLX, too."})
     parallel_transfers: int = field(
         default=2,
         metadata={
-            "about": "How many pulls and pushes run at once; the others wait.",
+            "about": "Maximum number of pulls and pushes at once; others wait.",
             "limits": {"ge": 1, "le": 8},
         },
     )
     transfer_backend: TransferBackend = field(
         default="mlxk",
-        metadata={
-            "about": "Who moves the bytes of a pull: `mlxk` (resumable) or `hub` (huggingface_hub with Xet)."
-        },
+        metadata={"about": "Downloader of pulls: `mlxk` (resumable) or `hub` (huggingface_hub with Xet)."},
     )
     push: bool = field(
         default=False,
-        metadata={
-            "about": "Whether the experimental push may be used; so does `MLXK2_ENABLE_EXPERIMENTAL_PUSH=1`."
-        },
+        metadata={"about": "Enable the experimental push, like `MLXK2_ENABLE_EXPERIMENTAL_PUSH=1`."},
     )
     idle_unload_minutes: float = field(
         default=30.0,
         metadata={
-            "about": "After how many idle minutes a model leaves the memory; 0 never.",
+            "about": "Idle minutes after which a model is unloaded; 0: never.",
             "limits": {"ge": 0, "le": 10_080},
         },
     )
     cpu_weights: CpuWeights = field(
         default=CpuWeights.AUTO,
-        metadata={
-            "about": "Weights without a GPU: `float32` copies, as `stored`, or `auto`: copies where they fit."
-        },
+        metadata={"about": "Weights without a GPU: `float32`, as `stored`, or `auto`: float32 if it fits."},
     )
     model_cpu_weights: Mapping[str, CpuWeights] = field(
         default_factory=dict,
-        metadata={"about": "The same for single models: their names and `auto`, `stored` or `float32`."},
+        metadata={"about": "`cpu_weights` of individual models: a table of names and values."},
     )
     server_host: str = field(
         default="127.0.0.1",
-        metadata={"about": "Where the server listens; beyond this machine it takes an API key."},
+        metadata={"about": "Address the server listens on; other than loopback requires an API key."},
     )
     server_port: int = field(
         default=8000,
-        metadata={"about": "Port of the server; 0 takes a free one.", "limits": {"ge": 0, "le": 65535}},
+        metadata={"about": "Port of the server; 0 picks a free one.", "limits": {"ge": 0, "le": 65535}},
     )
-    server_model: str = field(
-        default="", metadata={"about": "Model of the server for requests that name none."}
-    )
+    server_model: str = field(default="", metadata={"about": "Model for requests that name none."})
     server_max_tokens: int = field(
         default=0,
         metadata={
-            "about": "Most tokens of an answer where a request does not say; 0 is half of the context.",
+            "about": "Maximum tokens of an answer if the request sets none; 0: half the context.",
             "limits": {"ge": 0},
         },
     )
     server_origins: str = field(
         default="",
-        metadata={"about": "Origins of web pages that may call the server, separated by commas."},
+        metadata={"about": "Origins of web pages that may call the server (CORS), separated by commas."},
     )
     server_hosts: str = field(
         default="",
-        metadata={"about": "Further host names that the server answers to, separated by commas."},
+        metadata={"about": "Additional host names of the server, separated by commas."},
     )
     keymap: Mapping[str, str] = field(
         default_factory=dict,
-        metadata={"about": "Own keys: the id of a binding (see `docs/keys.md`) and its keys."},
+        metadata={"about": "Custom keys: a table of binding ids (see `docs/keys.md`) and keys."},
     )
 
 
@@ -144,10 +132,10 @@ FIELDS = {declared.name: declared for declared in fields(Settings)}
 
 
 def _validated(values: Mapping[str, object]) -> Settings:
-    """Return the settings with these values in the place of defaults.
+    """Return the settings with these values instead of the defaults.
 
     Raises:
-        pydantic.ValidationError: a value has not the type of its field, or lies outside its limits.
+        pydantic.ValidationError: a value has the wrong type or is out of range.
     """
     if not values:
         return Settings()
@@ -163,19 +151,19 @@ def _validated(values: Mapping[str, object]) -> Settings:
 
 @dataclass(frozen=True)
 class LoadedSettings:
-    """Settings, and what was wrong on the way to them."""
+    """Settings, their sources, and problems found while loading them."""
 
     settings: Settings
     problems: tuple[str, ...]
-    """Sentences that name the file or variable, the key and the fix."""
+    """Sentences that name the file or variable, the setting and the fix."""
     path: Path
-    """The config file, whether it is there or not."""
+    """The config file; it may not exist."""
     from_command_line: frozenset[str] = frozenset()
-    """Names of the settings that the command line gave."""
+    """Names of the settings given on the command line."""
     from_environment: frozenset[str] = frozenset()
-    """Names of the settings that the environment gave and the command line did not."""
+    """Names of the settings given in the environment and not on the command line."""
     key_folder: Path | None = None
-    """Where the server's API keys are kept; None is beside the config file."""
+    """Folder of the server's API keys; None means the folder of the config file."""
 
     @property
     def key_file(self) -> Path:
@@ -183,14 +171,14 @@ class LoadedSettings:
         return (self.key_folder or self.path.parent) / "api-keys"
 
     def where(self, name: str) -> str:
-        """Return where a setting that is not the default was given: option, variable or file."""
+        """Return the source of a setting that is not the default: option, variable or file."""
         if name in self.from_command_line:
             return f"--{name.replace('_', '-')}"
         return variable(name) if name in self.from_environment else str(self.path)
 
 
 def weights_choice(loaded: LoadedSettings) -> WeightsChoice:
-    """Return how the engine is to hold weights where there is no GPU; the command line is for every model."""
+    """Return the format of weights without a GPU; the command line applies to every model."""
     from mlxk_tui.engine.memory import WeightsChoice
 
     for_all = "cpu_weights" in loaded.from_command_line
@@ -200,75 +188,78 @@ def weights_choice(loaded: LoadedSettings) -> WeightsChoice:
 
 
 def for_demo(loaded: LoadedSettings, folder: Path) -> LoadedSettings:
-    """Return the settings for a demo: colours and keys as the user likes them, and a server of its own.
+    """Return the settings for a demo: the user's theme and keys, and default settings of the server.
 
-    What the config file says of the server is meant for the user's models and API keys. Those of the
-    demo are kept in `folder`.
+    The server settings of the config file are for the user's models and API keys. The demo stores its API
+    keys in `folder`.
     """
-    near = loaded.from_command_line | loaded.from_environment
-    own: dict[str, Any] = {
+    overridden = loaded.from_command_line | loaded.from_environment
+    defaults: dict[str, Any] = {
         name: declared.default
         for name, declared in FIELDS.items()
-        if name.startswith("server_") and name not in near
+        if name.startswith("server_") and name not in overridden
     }
-    return replace(loaded, settings=replace(loaded.settings, **own), key_folder=folder)
+    return replace(loaded, settings=replace(loaded.settings, **defaults), key_folder=folder)
 
 
 def cache_for(loaded: LoadedSettings, environ: Mapping[str, str]) -> Cache:
-    """Return the cache to show.
+    """Return the cache to use.
 
-    Sources, the first that is given: `--cache-dir`, `MLXK_CACHE_DIR`, what huggingface_hub reads
-    (`HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`), the config file's `cache_dir`, the default.
+    The first source that is set wins: `--cache-dir`, `MLXK_CACHE_DIR`, huggingface_hub's variables
+    (`HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`), `cache_dir` in the config file, the default.
     """
     from mlxk_tui.ops.cache.cache import Cache
 
     folder = loaded.settings.cache_dir
-    near = "cache_dir" in loaded.from_command_line | loaded.from_environment
-    if folder is not None and (near or not any(environ.get(name) for name in _HUB_VARIABLES)):
-        # Not `Cache.at`: a folder that was named is meant as it stands, dollar signs too.
+    overridden = "cache_dir" in loaded.from_command_line | loaded.from_environment
+    if folder is not None and (overridden or not any(environ.get(name) for name in _HUB_VARIABLES)):
+        # Not `Cache.at`, which would expand variables: dollar signs are part of the name.
         return Cache(Path(os.path.abspath(os.path.expanduser(folder))))
     return Cache.from_environment(environ)
 
 
 def config_path(environ: Mapping[str, str] | None = None) -> Path:
-    """Return where the config file is looked for; `MLXK_CONFIG` names another."""
-    named = (os.environ if environ is None else environ).get(f"{ENV_PREFIX}CONFIG")
-    return Path(named).expanduser() if named else platformdirs.user_config_path("mlxk-tui") / "config.toml"
+    """Return the path of the config file; `MLXK_CONFIG` overrides it."""
+    override = (os.environ if environ is None else environ).get(f"{ENV_PREFIX}CONFIG")
+    if override:
+        return Path(override).expanduser()
+    return platformdirs.user_config_path("mlxk-tui") / "config.toml"
 
 
 def load(command_line: Mapping[str, object] | None = None, path: Path | None = None) -> LoadedSettings:
-    """Return the settings. A value that cannot be used is told of and its default taken instead.
+    """Load the settings. An invalid value is reported as a problem and replaced by the default.
 
     Args:
         command_line: values given there, by field name; None means not given.
-        path: the config file; the usual one when left out.
+        path: the config file; None means the default path.
 
     Raises:
-        ConfigError: a value of the command line cannot be used.
+        ConfigError: a value on the command line is not valid.
     """
     path = path or config_path()
     stored, problems = read(path, FIELDS)
     variables = _variables(os.environ)
     given = {name: value for name, value in (command_line or {}).items() if value is not None}
-    for _ in range(2 * len(FIELDS) + 1):  # each round drops at least one bad value
-        faults: list[tuple[str, str]] = []
+    for _ in range(2 * len(FIELDS) + 1):  # each round drops at least one invalid value
+        errors: list[tuple[str, str]] = []
         try:
             settings = _validated({**stored, **_parsed(variables), **given})
-            near = frozenset(given)
-            return LoadedSettings(settings, tuple(problems), path, near, frozenset(variables) - near)
-        except _NotJsonError as fault:
-            faults = [(str(fault), f"it must be JSON such as {_TABLES[str(fault)]}")]
+            from_command_line = frozenset(given)
+            from_environment = frozenset(variables) - from_command_line
+            return LoadedSettings(settings, tuple(problems), path, from_command_line, from_environment)
+        except _NotJsonError as error:
+            errors = [(str(error), f"it must be JSON such as {_TABLES[str(error)]}")]
         except ValueError as error:
-            faults = _faults(error)
-        for name, cause in faults:
+            errors = _explain(error)
+        for name, cause in errors:
             if name in given:
                 raise ConfigError(f"--{name.replace('_', '-')}: {cause}.") from None
             if variables.pop(name, None) is not None:
-                used = "The config file's value is used." if name in stored else "The default is used."
-                problems.append(f"{variable(name)} cannot be used: {cause}. Correct or unset it. {used}")
+                used = "Using the config file's value." if name in stored else "Using the default."
+                problems.append(f"{variable(name)} is not valid: {cause}. Fix or unset it. {used}")
             else:
-                fix = "Correct or remove that line. The default is used."
-                problems.append(f"{path}: `{name}` cannot be used: {cause}. {fix}")
+                fix = "Fix or remove that line. Using the default."
+                problems.append(f"{path}: `{name}` is not valid: {cause}. {fix}")
                 stored.pop(name, None)
     raise ConfigError(f"{path}: the settings cannot be read.")
 
@@ -277,15 +268,15 @@ _TABLES = {
     "keymap": '{"models.delete": "D"}',
     "model_cpu_weights": '{"mlx-community/Qwen3-4B-4bit": "stored"}',
 }
-"""Settings that are tables, with an example; an environment variable gives them as JSON."""
+"""Settings that are tables, with an example; environment variables contain them as JSON."""
 
 
 class _NotJsonError(Exception):
-    """An environment variable gives a table that is not JSON; its argument is the setting."""
+    """An environment variable for a table is not JSON; the argument is the name of the setting."""
 
 
 def _parsed(variables: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values of environment variables, tables read as JSON."""
+    """Return the values of environment variables; tables are parsed as JSON."""
     values: dict[str, Any] = dict(variables)
     for name in _TABLES.keys() & values.keys():
         values[name] = _table(name, values[name])
@@ -302,8 +293,8 @@ def _table(name: str, text: str) -> Any:
 _CAUSES = {
     "path_type": "it must be a folder in quotes",
     "string_type": "it must be text in quotes",
-    "mapping_type": "it must be a table of names and words",
-    "dict_type": "it must be a table of names and words",
+    "mapping_type": "it must be a table of names and values",
+    "dict_type": "it must be a table of names and values",
     "bool_type": "it must be true or false",
     "bool_parsing": "it must be true or false",
     "int_type": "it must be a whole number",
@@ -313,11 +304,11 @@ _CAUSES = {
     "float_parsing": "it must be a number",
     "finite_number": "it must be a number",
 }
-"""What pydantic's codes mean to a user; its own messages name Python's types."""
+"""Messages for pydantic's error codes; pydantic's own messages name Python types."""
 
 
-def _faults(error: ValueError) -> list[tuple[str, str]]:
-    """Return (setting, cause) for each fault that pydantic found.
+def _explain(error: ValueError) -> list[tuple[str, str]]:
+    """Return (setting, cause) for each error that pydantic found.
 
     Raises:
         ValueError: the error is not pydantic's.
@@ -326,21 +317,21 @@ def _faults(error: ValueError) -> list[tuple[str, str]]:
 
     if not isinstance(error, ValidationError):
         raise error
-    found = []
-    for fault in error.errors():
-        said = fault["msg"].replace("Input should be", "It must be")
-        cause = _CAUSES.get(fault["type"]) or said[0].lower() + said[1:]
-        found.append((str(fault["loc"][0]), cause))
-    return found
+    causes = []
+    for detail in error.errors():
+        message = detail["msg"].replace("Input should be", "It must be")
+        cause = _CAUSES.get(detail["type"]) or message[0].lower() + message[1:]
+        causes.append((str(detail["loc"][0]), cause))
+    return causes
 
 
 def _variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the values that environment variables give; an empty one gives none."""
+    """Return the settings given in environment variables; empty variables are ignored."""
     return {name: environ[variable(name)] for name in FIELDS if environ.get(variable(name))}
 
 
 def variable(name: str) -> str:
-    """Return the environment variable of a setting."""
+    """Return the name of the environment variable of a setting."""
     return f"{ENV_PREFIX}{name.upper()}"
 
 

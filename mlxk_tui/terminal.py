@@ -1,4 +1,4 @@
-"""The terminal that the app draws on: what happens when it stops reading, or is gone."""
+"""Textual driver for terminals that stop reading or are closed."""
 
 from __future__ import annotations
 
@@ -13,28 +13,27 @@ from textual.app import App
 from textual.drivers._writer_thread import WriterThread
 from textual.drivers.linux_driver import LinuxDriver
 
-_LOOK_S = 0.25
-"""Seconds after which somebody who waits for the terminal looks whether the app is leaving."""
-_LAST_WORDS_S = 2.0
-"""Seconds that a terminal gets to take what restores it."""
+_POLL_S = 0.25
+"""Interval at which a blocked write checks whether the app is exiting, in seconds."""
+_EXIT_TIMEOUT_S = 2.0
+"""How long the terminal may take to read the sequences that restore it, in seconds."""
 
 
 class Output:
-    """A stream to a terminal that may be gone: what can no longer be written is dropped.
+    """A stream to a terminal that may be closed; text that cannot be written is dropped.
 
-    Textual's writer (8.2.8) ends with the first error, and whoever has something to write then waits for
-    it for ever.
+    Textual's writer thread (8.2.8) ends at the first error, and later writes then wait forever.
     """
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write, or drop it."""
+        """Write text, or drop it."""
         return self._try(lambda: self._stream.write(text)) or 0
 
     def flush(self) -> None:
-        """Write what is buffered, or drop it."""
+        """Write buffered text, or drop it."""
         self._try(self._stream.flush)
 
     def fileno(self) -> int:
@@ -42,7 +41,7 @@ class Output:
         return self._stream.fileno()
 
     def isatty(self) -> bool:
-        """Tell whether it is a terminal."""
+        """Return whether the stream is a terminal."""
         return self._stream.isatty()
 
     def _try(self, write: Callable[[], int | None]) -> int | None:
@@ -53,7 +52,7 @@ class Output:
 
 
 class TerminalDriver(LinuxDriver):
-    """Textual's driver, with an end: no write waits for a terminal that does not read once the app leaves."""
+    """Textual's driver, but while the app exits no write waits for a terminal that does not read."""
 
     def __init__(
         self,
@@ -66,12 +65,12 @@ class TerminalDriver(LinuxDriver):
         super().__init__(app, debug=debug, mouse=mouse, size=size)
         if sys.__stderr__ is not None:
             self._file: Any = Output(sys.__stderr__)
-        self._leaving = threading.Event()
+        self._exiting = threading.Event()
         self._stuck = False
 
     def leave(self) -> None:
-        """Wait for nothing from now on; may be called in a signal handler."""
-        self._leaving.set()
+        """Stop waiting for the terminal; may be called in a signal handler."""
+        self._exiting.set()
 
     @property
     def is_gone(self) -> bool:
@@ -82,38 +81,38 @@ class TerminalDriver(LinuxDriver):
 
     @property
     def is_stuck(self) -> bool:
-        """Whether the terminal took too long to read the last words: its writer waits still."""
+        """Whether the terminal did not read in time at exit, so that the writer thread is still blocked."""
         return self._stuck
 
     def write(self, data: str) -> None:
-        """Hand text to the writer; wait while it has much to do, but not when the app is leaving."""
+        """Queue text for the writer thread; wait while the queue is full, but not while the app exits."""
         writer = self._writer_thread
         if writer is not None and not self._stuck:
             self._put(writer, data)
 
     def close(self) -> None:
-        """Let the writer finish, unless the terminal does not read."""
+        """Wait for the writer thread, unless the terminal does not read."""
         writer = self._writer_thread
         if writer is None:
             return
-        self._leaving.set()
+        self._exiting.set()
         self._put(writer, None)
-        writer.join(_LAST_WORDS_S)
+        writer.join(_EXIT_TIMEOUT_S)
         self._stuck = self._stuck or writer.is_alive()
 
     def _put(self, writer: WriterThread, text: str | None) -> None:
-        """Queue text; give up after a while where the app leaves and the terminal does not read."""
+        """Queue text; while the app exits, give up after a timeout."""
         waited = 0.0
         while not self._offer(writer, text):
-            waited += _LOOK_S
-            if self._leaving.is_set() and waited >= _LAST_WORDS_S:
+            waited += _POLL_S
+            if self._exiting.is_set() and waited >= _EXIT_TIMEOUT_S:
                 self._stuck = True
                 return
 
     @staticmethod
     def _offer(writer: WriterThread, text: str | None) -> bool:
         try:
-            writer._queue.put(text, timeout=_LOOK_S)
+            writer._queue.put(text, timeout=_POLL_S)
         except queue.Full:
             return False
         return True

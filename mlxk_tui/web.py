@@ -1,4 +1,4 @@
-"""`--web`: the app in a browser on this machine, and in no other page that the browser has open."""
+"""`--web`: serves the app to a browser on this machine, but not to other web pages open in it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _FONT_FROM_ELSEWHERE = re.compile(r"<link\b[^>]*\bfonts\.googleapis\.com[^>]*>")
 
 
 class LocalServer(Server):
-    """textual-serve's server for one machine.
+    """textual-serve's server, restricted to this machine.
 
-    That has no login, and any page in the user's browser could open a WebSocket to it and press keys
-    here: so a request must come for this address, and a WebSocket from a page of this server.
+    The server has no login, and any page in the user's browser could open a WebSocket and press keys. So the
+    Host header must be this address, and a WebSocket must come from a page of this server.
 
     Args:
-        command: what a shell runs for each page that is opened.
+        command: the shell command that runs for each page.
         port: the port on the loopback interface.
     """
 
@@ -34,7 +34,7 @@ class LocalServer(Server):
         """Serve until Ctrl-C.
 
         Raises:
-            OSError: the port cannot be had; nothing was said to listen yet.
+            OSError: the port is not available; nothing has been printed yet.
         """
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -42,10 +42,10 @@ class LocalServer(Server):
         super().serve(debug)
 
     async def handle_index(self, request: web.Request) -> web.StreamResponse:
-        """Serve the page, which loads nothing from elsewhere and is in no other page's frame."""
+        """Serve the page without external resources, and forbid framing by other pages."""
         self._check(request)
         response = await super().handle_index(request)
-        if isinstance(response, web.Response):  # it always is, which the decorator's type does not say
+        if isinstance(response, web.Response):  # always true, but the decorator's type is wider
             response.text = _FONT_FROM_ELSEWHERE.sub("", response.text or "")
         response.headers["X-Frame-Options"] = "DENY"
         return response
@@ -55,14 +55,14 @@ class LocalServer(Server):
         self._check(request)
         scheme, _, address = request.headers.get("Origin", "").partition("://")
         if scheme != "http" or address not in self._addresses:
-            raise web.HTTPForbidden(text="Only pages of this server may use it.")
+            raise web.HTTPForbidden(text="Forbidden: the WebSocket must come from a page of this server.")
         if (task := asyncio.current_task()) is not None:
             self._open.add(task)
             task.add_done_callback(self._open.discard)
         return await super().handle_websocket(request)
 
     async def on_shutdown(self, app: web.Application) -> None:
-        """End the apps that are open; aiohttp would wait a minute for their pages to be closed."""
+        """Stop the running apps; aiohttp would wait a minute for their pages to close."""
         del app
         for task in self._open:
             task.cancel()
@@ -70,11 +70,11 @@ class LocalServer(Server):
             await asyncio.wait(self._open, timeout=5)
 
     async def handle_download(self, request: web.Request) -> web.StreamResponse:
-        """Serve a file that the app offered."""
+        """Serve a file that the app offers for download."""
         self._check(request)
         return await super().handle_download(request)
 
     def _check(self, request: web.Request) -> None:
-        """Refuse a request for another name, which a page from elsewhere may have led here."""
+        """Reject a request with another Host header: DNS rebinding by another page."""
         if request.headers.get("Host") not in self._addresses:
-            raise web.HTTPForbidden(text=f"This server is http://{HOST}:{self.port} and nothing else.")
+            raise web.HTTPForbidden(text=f"Forbidden: use the address http://{HOST}:{self.port}.")

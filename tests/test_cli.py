@@ -65,7 +65,7 @@ def test_web_and_the_server_in_it_have_ports_of_their_own() -> None:
 def test_what_is_no_port_is_a_usage_error(port: str) -> None:
     done = run("--web", f"--web-port={port}")
     assert done.returncode == cli.EXIT_USAGE
-    assert "is no port from 1 to 65535" in done.stderr
+    assert "is not a port from 1 to 65535" in done.stderr
 
 
 def test_web_on_a_port_that_is_taken_says_what_to_give_instead() -> None:

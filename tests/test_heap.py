@@ -16,8 +16,8 @@ _HEAP = 64 << 20
 _THREADS = """
 import sys, threading
 if sys.argv[1] == "one":
-    from mlxk_tui.heap import keep_one_heap
-    assert keep_one_heap()
+    from mlxk_tui.heap import use_one_heap
+    assert use_one_heap()
 barrier, kept = threading.Barrier(6), []
 def work():
     kept.append(bytearray(5000))

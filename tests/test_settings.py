@@ -38,12 +38,12 @@ def test_command_line_beats_environment_beats_file_beats_default(
     ("text", "words"),
     [
         ("theme = = 1", ("is not valid TOML", "line 1")),
-        ('sort = "colour"', ("`sort` cannot be used", "'name'", "Correct or remove")),
-        ("refresh_seconds = -1", ("`refresh_seconds` cannot be used", "greater than or equal to 0")),
-        ("refresh_secnds = 1", ("no setting `refresh_secnds`", "did you mean `refresh_seconds`?")),
-        ("keymap = 3", ("`keymap` cannot be used: it must be a table", "The default is used.")),
-        ("cache_dir = 3", ("`cache_dir` cannot be used: it must be a folder", "The default is used.")),
-        ("filter = 3", ("`filter` cannot be used: it must be text", "The default is used.")),
+        ('sort = "colour"', ("`sort` is not valid", "'name'", "Fix or remove")),
+        ("refresh_seconds = -1", ("`refresh_seconds` is not valid", "greater than or equal to 0")),
+        ("refresh_secnds = 1", ("unknown setting `refresh_secnds`", "Did you mean `refresh_seconds`?")),
+        ("keymap = 3", ("`keymap` is not valid: it must be a table", "Using the default.")),
+        ("cache_dir = 3", ("`cache_dir` is not valid: it must be a folder", "Using the default.")),
+        ("filter = 3", ("`filter` is not valid: it must be text", "Using the default.")),
     ],
 )
 def test_a_fault_in_the_file_names_file_key_and_fix(config: Path, text: str, words: tuple[str, ...]) -> None:
@@ -99,9 +99,7 @@ def test_one_bad_value_does_not_cost_the_good_ones(config: Path) -> None:
 
 def test_bytes_that_are_not_text_and_a_folder_are_sentences(config: Path) -> None:
     config.write_bytes(b"\xff\xfe\x00")
-    assert load({}, config).problems == (
-        f"{config} is not text in UTF-8. Correct the file. The defaults are used.",
-    )
+    assert load({}, config).problems == (f"{config} is not UTF-8 text. Fix the file. Using the defaults.",)
     config.unlink()
     config.mkdir()
     assert "cannot be read" in load({}, config).problems[0]
@@ -112,7 +110,7 @@ def test_a_bad_variable_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("MLXK_KEYMAP", "{")
     loaded = load({}, config)
     assert {problem.split()[0] for problem in loaded.problems} == {"MLXK_REFRESH_SECONDS", "MLXK_KEYMAP"}
-    assert all(problem.endswith("The default is used.") for problem in loaded.problems)
+    assert all(problem.endswith("Using the default.") for problem in loaded.problems)
     assert loaded.settings == Settings()
 
 
@@ -126,7 +124,7 @@ def test_a_model_s_weights_can_come_from_file_and_environment(
     assert weights_choice(load({}, config)).of("another").value == "auto"
     for bad in ("{", '{"another": "half"}'):
         monkeypatch.setenv("MLXK_MODEL_CPU_WEIGHTS", bad)
-        assert "MLXK_MODEL_CPU_WEIGHTS cannot be used" in load({}, config).problems[0]
+        assert "MLXK_MODEL_CPU_WEIGHTS is not valid" in load({}, config).problems[0]
 
 
 def test_the_command_line_says_how_all_weights_are_held(config: Path) -> None:
