@@ -1,1 +1,1 @@
-"""Each benchmark prints medians and ratios against a named peer that is measured in the same run."""
+"""Benchmarks. Each prints medians, and ratios to a named peer measured in the same run."""

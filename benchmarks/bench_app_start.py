@@ -1,4 +1,4 @@
-"""From starting `mlxk-tui` to its first frame and rows, in a real terminal, against an empty Textual app."""
+"""Startup of `mlxk-tui` in a real terminal: first frame and rows, compared with an empty Textual app."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from benchmarks.terminal import Start, start
 
 COUNTS = (500, 2000)
 BUDGET = 2.0
-"""How many times an empty app's start the first usable frame may take at 500 models."""
+"""Maximum time to the first usable frame with 500 models, relative to the startup of an empty app."""
 MEMORY_BUDGET = 120e6
-"""Resident memory of the UI process, in bytes."""
+"""Maximum resident memory of the app's process, in bytes."""
 
 EMPTY_APP = """
 from textual.app import App
@@ -27,12 +27,12 @@ class Empty(App):
 Empty().run()
 """
 FRAME = r"1 Models"
-"""The tab strip: the panes are drawn and take keys."""
+"""The tab strip: the panes are drawn and accept keys."""
 ROW = r"Bench-\d{4}"
 
 
 def measure(rounds: int, counts: tuple[int, ...] = COUNTS) -> tuple[list[Row], list[Row]]:
-    """Return the rows about time and those about memory."""
+    """Return the rows for time and the rows for memory."""
     times: list[Row] = []
     sizes: list[Row] = []
     for count in counts:
@@ -40,11 +40,11 @@ def measure(rounds: int, counts: tuple[int, ...] = COUNTS) -> tuple[list[Row], l
             caches.build(folder / "hub", count)
             empty, ours, fresh = _at(folder, count, rounds)
         peer, ready = "an empty Textual app", 1000 * _median(empty, "ready")
-        for what, starts, budget in (
+        for suffix, starts, budget in (
             ("", ours, BUDGET if count == 500 else None),
             (", first time", fresh, BUDGET if count == 500 else None),
         ):
-            at = f"{count:,} models{what}"
+            at = f"{count:,} models{suffix}"
             times.append(
                 Row(f"first frame, {at}", 1000 * _median(starts, "frame"), peer, ready, budget=budget)
             )
@@ -52,7 +52,7 @@ def measure(rounds: int, counts: tuple[int, ...] = COUNTS) -> tuple[list[Row], l
             times.append(Row(f"all rows, {at}", 1000 * _median(starts, "all"), peer, ready))
         loaded = sorted({library for each in [*ours, *fresh] for library in each.libraries})
         if loaded:
-            raise SystemExit(f"MLX is in the app's process: {loaded}")
+            raise SystemExit(f"The app's process has loaded MLX: {loaded}")
         memory = statistics.median(each.memory for each in ours)
         sizes.append(
             Row(f"resident memory, {count:,} models", memory / 1e6, "an empty Textual app",
@@ -70,12 +70,12 @@ def _at(folder: Path, count: int, rounds: int) -> tuple[list[Start], list[Start]
     ours: list[Start] = []
     fresh: list[Start] = []
     for number in range(rounds + 1):
-        for starts, argv, wanted, verdicts in (
+        for starts, argv, patterns, verdicts in (
             (empty, (sys.executable, "-c", EMPTY_APP), {"ready": "all is ready"}, "off"),
             (ours, app, marks, str(folder / "verdicts")),
             (fresh, app, marks, "off"),
         ):
-            once = start(argv, wanted, env={**home, "MLXK_VERDICTS": verdicts})
+            once = start(argv, patterns, env={**home, "MLXK_VERDICTS": verdicts})
             if number > 0:  # the first round warms up
                 starts.append(once)
     return empty, ours, fresh
@@ -86,13 +86,13 @@ def _median(starts: list[Start], mark: str) -> float:
 
 
 def main() -> int:
-    """Run and print."""
+    """Run the benchmark and print its results."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="numbers of models")
     options = parser.parse_args()
     times, sizes = measure(options.rounds, tuple(options.counts))
     table("Start of mlxk-tui", times)
-    table(f"Memory of mlxk-tui (budget {MEMORY_BUDGET / 1e6:g} MB), no MLX in it", sizes)
+    table(f"Memory of mlxk-tui (budget {MEMORY_BUDGET / 1e6:g} MB), without MLX", sizes)
     over = any(row.ours > MEMORY_BUDGET / 1e6 for row in sizes)
     return 1 if options.strict and over else finish(times, options.strict)
 

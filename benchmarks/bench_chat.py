@@ -1,7 +1,7 @@
-"""The Chat pane: from a key to the screen while a model streams, with a long history, and its memory.
+"""The Chat pane: time from a key press to the screen while a model streams and in a long chat, and memory.
 
-Everything runs in one process with the real app, the real engine and the tiny model, without a terminal.
-A key's time goes from handing it to the app until the app has drawn it and is idle again.
+Everything runs in one process with the real app, the real engine and the tiny model, without a terminal. The
+clock starts when the key is passed to the app and stops when the app has drawn it and is idle again.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from mlxk_tui.ui.chat.pane import ChatPane
 
 KEYS = 120
 KEY_BUDGET_MS = 50.0
-"""p95 from a key to the screen while a model streams."""
+"""Maximum p95 from a key press to the screen while a model streams."""
 MEMORY_BUDGET = 120e6
 HISTORY = 200
 NOISE = 1.5
-"""How many times an empty chat's key a key in a long one may take: medians of this machine differ so much."""
+"""Maximum key time in a long chat relative to an empty one; medians of two runs may differ by this much."""
 ANSWER = """Here is what **verify** does:
 
 1. it reads every byte
@@ -60,11 +60,11 @@ async def _chats(state: Path, messages: int) -> None:
 
 
 class Session:
-    """The app on a hub with the tiny model.
+    """The app with the tiny model.
 
     Args:
-        folder: where everything lies.
-        messages: how many messages the chat has that opens.
+        folder: folder for the cache and the state.
+        messages: number of messages in the chat that is opened.
     """
 
     def __init__(self, folder: Path, messages: int = 0) -> None:
@@ -81,7 +81,7 @@ class Session:
         )
 
     async def prepare(self) -> None:
-        """Write the kept chat."""
+        """Create the saved chat."""
         if self._messages:
             await _chats(self._state, self._messages)
 
@@ -90,17 +90,17 @@ async def _until(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise SystemExit("the app never got there")
+            raise SystemExit("timeout while waiting for the app")
         await asyncio.sleep(0.01)
 
 
 async def _keys(
-    app: MlxkApp, pane: ChatPane, count: int, going: Callable[[], bool] = lambda: True
+    app: MlxkApp, pane: ChatPane, count: int, while_true: Callable[[], bool] = lambda: True
 ) -> list[float]:
-    """Press keys in the composer and return milliseconds until each stood on the screen."""
+    """Press keys in the composer and return the milliseconds until each was drawn."""
     taken: list[float] = []
     for number in range(count):
-        if not going():
+        if not while_true():
             break
         before = len(pane.composer.text)
         begin = time.perf_counter()
@@ -108,7 +108,7 @@ async def _keys(
         end = begin + 5
         while len(pane.composer.text) == before:
             if time.perf_counter() > end:
-                raise SystemExit(f"no key arrives; the focus is on {app.focused}")
+                raise SystemExit(f"the key did not arrive; the focus is on {app.focused}")
             await asyncio.sleep(0)
         drawn = asyncio.get_running_loop().create_future()
         app.call_after_refresh(lambda done=drawn: done.done() or done.set_result(None))
@@ -153,7 +153,7 @@ async def _streaming(folder: Path) -> tuple[list[float], list[float], float, lis
 
 
 def _long() -> ChatSettings:
-    # A hot temperature makes the tiny model ramble up to the limit.
+    # A high temperature makes the tiny model generate up to the limit.
     return ChatSettings("", {"temperature": 1.6, "max_tokens": 1500, "seed": 7})
 
 
@@ -175,7 +175,7 @@ def _longer(pane: ChatPane, known: int) -> bool:
 
 
 async def _history(folder: Path, messages: int) -> list[float]:
-    """Return the times of keys in the composer in a chat of so many messages."""
+    """Return the key times in the composer of a chat with this many messages."""
     session = Session(folder, messages)
     await session.prepare()
     app = session.app
@@ -185,7 +185,7 @@ async def _history(folder: Path, messages: int) -> list[float]:
         pane = app.screen
         assert isinstance(pane, ChatPane)
         await _until(lambda: pane.opening.done and (not messages or bool(pane.conversation.blocks)))
-        while messages and len(pane.conversation.blocks) < messages:  # all of them, as one who read it all
+        while messages and len(pane.conversation.blocks) < messages:  # scroll up until all are loaded
             known = len(pane.conversation.blocks)
             pane.messages.read_more()
             await _until(partial(_longer, pane, known))
@@ -200,9 +200,9 @@ def p95(values: list[float]) -> float:
 
 def measure(rounds: int) -> list[Row]:
     """Return the rows of the table."""
-    del rounds  # the keys are the rounds
+    del rounds  # each key is a round
     os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
-    gc.disable()  # this and the next as the command does; the app turns it on again
+    gc.disable()  # like the command's startup; the app enables it again
     sys.setswitchinterval(0.0005)
     with scratch("chat") as folder:
         idle, streaming, rate, lags, memory = asyncio.run(_streaming(folder))
@@ -224,14 +224,14 @@ def measure(rounds: int) -> list[Row]:
 
 
 def main() -> int:
-    """Run and print."""
+    """Run the benchmark and print its results."""
     parser: argparse.ArgumentParser = arguments(__doc__ or "")
     options = parser.parse_args()
     rows = measure(options.rounds)
     loaded = {name for name in sys.modules if name.partition(".")[0] in {"mlx", "mlx_lm", "transformers"}}
     if loaded:
-        raise SystemExit(f"MLX is in the app's process: {sorted(loaded)[:5]}")
-    table("Chat pane: keys to the screen, no MLX in the process", rows)
+        raise SystemExit(f"The app's process has loaded MLX: {sorted(loaded)[:5]}")
+    table("Chat pane: key to screen, without MLX in the process", rows)
     return finish(rows, options.strict)
 
 

@@ -1,10 +1,10 @@
-"""Linux without a GPU: our server beside mlx_lm.server as pip installs it, with a real model.
+"""Linux without a GPU: our server compared with mlx_lm.server as pip installs it, with a real model.
 
-Both run SmolLM2-135M-Instruct, in fp32 and with weights of 4 bits (`make models` fetches them), and are
-asked in turns over HTTP; the one whose turn it is not is stopped (SIGSTOP). `mlx_lm.server` reads seven
-tokens a second with the BLAS of mlx's wheel, so that a round takes minutes. A short request beside the
-prefill of a long one is compared with our own server as it was before: `MLXK_BLAS=off`, weights as stored.
-What layers that are expanded on the fly take in memory is asked of the engine itself.
+Both run SmolLM2-135M-Instruct, in fp32 and with 4-bit weights (`make models` downloads them), and get
+requests over HTTP in turn; the idle one is stopped (SIGSTOP). `mlx_lm.server` processes seven prompt tokens
+per second with the BLAS of mlx's wheel, so a round takes minutes. A short request beside the prefill of a
+long one is compared with our own server without the library: `MLXK_BLAS=off`, weights as stored. The memory
+of layers that are expanded on the fly is measured with the engine itself.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from mlxk_tui.ops.health.machine import may_have_gpu
 MODELS = {"smollm2": "fp32", "smollm2_4bit": "4 bit"}
 PROMPT_TOKENS, STREAM_TOKENS, TOGETHER_TOKENS, CLIENTS = 1000, 32, 24, 8
 BESIDE_TOKENS = 400
-"""Length of the prompt beside which a short request is asked: without a library it is read for a minute."""
+"""Length of the prompt beside the short request: its prefill takes a minute without a library."""
 FIRST, ONE, EIGHT, BESIDE, HELD = 0.1, 1 / 1.5, 1 / 5, 1.0, 1.3
-"""Budgets: shares of the peer's time, and of the size as stored."""
+"""Budgets relative to the peer's time, and to the stored size."""
 _SENTENCE = "The library at the corner of the street opens at nine and closes at five, but not today. "
 _SENTENCE_TOKENS = 20
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A stream, in seconds from the request on."""
+    """Times of a stream, in seconds since the request."""
 
     first: float
     whole: float
@@ -56,7 +56,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class RealModel:
-    """A model that `make models` has made."""
+    """A model created by `make models`."""
 
     name: str
     cache: Path
@@ -64,7 +64,7 @@ class RealModel:
 
 
 def real_model(key: str) -> RealModel | None:
-    """Return a model by its key in models.json; None where it is not there."""
+    """Return a model by its key in models.json; None if it does not exist."""
     cache = Path(os.environ.get("MLXK2_REAL_MODELS") or ROOT / ".real").expanduser()
     try:
         found = json.loads((cache / "models.json").read_text())[key]
@@ -78,13 +78,13 @@ def real_model(key: str) -> RealModel | None:
 def measure(rounds: int, tokens: int = PROMPT_TOKENS) -> list[Row]:
     """Return the rows of this benchmark; `tokens` is the length of the long prompt."""
     if may_have_gpu() or importlib.util.find_spec("scipy_openblas32") is None:
-        print("This machine may have a GPU, or has no library to borrow: nothing is measured on the CPU")
+        print("This machine may have a GPU, or has no BLAS library: skipping the CPU benchmark")
         return []
     rows: list[Row] = []
     for key, kind in MODELS.items():
         model = real_model(key)
         if model is None:
-            print(f"{key} is not there: run `make models`")
+            print(f"{key} is missing: run `make models`")
             continue
         with scratch("cpu") as folder, ExitStack() as stack:
             model = _linked(model, folder / "cache")
@@ -96,16 +96,16 @@ def measure(rounds: int, tokens: int = PROMPT_TOKENS) -> list[Row]:
             for one in (ours, theirs, before):  # loads
                 with one.running():
                     _ask(one, "Hello", 2)
-            works: list[tuple[str, Contestant, float, Callable[[Contestant], float]]] = [
+            tasks: list[tuple[str, Contestant, float, Callable[[Contestant], float]]] = [
                 (f"{kind}: first token, {tokens:,} tokens", theirs, FIRST, partial(_first, tokens)),
                 (f"{kind}: a token of one stream", theirs, ONE, _one),
                 (f"{kind}: a token of {CLIENTS} streams", theirs, EIGHT, _eight),
                 (f"{kind}: short beside a long prefill", before, BESIDE, _beside),
             ]
-            for what, peer, budget, work in works:
-                taken = in_turns([ours, peer], rounds, work)
+            for label, peer, budget, task in tasks:
+                taken = in_turns([ours, peer], rounds, task)
                 mine, other = taken[ours.label] * 1000, taken[peer.label] * 1000
-                rows.append(Row(what, mine, peer.label, other, budget=budget))
+                rows.append(Row(label, mine, peer.label, other, budget=budget))
             if key.endswith("4bit"):
                 held, stored = asyncio.run(_memory(model.name, model.folder))
                 rows.append(
@@ -115,7 +115,7 @@ def measure(rounds: int, tokens: int = PROMPT_TOKENS) -> list[Row]:
 
 
 def _linked(model: RealModel, cache: Path) -> RealModel:
-    """Return the same files as a repo of mlx-community, whose models are known to be made for MLX."""
+    """Return the same files as a repo of mlx-community, so that it is recognized as an MLX model."""
     name = f"mlx-community/{model.name.rpartition('/')[2]}"
     repo = cache / f"models--{name.replace('/', '--')}"
     snapshot = repo / "snapshots" / model.folder.name
@@ -142,7 +142,7 @@ def _one(one: Contestant) -> float:
 
 
 def _eight(one: Contestant) -> float:
-    """Return the time of all streams by their tokens, prompts of a dozen tokens included."""
+    """Return the time per token of all streams, including prompts of a dozen tokens."""
     prompts = [f"{number} {time.time_ns()} Once upon a time" for number in range(CLIENTS)]
     begin = time.perf_counter()
     with ThreadPoolExecutor(CLIENTS) as pool:
@@ -153,14 +153,14 @@ def _eight(one: Contestant) -> float:
 def _beside(one: Contestant) -> float:
     long = threading.Thread(target=_ask, args=(one, _prompt(BESIDE_TOKENS), 2))
     long.start()
-    time.sleep(0.5)  # it is being read by now
+    time.sleep(0.5)  # its prefill is running by now
     first = _ask(one, f"{time.time_ns()} Hello", 2).first
     long.join()
     return first
 
 
 def _prompt(tokens: int) -> str:
-    """Return about so many tokens that no cache holds."""
+    """Return a prompt of about this many tokens that is in no cache."""
     return f"{time.time_ns()} " + _SENTENCE * max(1, (tokens - 14) // _SENTENCE_TOKENS)
 
 
@@ -168,7 +168,7 @@ def _ask(one: Contestant, prompt: str, tokens: int) -> Answer:
     """Read a stream to its end.
 
     Raises:
-        SystemExit: the server refused, or broke off.
+        SystemExit: the server returned an error, or the stream was incomplete.
     """
     body = {"model": one.model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "stream": True}
     body["stream_options"] = {"include_usage": True}
@@ -187,15 +187,15 @@ def _ask(one: Contestant, prompt: str, tokens: int) -> Answer:
     whole = time.perf_counter() - begin
     connection.close()
     if response.status != 200 or not count:
-        raise SystemExit(f"{one.label} answered {response.status} and {count} tokens")
+        raise SystemExit(f"{one.label} returned status {response.status} and {count} tokens")
     return Answer(first or whole, whole, count)
 
 
 async def _memory(name: str, folder: Path) -> tuple[float, float]:
-    """Return what the weights take while layers are expanded, after a prompt, and as stored; in MB.
+    """Return the memory of the weights while layers are expanded, and the stored size; in MB.
 
-    The peak of a prompt is taken, less the KV cache (float32) and the same prompt's activations with
-    float32 weights: what is left beside the weights is what expanding costs.
+    Expanding costs the difference of two peaks for the same prompt, each without the weights: with weights as
+    stored and with float32 weights. Both peaks contain the same KV cache (float32) and activations.
     """
     extra: dict[CpuWeights, float] = {}
     stored = 0.0
@@ -228,7 +228,7 @@ def _mlx_lm(model: RealModel, folder: Path) -> AbstractContextManager[Contestant
 
 
 def main() -> int:
-    """Run this benchmark alone."""
+    """Run the benchmark and print its results."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--tokens", type=int, default=PROMPT_TOKENS, help="length of the long prompt")
     options = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Downloading against `hf download`: time, processor time, memory, and bytes fetched after a kill.
+"""Downloads compared with `hf download`: time, processor time, memory, and bytes downloaded after a kill.
 
-The local hub runs as its own process and serves files from disk. `hf` runs with HF_HUB_DISABLE_XET=1:
-the hub speaks plain HTTP. It does not check what it fetched; ours does.
+The local hub runs in a separate process and serves files from disk. `hf` runs with HF_HUB_DISABLE_XET=1,
+because the hub only supports plain HTTP. `hf` does not verify checksums; ours does.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from mlxk_tui.demo.hub.blobs import make_blob
 BIG, MANY = "bench/big", "bench/many"
 LIMITED_BIG, LIMITED_MANY = "bench/limited-big", "bench/limited-many"
 RATE = 12e6
-"""Bytes a second of a connection, where the hub limits them."""
+"""Bytes per second and connection if the hub limits them."""
 WALL = 1.0
-"""Largest share of hf's time that ours may take."""
+"""Maximum time relative to hf's."""
 LIMITED = 0.7
-"""The same where the hub limits each connection."""
+"""The same if the hub limits each connection."""
 MEMORY_MB = 150.0
 TWICE = 0.05
-"""Largest share of the repo that may be fetched twice after a kill."""
+"""Maximum share of the repo that may be downloaded twice after a kill."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of a program took."""
+    """Resources used by one run of a program."""
 
     wall: float
     """Seconds."""
@@ -50,8 +50,8 @@ def measure(rounds: int, mebibytes: int = 1024) -> list[Row]:
     """Return the rows of this benchmark.
 
     Args:
-        rounds: runs of each contestant.
-        mebibytes: size of the one file; the many files have as much together, but for a rest.
+        rounds: number of runs of each program.
+        mebibytes: size of the single file, and roughly of the many files together.
     """
     many = max(1, mebibytes // 25)
     with scratch("download") as folder:
@@ -65,9 +65,9 @@ def measure(rounds: int, mebibytes: int = 1024) -> list[Row]:
             rows = _against_hf(hub, BIG, f"1 file of {mebibytes} MiB", folder, rounds)
             rows += _against_hf(hub, MANY, f"{many} files of 25 MiB", folder, rounds)
             hub.set_rate(RATE)
-            rows += _limited(hub, LIMITED_BIG, f"1 file, {RATE / 1e6:.0f} MB/s a connection", folder)
+            rows += _limited(hub, LIMITED_BIG, f"1 file, {RATE / 1e6:.0f} MB/s per connection", folder)
             hub.set_rate(RATE / 3)
-            rows += _limited(hub, LIMITED_MANY, f"{many} files, {RATE / 3e6:.0f} MB/s a connection", folder)
+            rows += _limited(hub, LIMITED_MANY, f"{many} files, {RATE / 3e6:.0f} MB/s per connection", folder)
             hub.set_rate(mebibytes * 1e5)
             rows += _killed(hub, BIG, mebibytes << 20, folder)
         return rows
@@ -105,7 +105,7 @@ def _row(what: str, ours: list[Run], theirs: list[Run], field: str, budget: floa
 
 
 def _killed(hub: HubProcess, repo: str, size: int, folder: Path) -> list[Row]:
-    """Kill both at 60 % and let them finish: what was fetched beyond the repo's own bytes."""
+    """Kill both at 60 %, run them again, and return the bytes downloaded beyond the size of the repo."""
     beyond: list[float] = []
     for command in (_ours(repo), _hf(repo)):
         hub.clear_requests()
@@ -122,8 +122,8 @@ def _killed(hub: HubProcess, repo: str, size: int, folder: Path) -> list[Row]:
         shutil.rmtree(home)
     budget = TWICE * size / 1e6
     return [
-        Row("fetched twice after a kill at 60 %", beyond[0], "hf download", beyond[1], "MB"),
-        Row("fetched twice after a kill at 60 %", beyond[0], "5 % of the repo", budget, "MB", 1.0),
+        Row("downloaded twice after a kill at 60 %", beyond[0], "hf download", beyond[1], "MB"),
+        Row("downloaded twice after a kill at 60 %", beyond[0], "5 % of the repo", budget, "MB", 1.0),
     ]
 
 
@@ -154,7 +154,7 @@ def _run(command: list[str], hub: HubProcess, folder: Path) -> Run:
     """Run a command with an empty cache.
 
     Raises:
-        SystemExit: it failed; its messages are shown.
+        SystemExit: the command failed; its messages are shown.
     """
     home = folder / "home"
     with open(folder / "messages", "w+b") as messages:
@@ -179,10 +179,10 @@ def _run(command: list[str], hub: HubProcess, folder: Path) -> Run:
 
 
 def main() -> int:
-    """Run and print."""
+    """Run the benchmark and print its results."""
     parser = arguments(__doc__ or "")
     parser.set_defaults(rounds=3)
-    parser.add_argument("--mebibytes", type=int, default=1024, help="size of the one file")
+    parser.add_argument("--mebibytes", type=int, default=1024, help="size of the single file")
     options = parser.parse_args()
     rows = measure(options.rounds, options.mebibytes)
     table("download", rows)

@@ -1,4 +1,4 @@
-"""The engine against mlx-lm itself: one stream, eight streams, the second turn of a chat, a latecomer."""
+"""The engine compared with mlx-lm: one stream, eight streams, the second turn of a chat, a late request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ for line in sys.stdin:
 
 
 class Peer:
-    """mlx_lm.stream_generate in a process of its own, asked for one generation at a time."""
+    """mlx_lm.stream_generate in a separate process, one generation at a time."""
 
     def __init__(self, folder: Path) -> None:
         self._process = subprocess.Popen(
@@ -46,7 +46,7 @@ class Peer:
         )
 
     def seconds(self, tokens: int) -> float:
-        """Return how long so many tokens take."""
+        """Return the time for this many tokens."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{tokens}\n")
@@ -54,12 +54,12 @@ class Peer:
         return float(self._process.stdout.readline())
 
     def close(self) -> None:
-        """End it."""
+        """Stop the process."""
         self._process.communicate()
 
 
 class Ours:
-    """The engine with one model; every request is greedy and goes on to its last token."""
+    """The engine with one model; every request is greedy and runs to its last token."""
 
     def __init__(self, folder: Path) -> None:
         self.engine = Engine()
@@ -67,7 +67,7 @@ class Ours:
 
     def request(self, prompt: str, tokens: int) -> Generation:
         """Return a greedy request."""
-        # The model's end-of-turn tokens are kept out, so that both sides write equally much.
+        # Without end-of-turn tokens, so that both sides generate the same number of tokens.
         bias = dict.fromkeys((0, 2), -100.0) if tokens > 1 else {}
         return Generation(prompt=prompt, max_tokens=tokens, sampling=Sampling(temperature=0, logit_bias=bias))
 
@@ -76,7 +76,7 @@ class Ours:
         return self.engine.generate(self._model, self.request(prompt, tokens))
 
     async def seconds(self, prompt: str = SHORT, tokens: int = TOKENS) -> float:
-        """Return how long a generation takes."""
+        """Return the duration of a generation."""
         begin = time.perf_counter()
         async for event in self.stream(prompt, tokens):
             if isinstance(event, Finished):
@@ -100,13 +100,15 @@ async def one_stream(ours: Ours, peer: Peer, rounds: int) -> list[Row]:
     for _ in range(rounds + 1):
         mine.append(TOKENS / await ours.seconds())
         theirs.append(TOKENS / peer.seconds(TOKENS))
-    # A rate: the larger the better, so the ratio is theirs against ours.
+    # Rates are better when larger, so the ratio is inverted.
     fast, raw = statistics.median(mine[1:]), statistics.median(theirs[1:])
-    return [Row("one stream, ms a token", 1000 / fast, "mlx_lm.stream_generate", 1000 / raw, budget=1 / 0.95)]
+    return [
+        Row("one stream, ms per token", 1000 / fast, "mlx_lm.stream_generate", 1000 / raw, budget=1 / 0.95)
+    ]
 
 
 async def eight_streams(ours: Ours, rounds: int) -> list[Row]:
-    together, in_turn = [], []
+    together, in_sequence = [], []
     prompts = [f"{number} {SHORT}" for number in range(8)]
     for _ in range(rounds + 1):
         begin = time.perf_counter()
@@ -115,9 +117,9 @@ async def eight_streams(ours: Ours, rounds: int) -> list[Row]:
         begin = time.perf_counter()
         for prompt in prompts:
             await ours.seconds(prompt, 60)
-        in_turn.append(time.perf_counter() - begin)
-    mine, theirs = (statistics.median(times[1:]) * 1000 for times in (together, in_turn))
-    return [Row("eight streams at once", mine, "the same eight in turn", theirs, budget=1.0)]
+        in_sequence.append(time.perf_counter() - begin)
+    mine, theirs = (statistics.median(times[1:]) * 1000 for times in (together, in_sequence))
+    return [Row("eight streams at once", mine, "the same eight in sequence", theirs, budget=1.0)]
 
 
 async def second_turn(ours: Ours, rounds: int) -> list[Row]:
@@ -131,7 +133,7 @@ async def second_turn(ours: Ours, rounds: int) -> list[Row]:
     return [Row("second turn, first token", mine, "the same history cold", theirs, budget=0.5)]
 
 
-async def latecomer(ours: Ours, rounds: int) -> list[Row]:
+async def late_request(ours: Ours, rounds: int) -> list[Row]:
     alone, beside = [], []
     for number in range(rounds + 1):
         alone.append(await ours.first_token(f"{number} a {SHORT}"))
@@ -155,7 +157,7 @@ async def measure(rounds: int) -> list[Row]:
             rows = await one_stream(ours, peer, rounds)
             rows += await eight_streams(ours, max(2, rounds // 2))
             rows += await second_turn(ours, max(2, rounds // 2))
-            rows += await latecomer(ours, rounds)
+            rows += await late_request(ours, rounds)
         finally:
             await ours.engine.stop()
             peer.close()
@@ -163,10 +165,10 @@ async def measure(rounds: int) -> list[Row]:
 
 
 def main() -> int:
-    """Run as a program."""
+    """Run the benchmark and print its results."""
     options = arguments(__doc__ or "").parse_args()
     if importlib.util.find_spec("mlx_lm") is None:
-        print("mlx-lm is not installed here: nothing to measure")
+        print("mlx-lm is not installed: nothing to measure")
         return 0
     os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
     os.chdir(ROOT)

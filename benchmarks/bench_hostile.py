@@ -1,6 +1,6 @@
-"""What one hostile client costs the others: `/health` beside fifty bodies of six megabytes, memory of all.
+"""The effect of a hostile client on others: `/health` beside fifty bodies of six megabytes, and memory.
 
-The server is a process of its own, as `mlxk-headless serve` starts it; nothing of it is measured from inside.
+The server runs in a separate process, as started by `mlxk-headless serve`, and is measured from outside.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ IDS = b'{"prompt": [' + b"5," * 3_000_000 + b"5]}"
 
 
 def ask(port: int, method: str, path: str, body: bytes | None = None) -> int:
-    """Return the status of an answer."""
+    """Send a request and return the status of the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     try:
         connection.request(method, path, body, {"Content-Type": "application/json"})
@@ -35,7 +35,7 @@ def ask(port: int, method: str, path: str, body: bytes | None = None) -> int:
 
 
 def main() -> int:
-    """Run as a program."""
+    """Run the benchmark and print its results."""
     options = arguments(__doc__ or "").parse_args()
     os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
     with scratch("hostile") as folder:
@@ -67,8 +67,8 @@ def main() -> int:
             over.set()
             watcher.join()
     waits.sort()
-    counted = {status: statuses.count(status) for status in sorted(set(statuses))}
-    print(f"{BODIES} bodies of 6 MB in {taken:.1f} s: {counted}")
+    counts = {status: statuses.count(status) for status in sorted(set(statuses))}
+    print(f"{BODIES} bodies of 6 MB in {taken:.1f} s: {counts}")
     print(
         f"/health: {len(waits)} answers, median {statistics.median(waits) * 1000:.0f} ms, "
         f"longest {waits[-1] * 1000:.0f} ms (limit {LIMIT_S * 1000:.0f} ms)"

@@ -1,11 +1,10 @@
-"""Serving against mlx_lm.server: speed with many clients, time to the first token, a long chat, memory.
+"""The server compared with mlx_lm.server: throughput, time to the first token, a long chat, memory.
 
-Each server is a process of its own with the same model of random weights, so small that the server and
-not the model is what is measured, and is asked in turns over raw sockets by this process; the ones whose
-turn it is not are stopped (SIGSTOP), since some poll. Answers never end before their last token, so that
-every stream has the same length. mlx-lm's BatchGenerator alone, without any server, shows how much of
-the time is the model's. `mlxk serve` of mlx-knife is measured too where MLXK_BENCH_KNIFE names an
-environment that has it.
+Each server runs in a separate process with the same model of random weights, which is so small that the
+server and not the model is measured. This process sends requests to one server at a time over raw sockets;
+the others are stopped (SIGSTOP), because some poll. Answers never end before their last token, so all streams
+have the same length. mlx-lm's BatchGenerator without any server shows the model's share of the time. `mlxk
+serve` of mlx-knife is also measured if MLXK_BENCH_KNIFE names an environment with it.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ from tests.engine.small_models import SPECIAL, make_model
 
 MODEL = "mlx-community/Bench-Instruct"
 TOKENS = 160
-"""Length of each stream of the throughput runs."""
+"""Length of each stream in the throughput runs."""
 BUDGETS = {1: 1.0, 8: 1 / 1.5, 32: 1 / 1.5}
-"""Clients to the largest share of mlx_lm.server's time that ours may take."""
+"""Number of clients -> maximum time relative to mlx_lm.server's."""
 BUSY = 0.3
-"""Largest share of mlx_lm.server's time to the first token while another stream runs."""
+"""Maximum time to the first token while another stream runs, relative to mlx_lm.server's."""
 START_S = 60.0
-_SAID = re.compile(rb'"(?:text|content)": ?"[^"]')
-"""The first chunk with text in it; some send one without any as soon as they are asked."""
+_TEXT = re.compile(rb'"(?:text|content)": ?"[^"]')
+"""Matches the first chunk with text; some servers send an empty chunk at once."""
 _BARE = """
 import sys, time
 import mlx.core as mx
@@ -70,7 +69,7 @@ for line in sys.stdin:
 
 @dataclass(frozen=True)
 class Contestant:
-    """A server that runs."""
+    """A running server."""
 
     label: str
     port: int
@@ -79,17 +78,17 @@ class Contestant:
 
     @property
     def memory_mb(self) -> float:
-        """Resident megabytes of it and its children."""
+        """Resident memory of the process and its children, in MB."""
         return sum(one.memory_info().rss for one in self.family) / 1e6
 
     @property
     def family(self) -> list[psutil.Process]:
-        """It and its children."""
+        """The process and its children."""
         return [self.process, *self.process.children(recursive=True)]
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Let it run inside the block only."""
+        """Let the server run only inside the block."""
         self.signal(signal.SIGCONT)
         try:
             yield
@@ -97,14 +96,14 @@ class Contestant:
             self.signal(signal.SIGSTOP)
 
     def signal(self, number: int) -> None:
-        """Send a signal to it and its children."""
+        """Send a signal to the process and its children."""
         for process in self.family:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 
 
 class _Bare:
-    """mlx-lm's BatchGenerator in a process of its own; a context."""
+    """mlx-lm's BatchGenerator in a separate process; a context manager."""
 
     def __init__(self, snapshot: Path) -> None:
         self._process = subprocess.Popen(
@@ -122,7 +121,7 @@ class _Bare:
         self._process.communicate()
 
     def seconds(self, streams: int) -> float:
-        """Return how long so many streams take."""
+        """Return the time for this many streams."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{streams} {TOKENS}\n")
@@ -132,7 +131,7 @@ class _Bare:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a stream took, in seconds from the request on."""
+    """Times of a stream, in seconds since the request."""
 
     first: float
     whole: float
@@ -162,13 +161,13 @@ def measure(rounds: int) -> list[Row]:
                 rates = ":".join(f"{clients * TOKENS / taken[one.label]:,.0f}" for one in (ours, other))
                 what = f"{clients} streams, {rates} tok/s"
                 rows.append(_row(what, taken, ours, other, share if other is others[0] else None))
-        works: list[tuple[str, Callable[[Contestant], float], float | None]] = [
+        tasks: list[tuple[str, Callable[[Contestant], float], float | None]] = [
             ("first token, idle", _idle, None),
             ("first token while one streams", _busy, BUSY),
             ("first token, 2nd turn of 3,000", _second_turn, None),
         ]
-        for what, work, budget in works:
-            taken = in_turns(contestants, rounds, work)
+        for what, task, budget in tasks:
+            taken = in_turns(contestants, rounds, task)
             rows += [_row(what, taken, ours, one, budget if one is others[0] else None) for one in others]
         return rows + [Row("memory", ours.memory_mb, one.label, one.memory_mb, unit="MB") for one in others]
 
@@ -183,7 +182,7 @@ def _row(
 def in_turns(
     contestants: list[Contestant], rounds: int, work: Callable[[Contestant], float]
 ) -> dict[str, float]:
-    """Return the median of each contestant, in seconds, by its label."""
+    """Return the median of each server, in seconds, by label."""
     taken: dict[str, list[float]] = {one.label: [] for one in contestants}
     for _ in range(rounds):
         for one in contestants:
@@ -204,7 +203,7 @@ def _idle(one: Contestant) -> float:
 def _busy(one: Contestant) -> float:
     async def work() -> float:
         long = asyncio.create_task(_stream(one, _fresh_prompt(), 600))
-        await asyncio.sleep(0.25)  # it streams by now
+        await asyncio.sleep(0.25)  # it is streaming by now
         first = (await _stream(one, _fresh_prompt(), 4)).first
         await long
         return first
@@ -213,7 +212,7 @@ def _busy(one: Contestant) -> float:
 
 
 def _second_turn(one: Contestant) -> float:
-    """Ask twice in a chat of about 3,000 tokens; only the last turn is new."""
+    """Send two turns of a chat with about 3,000 tokens; only the last turn is new."""
     history = [
         {"role": "user", "content": _fresh_prompt()},
         {"role": "assistant", "content": "The quick brown fox jumps over the lazy dog. " * 240},
@@ -236,17 +235,17 @@ _count = 0
 
 
 def _fresh_prompt() -> str:
-    """Return a prompt that no cache holds."""
-    global _count  # noqa: PLW0603 - a counter of this script
+    """Return a prompt that is in no cache."""
+    global _count  # noqa: PLW0603 - the script's counter
     _count += 1
     return f"{_count} {time.time_ns()}: hello, world! How are you today?"
 
 
 async def _stream(one: Contestant, prompt: str | list[dict[str, str]], tokens: int) -> Answer:
-    """Ask for a stream and read it to its end.
+    """Request a stream and read it to its end.
 
     Raises:
-        SystemExit: the server refused, or sent fewer tokens than it should.
+        SystemExit: the server returned an error, or sent too few tokens.
     """
     body: dict[str, Any] = {"model": one.model, "max_tokens": tokens, "temperature": 0, "stream": True}
     body |= {"stream_options": {"include_usage": True}}
@@ -263,22 +262,22 @@ async def _stream(one: Contestant, prompt: str | list[dict[str, str]], tokens: i
     while b"[DONE]" not in got[-400:]:
         part = await reader.read(65536)
         if not part:
-            raise SystemExit(f"{one.label} broke off: {got[-500:]!r}")
+            raise SystemExit(f"{one.label} closed the stream early: {got[-500:]!r}")
         got += part
-        if not first and _SAID.search(got):
+        if not first and _TEXT.search(got):
             first = time.perf_counter() - begin
     whole = time.perf_counter() - begin
     writer.close()
     if f'"completion_tokens":{tokens}'.encode() not in got.replace(b": ", b":") and "knife" not in one.label:
         raise SystemExit(f"{one.label} did not send {tokens} tokens: {got[-700:]!r}")
-    return Answer(first or whole, whole)  # an answer without text: its end is the first that is seen
+    return Answer(first or whole, whole)  # without text, the end counts as the first token
 
 
 def _make(folder: Path) -> Path:
     """Write the model into a cache and return its snapshot."""
     made = make_model(folder / "made", hidden=32, layers=1, context=8192)
     weights = load_file(made / "model.safetensors")
-    # A row of zeros is never the likeliest: no special token, so no end before the last token.
+    # A row of zeros is never the most likely token: no special token, so no early end.
     weights["model.embed_tokens.weight"][: len(SPECIAL)] = np.float32(0)
     save_file(weights, made / "model.safetensors")
     repo = RepoLayout(folder / "hub", MODEL)
@@ -288,7 +287,7 @@ def _make(folder: Path) -> Path:
 
 
 def free_port() -> int:
-    """Return a port that nobody has now."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
         return port
@@ -306,7 +305,7 @@ def server(
     """Run a server until the block ends.
 
     Raises:
-        SystemExit: it does not listen in time.
+        SystemExit: the server does not listen in time.
     """
     log = folder / f"{label.split(maxsplit=1)[0]}-{port}.log"
     with open(log, "wb") as stream:
@@ -331,7 +330,7 @@ def server(
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             if child.poll() is not None or time.monotonic() > end:
-                raise SystemExit(f"{label} does not listen: {log.read_text(errors='replace')[-1500:]}")
+                raise SystemExit(f"{label} is not listening: {log.read_text(errors='replace')[-1500:]}")
             time.sleep(0.1)
         contestant = Contestant(label, port, model, psutil.Process(child.pid))
         contestant.signal(signal.SIGSTOP)
@@ -367,10 +366,10 @@ def _knife(folder: Path) -> Any:
 
 
 def main() -> int:
-    """Run this benchmark alone."""
+    """Run the benchmark and print its results."""
     options = arguments(__doc__ or "").parse_args()
     rows = measure(options.rounds)
-    table("The server against its peers, medians of one run", rows)
+    table("The server and its peers, medians of one run", rows)
     return finish(rows, options.strict)
 
 

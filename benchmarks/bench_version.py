@@ -1,4 +1,4 @@
-"""`mlxk-headless --version` against importing the two libraries that it is made with."""
+"""`mlxk-headless --version` compared with importing its two main libraries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def measure(rounds: int) -> list[Row]:
 
 
 def main() -> int:
-    """Run and print."""
+    """Run the benchmark and print its results."""
     options = arguments(__doc__ or "").parse_args()
     rows = measure(options.rounds)
     table("Start of mlxk-headless", rows)

@@ -1,4 +1,4 @@
-"""Synthetic caches of any number of repos: 12 files each, a 2 MB tokenizer.json, a README."""
+"""Creates synthetic caches of any number of repos: 12 files each, with a 2 MB tokenizer.json and a README."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ TOKENIZER_BYTES = 2_000_000
 
 
 def build(hub: Path, count: int) -> None:
-    """Write `count` sound MLX chat models into the hub folder `hub`.
+    """Write `count` healthy MLX chat models into the hub folder `hub`.
 
-    Every repo has files of its own names and links; equal content is one inode (hard links), so that
-    thousands of tokenizers fit on the disk. Readers cannot tell the difference.
+    Every repo has its own files and links. Equal content shares one inode (hard links), so that thousands of
+    tokenizers fit on the disk; this makes no difference to readers.
     """
     store = hub.parent / "content"
     store.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def build(hub: Path, count: int) -> None:
 
 
 def _common_files(store: Path) -> Mapping[str, tuple[str, Path]]:
-    """Write the files that are alike in all repos; return name -> (etag, path)."""
+    """Write the files that all repos have in common; return name -> (etag, path)."""
     config = decoder_config(
         "llama", "LlamaForCausalLM", hidden=2048, layers=16, heads=32, kv_heads=8, inner=8192,
         vocab=128256, context=131072, theta=500000.0,
@@ -73,6 +73,6 @@ def _common_files(store: Path) -> Mapping[str, tuple[str, Path]]:
     for name, payload in weights.items():
         path = store / name
         payload.write(path)
-        # Nobody hashes weights here; a name of the right form is enough.
+        # No benchmark verifies the weights; any name in the right format will do.
         files[name] = (hashlib.sha256(payload.head).hexdigest(), path)
     return files

@@ -1,4 +1,4 @@
-"""Timing of whole processes, taken in turns so that noise hits all alike, and one way to print it."""
+"""Times whole processes, in alternation so that noise affects all of them, and prints the results."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "bench"
-"""Where peers are installed and caches are made."""
+"""Folder for peers and caches."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """One contestant."""
+    """A command to measure."""
 
     label: str
     argv: tuple[str, ...]
     env: Mapping[str, str] | None = None
-    """Variables on top of the environment."""
+    """Additional environment variables."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: ours against a peer."""
+    """One line of a table: our figure and a peer's."""
 
     what: str
     ours: float
@@ -39,26 +39,26 @@ class Row:
     theirs: float
     unit: str = "ms"
     budget: float | None = None
-    """The largest ratio (or, where the unit is not of time, value of `ours`) that is allowed."""
+    """Maximum ratio."""
 
     @property
     def ratio(self) -> float:
-        """How many times the peer's figure ours is."""
+        """Our figure divided by the peer's."""
         return self.ours / self.theirs
 
     @property
     def verdict(self) -> str:
-        """`ok` or `OVER` where there is a budget."""
+        """`ok` or `OVER` if there is a budget."""
         if self.budget is None:
             return ""
         return f"{'ok' if self.ratio <= self.budget else 'OVER'} (budget {self.budget:g}x)"
 
 
 def seconds(command: Command) -> float:
-    """Run a command once, with its output thrown away, and return how long it took.
+    """Run a command once, discard its output, and return its duration.
 
     Raises:
-        SystemExit: it failed; its messages are shown.
+        SystemExit: the command failed; its messages are shown.
     """
     begin = time.perf_counter()
     result = subprocess.run(
@@ -77,7 +77,7 @@ def seconds(command: Command) -> float:
 
 
 def medians(commands: Sequence[Command], rounds: int) -> dict[str, float]:
-    """Run every command once to warm up, then in turns, and return the median seconds by label."""
+    """Run every command once to warm up, then all in alternation, and return the median seconds by label."""
     for command in commands:
         seconds(command)
     taken: dict[str, list[float]] = {command.label: [] for command in commands}
@@ -90,29 +90,29 @@ def medians(commands: Sequence[Command], rounds: int) -> dict[str, float]:
 def table(title: str, rows: Sequence[Row]) -> None:
     """Print rows as a table."""
     print(f"\n{title}")
-    print(f"{'':34} {'ours':>12} {'peer':>12} {'ratio':>8}  against")
+    print(f"{'':34} {'ours':>12} {'peer':>12} {'ratio':>8}  compared with")
     for row in rows:
         ours, theirs = (f"{value:,.1f} {row.unit}" for value in (row.ours, row.theirs))
         print(f"{row.what:34} {ours:>12} {theirs:>12} {row.ratio:>7.2f}x  {row.peer}  {row.verdict}".rstrip())
 
 
 def finish(rows: Sequence[Row], strict: bool) -> int:
-    """Return the exit status: 1 when a budget is broken and `strict` is set."""
+    """Return the exit status: 1 if a budget is exceeded and `strict` is set."""
     over = [row for row in rows if row.verdict.startswith("OVER")]
     return 1 if strict and over else 0
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that every benchmark has."""
+    """Return a parser with the options of all benchmarks."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=7, help="runs of each command (default 7)")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 when a budget is broken")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a budget is exceeded")
     return parser
 
 
 @contextmanager
 def scratch(name: str) -> Iterator[Path]:
-    """Give a folder under build/bench that is removed afterwards."""
+    """Create a temporary folder in build/bench."""
     BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=BUILD) as folder:
         yield Path(folder)

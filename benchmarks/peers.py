@@ -1,4 +1,4 @@
-"""The programs that we are measured against, each in an environment of its own."""
+"""The programs to compare with, each in its own environment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.measure import BUILD
 
 KNIFE = "mlx-knife==2.0.8"
 KNIFE_VARIABLE = "MLXK_BENCH_KNIFE"
-"""Environment variable with the folder of a virtual environment that has mlx-knife already."""
+"""Environment variable with the folder of a virtual environment that contains mlx-knife."""
 
 SCANDIR_WALK = """
 import os, sys
@@ -24,14 +24,14 @@ while pending:
                 pending.append(entry.path)
 print(seen)
 """
-"""The least that anything can do: visit and stat every entry once."""
+"""The lower bound for any program: visit and stat every entry once."""
 
 
 def knife() -> tuple[str, str]:
-    """Return mlx-knife's command and version; it is installed under build/bench the first time.
+    """Return mlx-knife's command and version; install it in build/bench if needed.
 
     Raises:
-        SystemExit: it cannot be installed.
+        SystemExit: the installation failed.
     """
     given = os.environ.get(KNIFE_VARIABLE)
     venv = Path(given) if given else BUILD / "mlx-knife"
@@ -52,5 +52,5 @@ def knife() -> tuple[str, str]:
 
 
 def hf() -> str:
-    """Return huggingface_hub's command in this environment."""
+    """Return the path of huggingface_hub's command in this environment."""
     return str(Path(sys.executable).parent / "hf")

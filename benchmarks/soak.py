@@ -1,15 +1,15 @@
-"""Drives the real app for minutes by random keys and plots its memory: `make soak`.
+"""Runs the real app for minutes with random keys and plots its memory: `make soak`.
 
     python -m benchmarks.soak [--minutes 20] [--seed 1] [--size 120x40] [--out FOLDER]
 
-The app runs with `--demo` at a terminal of its own, with a home of its own. One seed presses the same keys:
+The app runs with `--demo` in a pseudo-terminal, with a temporary home. A seed always presses the same keys:
 all panes, dialogs, help, palette, filters, chats with the tiny model, transfers, the server, clicks, and
-changes of the terminal's size. Nothing quits it until the end, when SIGTERM does.
+terminal sizes. The keys never quit the app; SIGTERM stops it at the end.
 
-Memory is what belongs to the process alone (USS), every five seconds. FOLDER (`build/bench/soak`) gets
-`memory.csv` and `memory.svg`. Ends with 1 when the app ended early, wrote a crash report, left its folder
-in the temporary directory, or grew steadily: by more than 1 MB a minute (the median of the slopes between
-all pairs of samples, Theil and Sen) after the first third, in which caches fill.
+Memory is that of the process alone (USS), every five seconds. FOLDER (`build/bench/soak`) gets `memory.csv`
+and `memory.svg`. The exit status is 1 if the app exited early, wrote a crash report, left its folder in the
+temporary directory, or grew steadily: by more than 1 MB per minute (median of the slopes between all pairs of
+samples, Theil-Sen) after the first third, in which caches fill.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ import psutil
 
 from benchmarks.measure import BUILD
 
-_MOST_GROWTH = 1_000_000
-"""Bytes a minute after warming up."""
+_MAX_GROWTH = 1_000_000
+"""Bytes per minute after warming up."""
 _SAMPLE_S = 5.0
-_QUIET_S, _LONGEST_S = 0.03, 0.3
-"""A key is over when nothing has been drawn for so long, and at the latest after that."""
+_QUIET_S, _KEY_TIMEOUT_S = 0.03, 0.3
+"""A key counts as handled after the first time without output, and at the latest after the second."""
 _END_S = 60.0
 _MLX = "mlx"
-"""The folder in which MLX's build for the CPU keeps what it compiled, for every program."""
+"""Folder in which MLX's CPU build caches compiled kernels for all programs."""
 _COMPILING = re.compile(r"cc\w{6}\.\w+")
-"""What a compiler that MLX started still works on; it removes that by itself."""
+"""Temporary files of a compiler that MLX started; the compiler removes them itself."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 _ESCAPE, _ENTER = "\x1b", "\r"
 _ARROWS = ["\x1b[A", "\x1b[B", "\x1b[C", "\x1b[D", "\x1b[5~", "\x1b[6~", "\x1b[H", "\x1b[F"]
 _PANES = ["\x1bOP", "\x1bOQ", "\x1bOR", "\x1bOS", "\x1b[15~"]
 _QUIT = {"q"}
-"""What would end it before its time."""
+"""Keys that would quit the app."""
 _LETTERS = [letter for letter in "abcdefghijklmnoprstuvwxyzACDGNPRSTVX?/ 12345" if letter not in _QUIT]
 _WORDS = ["who are you", "chat", "type:chat", "health:bad", "llama", "theme", "What can you do?", "size>1GB"]
 _SIZES = [(120, 40), (80, 24), (100, 30), (60, 18), (200, 50)]
@@ -67,13 +67,13 @@ class Sample:
     seconds: float
     keys: int
     app: int
-    """Bytes of the app's process alone."""
+    """Bytes of the app's process."""
     children: int
     """Bytes of all its child processes."""
 
 
 class Terminal:
-    """A program at a pseudo-terminal whose output is read and thrown away."""
+    """A program in a pseudo-terminal whose output is read and discarded."""
 
     def __init__(self, argv: Sequence[str], env: dict[str, str], size: tuple[int, int]) -> None:
         self.master, slave = pty.openpty()
@@ -85,18 +85,18 @@ class Terminal:
         os.close(slave)
 
     def resize(self, columns: int, lines: int) -> None:
-        """Change the size of the terminal; the system tells the program."""
+        """Change the size of the terminal; the system notifies the program."""
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def press(self, keys: str) -> None:
-        """Type something and wait until it has been drawn."""
+        """Press keys and wait until the result has been drawn."""
         os.write(self.master, keys.encode())
-        end = time.monotonic() + _LONGEST_S
+        end = time.monotonic() + _KEY_TIMEOUT_S
         while time.monotonic() < end and self.drain(_QUIET_S):
             pass
 
     def drain(self, seconds: float) -> bool:
-        """Read what is drawn within so many seconds; False when that is nothing."""
+        """Read the output of this many seconds; return False if there is none."""
         if not select.select([self.master], [], [], seconds)[0]:
             return False
         try:
@@ -107,7 +107,7 @@ class Terminal:
         return bool(data)
 
     def end(self) -> int | None:
-        """Ask it to leave; return its exit code, None when it had to be killed."""
+        """Send SIGTERM; return the exit code, or None if the program had to be killed."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         end = time.monotonic() + _END_S
@@ -122,7 +122,7 @@ class Terminal:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Drive it, plot, and return the exit code."""
+    """Run the app, plot its memory, and return the exit code."""
     options = _options(arguments)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         argv = [sys.executable, "-m", "mlxk_tui.cli", "--demo"]
         terminal = Terminal(argv, _environment(home, temporary), (columns, lines))
         try:
-            samples = _drive(terminal, options.minutes * 60, random.Random(options.seed))
+            samples = _press_keys(terminal, options.minutes * 60, random.Random(options.seed))
             early = terminal.process.poll()
         finally:
             code = terminal.end()
@@ -143,18 +143,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Drive the app by random keys and plot its memory.")
+    parser = argparse.ArgumentParser(description="Run the app with random keys and plot its memory.")
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--size", default="120x40", help="columns x lines at the beginning")
+    parser.add_argument("--size", default="120x40", help="columns x lines at the start")
     parser.add_argument("--out", default=str(BUILD / "soak"))
     return parser.parse_args(arguments)
 
 
 def _environment(home: str, temporary: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "HF_", "MLXK"))}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "HF_", "MLXK"))
+    }
     return {
-        **kept,
+        **inherited,
         "HOME": home,
         "TMPDIR": str(temporary),
         "TERM": "xterm-256color",
@@ -162,8 +164,8 @@ def _environment(home: str, temporary: Path) -> dict[str, str]:
     }
 
 
-def _drive(terminal: Terminal, seconds: float, chance: random.Random) -> list[Sample]:
-    """Press keys until the time is over or the program has ended; return its memory."""
+def _press_keys(terminal: Terminal, seconds: float, chance: random.Random) -> list[Sample]:
+    """Press keys until the time is up or the program has exited; return the memory samples."""
     samples: list[Sample] = []
     begin = time.monotonic()
     due = begin + _SAMPLE_S
@@ -188,7 +190,7 @@ def _drive(terminal: Terminal, seconds: float, chance: random.Random) -> list[Sa
 
 
 def _burst(chance: random.Random, terminal: Terminal) -> list[str]:
-    """Return a few keys as a person would press them."""
+    """Return a few keys, similar to those of a user."""
     kind = chance.choices(
         ("move", "letter", "pane", "palette", "words", "ask", "click", "resize", "leave"),
         (40, 22, 10, 4, 5, 2, 4, 2, 11),
@@ -218,20 +220,20 @@ def _measured(pid: int, seconds: float, keys: int) -> Sample | None:
     try:
         app = psutil.Process(pid)
         children = app.children(recursive=True)
-        size = _own(app)
+        size = _memory(app)
     except psutil.Error:
         return None
-    return Sample(seconds, keys, size, sum(map(_own_if_there, children)))
+    return Sample(seconds, keys, size, sum(map(_memory_if_running, children)))
 
 
-def _own(process: psutil.Process) -> int:
+def _memory(process: psutil.Process) -> int:
     about = process.memory_full_info()
     return int(getattr(about, "uss", about.rss))
 
 
-def _own_if_there(process: psutil.Process) -> int:
+def _memory_if_running(process: psutil.Process) -> int:
     try:
-        return _own(process)
+        return _memory(process)
     except psutil.Error:  # it ended meanwhile
         return 0
 
@@ -241,19 +243,19 @@ def _faults(
 ) -> list[str]:
     faults = []
     if early is not None:
-        faults.append(f"it ended by itself (status {early}):\n{terminal.tail.decode(errors='replace')}")
+        faults.append(f"the app exited early (status {early}):\n{terminal.tail.decode(errors='replace')}")
     elif code is None:
-        faults.append(f"SIGTERM did not end it within {_END_S:g} s")
+        faults.append(f"the app did not exit within {_END_S:g} s after SIGTERM")
     if reports := [path for path in home.rglob("crash.log") if path.stat().st_size]:
-        faults.append(f"it wrote a crash report:\n{reports[0].read_text(errors='replace')[-3000:]}")
+        faults.append(f"the app wrote a crash report:\n{reports[0].read_text(errors='replace')[-3000:]}")
     names = sorted(path.name for path in temporary.iterdir())
     if left := [name for name in names if name != _MLX and not _COMPILING.fullmatch(name)]:
-        faults.append(f"it left {', '.join(left)} in the temporary directory")
+        faults.append(f"the app left {', '.join(left)} in the temporary directory")
     return faults
 
 
 def _growth(samples: Sequence[Sample]) -> float:
-    """Return bytes a minute: the median of the slopes between all pairs of samples."""
+    """Return the growth in bytes per minute: the median of the slopes between all pairs of samples."""
     slopes = [
         (later.app - sample.app) / (later.seconds - sample.seconds) * 60
         for place, sample in enumerate(samples)
@@ -264,19 +266,19 @@ def _growth(samples: Sequence[Sample]) -> float:
 
 def _report(out: Path, samples: Sequence[Sample], faults: list[str]) -> int:
     if len(samples) < 6:
-        faults.append("there are too few samples to tell how its memory grows")
+        faults.append("too few samples to measure the growth of memory")
     else:
         warm = samples[len(samples) // 3 :]
         growth = _growth(warm)
         print(_sparkline([sample.app for sample in samples]))
         first, ready, last = (sample.app / 1e6 for sample in (samples[0], warm[0], samples[-1]))
         print(
-            f"{samples[-1].keys} keys: {first:.1f} MB at first, {ready:.1f} MB warm, {last:.1f} MB at the end"
+            f"{samples[-1].keys} keys: {first:.1f} MB at the start, {ready:.1f} MB warm, {last:.1f} MB at end"
         )
-        print(f"{growth / 1e6:+.2f} MB a minute; {out / 'memory.svg'}")
-        if growth > _MOST_GROWTH:
+        print(f"{growth / 1e6:+.2f} MB per minute; {out / 'memory.svg'}")
+        if growth > _MAX_GROWTH:
             faults.append(
-                f"its memory grows: {growth / 1e6:.2f} MB a minute, {_MOST_GROWTH / 1e6:g} are allowed"
+                f"memory grows by {growth / 1e6:.2f} MB per minute; the limit is {_MAX_GROWTH / 1e6:g}"
             )
     for fault in faults:
         print(f"soak: {fault}", file=sys.stderr)
@@ -299,7 +301,7 @@ def _write(out: Path, samples: Sequence[Sample]) -> None:
 
 
 def _plot(samples: Sequence[Sample]) -> str:
-    """Return a line of memory over time, with its axes."""
+    """Return a plot of memory over time as SVG."""
     wide, high, left, bottom = 900, 360, 70, 40
     length = max([sample.seconds for sample in samples], default=1.0)
     top = max([sample.app for sample in samples], default=1) * 1.1

@@ -1,4 +1,4 @@
-"""Runs a full-screen program in a pseudo-terminal and times what appears on it."""
+"""Runs a full-screen program in a pseudo-terminal and times its output."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _STYLE = re.compile(rb"\x1b\[[0-9;:?]*[A-Za-z]")
 
 @dataclass(frozen=True)
 class Start:
-    """How a start went."""
+    """Measurements of one start."""
 
     seconds: dict[str, float]
-    """From the fork to the moment when each mark was on the screen."""
+    """Seconds from the fork until each mark was on the screen."""
     memory: int
-    """Resident memory when the last mark was there, in bytes."""
+    """Resident memory when the last mark appeared, in bytes."""
     libraries: tuple[str, ...]
-    """Shared libraries in the process whose path holds `mlx`; empty where that cannot be seen."""
+    """Loaded shared libraries of MLX; empty if the system does not list them."""
 
 
 def start(
@@ -40,12 +40,12 @@ def start(
     size: tuple[int, int] = (120, 40),
     timeout: float = 60,
 ) -> Start:
-    """Start a program at a terminal of `size` (columns, lines), wait for all marks, and end it.
+    """Start a program in a terminal, wait for all marks, and stop it.
 
     Args:
         argv: the program.
-        marks: name -> regular expression that must match what was written, styles left out.
-        env: variables on top of the environment.
+        marks: name -> regular expression that must match the output without styles.
+        env: additional environment variables.
         size: columns and lines.
         timeout: seconds to wait for all marks.
 
@@ -91,13 +91,13 @@ def _watch(master: int, marks: Mapping[str, str], begin: float, timeout: float) 
 def _mlx_libraries(process: psutil.Process) -> tuple[str, ...]:
     try:
         paths = {mapping.path for mapping in process.memory_maps()}
-    except (AttributeError, psutil.Error):  # macOS does not tell
+    except (AttributeError, psutil.Error):  # not supported on macOS
         return ()
     return tuple(sorted(path for path in paths if "/mlx/" in path or "libmlx" in path))
 
 
 def _end(process: subprocess.Popen[bytes], master: int) -> None:
-    """End the program and read what it still writes, so that it is not stuck on a full terminal."""
+    """Stop the program, and read its output so that it does not block on a full terminal."""
     process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + 5
     while process.poll() is None:
