@@ -1,11 +1,11 @@
-"""Write mlxk_tui/demo/checksums.py anew: the sha256 of every large file of the sample.
+"""Update mlxk_tui/demo/checksums.py: the sha256 of every large file of the sample.
 
-Run it after a change to the sample's weights: `.venv/bin/python scripts/demo_checksums.py`. It hashes
-some 250 GB of mostly zeros on all cores, without touching the disk; only what is new is hashed.
-With `--check` it hashes everything and fails when the file is not what it would write.
+Run it after a change to the sample's weights: `.venv/bin/python scripts/demo_checksums.py`. It hashes some
+250 GB of mostly zeros on all cores, without touching the disk; existing checksums are kept. With `--check` it
+hashes everything and fails if the file is out of date.
 """
 
-# ruff: noqa: T201 - what a script prints is its result
+# ruff: noqa: T201 - scripts print their results
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "mlxk_tui" / "demo" / "checksums.py"
-HASHED_ANYWAY = 1 << 20
-"""Files up to this size (bytes) are hashed when the sample is made."""
+MAX_SMALL_BYTES = 1 << 20
+"""Files up to this size are hashed when the sample is built."""
 
 sys.path.insert(0, str(ROOT))
 
@@ -26,10 +26,10 @@ from mlxk_tui.demo.sample import large_payloads  # noqa: E402 - the path is set 
 
 
 def main() -> int:
-    """Hash what is missing (everything with `--check`) and write or compare the file."""
+    """Compute the missing checksums (all with `--check`) and write or compare the file."""
     check = "--check" in sys.argv[1:]
     known = {} if check else CHECKSUMS
-    payloads = {p.key: p for _, p in large_payloads() if p.size > HASHED_ANYWAY}
+    payloads = {p.key: p for _, p in large_payloads() if p.size > MAX_SMALL_BYTES}
     missing = sorted((p for key, p in payloads.items() if key not in known), key=lambda p: -p.size)
     total = sum(p.size for p in payloads.values())
     print(f"{len(payloads)} files, {total / 1e9:.1f} GB; {len(missing)} to hash")
@@ -49,7 +49,9 @@ def main() -> int:
     text = "\n".join(lines)
     if check:
         same = TARGET.read_text() == text
-        print("checksums.py is right" if same else "checksums.py is STALE: run this without --check")
+        print(
+            "checksums.py is up to date" if same else "checksums.py is OUT OF DATE: run this without --check"
+        )
         return 0 if same else 1
     TARGET.write_text(text)
     return 0

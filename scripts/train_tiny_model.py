@@ -2,17 +2,16 @@
 
     .venv/bin/python scripts/train_tiny_model.py --out mlxk_tui/demo/tiny
 
-After a small change of the text `--resume DIR` goes on from a model in place of training anew, for a look
-at what changes; the shipped one was trained from seed to end.
+After a small change of the text, `--resume DIR` continues from a model instead of training from scratch, for
+a quick test. The shipped model was trained from scratch.
 
-The same seed, machine, MLX and BLAS give the same bytes. It takes some 3 million tokens through the
-model. MLX's CPU wheel for Linux brings a slow BLAS; with OpenBLAS in its place
-(`LD_PRELOAD=libopenblas.so.0 OPENBLAS_NUM_THREADS=1 MLX_DISABLE_COMPILE=1`) a step is about seven times
-as fast.
+The same seed, machine, MLX and BLAS give the same bytes. The training processes about 3 million tokens. MLX's
+CPU wheel for Linux contains a slow BLAS; with OpenBLAS instead (`LD_PRELOAD=libopenblas.so.0
+OPENBLAS_NUM_THREADS=1 MLX_DISABLE_COMPILE=1`) a step is about seven times as fast.
 """
 
-# ruff: noqa: T201 - what a script prints is its result
-# mlx exports its names without saying so, and mlx-lm is not typed:
+# ruff: noqa: T201 - scripts print their results
+# mlx does not declare its exports, and mlx-lm is not typed:
 # mypy: disable-error-code="name-defined, attr-defined, no-untyped-call"
 
 from __future__ import annotations
@@ -49,19 +48,19 @@ SIZE = {
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the training."""
+    """A part of a training stage."""
 
     share: float
-    """Of all steps."""
+    """Share of all steps."""
     lengths: tuple[tuple[int, float], ...]
-    """Tokens of a conversation and how often; 0 is one dialogue."""
+    """Tokens of a conversation, and the probability; 0 is a single dialogue."""
     openings: float = 0.0
-    """Share of conversations that are cut after the first tokens of their last answer."""
+    """Share of conversations that are cut off after the first tokens of their last answer."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A training of its own, with a learning rate that falls to nothing; it goes on from the one before."""
+    """A training stage, whose learning rate falls to zero; it continues from the previous stage."""
 
     steps: int
     peak_rate: float
@@ -75,50 +74,50 @@ STAGES = (
         1300,
         0.01,
         (
-            # Which answer belongs to which question: many questions, only the openings of the answers.
+            # Learn which answer belongs to which question: many questions, only the start of each answer.
             Phase(0.25, ((0, 1.0),), openings=0.9),
-            # The answers.
+            # Learn the whole answers.
             Phase(0.40, ((0, 0.5), (128, 0.5)), openings=0.3),
-            # The same anywhere in a real chat.
+            # Learn them at any position of a chat.
             Phase(0.35, ((0, 0.3), (128, 0.3), (512, 0.25), (1024, 0.1), (2048, 0.05)), openings=0.3),
         ),
         emphasis=1,
     ),
-    # What was hard once more.
+    # Repeat the hard dialogues.
     Stage(1200, 0.006, (_EVERYTHING,), emphasis=2),
-    # The last uncertain answers, twice, ever more gently; `--resume` trains the last stage alone, enough for
-    # a few changed sentences.
+    # The last uncertain answers, in two stages with lower rates. `--resume` only trains the last stage, which
+    # is enough for a few changed sentences.
     Stage(240, 0.002, (_EVERYTHING,), emphasis=2),
     Stage(600, 0.0015, (_EVERYTHING,), emphasis=2),
 )
 POOL = 96
-"""Conversations that are sorted by length before they are cut into batches, to pad little."""
+"""Number of conversations that are sorted by length before batching, to reduce padding."""
 TOKENS_PER_STEP = 1024
 CHARACTERS_PER_TOKEN = 3.0
 OPENING = 8
-"""Tokens at the start of an answer that count `OPENING_WEIGHT` times."""
+"""Number of tokens at the start of an answer with the weight `OPENING_WEIGHT`."""
 OPENING_WEIGHT = 4.0
 WARM_UP = 20
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Token ids, shape (sequences, tokens), and which positions of it predict something to learn."""
+    """Token ids, shape (sequences, tokens), and the positions whose prediction is learned."""
 
     tokens: mx.array
     positions: mx.array
     """Flat indexes into (sequences, tokens - 1)."""
     targets: mx.array
     weights: mx.array
-    """How much each target counts."""
+    """Weight of each target in the loss."""
 
 
 Row = tuple[list[int], list[float]]
-"""The tokens of a conversation and the weight of each in the loss."""
+"""The tokens of a conversation and their weights in the loss."""
 
 
 class Batches:
-    """Makes batches of conversations of about one length."""
+    """Creates batches of conversations of similar length."""
 
     def __init__(self, sampler: corpus.Sampler, tokenizer: Tokenizer, seed: int) -> None:
         self._sampler = sampler
@@ -166,7 +165,7 @@ class Batches:
 
 
 def _id(tokenizer: Tokenizer, token: str) -> int:
-    """Return the id of a token that the tokenizer has."""
+    """Return the id of a token."""
     found = tokenizer.token_to_id(token)
     if found is None:
         raise SystemExit(f"the tokenizer has no {token}")
@@ -174,9 +173,9 @@ def _id(tokenizer: Tokenizer, token: str) -> int:
 
 
 def encode(tokenizer: Tokenizer, pieces: list[tuple[str, bool]]) -> Row:
-    """Tokenise the joined text and weigh the tokens: those of the pieces to learn count.
+    """Tokenize the joined text; only the tokens of pieces to learn have a weight.
 
-    The first tokens of an answer count more: they decide which one it is, the rest follows.
+    The first tokens of an answer have a higher weight, because they decide the rest of the answer.
     """
     starts: list[tuple[int, bool]] = []
     at = 0
@@ -194,7 +193,7 @@ def encode(tokenizer: Tokenizer, pieces: list[tuple[str, bool]]) -> Row:
 
 
 def loss(model: nn.Module, batch: Batch) -> mx.array:
-    """Return the weighted mean cross entropy (nats a token) of what is to be learnt."""
+    """Return the weighted mean cross entropy (nats per token) of the tokens to learn."""
     hidden = model.model(batch.tokens[:, :-1]).reshape(-1, SIZE["hidden_size"])[batch.positions]
     logits = model.model.embed_tokens.as_linear(hidden)
     losses = nn.losses.cross_entropy(logits, batch.targets)
@@ -202,7 +201,7 @@ def loss(model: nn.Module, batch: Batch) -> mx.array:
 
 
 def schedule(peak: float, steps: int) -> Callable[[mx.array], mx.array]:
-    """Return a learning rate that rises, stays, and falls to nothing over the last half."""
+    """Return a learning rate that rises, stays constant, and falls to zero over the last half."""
 
     def rate(step: mx.array) -> mx.array:
         rise = mx.minimum(1.0, (step + 1) / min(WARM_UP, steps))
@@ -222,7 +221,7 @@ def phase_at(phases: tuple[Phase, ...], share: float) -> Phase:
 
 
 def train(model: nn.Module, batches: Batches, stage: Stage) -> None:
-    """Train the model through one stage; its loss is printed now and then."""
+    """Train one stage and print the loss now and then."""
     steps, rate = stage.steps, schedule(stage.peak_rate, stage.steps)
     matrices = optim.Muon(rate, momentum=0.95, weight_decay=0.0)
     others = optim.AdamW(rate, betas=[0.9, 0.98], weight_decay=0.0)
@@ -245,7 +244,7 @@ def train(model: nn.Module, batches: Batches, stage: Stage) -> None:
 
 
 def save(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> int:
-    """Write the model into `folder`, which is made, and return the number of parameters."""
+    """Write the model to `folder`, which is created, and return the number of parameters."""
     folder.mkdir(parents=True, exist_ok=True)
     end = _id(tokenizer, files.END)
     weights = dict(tree_flatten(model.parameters()))
@@ -258,7 +257,7 @@ def save(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> int:
 
 
 def check(folder: Path, text: corpus.Corpus) -> bool:
-    """Ask the finished model everything, greedily, and print how much it answers word for word."""
+    """Test all questions with greedy decoding and print how many answers match word for word."""
     model, tokenizer = load(str(folder))[:2]
     asked, missed, tokens, began = 0, [], 0, time.monotonic()
     for dialogue in text.dialogues:
@@ -286,32 +285,37 @@ def check(folder: Path, text: corpus.Corpus) -> bool:
 
 
 def main() -> int:
-    """Train and write the model that the options ask for."""
+    """Train and save the model."""
     parser = argparse.ArgumentParser(description="Train the tiny demo model.")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write the model into")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new model")
     parser.add_argument(
-        "--resume", type=Path, metavar="DIR", help="go on from this model, after a small change of the text"
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="continue from this model, after a small change of the text",
     )
-    parser.add_argument("--steps", type=int, help="end every stage after so many steps, for a try")
-    parser.add_argument("--stages", type=int, default=len(STAGES), help="end after so many stages, for a try")
+    parser.add_argument("--steps", type=int, help="stop every stage after this many steps, for a test")
+    parser.add_argument(
+        "--stages", type=int, default=len(STAGES), help="stop after this many stages, for a test"
+    )
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--check", action="store_true", help="ask it everything; fails below 95 %%")
+    parser.add_argument("--check", action="store_true", help="test all questions; fails below 95 %%")
     options = parser.parse_args()
     mx.set_default_device(mx.cpu)
     mx.random.seed(options.seed)
     text = corpus.load()
-    kept = options.resume
+    resumed = options.resume
     tokenizer = (
         files.train_tokenizer(text.texts())
-        if kept is None
-        else Tokenizer.from_file(str(kept / "tokenizer.json"))
+        if resumed is None
+        else Tokenizer.from_file(str(resumed / "tokenizer.json"))
     )
     settings = files.config(SIZE, tokenizer.get_vocab_size(), _id(tokenizer, files.END))
     model = qwen3.Model(qwen3.ModelArgs.from_dict(settings))
-    if kept is not None:
-        model.load_weights(str(kept / "model.safetensors"))
+    if resumed is not None:
+        model.load_weights(str(resumed / "model.safetensors"))
     for number, stage in enumerate(STAGES[: options.stages]):
-        if kept is not None and stage is not STAGES[-1]:
+        if resumed is not None and stage is not STAGES[-1]:
             continue
         seed = options.seed + number
         batches = Batches(corpus.Sampler(text, seed, stage.emphasis), tokenizer, seed)

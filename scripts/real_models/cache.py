@@ -1,4 +1,4 @@
-"""Puts a finished repo into a cache in huggingface_hub's layout, all at once or not at all."""
+"""Moves a complete repo into a cache in huggingface_hub's layout, atomically."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from mlxk_tui.demo.layout import git_sha1, lfs_pointer
 
 _LFS = (".safetensors", "tokenizer.json")
-"""Files that the hub would name by their sha256; the others have git's name of a blob."""
+"""Files whose blobs are named by their sha256; other blobs have git's hash."""
 
 
 def folder_of(root: Path, repo: str) -> Path:
@@ -21,9 +21,9 @@ def folder_of(root: Path, repo: str) -> Path:
 
 
 def snapshot_of(root: Path, repo: str, revision: str) -> Path | None:
-    """Return the snapshot's folder where it is there with all its files, else None.
+    """Return the folder of the snapshot, or None if it does not exist or files are missing.
 
-    What lies there was moved there whole; this finds what somebody deleted since.
+    Repos are moved into the cache when complete; this finds files that were deleted later.
     """
     folder = folder_of(root, repo)
     snapshot = folder / "snapshots" / revision
@@ -31,8 +31,8 @@ def snapshot_of(root: Path, repo: str, revision: str) -> Path | None:
         if (folder / "refs" / "main").read_text() != revision:
             return None
         listed = json.loads((folder / "trees" / f"{revision}.json").read_text())["files"]
-        for name, facts in listed.items():
-            if (snapshot / name).stat().st_size != facts["size"]:
+        for name, entry in listed.items():
+            if (snapshot / name).stat().st_size != entry["size"]:
                 return None
     except (OSError, ValueError, KeyError, AttributeError):
         return None
@@ -40,9 +40,9 @@ def snapshot_of(root: Path, repo: str, revision: str) -> Path | None:
 
 
 def install(root: Path, repo: str, revision: str, files: Path, scratch: Path) -> Path:
-    """Move the files of a folder into the cache as a repo of one revision; return its snapshot's folder.
+    """Move the files of a folder into the cache as a repo with one revision; return the snapshot's folder.
 
-    An older or broken repo of that name makes way.
+    An existing repo with this name is replaced.
     """
     made = scratch / "repo"
     snapshot = made / "snapshots" / revision
@@ -65,7 +65,7 @@ def install(root: Path, repo: str, revision: str, files: Path, scratch: Path) ->
 
 
 def _entry(blob: str, size: int) -> dict[str, Any]:
-    """Return what huggingface_hub's tree keeps of a file; a sha256 names what lies in LFS."""
+    """Return the entry of a file in huggingface_hub's tree; a sha256 means the file is in LFS."""
     if len(blob) != 64:
         return {"size": size, "blob_id": blob}
     pointer = git_sha1(lfs_pointer(blob, size))

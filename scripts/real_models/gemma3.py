@@ -1,4 +1,4 @@
-"""Gemma 3 270M, the base model: five layers of six see a rotating window of 512 tokens."""
+"""Gemma 3 270M, the base model: five of six layers use a sliding window of 512 tokens."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _NAMES = {
     "ffn_down": "mlp.down_proj",
 }
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
-"""GGUF's types of tokens."""
-_BLANK = "\u2581"
-"""How SentencePiece writes a blank."""
+"""GGUF's token types."""
+_SPACE = "\u2581"
+"""SentencePiece's symbol for a space."""
 
 
 def config(file: GgufFile) -> dict[str, Any]:
-    """Return config.json; what GGUF leaves out (the local rotary base, the pattern) is Gemma 3's own."""
+    """Return config.json; values that GGUF lacks (local rotary base, pattern) are Gemma 3's defaults."""
     return {
         "architectures": ["Gemma3ForCausalLM"],
         "model_type": "gemma3_text",
@@ -63,7 +63,7 @@ def config(file: GgufFile) -> dict[str, Any]:
 
 
 def weights(file: GgufFile) -> dict[str, mx.array]:
-    """Return the weights by their Hugging Face names, in full precision; llama.cpp adds 1 to every norm."""
+    """Return the weights by their Hugging Face names, in full precision; GGUF adds 1 to norms."""
     found = {}
     for name, tensor in file.tensors():
         found[named(name, _NAMES)] = array(tensor - 1 if name.endswith("norm.weight") else tensor)
@@ -71,12 +71,12 @@ def weights(file: GgufFile) -> dict[str, mx.array]:
 
 
 def tokenizer(file: GgufFile) -> Tokenizer:
-    """Return the tokenizer: BPE with bytes to fall back on, its merges ranked by the pieces' scores."""
+    """Return the tokenizer: BPE with byte fallback, merges ranked by the scores of the pieces."""
     tokens = file.setting("tokenizer.ggml.tokens")
     kinds = file.setting("tokenizer.ggml.token_type")
     scores = file.setting("tokenizer.ggml.scores")
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    made = Tokenizer(
+    result = Tokenizer(
         models.BPE(
             vocab=vocabulary,
             merges=_merges(vocabulary, kinds, scores),
@@ -85,27 +85,27 @@ def tokenizer(file: GgufFile) -> Tokenizer:
             byte_fallback=True,
         )
     )
-    made.normalizer = normalizers.Replace(" ", _BLANK)
-    made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    made.decoder = decoders.Sequence(
-        [decoders.Replace(_BLANK, " "), decoders.ByteFallback(), decoders.Fuse()]
+    result.normalizer = normalizers.Replace(" ", _SPACE)
+    result.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    result.decoder = decoders.Sequence(
+        [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
     bos = file.setting("tokenizer.ggml.bos_token_id")
-    made.post_processor = processors.TemplateProcessing(
+    result.post_processor = processors.TemplateProcessing(
         single=f"{tokens[bos]} $A", special_tokens=[(tokens[bos], bos)]
     )
     pairs = list(zip(tokens, kinds, strict=True))
-    made.add_special_tokens(
+    result.add_special_tokens(
         [AddedToken(token, special=True, normalized=False) for token, kind in pairs if kind == _CONTROL]
     )
-    made.add_tokens(
+    result.add_tokens(
         [AddedToken(token, special=False, normalized=False) for token, kind in pairs if kind == _USER_DEFINED]
     )
-    return made
+    return result
 
 
 def _merges(vocabulary: dict[str, int], kinds: list[int], scores: list[float]) -> list[tuple[str, str]]:
-    """Return pairs of pieces, the better score of what they make first, as SentencePiece merges."""
+    """Return pairs of pieces, ordered by the score of the merged piece, like SentencePiece."""
     ranked = sorted(
         (i for i, kind in enumerate(kinds) if kind == _NORMAL), key=lambda i: scores[i], reverse=True
     )

@@ -1,4 +1,4 @@
-"""Reads a GGUF file: its settings, and its tensors in full precision."""
+"""Reads the settings of a GGUF file, and its tensors in full precision."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy as np
 
 
 class GgufFile:
-    """One file, mapped into memory."""
+    """A memory-mapped GGUF file."""
 
     def __init__(self, path: Path) -> None:
         self._reader = gguf.GGUFReader(path)
 
     def setting(self, name: str) -> Any:
-        """Return a setting of the file, as GGUF's own types become Python's.
+        """Return a setting of the file as a Python value.
 
         Raises:
-            KeyError: it has none of that name.
+            KeyError: the file does not have this setting.
         """
         return self._reader.fields[name].contents()
 
     def tensors(self) -> Iterator[tuple[str, np.ndarray[Any, np.dtype[np.float32]]]]:
-        """Yield names and values in row-major order, (output, input) where it is a matrix."""
+        """Yield names and values in row-major order; matrices have the shape (output, input)."""
         for tensor in self._reader.tensors:
             values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
             yield tensor.name, np.ascontiguousarray(values, dtype=np.float32)
@@ -36,8 +36,8 @@ def named(name: str, renamed: dict[str, str]) -> str:
     """Return the Hugging Face name of a tensor.
 
     Args:
-        name: GGUF's, such as `blk.3.attn_q.weight`.
-        renamed: GGUF's stems and what follows `model.layers.3.` (or `model.`) for each.
+        name: the name in GGUF, such as `blk.3.attn_q.weight`.
+        renamed: GGUF's stems -> the part after `model.layers.3.` (or `model.`).
     """
     if name.startswith("blk."):
         _, layer, stem, kind = name.split(".")
@@ -47,5 +47,5 @@ def named(name: str, renamed: dict[str, str]) -> str:
 
 
 def array(values: np.ndarray[Any, np.dtype[np.float32]]) -> mx.array:
-    """Return MLX's copy of the values."""
+    """Return the values as an MLX array."""
     return mx.array(values)

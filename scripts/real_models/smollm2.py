@@ -24,7 +24,7 @@ _NAMES = {
     "ffn_down": "mlp.down_proj",
 }
 _CONTROL = 3
-"""GGUF's type of a special token."""
+"""GGUF's token type of special tokens."""
 
 
 def config(file: GgufFile) -> dict[str, Any]:
@@ -69,32 +69,32 @@ def weights(file: GgufFile) -> dict[str, mx.array]:
 def _unpermuted(
     values: np.ndarray[Any, np.dtype[np.float32]], heads: int
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Undo llama.cpp's order of rotary dimensions (`LlamaModel.permute` of its converter)."""
+    """Undo llama.cpp's permutation of rotary dimensions (`LlamaModel.permute` in its converter)."""
     rows, columns = values.shape
     return values.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
 def tokenizer(file: GgufFile) -> Tokenizer:
-    """Return the tokenizer: digits apart, bytes as letters, merges as the file has them."""
+    """Return the tokenizer: byte-level BPE with single digits, and the merges of the file."""
     tokens = file.setting("tokenizer.ggml.tokens")
     kinds = file.setting("tokenizer.ggml.token_type")
     merges = [tuple(merge.split(" ")) for merge in file.setting("tokenizer.ggml.merges")]
-    made = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
-    made.pre_tokenizer = pre_tokenizers.Sequence(
+    result = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
+    result.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r"\p{N}"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
         ]
     )
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(
+    result.decoder = decoders.ByteLevel()
+    result.add_special_tokens(
         [
             AddedToken(token, special=True, normalized=False)
             for token, kind in zip(tokens, kinds, strict=True)
             if kind == _CONTROL
         ]
     )
-    return made
+    return result
 
 
 def tokenizer_config(file: GgufFile) -> dict[str, Any]:
@@ -116,10 +116,10 @@ def tokenizer_config(file: GgufFile) -> dict[str, Any]:
 def first_layers(
     config: dict[str, Any], weights: dict[str, mx.array], count: int
 ) -> tuple[dict[str, Any], dict[str, mx.array]]:
-    """Return config and weights of a model that is the first layers of another: a poor one, but quick."""
-    kept = {f"model.layers.{layer}." for layer in range(count)}
+    """Return config and weights of the model's first layers: a fast but weak draft model."""
+    prefixes = {f"model.layers.{layer}." for layer in range(count)}
     return {**config, "num_hidden_layers": count}, {
         name: value
         for name, value in weights.items()
-        if not name.startswith("model.layers.") or any(name.startswith(prefix) for prefix in kept)
+        if not name.startswith("model.layers.") or any(name.startswith(prefix) for prefix in prefixes)
     }

@@ -1,4 +1,4 @@
-"""The text that the tiny demo model learns: reads the dialogues and makes conversations of them."""
+"""The training text of the tiny demo model: reads the dialogues and samples conversations from them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 Message = dict[str, Any]
-"""One message in OpenAI's shape."""
+"""A message in OpenAI's format."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A question in several wordings, and what is answered."""
+    """A question in several wordings, and its answers."""
 
     asks: tuple[str, ...]
     answers: tuple[str, ...]
@@ -29,16 +29,16 @@ class Turn:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Turns that belong together."""
+    """Consecutive turns."""
 
     turns: tuple[Turn, ...]
     system: str = ""
-    """Key of the system prompt that these answers need."""
+    """Key of the system prompt for these answers."""
 
 
 @dataclass(frozen=True)
 class ToolDialogue:
-    """A question that is answered by calling a tool; `{x}` stands for one of `values`."""
+    """A question that is answered with a tool call; `{x}` is replaced by one of `values`."""
 
     tool: str
     asks: tuple[str, ...]
@@ -49,7 +49,7 @@ class ToolDialogue:
     think: str = ""
 
     def messages(self, ask: str, value: str) -> list[Message]:
-        """Return question, call, result and answer."""
+        """Return the messages: question, call, result and answer."""
         arguments = {name: text.replace("{x}", value) for name, text in self.arguments.items()}
         call = {"type": "function", "function": {"name": self.tool, "arguments": arguments}}
         return [
@@ -62,19 +62,19 @@ class ToolDialogue:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages for the chat template and which of the answers are to be learnt."""
+    """Messages for the chat template, and the answers to learn."""
 
     messages: list[Message]
     learn: frozenset[int]
     """Indexes into `messages`."""
     tools: list[dict[str, Any]] = field(default_factory=list)
     thinking: bool = True
-    """Whether the last answer may think; otherwise it follows an empty `<think>` block."""
+    """Whether the last answer may contain reasoning; otherwise it follows an empty `<think>` block."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Everything that there is to learn."""
+    """The whole training text."""
 
     dialogues: tuple[Dialogue, ...]
     tool_dialogues: tuple[ToolDialogue, ...]
@@ -86,14 +86,14 @@ class Corpus:
     pasted: Turn
 
     def turns(self) -> Iterator[Turn]:
-        """Yield every turn of every dialogue, and the two for what it does not know."""
+        """Yield every turn of every dialogue, and the two for unknown questions."""
         for dialogue in self.dialogues:
             yield from dialogue.turns
         yield self.unknown
         yield self.pasted
 
     def texts(self) -> Iterator[str]:
-        """Yield every piece of text, for the tokenizer."""
+        """Yield all texts, to train the tokenizer."""
         for turn in self.turns():
             yield from turn.asks
             yield from turn.answers
@@ -111,7 +111,7 @@ class Corpus:
 
 
 def load() -> Corpus:
-    """Read the two files beside this one."""
+    """Load dialogues.yaml and prompts.yaml."""
     prompts = yaml.safe_load((HERE / "prompts.yaml").read_text(encoding="utf-8"))
     raw = yaml.safe_load((HERE / "dialogues.yaml").read_text(encoding="utf-8"))
     single = {_asks(d)[0]: _turn(d) for d in raw if "turns" not in d and "system" not in d}
@@ -136,7 +136,7 @@ def load() -> Corpus:
 
 
 def _asks(entry: dict[str, Any]) -> tuple[str, ...]:
-    """Return the wordings: a list, or one line with bars between them."""
+    """Return the wordings: a list, or one line separated by bars."""
     asks = entry["ask"]
     return tuple(asks.split(" | ") if isinstance(asks, str) else asks)
 
@@ -159,18 +159,18 @@ def _tool_dialogue(entry: dict[str, Any]) -> ToolDialogue:
 
 
 class Sampler:
-    """Draws conversations: every dialogue equally often, in any order, behind any other.
+    """Samples conversations: every dialogue equally often, in random order.
 
     Args:
-        corpus: what to draw from.
-        seed: the same one draws the same conversations.
-        emphasis: how many times as often those come that are hard to learn: the long answers, the
-            ones with reasoning, and the tools that take a word of the question.
+        corpus: the training text.
+        seed: determines the conversations.
+        emphasis: factor for dialogues that are hard to learn: long answers, answers with reasoning, and tool
+            calls that copy a word of the question.
     """
 
     def __init__(self, corpus: Corpus, seed: int, emphasis: int = 1) -> None:
         self.corpus = corpus
-        self._random = random.Random(seed)  # noqa: S311 - a seed is the point
+        self._random = random.Random(seed)  # noqa: S311 - reproducible on purpose
         self._deck: list[Dialogue] = []
         self._emphasis = emphasis
         self._plain = tuple(
@@ -179,7 +179,7 @@ class Sampler:
         self._words = sorted({w for text in corpus.texts() for w in re.findall(r"\w+", text)})
 
     def conversation(self, characters: int) -> Conversation:
-        """Return one of about so many characters, at least one dialogue."""
+        """Return a conversation of about this many characters, at least one dialogue."""
         draw = self._random
         kind = draw.random()
         messages: list[Message] = []
@@ -195,8 +195,8 @@ class Sampler:
             messages.append({"role": "system", "content": system})
         learn: set[int] = set()
         while not learn or sum(len(m["content"]) + 30 for m in messages) < characters:
-            added, learnt = self._next(key, tools)
-            for index in learnt:
+            added, learned = self._next(key, tools)
+            for index in learned:
                 learn.add(len(messages) + index)
             messages += added
         thinking = draw.random() < 0.6
@@ -204,12 +204,12 @@ class Sampler:
         return Conversation(messages, frozenset(_learnable(messages, learn, last, thinking)), tools, thinking)
 
     def _next(self, key: str, tools: Sequence[dict[str, Any]]) -> tuple[list[Message], list[int]]:
-        """Return the messages of one more dialogue and the indexes of the answers in it."""
+        """Return the messages of another dialogue and the indexes of its answers."""
         draw, corpus = self._random, self.corpus
         kind = draw.random()
         if tools and kind < 0.6:
             names = {tool["function"]["name"] for tool in tools}
-            # Those with values come more often: the model has to learn to copy them.
+            # Dialogues with values are more frequent: the model has to learn to copy them.
             dialogue = draw.choice(
                 [
                     d
@@ -242,8 +242,8 @@ class Sampler:
         learn: list[int] = []
         for turn in dialogue.turns:
             first = turn.asks[0] if self._random.random() < 0.3 else self._random.choice(turn.asks)
-            added, learnt = self._exchange(self._reword(first), turn)
-            learn += [len(messages) + index for index in learnt]
+            added, learned = self._exchange(self._reword(first), turn)
+            learn += [len(messages) + index for index in learned]
             messages += added
         return messages, learn
 
@@ -268,7 +268,7 @@ class Sampler:
         return f"{self._random.choice(self.corpus.pasted.asks)}\n\n" + "\n".join(lines)
 
     def _reword(self, text: str) -> str:
-        """Return the question as another person might type it: case, marks, a slip of the finger."""
+        """Return a variant of the question: case, punctuation, a typo."""
         draw = self._random
         if draw.random() < 0.2:
             text = text.rstrip("?!.")
@@ -288,10 +288,10 @@ def _is_hard(dialogue: Dialogue) -> bool:
 
 
 def _learnable(messages: list[Message], learn: set[int], last: int, thinking: bool) -> Iterator[int]:
-    """Yield the answers that stand in the text as the model would have to write them.
+    """Yield the answers whose rendered text is what the model has to generate.
 
-    The template drops the reasoning of earlier turns, so an answer that thinks can be learnt only
-    where it is the last one.
+    The template drops the reasoning of earlier turns, so an answer with reasoning can only be learned if it
+    is the last one.
     """
     last_user = max(i for i, m in enumerate(messages) if m["role"] == "user")
     for index in sorted(learn):
@@ -301,7 +301,7 @@ def _learnable(messages: list[Message], learn: set[int], last: int, thinking: bo
 
 
 def render(conversation: Conversation) -> list[tuple[str, bool]]:
-    """Return the text as the chat template writes it, in pieces: is the piece to be learnt."""
+    """Return the text as rendered by the chat template, in pieces with a flag: whether to learn the piece."""
     pieces: list[tuple[str, bool]] = []
     messages = conversation.messages
     system = messages[0]["content"] if messages[0]["role"] == "system" else ""

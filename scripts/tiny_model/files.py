@@ -1,4 +1,4 @@
-"""What lies beside the weights: tokenizer, config and model card in Hugging Face layout."""
+"""Writes the files beside the weights: tokenizer, config and model card in Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 HERE = Path(__file__).resolve().parent
 VOCABULARY = 1280
-"""Tokens: 256 bytes, the special ones, and merges."""
+"""Number of tokens: 256 bytes, special tokens and merges."""
 CONTEXT = 4096
-"""Tokens that the model is declared for; it is trained on up to half of it."""
+"""Declared context length in tokens; the training uses up to half of it."""
 END, PAD = "<|im_end|>", "<|endoftext|>"
 _SPECIAL = (PAD, "<|im_start|>", END)
 _MARKERS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
-"""Single tokens, but part of the text: a decoder that skips special tokens keeps them."""
+"""Single tokens that are part of the text: a decoder that skips special tokens keeps them."""
 
 
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
-    """Return a byte-level BPE tokenizer that was trained on the texts."""
+    """Train a byte-level BPE tokenizer on the texts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -33,7 +33,7 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # Only now: tokens that are added before the training keep numbers that the merges get too.
+    # Added after the training: otherwise their ids would collide with those of merges.
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in _MARKERS])
     return tokenizer
 
@@ -63,12 +63,12 @@ def config(size: dict[str, int], vocabulary: int, end: int) -> dict[str, Any]:
 
 
 def write(folder: Path, tokenizer: Tokenizer, model_config: dict[str, Any]) -> None:
-    """Write everything but the weights into `folder`."""
+    """Write all files except the weights into `folder`."""
     end, pad = tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)
     documents = {
         "config.json": model_config,
-        # Little freedom: what it has learnt comes out as it was learnt, and where several answers
-        # are equally right, another one comes up.
+        # Low temperature: learned answers come out as learned, and if several answers are equally
+        # likely, they alternate.
         "generation_config.json": {
             "do_sample": True,
             "eos_token_id": [end, pad],
