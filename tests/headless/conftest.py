@@ -1,4 +1,4 @@
-"""A cache for the tests of the command: sound models, broken ones, hostile names."""
+"""A cache for the command's tests: healthy models, broken models, hostile names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.hf_cache import HfCache, model_files, safetensors
 
-SOUND = "mlx-community/Tiny-Instruct-4bit"
+HEALTHY = "mlx-community/Tiny-Instruct-4bit"
 BASE = "mlx-community/Tiny-Base-4bit"
 OTHER = "acme/Widget-Chat"
 BROKEN = "mlx-community/Truncated-Instruct-4bit"
@@ -20,9 +20,9 @@ UNDECODABLE = "odd/\\xff\\xfe"
 
 
 def fill(hub: Path) -> HfCache:
-    """Put the models into a hub folder."""
+    """Write the models to a hub folder."""
     cache = HfCache(hub)
-    cache.repo(SOUND).add(model_files(), modified=1_756_555_200.0)
+    cache.repo(HEALTHY).add(model_files(), modified=1_756_555_200.0)
     cache.repo(BASE).add(model_files(chat=False, fill=b"\x02"))
     cache.repo(OTHER).add(model_files(fill=b"\x03"))
     files = model_files(fill=b"\x04")

@@ -1,4 +1,4 @@
-"""Runs `mlxk-headless` in tests: as a real process, inside this one, or at a terminal of its own."""
+"""Runs `mlxk-headless` in tests: as a process, inside this process, or in a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from tests.support.waiting import PATIENCE_S
 
 PROGRAM = (sys.executable, "-m", "mlxk_tui_headless")
 TIMEOUT = PATIENCE_S
-"""Seconds after which a process that does not end is a failure."""
+"""Seconds after which a process that has not ended is a failure."""
 
 _SCHEMA = jsonschema.Draft202012Validator(build_schema())
-_LETS_GO = (
+_CONTROLLING_TERMINAL = (
     "import fcntl,os,sys,termios; fcntl.ioctl(0,termios.TIOCSCTTY,0); os.execv(sys.executable,sys.argv[1:])"
 )
 """Makes the terminal on stdin the controlling one, so that Ctrl-C typed into it arrives as SIGINT."""
 
 
 class Result(NamedTuple):
-    """What a run left."""
+    """The result of a run."""
 
     status: int
     stdout: str
@@ -49,7 +49,7 @@ class Result(NamedTuple):
 
     @property
     def envelope(self) -> dict[str, Any]:
-        """The one valid envelope on stdout."""
+        """The envelope on stdout, validated."""
         return checked(self.stdout)
 
     @property
@@ -70,7 +70,7 @@ class Result(NamedTuple):
 
 
 def checked(text: str) -> dict[str, Any]:
-    """Return the envelope that `text` is, checked against the schema and the models."""
+    """Parse `text` as an envelope and validate it against the schema and the models."""
     assert text.endswith("\n")
     assert text.count("\n") == 1, f"more than one line: {text[:300]!r}"
     assert text.isascii()
@@ -85,7 +85,7 @@ def _no_constant(name: str) -> object:
 
 
 def checked_envelope(envelope: dict[str, Any]) -> dict[str, Any]:
-    """Check an envelope that was parsed already: our own schema, MLX-Knife's shape, the models."""
+    """Validate a parsed envelope against our schema, MLX-Knife's format and the models."""
     problems = [error.message[:500] for error in _SCHEMA.iter_errors(envelope)] + departures(envelope)
     assert not problems, f"{problems}\n{envelope}"
     if envelope["data"] is not None:
@@ -97,14 +97,14 @@ def checked_envelope(envelope: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment(hub: Path, **extra: str) -> dict[str, str]:
-    """Return the environment of a process that works on `hub`."""
+    """Return the environment for a process that uses the cache `hub`."""
     return {**os.environ, "HF_HUB_CACHE": str(hub), "PYTHONPATH": os.pathsep.join(sys.path), **extra}
 
 
 def headless(
     *arguments: str | bytes, hub: Path, env: Mapping[str, str] | None = None, stdin: str = ""
 ) -> Result:
-    """Run the real command as a process, without a terminal."""
+    """Run the command as a process, without a terminal."""
     done = subprocess.run(
         [*PROGRAM, *arguments],
         input=stdin.encode(),
@@ -120,7 +120,7 @@ def headless(
 def started(
     *arguments: str, hub: Path, program: Sequence[str] = PROGRAM
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the real command, or another program, beside the test, and no longer than it."""
+    """Run the command, or another program, during the block."""
     process = subprocess.Popen(
         [*program, *arguments],
         stdin=subprocess.DEVNULL,
@@ -139,10 +139,10 @@ def started(
 
 
 def call(*arguments: str, hub: Path) -> Result:
-    """Run the command inside this process, where there are many runs; nothing reaches the terminal."""
+    """Run the command inside this process, which is faster; captures its output."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     with (
-        _kept_signals(),
+        _restored_signals(),
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
@@ -159,25 +159,25 @@ def _content(stream: io.TextIOWrapper) -> str:
 
 
 @contextlib.contextmanager
-def _kept_signals() -> Iterator[None]:
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def _restored_signals() -> Iterator[None]:
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in kept.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 @dataclass
 class Terminal:
-    """A process at a terminal of its own."""
+    """A process in a pseudo-terminal."""
 
     process: subprocess.Popen[bytes]
     master: int
     shown: str = ""
 
     def wait_for(self, text: str) -> str:
-        """Return what was shown once `text` is part of it."""
+        """Wait until `text` has been shown, and return the whole output."""
         deadline = time.monotonic() + TIMEOUT
         while text not in self.shown:
             assert time.monotonic() < deadline, f"{text!r} never came: {self.shown!r}"
@@ -185,18 +185,18 @@ class Terminal:
         return self.shown
 
     def type(self, text: str) -> None:
-        """Type into the terminal."""
+        """Type text."""
         os.write(self.master, text.encode())
 
     def finish(self) -> tuple[int, str]:
-        """Return the exit status and all that was shown, line ends as a file has them."""
+        """Wait for the end; return the exit status and the output with `\\n` line ends."""
         deadline = time.monotonic() + TIMEOUT
         while self.read():
             assert time.monotonic() < deadline, f"it does not end: {self.shown[-200:]!r}"
         return self.process.wait(TIMEOUT), self.shown.replace("\r\n", "\n")
 
     def read(self) -> bool:
-        """Take what is shown next; return False where nothing more comes."""
+        """Read the next output; return False at the end."""
         ready, _, _ = select.select([self.master], [], [], TIMEOUT)
         assert ready, f"nothing more was shown after {self.shown!r}"
         try:
@@ -211,11 +211,11 @@ class Terminal:
 def at_terminal(
     *arguments: str, hub: Path, columns: int = 100, env: Mapping[str, str] | None = None
 ) -> Iterator[Terminal]:
-    """Run the real command with stdin, stdout and stderr at a new terminal."""
+    """Run the command with stdin, stdout and stderr in a new pseudo-terminal."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-c", _LETS_GO, *PROGRAM, *arguments],
+        [sys.executable, "-c", _CONTROLLING_TERMINAL, *PROGRAM, *arguments],
         stdin=slave,
         stdout=slave,
         stderr=slave,
@@ -233,5 +233,5 @@ def at_terminal(
 
 
 def shown(result: Result | str) -> Sequence[str]:
-    """Return the lines of a human output."""
+    """Return the lines of the human-readable output."""
     return (result if isinstance(result, str) else result.stdout).splitlines()

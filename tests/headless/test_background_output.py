@@ -1,4 +1,4 @@
-"""Output that nobody reads is dropped and counted; output that somebody reads arrives whole."""
+"""Output that is not read is dropped and counted; output that is read arrives completely."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ with write_in_background():
 
 
 def writer() -> subprocess.Popen[str]:
-    """Run a program that writes two megabytes to stderr, then a last line when it is told to."""
+    """Run a program that writes two megabytes to stderr, and a last line after a line on stdin."""
     return subprocess.Popen(
         [sys.executable, "-c", _WRITER],
         stdin=subprocess.PIPE,
@@ -31,20 +31,20 @@ def writer() -> subprocess.Popen[str]:
     )
 
 
-def test_what_nobody_read_in_time_is_counted() -> None:
+def test_dropped_lines_are_counted() -> None:
     with writer() as child:
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stderr is not None
-        assert child.stdout.readline() == "written\n"  # though nobody read
-        lines = [child.stderr.readline() for _ in range(5000)]  # there is room again
+        assert child.stdout.readline() == "written\n"  # although nothing was read
+        lines = [child.stderr.readline() for _ in range(5000)]  # there is space again
         child.stdin.write("\n")
         child.stdin.flush()
         lines += child.stderr.readlines()
         assert child.wait(PATIENCE_S) == 0
     *lines, last = lines
     expected = 0
-    for line in lines:  # there may be room again, for a moment, while they are written
+    for line in lines:  # there may be space again for a moment
         if line.startswith("..."):
             dropped = int(line.split()[1].replace(",", ""))
             assert line == dropped_note(dropped)
@@ -57,7 +57,7 @@ def test_what_nobody_read_in_time_is_counted() -> None:
     assert last == "and this\n"
 
 
-def test_the_end_does_not_wait_for_a_reader_that_takes_nothing() -> None:
+def test_exit_does_not_wait_for_a_blocked_reader() -> None:
     with writer() as child:
         assert child.stdin is not None
         child.stdin.write("\n")

@@ -1,4 +1,4 @@
-"""One valid object on stdout, whatever happens."""
+"""stdout always contains one valid object."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mlxk_tui_headless.options import GlobalOptions
 from mlxk_tui_headless.request import CommandRequest
 from mlxk_tui_headless.runner import run_request
 from mlxk_tui_headless.session import CommandSession
-from tests.headless.conftest import BROKEN, SOUND
+from tests.headless.conftest import BROKEN, HEALTHY
 from tests.headless.running import PROGRAM, TIMEOUT, Result, call, checked, environment, headless, started
 from tests.support.hf_cache import HfCache, model_files, tree_of
 
@@ -30,21 +30,21 @@ from tests.support.hf_cache import HfCache, model_files, tree_of
 @pytest.mark.parametrize(
     "arguments", [["--json", "list"], ["list", "--json"], ["--json", "list", "--json", "--all"]], ids=" ".join
 )
-def test_json_works_before_and_after_the_command_word(arguments: list[str], filled: Path) -> None:
+def test_json_option_works_before_and_after_the_command(arguments: list[str], filled: Path) -> None:
     result = headless(*arguments, hub=filled)
     assert (result.status, result.stderr) == (0, "")
     assert result.envelope["command"] == "list"
 
 
-def test_every_command_answers_with_its_own_envelope(filled: Path, tmp_path: Path) -> None:
-    elsewhere = {"pull", "push", "search", "run", "server"}  # they need a hub or a model that runs
+def test_every_command_prints_its_envelope(filled: Path, tmp_path: Path) -> None:
+    elsewhere = {"pull", "push", "search", "run", "server"}  # they need a hub or a runnable model
     runs = {
         "list": ["list"],
-        "show": ["show", SOUND],
+        "show": ["show", HEALTHY],
         "health": ["health"],
         "prune": ["prune", "--dry-run"],
-        "clone": ["clone", SOUND, str(tmp_path / "copy")],
-        "rm": ["rm", SOUND],
+        "clone": ["clone", HEALTHY, str(tmp_path / "copy")],
+        "rm": ["rm", HEALTHY],
         "version": ["version"],
     }
     assert set(runs) | elsewhere == {command.value for command in Command} - {"cli"}
@@ -82,9 +82,9 @@ def test_every_command_answers_with_its_own_envelope(filled: Path, tmp_path: Pat
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else value,
 )
-def test_a_usage_error_is_one_object_and_exits_with_2(arguments: list[str], command: str, hub: Path) -> None:
+def test_usage_error_is_one_object_with_exit_status_2(arguments: list[str], command: str, hub: Path) -> None:
     for place in (0, len(arguments)):
-        # A value that is missing would be taken from what follows: `--cache-dir --json`.
+        # The next argument would be taken as the missing value: `--cache-dir --json`.
         if arguments == ["--cache-dir"] and place:
             continue
         result = call(*arguments[:place], "--json", *arguments[place:], hub=hub)
@@ -94,21 +94,21 @@ def test_a_usage_error_is_one_object_and_exits_with_2(arguments: list[str], comm
         assert result.error["message"].count("\n") == 0
 
 
-def test_a_usage_error_without_json_goes_to_stderr(hub: Path) -> None:
+def test_usage_error_without_json_goes_to_stderr(hub: Path) -> None:
     result = headless("rm", hub=hub)
     assert (result.status, result.stdout) == (2, "")
     assert result.stderr.startswith("Usage: mlxk-headless rm")
     assert "Error: Missing argument" in result.stderr
 
 
-def test_help_is_text_on_stdout(hub: Path) -> None:
+def test_help_goes_to_stdout(hub: Path) -> None:
     for arguments in (["--help"], ["rm", "-h"]):
         result = headless(*arguments, hub=hub)
         assert (result.status, result.stderr) == (0, "")
         assert "Usage: mlxk-headless" in result.stdout
 
 
-def test_a_word_behind_two_dashes_is_not_an_option(filled: Path) -> None:
+def test_arguments_after_two_dashes_are_not_options(filled: Path) -> None:
     result = headless("list", "--", "--json", hub=filled)
     assert (result.status, result.stdout) == (0, "No cached model matches '--json'.\n")
 
@@ -117,7 +117,7 @@ def _request(execute: Callable[[CommandSession], ListData]) -> CommandRequest:
     return CommandRequest("list", execute)
 
 
-def test_a_crash_is_an_internal_error_and_its_traceback_goes_nowhere(
+def test_crash_is_an_internal_error_without_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def crash(session: CommandSession) -> ListData:
@@ -144,12 +144,12 @@ def test_a_crash_is_an_internal_error_and_its_traceback_goes_nowhere(
         (OSError(5, "Input/output error"), "internal_error"),
         (RecursionError("too deep"), "internal_error"),
         (MemoryError(), "internal_error"),
-        (OpError(ErrorType.MODEL_NOT_FOUND, "There is none."), "model_not_found"),
+        (OpError(ErrorType.MODEL_NOT_FOUND, "Not found."), "model_not_found"),
         (KeyboardInterrupt(), "cancelled"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_whatever_is_raised_has_a_type(
+def test_every_exception_has_an_error_type(
     error: BaseException, type_: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(session: CommandSession) -> ListData:
@@ -163,7 +163,7 @@ def test_whatever_is_raised_has_a_type(
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
-def test_a_result_that_cannot_be_dumped_is_an_internal_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unserializable_result_is_an_internal_error(capsys: pytest.CaptureFixture[str]) -> None:
     loop: list[object] = []
     loop.append(loop)
 
@@ -174,7 +174,7 @@ def test_a_result_that_cannot_be_dumped_is_an_internal_error(capsys: pytest.Capt
     assert checked(capsys.readouterr().out)["error"]["type"] == "internal_error"
 
 
-def test_text_that_is_not_unicode_and_numbers_that_are_none_stay_valid_json() -> None:
+def test_invalid_unicode_and_nan_become_valid_json() -> None:
     value = {"a\udcff": ["\ud800", "\U0001f600", float("nan"), {"x": float("-inf")}], "ü": 1.5}
     text = output.to_json(value)
     assert text.isascii()
@@ -182,13 +182,13 @@ def test_text_that_is_not_unicode_and_numbers_that_are_none_stay_valid_json() ->
     json.loads(text)["a\\xff"][1].encode("utf-8")
 
 
-def test_a_config_with_nan_and_lone_surrogates_can_be_shown(hub: Path) -> None:
+def test_config_with_nan_and_lone_surrogates_can_be_shown(hub: Path) -> None:
     config = b'{"model_type": "llama", "a": NaN, "b": "\\ud800", "c": [-Infinity], "d": "\\u001b[31m"}'
-    HfCache(hub).repo(SOUND).add({**model_files(), "config.json": config})
-    result = call("show", SOUND, "--config", "--json", hub=hub)
+    HfCache(hub).repo(HEALTHY).add({**model_files(), "config.json": config})
+    result = call("show", HEALTHY, "--config", "--json", hub=hub)
     shown = result.data["config"]
     assert (shown["a"], shown["b"], shown["c"]) == ("NaN", "\\ud800", ["-Infinity"])
-    assert "\x1b" not in call("show", SOUND, "--config", hub=hub).stdout
+    assert "\x1b" not in call("show", HEALTHY, "--config", hub=hub).stdout
 
 
 def test_undecodable_arguments_are_reported(filled: Path) -> None:
@@ -202,16 +202,16 @@ def test_undecodable_arguments_are_reported(filled: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-16"])
-def test_stdout_need_not_be_utf8(encoding: str, filled: Path) -> None:
+def test_stdout_may_have_another_encoding(encoding: str, filled: Path) -> None:
     done = subprocess.run(
-        [*PROGRAM, "health", SOUND],
+        [*PROGRAM, "health", HEALTHY],
         capture_output=True,
         env=environment(filled, PYTHONIOENCODING=encoding, PYTHONUTF8="0"),
         timeout=TIMEOUT,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert f"{SOUND} " in done.stdout.decode(encoding)
+    assert f"{HEALTHY} " in done.stdout.decode(encoding)
     done = subprocess.run(
         [*PROGRAM, "health", "--json"],
         capture_output=True,
@@ -226,7 +226,7 @@ def test_stdout_need_not_be_utf8(encoding: str, filled: Path) -> None:
     "arguments",
     [["list", "--all"], ["list", "--json"], ["--version"], ["lst", "--json"], ["--help"], ["rm", "--help"]],
 )
-def test_a_closed_pipe_is_silent(arguments: list[str], filled: Path) -> None:
+def test_closed_pipe_prints_no_error(arguments: list[str], filled: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     try:
@@ -247,7 +247,7 @@ def test_a_closed_pipe_is_silent(arguments: list[str], filled: Path) -> None:
         assert done.stderr == b""
 
 
-def test_a_stdout_that_is_closed_or_full_is_an_exit_status_and_no_traceback(filled: Path) -> None:
+def test_closed_or_full_stdout_is_an_exit_status_without_traceback(filled: Path) -> None:
     command = ["sh", "-c", '"$@" >&-', "sh", *PROGRAM, "list", "--json"]
     done = subprocess.run(command, capture_output=True, env=environment(filled), timeout=TIMEOUT, check=False)
     assert done.returncode == 1
@@ -268,18 +268,18 @@ def test_a_stdout_that_is_closed_or_full_is_an_exit_status_and_no_traceback(fill
 
 
 def _sparse(hub: Path) -> None:
-    """Make a model that takes minutes to hash and no disk."""
-    repo = HfCache(hub).repo(SOUND)
+    """Create a model that takes minutes to hash but no disk space."""
+    repo = HfCache(hub).repo(HEALTHY)
     repo.add(model_files())
     blob = repo.blob("model.safetensors", model_files()["model.safetensors"])
     os.truncate(blob, 200_000_000_000)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_work_with_one_object(number: signal.Signals, hub: Path) -> None:
+def test_signal_stops_a_command_with_one_object(number: signal.Signals, hub: Path) -> None:
     _sparse(hub)
     before = os.listdir(hub)
-    with started("--progress", "json", "health", SOUND, "--verify", "--json", hub=hub) as process:
+    with started("--progress", "json", "health", HEALTHY, "--verify", "--json", hub=hub) as process:
         assert process.stderr is not None
         while json.loads(process.stderr.readline())["bytes_done"] == 0:
             pass
@@ -310,7 +310,7 @@ run_request(CommandRequest("list", lambda session: session.wait(stubborn())), Gl
 """
 
 
-def test_a_second_interrupt_leaves_at_once(hub: Path) -> None:
+def test_second_interrupt_exits_at_once(hub: Path) -> None:
     with started(program=(sys.executable, "-c", _STUBBORN), hub=hub) as process:
         assert process.stderr is not None
         for _ in range(2):
@@ -321,7 +321,7 @@ def test_a_second_interrupt_leaves_at_once(hub: Path) -> None:
     assert checked(out.decode())["error"]["type"] == "cancelled"
 
 
-def test_progress_is_one_event_a_line_on_stderr(filled: Path) -> None:
+def test_progress_is_one_event_per_line_on_stderr(filled: Path) -> None:
     for arguments in (
         ["--progress", "json", "health", "--verify", "--json"],
         ["health", "--verify", "--json", "--progress", "json"],
@@ -334,22 +334,22 @@ def test_progress_is_one_event_a_line_on_stderr(filled: Path) -> None:
         assert all(set(event) == keys for event in events)
 
 
-def test_without_a_terminal_there_is_no_progress(filled: Path) -> None:
-    assert call("health", SOUND, "--verify", hub=filled).stderr == ""
+def test_no_progress_without_a_terminal(filled: Path) -> None:
+    assert call("health", HEALTHY, "--verify", hub=filled).stderr == ""
 
 
-def test_cache_dir_beats_the_environment(filled: Path, tmp_path: Path) -> None:
+def test_cache_dir_overrides_the_environment(filled: Path, tmp_path: Path) -> None:
     result = call("--cache-dir", str(filled), "list", "--json", hub=tmp_path / "elsewhere")
     assert result.data["count"] >= 6
     assert call("--cache-dir", str(tmp_path), "list", "--json", hub=filled).data["count"] == 0
 
 
 @pytest.mark.parametrize("path", ["", "  ", "a\0b"])
-def test_a_cache_dir_that_is_no_path_is_refused(path: str, hub: Path) -> None:
+def test_invalid_cache_dir_is_rejected(path: str, hub: Path) -> None:
     assert call("--json", "--cache-dir", path, "list", hub=hub).error["type"] == "validation_error"
 
 
-def test_demo_works_on_a_sample_and_leaves_the_cache_alone(filled: Path) -> None:
+def test_demo_uses_a_sample_and_not_the_cache(filled: Path) -> None:
     before = tree_of(filled)
     result = headless("--demo", "list", "--json", hub=filled)
     names = {model["name"] for model in result.data["models"]}
@@ -359,7 +359,7 @@ def test_demo_works_on_a_sample_and_leaves_the_cache_alone(filled: Path) -> None
     assert tree_of(filled) == before
 
 
-def test_a_run_from_another_thread_works(filled: Path) -> None:
+def test_run_request_works_in_another_thread(filled: Path) -> None:
     results: list[Result] = []
     thread = threading.Thread(target=lambda: results.append(_quiet_list(filled)))
     thread.start()

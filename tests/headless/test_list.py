@@ -1,4 +1,4 @@
-"""`list`: the JSON holds everything, the table what its flags say."""
+"""`list`: the JSON contains everything, the table what the flags select."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.headless.conftest import BASE, BROKEN, OTHER, PYTORCH, RED, SOUND, UNDECODABLE
+from tests.headless.conftest import BASE, BROKEN, HEALTHY, OTHER, PYTORCH, RED, UNDECODABLE
 from tests.headless.running import at_terminal, call, headless, shown
 from tests.support.hf_cache import HfCache, model_files
 
@@ -15,25 +15,25 @@ LONG = "mlx-community/A-Model-Whose-Name-Is-So-Long-That-No-Narrow-Terminal-Hold
 
 
 def _rows(text: str) -> list[list[str]]:
-    """Split a table at its gaps of two cells and more."""
+    """Split a table at gaps of two or more spaces."""
     return [re.split(r"\s{2,}", line) for line in text.splitlines() if line]
 
 
 @pytest.mark.parametrize(
     "flags", [[], ["--all"], ["--verbose"], ["--health"], ["--all", "--verbose", "--health"]]
 )
-def test_flags_change_the_human_output_only(flags: list[str], filled: Path) -> None:
+def test_flags_do_not_change_the_json(flags: list[str], filled: Path) -> None:
     assert call("list", *flags, "--json", hub=filled).stdout == call("list", "--json", hub=filled).stdout
 
 
-def test_the_pattern_is_a_part_of_the_name_whatever_the_case(filled: Path) -> None:
+def test_pattern_matches_part_of_the_name_case_insensitively(filled: Path) -> None:
     data = call("list", "TINY-", "--json", hub=filled).data
-    assert [model["name"] for model in data["models"]] == [BASE, SOUND]
+    assert [model["name"] for model in data["models"]] == [BASE, HEALTHY]
     assert data["count"] == 2
     assert call("list", "no such", "--json", hub=filled).data == {"models": [], "count": 0}
 
 
-def test_the_default_table_is_mlx_chat_models_without_the_organisation(filled: Path) -> None:
+def test_default_table_has_mlx_chat_models_without_organization(filled: Path) -> None:
     result = headless("list", hub=filled)
     assert result.status == 0
     header, *rows = _rows(result.stdout)
@@ -44,26 +44,26 @@ def test_the_default_table_is_mlx_chat_models_without_the_organisation(filled: P
     assert re.fullmatch(r"\d more, not MLX or not chat: --all shows everything\.\n", result.stderr)
 
 
-def test_verbose_is_all_mlx_with_full_names(filled: Path) -> None:
+def test_verbose_lists_all_mlx_models_with_full_names(filled: Path) -> None:
     result = call("list", "--verbose", hub=filled)
     header, *rows = _rows(result.stdout)
     assert header == ["Name", "Hash", "Size", "Modified", "Framework", "Type"]
-    assert {row[0] for row in rows} == {OTHER, SOUND, BASE, BROKEN}
+    assert {row[0] for row in rows} == {OTHER, HEALTHY, BASE, BROKEN}
     assert {row[4] for row in rows} == {"MLX"}
     assert result.stderr.endswith(" more: --all shows every framework.\n")
 
 
-def test_all_is_everything(filled: Path) -> None:
+def test_all_lists_everything(filled: Path) -> None:
     result = call("list", "--all", hub=filled)
     header, *rows = _rows(result.stdout)
     assert header[4] == "Framework"
-    assert {OTHER, SOUND, BASE, BROKEN, PYTORCH, RED} <= {row[0] for row in rows}
+    assert {OTHER, HEALTHY, BASE, BROKEN, PYTORCH, RED} <= {row[0] for row in rows}
     assert result.stderr == ""
 
 
-def test_health_adds_a_column_and_a_note_about_what_will_not_run(hub: Path) -> None:
+def test_health_adds_a_column_and_a_note_about_models_that_cannot_run(hub: Path) -> None:
     cache = HfCache(hub)
-    cache.repo(SOUND).add(model_files(config={"model_type": "no-such-architecture"}))
+    cache.repo(HEALTHY).add(model_files(config={"model_type": "no-such-architecture"}))
     files = model_files()
     cache.repo(BROKEN).add({**files, "model.safetensors": b""})
     result = call("list", "--health", hub=hub)
@@ -73,7 +73,7 @@ def test_health_adds_a_column_and_a_note_about_what_will_not_run(hub: Path) -> N
     assert result.stderr.startswith("* Intact, but can't run here")
 
 
-def test_health_with_verbose_says_why(filled: Path) -> None:
+def test_health_with_verbose_shows_the_reason(filled: Path) -> None:
     header, *rows = _rows(call("list", "--health", "--verbose", hub=filled).stdout)
     assert header[-3:] == ["Integrity", "Runtime", "Reason"]
     broken = next(row for row in rows if row[0] == BROKEN)
@@ -81,7 +81,7 @@ def test_health_with_verbose_says_why(filled: Path) -> None:
     assert "model.safetensors is truncated" in broken[-1]
 
 
-def test_an_empty_cache_says_what_to_do(hub: Path) -> None:
+def test_empty_cache_prints_the_next_step(hub: Path) -> None:
     for root in (hub, hub / "not-there-yet"):
         result = call("list", hub=root)
         assert result.status == 0
@@ -89,13 +89,13 @@ def test_an_empty_cache_says_what_to_do(hub: Path) -> None:
         assert result.stderr == ""
 
 
-def test_a_pattern_that_hits_nothing_or_nothing_shown_says_so(filled: Path) -> None:
+def test_pattern_without_visible_matches_prints_a_message(filled: Path) -> None:
     assert call("list", "nope", hub=filled).stdout == "No cached model matches 'nope'.\n"
     result = call("list", "Tiny-Base", hub=filled)
     assert (result.stdout, result.stderr[:6]) == ("", "1 more")
 
 
-def test_hostile_names_are_shown_escaped_and_never_raw(filled: Path) -> None:
+def test_hostile_names_are_escaped(filled: Path) -> None:
     HfCache(filled).repo("a/[bold red]x[/] :smile:").add(model_files())
     for flags in (["--all"], ["--all", "--json"], ["--all", "--health", "--verbose"]):
         result = call("list", *flags, hub=filled)
@@ -103,7 +103,7 @@ def test_hostile_names_are_shown_escaped_and_never_raw(filled: Path) -> None:
     names = [row[0] for row in _rows(call("list", "--all", hub=filled).stdout)]
     assert RED in names
     assert "a/[bold red]x[/] :smile:" in names
-    if any(UNDECODABLE in name for name in names):  # a file system that allows such names
+    if any(UNDECODABLE in name for name in names):  # if the file system allows such names
         assert UNDECODABLE in names
     with at_terminal("list", "--all", hub=filled) as terminal:
         status, text = terminal.finish()
@@ -112,7 +112,7 @@ def test_hostile_names_are_shown_escaped_and_never_raw(filled: Path) -> None:
     assert "[bold red]x[/] :smile:" in text
 
 
-def test_piped_names_are_whole_however_narrow_the_environment_says_it_is(hub: Path) -> None:
+def test_piped_names_are_never_cut(hub: Path) -> None:
     HfCache(hub).repo(LONG).add(model_files())
     result = headless("list", "--health", "--verbose", hub=hub, env={"COLUMNS": "20"})
     assert len(shown(result)) == 2
@@ -121,7 +121,7 @@ def test_piped_names_are_whole_however_narrow_the_environment_says_it_is(hub: Pa
 
 
 @pytest.mark.parametrize("columns", [20, 34, 50, 80, 200])
-def test_a_terminal_cuts_names_in_the_middle_and_never_breaks_a_row(columns: int, hub: Path) -> None:
+def test_terminal_cuts_long_names_in_the_middle_without_wrapping(columns: int, hub: Path) -> None:
     HfCache(hub).repo(LONG).add(model_files())
     with at_terminal("list", hub=hub, columns=columns, env={"NO_COLOR": "1"}) as terminal:
         status, text = terminal.finish()
@@ -139,7 +139,7 @@ def test_a_terminal_cuts_names_in_the_middle_and_never_breaks_a_row(columns: int
         assert whole.endswith(end)
 
 
-def test_colour_is_for_terminals_and_no_color_is_heeded(filled: Path) -> None:
+def test_colors_only_at_a_terminal_and_without_no_color(filled: Path) -> None:
     assert "\x1b[" not in headless("list", "--health", hub=filled, env={"FORCE_COLOR": "1"}).stdout
     with at_terminal("list", "--health", hub=filled) as terminal:
         assert re.search(r"\x1b\[3[1-3]m", terminal.finish()[1])

@@ -1,4 +1,4 @@
-"""Proxies of the environment: used for questions and downloads alike, and named where they cannot be."""
+"""Proxies of the environment: used for API requests and downloads, and named in errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.socks_proxy import socks_proxy
 
 NAME = "org/model"
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-WITHOUT_THE_LIBRARY = (
+WITHOUT_SOCKSIO = (
     sys.executable,
     "-c",
     "import sys; sys.modules['socksio'] = None; from mlxk_tui_headless.__main__ import main; main()",
@@ -35,16 +35,16 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
         yield server
 
 
-def test_a_pull_goes_through_a_socks_proxy(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pull_uses_a_socks_proxy(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("socksio")
     with socks_proxy(("user", "p@ss")) as proxy:
         monkeypatch.setenv("ALL_PROXY", f"socks5://user:p%40ss@{proxy.address}")
         assert call("pull", NAME, "--json", hub=hub).data["download_status"] == "success"
     hosts = {host for host, _ in proxy.reached}
-    assert {"127.0.0.1", "localhost"} <= hosts  # questions and files: the hub's files lie at another name
+    assert {"127.0.0.1", "localhost"} <= hosts  # API requests and files, which have another host name
 
 
-def test_a_pull_goes_past_a_proxy_where_no_proxy_says_so(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_bypasses_the_proxy(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("socksio")
     with socks_proxy() as proxy:
         monkeypatch.setenv("ALL_PROXY", f"socks5h://{proxy.address}")
@@ -55,7 +55,7 @@ def test_a_pull_goes_past_a_proxy_where_no_proxy_says_so(hub: Path, monkeypatch:
 
 @pytest.mark.parametrize("variable", ["ALL_PROXY", "https_proxy"])
 @pytest.mark.parametrize("command", ["search", "pull", "clone", "push"])
-def test_a_socks_proxy_without_its_library_is_named_with_the_remedy(
+def test_missing_socks_package_is_an_error_with_the_proxy_and_the_fix(
     command: str, variable: str, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "socks5://user:secret@127.0.0.1:9")
@@ -63,7 +63,7 @@ def test_a_socks_proxy_without_its_library_is_named_with_the_remedy(
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     arguments = {"clone": [NAME, "copy"], "push": [str(folder), NAME, "--private"]}.get(command, [NAME])
-    with started(command, *arguments, "--json", program=WITHOUT_THE_LIBRARY, hub=hub) as process:
+    with started(command, *arguments, "--json", program=WITHOUT_SOCKSIO, hub=hub) as process:
         out, err = process.communicate(timeout=TIMEOUT)
     error = checked(out.decode())["error"]
     assert (process.returncode, err, error["type"]) == (1, b"", "dependency_missing")
@@ -72,7 +72,7 @@ def test_a_socks_proxy_without_its_library_is_named_with_the_remedy(
 
 
 @pytest.mark.parametrize("command", ["search", "pull"])
-def test_a_proxy_of_an_unknown_kind_is_named(
+def test_unsupported_proxy_is_named_in_the_error(
     command: str, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "socks4://127.0.0.1:9")

@@ -1,4 +1,4 @@
-"""`pull` and `clone` as real processes: their envelopes, Ctrl-C, kills, and two at once."""
+"""`pull` and `clone` as processes: envelopes, Ctrl-C, kills, and two at once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def wait_until_sent(server: LocalHub, count: int) -> None:
     wait_until(lambda: sent(server) >= count)
 
 
-def test_a_pull_prints_its_envelope_and_nothing_else(server: LocalHub, hub: Path) -> None:
+def test_pull_prints_only_the_envelope(server: LocalHub, hub: Path) -> None:
     result = headless("pull", "Tiny-4bit", "--json", hub=hub)
     assert (result.status, result.stderr) == (0, "")
     data = result.data
@@ -53,7 +53,7 @@ def test_a_pull_prints_its_envelope_and_nothing_else(server: LocalHub, hub: Path
     assert call("list", "--json", hub=hub).data["models"][0]["health"] == "healthy"
 
 
-def test_people_get_a_line(server: LocalHub, hub: Path) -> None:
+def test_pull_prints_a_line_of_text(server: LocalHub, hub: Path) -> None:
     planned = call("pull", NAME, "--dry-run", hub=hub)
     assert planned.status == 0
     first, second = planned.stdout.splitlines()
@@ -67,7 +67,7 @@ def test_people_get_a_line(server: LocalHub, hub: Path) -> None:
     assert error.stderr.startswith("Error: org/nope is not on ")
 
 
-def test_a_terminal_shows_a_bar_and_then_the_line(server: LocalHub, hub: Path) -> None:
+def test_terminal_shows_a_progress_bar_and_then_the_result(server: LocalHub, hub: Path) -> None:
     server.add_repo(LARGE, {**FILES, "big.bin": Generated(SIZE // 3, seed=1)})
     server.rate_per_connection = 1 << 20
     with at_terminal("pull", LARGE, hub=hub) as terminal:
@@ -77,7 +77,7 @@ def test_a_terminal_shows_a_bar_and_then_the_line(server: LocalHub, hub: Path) -
     assert text.rstrip().splitlines()[-1].strip().endswith("2.10MB.")
 
 
-def test_progress_is_one_event_a_line(server: LocalHub, hub: Path) -> None:
+def test_progress_is_one_event_per_line(server: LocalHub, hub: Path) -> None:
     result = headless("pull", NAME, "--json", "--progress", "json", hub=hub)
     events = [json.loads(line) for line in result.stderr.splitlines()]
     assert events[-1]["bytes_done"] == events[-1]["bytes_total"] == TOTAL
@@ -92,7 +92,7 @@ def test_progress_is_one_event_a_line(server: LocalHub, hub: Path) -> None:
         (f"{NAME}@nope", "revision_not_found", None, "failed"),
     ],
 )
-def test_a_refusal_has_its_type_and_leaves_nothing(
+def test_failed_pulls_have_an_error_type_and_leave_no_files(
     name: str, type_: str, reason: str | None, status: str, server: LocalHub, hub: Path
 ) -> None:
     server.add_repo("org/gated", FILES, gated=True)
@@ -103,7 +103,7 @@ def test_a_refusal_has_its_type_and_leaves_nothing(
     assert tree_of(hub) == before
 
 
-def test_tokens_come_from_the_environment_and_never_out_again(
+def test_token_is_read_from_the_environment_and_never_printed(
     server: LocalHub, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.add_repo("org/private", FILES, private=True)
@@ -131,7 +131,7 @@ def test_tokens_come_from_the_environment_and_never_out_again(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_answered_long_before_the_pull_ends(number: int, server: LocalHub, hub: Path) -> None:
+def test_signal_stops_a_pull_promptly(number: int, server: LocalHub, hub: Path) -> None:
     server.add_repo(LARGE, {**FILES, "big.bin": Generated(SIZE, seed=2)})
     server.rate_per_connection = 1 << 16
     with started("pull", LARGE, "--json", hub=hub) as process:
@@ -149,10 +149,8 @@ def test_a_signal_is_answered_long_before_the_pull_ends(number: int, server: Loc
     assert content_of(hub, LARGE)["big.bin"] == server.read(LARGE, "big.bin")
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there its pipe can be filled")
-def test_progress_that_nobody_reads_holds_up_neither_the_pull_nor_a_signal(
-    server: LocalHub, hub: Path
-) -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can fill the pipe")
+def test_unread_progress_blocks_neither_the_pull_nor_a_signal(server: LocalHub, hub: Path) -> None:
     server.add_repo(LARGE, {**FILES, "big.bin": Generated(SIZE, seed=2)})
     server.rate_per_connection = 1 << 16
     with started("pull", LARGE, "--json", "--progress", "json", hub=hub) as process:
@@ -165,7 +163,7 @@ def test_progress_that_nobody_reads_holds_up_neither_the_pull_nor_a_signal(
     assert envelope["error"]["type"] == "cancelled"
 
 
-def test_a_hub_that_says_nothing_does_not_hold_up_a_signal(server: LocalHub, hub: Path) -> None:
+def test_signal_is_handled_while_the_hub_does_not_respond(server: LocalHub, hub: Path) -> None:
     server.faults.add(Fault("silent", times=None))
     with started("pull", NAME, "--json", hub=hub) as process:
         wait_until(lambda: server.requests.running > 0)
@@ -175,7 +173,7 @@ def test_a_hub_that_says_nothing_does_not_hold_up_a_signal(server: LocalHub, hub
     assert result.envelope["data"]["download_status"] == "cancelled"
 
 
-def test_after_a_kill_the_next_pull_goes_on_from_there(server: LocalHub, hub: Path) -> None:
+def test_pull_resumes_after_a_kill(server: LocalHub, hub: Path) -> None:
     large = {"big.bin": Generated(SIZE, seed=3), "other.bin": Generated(SIZE // 4, seed=4)}
     server.add_repo(LARGE, {**FILES, **large})
     total = sum(blob.size for blob in server.files(LARGE).values())
@@ -198,7 +196,7 @@ def test_after_a_kill_the_next_pull_goes_on_from_there(server: LocalHub, hub: Pa
     assert content_of(hub, LARGE)["other.bin"] == server.read(LARGE, "other.bin")
 
 
-def test_two_processes_fetch_a_model_once(server: LocalHub, hub: Path) -> None:
+def test_two_processes_download_a_model_only_once(server: LocalHub, hub: Path) -> None:
     server.add_repo(LARGE, {**FILES, "big.bin": Generated(SIZE // 2, seed=5)})
     server.rate_per_connection = 1 << 20
     with (
@@ -211,7 +209,7 @@ def test_two_processes_fetch_a_model_once(server: LocalHub, hub: Path) -> None:
     assert sent(server) <= 1.05 * (SIZE // 2) + 3 * TOTAL
 
 
-def test_a_setting_lets_huggingface_hub_move_the_bytes(server: LocalHub, hub: Path) -> None:
+def test_setting_selects_huggingface_hub_as_the_downloader(server: LocalHub, hub: Path) -> None:
     result = headless("pull", NAME, "--json", hub=hub, env={"MLXK_TRANSFER_BACKEND": "hub"})
     assert (result.data["download_status"], result.stderr) == ("success", "")
     assert content_of(hub) == FILES
@@ -220,7 +218,7 @@ def test_a_setting_lets_huggingface_hub_move_the_bytes(server: LocalHub, hub: Pa
     assert all("hf_hub/" in agent for agent in agents)
 
 
-def test_a_kill_takes_the_process_of_huggingface_hub_along(server: LocalHub, hub: Path) -> None:
+def test_kill_also_stops_the_huggingface_hub_process(server: LocalHub, hub: Path) -> None:
     server.add_repo(LARGE, {**FILES, "big.bin": Generated(SIZE, seed=6)})
     server.rate_per_connection = 1 << 19
     with started("pull", LARGE, "--via-hub", "--json", hub=hub) as process:
@@ -230,7 +228,7 @@ def test_a_kill_takes_the_process_of_huggingface_hub_along(server: LocalHub, hub
     wait_until(lambda: not server.requests.running)
 
 
-def test_clone_pulls_first(server: LocalHub, hub: Path, tmp_path: Path) -> None:
+def test_clone_pulls_a_missing_model_first(server: LocalHub, hub: Path, tmp_path: Path) -> None:
     target = tmp_path / "copy"
     result = headless("clone", "Tiny-4bit", str(target), "--json", hub=hub)
     assert (result.status, result.stderr) == (0, "")
@@ -240,7 +238,7 @@ def test_clone_pulls_first(server: LocalHub, hub: Path, tmp_path: Path) -> None:
     assert (error["type"], error["reason"]) == ("access_denied", "not_found")
 
 
-def test_offline_is_told_and_is_no_fault(server: LocalHub, hub: Path) -> None:
+def test_offline_mode_is_a_warning_for_a_complete_model(server: LocalHub, hub: Path) -> None:
     call("pull", NAME, "--json", hub=hub)
     data = headless("pull", NAME, "--json", hub=hub, env={"HF_HUB_OFFLINE": "1"}).data
     assert data["download_status"] == "already_exists"
@@ -248,7 +246,7 @@ def test_offline_is_told_and_is_no_fault(server: LocalHub, hub: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["pull", "search", "clone"])
-def test_help_tells_what_there_is(command: str, hub: Path) -> None:
+def test_help_lists_the_options(command: str, hub: Path) -> None:
     result = headless(command, "--help", hub=hub, env={"COLUMNS": "120"})
     assert (result.status, result.stderr) == (0, "")
     assert "--json" in result.stdout

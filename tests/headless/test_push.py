@@ -1,4 +1,4 @@
-"""`push` as a real process: the gate, the envelope, what people see, Ctrl-C and kills."""
+"""`push` as a process: the feature flag, the envelope, the text output, Ctrl-C and kills."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.waiting import wait_until
 GATE = "MLXK2_ENABLE_EXPERIMENTAL_PUSH"
 NAME = "org/model"
 LARGE = 24 << 20
-"""Bytes: more than the system holds for a connection."""
+"""Bytes; more than the buffers of a connection."""
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> str:
 
 
 def uploading(server: LocalHub, process: subprocess.Popen[bytes]) -> psutil.Process:
-    """Wait until bytes move, and return the process that moves them."""
+    """Wait until the upload has started, and return its process."""
     wait_until(
         lambda: bool(server.requests.matching("/upload/*", method="PUT")) or process.poll() is not None
     )
@@ -52,7 +52,7 @@ def uploading(server: LocalHub, process: subprocess.Popen[bytes]) -> psutil.Proc
     return child
 
 
-def test_it_is_hidden_and_refused_until_it_is_switched_on(
+def test_push_is_hidden_and_refused_until_enabled(
     server: LocalHub, hub: Path, folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert _listed_by_help(hub)
@@ -75,7 +75,7 @@ def _listed_by_help(hub: Path) -> bool:
     return re.search(r"^\W*push ", call("--help", hub=hub).stdout, re.MULTILINE) is not None
 
 
-def test_private_has_to_be_said(server: LocalHub, hub: Path, folder: str) -> None:
+def test_push_requires_the_private_option(server: LocalHub, hub: Path, folder: str) -> None:
     for more in ([], ["--dry-run"], ["--create"]):
         result = call("push", folder, NAME, "--json", *more, hub=hub)
         assert (result.status, result.error["type"]) == (2, "command_error")
@@ -86,7 +86,7 @@ def test_private_has_to_be_said(server: LocalHub, hub: Path, folder: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "missing"), [(["push"], "DIR"), (["push", "x"], "ORG/NAME"), (["push", "--private"], "DIR")]
 )
-def test_a_missing_argument_is_an_envelope(
+def test_missing_argument_is_an_envelope(
     server: LocalHub, hub: Path, arguments: list[str], missing: str
 ) -> None:
     result = call(*arguments, "--json", hub=hub)
@@ -94,7 +94,7 @@ def test_a_missing_argument_is_an_envelope(
     assert missing in result.error["message"]
 
 
-def test_errors_have_their_types(
+def test_push_errors_are_typed(
     server: LocalHub, hub: Path, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.add_repo("org/public")
@@ -111,7 +111,7 @@ def test_errors_have_their_types(
     for arguments, type_ in cases:
         for more in ([], ["--dry-run"]):
             if type_ == "upload_failed" and more:
-                continue  # a plan tells what is missing
+                continue  # a plan lists what is missing
             result = call("push", *arguments, "--private", "--json", *more, hub=hub)
             assert (result.status, result.error["type"]) == (1, type_), arguments
     monkeypatch.setenv("HF_TOKEN", server.READ_TOKEN)
@@ -126,7 +126,7 @@ def test_errors_have_their_types(
         assert call("push", folder, NAME, "--check-only", "--json", hub=hub).status == 0
 
 
-def test_a_push_prints_its_envelope_and_nothing_else(server: LocalHub, hub: Path, folder: str) -> None:
+def test_push_prints_only_the_envelope(server: LocalHub, hub: Path, folder: str) -> None:
     dry = headless("push", folder, NAME, "--private", "--create", "--dry-run", "--json", hub=hub)
     assert (dry.status, dry.stderr) == (0, "")
     assert dry.data["dry_run"] is True
@@ -157,7 +157,7 @@ def test_a_push_prints_its_envelope_and_nothing_else(server: LocalHub, hub: Path
     assert (data["created_repo"], data["experimental"]) == (True, True)
     assert not {"dry_run", "dry_run_summary", "workspace_health", "would_create_repo"} & set(data)
     assert server.repos[NAME].private
-    # The branch is made although there is nothing to commit to it.
+    # The branch is created although there is nothing to commit.
     server.commit(NAME, {path: blob.read() for path, blob in server.files(NAME, "feat/x").items()})
     again = headless(
         "push", folder, NAME, "--private", "--create", "--branch", "b", "--json", "--verbose", hub=hub
@@ -170,7 +170,7 @@ def test_a_push_prints_its_envelope_and_nothing_else(server: LocalHub, hub: Path
     assert set(server.repos[NAME].branches) == {"main", "feat/x", "b"}
 
 
-def test_people_get_a_line(server: LocalHub, hub: Path, folder: str) -> None:
+def test_push_prints_a_line_of_text(server: LocalHub, hub: Path, folder: str) -> None:
     start = f"push (experimental): {NAME}@main — "
     checked = call("push", folder, NAME, "--check-only", hub=hub)
     assert (checked.status, checked.stderr) == (0, "")
@@ -198,7 +198,7 @@ def test_people_get_a_line(server: LocalHub, hub: Path, folder: str) -> None:
     assert error.stderr.startswith("Error: org/nope is not on the hub")
 
 
-def test_progress_is_one_event_a_line(server: LocalHub, hub: Path, folder: str) -> None:
+def test_progress_is_one_event_per_line(server: LocalHub, hub: Path, folder: str) -> None:
     server.add_repo(NAME, private=True)
     result = headless("push", folder, NAME, "--private", "--json", "--progress", "json", hub=hub)
     events = [json.loads(line) for line in result.stderr.splitlines()]
@@ -207,9 +207,7 @@ def test_progress_is_one_event_a_line(server: LocalHub, hub: Path, folder: str) 
     assert events[-1]["bytes_done"] == events[-1]["bytes_total"] > 50_000
 
 
-def test_ctrl_c_is_answered_at_once_and_leaves_nobody_uploading(
-    server: LocalHub, hub: Path, folder: str
-) -> None:
+def test_ctrl_c_stops_the_upload_at_once(server: LocalHub, hub: Path, folder: str) -> None:
     server.add_repo(NAME, private=True)
     with open(Path(folder, "large.safetensors"), "wb") as file:
         file.truncate(LARGE)
@@ -226,9 +224,9 @@ def test_ctrl_c_is_answered_at_once_and_leaves_nobody_uploading(
     assert call("push", folder, NAME, "--private", "--json", hub=hub).data["uploaded_files_count"] == 4
 
 
-def test_a_kill_takes_the_upload_along(server: LocalHub, hub: Path, folder: str) -> None:
+def test_kill_also_stops_the_upload(server: LocalHub, hub: Path, folder: str) -> None:
     server.add_repo(NAME, private=True)
-    # So that the child has nothing to tell, and does not notice by that.
+    # The child has nothing to report, so it cannot notice the kill by writing.
     server.faults.add(Fault("silent", "/upload/*", times=None))
     with started("push", folder, NAME, "--private", "--json", hub=hub) as process:
         child = uploading(server, process)
@@ -237,7 +235,7 @@ def test_a_kill_takes_the_upload_along(server: LocalHub, hub: Path, folder: str)
     assert dict(server.files(NAME)) == {}
 
 
-def test_a_hub_that_says_nothing_does_not_hold_up_a_signal(server: LocalHub, hub: Path, folder: str) -> None:
+def test_signal_is_handled_while_the_hub_does_not_respond(server: LocalHub, hub: Path, folder: str) -> None:
     server.add_repo(NAME, private=True)
     server.faults.add(Fault("silent", "*/preupload/*", times=None))
     with started("push", folder, NAME, "--private", hub=hub) as process:

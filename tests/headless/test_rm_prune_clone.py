@@ -1,4 +1,4 @@
-"""`rm`, `prune` and `clone`: what is asked, what goes, what stays."""
+"""`rm`, `prune` and `clone`: confirmation, what is removed, what is kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.headless.conftest import OTHER, SOUND
+from tests.headless.conftest import HEALTHY, OTHER
 from tests.headless.running import Terminal, at_terminal, call, headless
 from tests.support.hf_cache import HfCache, HfRepo, model_files, tree_of
 from tests.support.unprivileged import read_only_disk
@@ -19,42 +19,42 @@ HOURS_AGO = 1_700_000_000.0
 
 @pytest.fixture
 def repo(hub: Path) -> HfRepo:
-    """A model, beside another whose name is longer, so that nothing of it may match by mistake."""
+    """A model beside another with a longer name, which must not match by mistake."""
     cache = HfCache(hub)
-    cache.repo(f"{SOUND}-Large").add(model_files(fill=b"\x07"))
-    repo = cache.repo(SOUND)
+    cache.repo(f"{HEALTHY}-Large").add(model_files(fill=b"\x07"))
+    repo = cache.repo(HEALTHY)
     repo.add(model_files())
     return repo
 
 
 def test_rm_with_the_exact_name_deletes(repo: HfRepo, hub: Path) -> None:
-    data = call("rm", SOUND, "--json", hub=hub).data
-    assert (data["model"], data["action"], data["revision"]) == (SOUND, "deleted", None)
+    data = call("rm", HEALTHY, "--json", hub=hub).data
+    assert (data["model"], data["action"], data["revision"]) == (HEALTHY, "deleted", None)
     assert data["freed_bytes"] >= sum(map(len, model_files().values()))
     assert not repo.path.exists()
     assert (hub / f"{repo.dir_name}-Large").exists()
 
 
-def test_rm_without_a_terminal_says_what_it_did(repo: HfRepo, hub: Path) -> None:
-    result = headless("rm", SOUND, hub=hub)
+def test_rm_without_a_terminal_prints_the_result(repo: HfRepo, hub: Path) -> None:
+    result = headless("rm", HEALTHY, hub=hub)
     assert (result.status, result.stderr) == (0, "")
-    assert result.stdout.startswith(f"rm: {SOUND} — deleted: ")
+    assert result.stdout.startswith(f"rm: {HEALTHY} — deleted: ")
     assert not repo.path.exists()
 
 
-def test_a_disk_that_is_read_only_is_told_and_nothing_changes(repo: HfRepo, hub: Path) -> None:
+def test_read_only_disk_is_reported_and_nothing_changes(repo: HfRepo, hub: Path) -> None:
     old = repo.add(model_files(fill=b"\x08"), refs=["v1"], modified=HOURS_AGO)
     repo.add(model_files(fill=b"\x09"), refs=[], modified=HOURS_AGO)
     for blob in (repo.path / "blobs").iterdir():
-        with repo.lock(blob.name):  # its file stays, as after every download
+        with repo.lock(blob.name):  # the lock file stays, as after every download
             pass
     before = tree_of(hub)
     with read_only_disk(hub):
         for command in (
             ["prune", "-f"],
-            ["rm", f"{SOUND}@v1"],
-            ["rm", f"{SOUND}@{old}", "-f"],
-            ["rm", SOUND],
+            ["rm", f"{HEALTHY}@v1"],
+            ["rm", f"{HEALTHY}@{old}", "-f"],
+            ["rm", HEALTHY],
         ):
             error = call(*command, "--json", hub=hub).error
             assert error["type"] == "permission_denied", command
@@ -62,8 +62,10 @@ def test_a_disk_that_is_read_only_is_told_and_nothing_changes(repo: HfRepo, hub:
     assert tree_of(hub) == before
 
 
-@pytest.mark.parametrize("name", ["Tiny-Instruct-4bit-L", "4BIT-large", f"{SOUND.upper()}-LARGE", "-Large"])
-def test_a_fuzzy_rm_without_a_terminal_needs_confirmation(name: str, repo: HfRepo, hub: Path) -> None:
+@pytest.mark.parametrize("name", ["Tiny-Instruct-4bit-L", "4BIT-large", f"{HEALTHY.upper()}-LARGE", "-Large"])
+def test_rm_with_a_partial_name_needs_confirmation_without_a_terminal(
+    name: str, repo: HfRepo, hub: Path
+) -> None:
     before = tree_of(hub)
     for flags in (["--json"], []):
         result = call("rm", *flags, "--", name, hub=hub)
@@ -71,77 +73,75 @@ def test_a_fuzzy_rm_without_a_terminal_needs_confirmation(name: str, repo: HfRep
         assert tree_of(hub) == before
     result = call("rm", "--json", "--", name, hub=hub)
     assert result.error["type"] == "confirmation_required"
-    assert result.error["matches"] == [f"{SOUND}-Large"]
+    assert result.error["matches"] == [f"{HEALTHY}-Large"]
     data = result.envelope["data"]
-    assert (data["action"], data["model"]) == ("requires_confirmation", f"{SOUND}-Large")
+    assert (data["action"], data["model"]) == ("requires_confirmation", f"{HEALTHY}-Large")
     assert data["freed_bytes"] > 0
     assert call("rm", "-f", "--json", "--", name, hub=hub).data["action"] == "deleted"
     assert not (hub / f"{repo.dir_name}-Large").exists()
     assert repo.path.exists()
 
 
-def test_a_fuzzy_rm_that_the_default_organisation_completes_needs_confirmation_too(
-    repo: HfRepo, hub: Path
-) -> None:
-    assert call("rm", SOUND.partition("/")[2], "--json", hub=hub).error["type"] == "confirmation_required"
+def test_rm_with_the_default_organization_added_needs_confirmation(repo: HfRepo, hub: Path) -> None:
+    assert call("rm", HEALTHY.partition("/")[2], "--json", hub=hub).error["type"] == "confirmation_required"
     assert repo.path.exists()
 
 
-def test_an_ambiguous_rm_deletes_nothing_even_with_force(repo: HfRepo, hub: Path) -> None:
+def test_ambiguous_rm_deletes_nothing_even_with_force(repo: HfRepo, hub: Path) -> None:
     before = tree_of(hub)
     for flags in ([], ["-f"]):
         result = call("rm", "tiny", *flags, "--json", hub=hub)
         assert result.error["type"] == "ambiguous_match"
-        assert result.error["matches"] == [SOUND, f"{SOUND}-Large"]
+        assert result.error["matches"] == [HEALTHY, f"{HEALTHY}-Large"]
         assert result.envelope["data"]["action"] == "ambiguous"
         assert result.envelope["data"]["matches"] == result.error["matches"]
     assert tree_of(hub) == before
 
 
-def test_rm_of_a_revision_leaves_the_others(repo: HfRepo, hub: Path) -> None:
+def test_rm_of_a_revision_keeps_the_others(repo: HfRepo, hub: Path) -> None:
     old = repo.add(model_files(fill=b"\x08"), refs=["v1"])
-    data = call("rm", f"{SOUND}@v1", "--json", hub=hub).data
+    data = call("rm", f"{HEALTHY}@v1", "--json", hub=hub).data
     assert (data["action"], data["revision"]) == ("deleted", old)
     assert not repo.snapshot(old).exists()
-    assert call("health", SOUND, "--json", hub=hub).data["summary"]["healthy_count"] == 1
+    assert call("health", HEALTHY, "--json", hub=hub).data["summary"]["healthy_count"] == 1
 
 
-def test_rm_heeds_locks_unless_forced(repo: HfRepo, hub: Path) -> None:
+def test_rm_respects_locks_unless_forced(repo: HfRepo, hub: Path) -> None:
     lock = repo.lock("abc")
     with lock:
-        result = call("rm", SOUND, "--json", hub=hub)
+        result = call("rm", HEALTHY, "--json", hub=hub)
         assert (result.status, result.error["type"]) == (1, "locks_present")
         assert result.envelope["data"]["lock_files"]
         assert repo.path.exists()
-        with at_terminal("rm", SOUND, hub=hub) as terminal:
+        with at_terminal("rm", HEALTHY, hub=hub) as terminal:
             status, text = terminal.finish()
         assert (status, repo.path.exists()) == (1, True)
         assert "[y/N]" not in text
-        assert call("rm", SOUND, "-f", "--json", hub=hub).data["action"] == "deleted"
+        assert call("rm", HEALTHY, "-f", "--json", hub=hub).data["action"] == "deleted"
     assert not repo.path.exists()
 
 
 @pytest.fixture
 def asked(repo: HfRepo, hub: Path) -> Iterator[Terminal]:
-    """`rm` at a terminal, with its question on the screen."""
+    """`rm` at a terminal, waiting for confirmation."""
     with at_terminal("rm", "instruct-4bit-large", hub=hub, env={"NO_COLOR": "1"}) as terminal:
         text = terminal.wait_for("[y/N] ")
-        assert re.match(rf"{SOUND}-Large: 5 files; frees \S+B\. Remove it\? \[y/N\] $", text)
+        assert re.match(rf"{HEALTHY}-Large: 5 files; frees \S+B\. Remove it\? \[y/N\] $", text)
         assert (hub / f"{repo.dir_name}-Large").exists()
         yield terminal
 
 
-def test_a_yes_at_the_terminal_deletes(asked: Terminal, repo: HfRepo, hub: Path) -> None:
+def test_answering_yes_deletes(asked: Terminal, repo: HfRepo, hub: Path) -> None:
     asked.type("y\n")
     status, text = asked.finish()
     assert status == 0
-    assert f"rm: {SOUND}-Large — deleted: " in text
+    assert f"rm: {HEALTHY}-Large — deleted: " in text
     assert not (hub / f"{repo.dir_name}-Large").exists()
     assert repo.path.exists()
 
 
 @pytest.mark.parametrize("answer", ["\n", "n\n", "yeah\n", "\x04", "\x03"], ids=repr)
-def test_anything_but_a_yes_deletes_nothing(answer: str, asked: Terminal, hub: Path) -> None:
+def test_any_answer_but_yes_deletes_nothing(answer: str, asked: Terminal, hub: Path) -> None:
     before = tree_of(hub)
     asked.type(answer)
     status, text = asked.finish()
@@ -151,20 +151,20 @@ def test_anything_but_a_yes_deletes_nothing(answer: str, asked: Terminal, hub: P
     assert tree_of(hub) == before
 
 
-def test_force_at_a_terminal_does_not_ask(repo: HfRepo, hub: Path) -> None:
+def test_force_does_not_ask_at_a_terminal(repo: HfRepo, hub: Path) -> None:
     with at_terminal("rm", "4bit-large", "-f", hub=hub) as terminal:
         status, text = terminal.finish()
     assert (status, "[y/N]" in text) == (0, False)
 
 
-def test_json_at_a_terminal_does_not_ask(repo: HfRepo, hub: Path) -> None:
+def test_json_does_not_ask_at_a_terminal(repo: HfRepo, hub: Path) -> None:
     with at_terminal("rm", "4bit-large", "--json", hub=hub) as terminal:
         status, text = terminal.finish()
     assert (status, "[y/N]" in text) == (1, False)
     assert "confirmation_required" in text
 
 
-def test_hostile_names_in_the_question_are_escaped(hub: Path) -> None:
+def test_hostile_names_are_escaped_in_the_confirmation(hub: Path) -> None:
     (hub / "models--evil--\x1b[31mred" / "blobs").mkdir(parents=True)
     with at_terminal("rm", "red", hub=hub, env={"NO_COLOR": "1"}) as terminal:
         text = terminal.wait_for("[y/N] ")
@@ -175,9 +175,9 @@ def test_hostile_names_in_the_question_are_escaped(hub: Path) -> None:
 
 @pytest.fixture
 def littered(hub: Path) -> Path:
-    """A hub folder with a detached revision, an orphan blob and a stale partial, all old."""
+    """A hub folder with an old unreferenced revision, orphaned blob and partial download."""
     cache = HfCache(hub)
-    repo = cache.repo(SOUND)
+    repo = cache.repo(HEALTHY)
     repo.add(model_files(fill=b"\x08"), refs=[], modified=HOURS_AGO)
     repo.add(model_files(), modified=HOURS_AGO)
     orphan = repo.blobs / ("0" * 40)
@@ -202,14 +202,14 @@ def test_prune_without_a_terminal_needs_force_or_dry_run(littered: Path) -> None
     assert call("prune", "--dry-run", "--json", hub=littered).data["freed_bytes"] == 0
 
 
-def test_prune_lists_what_would_go(littered: Path) -> None:
+def test_prune_dry_run_lists_the_plan(littered: Path) -> None:
     lines = call("prune", "--dry-run", hub=littered).stdout.splitlines()
-    assert re.match(rf"revision +{SOUND}@[0-9a-f]{{40}} +\S+$", lines[0])
+    assert re.match(rf"revision +{HEALTHY}@[0-9a-f]{{40}} +\S+$", lines[0])
     assert [line.split()[0] for line in lines[:-1]] == ["revision", "blob", "partial"]
     assert lines[-1].startswith("prune: ")
 
 
-def test_prune_at_a_terminal_asks(littered: Path) -> None:
+def test_prune_asks_at_a_terminal(littered: Path) -> None:
     before = tree_of(littered)
     for answer, status in (("n\n", 1), ("\x03", 1), ("y\n", 0)):
         with at_terminal("prune", hub=littered) as terminal:
@@ -237,7 +237,7 @@ def test_clone_copies_into_a_folder(filled: Path, tmp_path: Path) -> None:
     assert again.status == 1
 
 
-def test_a_quiet_clone_prints_errors_only(filled: Path, tmp_path: Path) -> None:
+def test_quiet_clone_prints_only_errors(filled: Path, tmp_path: Path) -> None:
     target = str(tmp_path / "copy")
     assert call("clone", OTHER, target, "--quiet", hub=filled)[:] == (0, "", "")
     result = call("clone", "nope", target, "--quiet", hub=filled)
@@ -245,7 +245,7 @@ def test_a_quiet_clone_prints_errors_only(filled: Path, tmp_path: Path) -> None:
     assert result.stderr.startswith("Error: ")
 
 
-def test_clone_refuses_the_unsound_unless_told_otherwise(filled: Path, tmp_path: Path) -> None:
+def test_clone_refuses_an_unhealthy_model_unless_the_check_is_off(filled: Path, tmp_path: Path) -> None:
     target = tmp_path / "copy"
     assert call("clone", "truncated", str(target), "--json", hub=filled).status == 1
     assert not target.exists() or not any(target.iterdir())
@@ -254,5 +254,5 @@ def test_clone_refuses_the_unsound_unless_told_otherwise(filled: Path, tmp_path:
 
 
 @pytest.mark.parametrize("target", ["", "  ", "a\0b"])
-def test_clone_into_what_is_no_path_is_refused(target: str, filled: Path) -> None:
-    assert call("clone", SOUND, target, "--json", hub=filled).error["type"] == "validation_error"
+def test_clone_rejects_an_invalid_target_path(target: str, filled: Path) -> None:
+    assert call("clone", HEALTHY, target, "--json", hub=filled).error["type"] == "validation_error"

@@ -1,4 +1,4 @@
-"""`run` on the tiny real model: one answer, a conversation, pipes, Ctrl-C, and what cannot be answered."""
+"""`run` with the tiny real model: one answer, a conversation, pipes, Ctrl-C, and errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FAST = {"MLX_DISABLE_COMPILE": "1"}
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hub folder with the tiny model in it."""
+    """A hub folder with the tiny model."""
     hub = tmp_path_factory.mktemp("models")
     tiny_model.install(hub)
     return hub
@@ -45,7 +45,7 @@ def answered(models: Path) -> Result:
     return headless("run", "tiny-demo", ASK, "--temperature", "0", "--json", hub=models, env=FAST)
 
 
-def test_json_holds_the_answer_with_honest_counts(answered: Result) -> None:
+def test_json_has_the_answer_and_exact_token_counts(answered: Result) -> None:
     data = answered.envelope["data"]
     assert answered.status == 0
     assert data["model"] == tiny_model.NAME
@@ -56,14 +56,14 @@ def test_json_holds_the_answer_with_honest_counts(answered: Result) -> None:
     assert data["generation_time_s"] >= data["timings"]["load_s"] > 0
 
 
-def test_a_stream_shows_the_same_answer_and_nothing_else(answered: Result, models: Path) -> None:
+def test_stream_prints_only_the_same_answer(answered: Result, models: Path) -> None:
     streamed = headless("run", "tiny-demo", "-", "--temperature", "0", hub=models, env=FAST, stdin=ASK)
     assert streamed.status == 0
     assert streamed.stdout == answered.envelope["data"]["response"].rstrip("\n") + "\n"
     assert streamed.stderr == ""
 
 
-def test_every_line_of_a_pipe_is_answered_and_its_end_ends_it(answered: Result, models: Path) -> None:
+def test_each_line_of_a_pipe_is_answered_until_it_ends(answered: Result, models: Path) -> None:
     arguments = ("run", "tiny-demo", "--temperature", "0", "--max-tokens", "200")
     lines = headless(*arguments, hub=models, env=FAST, stdin=f"{ASK}\n\nhi\nexit\nnever asked\n")
     assert lines.status == 0
@@ -72,20 +72,20 @@ def test_every_line_of_a_pipe_is_answered_and_its_end_ends_it(answered: Result, 
     assert second.strip()
 
 
-def test_an_empty_stdin_ends_at_once(models: Path) -> None:
+def test_empty_stdin_exits_at_once(models: Path) -> None:
     silent = headless("run", "tiny-demo", hub=models)
     assert (silent.status, silent.stdout) == (0, "")
     assert "stdin was empty" in silent.stderr
 
 
-def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(models: Path) -> None:
+def test_prompt_longer_than_the_context_is_rejected_with_token_counts(models: Path) -> None:
     refused = headless("run", "tiny-demo", "-", "--json", hub=models, env=FAST, stdin="word " * 200_000)
     assert refused.status == 1
     assert refused.error["type"] == "context_length_exceeded"
     assert any(character.isdigit() for character in refused.error["message"])
 
 
-def test_bytes_that_are_no_text_are_answered_too(models: Path) -> None:
+def test_invalid_utf8_prompt_is_answered(models: Path) -> None:
     arguments = (b"run", b"tiny-demo", b"caf\xe9 \xff?", b"--max-tokens", b"3", b"--json")
     odd = headless(*arguments, hub=models, env=FAST)
     assert odd.status == 0
@@ -94,7 +94,7 @@ def test_bytes_that_are_no_text_are_answered_too(models: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "says"),
+    ("arguments", "error", "text"),
     [
         (("run", "no-such-model", "hi"), "model_not_found", "no-such-model"),
         (("run", "tiny-demo", "  "), "validation_error", "empty"),
@@ -104,8 +104,8 @@ def test_bytes_that_are_no_text_are_answered_too(models: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_cannot_be_answered_is_told(
-    arguments: tuple[str, ...], error: str, says: str, hub: Path
+def test_invalid_requests_are_typed_errors(
+    arguments: tuple[str, ...], error: str, text: str, hub: Path
 ) -> None:
     tiny_model.install(hub)
     files = model_files()
@@ -114,10 +114,10 @@ def test_what_cannot_be_answered_is_told(
     refused = call(*arguments, "--json", hub=hub)
     assert refused.status == 1
     assert refused.error["type"] == error
-    assert says in refused.error["message"]
+    assert text in refused.error["message"]
 
 
-def test_a_value_that_no_sampler_takes_is_refused(models: Path) -> None:
+def test_invalid_sampling_value_is_rejected(models: Path) -> None:
     refused = headless("run", "tiny-demo", "hi", "--top-k", "-5", "--json", hub=models, env=FAST)
     assert refused.status == 1
     assert refused.error["type"] == "validation_error"
@@ -125,7 +125,7 @@ def test_a_value_that_no_sampler_takes_is_refused(models: Path) -> None:
 
 
 @pytest.mark.skipif(may_have_gpu(), reason="it is for machines without a GPU")
-def test_copies_that_do_not_fit_are_refused_with_what_helps(hub: Path) -> None:
+def test_float32_weights_that_do_not_fit_are_rejected_with_the_fix(hub: Path) -> None:
     add_huge(hub, tiny_model.folder(), int(psutil.virtual_memory().available * 0.7))
     refused = call("run", HUGE, "hi", "--cpu-weights", "float32", "--json", hub=hub)
     assert (refused.status, refused.error["type"]) == (1, "insufficient_memory")
@@ -147,54 +147,54 @@ def _workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
-def test_a_reader_that_leaves_ends_it_silently(models: Path) -> None:
+def test_closed_reader_ends_the_command_silently(models: Path) -> None:
     process = _start("run", "tiny-demo", LONG, "--temperature", "0", hub=models)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.read(1)
     workers = _workers(process)
     process.stdout.close()
-    complaint = process.stderr.read()
-    assert process.wait(timeout=PATIENCE_S) in {0, 141}  # it may have written all into the pipe before
-    assert complaint == b""
+    errors = process.stderr.read()
+    assert process.wait(timeout=PATIENCE_S) in {0, 141}  # the whole answer may be in the pipe already
+    assert errors == b""
     assert not psutil.wait_procs(workers, timeout=PATIENCE_S)[1]
 
 
-def test_ctrl_c_ends_the_answer_with_its_notice_and_leaves_no_worker(models: Path) -> None:
+def test_ctrl_c_stops_the_answer_and_the_worker(models: Path) -> None:
     process = _start("run", "tiny-demo", LONG, "--temperature", "1.5", hub=models)
     assert process.stdout is not None
     begun = process.stdout.read(1)
     workers = _workers(process)
     process.send_signal(signal.SIGINT)
-    rest, complaint = process.communicate(timeout=PATIENCE_S)
+    rest, errors = process.communicate(timeout=PATIENCE_S)
     assert begun
     assert workers
     if process.returncode == 0:  # the answer was faster than the signal
         return
     assert process.returncode == 1
     assert (begun + rest).decode().endswith(f"{INTERRUPTED}\n")
-    assert b"Stopped by the user" in complaint
+    assert b"Stopped by the user" in errors
     assert not psutil.wait_procs(workers, timeout=PATIENCE_S)[1]
 
 
-def test_an_engine_that_dies_in_mid_answer_is_told_on_a_line_of_its_own(models: Path) -> None:
+def test_engine_crash_during_an_answer_is_reported_on_a_new_line(models: Path) -> None:
     process = _start("run", "tiny-demo", LONG, "--temperature", "1.5", hub=models)
     assert process.stdout is not None
     begun = process.stdout.read(1)
     workers = _workers(process)
     for worker in workers:
         worker.kill()
-    rest, complaint = process.communicate(timeout=PATIENCE_S)
+    rest, errors = process.communicate(timeout=PATIENCE_S)
     if process.returncode == 0:  # the answer was faster than the kill
         return
     assert (process.returncode, workers != []) == (1, True)
     assert (begun + rest).endswith(b"\n")
-    assert b"killed" in complaint
+    assert b"killed" in errors
     assert not psutil.wait_procs(workers, timeout=PATIENCE_S)[1]
 
 
 class Terminal:
-    """The real command at a terminal of its own."""
+    """The command in a pseudo-terminal."""
 
     def __init__(self, *arguments: str, hub: Path, home: Path) -> None:
         self.pid, self._master = pty.fork()
@@ -204,91 +204,91 @@ class Terminal:
         self.seen = ""
 
     def until(self, holds: Callable[[str], bool], seconds: float = PATIENCE_S) -> str:
-        """Read until what was said since the last call does so, and return it."""
-        said, end = "", time.monotonic() + seconds
-        while not holds(said):
-            assert time.monotonic() < end, f"never came; said: {said!r}"
+        """Read until the output since the last call satisfies the condition, and return it."""
+        output, end = "", time.monotonic() + seconds
+        while not holds(output):
+            assert time.monotonic() < end, f"timeout; output: {output!r}"
             if select.select([self._master], [], [], 0.2)[0]:
                 try:
-                    said += os.read(self._master, 65536).decode(errors="replace").replace("\r\n", "\n")
+                    output += os.read(self._master, 65536).decode(errors="replace").replace("\r\n", "\n")
                 except OSError:  # Linux: the other side has closed
                     break
-        self.seen += said
-        return said
+        self.seen += output
+        return output
 
-    def say(self, text: str) -> None:
-        """Type this."""
+    def type(self, text: str) -> None:
+        """Type text."""
         os.write(self._master, text.encode())
 
     def status(self) -> int:
-        """Wait for its end and return the exit status."""
-        self.until(lambda said: False) if self._open() else None
+        """Wait for the end and return the exit status."""
+        self.until(lambda output: False) if self._open() else None
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def interrupt_prompt(self) -> None:
-        """Press Ctrl-C at the prompt, and again while it stays: a person would, too.
+        """Press Ctrl-C at the prompt, repeatedly until the program exits.
 
-        CPython's readline writes the prompt before it waits with `select`; a signal that comes between the
-        two is only seen with the next one or the next key.
+        CPython's readline writes the prompt before it waits with `select`; a signal between the two is only
+        noticed with the next signal or key.
         """
         end = time.monotonic() + PATIENCE_S
         while self._open() and time.monotonic() < end:
-            self.say("\x03")
+            self.type("\x03")
             with contextlib.suppress(AssertionError):
-                self.until(lambda said: not self._open(), 1)
+                self.until(lambda output: not self._open(), 1)
 
     def _open(self) -> bool:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Close the terminal."""
         os.close(self._master)
 
 
 @pytest.fixture
 def terminal(models: Path, tmp_path: Path) -> Iterator[Terminal]:
     """A conversation with the tiny model."""
-    made = Terminal("run", "tiny-demo", "--temperature", "0", hub=models, home=tmp_path)
-    yield made
-    made.close()
+    result = Terminal("run", "tiny-demo", "--temperature", "0", hub=models, home=tmp_path)
+    yield result
+    result.close()
 
 
-def _asks(said: str) -> bool:
-    return said.endswith(">>> ")
+def _asks(output: str) -> bool:
+    return output.endswith(">>> ")
 
 
-def test_a_conversation_at_a_terminal(terminal: Terminal, tmp_path: Path, answered: Result) -> None:
+def test_conversation_at_a_terminal(terminal: Terminal, tmp_path: Path, answered: Result) -> None:
     assert "is ready" in terminal.until(_asks)
     [worker] = psutil.Process(terminal.pid).children()
     processes = [worker, *worker.children(recursive=True)]
-    terminal.say(f"{ASK}\n")
-    said = terminal.until(_asks)
+    terminal.type(f"{ASK}\n")
+    output = terminal.until(_asks)
     first_line = answered.envelope["data"]["response"].splitlines()[0]
-    assert first_line in said
-    terminal.say("/set temperature 9x\n")
+    assert first_line in output
+    terminal.type("/set temperature 9x\n")
     assert "must be a number" in terminal.until(_asks)
-    terminal.say("/set seed 7\n")
+    terminal.type("/set seed 7\n")
     assert "seed 7" in terminal.until(_asks)
-    terminal.say("/system Answer in one line.\n")
+    terminal.type("/system Answer in one line.\n")
     assert "Answer in one line." in terminal.until(_asks)
-    terminal.say("/nonsense\n")
+    terminal.type("/nonsense\n")
     assert "Unknown command: /nonsense" in terminal.until(_asks)
     target = tmp_path / "talk.json"
-    terminal.say(f"/save {target}\n")
+    terminal.type(f"/save {target}\n")
     terminal.until(_asks)
     saved = json.loads(target.read_text())
     assert [message["role"] for message in saved["messages"]] == ["system", "user", "assistant"]
     assert saved["messages"][1]["content"] == ASK
-    terminal.say(f"/save {target.with_suffix('.md')}\n")
+    terminal.type(f"/save {target.with_suffix('.md')}\n")
     terminal.until(_asks)
     assert ASK in target.with_suffix(".md").read_text()
-    terminal.say(f"{LONG}\n")
+    terminal.type(f"{LONG}\n")
     terminal.until(lambda text: len(text) > len(LONG) + 40)
-    terminal.say("\x03")
+    terminal.type("\x03")
     terminal.until(_asks)
-    terminal.say(f"{ASK}\n")  # an interrupt does not block the next answer
+    terminal.type(f"{ASK}\n")  # an interrupt does not block the next answer
     assert len(terminal.until(_asks)) > len(ASK) + 20
-    terminal.interrupt_prompt()  # there it leaves
+    terminal.interrupt_prompt()  # at the prompt it exits
     assert terminal.status() == 0
     assert not psutil.wait_procs(processes, timeout=PATIENCE_S)[1]
     history = tmp_path / "mlxk-tui" / "run_history"

@@ -1,4 +1,4 @@
-"""`search` as people and scripts see it."""
+"""`search`: the JSON and the table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
         yield server
 
 
-def test_scripts_get_the_envelope(server: LocalHub, hub: Path) -> None:
+def test_search_returns_the_envelope(server: LocalHub, hub: Path) -> None:
     HfCache(hub).repo(NAME).add(FILES)
     result = headless("search", "tiny", "--json", hub=hub)
     assert (result.status, result.stderr) == (0, "")
@@ -34,7 +34,7 @@ def test_scripts_get_the_envelope(server: LocalHub, hub: Path) -> None:
     assert call("search", "tiny", "--limit", "0", "--json", hub=hub).error["type"] == "validation_error"
 
 
-def test_people_get_a_table(server: LocalHub, hub: Path) -> None:
+def test_search_prints_a_table(server: LocalHub, hub: Path) -> None:
     HfCache(hub).repo(NAME).add(FILES)
     result = call("search", "tiny", hub=hub)
     head, first, second = result.stdout.splitlines()
@@ -47,7 +47,7 @@ def test_people_get_a_table(server: LocalHub, hub: Path) -> None:
     assert "No model on the hub matches 'zebra'." in call("search", "zebra", hub=hub).stdout
 
 
-def test_a_narrow_terminal_keeps_the_names(server: LocalHub, hub: Path) -> None:
+def test_narrow_terminal_shows_whole_names(server: LocalHub, hub: Path) -> None:
     with at_terminal("search", "tiny", hub=hub, columns=44) as terminal:
         status, text = terminal.finish()
     assert status == 0
@@ -56,6 +56,6 @@ def test_a_narrow_terminal_keeps_the_names(server: LocalHub, hub: Path) -> None:
     assert all(NAME in line or "acme/Tiny-Torch" in line for line in lines)
 
 
-def test_a_hub_that_is_not_there_is_one_error(hub: Path) -> None:
+def test_unreachable_hub_is_a_network_error(hub: Path) -> None:
     result = headless("search", "tiny", "--json", hub=hub, env={"HF_ENDPOINT": "http://127.0.0.1:9"})
     assert (result.status, result.error["type"]) == (1, "network_error")

@@ -1,4 +1,4 @@
-"""Where the cache is: the app's config file counts for the command too, behind the environment."""
+"""The command also reads the config file; the environment overrides it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.hf_cache import HfCache, model_files
 
 @pytest.fixture
 def caches(tmp_path: Path) -> dict[str, Path]:
-    """Several caches, each with one model named after it."""
+    """Several caches, each with one model of the same name."""
     made = {}
     for name in ("config", "hub", "own", "option"):
         HfCache(tmp_path / name).repo(f"org/{name}").add(model_files())
@@ -38,7 +38,7 @@ def _listed(config: Path, *arguments: str, **environ: str) -> tuple[list[str], s
     return [model["name"] for model in json.loads(done.stdout)["data"]["models"]], done.stderr
 
 
-def test_the_nearest_source_names_the_cache(tmp_path: Path, caches: dict[str, Path]) -> None:
+def test_cache_folder_has_the_documented_precedence(tmp_path: Path, caches: dict[str, Path]) -> None:
     config = tmp_path / "config.toml"
     config.write_text(f'cache_dir = "{caches["config"]}"\n')
     hub, own = {"HF_HUB_CACHE": str(caches["hub"])}, {"MLXK_CACHE_DIR": str(caches["own"])}
@@ -48,9 +48,7 @@ def test_the_nearest_source_names_the_cache(tmp_path: Path, caches: dict[str, Pa
     assert _listed(config, "--cache-dir", str(caches["option"]), **hub, **own)[0] == ["org/option"]
 
 
-def test_a_broken_config_file_is_told_on_stderr_and_the_rest_goes_on(
-    tmp_path: Path, caches: dict[str, Path]
-) -> None:
+def test_broken_config_file_is_a_warning_on_stderr(tmp_path: Path, caches: dict[str, Path]) -> None:
     config = tmp_path / "config.toml"
     config.write_text("cache_dir = [")
     names, warning = _listed(config, HF_HUB_CACHE=str(caches["hub"]))

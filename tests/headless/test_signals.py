@@ -1,4 +1,4 @@
-"""A signal ends a command with one whole object, whenever it comes: the result, or `cancelled`."""
+"""A signal ends a command with one complete object at any time: the result, or `cancelled`."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from tests.support.hf_cache import HfCache, model_files
 from tests.support.waiting import wait_until
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-TALKATIVE = "acme/Talkative"
-"""A model whose config alone is more than a pipe holds."""
+LARGE_CONFIG = "acme/Large-Config"
+"""A model whose config is larger than a pipe's buffer."""
 
 every_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 
 
 @pytest.fixture
-def talkative(hub: Path) -> Path:
+def large_config(hub: Path) -> Path:
     config = {"model_type": "llama", "notes": ["as long as it takes"] * 40_000}
-    HfCache(hub).repo(TALKATIVE).add({**model_files(), "config.json": json.dumps(config).encode()})
+    HfCache(hub).repo(LARGE_CONFIG).add({**model_files(), "config.json": json.dumps(config).encode()})
     return hub
 
 
@@ -43,42 +43,44 @@ def talkative(hub: Path) -> Path:
 def waiting_for_verdicts(
     hub: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, ignored: int | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], None]]]:
-    """Run a `list` that waits for a file which never ends; the callable lets it end."""
+    """Run a `list` that blocks on reading a pipe; the callable closes the pipe."""
     monkeypatch.setenv("MLXK_VERDICTS", str(folder))
-    remembered = VerdictCache.of(Cache(hub), Runtime.here())._path
-    assert remembered is not None
-    os.mkfifo(remembered)
+    path = VerdictCache.of(Cache(hub), Runtime.here())._path
+    assert path is not None
+    os.mkfifo(path)
     writers: list[int] = []
 
     def opened() -> bool:
         with contextlib.suppress(OSError):
-            writers.append(os.open(remembered, os.O_WRONLY | os.O_NONBLOCK))
+            writers.append(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
         return bool(writers)
 
-    def let_go() -> None:
+    def unblock() -> None:
         while writers:
             os.close(writers.pop())
 
-    kept = signal.signal(ignored, signal.SIG_IGN) if ignored is not None else None
+    previous = signal.signal(ignored, signal.SIG_IGN) if ignored is not None else None
     try:
         with started("list", "--json", hub=hub) as process:
             if ignored is not None:
-                signal.signal(ignored, kept)
+                signal.signal(ignored, previous)
             wait_until(opened)
-            yield process, let_go
+            yield process, unblock
     finally:
-        let_go()
+        unblock()
 
 
 def ended(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, Any]]:
-    """Return the exit status and the one whole object."""
+    """Wait for the end; return the exit status and the object."""
     out, err = process.communicate(timeout=TIMEOUT)
     assert err == b""
     return process.returncode, checked(out.decode())
 
 
 @every_signal
-def test_at_work(number: signal.Signals, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_stops_a_running_command(
+    number: signal.Signals, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with waiting_for_verdicts(hub, tmp_path, monkeypatch) as (process, _):
         process.send_signal(number)
         status, envelope = ended(process)
@@ -86,12 +88,12 @@ def test_at_work(number: signal.Signals, hub: Path, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT], ids=["nohup", "background job"])
-def test_what_was_ignored_before_stays_ignored(
+def test_ignored_signals_stay_ignored(
     number: signal.Signals, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with waiting_for_verdicts(hub, tmp_path, monkeypatch, ignored=number) as (process, let_go):
+    with waiting_for_verdicts(hub, tmp_path, monkeypatch, ignored=number) as (process, unblock):
         process.send_signal(number)
-        let_go()
+        unblock()
         status, envelope = ended(process)
     assert (status, envelope["status"]) == (0, "success")
 
@@ -101,8 +103,10 @@ def test_what_was_ignored_before_stays_ignored(
     [*[(number,) for number in SIGNALS], SIGNALS * 2],
     ids=["SIGINT", "SIGTERM", "SIGHUP", "all twice"],
 )
-def test_while_a_slow_reader_takes_the_object(numbers: tuple[signal.Signals, ...], talkative: Path) -> None:
-    with started("show", TALKATIVE, "--config", "--json", hub=talkative) as process:
+def test_signal_does_not_cut_off_output_to_a_slow_reader(
+    numbers: tuple[signal.Signals, ...], large_config: Path
+) -> None:
+    with started("show", LARGE_CONFIG, "--config", "--json", hub=large_config) as process:
         assert process.stdout is not None
         first = os.read(process.stdout.fileno(), 1)
         for number in numbers:
@@ -112,12 +116,12 @@ def test_while_a_slow_reader_takes_the_object(numbers: tuple[signal.Signals, ...
     assert checked((first + out).decode())["status"] == "success"
 
 
-def test_a_pipe_that_never_waits_gets_the_whole_object(talkative: Path) -> None:
-    """Some programs, Node.js above all, hand their children pipes that are non-blocking."""
+def test_non_blocking_pipe_gets_the_whole_object(large_config: Path) -> None:
+    """Some programs, such as Node.js, give their children non-blocking pipes."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     process = subprocess.Popen(
-        [*PROGRAM, "show", TALKATIVE, "--config", "--json"], stdout=writing, env=environment(talkative)
+        [*PROGRAM, "show", LARGE_CONFIG, "--config", "--json"], stdout=writing, env=environment(large_config)
     )
     os.close(writing)
     with open(reading, "rb") as stream:
@@ -148,7 +152,7 @@ main()
     "module", ["mlxk_tui_headless.output", "typer", "pydantic", "mlxk_tui.ops.catalog.catalog"]
 )
 @pytest.mark.parametrize("numbers", [(15,), (2, 1), (1, 15, 2)], ids=["one", "two", "three"])
-def test_while_it_starts(module: str, numbers: tuple[int, ...], hub: Path) -> None:
+def test_signal_during_startup_is_reported(module: str, numbers: tuple[int, ...], hub: Path) -> None:
     program = (sys.executable, "-c", _AT_IMPORT, module, ",".join(map(str, numbers)))
     with started("list", "--json", program=program, hub=hub) as process:
         status, envelope = ended(process)
@@ -157,7 +161,7 @@ def test_while_it_starts(module: str, numbers: tuple[int, ...], hub: Path) -> No
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """The address of a hub that takes connections and says nothing."""
+    """The URL of a hub that accepts connections but never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         held: list[socket.socket] = []
 
@@ -184,7 +188,7 @@ def silent() -> Iterator[str]:
     ],
     ids=["search", "pull", "clone"],
 )
-def test_while_a_hub_is_silent(
+def test_signal_while_the_hub_does_not_respond(
     arguments: list[str], number: signal.Signals, silent: str, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", silent)
@@ -220,7 +224,7 @@ runner.run_request(CommandRequest("health", lambda running: running.wait(stuck()
 
 
 @every_signal
-def test_work_that_does_not_stop_is_left_behind(number: signal.Signals, hub: Path) -> None:
+def test_work_that_does_not_stop_is_abandoned(number: signal.Signals, hub: Path) -> None:
     with started(program=(sys.executable, "-c", _STUCK), hub=hub) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == b"working\n"
@@ -231,18 +235,26 @@ def test_work_that_does_not_stop_is_left_behind(number: signal.Signals, hub: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_at_any_moment(seed: int, talkative: Path) -> None:
-    """Signals at random moments: one whole object, or nothing where Python itself had not started yet."""
+def test_signals_at_random_times(seed: int, large_config: Path) -> None:
+    """One complete object, or nothing if Python itself had not started yet."""
     chance = random.Random(seed)
-    for arguments in (["list"], ["health"], ["show", TALKATIVE, "--config"], ["--demo", "list"], ["version"]):
+    for arguments in (
+        ["list"],
+        ["health"],
+        ["show", LARGE_CONFIG, "--config"],
+        ["--demo", "list"],
+        ["version"],
+    ):
         command = [*PROGRAM, *arguments, "--json"]
         began = time.monotonic()
-        subprocess.run(command, env=environment(talkative), capture_output=True, check=True, timeout=TIMEOUT)
+        subprocess.run(
+            command, env=environment(large_config), capture_output=True, check=True, timeout=TIMEOUT
+        )
         takes = time.monotonic() - began
         for _ in range(6):
             numbers = chance.choices(SIGNALS, k=chance.choice((1, 1, 2, 3)))
-            with started(*arguments, "--json", hub=talkative) as process:
-                time.sleep(chance.uniform(0, 1.1 * takes))  # the moment itself is what is tried
+            with started(*arguments, "--json", hub=large_config) as process:
+                time.sleep(chance.uniform(0, 1.1 * takes))  # the random moment is part of the test
                 for number in numbers:
                     process.send_signal(number)
                 out, err = process.communicate(timeout=TIMEOUT)

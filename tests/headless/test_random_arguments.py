@@ -1,4 +1,4 @@
-"""Whatever stands on the command line: one valid envelope, and a cache that nobody touched by mistake."""
+"""Random command lines print one valid envelope and never change the cache by mistake."""
 
 from __future__ import annotations
 
@@ -13,17 +13,31 @@ from hypothesis import given, settings, strategies as st
 from mlxk_tui.ops.cache.names import dir_to_name
 from mlxk_tui.ops.contract.results import Command
 from tests.conftest import SENTINEL
-from tests.headless.conftest import BASE, BROKEN, OTHER, SOUND, fill
+from tests.headless.conftest import BASE, BROKEN, HEALTHY, OTHER, fill
 from tests.headless.running import call
 from tests.support.hf_cache import tree_of
 
-COMMANDS = sorted(command.value for command in Command if command is not Command.SERVER)  # that goes on
+COMMANDS = sorted(
+    command.value for command in Command if command is not Command.SERVER
+)  # which keeps running
 OPTIONS = [
     *("--all", "--verbose", "-v", "--health", "--files", "--config", "--verify", "--exit-code", "-f"),
     *("--force", "--dry-run", "--branch", "--no-health-check", "--quiet", "--progress", "json", "--json"),
     *("--version", "--help", "-h", "--cache-dir", "--", "-", "--json=1", "--verbose=x", "-fv", "--no-such"),
 ]
-NAMES = [SOUND, BASE, OTHER, BROKEN, f"{SOUND}@main", f"{SOUND}@", "tiny", "@", "..", "acme/../x", "a//b"]
+NAMES = [
+    HEALTHY,
+    BASE,
+    OTHER,
+    BROKEN,
+    f"{HEALTHY}@main",
+    f"{HEALTHY}@",
+    "tiny",
+    "@",
+    "..",
+    "acme/../x",
+    "a//b",
+]
 FORCES = {"-f", "--force", "-fv"}
 
 hostile = st.text(
@@ -34,7 +48,7 @@ words = st.one_of(st.sampled_from(COMMANDS), st.sampled_from(OPTIONS), st.sample
 
 
 class Playground:
-    """A folder with a cache that is made anew once something was deleted."""
+    """A folder with a cache, which is recreated after a deletion."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,7 +56,7 @@ class Playground:
         self.hub = self.fresh()
 
     def fresh(self) -> Path:
-        """Make another cache and return it."""
+        """Create a new cache and return it."""
         self.made += 1
         self.hub = self.folder / f"hub{self.made}"
         self.hub.mkdir()
@@ -53,7 +67,7 @@ class Playground:
 
 @pytest.fixture(scope="module")
 def playground() -> Iterator[Playground]:
-    """A folder to work in, so that `clone` writes nowhere else."""
+    """A working directory, so that `clone` writes nowhere else."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="mlxk-argv-") as folder:
         os.chdir(folder)
@@ -62,7 +76,7 @@ def playground() -> Iterator[Playground]:
 
 
 def _harmless(word: str) -> bool:
-    """Tell whether a word, taken as a path, stays inside the playground."""
+    """Return whether a word, used as a path, stays inside the playground."""
     return not (word.startswith(("/", "~", "$")) or ".." in word) or word in NAMES
 
 
@@ -77,7 +91,7 @@ def _names(hub: Path) -> set[str]:
     arguments=st.lists(words.filter(_harmless), max_size=4),
     place=st.integers(0, 5),
 )
-def test_any_command_line_gets_one_valid_envelope(
+def test_any_command_line_prints_one_valid_envelope(
     command: str, before: list[str], arguments: list[str], place: int, playground: Playground
 ) -> None:
     argv = [*before, *([command] if command else []), *arguments]
@@ -100,8 +114,8 @@ def test_any_command_line_gets_one_valid_envelope(
         assert envelope["command"] in {"rm", "prune"}, argv
         assert envelope["status"] == "success", argv
         if envelope["command"] == "rm":
-            gone = names - _names(hub)
-            assert FORCES & set(argv) or gone <= set(argv) or f"{SOUND}@main" in argv, (argv, gone)
+            removed = names - _names(hub)
+            assert FORCES & set(argv) or removed <= set(argv) or f"{HEALTHY}@main" in argv, (argv, removed)
         else:
             assert FORCES & set(argv), argv
 
@@ -111,7 +125,7 @@ def test_any_command_line_gets_one_valid_envelope(
     command=st.sampled_from(["", *COMMANDS]),
     arguments=st.lists(words.filter(_harmless).filter(lambda word: word not in FORCES), max_size=3),
 )
-def test_without_json_no_command_line_drives_the_terminal(
+def test_no_command_line_prints_control_characters(
     command: str, arguments: list[str], playground: Playground
 ) -> None:
     result = call(*([command] if command else []), *arguments, hub=playground.hub)

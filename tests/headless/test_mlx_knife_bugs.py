@@ -1,4 +1,4 @@
-"""Behaviour that the reference gets wrong, as far as these commands have it: one test for each."""
+"""Bugs of MLX-Knife that these commands must not have, one test for each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _hashes(hub: Path) -> dict[str, str]:
     return {model["name"]: model["hash"] for model in call("list", "--json", hub=hub).data["models"]}
 
 
-def test_rm_of_a_revision_removes_that_revision_only(hub: Path) -> None:
+def test_rm_removes_only_the_given_revision(hub: Path) -> None:
     repo = HfCache(hub).repo(A)
     main = repo.add(model_files())
     old = repo.add(model_files(fill=b"\x02"), refs=["v1"])
@@ -31,7 +31,7 @@ def test_rm_of_a_revision_removes_that_revision_only(hub: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["../outside", "a/../../outside", "models--../outside", "..", "/outside", "a//b"]
 )
-def test_a_crafted_name_deletes_nothing_outside_the_cache(name: str, hub: Path) -> None:
+def test_rm_deletes_nothing_outside_the_cache_for_a_crafted_name(name: str, hub: Path) -> None:
     HfCache(hub).repo(A).add(model_files())
     outside = hub.parent / "outside"
     outside.mkdir()
@@ -45,7 +45,7 @@ def test_a_crafted_name_deletes_nothing_outside_the_cache(name: str, hub: Path) 
 
 
 @pytest.mark.parametrize("name", ["", " ", "@", f"{A}@", f"{A}@ ", "@main"])
-def test_a_name_or_revision_that_is_empty_deletes_nothing(name: str, hub: Path) -> None:
+def test_rm_rejects_an_empty_name_or_revision(name: str, hub: Path) -> None:
     HfCache(hub).repo(A).add(model_files())
     before = tree_of(hub)
     for flags in ([], ["-f"]):
@@ -53,14 +53,14 @@ def test_a_name_or_revision_that_is_empty_deletes_nothing(name: str, hub: Path) 
     assert tree_of(hub) == before
 
 
-def test_a_fuzzy_rm_does_not_call_itself_a_success(hub: Path) -> None:
+def test_rm_with_a_partial_name_is_an_error(hub: Path) -> None:
     repo = HfCache(hub).repo("org/Model")
     repo.add(model_files())
     result = call("rm", "mod", "--json", hub=hub)
     assert (result.status, result.envelope["status"], repo.path.exists()) == (1, "error", True)
 
 
-def test_a_commit_is_looked_for_in_the_model_that_was_named(hub: Path) -> None:
+def test_commit_is_looked_up_only_in_the_named_model(hub: Path) -> None:
     cache = HfCache(hub)
     cache.repo(A).add(model_files(), commit="1" * 40)
     cache.repo(f"{A}-Large").add(model_files(), commit="abc" + "2" * 37)
@@ -69,7 +69,7 @@ def test_a_commit_is_looked_for_in_the_model_that_was_named(hub: Path) -> None:
     assert result.error["available_hashes"] == ["1" * 40]
 
 
-def test_health_judges_the_snapshot_that_main_names(hub: Path) -> None:
+def test_health_checks_the_snapshot_of_main(hub: Path) -> None:
     repo = HfCache(hub).repo(A)
     main = repo.add(model_files(), modified=1_700_000_000.0)
     repo.add({"config.json": b"[]"}, refs=["broken"], modified=1_750_000_000.0)
@@ -79,15 +79,15 @@ def test_health_judges_the_snapshot_that_main_names(hub: Path) -> None:
     assert call("health", A, "--json", hub=hub).data["summary"]["unhealthy_count"] == 1
 
 
-def test_one_bad_repo_is_one_unhealthy_row(hub: Path) -> None:
+def test_broken_repo_is_a_single_unhealthy_row(hub: Path) -> None:
     cache = HfCache(hub)
-    cache.repo("org/Sound").add(model_files())
+    cache.repo("org/Healthy").add(model_files())
     cache.repo("org/List").add({**model_files(), "config.json": b"[1, 2]"})
     dangling = cache.repo("org/Dangling")
     dangling.add(model_files(), tree=False)
     dangling.blob("model.safetensors", model_files()["model.safetensors"]).unlink()
     models = {m["name"]: m["health"] for m in call("list", "--json", hub=hub).data["models"]}
-    assert models == {"org/Dangling": "unhealthy", "org/List": "unhealthy", "org/Sound": "healthy"}
+    assert models == {"org/Dangling": "unhealthy", "org/List": "unhealthy", "org/Healthy": "healthy"}
     assert call("health", "--json", hub=hub).data["summary"] == {
         "total": 3,
         "healthy_count": 1,
@@ -104,17 +104,17 @@ def test_one_bad_repo_is_one_unhealthy_row(hub: Path) -> None:
         pytest.param(b"", id="empty"),
     ],
 )
-def test_weights_that_are_not_whole_are_unhealthy(weights: bytes, hub: Path) -> None:
+def test_damaged_weights_are_unhealthy(weights: bytes, hub: Path) -> None:
     HfCache(hub).repo(A).add({**model_files(), "model.safetensors": weights}, tree=False)
     assert call("health", A, "--json", hub=hub).data["summary"]["unhealthy_count"] == 1
 
 
-def test_a_file_that_only_has_partial_in_its_name_is_fine(hub: Path) -> None:
+def test_file_with_partial_in_its_name_is_healthy(hub: Path) -> None:
     HfCache(hub).repo(A).add({**model_files(), "partial_rotary.md": b"about partial rotary embeddings"})
     assert call("health", A, "--json", hub=hub).data["summary"]["healthy_count"] == 1
 
 
-def test_a_time_that_says_z_is_utc(hub: Path) -> None:
+def test_timestamps_are_utc(hub: Path) -> None:
     moment = 1_756_555_200.0
     HfCache(hub).repo(A).add(model_files(), modified=moment)
     result = headless("list", "--json", hub=hub, env={"TZ": "Pacific/Auckland"})
@@ -122,18 +122,18 @@ def test_a_time_that_says_z_is_utc(hub: Path) -> None:
     assert result.data["models"][0]["last_modified"] == expected
 
 
-def test_verbose_leaves_the_json_alone(hub: Path) -> None:
+def test_verbose_does_not_change_the_json(hub: Path) -> None:
     HfCache(hub).repo(A).add(model_files())
     for command in (["list"], ["health"]):
         plain = call(*command, "--json", hub=hub)
         assert call(*command, "--json", "--verbose", hub=hub).stdout == plain.stdout
 
 
-def test_json_before_the_command_prints_json(hub: Path) -> None:
+def test_json_option_works_before_the_command(hub: Path) -> None:
     assert json.loads(call("--json", "list", hub=hub).stdout)["command"] == "list"
 
 
-def test_hf_hub_cache_beats_hf_home(hub: Path, tmp_path: Path) -> None:
+def test_hf_hub_cache_overrides_hf_home(hub: Path, tmp_path: Path) -> None:
     HfCache(tmp_path / "other").repo(A).add(model_files())
     assert call("list", "--json", hub=tmp_path / "other").data["count"] == 1
     assert os.environ["HF_HOME"] == str(hub.parent)
