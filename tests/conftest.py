@@ -1,8 +1,8 @@
-"""Keeps every test away from the user's cache, settings and account.
+"""Isolates all tests from the user's cache, settings and account.
 
-The environment is set when this file is imported, before anything can import huggingface_hub (which
-reads it at import). On top of that every test gets a Hugging Face home of its own, with the sentinel
-file that `MLXK2_STRICT_TEST_DELETE=1` asks for before anything may be deleted.
+The environment is set when this file is imported, before anything imports huggingface_hub (which reads it
+at import). In addition, every test gets its own Hugging Face home, with the sentinel file that
+`MLXK2_STRICT_TEST_DELETE=1` requires for deletions.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from itertools import zip_longest
 from pathlib import Path
 
 SENTINEL = ".mlxk-test-cache"
-"""File that marks a cache as made by the tests; the same name as in the operations that look for it."""
+"""File that marks a cache as created by the tests; the operations check for it."""
 
 _ROOT_VARIABLE = "MLXK2_TEST_ROOT"
-"""Set by the first process of a run; a pytest-xdist worker finds it and works below that folder."""
+"""Set by the first process of a run, so that pytest-xdist workers use subfolders of its folder."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell that starts the run in the background lets it ignore Ctrl-C, and whatever it starts as well.
+    # A shell makes background jobs ignore Ctrl-C, and so all their child processes.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The tests start hundreds of processes: where no bytecode is kept, each compiles all that it imports.
+# The tests start hundreds of processes: without bytecode, each would compile all its imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
@@ -53,7 +53,7 @@ _TOKENS = ("HF_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 def _hub_folders_of_the_user(env: dict[str, str]) -> list[Path]:
-    """Every folder that could be the user's own hub cache, as huggingface_hub would find it."""
+    """Return every folder that huggingface_hub might use as the user's hub cache."""
     home = Path(os.path.expanduser("~"))
     candidates = [Path(env[name]) for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") if env.get(name)]
     candidates += [Path(env[name]) / "hub" for name in ("HF_HOME", "MLXK2_USER_HF_HOME") if env.get(name)]
@@ -61,8 +61,8 @@ def _hub_folders_of_the_user(env: dict[str, str]) -> list[Path]:
     return list(dict.fromkeys(path.expanduser().absolute() for path in candidates))
 
 
-def _own_folders_of_the_user(env: dict[str, str]) -> list[Path]:
-    """Where the program keeps settings and state when nothing redirects it."""
+def _app_folders_of_the_user(env: dict[str, str]) -> list[Path]:
+    """Return the default folders of the program's settings and state."""
     home = Path(os.path.expanduser("~"))
     parents = [
         Path(env[name]) for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME") if env.get(name)
@@ -73,7 +73,7 @@ def _own_folders_of_the_user(env: dict[str, str]) -> list[Path]:
 
 
 def _fingerprint(hubs: list[Path], folders: list[Path]) -> dict[str, int]:
-    """Modification times (nanoseconds) two levels deep: cheap, and a file that comes or goes moves one."""
+    """Return modification times (nanoseconds) two levels deep; they change if files come or go."""
     times: dict[str, int] = {}
     for hub in hubs:
         pending = [(hub, 0)]
@@ -95,7 +95,7 @@ def _fingerprint(hubs: list[Path], folders: list[Path]) -> dict[str, int]:
 
 
 def _isolate() -> tuple[Path, bool]:
-    """Redirect everything that names a place of the user's; return this process's root and if it owns it."""
+    """Redirect all of the user's folders; return this process's root and whether it owns it."""
     env = os.environ
     given = env.get(_ROOT_VARIABLE)
     if given is None:
@@ -119,11 +119,11 @@ def _isolate() -> tuple[Path, bool]:
     ):
         folder.mkdir(parents=True, exist_ok=True)
         env[name] = str(folder)
-    # One trial of the matrix library for all homes and processes of the run.
+    # Try the BLAS library once for all homes and processes of the run.
     env["MLXK_BLAS_TRIALS"] = str(Path(given or root) / "blas")
-    # So with the trials of batching: the tests of panes and server load the same few models.
+    # The same for batching: the tests of panes and server load the same few models.
     env["MLXK_BATCHING"] = str(Path(given or root) / "batching")
-    env["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nothing listens there: no test asks the real hub
+    env["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nothing listens there: tests cannot use the real hub
     env["HF_HUB_DISABLE_TELEMETRY"] = "1"
     env["MLXK2_STRICT_TEST_DELETE"] = "1"
     _mark(home / "huggingface")
@@ -131,28 +131,28 @@ def _isolate() -> tuple[Path, bool]:
 
 
 def _mark(hf_home: Path) -> None:
-    """Make the hub folder of `hf_home` and put the sentinel into both."""
+    """Create the hub folder of `hf_home` and the sentinel in both."""
     hub = hf_home / "hub"
     hub.mkdir(parents=True, exist_ok=True)
     for folder in (hf_home, hub):
-        (folder / SENTINEL).write_text("Made by the tests of mlxk-tui; everything here may be deleted.\n")
+        (folder / SENTINEL).write_text("Created by the tests of mlxk-tui; everything here may be deleted.\n")
 
 
 _ENVIRONMENT_BEFORE = dict(os.environ)
 _HUBS = _hub_folders_of_the_user(_ENVIRONMENT_BEFORE)
-_FOLDERS = _own_folders_of_the_user(_ENVIRONMENT_BEFORE)
+_FOLDERS = _app_folders_of_the_user(_ENVIRONMENT_BEFORE)
 _ROOT, _OWNS_ROOT = _isolate()
 
-# An app is 100,000 objects, each made in one go: with Python's own threshold a third of the time of the tests
-# of the panes is spent on looking for garbage among them.
+# An app has 100,000 objects, created at once: with Python's default threshold, the tests of the panes spend a
+# third of their time in garbage collection.
 gc.set_threshold(20_000, 10, 10)
 
-import hypothesis  # noqa: E402 - nothing may be imported before the environment is set
+import hypothesis  # noqa: E402 - the environment must be set first
 import pytest  # noqa: E402 - as above
 
 from mlxk_tui.ops.cache.cache import Cache  # noqa: E402 - as above
 
-# Nothing here is a measurement: a loaded machine takes the time it takes.
+# No test measures time, so that a busy machine causes no failures.
 hypothesis.settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -163,14 +163,14 @@ _BEFORE = _fingerprint(_HUBS, _FOLDERS) if _OWNS_ROOT else {}
 
 @pytest.fixture(scope="session")
 def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return names of folders; `mktemp` would look through all that there are, for every test."""
+    """Return an iterator over names of folders; `mktemp` would list all existing ones for every test."""
     folder = tmp_path_factory.mktemp("hf")
     return (folder / str(number) for number in itertools.count())
 
 
 @pytest.fixture(autouse=True)
 def hf_home(_homes: Iterator[Path]) -> Iterator[Path]:
-    """Give this test a Hugging Face home of its own, empty but for the sentinel; `HF_HOME` names it."""
+    """Set `HF_HOME` to this test's own Hugging Face home, which only contains the sentinel."""
     home = next(_homes)
     _mark(home)
     with pytest.MonkeyPatch.context() as patch:
@@ -180,7 +180,7 @@ def hf_home(_homes: Iterator[Path]) -> Iterator[Path]:
 
 @pytest.fixture
 def hub(hf_home: Path) -> Path:
-    """Return the hub folder (the one that holds `models--*`) of this test."""
+    """Return this test's hub folder, which contains `models--*`."""
     return hf_home / "hub"
 
 
@@ -192,32 +192,32 @@ def cache(hub: Path) -> Cache:
 
 @pytest.fixture
 def user_hf_home() -> Path:
-    """Return the user's own Hugging Face home, to be read only, or skip: for opt-in live tests."""
+    """Return the user's own Hugging Face home, for opt-in live tests that only read it; skip if not set."""
     given = os.environ.get("MLXK2_USER_HF_HOME")
     if not given:
         pytest.skip("set HF_HOME or MLXK2_USER_HF_HOME to your own Hugging Face home")
     home = Path(given).expanduser().absolute()
     if not (home / "hub").is_dir():
-        pytest.skip(f"there is no hub folder in {home}")
+        pytest.skip(f"no hub folder in {home}")
     return home
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Take files of the panes and others in turns: those keep a core busy, many of these wait.
+    """Alternate between the files of the UI, which keep a core busy, and other files, which often wait.
 
-    No file that takes long begins last, where it would be waited for alone.
+    This also keeps a slow file from starting last, when it would run alone.
     """
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
-    panes = [path for path in files if path.parent.name == "panes"]
-    others = [path for path in files if path.parent.name != "panes"]
-    ordered = [path for pair in zip_longest(panes, others) for path in pair if path is not None]
+    ui = [path for path in files if path.parent.name == "ui"]
+    others = [path for path in files if path.parent.name != "ui"]
+    ordered = [path for pair in zip_longest(ui, others) for path in pair if path is not None]
     items[:] = [item for path in ordered for item in files[path]]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run when something in the user's own cache or settings changed while it ran."""
+    """Fail the run if the user's own cache or settings changed meanwhile."""
     if not _OWNS_ROOT:
         return
     after = _fingerprint(_HUBS, _FOLDERS)
@@ -235,6 +235,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Remove what the run made."""
+    """Remove the files of the run."""
     if _OWNS_ROOT:
         shutil.rmtree(_ROOT, ignore_errors=True)

@@ -29,7 +29,7 @@ def test_version_is_printed() -> None:
     assert run("--version").stdout == f"mlxk-tui {__version__}\n"
 
 
-def test_without_a_terminal_it_says_what_to_use_instead() -> None:
+def test_without_a_terminal_it_suggests_mlxk_headless() -> None:
     done = run()
     assert done.returncode == cli.EXIT_USAGE
     assert done.stdout == ""
@@ -43,7 +43,7 @@ def test_an_unknown_option_is_a_usage_error() -> None:
 
 
 @pytest.mark.parametrize("option", ["--version", "--help"])
-def test_neither_textual_nor_pydantic_is_loaded_for_a_word(option: str) -> None:
+def test_version_and_help_import_neither_textual_nor_pydantic(option: str) -> None:
     code = (
         "import sys\nfrom mlxk_tui import cli\n"
         f"try:\n cli.main([{option!r}])\nexcept SystemExit:\n pass\n"
@@ -55,20 +55,20 @@ def test_neither_textual_nor_pydantic_is_loaded_for_a_word(option: str) -> None:
     assert done.stdout.endswith("[]\n")
 
 
-def test_web_and_the_server_in_it_have_ports_of_their_own() -> None:
+def test_web_and_the_api_server_have_different_default_ports() -> None:
     port = cli.parser().parse_args([]).web_port
     assert port != Settings().server_port
     assert f"default {port})" in run("--help").stdout
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "x", "-1"])
-def test_what_is_no_port_is_a_usage_error(port: str) -> None:
+def test_invalid_port_is_a_usage_error(port: str) -> None:
     done = run("--web", f"--web-port={port}")
     assert done.returncode == cli.EXIT_USAGE
     assert "is not a port from 1 to 65535" in done.stderr
 
 
-def test_web_on_a_port_that_is_taken_says_what_to_give_instead() -> None:
+def test_web_on_a_used_port_suggests_the_port_option() -> None:
     pytest.importorskip("textual_serve")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -81,8 +81,8 @@ def test_web_on_a_port_that_is_taken_says_what_to_give_instead() -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_web_without_textual_serve_says_how_to_get_it(tmp_path: Path) -> None:
-    # A package of that name that cannot be imported stands for one that is not installed.
+def test_web_without_textual_serve_suggests_the_install_command(tmp_path: Path) -> None:
+    # A package that cannot be imported simulates one that is not installed.
     (tmp_path / "textual_serve").mkdir()
     (tmp_path / "textual_serve" / "__init__.py").write_text("raise ImportError\n")
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])

@@ -1,4 +1,4 @@
-"""`--demo` in real processes: the API keys and the server's settings of the user stay out of it."""
+"""`--demo` as a process: it does not use the user's API keys and server settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.waiting import PATIENCE_S
 
 @pytest.fixture
 def user(tmp_path: Path) -> Path:
-    """Return the folder of a user who has settings and a key."""
+    """Return a config folder with settings and an API key."""
     folder = tmp_path / "user"
     folder.mkdir()
     (folder / "config.toml").write_text('server_port = 0\nserver_model = "org/mine"\ntheme = "mlxk-light"\n')
@@ -45,8 +45,8 @@ def environment(user: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def kept(folder: Path) -> Iterator[None]:
-    """Check that nothing in a folder is different afterwards."""
+def unchanged(folder: Path) -> Iterator[None]:
+    """Check that the block does not change the folder."""
 
     def content() -> dict[str, tuple[bytes, float]]:
         return {path.name: (path.read_bytes(), path.stat().st_mtime) for path in folder.iterdir()}
@@ -58,7 +58,7 @@ def kept(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def at_terminal(user: Path) -> Iterator[Terminal]:
-    """Run the demo of the app at a new terminal."""
+    """Run the app with --demo in a new pseudo-terminal."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     process = subprocess.Popen(
@@ -75,8 +75,8 @@ def at_terminal(user: Path) -> Iterator[Terminal]:
         os.close(master)
 
 
-def test_a_key_of_the_demo_is_made_beside_those_of_the_user(user: Path) -> None:
-    with kept(user), at_terminal(user) as terminal:
+def test_demo_stores_its_api_keys_separately(user: Path) -> None:
+    with unchanged(user), at_terminal(user) as terminal:
         terminal.wait_for("models")
         terminal.type("5")
         terminal.wait_for("The server is off")
@@ -89,12 +89,12 @@ def test_a_key_of_the_demo_is_made_beside_those_of_the_user(user: Path) -> None:
         terminal.type("q")
         status, shown = terminal.finish()
     assert status == 0
-    for foreign in ("walrus", "otter"):
-        assert foreign not in shown
+    for name in ("walrus", "otter"):
+        assert name not in shown
 
 
-def test_the_headless_demo_serves_without_the_keys_of_the_user(user: Path) -> None:
-    with kept(user):
+def test_headless_demo_serves_without_the_users_api_keys(user: Path) -> None:
+    with unchanged(user):
         child = subprocess.Popen(
             [*PROGRAM, "--demo", "serve", "--json"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(user),
@@ -103,7 +103,7 @@ def test_the_headless_demo_serves_without_the_keys_of_the_user(user: Path) -> No
             assert child.stdout is not None
             envelope = checked(child.stdout.readline().decode())
             assert envelope["status"] == "success", envelope
-            # With a key of the user's, a caller without one would be refused.
+            # With the user's key, a request without a key would be rejected.
             with urllib.request.urlopen(f"{envelope['data']['url']}/v1/models", timeout=PATIENCE_S) as answer:
                 assert answer.status == 200
             child.terminate()
@@ -114,7 +114,7 @@ def test_the_headless_demo_serves_without_the_keys_of_the_user(user: Path) -> No
             child.communicate(timeout=60)
 
 
-def test_the_settings_of_a_demo_are_the_users_but_for_the_server(
+def test_demo_uses_the_users_settings_except_for_the_server(
     user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLXK_SERVER_ORIGINS", "https://chat.example.org")

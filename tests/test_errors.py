@@ -1,4 +1,4 @@
-"""Errors carry a remedy that each front end words; nobody finds anything out by reading a message."""
+"""Errors have a remedy with a text in each front end, and no code parses messages."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ ROOTS = {
 FRONT_ENDS = {"app": app.WORDS, "command line": command_line.WORDS, "http": http.WORDS}
 
 THIRD_PARTY = {
-    "mlxk_tui.chats.database": "sqlite3 tells what it is by its text alone before Python 3.11",
-    "mlxk_tui.engine.inference.weights.loading": "MLX raises RuntimeError for memory that ran out",
-    "mlxk_tui.ops.core.text": "whether a finding's sentence names its file, which spares a line",
-    "mlxk_tui.ops.hub.errors": "what httpx makes of a certificate that is not trusted",
-    "mlxk_tui.ops.hub.proxies": "httpx names what is wrong with a proxy in its text alone",
-    "mlxk_tui.ops.push.upload_worker": "huggingface_hub and the hub tell two faults by their text alone",
-    "mlxk_tui_headless.cli": "Typer puts the name of an exception before what it says",
+    "mlxk_tui.chats.database": "before Python 3.11 sqlite3 errors have no code",
+    "mlxk_tui.engine.inference.weights.loading": "MLX raises RuntimeError if memory runs out",
+    "mlxk_tui.ops.core.text": "checks whether a finding's message names its file",
+    "mlxk_tui.ops.hub.errors": "httpx reports an untrusted certificate as text",
+    "mlxk_tui.ops.hub.proxies": "httpx reports proxy errors as text",
+    "mlxk_tui.ops.push.upload_worker": "huggingface_hub and the hub report two errors as text",
+    "mlxk_tui_headless.cli": "Typer prefixes messages with the name of the exception",
 }
-"""Modules that have to read what others wrote: boundaries, which make a type of it."""
+"""Modules at a boundary, which convert messages of other programs to types."""
 
 SEARCHES = {
     *("startswith", "endswith", "find", "rfind", "index", "count", "replace", "translate"),
@@ -44,30 +44,30 @@ SEARCHES = {
 }
 PATTERNS = {"search", "match", "fullmatch", "findall", "finditer", "sub"}
 HARMLESS = {"sentence", "printable", "error_text", "strip", "lower", "casefold"}
-"""Calls that give a message back, in another form."""
+"""Calls that return a message in another form."""
 
 
 @cache
 def modules() -> dict[str, ast.Module]:
-    """Return the tree of every module of the product, by its name."""
+    """Return the syntax tree of every module, by name."""
     found = {}
     for package, root in ROOTS.items():
         for path in sorted(root.rglob("*.py")):
             name = ".".join((package, *path.relative_to(root).with_suffix("").parts))
-            if not name.startswith("mlxk_tui.demo.hub."):  # a hub of its own, which words its refusals
+            if not name.startswith("mlxk_tui.demo.hub."):  # the local hub, which writes its own messages
                 found[name] = ast.parse(path.read_text(encoding="utf-8"))
     return found
 
 
 def called(node: ast.AST) -> str:
-    """Return the last part of the name that a call calls."""
+    """Return the last part of the name of a called function."""
     if not isinstance(node, ast.Call):
         return ""
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
-class Reader:
-    """Finds where a function looks into the text of an error."""
+class MessageParsing:
+    """Finds where a function parses the message of an error."""
 
     def __init__(self, function: ast.AST) -> None:
         self.nodes = list(ast.walk(function))
@@ -77,7 +77,7 @@ class Reader:
                 self.texts |= {target.id for target in node.targets if isinstance(target, ast.Name)}
 
     def is_message(self, node: ast.AST) -> bool:
-        """Tell whether an expression is the message of an error, or a form of it."""
+        """Return whether an expression is the message of an error, or a form of it."""
         if isinstance(node, ast.Attribute):
             return node.attr in {"message", "args"}
         if isinstance(node, ast.Name):
@@ -91,8 +91,8 @@ class Reader:
             return name in HARMLESS and any(map(self.is_message, inner))
         return isinstance(node, ast.Subscript) and self.is_message(node.value)
 
-    def looks(self) -> Iterator[ast.expr]:
-        """Yield what looks into a message."""
+    def uses(self) -> Iterator[ast.expr]:
+        """Yield the expressions that parse a message."""
         for node in self.nodes:
             if isinstance(node, ast.Compare):
                 sides = zip(node.ops, node.comparators, strict=True)
@@ -111,11 +111,11 @@ def functions(tree: ast.Module) -> list[ast.AST]:
     return [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
-def test_no_module_looks_into_a_message() -> None:
+def test_no_module_parses_error_messages() -> None:
     found: dict[str, set[str]] = {}
     for name, tree in modules().items():
         for function in functions(tree):
-            for node in Reader(function).looks():
+            for node in MessageParsing(function).uses():
                 found.setdefault(name, set()).add(f"{node.lineno}: {ast.unparse(node)}")
     assert {name: sorted(where) for name, where in found.items() if name not in THIRD_PARTY} == {}
     assert sorted(THIRD_PARTY.keys() - found.keys()) == []
@@ -125,20 +125,20 @@ def test_no_module_looks_into_a_message() -> None:
     ("source", "found"),
     [
         ("def f(error):\n    return 'force' in error.message", 1),
-        ("def f(error):\n    said = sentence(error.message)\n    return said.partition('. ')[0]", 1),
+        ("def f(error):\n    text = sentence(error.message)\n    return text.partition('. ')[0]", 1),
         ("def f(error):\n    return _FORCE.sub('.', error.message.lower())", 1),
         ("def f(error):\n    return str(error).startswith('Port')", 1),
         ("def f(error):\n    return f'{error.message} Again.', error.type in {1, 2}", 0),
     ],
 )
-def test_the_walk_sees_what_it_is_for(source: str, found: int) -> None:
-    assert len(list(Reader(ast.parse(source)).looks())) == found
+def test_parsing_of_messages_is_detected(source: str, found: int) -> None:
+    assert len(list(MessageParsing(ast.parse(source)).uses())) == found
 
 
-# -- what messages hold --------------------------------------------------------------------------
+# -- contents of messages ------------------------------------------------------------------------
 
 INSIDE = ("ops", "engine", "server", "chats", "transfers")
-"""Packages whose errors every front end shows."""
+"""Packages whose errors are shown by every front end."""
 FRONT_END_WORDS = re.compile(
     r"(?<![\w-])--?[a-z][\w-]*"  # an option
     r"|mlxk-headless|\bpip install\b|\bhf auth\b"  # a command
@@ -147,10 +147,10 @@ FRONT_END_WORDS = re.compile(
 )
 
 
-def error_makers(tree: ast.Module) -> set[str]:
-    """Return the names of what makes an error in a module: the class, and functions that return one."""
-    made = {"OpError", "NotWholeError", "Failure", "RequestFault"}
-    return made | {
+def error_factories(tree: ast.Module) -> set[str]:
+    """Return the names of error classes, and of functions in the module that return errors."""
+    classes = {"OpError", "NotWholeError", "Failure", "RequestFault"}
+    return classes | {
         one.name
         for one in functions(tree)
         if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef))
@@ -160,11 +160,11 @@ def error_makers(tree: ast.Module) -> set[str]:
 
 
 def texts_of_errors(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Yield the line and each text that can become a part of an error's message."""
-    makers = error_makers(tree)
+    """Yield the line and text of each string that can become part of an error's message."""
+    factories = error_factories(tree)
     for function in functions(tree):
         nodes = list(ast.walk(function))
-        calls = [node for node in nodes if isinstance(node, ast.Call) and called(node) in makers]
+        calls = [node for node in nodes if isinstance(node, ast.Call) and called(node) in factories]
         given = [arg for call in calls for arg in call.args]
         names = {arg.id for arg in given if isinstance(arg, ast.Name)}
         given += [
@@ -199,22 +199,22 @@ def test_messages_name_no_option_key_or_command() -> None:
         "m chooses one.",
     ],
 )
-def test_words_of_a_front_end_are_known(text: str) -> None:
+def test_front_end_terms_are_detected(text: str) -> None:
     assert FRONT_END_WORDS.search(text)
 
 
-# -- what front ends say -------------------------------------------------------------------------
+# -- texts of the front ends ----------------------------------------------------------------------
 
 
 def fields(template: str) -> set[str]:
-    """Return the facts that words name."""
+    """Return the facts used in a text."""
     return {name for _, name, _, _ in string.Formatter().parse(template) if name} - {"when"}
 
 
-def test_every_remedy_has_words_in_every_front_end_where_it_can_appear() -> None:
+def test_every_remedy_has_a_text_in_each_front_end() -> None:
     for name, words in FRONT_ENDS.items():
-        silent = set(Remedy) - words.keys() - SHARED_WORDS.keys()
-        assert silent == (http.NEVER if name == "http" else set()), name
+        without_text = set(Remedy) - words.keys() - SHARED_WORDS.keys()
+        assert without_text == (http.NEVER if name == "http" else set()), name
     assert not http.NEVER & (http.WORDS.keys() | SHARED_WORDS.keys())
     known = set(ErrorFacts.__dataclass_fields__)
     for words in (SHARED_WORDS, *FRONT_ENDS.values()):
@@ -223,7 +223,7 @@ def test_every_remedy_has_words_in_every_front_end_where_it_can_appear() -> None
 
 
 def named(tree: ast.AST) -> set[str]:
-    """Return the names of the remedies that occur in it."""
+    """Return the names of the remedies used in a syntax tree."""
     nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
     return {node.attr for node in nodes if getattr(node.value, "id", "") == "Remedy"}
 
@@ -240,9 +240,9 @@ def test_errors_carry_the_facts_that_their_remedies_name() -> None:
         if name.endswith(("remedies", "error_text")):
             continue
         used |= named(tree)
-        makers = error_makers(tree)
+        factories = error_factories(tree)
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and called(node) in makers:
+            if isinstance(node, ast.Call) and called(node) in factories:
                 facts = next((word.value for word in node.keywords if word.arg == "facts"), None)
                 given = {word.arg for word in facts.keywords} if isinstance(facts, ast.Call) else set()
                 for remedy in named(node):
@@ -251,30 +251,30 @@ def test_errors_carry_the_facts_that_their_remedies_name() -> None:
 
 
 @pytest.mark.parametrize("front_end", [app, command_line, http], ids=list(FRONT_ENDS))
-def test_a_front_end_says_the_cause_and_the_remedy(front_end: object) -> None:
+def test_front_ends_show_cause_and_remedy(front_end: object) -> None:
     error = OpError(
         ErrorType.DEPENDENCY_MISSING,
         "It is not here.",
         remedy=Remedy.INSTALL_PACKAGE,
         facts=ErrorFacts(package="mlx-lm"),
     )
-    error_text = front_end.error_text  # type: ignore[attr-defined]  # the three are alike in it
+    error_text = front_end.error_text  # type: ignore[attr-defined]  # all three modules have it
     assert error_text(error) == "It is not here. Install it with 'pip install mlx-lm'."
     assert error_text(OpError(error.type, error.message)) == "It is not here."
     assert error_text(OpError(error.type, error.message, remedy=Remedy.INSTALL_PACKAGE)) == "It is not here."
 
 
 @pytest.mark.parametrize(("wait_s", "when"), [(None, "later"), (30, "in 30 seconds")])
-def test_how_long_to_wait_is_a_fact(wait_s: int | None, when: str) -> None:
+def test_remedy_text_contains_the_time_to_wait(wait_s: int | None, when: str) -> None:
     error = OpError(
         ErrorType.NETWORK_ERROR, "Busy.", remedy=Remedy.TRY_LATER, facts=ErrorFacts(wait_s=wait_s)
     )
     assert command_line.error_text(error) == f"Busy. Try again {when}."
 
 
-# -- what other processes and files hold ---------------------------------------------------------
+# -- errors in other processes and files ----------------------------------------------------------
 
-TOLD = OpError(
+ERROR = OpError(
     ErrorType.INSUFFICIENT_MEMORY,
     "a/b needs 3 GB.",
     remedy=Remedy.CHOOSE_SMALLER_MODEL,
@@ -282,30 +282,30 @@ TOLD = OpError(
 )
 
 
-def told(error: OpError) -> tuple[object, ...]:
-    """Return what goes from one process to another."""
+def parts(error: OpError) -> tuple[object, ...]:
+    """Return the parts that are passed between processes."""
     return error.type, error.message, error.remedy, error.facts
 
 
-def test_an_error_crosses_the_pipe_of_the_engine_whole() -> None:
-    assert from_json(to_json(RequestFault.of(7, TOLD))) == RequestFault.of(7, TOLD)
-    back = from_json(to_json(RequestFault.of(7, TOLD))).error
-    assert told(back) == told(TOLD)
+def test_errors_survive_the_engine_protocol() -> None:
+    assert from_json(to_json(RequestFault.of(7, ERROR))) == RequestFault.of(7, ERROR)
+    back = from_json(to_json(RequestFault.of(7, ERROR))).error
+    assert parts(back) == parts(ERROR)
     long = OpError(ErrorType.CONTEXT_LENGTH_EXCEEDED, "Long.", overflow=ContextOverflow(9, 5))
     assert from_json(to_json(RequestFault.of(7, long))).error.overflow == ContextOverflow(9, 5)
 
 
-def test_an_error_survives_as_json_and_what_is_not_known_is_left_out() -> None:
-    back = OpError.from_parts(TOLD.parts)
-    assert told(back) == told(TOLD)
+def test_errors_survive_json_and_unknown_parts_are_dropped() -> None:
+    back = OpError.from_parts(ERROR.parts)
+    assert parts(back) == parts(ERROR)
     facts = {"name": "a/b", "needed_bytes": "3", "wand": "elder"}
-    newer = OpError.from_parts({**TOLD.parts, "remedy": "wave_a_wand", "facts": facts})
+    newer = OpError.from_parts({**ERROR.parts, "remedy": "wave_a_wand", "facts": facts})
     assert (newer.remedy, newer.facts) == (None, ErrorFacts(name="a/b"))
     older = OpError.from_parts({"type": "disk_full", "message": "No space is left. Free some."})
     assert (older.remedy, older.facts, older.message) == (None, ErrorFacts(), "No space is left. Free some.")
 
 
-def test_another_type_keeps_remedy_and_facts() -> None:
-    denied = TOLD.as_type(ErrorType.UPLOAD_FAILED, "The upload failed.")
+def test_changing_the_type_keeps_remedy_and_facts() -> None:
+    denied = ERROR.as_type(ErrorType.UPLOAD_FAILED, "The upload failed.")
     assert (denied.type, denied.message) == (ErrorType.UPLOAD_FAILED, "The upload failed.")
-    assert (denied.remedy, denied.facts) == (TOLD.remedy, TOLD.facts)
+    assert (denied.remedy, denied.facts) == (ERROR.remedy, ERROR.facts)

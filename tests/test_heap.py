@@ -1,4 +1,4 @@
-"""The memory of threads lies in one heap of the C library."""
+"""All threads use one heap of the C library."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc's heaps")
 
 _HEAP = 64 << 20
-"""Addresses that glibc reserves for the heap of a thread, which begins at a multiple of it."""
+"""Size and alignment of the address range that glibc reserves for a thread's heap."""
 _THREADS = """
 import sys, threading
 if sys.argv[1] == "one":
     from mlxk_tui.heap import use_one_heap
     assert use_one_heap()
-barrier, kept = threading.Barrier(6), []
+barrier, blocks = threading.Barrier(6), []
 def work():
-    kept.append(bytearray(5000))
+    blocks.append(bytearray(5000))
     barrier.wait()
 threads = [threading.Thread(target=work) for _ in range(6)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
-print(len(kept), flush=True)
+print(len(blocks), flush=True)
 input()
 """
 
 
 def heaps(pid: int) -> int:
-    """Count the heaps of threads: what is in use of one, and behind it the rest that is not."""
+    """Count the heaps of threads: each has a used part, followed by an unused part."""
     spans = []
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         addresses, access = line.split()[:2]
@@ -43,10 +43,10 @@ def heaps(pid: int) -> int:
     )
 
 
-@pytest.mark.parametrize(("how", "expected"), [("own", 6), ("one", 0)])
-def test_threads_share_a_heap(monkeypatch: pytest.MonkeyPatch, how: str, expected: int) -> None:
+@pytest.mark.parametrize(("mode", "expected"), [("own", 6), ("one", 0)])
+def test_threads_share_one_heap(monkeypatch: pytest.MonkeyPatch, mode: str, expected: int) -> None:
     monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
-    command = [sys.executable, "-c", _THREADS, how]
+    command = [sys.executable, "-c", _THREADS, mode]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout

@@ -1,6 +1,6 @@
-"""What each entry point imports: no MLX anywhere in a front end, no Textual in the headless command.
+"""Imports of each entry point: no MLX in a front end, no Textual in the headless command.
 
-Each runs in a process of its own, because imports of one test are seen by the next.
+Each test starts a new process, because imports stay loaded.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from mlxk_tui.demo.sample import build_sample_cache
 from tests.support.hf_cache import HfCache, model_files
 
 MLX = ("mlx", "mlx_lm", "transformers", "torch")
-"""Inference libraries: they cost seconds and memory, and only the worker process may load them."""
+"""Inference libraries, which take seconds and memory; only the worker may import them."""
 HUB = ("huggingface_hub",)
-"""The hub's client: nothing in this version talks to the hub."""
-SCREEN = ("textual",)
+"""The hub's client."""
+TEXTUAL = ("textual",)
 
 AT_EXIT = """
 import atexit, json, os, sys
-def tell():
+def write():
     with open({target!r}, "w") as stream:
         json.dump(sorted(sys.modules), stream)
 def leave(status, real=os._exit):  # how the headless command ends
-    tell()
+    write()
     real(status)
-atexit.register(tell)
+atexit.register(write)
 os._exit = leave
 """
 
 
 def modules_of(code: str, tmp_path: Path, *, arguments: Iterable[str] = ()) -> set[str]:
-    """Run code in a fresh process and return the modules that were loaded when it ended."""
+    """Run code in a new process and return the modules that were loaded at its end."""
     target = tmp_path / "modules.json"
     result = subprocess.run(
         [sys.executable, "-c", AT_EXIT.format(target=str(target)) + code, *arguments],
@@ -52,7 +52,7 @@ def modules_of(code: str, tmp_path: Path, *, arguments: Iterable[str] = ()) -> s
 
 
 def headless(*arguments: str) -> str:
-    """Code that runs the headless command."""
+    """Return code that runs the headless command."""
     return (
         f"sys.argv = ['mlxk-headless', *{arguments!r}]\n"
         "from mlxk_tui_headless.__main__ import main\nraise SystemExit(main())\n"
@@ -61,7 +61,7 @@ def headless(*arguments: str) -> str:
 
 @pytest.fixture
 def filled(hub: Path) -> Path:
-    """A cache with a model in it."""
+    """A cache with one model."""
     HfCache(hub).repo("mlx-community/tiny-4bit").add(model_files())
     return hub
 
@@ -83,46 +83,46 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
-def test_no_headless_command_loads_a_screen_or_mlx(
+def test_headless_commands_import_neither_textual_nor_mlx(
     arguments: tuple[str, ...], filled: Path, tmp_path: Path
 ) -> None:
     loaded = modules_of(headless(*arguments), tmp_path)
-    assert loaded & {*MLX, *HUB, *SCREEN} == set()
+    assert loaded & {*MLX, *HUB, *TEXTUAL} == set()
     assert "mlxk_tui_headless.runner" in loaded or {"--version", "--help"} & {*arguments}
 
 
-def test_a_server_that_tries_to_listen_loads_neither_a_screen_nor_mlx(tmp_path: Path) -> None:
+def test_server_imports_neither_textual_nor_mlx(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         loaded = modules_of(headless("serve", "--port", str(port), "--json"), tmp_path)
     assert {"mlxk_tui.server.server", "mlxk_tui.engine.client", "aiohttp"} <= loaded
-    assert loaded & {*MLX, *HUB, *SCREEN} == set()
+    assert loaded & {*MLX, *HUB, *TEXTUAL} == set()
 
 
-def test_clone_loads_neither_a_screen_nor_mlx(filled: Path, tmp_path: Path) -> None:
+def test_clone_imports_neither_textual_nor_mlx(filled: Path, tmp_path: Path) -> None:
     arguments = ("clone", "mlx-community/tiny-4bit", str(tmp_path / "clone"), "--json")
     loaded = modules_of(headless(*arguments), tmp_path)
-    assert loaded & {*MLX, *HUB, *SCREEN} == set()
+    assert loaded & {*MLX, *HUB, *TEXTUAL} == set()
     assert (tmp_path / "clone" / "config.json").exists()
 
 
 @pytest.mark.parametrize("command", ["list", "health", "version"])
-def test_json_that_reads_the_cache_loads_neither_rich_tables_nor_an_event_loop(
+def test_json_commands_import_neither_rich_tables_nor_asyncio(
     command: str, filled: Path, tmp_path: Path
 ) -> None:
     assert modules_of(headless(command, "--json"), tmp_path) & {"rich.table", "asyncio"} == set()
 
 
-def test_the_version_is_told_without_pydantic_or_typer(tmp_path: Path) -> None:
+def test_version_imports_neither_pydantic_nor_typer(tmp_path: Path) -> None:
     assert modules_of(headless("--version"), tmp_path) & {"pydantic", "typer", "rich", "asyncio"} == set()
 
 
 @pytest.mark.parametrize("flag", ["--version", "--help"])
-def test_the_app_tells_its_version_and_help_without_a_screen(flag: str, tmp_path: Path) -> None:
+def test_app_version_and_help_do_not_import_textual(flag: str, tmp_path: Path) -> None:
     code = f"sys.argv = ['mlxk-tui', {flag!r}]\nfrom mlxk_tui.cli import main\nraise SystemExit(main())\n"
     loaded = modules_of(code, tmp_path)
     assert "mlxk_tui.cli" in loaded
-    assert loaded & {*MLX, *HUB, *SCREEN, "pydantic"} == set()
+    assert loaded & {*MLX, *HUB, *TEXTUAL, "pydantic"} == set()
 
 
 APP = """
@@ -144,14 +144,14 @@ asyncio.run(main())
 """
 
 
-def test_the_app_with_all_its_panes_loads_no_mlx_and_no_headless_command(tmp_path: Path) -> None:
+def test_app_imports_neither_mlx_nor_the_headless_command(tmp_path: Path) -> None:
     build_sample_cache(tmp_path / "hub")
     loaded = modules_of(APP, tmp_path, arguments=[str(tmp_path / "hub")])
     assert "textual.app" in loaded
     assert loaded & {*MLX, *HUB, "mlxk_tui_headless", "typer", "aiohttp"} == set()
 
 
-def test_importing_the_packages_runs_nothing(tmp_path: Path) -> None:
+def test_importing_the_packages_imports_nothing_else(tmp_path: Path) -> None:
     before = modules_of("", tmp_path)
     loaded = modules_of("import mlxk_tui, mlxk_tui_headless\n", tmp_path) - before
     assert {name for name in loaded if not name.startswith("mlxk_tui")} == set()

@@ -1,4 +1,4 @@
-"""The layout that docs/architecture.md draws: its map, its layers, and what a reader may rely on."""
+"""The folders and layers in docs/architecture.md, and limits for modules and names."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import tomlkit
 ROOT = Path(__file__).parent.parent
 PRODUCT = ("mlxk_tui", "mlxk_tui_headless")
 MAP = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-MODULES = 15
-"""Most modules of a folder's own: a reader takes in a list of this length at once."""
-LINES = 400
-"""Most lines of a module."""
+MAX_MODULES = 15
+"""Maximum number of modules in a folder."""
+MAX_LINES = 400
+"""Maximum number of lines in a module."""
 
 
 def folders() -> dict[str, list[Path]]:
-    """Return the modules of each package, by its path."""
+    """Return the modules of each package, by path."""
     found: dict[str, list[Path]] = {}
     for package in PRODUCT:
         for init in sorted((ROOT / package).rglob("__init__.py")):
@@ -39,28 +39,28 @@ def contracts() -> list[dict[str, object]]:
 
 
 def layers_of(name: str) -> list[str]:
-    """Return the layers of a contract, highest first, without the package they are in."""
+    """Return the layers of a contract, highest first, without the name of their package."""
     (layers,) = (contract["layers"] for contract in contracts() if contract["name"] == name)
     assert isinstance(layers, list)
     return [re.sub(r"mlxk_tui\.|[()]", "", layer).replace(" | ", ", ") for layer in layers]
 
 
-def test_no_folder_is_too_full() -> None:
-    full = {folder: len(modules) for folder, modules in folders().items() if len(modules) > MODULES}
+def test_folders_have_a_limited_number_of_modules() -> None:
+    full = {folder: len(modules) for folder, modules in folders().items() if len(modules) > MAX_MODULES}
     assert full == {}
 
 
-def test_no_module_is_too_long() -> None:
+def test_modules_have_a_limited_length() -> None:
     long = {
         path.relative_to(ROOT).as_posix(): lines
         for modules in folders().values()
         for path in modules
-        if (lines := len(path.read_text("utf-8").splitlines())) > LINES
+        if (lines := len(path.read_text("utf-8").splitlines())) > MAX_LINES
     }
     assert long == {}
 
 
-def test_a_public_class_has_a_name_of_its_own() -> None:
+def test_public_classes_have_unique_names() -> None:
     places: dict[str, list[str]] = defaultdict(list)
     for modules in folders().values():
         for path in modules:
@@ -71,14 +71,14 @@ def test_a_public_class_has_a_name_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("folder", sorted(folders()))
-def test_the_map_has_every_folder(folder: str) -> None:
+def test_map_lists_every_folder(folder: str) -> None:
     lines = [line for line in MAP.splitlines() if line.startswith(f"| `{folder}`")]
     assert len(lines) == 1, f"docs/architecture.md needs one line for {folder}"
-    said = (ROOT / folder / "__init__.py").read_text("utf-8").split('"""')[1].splitlines()[0]
-    assert lines[0] == f"| `{folder}` | {said.rstrip('.')} |"
+    docstring = (ROOT / folder / "__init__.py").read_text("utf-8").split('"""')[1].splitlines()[0]
+    assert lines[0] == f"| `{folder}` | {docstring.rstrip('.')} |"
 
 
-def test_the_layers_are_those_of_the_contracts() -> None:
+def test_layers_match_the_import_contracts() -> None:
     drawn = re.findall(r"^(?:app|ui|ops): `(.+)`$", MAP, re.MULTILINE)
     names = (
         "Layers of the app",

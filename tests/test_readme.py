@@ -1,4 +1,4 @@
-"""The README says what is true now."""
+"""The README is up to date."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_settings_table_is_the_one_of_the_program() -> None:
+def test_settings_table_is_up_to_date() -> None:
     assert reference() in README
 
 
-def test_every_linked_file_is_there() -> None:
+def test_linked_files_exist() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []

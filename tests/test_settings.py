@@ -1,4 +1,4 @@
-"""Settings: which source wins, and that a fault is a sentence and never a traceback."""
+"""Settings: precedence of sources, and errors as messages without traceback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def config(tmp_path: Path) -> Path:
     return tmp_path / "config.toml"
 
 
-def test_command_line_beats_environment_beats_file_beats_default(
+def test_command_line_overrides_environment_overrides_file_overrides_default(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert load({}, config).settings.theme == "mlxk-dark"
@@ -46,7 +46,7 @@ def test_command_line_beats_environment_beats_file_beats_default(
         ("filter = 3", ("`filter` is not valid: it must be text", "Using the default.")),
     ],
 )
-def test_a_fault_in_the_file_names_file_key_and_fix(config: Path, text: str, words: tuple[str, ...]) -> None:
+def test_error_in_the_file_names_setting_and_fix(config: Path, text: str, words: tuple[str, ...]) -> None:
     config.write_text(text + "\nanimations = false\n")
     loaded = load({}, config)
     assert len(loaded.problems) == 1
@@ -56,7 +56,7 @@ def test_a_fault_in_the_file_names_file_key_and_fix(config: Path, text: str, wor
     assert loaded.settings.sort == "name"
 
 
-def test_the_cache_is_that_of_the_nearest_source(
+def test_cache_folder_has_the_documented_precedence(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def root(command_line: str | None = None, **environ: str) -> str:
@@ -65,18 +65,18 @@ def test_the_cache_is_that_of_the_nearest_source(
 
     hub = {"HF_HUB_CACHE": "/x/hub-cache"}
     assert root() == "hub"
-    config.write_text('cache_dir = "/x/of-the-file"\n')
-    assert root() == "of-the-file"
+    config.write_text('cache_dir = "/x/from-file"\n')
+    assert root() == "from-file"
     assert root(**hub) == "hub-cache"
     assert root(HUGGINGFACE_HUB_CACHE="/x/old-name") == "old-name"
     assert root(HF_HOME="/x/home") == "hub"
-    assert root(HF_HOME="") == "of-the-file"
-    monkeypatch.setenv("MLXK_CACHE_DIR", "/x/of-the-variable")
-    assert root(**hub) == "of-the-variable"
-    assert root("/x/of-the-option", **hub) == "of-the-option"
+    assert root(HF_HOME="") == "from-file"
+    monkeypatch.setenv("MLXK_CACHE_DIR", "/x/from-variable")
+    assert root(**hub) == "from-variable"
+    assert root("/x/from-option", **hub) == "from-option"
 
 
-def test_the_folder_of_a_cache_is_taken_as_it_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder_expands_only_the_home_directory(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     config.write_text('cache_dir = "~/models $HOME"\n')
     assert cache_for(load({}, config), {}).root == Path("/home/someone/models $HOME")
@@ -84,7 +84,7 @@ def test_the_folder_of_a_cache_is_taken_as_it_is_named(config: Path, monkeypatch
     assert cache_for(load({"cache_dir": "here"}, config), {}).root == config.parent / "here"
 
 
-def test_it_is_known_where_a_setting_was_given(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_of_a_setting_is_known(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config.write_text('theme = "nord"\n')
     assert load({}, config).where("theme") == str(config)
     monkeypatch.setenv("MLXK_THEME", "nord")
@@ -92,12 +92,12 @@ def test_it_is_known_where_a_setting_was_given(config: Path, monkeypatch: pytest
     assert load({"theme": "nord"}, config).where("theme") == "--theme"
 
 
-def test_one_bad_value_does_not_cost_the_good_ones(config: Path) -> None:
+def test_invalid_value_does_not_affect_the_others(config: Path) -> None:
     config.write_text('sort = 1\ntheme = "nord"\n')
     assert load({}, config).settings.theme == "nord"
 
 
-def test_bytes_that_are_not_text_and_a_folder_are_sentences(config: Path) -> None:
+def test_binary_file_and_folder_are_reported(config: Path) -> None:
     config.write_bytes(b"\xff\xfe\x00")
     assert load({}, config).problems == (f"{config} is not UTF-8 text. Fix the file. Using the defaults.",)
     config.unlink()
@@ -105,7 +105,7 @@ def test_bytes_that_are_not_text_and_a_folder_are_sentences(config: Path) -> Non
     assert "cannot be read" in load({}, config).problems[0]
 
 
-def test_a_bad_variable_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_variable_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLXK_REFRESH_SECONDS", "soon")
     monkeypatch.setenv("MLXK_KEYMAP", "{")
     loaded = load({}, config)
@@ -114,7 +114,7 @@ def test_a_bad_variable_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) 
     assert loaded.settings == Settings()
 
 
-def test_a_model_s_weights_can_come_from_file_and_environment(
+def test_weights_of_a_model_are_set_by_file_and_environment(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.write_text('cpu_weights = "stored"\n\n[model_cpu_weights]\n"Org/Model" = "float32"\n')
@@ -127,7 +127,7 @@ def test_a_model_s_weights_can_come_from_file_and_environment(
         assert "MLXK_MODEL_CPU_WEIGHTS is not valid" in load({}, config).problems[0]
 
 
-def test_the_command_line_says_how_all_weights_are_held(config: Path) -> None:
+def test_command_line_sets_the_weights_of_all_models(config: Path) -> None:
     config.write_text('cpu_weights = "stored"\n\n[model_cpu_weights]\n"Org/Model" = "stored"\n')
     choice = weights_choice(load({"cpu_weights": "float32"}, config))
     assert (choice.of("org/model").value, choice.of("another").value) == ("float32", "float32")
@@ -135,12 +135,12 @@ def test_the_command_line_says_how_all_weights_are_held(config: Path) -> None:
         load({"cpu_weights": "half"}, config)
 
 
-def test_a_keymap_can_come_from_the_environment(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keymap_can_be_set_in_the_environment(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLXK_KEYMAP", '{"models.delete": "D"}')
     assert load({}, config).settings.keymap == {"models.delete": "D"}
 
 
-def test_a_bad_value_on_the_command_line_is_refused(config: Path) -> None:
+def test_invalid_value_on_the_command_line_is_rejected(config: Path) -> None:
     with pytest.raises(ConfigError, match="--sort: it must be"):
         load({"sort": "colour"}, config)
 
@@ -154,7 +154,7 @@ def test_saving_keeps_comments_order_and_tables(config: Path) -> None:
     assert list(config.parent.iterdir()) == [config]
 
 
-def test_saving_makes_the_folder_and_follows_a_link(tmp_path: Path) -> None:
+def test_saving_creates_the_folder_and_follows_links(tmp_path: Path) -> None:
     real, link = tmp_path / "dotfiles" / "mlxk.toml", tmp_path / "config" / "config.toml"
     save(real, "theme", "nord")
     link.parent.mkdir()
@@ -164,14 +164,14 @@ def test_saving_makes_the_folder_and_follows_a_link(tmp_path: Path) -> None:
     assert load({}, real).settings.theme == "gruvbox"
 
 
-def test_saving_into_a_broken_file_changes_nothing(config: Path) -> None:
+def test_saving_to_an_invalid_file_changes_nothing(config: Path) -> None:
     config.write_text("theme = = 1\n")
     with pytest.raises(ConfigError, match="was not saved"):
         save(config, "theme", "nord")
     assert config.read_text() == "theme = = 1\n"
 
 
-def test_every_setting_is_in_the_reference() -> None:
+def test_reference_lists_every_setting() -> None:
     table = reference()
     for name, declared in FIELDS.items():
         assert f"`{name}`" in table

@@ -1,4 +1,4 @@
-"""Signals, and a terminal that goes away: the app leaves in order, and leaves the terminal as it was."""
+"""On signals and closed terminals, the app exits cleanly and restores the terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.test_heap import heaps
 
 @contextmanager
 def demo(temporary: Path) -> Iterator[tuple[Terminal, int]]:
-    """Run the demo at a new terminal, which is not its controlling one; yield it and its other end."""
+    """Run the demo in a new pseudo-terminal, not as its controlling one; yield both ends of it."""
     master, slave = pty.openpty()
     here = os.pathsep.join(sys.path)
     process = subprocess.Popen(
@@ -40,7 +40,7 @@ def demo(temporary: Path) -> Iterator[tuple[Terminal, int]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
-def test_a_signal_restores_the_terminal_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_restores_the_terminal_and_removes_its_files(tmp_path: Path, number: signal.Signals) -> None:
     with demo(tmp_path) as (terminal, slave):
         before = termios.tcgetattr(slave)
         terminal.wait_for("models")
@@ -55,7 +55,7 @@ def test_a_signal_restores_the_terminal_and_leaves_nothing(tmp_path: Path, numbe
     assert not list(tmp_path.iterdir())
 
 
-def test_a_terminal_that_is_closed_without_a_signal_ends_the_app_and_what_it_started(tmp_path: Path) -> None:
+def test_closed_terminal_ends_the_app_and_its_processes(tmp_path: Path) -> None:
     with demo(tmp_path) as (terminal, _):
         terminal.wait_for("models")
         started = psutil.Process(terminal.process.pid).children(recursive=True)
@@ -65,10 +65,10 @@ def test_a_terminal_that_is_closed_without_a_signal_ends_the_app_and_what_it_sta
     assert not list(tmp_path.iterdir())
 
 
-def test_a_terminal_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
+def test_blocked_terminal_does_not_block_the_exit(tmp_path: Path) -> None:
     with demo(tmp_path) as (terminal, _):
         terminal.wait_for("models")
-        # Nothing is read from here on: what is drawn fills the terminal's buffer, then the writer waits.
+        # Nothing is read from now on: the output fills the terminal's buffer, then the writer blocks.
         for _ in range(60):
             terminal.type("\x1bOQ\x1bOP")
         terminal.process.send_signal(signal.SIGTERM)
@@ -78,12 +78,12 @@ def test_a_terminal_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's heaps")
-@pytest.mark.parametrize("own", [False, True], ids=["one heap", "a heap a thread"])
-def test_threads_of_the_app_make_no_heaps_of_their_own(
+@pytest.mark.parametrize("own", [False, True], ids=["one heap", "heap per thread"])
+def test_threads_of_the_app_share_one_heap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
     monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
-    if own:  # whoever sets this has decided
+    if own:  # the user's setting is respected
         monkeypatch.setenv("MALLOC_ARENA_MAX", "64")
     with demo(tmp_path) as (terminal, _):
         terminal.wait_for("models")
@@ -91,7 +91,7 @@ def test_threads_of_the_app_make_no_heaps_of_their_own(
         threads, before = running.num_threads(), heaps(running.pid)
         terminal.type("\x1bOQ")
         terminal.wait_for("Health")
-        while "Verifying" not in terminal.shown:  # every model, in threads; refused while the cache is read
+        while "Verifying" not in terminal.shown:  # checks every model in threads; refused during the scan
             terminal.type("V")
             terminal.read()
         wait_until(lambda: running.num_threads() > threads)

@@ -1,4 +1,4 @@
-"""`--web` in real processes: the page and the app behind it, for this machine's own pages only."""
+"""`--web` as a process: serves the app only to its own pages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.waiting import PATIENCE_S
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[tuple[str, Process]]:
-    """Return a server that serves the demo: its address and its process."""
+    """Start a server with the demo; return its address and process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -52,7 +52,7 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[str, Process]]:
         await server.wait()
 
 
-async def test_only_its_own_pages_get_the_app_and_ctrl_c_ends_it(
+async def test_web_serves_only_its_own_pages_and_ctrl_c_stops_it(
     served: tuple[str, Process],
 ) -> None:
     address, server = served
