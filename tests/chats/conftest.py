@@ -1,4 +1,4 @@
-"""A store of chats for each test."""
+"""A chat store for each test."""
 
 from __future__ import annotations
 

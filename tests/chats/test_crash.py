@@ -1,4 +1,4 @@
-"""A process that is killed loses at most the last second, and leaves nothing that stays in the way."""
+"""A killed process loses at most the last second and leaves no locks behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_killed_process_loses_less_than_a_second(path: Path) -> None:
+async def test_killed_process_loses_less_than_a_second(path: Path) -> None:
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", WRITER, str(path), stdout=asyncio.subprocess.PIPE
     )
@@ -41,14 +41,14 @@ async def test_a_killed_process_loses_less_than_a_second(path: Path) -> None:
         async with await ChatStore.open(path) as store:
             while (await store.message(answer)).content.count(" ") < 100:  # noqa: ASYNC110 - reads a file
                 await asyncio.sleep(0)
-            # It lives, so its answer is not touched, however often somebody looks.
+            # The process is alive, so its answer is not changed by readers.
             async with await ChatStore.open(path) as other:
                 (seen,) = await other.messages(answer >> 24)
                 assert seen.state is MessageState.STREAMING
             killed = time.monotonic()
             os.kill(child.pid, signal.SIGKILL)
             await child.wait()
-            # Somebody who has the chat open sees it stop.
+            # A store that is open sees the answer stop.
             (stopped,) = await store.messages(answer >> 24)
             assert stopped.state is MessageState.STOPPED
         async with await ChatStore.open(path) as store:

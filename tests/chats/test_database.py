@@ -1,4 +1,4 @@
-"""The file of the chats: versions, damage, and what the file system does to it."""
+"""The database file of the chats: versions, damage, full disks and permissions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def made_by_version_1(path: Path) -> None:
         connection.commit()
 
 
-async def test_a_database_of_version_1_is_brought_up_to_date(path: Path) -> None:
+async def test_database_of_version_1_is_migrated(path: Path) -> None:
     made_by_version_1(path)
     async with await ChatStore.open(path) as store:
         (listed,) = await store.list_sessions("question")
@@ -62,7 +62,7 @@ async def test_a_database_of_version_1_is_brought_up_to_date(path: Path) -> None
     assert version_of(path) == VERSION
 
 
-async def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
+async def test_failed_migration_changes_nothing(path: Path) -> None:
     made_by_version_1(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("ALTER TABLE messages ADD COLUMN owner TEXT")  # in the way of version 2
@@ -75,7 +75,7 @@ async def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     assert version_of(path) == 1
 
 
-async def test_every_version_ends_in_the_same_tables(path: Path, tmp_path: Path) -> None:
+async def test_migrated_and_new_databases_have_the_same_tables(path: Path, tmp_path: Path) -> None:
     made_by_version_1(path)
     new = tmp_path / "new.db"
     for each in (path, new):
@@ -98,7 +98,7 @@ def version_of(path: Path) -> int:
         return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def test_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
+def test_newer_version_is_rejected_and_unchanged(path: Path) -> None:
     full(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {VERSION + 1}")
@@ -111,7 +111,7 @@ def test_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-async def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None:
+async def test_database_of_another_program_is_rejected_and_unchanged(path: Path) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE bookmarks(url)")
@@ -121,7 +121,7 @@ async def test_another_programs_database_is_refused_and_left_alone(path: Path) -
 
 
 def full(path: Path) -> bytes:
-    """Make a store with a chat in it, and return its bytes."""
+    """Create a store with one chat, and return the file's content."""
 
     async def fill() -> None:
         async with await ChatStore.open(path) as store:
@@ -134,7 +134,7 @@ def full(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "zeroed header", "text"])
-def test_a_damaged_file_is_put_aside_and_a_new_one_begun(path: Path, damage: str) -> None:
+def test_damaged_file_is_set_aside_and_replaced(path: Path, damage: str) -> None:
     good = full(path)
     bad = {
         "garbage": os.urandom(50_000),
@@ -158,7 +158,7 @@ def test_a_damaged_file_is_put_aside_and_a_new_one_begun(path: Path, damage: str
     assert asyncio.run(use()) is None
 
 
-def test_two_damaged_files_of_one_second_are_both_kept(path: Path) -> None:
+def test_damaged_files_of_the_same_second_are_all_kept(path: Path) -> None:
     path.parent.mkdir()
 
     async def use() -> None:
@@ -172,7 +172,7 @@ def test_two_damaged_files_of_one_second_are_both_kept(path: Path) -> None:
     assert kept == {b"one", b"two", b"thr"}
 
 
-def test_damage_found_while_in_use_is_dealt_with_at_the_next_opening(path: Path) -> None:
+def test_damage_found_in_use_is_handled_at_the_next_opening(path: Path) -> None:
     good = full(path)
     page = good.index(b"150 precious") // 4096 * 4096
     path.write_bytes(good[:page] + b"\xff" * 4096 + good[page + 4096 :])
@@ -193,15 +193,15 @@ def test_damage_found_while_in_use_is_dealt_with_at_the_next_opening(path: Path)
     assert len(list(path.parent.glob("chats.db.damaged-*[0-9]"))) == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_folder_that_may_not_be_written_is_a_sentence(path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root has all permissions")
+def test_read_only_folder_is_permission_denied(path: Path) -> None:
     path.parent.mkdir(mode=0o500)
     with pytest.raises(OpError) as refused:
         asyncio.run(ChatStore.open(path))
     assert refused.value.type is ErrorType.PERMISSION_DENIED
 
 
-def test_a_folder_in_place_of_the_file_is_a_sentence(path: Path) -> None:
+def test_folder_instead_of_the_file_is_permission_denied(path: Path) -> None:
     path.mkdir(parents=True)
     with pytest.raises(OpError) as refused:
         asyncio.run(ChatStore.open(path))
@@ -209,7 +209,7 @@ def test_a_folder_in_place_of_the_file_is_a_sentence(path: Path) -> None:
 
 
 async def fill(store: ChatStore) -> int:
-    """Let the database not grow any more, as on a full disk; return how many pages it has."""
+    """Stop the database from growing, as on a full disk; return its number of pages."""
     pages: int = await store._database.read(
         lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchone()[0]
     )
@@ -217,13 +217,13 @@ async def fill(store: ChatStore) -> int:
 
 
 async def make_room(store: ChatStore, pages: int) -> None:
-    """Let the database grow again."""
+    """Allow the database to grow again."""
     await store._database.read(
         lambda connection: connection.execute(f"PRAGMA max_page_count = {pages + 1000}").fetchone()
     )
 
 
-async def test_a_full_database_keeps_streamed_text_in_memory(path: Path) -> None:
+async def test_full_disk_keeps_streamed_text_in_memory(path: Path) -> None:
     async with await ChatStore.open(path) as store:
         session = await store.create_session()
         answer = await store.add_message(session.id, Role.ASSISTANT, "", state=MessageState.STREAMING)
@@ -240,9 +240,7 @@ async def test_a_full_database_keeps_streamed_text_in_memory(path: Path) -> None
 
 
 @pytest.mark.parametrize("closed", [False, True], ids=["by-itself", "at-the-end"])
-async def test_an_answer_that_ended_on_a_full_disk_is_finished_once_there_is_room(
-    path: Path, closed: bool
-) -> None:
+async def test_answer_that_ended_on_a_full_disk_is_stored_later(path: Path, closed: bool) -> None:
     told: list[str | None] = []
     changed = asyncio.Event()
 
@@ -267,7 +265,7 @@ async def test_an_answer_that_ended_on_a_full_disk_is_finished_once_there_is_roo
         assert told == ["disk_full"]
         await make_room(store, pages)
         if not closed:
-            # Nobody asks for it: it is tried every half second.
+            # It is retried every half second.
             await asyncio.wait_for(changed.wait(), PATIENCE_S)
             assert told == ["disk_full", None]
     async with await ChatStore.open(path) as store:
@@ -278,13 +276,13 @@ async def test_an_answer_that_ended_on_a_full_disk_is_finished_once_there_is_roo
 
 
 def remove(connection: sqlite3.Connection, session_id: int) -> None:
-    """Remove a chat, as another process does an hour after it was deleted there."""
+    """Remove a chat, like another process an hour after its deletion."""
     connection.execute("UPDATE sessions SET head = NULL WHERE id = ?", (session_id,))
     connection.execute("DELETE FROM messages WHERE session_id = ?", (session_id,))
     connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
 
 
-async def test_an_answer_whose_chat_is_gone_is_not_tried_again(path: Path) -> None:
+async def test_answer_of_a_removed_chat_is_not_retried(path: Path) -> None:
     async with await ChatStore.open(path) as store:
         session = await store.create_session()
         answer = await store.add_message(session.id, Role.ASSISTANT, "", state=MessageState.STREAMING)

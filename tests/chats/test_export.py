@@ -1,4 +1,4 @@
-"""Chats leave as Markdown and JSON, and come back from JSON."""
+"""Export of chats to Markdown and JSON, and import from JSON."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def comparable(message: Message, base: int) -> Message:
     return replace(message, id=message.id - base, session_id=0, parent_id=parent, created=0)
 
 
-async def test_json_brings_back_all_of_a_session(store: ChatStore, tmp_path: Path) -> None:
+async def test_json_export_and_import_preserve_a_session(store: ChatStore, tmp_path: Path) -> None:
     session = await sample(store)
     path = await export_json(store, session.id, tmp_path / "chat.json")
     copy = await import_json(store, path)
@@ -71,7 +71,7 @@ async def test_json_brings_back_all_of_a_session(store: ChatStore, tmp_path: Pat
     assert len(await store.list_sessions("half")) == 2
 
 
-async def test_the_json_follows_its_schema(store: ChatStore, tmp_path: Path) -> None:
+async def test_json_export_follows_its_schema(store: ChatStore, tmp_path: Path) -> None:
     session = await sample(store)
     path = await export_json(store, session.id, tmp_path / "chat.json")
     document = json.loads(path.read_bytes())
@@ -101,7 +101,7 @@ async def test_markdown_shows_the_conversation(store: ChatStore, tmp_path: Path)
     assert "Half" not in text
 
 
-async def test_markdown_drives_no_terminal(store: ChatStore, tmp_path: Path) -> None:
+async def test_markdown_export_has_no_control_characters(store: ChatStore, tmp_path: Path) -> None:
     session = await sample(store)
     question = (await store.messages(session.id))[0]
     failed = (await store.siblings((await store.messages(session.id))[-1].id))[1]
@@ -111,7 +111,7 @@ async def test_markdown_drives_no_terminal(store: ChatStore, tmp_path: Path) -> 
     assert "Half \\x1b[31m\n\n*(failed: The engine crashed.)*" in text
 
 
-async def test_a_file_is_replaced_only_when_asked_to(store: ChatStore, tmp_path: Path) -> None:
+async def test_file_is_replaced_only_on_request(store: ChatStore, tmp_path: Path) -> None:
     session = await sample(store)
     path = tmp_path / "chat.md"
     path.write_text("mine")
@@ -123,7 +123,7 @@ async def test_a_file_is_replaced_only_when_asked_to(store: ChatStore, tmp_path:
     assert files_in(tmp_path) == ["chat.md"]
 
 
-async def test_a_folder_that_is_not_there_is_a_sentence(store: ChatStore, tmp_path: Path) -> None:
+async def test_missing_folder_is_an_error(store: ChatStore, tmp_path: Path) -> None:
     session = await sample(store)
     with pytest.raises(OpError) as refused:
         await export_json(store, session.id, tmp_path / "absent" / "chat.json")
@@ -144,7 +144,7 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 
 
-async def test_a_document_by_hand_is_read(store: ChatStore, tmp_path: Path) -> None:
+async def test_handwritten_document_is_imported(store: ChatStore, tmp_path: Path) -> None:
     path = tmp_path / "hand.json"
     path.write_text(json.dumps(GOOD))
     session = await import_json(store, path)
@@ -166,7 +166,7 @@ async def test_a_document_by_hand_is_read(store: ChatStore, tmp_path: Path) -> N
         ({"created": "yesterday"}, "created"),
     ],
 )
-async def test_a_wrong_document_is_refused_with_the_place(
+async def test_invalid_document_is_rejected_with_the_location(
     store: ChatStore, tmp_path: Path, change: dict[str, Any], where: str
 ) -> None:
     path = tmp_path / "wrong.json"
@@ -180,7 +180,7 @@ async def test_a_wrong_document_is_refused_with_the_place(
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"[]", b"[" * 100_000, b'{"title": "\\ud800"}'])
-async def test_what_is_no_document_is_refused(store: ChatStore, tmp_path: Path, data: bytes) -> None:
+async def test_other_files_are_rejected(store: ChatStore, tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "wrong.json"
     path.write_bytes(data)
     with pytest.raises(OpError) as refused:
@@ -200,6 +200,6 @@ async def test_what_is_no_document_is_refused(store: ChatStore, tmp_path: Path, 
         ("日" * 200, f"1970-01-01-{'日' * 33}.md"),
     ],
 )
-def test_a_suggested_name_is_safe_everywhere(title: str, name: str) -> None:
+def test_suggested_file_name_is_safe_on_every_system(title: str, name: str) -> None:
     session = Session(3, title, None, "", {}, 0.0, 0.0, None)
     assert suggested_name(session, ".md") == name

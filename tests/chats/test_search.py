@@ -1,4 +1,4 @@
-"""Chats are found by their words, with and without FTS5."""
+"""Search in chats, with and without FTS5."""
 
 from __future__ import annotations
 
@@ -59,12 +59,14 @@ async def filled(path: Path, full_text: bool) -> ChatStore:
         ("  ", ["日本語", "Code", "Café", "Models"]),
     ],
 )
-async def test_words_find_sessions(path: Path, full_text: bool, query: str, found: list[str]) -> None:
+async def test_search_finds_sessions_by_words(
+    path: Path, full_text: bool, query: str, found: list[str]
+) -> None:
     async with await filled(path, full_text) as store:
         assert [listed.session.title for listed in await store.list_sessions(query)] == found
 
 
-async def test_the_newest_match_is_shown_with_the_words_around_it(path: Path, full_text: bool) -> None:
+async def test_newest_match_is_shown_with_its_context(path: Path, full_text: bool) -> None:
     async with await filled(path, full_text) as store:
         session = await store.create_session()
         await store.add_message(session.id, Role.USER, "zebra one")
@@ -85,7 +87,7 @@ async def test_the_newest_match_is_shown_with_the_words_around_it(path: Path, fu
         assert "\n" not in match.text
 
 
-async def test_a_title_alone_has_no_match_to_show(path: Path, full_text: bool) -> None:
+async def test_match_in_the_title_has_no_excerpt(path: Path, full_text: bool) -> None:
     async with await filled(path, full_text) as store:
         (listed,) = await store.list_sessions("café")
         assert listed.match is not None
@@ -96,7 +98,7 @@ async def test_a_title_alone_has_no_match_to_show(path: Path, full_text: bool) -
         assert listed.match is None
 
 
-async def test_a_word_in_thousands_of_messages_finds_every_session(path: Path, full_text: bool) -> None:
+async def test_word_in_thousands_of_messages_finds_every_session(path: Path, full_text: bool) -> None:
     async with await ChatStore.open(path, full_text=full_text) as store:
         old = await store.create_session(title="old")
         await store.add_message(old.id, Role.USER, "a common word")
@@ -110,7 +112,7 @@ async def test_a_word_in_thousands_of_messages_finds_every_session(path: Path, f
         assert await store.list_sessions("common absent") == []
 
 
-async def test_messages_written_without_fts5_are_found_with_it(path: Path) -> None:
+async def test_messages_written_without_fts5_are_found_with_fts5(path: Path) -> None:
     async with await filled(path, False):
         pass
     async with await ChatStore.open(path) as store:
@@ -120,7 +122,7 @@ async def test_messages_written_without_fts5_are_found_with_it(path: Path) -> No
         assert len(await store.list_sessions("pull")) == 1
 
 
-async def test_a_streaming_answer_is_found_when_it_is_finished(store: ChatStore) -> None:
+async def test_streaming_answer_is_found_when_finished(store: ChatStore) -> None:
     session = await store.create_session()
     answer = await store.add_message(session.id, Role.ASSISTANT, state=MessageState.STREAMING)
     store.update_streaming(answer.id, content="unique")
@@ -130,7 +132,7 @@ async def test_a_streaming_answer_is_found_when_it_is_finished(store: ChatStore)
     assert len(await store.list_sessions("uniqu")) == 1
 
 
-async def test_a_removed_session_leaves_nothing_in_the_index(path: Path) -> None:
+async def test_removed_session_is_removed_from_the_index(path: Path) -> None:
     async with await filled(path, True) as store:
         for listed in await store.list_sessions():
             await store.delete_session(listed.session.id)
@@ -146,9 +148,7 @@ async def test_a_removed_session_leaves_nothing_in_the_index(path: Path) -> None
 
 
 @given(st.text(max_size=30), st.text(max_size=300))
-def test_whatever_is_looked_for_the_match_is_printable_and_its_spans_lie_in_it(
-    query: str, content: str
-) -> None:
+def test_any_query_gives_printable_matches_with_valid_spans(query: str, content: str) -> None:
     words = Query.of(query)
     if words is None:
         return

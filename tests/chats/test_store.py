@@ -1,4 +1,4 @@
-"""Sessions and messages are kept."""
+"""Sessions, messages and branches of the chat store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def titles(store: ChatStore, query: str | None = None) -> list[str]:
 
 
 async def chat(store: ChatStore, *contents: str) -> list[Message]:
-    """Make a session in which user and assistant take turns."""
+    """Create a session with alternating messages of user and assistant."""
     session = await store.create_session()
     roles = (Role.USER, Role.ASSISTANT)
     return [await store.add_message(session.id, roles[n % 2], text) for n, text in enumerate(contents)]
@@ -29,7 +29,7 @@ async def shown(store: ChatStore, session_id: int) -> list[str]:
     return [message.content for message in await store.messages(session_id)]
 
 
-async def test_what_was_stored_is_there_after_reopening(path: Path) -> None:
+async def test_sessions_and_messages_survive_reopening(path: Path) -> None:
     async with await ChatStore.open(path) as store:
         session = await store.create_session(model="org/m", system="Be brief.", settings={"top_k": 5})
         await store.add_message(
@@ -59,7 +59,7 @@ async def test_what_was_stored_is_there_after_reopening(path: Path) -> None:
         assert again.head == tool.id
 
 
-async def test_the_files_are_for_their_owner_alone(store: ChatStore, path: Path) -> None:
+async def test_files_are_private_to_their_owner(store: ChatStore, path: Path) -> None:
     await chat(store, "hello")
     session = await store.create_session()
     await store.add_message(session.id, Role.ASSISTANT, state=MessageState.STREAMING)
@@ -69,7 +69,7 @@ async def test_the_files_are_for_their_owner_alone(store: ChatStore, path: Path)
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_a_file_open_to_others_is_closed_to_them(path: Path) -> None:
+def test_public_file_becomes_private(path: Path) -> None:
     path.parent.mkdir()
     path.touch(0o644)
     asyncio.run(opened_and_closed(path))
@@ -81,7 +81,7 @@ async def opened_and_closed(path: Path) -> None:
         pass
 
 
-async def test_sessions_come_pinned_first_then_newest(store: ChatStore) -> None:
+async def test_sessions_are_listed_pinned_first_then_newest(store: ChatStore) -> None:
     first = await store.create_session(title="first")
     second = await store.create_session(title="second")
     await store.create_session(title="third")
@@ -93,7 +93,7 @@ async def test_sessions_come_pinned_first_then_newest(store: ChatStore) -> None:
     assert [listed.session.title for listed in page] == ["first"]
 
 
-async def test_the_first_user_message_gives_the_title_until_somebody_does(store: ChatStore) -> None:
+async def test_first_user_message_is_the_title_until_renamed(store: ChatStore) -> None:
     (message,) = await chat(store, "\n# How do I pull a model?\nMore.")
     assert await titles(store) == ["How do I pull a model?"]
     await store.rename_session(message.session_id, "Pulling ")
@@ -116,18 +116,18 @@ async def test_the_first_user_message_gives_the_title_until_somebody_does(store:
         ("x" * 100, "x" * 59 + "…"),
     ],
 )
-def test_a_title_is_one_short_printable_line(text: str, title: str) -> None:
+def test_title_is_one_short_printable_line(text: str, title: str) -> None:
     assert title_of(text) == title
 
 
-async def test_text_that_no_database_holds_is_mended(store: ChatStore) -> None:
+async def test_unstorable_characters_are_replaced(store: ChatStore) -> None:
     (message,) = await chat(store, "a\x00b\ud83dc")
     assert message.content == "a\ufffdb\ufffdc"
     session = await store.change_session(message.session_id, settings={"x": "\ud800"}, system="\x00")
     assert (session.settings, session.system) == ({"x": "\ufffd"}, "\ufffd")
 
 
-async def test_a_deleted_session_can_be_brought_back_until_the_store_closes(path: Path) -> None:
+async def test_deleted_session_can_be_restored_until_the_store_closes(path: Path) -> None:
     async with await ChatStore.open(path) as store:
         kept, gone = (await chat(store, "kept one"))[0], (await chat(store, "gone one"))[0]
         for message in (kept, gone):
@@ -145,7 +145,7 @@ async def test_a_deleted_session_can_be_brought_back_until_the_store_closes(path
         assert await shown(store, kept.session_id) == ["kept one"]
 
 
-async def test_the_conversation_goes_on_in_windows(store: ChatStore) -> None:
+async def test_messages_are_loaded_in_pages(store: ChatStore) -> None:
     all_of_it = await chat(store, *(str(n) for n in range(100)))
     session = all_of_it[0].session_id
     last = await store.messages(session, limit=30)
@@ -161,7 +161,7 @@ async def test_the_conversation_goes_on_in_windows(store: ChatStore) -> None:
     assert len(await store.messages(session, limit=None)) == 100
 
 
-async def test_a_regenerated_answer_keeps_the_old_one(store: ChatStore) -> None:
+async def test_regenerating_keeps_the_old_answer(store: ChatStore) -> None:
     question, answer = await chat(store, "q", "first answer")
     other = await store.add_message(
         question.session_id, Role.ASSISTANT, "second answer", sibling_of=answer.id
@@ -174,7 +174,7 @@ async def test_a_regenerated_answer_keeps_the_old_one(store: ChatStore) -> None:
     assert await shown(store, question.session_id) == ["q", "first answer"]
 
 
-async def test_an_edited_question_keeps_the_branch_below_the_old_one(store: ChatStore) -> None:
+async def test_editing_keeps_the_branch_of_the_old_question(store: ChatStore) -> None:
     first, _, _, last = await chat(store, "q1", "a1", "q2", "a2")
     edited = await store.add_message(first.session_id, Role.USER, "q1 edited", sibling_of=first.id)
     assert edited.parent_id is None
@@ -185,14 +185,14 @@ async def test_an_edited_question_keeps_the_branch_below_the_old_one(store: Chat
     assert await shown(store, first.session_id) == ["q1", "a1", "q2", "a2"]
 
 
-async def test_a_message_of_another_session_is_no_sibling(store: ChatStore) -> None:
+async def test_message_of_another_session_cannot_be_a_sibling(store: ChatStore) -> None:
     (one,), (other,) = await chat(store, "one"), await chat(store, "other")
     with pytest.raises(OpError):
         await store.add_message(one.session_id, Role.USER, "x", sibling_of=other.id)
     assert await shown(store, one.session_id) == ["one"]
 
 
-async def test_a_copy_has_all_branches_and_a_life_of_its_own(store: ChatStore) -> None:
+async def test_copy_has_all_branches_and_is_independent(store: ChatStore) -> None:
     question, answer = await chat(store, "q", "a")
     await store.add_message(question.session_id, Role.ASSISTANT, "b", sibling_of=answer.id)
     copy = await store.duplicate_session(question.session_id)
@@ -204,7 +204,7 @@ async def test_a_copy_has_all_branches_and_a_life_of_its_own(store: ChatStore) -
     assert len(await store.list_sessions("b")) == 2
 
 
-async def test_a_streamed_answer_is_the_sum_of_its_deltas(store: ChatStore) -> None:
+async def test_streamed_answer_is_the_sum_of_its_deltas(store: ChatStore) -> None:
     (question,) = await chat(store, "q")
     answer = await store.add_message(
         question.session_id, Role.ASSISTANT, model="m", state=MessageState.STREAMING
@@ -226,7 +226,7 @@ async def test_a_streamed_answer_is_the_sum_of_its_deltas(store: ChatStore) -> N
         store.update_streaming(answer.id, content="late")
 
 
-async def test_a_failed_answer_says_why_and_keeps_its_text(store: ChatStore) -> None:
+async def test_failed_answer_has_the_error_and_keeps_its_text(store: ChatStore) -> None:
     (question,) = await chat(store, "q")
     answer = await store.add_message(question.session_id, Role.ASSISTANT, state=MessageState.STREAMING)
     store.update_streaming(answer.id, content="half")
@@ -239,7 +239,7 @@ async def test_a_failed_answer_says_why_and_keeps_its_text(store: ChatStore) -> 
     )
 
 
-async def test_an_answer_streaming_at_the_end_is_a_stopped_one(path: Path) -> None:
+async def test_unfinished_answer_is_stopped_when_the_store_closes(path: Path) -> None:
     async with await ChatStore.open(path) as store:
         (question,) = await chat(store, "q")
         answer = await store.add_message(question.session_id, Role.ASSISTANT, state=MessageState.STREAMING)
@@ -251,7 +251,7 @@ async def test_an_answer_streaming_at_the_end_is_a_stopped_one(path: Path) -> No
         assert len(await store.list_sessions("half answer")) == 1
 
 
-async def test_streamed_text_is_stored_without_being_asked_for(store: ChatStore, path: Path) -> None:
+async def test_streamed_text_is_stored_automatically(store: ChatStore, path: Path) -> None:
     (question,) = await chat(store, "q")
     answer = await store.add_message(question.session_id, Role.ASSISTANT, state=MessageState.STREAMING)
     store.update_streaming(answer.id, content="soon stored")
@@ -261,7 +261,7 @@ async def test_streamed_text_is_stored_without_being_asked_for(store: ChatStore,
         assert (await other.messages(question.session_id))[-1].state is MessageState.STREAMING
 
 
-async def test_a_cancelled_flush_neither_loses_nor_doubles_text(store: ChatStore) -> None:
+async def test_cancelled_flush_neither_loses_nor_duplicates_text(store: ChatStore) -> None:
     (question,) = await chat(store, "q")
     answer = await store.add_message(question.session_id, Role.ASSISTANT, state=MessageState.STREAMING)
     for number in range(30):
@@ -275,7 +275,7 @@ async def test_a_cancelled_flush_neither_loses_nor_doubles_text(store: ChatStore
     assert done.content == "".join(f"{number} " for number in range(30))
 
 
-async def test_an_answer_whose_task_is_cancelled_at_its_beginning_does_not_stream_for_ever(
+async def test_answer_cancelled_at_its_start_is_not_left_streaming(
     store: ChatStore,
 ) -> None:
     (question,) = await chat(store, "q")
@@ -293,7 +293,7 @@ async def test_an_answer_whose_task_is_cancelled_at_its_beginning_does_not_strea
     assert MessageState.STREAMING not in {message.state for message in messages}
 
 
-async def test_many_tasks_may_use_it_at_once(store: ChatStore) -> None:
+async def test_many_tasks_can_use_the_store_at_once(store: ChatStore) -> None:
     await asyncio.gather(*(chat(store, "one", "two", "three") for _ in range(20)))
     sessions = await store.list_sessions()
     assert len(sessions) == 20
@@ -301,7 +301,7 @@ async def test_many_tasks_may_use_it_at_once(store: ChatStore) -> None:
         assert await shown(store, listed.session.id) == ["one", "two", "three"]
 
 
-async def test_two_stores_add_to_one_session(store: ChatStore, path: Path) -> None:
+async def test_two_stores_can_add_to_one_session(store: ChatStore, path: Path) -> None:
     (message,) = await chat(store, "0")
     async with await ChatStore.open(path) as other:
         for number in range(1, 10):
@@ -310,7 +310,7 @@ async def test_two_stores_add_to_one_session(store: ChatStore, path: Path) -> No
         assert await shown(other, message.session_id) == [str(number) for number in range(10)]
 
 
-async def test_a_closed_store_says_so(path: Path) -> None:
+async def test_closed_store_raises_an_error(path: Path) -> None:
     store = await ChatStore.open(path)
     await store.close()
     await store.close()
@@ -318,7 +318,7 @@ async def test_a_closed_store_says_so(path: Path) -> None:
         await store.list_sessions()
 
 
-async def test_a_title_that_somebody_gives_is_one_line(store: ChatStore) -> None:
+async def test_given_title_becomes_one_line(store: ChatStore) -> None:
     session = await store.create_session(title=" two\n lines ")
     assert session.title == "two lines"
     assert len((await store.rename_session(session.id, "long " * 1000)).title) == 200
