@@ -1,4 +1,4 @@
-"""A queue with a runner whose jobs end when the test says so."""
+"""A queue whose jobs are controlled by the test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlxk_tui.transfers.queue import TransferQueue
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -26,7 +26,7 @@ class Clock:
 
 
 class Works:
-    """Runs jobs: each waits until the test lets it end, and says what it had to do."""
+    """A runner of jobs: records them, and each waits until the test ends it."""
 
     def __init__(self) -> None:
         self.began: list[str] = []
@@ -48,12 +48,12 @@ class Works:
     def report(
         self, name: str, done: int, total: int, *, file: str = "", files: tuple[int, int] = (0, 0)
     ) -> None:
-        """Let a job send progress; with a file the bytes are the file's too."""
+        """Send progress of a job; with a file, also that of the file."""
         sized = (done, total) if file else (0, 0)
         self._on_event[name](Progress("pull", file, done, total, 0.0, *files, *sized))
 
     def end(self, name: str, how: str | Exception = "Done.") -> None:
-        """Let a job end."""
+        """End a job."""
         if isinstance(how, Exception):
             self._ends[name].set_exception(how)
         else:
@@ -75,7 +75,7 @@ QueueMaker = Callable[..., TransferQueue]
 
 @pytest.fixture
 async def make_queue(tmp_path: Path, works: Works, clock: Clock) -> AsyncIterator[QueueMaker]:
-    """Return a function that makes a queue on this test's file; it is closed with the test."""
+    """Return a function that creates a queue with this test's file; it is closed after the test."""
     async with AsyncExitStack() as stack:
 
         def make(**options: Any) -> TransferQueue:
@@ -90,7 +90,7 @@ async def make_queue(tmp_path: Path, works: Works, clock: Clock) -> AsyncIterato
 
 @pytest.fixture
 async def queue(make_queue: QueueMaker) -> TransferQueue:
-    """Return a queue that has read its (empty) file."""
+    """Return a started queue with an empty file."""
     queue = make_queue()
     await queue.start()
     return queue
@@ -102,5 +102,5 @@ def states(queue: TransferQueue) -> list[tuple[str, str]]:
 
 
 def put(queue: TransferQueue, *specs: str) -> list[Transfer]:
-    """Queue pulls."""
+    """Add pulls to the queue."""
     return [queue.add(Pull(spec))[0] for spec in specs]

@@ -1,4 +1,4 @@
-"""The queue: what runs when, what stops it, what is tried again, and what is told."""
+"""The queue: order, pausing, retries and notifications."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from tests.support.waiting import until
 from tests.transfers.conftest import QueueMaker, Works, put, states
 
 
-async def test_a_bounded_number_runs_and_the_next_starts_when_one_ends(
-    queue: TransferQueue, works: Works
-) -> None:
+async def test_number_of_running_transfers_is_limited(queue: TransferQueue, works: Works) -> None:
     put(queue, "o/a", "o/b", "o/c")
     await until(lambda: works.began == ["o/a", "o/b"])
     assert states(queue)[2] == ("o/c", "waiting")
@@ -28,7 +26,7 @@ async def test_a_bounded_number_runs_and_the_next_starts_when_one_ends(
     assert queue.transfers[2].result == "Got it."
 
 
-async def test_the_same_job_is_not_queued_twice(queue: TransferQueue) -> None:
+async def test_job_is_not_queued_twice(queue: TransferQueue) -> None:
     first, new = queue.add(Pull("Org/Model"))
     assert new
     assert queue.add(Pull("org/model@main")) == (first, False)
@@ -37,7 +35,7 @@ async def test_the_same_job_is_not_queued_twice(queue: TransferQueue) -> None:
     assert len(queue.transfers) == 3
 
 
-async def test_asking_again_for_what_is_paused_lets_it_go_on(queue: TransferQueue, works: Works) -> None:
+async def test_adding_a_paused_job_again_resumes_it(queue: TransferQueue, works: Works) -> None:
     (transfer,) = put(queue, "o/a")
     await until(lambda: works.began == ["o/a"])
     queue.pause(transfer.id)
@@ -46,7 +44,7 @@ async def test_asking_again_for_what_is_paused_lets_it_go_on(queue: TransferQueu
     await until(lambda: works.began == ["o/a", "o/a"])
 
 
-async def test_what_is_done_can_be_asked_for_again(queue: TransferQueue, works: Works) -> None:
+async def test_finished_job_can_be_added_again(queue: TransferQueue, works: Works) -> None:
     put(queue, "o/a")
     await until(lambda: works.began == ["o/a"])
     works.end("o/a")
@@ -55,9 +53,7 @@ async def test_what_is_done_can_be_asked_for_again(queue: TransferQueue, works: 
     await until(lambda: states(queue) == [("o/a", "running")])
 
 
-async def test_pausing_stops_at_once_and_gives_the_place_to_the_next(
-    make_queue: QueueMaker, works: Works
-) -> None:
+async def test_pausing_stops_a_job_and_starts_the_next(make_queue: QueueMaker, works: Works) -> None:
     queue = make_queue(parallel=1)
     await queue.start()
     first, _ = put(queue, "o/a", "o/b")
@@ -67,12 +63,12 @@ async def test_pausing_stops_at_once_and_gives_the_place_to_the_next(
     await until(lambda: works.began == ["o/a", "o/b"])
     assert works.stopped == ["o/a"]
     queue.resume(first.id)
-    assert states(queue)[0] == ("o/a", "waiting")  # the first in the order, but every place is taken
+    assert states(queue)[0] == ("o/a", "waiting")  # first in the order, but no slot is free
     works.end("o/b")
     await until(lambda: works.began == ["o/a", "o/b", "o/a"])
 
 
-async def test_pausing_and_resuming_in_one_breath_runs_it_again_only_once_it_has_stopped(
+async def test_job_resumed_right_after_pausing_restarts_once_it_has_stopped(
     queue: TransferQueue, works: Works
 ) -> None:
     (transfer,) = put(queue, "o/a")
@@ -85,9 +81,7 @@ async def test_pausing_and_resuming_in_one_breath_runs_it_again_only_once_it_has
     assert transfer.state is TransferState.RUNNING
 
 
-async def test_a_job_that_is_paused_before_its_first_step_never_runs(
-    queue: TransferQueue, works: Works
-) -> None:
+async def test_job_paused_before_its_first_step_does_not_run(queue: TransferQueue, works: Works) -> None:
     (transfer,) = put(queue, "o/a")
     queue.pause(transfer.id)
     put(queue, "o/b")
@@ -95,7 +89,7 @@ async def test_a_job_that_is_paused_before_its_first_step_never_runs(
     assert transfer.state is TransferState.PAUSED
 
 
-async def test_cancelling_stops_for_good_and_retrying_goes_on(queue: TransferQueue, works: Works) -> None:
+async def test_cancelled_job_can_be_retried(queue: TransferQueue, works: Works) -> None:
     (transfer,) = put(queue, "o/a")
     await until(lambda: works.began == ["o/a"])
     queue.cancel(transfer.id)
@@ -105,7 +99,7 @@ async def test_cancelling_stops_for_good_and_retrying_goes_on(queue: TransferQue
     await until(lambda: works.began == ["o/a", "o/a"])
 
 
-async def test_removing_stops_it_and_takes_it_out(queue: TransferQueue, works: Works) -> None:
+async def test_removing_stops_and_deletes_a_job(queue: TransferQueue, works: Works) -> None:
     (transfer,) = put(queue, "o/a")
     await until(lambda: works.began == ["o/a"])
     queue.remove(transfer.id)
@@ -115,7 +109,7 @@ async def test_removing_stops_it_and_takes_it_out(queue: TransferQueue, works: W
     await until(lambda: states(queue) == [("o/b", "running")])
 
 
-async def test_moving_changes_what_runs_next(make_queue: QueueMaker, works: Works) -> None:
+async def test_moving_changes_the_order(make_queue: QueueMaker, works: Works) -> None:
     queue = make_queue(parallel=1)
     await queue.start()
     first, second, third = put(queue, "o/a", "o/b", "o/c")
@@ -128,7 +122,7 @@ async def test_moving_changes_what_runs_next(make_queue: QueueMaker, works: Work
     await until(lambda: works.began == ["o/a", "o/c"])
 
 
-async def test_a_failure_of_the_network_is_tried_again_a_bounded_number_of_times(
+async def test_network_errors_are_retried_a_limited_number_of_times(
     make_queue: QueueMaker, works: Works
 ) -> None:
     queue = make_queue(delays=(0.01, 0.02))
@@ -144,7 +138,7 @@ async def test_a_failure_of_the_network_is_tried_again_a_bounded_number_of_times
     assert transfer.ended is not None
 
 
-async def test_a_bad_line_that_gets_on_is_never_given_up(make_queue: QueueMaker, works: Works) -> None:
+async def test_retries_are_unlimited_while_bytes_arrive(make_queue: QueueMaker, works: Works) -> None:
     queue = make_queue(delays=(0.01,))
     await queue.start()
     (transfer,) = put(queue, "o/a")
@@ -156,7 +150,7 @@ async def test_a_bad_line_that_gets_on_is_never_given_up(make_queue: QueueMaker,
     assert transfer.state is TransferState.RUNNING
 
 
-async def test_what_the_user_must_mend_fails_at_once(queue: TransferQueue, works: Works) -> None:
+async def test_errors_that_need_the_user_are_not_retried(queue: TransferQueue, works: Works) -> None:
     (transfer,) = put(queue, "o/a")
     await until(lambda: works.began == ["o/a"])
     works.end("o/a", OpError(ErrorType.DISK_FULL, "No space is left. Free some."))
@@ -166,9 +160,7 @@ async def test_what_the_user_must_mend_fails_at_once(queue: TransferQueue, works
     assert transfer.failure.message == "No space is left. Free some."
 
 
-async def test_a_fault_of_a_job_stops_neither_the_queue_nor_the_others(
-    queue: TransferQueue, works: Works
-) -> None:
+async def test_unexpected_exception_fails_only_its_job(queue: TransferQueue, works: Works) -> None:
     first, _, _ = put(queue, "o/a", "o/b", "o/c")
     await until(lambda: len(works.began) == 2)
     works.end("o/a", RuntimeError("nobody expected this"))
@@ -178,7 +170,7 @@ async def test_a_fault_of_a_job_stops_neither_the_queue_nor_the_others(
     assert first.failure.remedy is Remedy.REPORT
 
 
-async def test_progress_is_kept_by_file_and_in_all(queue: TransferQueue, works: Works) -> None:
+async def test_progress_is_stored_per_file_and_in_total(queue: TransferQueue, works: Works) -> None:
     (transfer,) = put(queue, "o/a")
     await until(lambda: works.began == ["o/a"])
     works.report("o/a", 10, 100, file="x.safetensors", files=(1, 3))
@@ -193,7 +185,7 @@ async def test_progress_is_kept_by_file_and_in_all(queue: TransferQueue, works: 
     assert transfer.share == 0.4
 
 
-async def test_progress_is_told_at_most_five_times_a_second_and_an_end_at_once(
+async def test_progress_is_published_at_most_five_times_per_second(
     queue: TransferQueue, works: Works
 ) -> None:
     told: list[tuple[float, Change]] = []
@@ -220,9 +212,7 @@ async def test_progress_is_told_at_most_five_times_a_second_and_an_end_at_once(
     assert len(told) == count
 
 
-async def test_only_the_last_finished_ones_are_remembered_and_can_be_cleared(
-    make_queue: QueueMaker, works: Works
-) -> None:
+async def test_only_the_last_finished_transfers_are_kept(make_queue: QueueMaker, works: Works) -> None:
     queue = make_queue(parallel=KEPT + 10)
     await queue.start()
     names = [f"o/m{number}" for number in range(KEPT + 5)]
@@ -236,16 +226,14 @@ async def test_only_the_last_finished_ones_are_remembered_and_can_be_cleared(
     assert not queue.transfers
 
 
-async def test_five_hundred_jobs_may_wait(queue: TransferQueue, works: Works) -> None:
+async def test_at_most_five_hundred_jobs_wait(queue: TransferQueue, works: Works) -> None:
     put(queue, *(f"o/m{number}" for number in range(500)))
     assert [state for _, state in states(queue)].count("waiting") == 498
     with pytest.raises(OpError, match="wait already"):
         put(queue, *(f"o/n{number}" for number in range(501)))
 
 
-async def test_why_the_last_attempt_failed_is_forgotten_once_bytes_move_again(
-    make_queue: QueueMaker, works: Works
-) -> None:
+async def test_failure_is_cleared_once_bytes_arrive_again(make_queue: QueueMaker, works: Works) -> None:
     queue = make_queue(delays=(0.01,))
     await queue.start()
     (transfer,) = put(queue, "o/a")

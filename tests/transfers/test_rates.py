@@ -1,4 +1,4 @@
-"""Rates: what moved lately, and nothing else."""
+"""Transfer rates and the time left."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mlxk_tui.transfers.jobs import Pull, Transfer
 from mlxk_tui.transfers.rates import SECONDS, RateHistory
 
 
-def test_what_was_there_before_is_no_speed() -> None:
+def test_reused_bytes_do_not_count_as_speed() -> None:
     rates = RateHistory()
     rates.add(10.0, 5_000)
     rates.add(11.0, 5_000)
@@ -15,7 +15,7 @@ def test_what_was_there_before_is_no_speed() -> None:
     assert rates.rate(12.0) > 0
 
 
-def test_the_rate_is_that_of_the_last_seconds() -> None:
+def test_rate_covers_the_last_seconds() -> None:
     rates = RateHistory()
     for second in range(30):
         rates.add(100.0 + second, second * 1_000_000)
@@ -24,7 +24,7 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
     assert 80 < rates.rate(159.0) < 130
 
 
-def test_history_holds_a_minute_of_whole_seconds_with_the_still_ones() -> None:
+def test_history_has_one_minute_of_seconds_including_idle_ones() -> None:
     rates = RateHistory()
     rates.add(0.0, 0)
     rates.add(0.5, 10)
@@ -33,7 +33,7 @@ def test_history_holds_a_minute_of_whole_seconds_with_the_still_ones() -> None:
     assert len(rates.history(500.0)) == SECONDS
 
 
-def test_a_file_that_begins_again_is_no_negative_speed() -> None:
+def test_restarted_file_gives_no_negative_rate() -> None:
     rates = RateHistory()
     rates.add(0.0, 0)
     rates.add(1.0, 100)
@@ -42,7 +42,7 @@ def test_a_file_that_begins_again_is_no_negative_speed() -> None:
     assert rates.history(4.0) == [0, 100, 0, 30]
 
 
-def test_the_time_left_follows_from_the_rate() -> None:
+def test_time_left_follows_from_the_rate() -> None:
     transfer = Transfer("1", Pull("o/a"), bytes_total=1_000)
     assert transfer.seconds_left(0.0) is None
     for second in range(11):
@@ -53,7 +53,7 @@ def test_the_time_left_follows_from_the_rate() -> None:
     assert 8 < left < 12
 
 
-def test_the_first_seconds_say_nothing_about_the_time_left_and_silence_is_noticed() -> None:
+def test_time_left_is_unknown_at_first_and_stalls_are_detected() -> None:
     transfer = Transfer("1", Pull("o/a"), bytes_total=1_000)
     transfer.rates.add(100.0, 0)
     transfer.rates.add(101.0, 10)

@@ -1,4 +1,4 @@
-"""The queue with the real pull on the local hub, in a process that is killed without warning."""
+"""The queue with real pulls from the local hub, also in a process that is killed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def local() -> Iterator[LocalHub]:
 
 
 def killed_on_the_way(path: Path, cache: Cache, local: LocalHub) -> int:
-    """Pull in a process that is killed once a quarter is there; return how many bytes it said it had."""
+    """Pull in a process that is killed after a quarter of the bytes; return the bytes it reported."""
     command = [sys.executable, "-c", OTHER, str(path), str(cache.root), local.url, NAME]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
@@ -64,9 +64,7 @@ def killed_on_the_way(path: Path, cache: Cache, local: LocalHub) -> int:
     raise AssertionError("it never came that far")
 
 
-async def test_what_a_killed_process_was_pulling_goes_on_where_it_was(
-    local: LocalHub, cache: Cache, tmp_path: Path
-) -> None:
+async def test_pull_of_a_killed_process_resumes(local: LocalHub, cache: Cache, tmp_path: Path) -> None:
     path = tmp_path / "transfers.json"
     local.rate_per_connection = 400_000
     had = killed_on_the_way(path, cache, local)
@@ -87,9 +85,7 @@ async def test_what_a_killed_process_was_pulling_goes_on_where_it_was(
     assert (snapshot / "extra.bin").read_bytes() == local.read(NAME, "extra.bin")
 
 
-async def test_a_repo_that_is_not_there_fails_at_once_with_a_sentence(
-    local: LocalHub, cache: Cache, tmp_path: Path
-) -> None:
+async def test_missing_repo_fails_at_once(local: LocalHub, cache: Cache, tmp_path: Path) -> None:
     hub = Hub(local.url)
     queue = TransferQueue(tmp_path / "transfers.json", runners(cache, lambda: hub))
     await queue.start()
@@ -104,9 +100,7 @@ async def test_a_repo_that_is_not_there_fails_at_once_with_a_sentence(
     assert not (cache.root / "models--org--nothing").exists()
 
 
-async def test_a_hub_with_a_fault_is_asked_again_later_and_then_answers(
-    local: LocalHub, cache: Cache, tmp_path: Path
-) -> None:
+async def test_failing_hub_is_retried_until_it_answers(local: LocalHub, cache: Cache, tmp_path: Path) -> None:
     fault = local.faults.add(Fault(kind="cut", path="*extra.bin", times=None, after_bytes=0))
     hub = Hub(local.url)
     queue = TransferQueue(tmp_path / "transfers.json", runners(cache, lambda: hub), delays=(0.05,) * 50)

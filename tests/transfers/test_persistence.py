@@ -1,4 +1,4 @@
-"""The queue's file: what survives the program's end, damage, a second process, and a full disk."""
+"""The queue's file: restarts, damage, a second process, and a full disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from tests.support.waiting import until
 from tests.transfers.conftest import QueueMaker, Works, put, states
 
 
-async def test_what_ran_goes_on_and_what_was_paused_stays_so(make_queue: QueueMaker, works: Works) -> None:
+async def test_running_transfers_resume_and_paused_ones_stay_paused(
+    make_queue: QueueMaker, works: Works
+) -> None:
     before = make_queue(parallel=1)
     await before.start()
     first, second, third = put(before, "o/a", "o/b", "o/c")
@@ -39,7 +41,7 @@ async def test_what_ran_goes_on_and_what_was_paused_stays_so(make_queue: QueueMa
     await until(lambda: works.began == ["o/a", "o/a"])
 
 
-async def test_everything_about_a_transfer_is_kept(tmp_path: Path) -> None:
+async def test_transfers_are_stored_completely(tmp_path: Path) -> None:
     store = Store(tmp_path / "transfers.json")
     push = Transfer(
         "1",
@@ -68,7 +70,7 @@ async def test_everything_about_a_transfer_is_kept(tmp_path: Path) -> None:
     assert [t.failure for t in again.transfers] == [push.failure, None]
 
 
-async def test_a_file_from_before_remedies_is_read_unchanged(tmp_path: Path) -> None:
+async def test_file_without_remedies_is_read(tmp_path: Path) -> None:
     failed = Transfer("1", Pull("o/a"), TransferState.FAILED, failure=Failure(ErrorType.DISK_FULL, "Full."))
     document = document_of([failed])
     document["transfers"][0]["failure"] = {"type": "disk_full", "message": "Full. Free some space."}
@@ -79,7 +81,7 @@ async def test_a_file_from_before_remedies_is_read_unchanged(tmp_path: Path) -> 
     assert [t.failure for t in stored.transfers] == [Failure(ErrorType.DISK_FULL, "Full. Free some space.")]
 
 
-async def test_the_file_is_the_owners_alone(queue: TransferQueue, tmp_path: Path) -> None:
+async def test_file_is_private_to_its_owner(queue: TransferQueue, tmp_path: Path) -> None:
     path = tmp_path / "state" / "transfers.json"
     put(queue, "o/a")
     await until(path.exists)
@@ -92,7 +94,7 @@ async def test_the_file_is_the_owners_alone(queue: TransferQueue, tmp_path: Path
     [b"", b"{", b"\xff\xfe", b"[]", b'{"version":1}', b'{"version":0,"transfers":[]}', b"[" * 100_000],
     ids=["empty", "cut", "binary", "a list", "no transfers", "no version", "deep"],
 )
-async def test_a_damaged_file_is_moved_aside_and_told(
+async def test_damaged_file_is_set_aside_and_reported(
     make_queue: QueueMaker, tmp_path: Path, content: bytes
 ) -> None:
     path = tmp_path / "transfers.json"
@@ -106,9 +108,7 @@ async def test_a_damaged_file_is_moved_aside_and_told(
     await until(lambda: path.exists() and "o/a" in path.read_text())
 
 
-async def test_one_line_that_cannot_be_understood_does_not_take_the_others_along(
-    make_queue: QueueMaker, tmp_path: Path
-) -> None:
+async def test_invalid_entry_does_not_affect_the_others(make_queue: QueueMaker, tmp_path: Path) -> None:
     path = tmp_path / "transfers.json"
     document = document_of([Transfer("1", Pull("o/a"), TransferState.PAUSED), Transfer("2", Pull("o/b"))])
     document["transfers"][1]["state"] = "flying"
@@ -120,7 +120,7 @@ async def test_one_line_that_cannot_be_understood_does_not_take_the_others_along
     assert path.with_suffix(".bad.json").exists()
 
 
-async def test_a_file_of_a_newer_version_is_kept(make_queue: QueueMaker, tmp_path: Path) -> None:
+async def test_file_of_a_newer_version_is_kept(make_queue: QueueMaker, tmp_path: Path) -> None:
     path = tmp_path / "transfers.json"
     path.write_text('{"version": 99, "transfers": []}')
     queue = make_queue(path=path)
@@ -129,7 +129,7 @@ async def test_a_file_of_a_newer_version_is_kept(make_queue: QueueMaker, tmp_pat
     assert "newer version" in queue.problem
 
 
-async def test_without_a_folder_to_write_to_the_queue_works_and_says_so(
+async def test_queue_works_without_a_writable_folder_and_reports_it(
     make_queue: QueueMaker, works: Works, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
@@ -141,7 +141,7 @@ async def test_without_a_folder_to_write_to_the_queue_works_and_says_so(
     await until(lambda: works.began == ["o/a"])
 
 
-def test_each_cache_has_a_queue_of_its_own(tmp_path: Path) -> None:
+def test_each_cache_has_its_own_queue(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     same = {state_file(tmp_path, tmp_path / "real"), state_file(tmp_path, tmp_path / "link")}
@@ -171,12 +171,12 @@ asyncio.run(main())
 
 
 def other_process(path: Path, spec: str) -> subprocess.Popen[str]:
-    """Start a process that runs the queue of a file and queues a pull."""
+    """Start a process that runs the queue of a file and adds a pull."""
     command = [sys.executable, "-c", OTHER, str(path), spec]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-async def test_one_process_runs_the_queue_and_the_other_follows_and_takes_over(
+async def test_second_process_follows_the_queue_and_takes_over(
     make_queue: QueueMaker, works: Works, tmp_path: Path
 ) -> None:
     path = tmp_path / "state" / "transfers.json"
@@ -204,7 +204,7 @@ async def test_one_process_runs_the_queue_and_the_other_follows_and_takes_over(
     assert queue.locked is None
 
 
-async def test_a_queue_whose_process_was_killed_goes_on(
+async def test_queue_of_a_killed_process_resumes(
     make_queue: QueueMaker, works: Works, tmp_path: Path
 ) -> None:
     path = tmp_path / "state" / "transfers.json"
@@ -213,7 +213,7 @@ async def test_a_queue_whose_process_was_killed_goes_on(
         assert other.stdout.readline() == "runs o/a\n"
         await until(lambda: path.exists() and '"running"' in path.read_text())
         other.kill()
-    path.with_name(".transfers-abc.tmp").write_text("{")  # it was writing just then
+    path.with_name(".transfers-abc.tmp").write_text("{")  # as if it was writing
     queue = make_queue()
     await queue.start()
     assert states(queue) == [("o/a", "running")]
