@@ -1,6 +1,6 @@
-"""The other process of test_tiny_model.py: loads a model with mlx-lm, then one answer for each line.
+"""The child process of test_tiny_model.py: loads a model with mlx-lm and answers each line of stdin.
 
-A process of its own because mlx_lm lowers the limit of open files for good when it is imported.
+A separate process, because importing mlx_lm permanently lowers the limit of open files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mlx_lm import load, stream_generate
 
 
 def main(folder: str) -> None:
-    """Say what the tokenizer wrapper found, then answer every request of stdin, greedily."""
+    """Print the features found by the tokenizer wrapper, then answer each request of stdin greedily."""
     model: Any
     tokenizer: Any
     model, tokenizer = load(folder)[:2]

@@ -1,4 +1,4 @@
-"""The local hub as the unmodified huggingface_hub client sees it: what is there, and who may have it."""
+"""The local hub with the unmodified huggingface_hub client: contents and access."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def api(hub: LocalHub) -> HfApi:
     return HfApi(endpoint=hub.url, token=hub.GOOD_TOKEN)
 
 
-def test_a_snapshot_arrives_bit_exact_over_plain_http(hub: LocalHub, tmp_path: Path) -> None:
+def test_snapshot_download_is_bit_exact(hub: LocalHub, tmp_path: Path) -> None:
     commit = hub.add_repo("org/tiny", FILES)
     folder = Path(snapshot_download("org/tiny", endpoint=hub.url, token=hub.GOOD_TOKEN, cache_dir=tmp_path))
     assert folder.name == commit
@@ -68,7 +68,7 @@ def test_a_snapshot_arrives_bit_exact_over_plain_http(hub: LocalHub, tmp_path: P
     assert (fetched.status, fetched.bytes_sent) == (200, weights.size)
 
 
-def test_a_token_stays_with_the_hub_and_a_leak_is_refused(hub: LocalHub, tmp_path: Path) -> None:
+def test_token_is_sent_only_to_the_hub_and_leaks_are_rejected(hub: LocalHub, tmp_path: Path) -> None:
     hub.add_repo("org/tiny", FILES)
     snapshot_download("org/tiny", endpoint=hub.url, token=hub.GOOD_TOKEN, cache_dir=tmp_path)
     assert {request.origin for request in hub.requests if request.authorization} == {"hub"}
@@ -81,7 +81,7 @@ def test_a_token_stays_with_the_hub_and_a_leak_is_refused(hub: LocalHub, tmp_pat
         urllib.request.urlopen(f"{hub.cdn_url}{fetched.path}?Signature=guessed")
 
 
-def test_info_has_sizes_checksums_and_what_the_card_says(hub: LocalHub, api: HfApi) -> None:
+def test_model_info_has_sizes_checksums_and_card_data(hub: LocalHub, api: HfApi) -> None:
     hub.add_repo("org/tiny", FILES, downloads=41, likes=3)
     info = api.model_info("org/tiny", files_metadata=True)
     assert (info.downloads, info.likes, info.gated, info.library_name) == (41, 3, False, "mlx")
@@ -95,7 +95,7 @@ def test_info_has_sizes_checksums_and_what_the_card_says(hub: LocalHub, api: HfA
     )
 
 
-def test_a_tree_comes_in_pages(hub: LocalHub, api: HfApi) -> None:
+def test_file_tree_is_paged(hub: LocalHub, api: HfApi) -> None:
     hub.add_repo("org/many", {f"part/{number:03}.txt": b"%d" % number for number in range(25)})
     hub.state.page_size = 10
     found = list(api.list_repo_tree("org/many", recursive=True))
@@ -107,7 +107,7 @@ def test_a_tree_comes_in_pages(hub: LocalHub, api: HfApi) -> None:
         list(api.list_repo_tree("org/many", "nowhere"))
 
 
-def test_branches_tags_and_hashes_name_revisions(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+def test_revisions_are_found_by_branch_tag_and_hash(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
     first = hub.add_repo("org/tiny", {"config.json": b"1"})
     second = hub.commit("org/tiny", {"config.json": b"2", "new.txt": b"n"}, branch="feat/x")
     hub.tag("org/tiny", "v1", first)
@@ -125,7 +125,9 @@ def test_branches_tags_and_hashes_name_revisions(hub: LocalHub, api: HfApi, tmp_
     ]
 
 
-def test_what_is_missing_is_named(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+def test_missing_repos_revisions_and_files_have_their_errors(
+    hub: LocalHub, api: HfApi, tmp_path: Path
+) -> None:
     hub.add_repo("org/tiny", FILES)
     with pytest.raises(RepositoryNotFoundError) as missing:
         api.model_info("org/nothing")
@@ -139,7 +141,7 @@ def test_what_is_missing_is_named(hub: LocalHub, api: HfApi, tmp_path: Path) -> 
         api.hf_hub_download("org/tiny", "nope.json", cache_dir=tmp_path)
 
 
-def test_tokens_decide(hub: LocalHub) -> None:
+def test_access_depends_on_the_token(hub: LocalHub) -> None:
     hub.add_repo("org/secret", FILES, private=True)
     assert HfApi(endpoint=hub.url, token=hub.GOOD_TOKEN).whoami()["name"] == "tester"
     for token in (hub.GOOD_TOKEN, hub.READ_TOKEN):
@@ -153,7 +155,7 @@ def test_tokens_decide(hub: LocalHub) -> None:
     assert not isinstance(refused.value, RepositoryNotFoundError)
 
 
-def test_a_gate_hides_files_but_not_metadata(hub: LocalHub, tmp_path: Path) -> None:
+def test_gated_repo_hides_files_but_not_metadata(hub: LocalHub, tmp_path: Path) -> None:
     hub.add_repo("org/gated", FILES, gated="manual")
     for token, status in ((hub.OTHER_TOKEN, 403), (False, 401)):
         outsider = HfApi(endpoint=hub.url, token=token)
@@ -167,7 +169,7 @@ def test_a_gate_hides_files_but_not_metadata(hub: LocalHub, tmp_path: Path) -> N
     HfApi(endpoint=hub.url, token=hub.GOOD_TOKEN).auth_check("org/gated")
 
 
-def test_a_disabled_repo_says_so(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+def test_disabled_repo_is_an_error(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
     hub.add_repo("org/gone", FILES, disabled=True)
     with pytest.raises(DisabledRepoError):
         api.model_info("org/gone")
@@ -177,7 +179,7 @@ def test_a_disabled_repo_says_so(hub: LocalHub, api: HfApi, tmp_path: Path) -> N
     assert list(api.list_models(search="gone")) == []
 
 
-def test_a_renamed_repo_redirects(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+def test_renamed_repo_redirects(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
     hub.add_repo("org/old", FILES)
     hub.rename("org/old", "org/new")
     path = api.hf_hub_download("org/old", "model.safetensors", cache_dir=tmp_path)
@@ -204,7 +206,7 @@ def test_search_filters_sorts_and_counts(hub: LocalHub, api: HfApi) -> None:
     assert len(list(api.list_models())) == 4
 
 
-def test_a_folder_of_repos_is_served_from_disk(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+def test_repos_are_served_from_a_folder(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
     folder = tmp_path / "served" / "org" / "disk"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(bytes(range(256)) * 20_000)
@@ -214,7 +216,7 @@ def test_a_folder_of_repos_is_served_from_disk(hub: LocalHub, api: HfApi, tmp_pa
     assert Path(path).read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
-def test_generated_files_are_the_same_in_any_pieces() -> None:
+def test_generated_files_are_identical_in_any_chunks() -> None:
     blob = make_blob(Generated(5_300_000, seed=3, head=b"x" * 100))
     whole = blob.read()
     assert len(whole) == 5_300_000

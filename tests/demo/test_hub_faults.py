@@ -1,4 +1,4 @@
-"""The local hub's ranges and faults, byte by byte, as a plain HTTP client meets them."""
+"""Ranges and faults of the local hub, byte by byte, with a plain HTTP client."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
-    """What came, were it less than promised."""
+    """The bytes received, even if incomplete."""
 
 
 def ask(
@@ -64,7 +64,7 @@ def hub() -> Iterator[LocalHub]:
 
 @pytest.fixture
 def link(hub: LocalHub) -> str:
-    """The address of the large file on the CDN."""
+    """The URL of the large file on the CDN."""
     return ask(f"{hub.url}{LARGE}").headers["Location"]
 
 
@@ -87,7 +87,7 @@ def weights(hub: LocalHub) -> bytes:
         ("lines=1-2", 200, None, b"0123456789"),
     ],
 )
-def test_a_range_is_answered_as_rfc_9110_says(
+def test_range_requests_follow_rfc_9110(
     hub: LocalHub, asked: str | None, status: int, content_range: str | None, body: bytes
 ) -> None:
     answer = ask(f"{hub.url}{SMALL}", headers={"Range": asked} if asked else None)
@@ -95,13 +95,13 @@ def test_a_range_is_answered_as_rfc_9110_says(
     assert answer.headers["Content-Length"] == str(len(body))
 
 
-def test_a_range_under_another_etag_is_the_whole_file(hub: LocalHub) -> None:
+def test_range_with_another_etag_returns_the_whole_file(hub: LocalHub) -> None:
     etag = ask(f"{hub.url}{SMALL}", "HEAD").headers["ETag"]
     assert ask(f"{hub.url}{SMALL}", headers={"Range": "bytes=1-2", "If-Range": etag}).body == b"12"
     assert ask(f"{hub.url}{SMALL}", headers={"Range": "bytes=1-2", "If-Range": '"old"'}).status == 200
 
 
-def test_a_small_file_comes_by_a_relative_redirect(hub: LocalHub) -> None:
+def test_small_files_use_a_relative_redirect(hub: LocalHub) -> None:
     hub.state.resolve_cache = True
     answer = ask(f"{hub.url}{SMALL}", "HEAD")
     assert answer.status == 307
@@ -110,7 +110,7 @@ def test_a_small_file_comes_by_a_relative_redirect(hub: LocalHub) -> None:
     assert ask(f"{hub.url}{answer.headers['Location']}", headers={"Range": "bytes=8-"}).body == b"89"
 
 
-def test_large_files_leave_the_origin(hub: LocalHub, link: str, weights: bytes) -> None:
+def test_large_files_are_redirected_to_the_cdn(hub: LocalHub, link: str, weights: bytes) -> None:
     head = ask(f"{hub.url}{LARGE}", "HEAD")
     assert head.status == 302
     assert urlsplit(link).hostname == "localhost"
@@ -120,23 +120,23 @@ def test_large_files_leave_the_origin(hub: LocalHub, link: str, weights: bytes) 
     assert ask(link).body == weights
 
 
-def test_cut_ends_the_connection_after_so_many_bytes(hub: LocalHub, link: str, weights: bytes) -> None:
+def test_cut_closes_the_connection_after_a_number_of_bytes(hub: LocalHub, link: str, weights: bytes) -> None:
     fault = hub.faults.add(Fault("cut", path="*/model.safetensors", origin="cdn", after_bytes=300_001))
     answer = ask(link)
     assert (answer.status, answer.headers["Content-Length"]) == (200, str(SIZE))
     assert answer.body == weights[:300_001]
     assert hub.faults.hits(fault) == 1
     assert [request.bytes_sent for request in hub.requests.matching(origin="cdn")] == [300_001]
-    assert ask(link).body == weights, "it was consumed"
+    assert ask(link).body == weights, "the fault applies only once"
 
 
-def test_cut_can_come_before_the_first_header(hub: LocalHub, link: str) -> None:
+def test_cut_can_happen_before_the_first_header(hub: LocalHub, link: str) -> None:
     hub.faults.add(Fault("cut"))
     with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
         ask(link)
 
 
-def test_status_carries_what_the_client_must_heed(hub: LocalHub) -> None:
+def test_status_has_the_headers_and_body_of_the_fault(hub: LocalHub) -> None:
     hub.faults.add(Fault("status", path="*/resolve/*", status=429, retry_after=7, times=2))
     hub.faults.add(Fault("status", path="*/resolve/*", status=502, error_code="GatewayDown", body="<html>"))
     first, second, third = (ask(f"{hub.url}{SMALL}") for _ in range(3))
@@ -146,7 +146,7 @@ def test_status_carries_what_the_client_must_heed(hub: LocalHub) -> None:
     assert ask(f"{hub.url}{SMALL}").status == 200
 
 
-def test_faults_pick_their_requests(hub: LocalHub, link: str) -> None:
+def test_faults_apply_only_to_matching_requests(hub: LocalHub, link: str) -> None:
     hub.faults.add(Fault("status", path="*config.json", method="HEAD", times=None))
     hub.faults.add(Fault("status", origin="cdn", ranged=True, skip=1))
     assert ask(f"{hub.url}{SMALL}").status == 200
@@ -157,7 +157,7 @@ def test_faults_pick_their_requests(hub: LocalHub, link: str) -> None:
     assert ask(f"{hub.url}{SMALL}", "HEAD").status == 200
 
 
-def test_corrupt_spoils_one_byte(hub: LocalHub, link: str, weights: bytes) -> None:
+def test_corrupt_changes_one_byte(hub: LocalHub, link: str, weights: bytes) -> None:
     hub.faults.add(Fault("corrupt", after_bytes=1_200_000))
     answer = ask(link)
     assert [at for at in range(SIZE) if answer.body[at] != weights[at]] == [1_200_000]
@@ -169,7 +169,9 @@ def test_ignore_range_sends_everything(hub: LocalHub, link: str, weights: bytes)
     assert (answer.status, answer.body) == (200, weights)
 
 
-def test_wrong_range_sends_other_bytes_and_says_so(hub: LocalHub, link: str, weights: bytes) -> None:
+def test_wrong_range_sends_other_bytes_with_a_matching_header(
+    hub: LocalHub, link: str, weights: bytes
+) -> None:
     hub.faults.add(Fault("wrong_range"))
     answer = ask(link, headers={"Range": "bytes=100-199"})
     assert answer.headers["Content-Range"] == f"bytes 101-200/{SIZE}"
@@ -177,7 +179,9 @@ def test_wrong_range_sends_other_bytes_and_says_so(hub: LocalHub, link: str, wei
 
 
 @pytest.mark.parametrize("delta", [-5, 5])
-def test_wrong_size_is_consistent_with_itself(hub: LocalHub, link: str, weights: bytes, delta: int) -> None:
+def test_wrong_size_is_consistent_in_all_responses(
+    hub: LocalHub, link: str, weights: bytes, delta: int
+) -> None:
     hub.faults.add(Fault("wrong_size", path="*model.safetensors", times=None, size_delta=delta))
     assert ask(f"{hub.url}{LARGE}", "HEAD").headers["X-Linked-Size"] == str(SIZE + delta)
     body = ask(link).body
@@ -187,7 +191,7 @@ def test_wrong_size_is_consistent_with_itself(hub: LocalHub, link: str, weights:
     assert end.body == body[SIZE - 10 :]
 
 
-def test_silent_never_answers_and_notices_who_leaves(hub: LocalHub, link: str) -> None:
+def test_silent_never_responds_and_notices_disconnects(hub: LocalHub, link: str) -> None:
     hub.faults.add(Fault("silent"))
     with pytest.raises(TimeoutError):
         ask(link, timeout=0.1)
@@ -199,7 +203,7 @@ def test_silent_never_answers_and_notices_who_leaves(hub: LocalHub, link: str) -
     wait_until(lambda: hub.requests.running == 0)
 
 
-def test_a_silent_hub_stops_at_once(hub: LocalHub, link: str) -> None:
+def test_silent_hub_stops_at_once(hub: LocalHub, link: str) -> None:
     hub.faults.add(Fault("silent", after_bytes=10))
     parts = urlsplit(link)
     with socket.create_connection((parts.hostname, parts.port or 0)) as client:
@@ -213,7 +217,7 @@ def test_a_silent_hub_stops_at_once(hub: LocalHub, link: str) -> None:
                 pass
 
 
-def test_a_hub_can_go_away_and_come_back(hub: LocalHub, link: str, weights: bytes) -> None:
+def test_hub_can_be_stopped_and_restarted(hub: LocalHub, link: str, weights: bytes) -> None:
     hub.stop(forget=False)
     with pytest.raises(ConnectionRefusedError):
         ask(f"{hub.url}{SMALL}")
@@ -222,7 +226,7 @@ def test_a_hub_can_go_away_and_come_back(hub: LocalHub, link: str, weights: byte
     assert ask(link).body == weights
 
 
-def test_slow_and_the_line_are_no_faster_than_their_pace(hub: LocalHub, link: str) -> None:
+def test_slow_fault_and_connection_rate_limit_the_speed(hub: LocalHub, link: str) -> None:
     def seconds(url: str, span: str) -> float:
         begun = time.monotonic()
         assert ask(url, headers={"Range": span}).status == 206
@@ -238,7 +242,7 @@ def test_slow_and_the_line_are_no_faster_than_their_pace(hub: LocalHub, link: st
     assert seconds(link, "bytes=0-199999") < 0.2
 
 
-def test_who_leaves_early_is_not_counted_in_full(hub: LocalHub, link: str) -> None:
+def test_early_disconnect_counts_only_sent_bytes(hub: LocalHub, link: str) -> None:
     hub.rate_per_connection = 2_000_000
     parts = urlsplit(link)
     with socket.create_connection((parts.hostname, parts.port or 0)) as client:
@@ -250,7 +254,7 @@ def test_who_leaves_early_is_not_counted_in_full(hub: LocalHub, link: str) -> No
     assert 190_000 < hub.requests.bytes_sent(origin="cdn") < 900_000
 
 
-def test_files_on_disk_are_sent_by_the_system_and_counted(hub: LocalHub, tmp_path: Path) -> None:
+def test_files_on_disk_are_sent_with_sendfile_and_counted(hub: LocalHub, tmp_path: Path) -> None:
     content = bytes(range(256)) * 40_000
     (tmp_path / "weights").write_bytes(content)
     files: dict[str, Content] = {"model.safetensors": tmp_path / "weights"}
@@ -263,7 +267,7 @@ def test_files_on_disk_are_sent_by_the_system_and_counted(hub: LocalHub, tmp_pat
     assert hub.requests.bytes_sent("*/disk/*", origin="cdn") == len(content) + 5_000_000 + 77
 
 
-def test_a_fault_hits_uploads_too(hub: LocalHub) -> None:
+def test_faults_apply_to_uploads(hub: LocalHub) -> None:
     body = json.dumps({"files": []}).encode()
     path = f"{hub.url}/api/models/org/tiny/preupload/main"
     hub.faults.add(Fault("cut", method="POST", after_bytes=1))
@@ -285,8 +289,8 @@ def test_huggingface_hub_resumes_after_a_cut(hub: LocalHub, tmp_path: Path, weig
     assert [request.fault for request in hub.requests.matching(origin="cdn")] == ["cut", None]
 
 
-def test_a_fault_without_sense_is_refused() -> None:
+def test_invalid_faults_are_rejected() -> None:
     with pytest.raises(ValueError, match="no fault 'explode'"):
-        Fault("explode")  # type: ignore[arg-type] # the point of the test
+        Fault("explode")  # type: ignore[arg-type] # invalid on purpose
     with pytest.raises(ValueError, match="Unknown fields"):
         Fault.from_json({"kind": "cut", "colour": "red"})

@@ -1,4 +1,4 @@
-"""The local hub as its own process, and what the demo's hub is filled with."""
+"""The local hub as a separate process, and the contents of the demo's hub."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def seeded() -> Iterator[LocalHub]:
         yield hub
 
 
-def test_a_process_is_controlled_from_outside_and_ends_when_told(tmp_path: Path) -> None:
+def test_hub_process_is_controlled_from_outside(tmp_path: Path) -> None:
     (tmp_path / "org" / "one").mkdir(parents=True)
     (tmp_path / "org" / "one" / "config.json").write_text("{}")
     with HubProcess(folder=tmp_path, rate=5e6) as hub:
@@ -76,7 +76,7 @@ def test_a_process_is_controlled_from_outside_and_ends_when_told(tmp_path: Path)
         assert process.wait(PATIENCE_S) == 0
 
 
-def test_a_process_does_not_outlive_an_owner_that_is_killed() -> None:
+def test_hub_process_ends_with_its_killed_owner() -> None:
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE)
     assert owner.stdout is not None
     process = psutil.Process(int(owner.stdout.readline()))
@@ -86,12 +86,12 @@ def test_a_process_does_not_outlive_an_owner_that_is_killed() -> None:
     process.wait(PATIENCE_S)
 
 
-def test_a_port_that_is_taken_is_an_error() -> None:
+def test_used_port_is_an_error() -> None:
     with LocalHub() as hub, pytest.raises(RuntimeError, match="did not start"):
         HubProcess(port=int(hub.url.rpartition(":")[2])).start()
 
 
-def test_the_demo_has_something_of_everything(seeded: LocalHub) -> None:
+def test_demo_hub_has_repos_of_every_kind(seeded: LocalHub) -> None:
     api = HfApi(endpoint=seeded.url, token=False)
     found = {
         item.id: item for item in api.list_models(filter="mlx", sort="downloads", expand=["usedStorage"])
@@ -107,7 +107,7 @@ def test_the_demo_has_something_of_everything(seeded: LocalHub) -> None:
     assert api.model_info("mlx-community/Qwen3-0.6B-MLX-4bit").id == "mlx-community/Qwen3-0.6B-4bit"
 
 
-async def test_what_is_pulled_from_the_demo_is_healthy(seeded: LocalHub, cache: Cache, hub: Path) -> None:
+async def test_models_pulled_from_the_demo_hub_are_healthy(seeded: LocalHub, cache: Cache, hub: Path) -> None:
     names = [
         "mlx-community/stories260K-MLX",
         "mlx-community/stories42M-4bit-sharded",
@@ -123,8 +123,8 @@ async def test_what_is_pulled_from_the_demo_is_healthy(seeded: LocalHub, cache: 
     assert models[tiny_model.NAME].model_type == ModelType.CHAT
 
 
-def test_the_hub_has_what_the_sample_cache_knows(seeded: LocalHub, tmp_path: Path) -> None:
-    """Then a pull of a spoilt sample repairs it, and a pull of a sound one has nothing to do."""
+def test_demo_hub_has_the_files_of_the_sample_cache(seeded: LocalHub, tmp_path: Path) -> None:
+    """So a pull repairs a broken sample, and a pull of a healthy one has nothing to do."""
     assert tiny_model.install(tmp_path / "hub").name == seeded.repos[tiny_model.NAME].head.oid
     build_sample_cache(tmp_path / "hub", now=NOW)
     compared = 0

@@ -1,4 +1,4 @@
-"""Uploads to the local hub with the unmodified huggingface_hub client, by LFS and by Xet."""
+"""Uploads to the local hub with the unmodified huggingface_hub client, with LFS and Xet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_ba
 
 from mlxk_tui.demo.hub import LocalHub
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # of its own HTTP client
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Use 'content:DeprecationWarning"
+)  # raised in huggingface_hub's HTTP client
 
 PATHS = ("README.md", "config.json", "model.safetensors", "big.safetensors", "image.png", "empty.txt")
 
@@ -52,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["lfs", "xet"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How the client sends large files."""
+    """The protocol for large files."""
     if request.param == "xet":
         pytest.importorskip("hf_xet")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", request.param == "lfs")
@@ -64,7 +66,7 @@ def lfs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
 
-def test_a_folder_arrives_and_a_second_push_changes_nothing(
+def test_folder_is_uploaded_and_a_second_push_changes_nothing(
     hub: LocalHub, api: HfApi, folder: Path, transport: str
 ) -> None:
     before = hub.history("org/new")[0].oid
@@ -84,7 +86,7 @@ def test_a_folder_arrives_and_a_second_push_changes_nothing(
     assert not hub.requests.matching("/upload/*")
 
 
-def test_what_was_pushed_can_be_pulled(
+def test_pushed_files_can_be_pulled(
     hub: LocalHub, api: HfApi, folder: Path, transport: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     assert transport
@@ -96,7 +98,7 @@ def test_what_was_pushed_can_be_pulled(
 
 
 @pytest.mark.usefixtures("lfs")
-def test_large_objects_come_in_parts(hub: LocalHub, api: HfApi, folder: Path) -> None:
+def test_large_files_are_uploaded_in_parts(hub: LocalHub, api: HfApi, folder: Path) -> None:
     api.upload_file(
         path_or_fileobj=folder / "big.safetensors", path_in_repo="b.safetensors", repo_id="org/new"
     )
@@ -106,7 +108,7 @@ def test_large_objects_come_in_parts(hub: LocalHub, api: HfApi, folder: Path) ->
     assert hub.read("org/new", "b.safetensors") == (folder / "big.safetensors").read_bytes()
 
 
-def test_a_repo_is_made_once(hub: LocalHub, api: HfApi) -> None:
+def test_repo_is_created_only_once(hub: LocalHub, api: HfApi) -> None:
     assert api.create_repo("org/made", private=True) == f"{hub.url}/org/made"
     assert api.create_repo("org/made", exist_ok=True) == f"{hub.url}/org/made"
     with pytest.raises(HfHubHTTPError) as conflict:
@@ -119,7 +121,7 @@ def test_a_repo_is_made_once(hub: LocalHub, api: HfApi) -> None:
         api.model_info("org/made")
 
 
-def test_branches_and_tags_are_made(hub: LocalHub, api: HfApi) -> None:
+def test_branches_and_tags_are_created(hub: LocalHub, api: HfApi) -> None:
     api.create_branch("org/new", branch="feat/x")
     api.create_branch("org/new", branch="feat/x", exist_ok=True)
     with pytest.raises(HfHubHTTPError, match="409"):
@@ -147,7 +149,7 @@ def test_files_and_folders_are_deleted(hub: LocalHub, api: HfApi) -> None:
         api.delete_file("config.json", repo_id="org/new")
 
 
-def test_a_commit_on_an_old_parent_is_refused(hub: LocalHub, api: HfApi) -> None:
+def test_commit_on_an_outdated_parent_is_rejected(hub: LocalHub, api: HfApi) -> None:
     first = hub.history("org/new")[0].oid
     hub.commit("org/new", {"other.txt": b"in between"})
     with pytest.raises(HfHubHTTPError) as refused:
@@ -157,7 +159,7 @@ def test_a_commit_on_an_old_parent_is_refused(hub: LocalHub, api: HfApi) -> None
     assert refused.value.response.status_code == 412
 
 
-def test_only_who_may_write_writes(hub: LocalHub) -> None:
+def test_uploads_need_write_access(hub: LocalHub) -> None:
     for token, status in ((hub.READ_TOKEN, 403), (hub.OTHER_TOKEN, 403), (False, 401)):
         with pytest.raises(HfHubHTTPError) as refused:
             HfApi(endpoint=hub.url, token=token).upload_file(
@@ -170,16 +172,14 @@ def test_only_who_may_write_writes(hub: LocalHub) -> None:
     assert set(hub.files("org/new")) == {"config.json"}
 
 
-def test_a_card_that_is_no_yaml_is_refused_before_anything_moves(
-    hub: LocalHub, api: HfApi, folder: Path
-) -> None:
+def test_invalid_model_card_is_rejected_before_the_upload(hub: LocalHub, api: HfApi, folder: Path) -> None:
     (folder / "README.md").write_text("---\nlicense: [mit\n---\n")
     with pytest.raises(ValueError, match="Invalid metadata"):
         api.upload_folder(repo_id="org/new", folder_path=folder)
     assert not hub.requests.matching("*/preupload/*")
 
 
-def test_preupload_names_what_is_there(hub: LocalHub, api: HfApi) -> None:
+def test_preupload_reports_existing_files(hub: LocalHub, api: HfApi) -> None:
     hub.commit("org/new", {"model.safetensors": b"weights"})
     operation = CommitOperationAdd("model.safetensors", b"weights")
     head = hub.history("org/new")[0].oid

@@ -1,4 +1,4 @@
-"""The sample cache: real layout, right checksums, and one of every kind of fault."""
+"""The sample cache: real layout, correct checksums, and every kind of fault."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BROKEN = {
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cache]:
-    """One sample for all tests that only read."""
+    """One sample for all tests that only read it."""
     root = tmp_path_factory.mktemp("sample") / "hub"
     build_sample_cache(root, now=NOW)
     before = tree_of_names(root)
@@ -46,28 +46,28 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cache]:
 
 
 def tree_of_names(root: Path) -> list[str]:
-    """Every path below a folder."""
+    """Return every path below a folder."""
     return sorted(os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names)
 
 
 async def findings_of(cache: Cache, name: str, *, verify: bool = False) -> list[Finding]:
-    """The findings of one model."""
+    """Return the findings of one model."""
     data = await check_health(cache, name, verify=verify)
     return (data.healthy + data.unhealthy)[0].findings
 
 
-async def test_the_unsound_repos_are_exactly_those_that_should_be(sample: Cache) -> None:
+async def test_sample_has_exactly_the_intended_broken_repos(sample: Cache) -> None:
     data = await check_health(sample)
     assert {entry.name for entry in data.unhealthy} == set(BROKEN)
     assert data.summary.total == len(SAMPLES)
 
 
 @pytest.mark.parametrize(("name", "code"), BROKEN.items())
-async def test_every_fault_is_named(sample: Cache, name: str, code: FindingCode) -> None:
+async def test_every_fault_is_found(sample: Cache, name: str, code: FindingCode) -> None:
     assert code in [finding.code for finding in await findings_of(sample, name)]
 
 
-async def test_one_wrong_byte_is_seen_by_its_checksum_alone(sample: Cache) -> None:
+async def test_wrong_byte_is_found_only_by_its_checksum(sample: Cache) -> None:
     name = "mlx-community/SmolLM2-135M-Instruct-4bit"
     rotten = FindingCode.CHECKSUM_MISMATCH
     assert rotten not in [finding.code for finding in await findings_of(sample, name)]
@@ -77,7 +77,7 @@ async def test_one_wrong_byte_is_seen_by_its_checksum_alone(sample: Cache) -> No
 @pytest.mark.parametrize(
     "name", ["sentence-transformers/all-MiniLM-L6-v2", "mlx-community/Qwen3-Embedding-0.6B-4bit-DWQ"]
 )
-async def test_a_sound_model_verifies(sample: Cache, name: str) -> None:
+async def test_healthy_model_passes_verification(sample: Cache, name: str) -> None:
     data = await check_health(sample, name, verify=True)
     checksums = data.healthy[0].checksums
     assert checksums is not None
@@ -85,7 +85,7 @@ async def test_a_sound_model_verifies(sample: Cache, name: str) -> None:
     assert checksums.bytes > 90_000_000
 
 
-async def test_there_is_a_model_of_every_kind(sample: Cache) -> None:
+async def test_sample_has_models_of_every_kind(sample: Cache) -> None:
     models = (await list_models(sample)).models
     assert {model.framework for model in models} >= {Framework.MLX, Framework.GGUF, Framework.PYTORCH}
     assert {model.model_type for model in models} >= {ModelType.CHAT, ModelType.BASE, ModelType.EMBEDDING}
@@ -96,22 +96,22 @@ async def test_there_is_a_model_of_every_kind(sample: Cache) -> None:
     assert largest.memory_fit in {MemoryFit.TOO_LARGE, MemoryFit.TIGHT, MemoryFit.FITS}
 
 
-async def test_there_is_something_of_everything_to_prune() -> None:
-    with DemoSession() as session:  # what is stale is told by the clock
+async def test_sample_has_every_kind_of_prunable_data() -> None:
+    with DemoSession() as session:  # staleness depends on the clock
         plan = await plan_prune(session.cache)
     assert (len(plan.revisions), len(plan.blobs), len(plan.incomplete)) == (1, 1, 1)
 
 
-def test_huggingface_hub_reads_the_sample(sample: Cache) -> None:
+def test_huggingface_hub_can_scan_the_sample(sample: Cache) -> None:
     info = scan_cache_dir(sample.root)
     seen = {repo.repo_id for repo in info.repos if repo.repo_type == "model"}
-    refused = {"mlx-community/DeepSeek-R1-Distill-Qwen-1.5B-4bit"}  # it drops what has no snapshot or
-    refused |= {"mlx-community/OLMo-2-1124-7B-Instruct-4bit"}  # a link that leads nowhere
+    refused = {"mlx-community/DeepSeek-R1-Distill-Qwen-1.5B-4bit"}  # it ignores repos without a snapshot, and
+    refused |= {"mlx-community/OLMo-2-1124-7B-Instruct-4bit"}  # with a broken link
     assert seen | refused == {each.name for each in SAMPLES}
     assert seen & refused == set()
 
 
-def test_huggingface_hub_finds_a_sound_model_complete_and_an_unfinished_one_not(sample: Cache) -> None:
+def test_huggingface_hub_accepts_only_the_complete_model(sample: Cache) -> None:
     sound = snapshot_download(
         "mlx-community/Qwen3-4B-Instruct-2507-4bit", cache_dir=sample.root, local_files_only=True
     )
@@ -133,13 +133,13 @@ def test_two_repos_share_one_payload(sample: Cache) -> None:
     assert [path.parent.parent for path in payloads] == [sample.root.resolve() / "blobs"]
 
 
-def test_it_takes_little_disk_whatever_it_shows(sample: Cache) -> None:
+def test_sample_takes_little_disk_space(sample: Cache) -> None:
     files = [os.lstat(path) for path in tree_of_names(sample.root)]
     assert sum(file.st_size for file in files) > 200e9
     assert sum(file.st_blocks * 512 for file in files) < 30e6
 
 
-def test_the_same_moment_gives_the_same_sample(sample: Cache, tmp_path: Path) -> None:
+def test_sample_is_reproducible(sample: Cache, tmp_path: Path) -> None:
     build_sample_cache(tmp_path / "hub", now=NOW)
     names = [str(Path(path).relative_to(sample.root)) for path in tree_of_names(sample.root)]
     assert names == [str(Path(p).relative_to(tmp_path / "hub")) for p in tree_of_names(tmp_path / "hub")]
@@ -152,7 +152,7 @@ def test_the_same_moment_gives_the_same_sample(sample: Cache, tmp_path: Path) ->
     assert tree_of(sample.root / card / "refs") == tree_of(tmp_path / "hub" / card / "refs")
 
 
-def test_every_known_checksum_belongs_to_a_file() -> None:
+def test_stored_checksums_belong_to_files() -> None:
     needed = {payload.key for _, payload in large_payloads()}
     assert needed == set(CHECKSUMS)
 
@@ -160,5 +160,5 @@ def test_every_known_checksum_belongs_to_a_file() -> None:
 @pytest.mark.parametrize(
     "payload", [p for _, p in large_payloads() if p.size < 700e6], ids=lambda payload: payload.key
 )
-def test_a_known_checksum_is_the_one_of_the_bytes(payload: Payload) -> None:
+def test_stored_checksums_match_the_contents(payload: Payload) -> None:
     assert payload.hashed() == CHECKSUMS[payload.key]

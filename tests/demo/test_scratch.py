@@ -1,4 +1,4 @@
-"""The demo's folder goes with its process, however that ends, and nobody else's does."""
+"""The demo's folder is removed when its process ends in any way; other folders are kept."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ with DemoSession() as session:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A temporary folder of the test's own, for child processes too."""
+    """A temporary folder for this test and its child processes."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -40,12 +40,12 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def age(path: Path) -> None:
-    """Let a folder be a day old."""
+    """Make a folder a day old."""
     then = path.stat().st_mtime - _DAY_S
     os.utime(path, (then, then))
 
 
-def test_what_a_killed_session_left_goes_when_the_next_one_begins(temporary: Path) -> None:
+def test_next_session_removes_the_files_of_a_killed_one(temporary: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as owner:
@@ -63,7 +63,7 @@ def test_what_a_killed_session_left_goes_when_the_next_one_begins(temporary: Pat
     assert list(temporary.iterdir()) == []
 
 
-def test_only_what_is_ours_and_abandoned_is_removed(temporary: Path, tmp_path: Path) -> None:
+def test_only_own_abandoned_folders_are_removed(temporary: Path, tmp_path: Path) -> None:
     treasure = tmp_path / "treasure"
     treasure.mkdir()
     (treasure / ".owner").touch()
@@ -82,7 +82,7 @@ def test_only_what_is_ours_and_abandoned_is_removed(temporary: Path, tmp_path: P
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder to somebody else")
-def test_the_folder_of_another_user_is_left_alone(temporary: Path) -> None:
+def test_folder_of_another_user_is_kept(temporary: Path) -> None:
     foreign = temporary / f"{PREFIX}foreign"
     foreign.mkdir()
     (foreign / ".owner").touch()
@@ -91,7 +91,7 @@ def test_the_folder_of_another_user_is_left_alone(temporary: Path) -> None:
     assert foreign.is_dir()
 
 
-def test_a_folder_is_private_and_goes_at_once(temporary: Path) -> None:
+def test_folder_is_private_and_removed_at_once(temporary: Path) -> None:
     folder = ScratchFolder()
     assert folder.path.stat().st_mode & 0o777 == 0o700
     (folder.path / "deep" / "deeper").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A demo session: its folder goes away however the program ends, and nothing else is touched."""
+"""A demo session: its folder is removed however the program ends, and nothing else is changed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ with DemoSession() as session:
 """
 
 
-def test_the_folder_lives_as_long_as_the_session() -> None:
+def test_folder_exists_as_long_as_the_session() -> None:
     with DemoSession() as session:
         home = session.home
         assert session.cache.root == home / "hub"
@@ -38,7 +38,7 @@ def test_the_folder_lives_as_long_as_the_session() -> None:
     assert not home.exists()
 
 
-def test_an_exception_does_not_leave_the_folder_behind() -> None:
+def test_folder_is_removed_after_an_exception() -> None:
     homes: list[Path] = []
 
     def fail() -> None:
@@ -53,7 +53,7 @@ def test_an_exception_does_not_leave_the_folder_behind() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda n: n.name)
-def test_a_signal_does_not_leave_the_folder_behind(number: signal.Signals) -> None:
+def test_folder_is_removed_after_a_signal(number: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
         stdin=subprocess.PIPE,
@@ -70,7 +70,7 @@ def test_a_signal_does_not_leave_the_folder_behind(number: signal.Signals) -> No
     assert not home.exists()
 
 
-def test_afterwards_the_environment_and_the_signal_handlers_are_as_before(
+def test_environment_and_signal_handlers_are_restored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLXK_API_KEY", "mine:secret")
@@ -89,7 +89,7 @@ def test_afterwards_the_environment_and_the_signal_handlers_are_as_before(
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_the_hub_starts_with_the_first_question_and_ends_with_the_session() -> None:
+def test_hub_starts_with_the_first_request_and_stops_with_the_session() -> None:
     with DemoSession():
         children = psutil.Process().children()
         with urllib.request.urlopen(f"{os.environ['HF_ENDPOINT']}/api/models/{tiny_model.NAME}") as answer:
@@ -98,7 +98,7 @@ def test_the_hub_starts_with_the_first_question_and_ends_with_the_session() -> N
     assert not started.is_running()
 
 
-def test_the_tiny_model_is_in_the_cache_and_can_run() -> None:
+def test_tiny_model_is_in_the_cache_and_can_run() -> None:
     with DemoSession() as session:
         found = session.cache.find("tiny-demo")
         report = inspect(session.cache, found.ref, Runtime.here())
@@ -106,6 +106,6 @@ def test_the_tiny_model_is_in_the_cache_and_can_run() -> None:
     assert report.model.model_type is ModelType.CHAT
 
 
-def test_a_session_that_was_not_entered_has_no_cache() -> None:
+def test_session_has_no_cache_before_it_is_entered() -> None:
     with pytest.raises(RuntimeError):
         _ = DemoSession().cache

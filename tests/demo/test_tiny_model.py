@@ -1,4 +1,4 @@
-"""The tiny real model: sound in a cache, right in its answers, and made by the script that says so."""
+"""The tiny real model: healthy in a cache, correct answers, and created by the training script."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ needs_mlx = pytest.mark.skipif(
 
 
 def corpus_module() -> ModuleType:
-    """The module of the training script that knows what is to be learnt."""
+    """Return the training script's module with the training text."""
     name = "tiny_model_corpus"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, SCRIPTS / "tiny_model" / "corpus.py")
@@ -46,8 +46,8 @@ CORPUS: Any = corpus_module().load()
 SINGLE = {d.turns[0].asks[0]: d.turns[0] for d in CORPUS.dialogues if len(d.turns) == 1 and not d.system}
 
 
-class Asked:
-    """A process that has loaded a model."""
+class LoadedModel:
+    """A process with a loaded model."""
 
     def __init__(self, folder: Path) -> None:
         script = Path(__file__).with_name("ask_tiny_model.py")
@@ -65,7 +65,7 @@ class Asked:
     def __call__(
         self, messages: str | list[dict[str, Any]], *, max_tokens: int = 800, **template: Any
     ) -> dict[str, Any]:
-        """What it says next; `template` goes to the chat template."""
+        """Return the answer; `template` is passed to the chat template."""
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         request = {
@@ -95,15 +95,15 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def ask() -> Iterator[Asked]:
-    """The model that ships, loaded once."""
-    asked = Asked(tiny_model.folder())
+def ask() -> Iterator[LoadedModel]:
+    """The shipped model, loaded once."""
+    asked = LoadedModel(tiny_model.folder())
     yield asked
     asked.close()
 
 
 def history(tokens: int) -> list[dict[str, Any]]:
-    """Questions and answers of so many tokens, and at most one answer more."""
+    """Return questions and answers with at least this many tokens, and at most one more answer."""
     tokenizer = Tokenizer.from_file(str(tiny_model.folder() / "tokenizer.json"))
     messages: list[dict[str, Any]] = []
     for question, turn in SINGLE.items():
@@ -116,7 +116,7 @@ def history(tokens: int) -> list[dict[str, Any]]:
     return messages
 
 
-async def test_it_lies_in_a_cache_as_a_sound_chat_model_that_runs(hub: Path, cache: Cache) -> None:
+async def test_tiny_model_is_a_healthy_and_runnable_chat_model(hub: Path, cache: Cache) -> None:
     tiny_model.install(hub)
     (model,) = (await list_models(cache)).models
     assert model.name == tiny_model.NAME
@@ -127,60 +127,60 @@ async def test_it_lies_in_a_cache_as_a_sound_chat_model_that_runs(hub: Path, cac
 
 
 @needs_mlx
-async def test_the_installed_mlx_lm_can_run_it(hub: Path, cache: Cache) -> None:
+async def test_installed_mlx_lm_can_run_the_model(hub: Path, cache: Cache) -> None:
     tiny_model.install(hub)
     (model,) = (await list_models(cache)).models
     assert (model.runtime_compatible, model.reason) == (True, None)
 
 
-def test_huggingface_hub_finds_it_complete(hub: Path) -> None:
+def test_huggingface_hub_considers_the_model_complete(hub: Path) -> None:
     snapshot = tiny_model.install(hub)
     found = snapshot_download(tiny_model.NAME, cache_dir=hub, local_files_only=True)
     assert Path(found) == snapshot
 
 
-def test_its_commit_follows_from_its_files(tmp_path: Path) -> None:
+def test_commit_is_derived_from_the_files(tmp_path: Path) -> None:
     first = tiny_model.install(tmp_path / "a")
     assert tiny_model.install(tmp_path / "b").name == first.name
     assert tiny_model.install(tmp_path / "a") == first
 
 
-def test_it_is_small() -> None:
+def test_model_is_small() -> None:
     assert sum(path.stat().st_size for path in tiny_model.folder().iterdir()) < 5_000_000
 
 
-def test_finding_it_imports_no_mlx() -> None:
+def test_locating_the_model_imports_no_mlx() -> None:
     code = "import sys, mlxk_tui.demo.tiny_model as t; t.folder(); print(*sys.modules, sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert not {"mlx", "mlx_lm", "transformers"} & set(loaded.split())
 
 
-def test_what_is_suggested_is_what_it_has_learnt() -> None:
+def test_suggestions_are_trained_questions() -> None:
     assert set(tiny_model.SUGGESTIONS) <= set(SINGLE)
 
 
 @needs_mlx
-def test_mlx_lm_sees_reasoning_and_tools(ask: Asked) -> None:
+def test_mlx_lm_detects_reasoning_and_tools(ask: LoadedModel) -> None:
     assert ask.found == {"has_thinking": True, "tool_call_start": "<tool_call>"}
 
 
 @needs_mlx
 @pytest.mark.parametrize("question", [*list(SINGLE)[::8], *tiny_model.SUGGESTIONS[:-1]])
-def test_it_answers_what_it_has_learnt(ask: Asked, question: str) -> None:
+def test_trained_questions_are_answered(ask: LoadedModel, question: str) -> None:
     answer = ask(question, enable_thinking=False)
     assert answer["text"] in SINGLE[question].answers
     assert answer["finish_reason"] == "stop"
 
 
 @needs_mlx
-def test_it_thinks_first_unless_told_not_to(ask: Asked) -> None:
+def test_model_reasons_first_unless_disabled(ask: LoadedModel) -> None:
     turn = SINGLE["What is reasoning?"]
     assert ask("What is reasoning?")["text"] == f"<think>\n{turn.think}\n</think>\n\n{turn.answers[0]}"
     assert ask("What is reasoning?", enable_thinking=False)["text"] == turn.answers[0]
 
 
 @needs_mlx
-def test_it_calls_a_tool_and_answers_with_the_result(ask: Asked) -> None:
+def test_model_calls_a_tool_and_answers_with_the_result(ask: LoadedModel) -> None:
     dialogue = next(d for d in CORPUS.tool_dialogues if d.tool == "list_models" and not d.think)
     messages = dialogue.messages(dialogue.asks[0], "")
     tools = list(CORPUS.tools.values())
@@ -192,13 +192,13 @@ def test_it_calls_a_tool_and_answers_with_the_result(ask: Asked) -> None:
 
 
 @needs_mlx
-def test_it_puts_the_city_of_the_question_into_the_call(ask: Asked) -> None:
+def test_tool_call_contains_the_city_of_the_question(ask: LoadedModel) -> None:
     answer = ask("What is the weather in Paris?", tools=[CORPUS.tools["get_weather"]])
     assert answer["tool_call"] == {"name": "get_weather", "arguments": {"city": "Paris"}}
 
 
 @needs_mlx
-def test_it_knows_what_was_said_before(ask: Asked) -> None:
+def test_model_uses_the_conversation_history(ask: LoadedModel) -> None:
     dialogue = next(d for d in CORPUS.dialogues if len(d.turns) == 3)
     messages: list[dict[str, Any]] = []
     for turn in dialogue.turns:
@@ -210,7 +210,7 @@ def test_it_knows_what_was_said_before(ask: Asked) -> None:
 
 @pytest.mark.slow
 @needs_mlx
-def test_a_long_history_does_not_confuse_it(ask: Asked) -> None:
+def test_long_history_does_not_change_the_answer(ask: LoadedModel) -> None:
     question = "What does verify do?"
     answer = ask([*history(1500), {"role": "user", "content": question}])
     assert 1500 < answer["prompt_tokens"] < 2000
@@ -218,7 +218,7 @@ def test_a_long_history_does_not_confuse_it(ask: Asked) -> None:
 
 
 @needs_mlx
-def test_a_system_prompt_changes_the_answer(ask: Asked) -> None:
+def test_system_prompt_changes_the_answer(ask: LoadedModel) -> None:
     system = {"role": "system", "content": CORPUS.changing["json"][0]}
     answer = ask([system, {"role": "user", "content": "What do the panes do?"}])
     assert json.loads(answer["text"])["4"] == "Chat"
@@ -226,19 +226,19 @@ def test_a_system_prompt_changes_the_answer(ask: Asked) -> None:
 
 @needs_mlx
 @pytest.mark.parametrize("question", ["What is the capital of France?", "Tell me about quantum physics."])
-def test_it_says_so_when_it_does_not_know(ask: Asked, question: str) -> None:
+def test_unknown_questions_get_the_default_answer(ask: LoadedModel, question: str) -> None:
     assert ask(question)["text"] == CORPUS.unknown.answers[0]
 
 
 @needs_mlx
-def test_one_answer_is_long_enough_to_watch(ask: Asked) -> None:
+def test_one_answer_is_long(ask: LoadedModel) -> None:
     answer = ask("Give me a tour of the app")
     assert answer["tokens"] > 400
     assert answer["text"] in SINGLE["Give me a tour of the app"].answers
 
 
 @needs_mlx
-def test_the_training_text_is_what_the_chat_template_writes(ask: Asked) -> None:
+def test_training_text_matches_the_chat_template(ask: LoadedModel) -> None:
     corpus = corpus_module()
     sampler = corpus.Sampler(CORPUS, 1)
     for _ in range(40):
@@ -252,7 +252,7 @@ def test_the_training_text_is_what_the_chat_template_writes(ask: Asked) -> None:
         )
 
 
-def test_every_dialogue_fits_into_the_context_and_comes_back_from_the_tokenizer() -> None:
+def test_every_dialogue_fits_into_the_context_and_survives_tokenization() -> None:
     tokenizer = Tokenizer.from_file(str(tiny_model.folder() / "tokenizer.json"))
     for dialogue in CORPUS.dialogues:
         tokens = 0
@@ -265,7 +265,7 @@ def test_every_dialogue_fits_into_the_context_and_comes_back_from_the_tokenizer(
 
 @pytest.mark.slow
 @needs_mlx
-def test_the_script_makes_a_model_that_loads(tmp_path: Path) -> None:
+def test_training_script_creates_a_loadable_model(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, SCRIPTS / "train_tiny_model.py", "--out", tmp_path, "--stages", "1", "--steps", "1"],
         check=True,
@@ -275,8 +275,8 @@ def test_the_script_makes_a_model_that_loads(tmp_path: Path) -> None:
     shipped = tiny_model.folder()
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in shipped.iterdir()}
     for path in shipped.iterdir():
-        if path.name != "model.safetensors":  # that of one step knows nothing
-            assert (tmp_path / path.name).read_bytes() == path.read_bytes(), f"{path.name} is stale"
-    asked = Asked(tmp_path)
+        if path.name != "model.safetensors":  # a model trained for one step differs
+            assert (tmp_path / path.name).read_bytes() == path.read_bytes(), f"{path.name} is out of date"
+    asked = LoadedModel(tmp_path)
     assert asked("Hello!", max_tokens=3)["tokens"] == 3
     asked.close()

@@ -1,4 +1,4 @@
-"""The headless tour runs every command on the sample and tells what does not do what it should."""
+"""The headless tour runs every command on the sample and fails if one does not work."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mlxk_tui.demo.tour import Stop, stops, visit
 
 
 @pytest.mark.slow
-def test_the_tour_goes_through_and_leaves_nothing_behind() -> None:
+def test_tour_succeeds_and_leaves_no_files() -> None:
     tour = subprocess.run(
         [sys.executable, "-m", "mlxk_tui.demo.tour"], capture_output=True, text=True, timeout=300, check=False
     )
     assert (tour.returncode, tour.stderr) == (0, "")
     commands = {line.split()[2] for line in tour.stdout.splitlines() if line.startswith("$ ")}
-    commands.discard("run")  # only where there is MLX
+    commands.discard("run")  # needs MLX
     assert commands == {"list", "health", "show", "rm", "prune", "clone", "search", "pull"}
     assert not Path(tour.stdout.splitlines()[0].rpartition(" ")[2]).exists()
 
 
-def test_a_command_that_does_something_else_is_a_fault() -> None:
+def test_unexpected_output_fails_the_tour() -> None:
     with DemoSession() as session:
         good = stops(session.home)[0]
         assert visit(good, session.cache.root) is None
