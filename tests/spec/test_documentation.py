@@ -1,4 +1,4 @@
-"""docs/json-api.md: its examples are valid, its tables complete, its versions those of the program."""
+"""docs/json-api.md: valid examples, complete tables, current versions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _name(example: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("example", ENVELOPES, ids=_name)
-def test_an_example_is_an_envelope(example: dict[str, Any]) -> None:
+def test_examples_are_valid_envelopes(example: dict[str, Any]) -> None:
     checked_envelope(example)
 
 
@@ -55,51 +55,51 @@ def test_other_examples_are_progress_events() -> None:
         jsonschema.validate(event, schema)
 
 
-def test_every_command_has_an_example_of_success() -> None:
+def test_every_command_has_a_success_example() -> None:
     shown = {example["command"] for example in ENVELOPES if example["status"] == "success"}
     assert shown == {command.value for command in COMMAND_DATA}
 
 
-def test_the_examples_of_the_removal_hold_what_the_text_says() -> None:
+def test_removal_examples_match_the_text() -> None:
     refused = next(example for example in ENVELOPES if _name(example) == "rm-confirmation_required")
     assert refused["data"]["action"] == "requires_confirmation"
     assert refused["error"]["matches"] == refused["data"]["matches"]
 
 
-def test_the_table_of_errors_is_complete_and_right() -> None:
+def test_table_of_errors_is_complete_and_correct() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d) \| (\d{3}) \| (.+) \|$", TEXT, re.MULTILINE)
-    told = {ErrorType(name): (int(status), int(http), meaning) for name, status, http, meaning in rows}
-    assert told == {type_: tuple(facts) for type_, facts in ERRORS.items()}
+    documented = {ErrorType(name): (int(status), int(http), meaning) for name, status, http, meaning in rows}
+    assert documented == {type_: tuple(facts) for type_, facts in ERRORS.items()}
     assert set(ERRORS) == set(ErrorType)
 
 
-def test_every_option_and_argument_of_every_command_is_told() -> None:
+def test_every_option_and_argument_is_documented() -> None:
     commands = getattr(typer.main.get_command(app), "commands")  # noqa: B009 - Click's Group, untyped here
     assert set(commands) == {command.value for command in Command} - {"cli"}
     for name, command in commands.items():
         heading = next(line for line in TEXT.splitlines() if line.startswith(f"### `{name}"))
         for parameter in command.params:
-            if parameter.name in {"as_json", "progress", "help"}:  # told once, for all
+            if parameter.name in {"as_json", "progress", "help"}:  # documented once for all commands
                 continue
             words = [parameter.metavar] if parameter.param_type_name == "argument" else parameter.opts
             assert any(word in heading for word in [*words, *parameter.secondary_opts]), (name, words)
 
 
-def test_every_key_of_a_model_is_told() -> None:
+def test_every_key_of_a_model_is_documented() -> None:
     rows = set(re.findall(r"^\| `(\w+)` \| ", TEXT, re.MULTILINE))
     assert set(Model.model_fields) <= rows
     for enum in (Capability, Modality, Fix, MemoryFit):
         assert all(f"`{member.value}`" in TEXT for member in enum), enum
 
 
-def test_every_key_of_every_result_is_told() -> None:
+def test_every_key_of_every_result_is_documented() -> None:
     models: list[type[Contract]] = [*COMMAND_DATA.values(), ErrorInfo]
     for model in models:
         missing = [name for name in model.model_fields if f"`{name}`" not in TEXT]
         assert not missing, (model.__name__, missing)
 
 
-def test_the_versions_are_those_of_the_program() -> None:
+def test_documented_versions_match_the_program() -> None:
     assert f"**Version of this API: {SPEC_VERSION}**" in TEXT
     example = next(example for example in ENVELOPES if _name(example) == "version-success")
     assert example["data"]["json_api_spec_version"] == SPEC_VERSION

@@ -1,6 +1,6 @@
-"""Every output of the sample cache is what a script written for MLX-Knife's JSON API 0.1.4 expects.
+"""Every output for the sample cache has the format of MLX-Knife's JSON API 0.1.4.
 
-So is every other output that a test of the command sees: `checked_envelope` asks the same.
+`checked_envelope` checks the same for all outputs in the command's tests.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Envelope = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[Envelope]:
-    """What every command that needs neither hub nor engine prints about every model of the sample."""
+    """Return the outputs of all commands that need neither hub nor engine, for all models of the sample."""
     hub = tmp_path_factory.mktemp("sample") / "hub"
     build_sample_cache(hub)
     names = [model["name"] for model in _printed("list", hub=hub)["data"]["models"]]
@@ -60,13 +60,13 @@ def _printed(*arguments: str, hub: Path) -> Envelope:
     return printed
 
 
-def test_every_output_has_the_shape_of_the_reference(outputs: list[Envelope]) -> None:
+def test_every_output_has_the_format_of_mlx_knife(outputs: list[Envelope]) -> None:
     assert len(outputs) > 140
     wrong = {json.dumps(output)[:200]: found for output in outputs if (found := departures(output))}
     assert not wrong
 
 
-def test_only_our_own_commands_are_left_out(outputs: list[Envelope]) -> None:
+def test_only_additional_commands_are_excluded(outputs: list[Envelope]) -> None:
     for command in Command:
         odd = {"status": "odd", "command": command.value, "data": None, "error": None}
         assert bool(departures(odd)) is (command.value not in OWN_COMMANDS)
@@ -74,7 +74,7 @@ def test_only_our_own_commands_are_left_out(outputs: list[Envelope]) -> None:
 
 
 def _opened(schema: Any) -> Any:
-    """Return a schema that lets additional keys pass."""
+    """Return a schema that allows additional keys."""
     if isinstance(schema, dict):
         closed = schema.get("additionalProperties") is False
         return {k: _opened(v) for k, v in schema.items() if not (closed and k == "additionalProperties")}
@@ -88,17 +88,17 @@ def reference() -> jsonschema.Draft7Validator:
     return jsonschema.Draft7Validator(_opened(json.loads(REFERENCE.read_text("utf-8"))))
 
 
-def test_the_reference_itself_accepts_every_output(
+def test_mlx_knifes_own_schema_accepts_every_output(
     outputs: list[Envelope], reference: jsonschema.Draft7Validator
 ) -> None:
     for output in outputs:
         reference.validate(output)
 
 
-def test_the_shape_is_as_strict_as_the_reference(
+def test_format_check_is_as_strict_as_mlx_knifes_schema(
     outputs: list[Envelope], reference: jsonschema.Draft7Validator
 ) -> None:
-    """Break a sample of each command in every place and way: both must refuse and accept the same."""
+    """Change one output of each command in every place: both must accept and reject the same."""
     samples = {(output["command"], output["status"]): _short(output) for output in outputs}
     samples[("push", "success")] = _success(
         "push", repo_id="a/b", branch="main", commit_sha="x", repo_url="y", uploaded_files_count=2,
@@ -120,7 +120,7 @@ def test_the_shape_is_as_strict_as_the_reference(
 
 
 def _short(value: Any) -> Any:
-    """Return a value with one item of every list, which is as good as all of them."""
+    """Return a value with only one item of every list."""
     if isinstance(value, dict):
         return {key: _short(item) for key, item in value.items()}
     return [_short(item) for item in value[:1]] if isinstance(value, list) else value
@@ -150,7 +150,7 @@ def _broken(envelope: Envelope) -> Iterator[Envelope]:
 
 
 def _paths(value: Any, depth: int = 0) -> Iterator[list[Any]]:
-    """Yield the way to every key and first item, five levels deep."""
+    """Yield the path to every key and first item, five levels deep."""
     keys: list[Any] = (
         list(value) if isinstance(value, dict) else [0] if isinstance(value, list) and value else []
     )

@@ -1,4 +1,4 @@
-"""The schema file: generated, fresh, and telling the commands apart."""
+"""The schema file: generated, up to date, with one definition per command."""
 
 from __future__ import annotations
 
