@@ -25,7 +25,7 @@ def validator() -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text("utf-8")))
 
 
-def test_the_schema_file_is_what_the_models_generate() -> None:
+def test_schema_file_is_up_to_date() -> None:
     assert SCHEMA_FILE.read_text("utf-8") == schema_text(), HOW
 
 
@@ -35,7 +35,7 @@ def test_the_schema_is_valid_and_names_the_version() -> None:
     assert f"JSON API {SPEC_VERSION}." in schema["description"]
 
 
-def test_the_module_writes_the_file(tmp_path: Path) -> None:
+def test_module_writes_the_schema_file(tmp_path: Path) -> None:
     target = tmp_path / "schema.json"
     subprocess.run(
         [sys.executable, "-m", "mlxk_tui.ops.contract.schema", str(target)], check=True, timeout=60
@@ -43,7 +43,7 @@ def test_the_module_writes_the_file(tmp_path: Path) -> None:
     assert target.read_text("utf-8") == schema_text()
 
 
-def test_every_command_but_cli_has_data() -> None:
+def test_every_command_except_cli_has_data() -> None:
     assert set(COMMAND_DATA) == set(Command) - {Command.CLI}
 
 
@@ -69,7 +69,7 @@ _ERROR = {"type": "model_not_found", "message": "There is none."}
         _envelope(status="error", data=None, error={**_ERROR, "matches": ["a/b"]}),
     ],
 )
-def test_a_right_envelope_is_valid(
+def test_valid_envelopes_are_accepted(
     envelope: dict[str, Any], validator: jsonschema.Draft202012Validator
 ) -> None:
     assert validator.is_valid(envelope)
@@ -93,7 +93,7 @@ def test_a_right_envelope_is_valid(
         pytest.param(_envelope(data={"models": []}), id="a key too few in data"),
     ],
 )
-def test_a_wrong_envelope_is_not(
+def test_invalid_envelopes_are_rejected(
     envelope: dict[str, Any], validator: jsonschema.Draft202012Validator
 ) -> None:
     assert not validator.is_valid(envelope)
