@@ -1,14 +1,14 @@
-"""The strict health policy on real models, copied out of the user's cache (opt-in: -m issue27).
+"""The strict health rules on real models, copied from the user's cache (opt-in: -m issue27).
 
-The user's cache is only read; what is broken here is a copy in the test's own cache. Variables:
+The user's cache is only read; the tests damage a copy in their own cache. Variables:
 
     MLXK2_USER_HF_HOME or HF_HOME   the Hugging Face home to copy from
-    MLXK2_ISSUE27_MODEL             a sound model in it; without it, the smallest sound one is taken
-    MLXK2_ISSUE27_INDEX_MODEL       a model with a weight index and two shards or more; without it, the
-                                    first of MLXK2_ISSUE27_MODEL and the smallest such model is taken
-    MLXK2_SUBSET_COUNT              how many of its shards are copied, smallest first (default 1)
-    MLXK2_MIN_FREE_MB               free disk that must remain, in megabytes (default 512)
-    MLXK2_BOOTSTRAP_INDEX           fetch a missing index from the hub; waits for transfers
+    MLXK2_ISSUE27_MODEL             a healthy model in it; default: the smallest one
+    MLXK2_ISSUE27_INDEX_MODEL       a model with a weight index and at least two shards; default:
+                                    MLXK2_ISSUE27_MODEL or the smallest such model
+    MLXK2_SUBSET_COUNT              number of shards to copy, smallest first (default 1)
+    MLXK2_MIN_FREE_MB               free disk space that must remain, in megabytes (default 512)
+    MLXK2_BOOTSTRAP_INDEX           download a missing index; not supported yet
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 @pytest.fixture(autouse=True)
-def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Judge anew every time: these tests change a model within a second."""
+def no_stored_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not store verdicts: these tests change a model within a second."""
     monkeypatch.setenv("MLXK_VERDICTS", "off")
 
 
 @pytest.fixture
 def users(user_hf_home: Path) -> Cache:
-    """The user's cache, to be read only."""
+    """The user's cache, read-only."""
     return Cache(user_hf_home / "hub")
 
 
@@ -56,8 +56,8 @@ def snapshot_of(cache: Cache, name: str) -> Snapshot:
     return snapshot
 
 
-async def sound_model(cache: Cache) -> str:
-    """Return the name of a sound model: the one that was asked for, or the smallest."""
+async def healthy_model(cache: Cache) -> str:
+    """Return the name of a healthy model: the given one, or the smallest."""
     asked = os.environ.get("MLXK2_ISSUE27_MODEL")
     if asked:
         snapshot_of(cache, asked)  # skips where it is not there
@@ -70,7 +70,7 @@ async def sound_model(cache: Cache) -> str:
 
 @dataclass(frozen=True)
 class Indexed:
-    """A copy of a model with an index, in the test's own cache."""
+    """A copy of a model with an index in the test's cache."""
 
     cache: Cache
     name: str
@@ -81,26 +81,26 @@ class Indexed:
     missing: tuple[str, ...]
     """Shards that the index names and that were not."""
 
-    async def judge(self) -> HealthEntry:
-        """Ask for the copy's health."""
+    async def check(self) -> HealthEntry:
+        """Return the health of the copy."""
         data = await check_health(self.cache, self.name)
         return (data.healthy + data.unhealthy)[0]
 
     async def codes(self) -> set[FindingCode]:
-        """What is found; the copy must be unhealthy."""
-        entry = await self.judge()
+        """Return the codes of the findings; the copy must be unhealthy."""
+        entry = await self.check()
         assert entry.status is Health.UNHEALTHY
         return {finding.code for finding in entry.findings}
 
     def complete(self) -> None:
-        """Let the index name only what was copied."""
+        """Remove shards that were not copied from the index."""
         content = json.loads(self.index.read_text())
         content["weight_map"] = {k: v for k, v in content["weight_map"].items() if v in self.copied}
         self.index.write_text(json.dumps(content))
 
 
 def shards_of(snapshot: Snapshot) -> tuple[str, list[str]] | None:
-    """Return the name of a snapshot's index and its shards that are there, smallest first."""
+    """Return the name of a snapshot's index and its existing shards, smallest first."""
     files = {file.name: file for file in snapshot.files if file.target is not None and file.size}
     for name in INDEXES:
         if name in files:
@@ -115,7 +115,7 @@ def shards_of(snapshot: Snapshot) -> tuple[str, list[str]] | None:
 
 @pytest.fixture
 async def indexed(users: Cache, cache: Cache) -> Indexed:
-    """Copy config, tokenizer, index and a few shards of a model into the test's own cache."""
+    """Copy config, tokenizer, index and a few shards of a model to the test's cache."""
     asked = os.environ.get("MLXK2_ISSUE27_INDEX_MODEL") or os.environ.get("MLXK2_ISSUE27_MODEL")
     candidates = [asked] if asked else [
         model.name for model in sorted((await list_models(users)).models, key=lambda m: m.size_bytes)
@@ -132,7 +132,7 @@ async def indexed(users: Cache, cache: Cache) -> Indexed:
 
 
 def copy(users: Cache, source: Snapshot, index: str, shards: list[str], cache: Cache) -> Indexed:
-    """Copy a minimal subset of a snapshot, or skip where the disk is too full."""
+    """Copy a minimal subset of a snapshot; skip if the disk is too full."""
     files = {file.name: file for file in source.files if file.target is not None}
     content = json.loads(Path(str(files[index].target)).read_text())
     named = sorted(set(content["weight_map"].values()))
@@ -158,34 +158,34 @@ def copy(users: Cache, source: Snapshot, index: str, shards: list[str], cache: C
     return Indexed(cache, name, snapshot, snapshot / index, chosen, missing)
 
 
-async def test_a_sound_model_is_sound_where_it_lies(users: Cache) -> None:
-    name = await sound_model(users)
+async def test_healthy_model_in_the_users_cache_is_healthy(users: Cache) -> None:
+    name = await healthy_model(users)
     entry = (await check_health(users, name)).healthy
     assert [each.name for each in entry] == [name]
 
 
-async def test_shards_that_the_index_names_and_that_are_not_there_are_missing(indexed: Indexed) -> None:
+async def test_shards_missing_from_the_snapshot_are_reported(indexed: Indexed) -> None:
     assert FindingCode.SHARD_MISSING in await indexed.codes()
-    reason = (await indexed.judge()).reason
+    reason = (await indexed.check()).reason
     assert indexed.missing[0] in reason or str(len(indexed.missing)) in reason
 
 
-async def test_all_shards_of_the_index_make_it_sound(indexed: Indexed) -> None:
+async def test_model_with_all_shards_is_healthy(indexed: Indexed) -> None:
     indexed.complete()
-    entry = await indexed.judge()
+    entry = await indexed.check()
     assert (entry.status, entry.findings[:1] if entry.status is Health.UNHEALTHY else []) == (
         Health.HEALTHY,
         [],
     )
 
 
-async def test_a_deleted_shard_makes_it_unsound(indexed: Indexed) -> None:
+async def test_deleted_shard_is_unhealthy(indexed: Indexed) -> None:
     indexed.complete()
     (indexed.snapshot / indexed.copied[0]).unlink()
     assert await indexed.codes() & {FindingCode.SHARD_MISSING, FindingCode.WEIGHTS_MISSING}
 
 
-async def test_a_truncated_shard_makes_it_unsound(indexed: Indexed) -> None:
+async def test_truncated_shard_is_unhealthy(indexed: Indexed) -> None:
     if not indexed.copied[0].endswith(".safetensors"):
         pytest.skip("a PyTorch file does not tell its length; pick a model with safetensors")
     indexed.complete()
@@ -194,19 +194,19 @@ async def test_a_truncated_shard_makes_it_unsound(indexed: Indexed) -> None:
     assert FindingCode.WEIGHTS_TRUNCATED in await indexed.codes()
 
 
-async def test_an_empty_shard_makes_it_unsound(indexed: Indexed) -> None:
+async def test_empty_shard_is_unhealthy(indexed: Indexed) -> None:
     indexed.complete()
     os.truncate(indexed.snapshot / indexed.copied[0], 0)
     assert FindingCode.WEIGHTS_EMPTY in await indexed.codes()
 
 
-async def test_a_git_lfs_pointer_for_a_shard_makes_it_unsound(indexed: Indexed) -> None:
+async def test_git_lfs_pointer_instead_of_a_shard_is_unhealthy(indexed: Indexed) -> None:
     indexed.complete()
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123456789\n"
     (indexed.snapshot / indexed.copied[0]).write_text(pointer)
     assert FindingCode.LFS_POINTER in await indexed.codes()
 
 
-async def test_shards_without_their_index_are_unsound_even_when_complete(indexed: Indexed) -> None:
+async def test_complete_shards_without_an_index_are_unhealthy(indexed: Indexed) -> None:
     indexed.index.unlink()
     assert FindingCode.SHARD_WITHOUT_INDEX in await indexed.codes()

@@ -1,4 +1,4 @@
-"""`list` and `health` for people, on the user's own cache, which is only read (opt-in: -m live_list).
+"""The text output of `list` and `health` on the user's cache, read-only (opt-in: -m live_list).
 
 Needs HF_HOME (or MLXK2_USER_HF_HOME) with at least one MLX chat model and one MLX base model.
 """
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.live_list, pytest.mark.wet]
 
 
 def entries(hub: Path) -> dict[str, tuple[int, int]]:
-    """Every entry of the cache with its size and time, to see that reading changed nothing."""
+    """Return every entry of the cache with size and time, to check that nothing changes."""
     found = {}
     for folder, folders, names in os.walk(hub):
         for name in [*folders, *names]:
@@ -30,7 +30,7 @@ def entries(hub: Path) -> dict[str, tuple[int, int]]:
 
 
 def headless(home: Path, *arguments: str) -> str:
-    """Run the headless command on a Hugging Face home and return what it prints."""
+    """Run the headless command on a Hugging Face home and return its output."""
     result = subprocess.run(
         [sys.executable, "-m", "mlxk_tui_headless", *arguments],
         env={**os.environ, "HF_HOME": str(home), "MLXK_VERDICTS": "off", "COLUMNS": "200"},
@@ -47,7 +47,7 @@ def headless(home: Path, *arguments: str) -> str:
 
 @pytest.fixture
 async def models(user_hf_home: Path) -> list[Model]:
-    """The user's models, or skip where there is not one of each kind."""
+    """Return the user's models; skip without a model of each kind."""
     found = (await list_models(Cache(user_hf_home / "hub"))).models
     mlx = {model.model_type for model in found if model.framework is Framework.MLX}
     if not {ModelType.CHAT, ModelType.BASE} <= mlx:
@@ -56,23 +56,21 @@ async def models(user_hf_home: Path) -> list[Model]:
 
 
 def names(models: list[Model], *kinds: ModelType) -> set[str]:
-    """The MLX models of these types."""
+    """Return the names of MLX models of these types."""
     return {model.name for model in models if model.framework is Framework.MLX and model.model_type in kinds}
 
 
 def listed(text: str) -> set[str]:
-    """First column of a printed list."""
+    """Return the first column of a printed list."""
     return {line.split()[0] for line in text.splitlines()[1:] if line.strip()}
 
 
 def short(found: set[str]) -> set[str]:
-    """Names as the default list shows those of mlx-community."""
+    """Return names as the default list shows them, without mlx-community."""
     return {name.removeprefix("mlx-community/") for name in found}
 
 
-def test_the_list_shows_chat_models_and_verbose_also_base_models(
-    user_hf_home: Path, models: list[Model]
-) -> None:
+def test_list_shows_chat_models_and_verbose_also_base_models(user_hf_home: Path, models: list[Model]) -> None:
     chat, base = names(models, ModelType.CHAT), names(models, ModelType.BASE)
     default = listed(headless(user_hf_home, "list"))
     assert short(chat) <= short(default)
@@ -93,7 +91,7 @@ def test_health_counts_every_repo(user_hf_home: Path, models: list[Model]) -> No
     assert summary in text.splitlines()
 
 
-def test_looking_changes_nothing_in_the_users_cache(user_hf_home: Path) -> None:
+def test_listing_changes_nothing_in_the_users_cache(user_hf_home: Path) -> None:
     before = entries(user_hf_home / "hub")
     headless(user_hf_home, "list", "--all", "--health")
     headless(user_hf_home, "health")

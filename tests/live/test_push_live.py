@@ -1,8 +1,8 @@
 """`push` to the real hub (opt-in: -m live_push, or -m wet).
 
-Needs MLXK2_ENABLE_EXPERIMENTAL_PUSH=1, MLXK2_LIVE_PUSH=1, HF_TOKEN (one that may write), MLXK2_LIVE_REPO
-(`org/model`, a private repo that exists: nothing is created here) and MLXK2_LIVE_WORKSPACE (an absolute
-path). An error of the hub skips with its text: a network, a token or a quota is no fault of the program.
+Needs MLXK2_ENABLE_EXPERIMENTAL_PUSH=1, MLXK2_LIVE_PUSH=1, HF_TOKEN (with write access), MLXK2_LIVE_REPO
+(`org/model`, an existing private repo) and MLXK2_LIVE_WORKSPACE (an absolute path). An error of the hub skips
+the test with its message, because network, token and quota are not part of the program.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NO_OP = "No files have been modified"
 
 @pytest.fixture
 def workspace() -> Path:
-    """The folder to push, or skip with what is missing."""
+    """Return the folder to push; skip if a variable is missing."""
     missing = [f"{name}=1" for name in SWITCHES if os.environ.get(name) != "1"]
     missing += [name for name in VALUES if not os.environ.get(name, "").strip()]
     if missing:
@@ -40,7 +40,7 @@ def workspace() -> Path:
 
 
 def push(workspace: Path, *options: str) -> dict[str, Any]:
-    """Return `data` of a push, or skip with what the hub said."""
+    """Return `data` of a push; skip with the hub's message on an error."""
     result = subprocess.run(
         [sys.executable, "-m", "mlxk_tui_headless", "push", str(workspace), os.environ["MLXK2_LIVE_REPO"],
          "--private", "--json", *options],
@@ -57,7 +57,7 @@ def push(workspace: Path, *options: str) -> dict[str, Any]:
     return data
 
 
-def test_a_push_commits_or_finds_nothing_to_do_and_the_next_one_finds_nothing(workspace: Path) -> None:
+def test_second_push_finds_nothing_to_do(workspace: Path) -> None:
     before = tree_of(workspace)
     planned = push(workspace, "--dry-run")
     done = push(workspace)
