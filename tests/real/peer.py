@@ -1,7 +1,7 @@
-"""mlx_lm answering, as a process that takes one job a line: what our answers are compared with.
+"""mlx_lm as a process that runs one job per line of stdin, to compare our answers with.
 
-`python -m tests.support.with_blas tests.real.peer`: with the matrix product that our worker has, since
-what is compared token by token has to be multiplied alike.
+Run as `python -m tests.support.with_blas tests.real.peer`, with the BLAS library of our worker: a comparison
+token by token needs the same matrix products.
 """
 
 # ruff: noqa: T201 - what it prints is its result
@@ -20,7 +20,7 @@ from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
 
 class Peer:
-    """The models that were asked for last, and the cache that the last answer left."""
+    """The last models used, and the KV cache of the last answer."""
 
     def __init__(self) -> None:
         self._models: dict[str, Any] = {}
@@ -36,14 +36,14 @@ class Peer:
         return model, tokenizer
 
     def encode(self, model: str, messages: list[dict[str, str]] | None = None, text: str = "") -> list[int]:
-        """Return a conversation or a text as a prompt."""
+        """Return the token ids of a conversation or a text."""
         tokenizer: Any = self._load(model)[1]
         if messages is None:
             return list(tokenizer.encode(text))
         return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
 
     def decode(self, model: str, tokens: list[int]) -> str:
-        """Return the tokenizer's own text of tokens."""
+        """Return the tokenizer's text of tokens."""
         return str(self._load(model)[1].decode(tokens))
 
     def generate(
@@ -55,15 +55,15 @@ class Peer:
         draft: str | None = None,
         goes_on: bool = False,
     ) -> dict[str, Any]:
-        """Answer greedily.
+        """Generate with greedy decoding.
 
         Args:
             model: its folder.
             prompt: token ids.
-            max_tokens: at most so many.
-            kv_bits: quantize the cache from the first position on.
+            max_tokens: maximum number of tokens.
+            kv_bits: bits of the KV cache, quantized from the first position on.
             draft: folder of a draft model.
-            goes_on: begin with what the last answer left in its cache, as far as it agrees.
+            goes_on: reuse the matching part of the last answer's cache.
         """
         loaded, tokenizer = self._load(model)
         guessing = self._load(draft)[0] if draft is not None else None
@@ -100,7 +100,7 @@ class Peer:
         }
 
     def score(self, model: str, prompt: list[int]) -> list[float]:
-        """Return the log-probabilities of all tokens of a prompt but the first, from one pass over it."""
+        """Return the log-probabilities of a prompt's tokens except the first, computed in one pass."""
         logits = self._load(model)[0](mx.array(prompt)[None])[0].astype(mx.float32)
         logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
         picked: Any = mx.take_along_axis(logprobs[:-1], mx.array(prompt[1:])[:, None], axis=-1)[:, 0].tolist()
@@ -108,7 +108,7 @@ class Peer:
 
 
 def main() -> None:
-    """Do what comes in, until nothing comes any more."""
+    """Run the jobs on stdin until its end."""
     peer = Peer()
     for line in sys.stdin:
         job = json.loads(line)

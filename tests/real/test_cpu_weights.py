@@ -1,4 +1,4 @@
-"""Real models on a CPU: the words of mlx_lm, and as good a guess of a text, however weights are held."""
+"""Real models on a CPU: the answers of mlx_lm and its perplexity, with each format of weights."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ TEXT = (
 
 
 def child(program: str, *arguments: str) -> Any:
-    """Run a program with the worker's matrix product, and return the JSON that it prints."""
+    """Run a program with the worker's BLAS library, and return its JSON output."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.with_blas", "-c", program, *arguments],
         env=worker_environment(),
@@ -74,7 +74,9 @@ def child(program: str, *arguments: str) -> Any:
 
 
 @pytest.mark.parametrize("key", ["smollm2", "smollm2_4bit", "gemma3"])
-async def test_the_words_are_those_of_mlx_lm(key: str, request: pytest.FixtureRequest) -> None:
+async def test_answers_match_mlx_lm_for_each_format_of_weights(
+    key: str, request: pytest.FixtureRequest
+) -> None:
     model: Runnable = request.getfixturevalue(key)
     expected = child(_REFERENCE, str(model.folder), PROMPT, str(TOKENS))
     for weights in CpuWeights.FLOAT32, CpuWeights.STORED:
@@ -90,7 +92,7 @@ async def test_the_words_are_those_of_mlx_lm(key: str, request: pytest.FixtureRe
         assert len(result.token_ids) >= TOKENS - 1  # the token that ends a turn is none of the answer's
 
 
-def test_a_quantized_model_guesses_a_text_as_well_as_with_mlx_lm(smollm2_4bit: Runnable) -> None:
+def test_quantized_model_has_the_same_perplexity_as_mlx_lm(smollm2_4bit: Runnable) -> None:
     found = child(_PERPLEXITY, str(smollm2_4bit.folder), TEXT)
     assert 2 < found["mlx_lm"] < 100
     assert found["float32"] == pytest.approx(found["mlx_lm"], rel=1e-3)

@@ -1,4 +1,4 @@
-"""Gemma 3 270M, a base model whose window rotates, says token for token what mlx_lm lets it say."""
+"""Gemma 3 270M, a base model with a sliding window, matches mlx_lm token by token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TOKENS = 8
 
 
 def go_on(tokens: list[int], **more: Any) -> Generation:
-    """Return a greedy request."""
+    """Return a greedy completion request."""
     wanted: dict[str, Any] = {"sampling": GREEDY, "max_tokens": _TOKENS, "want_tokens": True, **more}
     return Generation(tokens=tuple(tokens), **wanted)
 
@@ -35,7 +35,7 @@ def long(gemma3: Runnable, reference: Reference) -> list[int]:
     return tokens[:530]
 
 
-async def test_a_text_goes_on_as_mlx_lms(engine: Engine, gemma3: Runnable, reference: Reference) -> None:
+async def test_raw_completion_matches_mlx_lm(engine: Engine, gemma3: Runnable, reference: Reference) -> None:
     tokens = reference.ask("encode", gemma3, text=PROMPT)
     expected = reference.ask("generate", gemma3, prompt=tokens, max_tokens=_TOKENS)
     request = Generation(prompt=PROMPT, sampling=GREEDY, max_tokens=_TOKENS, want_tokens=True, echo=True)
@@ -45,7 +45,7 @@ async def test_a_text_goes_on_as_mlx_lms(engine: Engine, gemma3: Runnable, refer
     assert " Paris" in result.text
 
 
-async def test_four_at_once_say_what_each_says_alone(
+async def test_four_requests_at_once_match_single_requests(
     engine: Engine, gemma3: Runnable, reference: Reference
 ) -> None:
     texts = (PROMPT, "1, 2, 3, 4,", "Water is made of", "The opposite of hot is")
@@ -57,10 +57,10 @@ async def test_four_at_once_say_what_each_says_alone(
         assert result.token_ids == expected["tokens"]
 
 
-async def test_past_its_window_it_goes_on_as_mlx_lms(
+async def test_prompt_beyond_the_window_matches_mlx_lm(
     engine: Engine, gemma3: Runnable, reference: Reference, long: list[int]
 ) -> None:
-    """Alone, once more from what was kept, beside another, and as a branch, of which nothing is kept."""
+    """Alone, again with the prompt cache, beside another, and as a branch, which cannot use the cache."""
     expected = reference.ask("generate", gemma3, prompt=long, max_tokens=_TOKENS)["tokens"]
     first = await run(engine, gemma3, go_on(long))
     assert first.token_ids == expected
@@ -79,7 +79,7 @@ async def test_past_its_window_it_goes_on_as_mlx_lms(
     assert beside.token_ids == expected
 
 
-async def test_what_mlx_lm_cannot_is_refused_before_the_work(
+async def test_unsupported_options_are_rejected_before_generation(
     engine: Engine, gemma3: Runnable, long: list[int]
 ) -> None:
     for request, said in (

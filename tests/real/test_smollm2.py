@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct says token for token what mlx_lm lets it say, however it is asked."""
+"""SmolLM2-135M-Instruct matches mlx_lm token by token, with every kind of request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TOKENS = 10
 
 
 def messages(*contents: str) -> tuple[dict[str, str], ...]:
-    """Return a conversation that begins with the user and alternates."""
+    """Return a conversation with alternating messages, the user's first."""
     return tuple({"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents))
 
 
@@ -36,12 +36,12 @@ def ask(*contents: str, **more: Any) -> Generation:
 
 
 def mlx_lm(reference: Reference, model: Runnable, contents: Sequence[str], **more: Any) -> Any:
-    """Return what mlx_lm answers."""
+    """Return the answer of mlx_lm."""
     prompt = reference.ask("encode", model, messages=messages(*contents))
     return reference.ask("generate", model, prompt=prompt, **{"max_tokens": _TOKENS, **more})
 
 
-async def test_an_answer_is_mlx_lms_own(engine: Engine, smollm2: Runnable, reference: Reference) -> None:
+async def test_answer_matches_mlx_lm(engine: Engine, smollm2: Runnable, reference: Reference) -> None:
     expected = mlx_lm(reference, smollm2, [CAPITAL])
     result = await run(engine, smollm2, ask(CAPITAL, logprobs=2))
     assert result.token_ids == expected["tokens"]
@@ -53,10 +53,10 @@ async def test_an_answer_is_mlx_lms_own(engine: Engine, smollm2: Runnable, refer
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-async def test_a_quantized_cache_answers_as_mlx_lms(
+async def test_quantized_kv_cache_matches_mlx_lm(
     engine: Engine, smollm2: Runnable, reference: Reference, bits: int
 ) -> None:
-    """Also the next turn and a branch, which begin with what was kept."""
+    """Also the next turn and a branch, which reuse the prompt cache."""
     expected = mlx_lm(reference, smollm2, [CAPITAL], kv_bits=bits)
     first = await run(engine, smollm2, ask(CAPITAL, kv_bits=bits))
     assert first.token_ids == expected["tokens"]
@@ -69,10 +69,10 @@ async def test_a_quantized_cache_answers_as_mlx_lms(
         assert result.started.cached_tokens == expected["same"] > 8
 
 
-async def test_any_pace_quantizes_alike_and_makes_the_cache_small(
+async def test_prefill_chunks_do_not_change_the_quantized_cache(
     smollm2: Runnable, reference: Reference
 ) -> None:
-    """30 layers of 3 heads of 64 keys and 64 values, with room for 256 tokens."""
+    """30 layers with 3 heads of 64 keys and 64 values, allocated for 256 tokens."""
     tokens = reference.ask("encode", smollm2, messages=messages(CAPITAL))
     command = [executable(), "-m", "tests.support.with_blas", "tests.engine.probes.paces"]
     done = await asyncio.to_thread(
@@ -92,7 +92,7 @@ async def test_any_pace_quantizes_alike_and_makes_the_cache_small(
 
 
 @pytest.mark.parametrize("bits", [None, 8])
-async def test_a_draft_model_changes_nothing(
+async def test_draft_model_does_not_change_the_answer(
     engine: Engine, smollm2: Runnable, draft: Runnable, reference: Reference, bits: int | None
 ) -> None:
     expected = mlx_lm(reference, smollm2, [QUESTIONS[1]], kv_bits=bits, draft=str(draft.folder))
@@ -103,7 +103,7 @@ async def test_a_draft_model_changes_nothing(
     assert again.token_ids == expected["tokens"]
 
 
-async def test_four_at_once_say_what_each_says_alone(
+async def test_four_requests_at_once_match_single_requests(
     engine: Engine, smollm2: Runnable, reference: Reference
 ) -> None:
     await engine.unload()
@@ -114,7 +114,7 @@ async def test_four_at_once_say_what_each_says_alone(
         assert result.text == expected["text"].removesuffix("<|im_end|>")
 
 
-async def test_the_next_turn_and_a_branch_go_on_from_what_was_read(
+async def test_next_turn_and_branch_reuse_the_prompt_cache(
     engine: Engine, smollm2: Runnable, reference: Reference
 ) -> None:
     first = await run(engine, smollm2, ask(CAPITAL))
@@ -125,7 +125,9 @@ async def test_the_next_turn_and_a_branch_go_on_from_what_was_read(
         assert result.started.cached_tokens > 20
 
 
-async def test_a_text_goes_on_with_its_blank(engine: Engine, smollm2: Runnable, reference: Reference) -> None:
+async def test_raw_completion_keeps_the_leading_space(
+    engine: Engine, smollm2: Runnable, reference: Reference
+) -> None:
     prompt = "The capital of France is"
     tokens = reference.ask("encode", smollm2, text=prompt)
     expected = reference.ask("generate", smollm2, prompt=tokens, max_tokens=4)
@@ -142,7 +144,7 @@ async def test_a_text_goes_on_with_its_blank(engine: Engine, smollm2: Runnable, 
     assert prompt + lone.text == whole
 
 
-async def test_a_prompt_is_as_likely_as_mlx_lm_says(
+async def test_prompt_log_probabilities_match_mlx_lm(
     engine: Engine, smollm2: Runnable, reference: Reference
 ) -> None:
     tokens = reference.ask("encode", smollm2, text="The capital of France is Paris. Two and two make four.")
@@ -153,7 +155,7 @@ async def test_a_prompt_is_as_likely_as_mlx_lm_says(
     assert result.logprobs[0].logprob is None
 
 
-async def test_a_stop_string_ends_the_text_before_it(
+async def test_answer_ends_before_a_stop_string(
     engine: Engine, smollm2: Runnable, reference: Reference
 ) -> None:
     expected = mlx_lm(reference, smollm2, [CAPITAL])["text"]
@@ -162,7 +164,7 @@ async def test_a_stop_string_ends_the_text_before_it(
     assert (result.finished.finish_reason, result.finished.stop_string) == (FinishReason.STOP, "ance i")
 
 
-async def test_a_schema_is_kept_and_still_an_answer(engine: Engine, smollm2: Runnable) -> None:
+async def test_schema_is_followed_and_gives_a_useful_answer(engine: Engine, smollm2: Runnable) -> None:
     schema = {
         "type": "object",
         "properties": {"city": {"enum": ["Berlin", "Paris", "Rome"]}},
@@ -177,7 +179,7 @@ async def test_a_schema_is_kept_and_still_an_answer(engine: Engine, smollm2: Run
     assert beside.token_ids == alone.token_ids
 
 
-async def test_a_seed_draws_the_same_alone_and_beside_others(engine: Engine, smollm2: Runnable) -> None:
+async def test_seed_is_reproducible_alone_and_beside_others(engine: Engine, smollm2: Runnable) -> None:
     def drawn(seed: int) -> Generation:
         return ask("Tell me a story.", sampling=Sampling(temperature=1.0, seed=seed), max_tokens=10)
 
