@@ -1,1 +1,1 @@
-"""Other people's programs, unmodified, as clients of the server."""
+"""Other programs, unmodified, as clients of the server."""

@@ -1,4 +1,4 @@
-"""The server that the programs talk to, and how they are run."""
+"""The server for the programs, and a function that runs them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RunProgram = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Return a server of the tiny model and two of random weights."""
+    """Return a server with the tiny model and two models of random weights."""
     scratch = tmp_path_factory.mktemp("clients")
     fill(scratch / "hub", scratch)
     served = Served(scratch / "hub")
@@ -32,7 +32,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture
 def run_program(served: Served, tmp_path: Path) -> RunProgram:
-    """Return what runs Python of a program's environment, with a home of its own."""
+    """Return a function that runs Python of a program's environment with a temporary home."""
 
     def run(name: str, *arguments: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
         if not PROGRAMS[name].small and not os.environ.get("MLXK2_LONG_TESTS"):
@@ -66,5 +66,5 @@ def run_program(served: Served, tmp_path: Path) -> RunProgram:
 
 
 def last_json(done: subprocess.CompletedProcess[str]) -> Any:
-    """Return the JSON in the last line that a program has printed."""
+    """Return the JSON in the last line of a program's output."""
     return json.loads(done.stdout.strip().splitlines()[-1])

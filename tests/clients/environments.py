@@ -1,6 +1,6 @@
-"""Makes the environments of other programs: one each below `.clients`, with pinned versions.
+"""Creates an environment with pinned versions for each program in `.clients`.
 
-`python -m tests.clients.environments [NAME ...]` makes them by hand; what is there is left alone.
+`python -m tests.clients.environments [NAME ...]` creates them by hand; existing ones are kept.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class UnavailableError(Exception):
-    """A program cannot be installed here; the text says why."""
+    """A program cannot be installed; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program and what it needs."""
+    """A program and its requirements."""
 
     requirements: tuple[str, ...]
     small: bool
@@ -42,16 +42,16 @@ PROGRAMS = {
 
 
 def environments() -> Path:
-    """Return where they are: $MLXK2_CLIENTS, else `.clients` in the checkout."""
+    """Return their folder: $MLXK2_CLIENTS, or `.clients` in the checkout."""
     given = os.environ.get("MLXK2_CLIENTS")
     return Path(given).expanduser() if given else ROOT / ".clients"
 
 
 def python_of(name: str) -> Path:
-    """Return the interpreter of a program's environment, made where it is missing or out of date.
+    """Return the interpreter of a program's environment; create or update it if needed.
 
     Raises:
-        UnavailableError: it cannot be installed.
+        UnavailableError: the program cannot be installed.
     """
     wanted = "\n".join(PROGRAMS[name].requirements) + "\n"
     folder = environments() / name

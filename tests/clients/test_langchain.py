@@ -1,4 +1,4 @@
-"""langchain-openai passes langchain's standard tests of a chat model, over both of OpenAI's APIs."""
+"""langchain-openai passes LangChain's standard tests of a chat model with both of OpenAI's APIs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEED_SENSE = (
 """Those that ask whether the model is clever: the tiny one is not."""
 
 
-def test_langchains_standard_tests_pass(run_program: RunProgram) -> None:
+def test_langchain_standard_tests_pass(run_program: RunProgram) -> None:
     done = run_program(
         "langchain",
         *("-m", "pytest", "-q", "-rf", "-c", "/dev/null", "-p", "no:cacheprovider", "--noconftest"),

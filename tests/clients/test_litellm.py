@@ -1,4 +1,4 @@
-"""litellm knows what went wrong, and what was called, over OpenAI's API and over Anthropic's."""
+"""litellm recognizes errors and tool calls over OpenAI's and Anthropic's API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.server.served import ANSWER
 pytestmark = [needs_mlx, pytest.mark.clients]
 
 
-def test_litellm_reads_answers_calls_and_errors(run_program: RunProgram) -> None:
+def test_litellm_recognizes_answers_calls_and_errors(run_program: RunProgram) -> None:
     told = last_json(
         run_program(
             "litellm", str(HERE / "programs" / "litellm_program.py"), LITELLM_LOCAL_MODEL_COST_MAP="True"

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness judges the tiny model by three questions, and its figures are the model's own."""
+"""lm-evaluation-harness evaluates the tiny model on three questions with the correct results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ pytestmark = [needs_mlx, pytest.mark.clients]
 QUESTIONS = HERE / "tasks" / "questions.jsonl"
 
 
-def test_a_task_of_three_questions_runs(run_program: RunProgram, tmp_path: Path) -> None:
+def test_evaluation_of_three_questions_gives_the_models_own_figures(
+    run_program: RunProgram, tmp_path: Path
+) -> None:
     tasks = tmp_path / "tasks"
     tasks.mkdir()
     task = (HERE / "tasks" / "three_questions.yaml").read_text()

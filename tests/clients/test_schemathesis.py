@@ -1,4 +1,4 @@
-"""schemathesis holds the server against its own OpenAPI document."""
+"""schemathesis tests the server with its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [needs_mlx, pytest.mark.clients]
 SECONDS = 60
 
 
-def test_the_server_does_what_its_document_says(served: Served, run_program: RunProgram) -> None:
+def test_server_conforms_to_its_openapi_document(served: Served, run_program: RunProgram) -> None:
     served.chat("Load the model.", max_tokens=1)
     done = run_program(
         "schemathesis",

@@ -1,4 +1,4 @@
-"""langchain's standard integration tests of a chat model, against the server that SERVER_URL names."""
+"""LangChain's standard integration tests of a chat model with the server at SERVER_URL."""
 
 import os
 from typing import Any
@@ -9,7 +9,7 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 
 class Common(ChatModelIntegrationTests):
-    """What both of OpenAI's APIs have."""
+    """Settings for both of OpenAI's APIs."""
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:

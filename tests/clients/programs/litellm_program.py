@@ -1,4 +1,4 @@
-"""litellm against the server that SERVER_URL names; prints what it made of each case as JSON."""
+"""Runs litellm with the server at SERVER_URL; prints the outcome of each case as JSON."""
 
 import json
 import os
@@ -21,7 +21,7 @@ TOOL = {
 
 
 def outcome(**asked: Any) -> Any:
-    """Return the name of what was raised, or what was answered."""
+    """Return the answer, or the name of the exception."""
     try:
         answer = litellm.completion(**asked, num_retries=0, max_tokens=asked.pop("limit", 20))
     except Exception as error:

@@ -1,6 +1,6 @@
-"""lm-evaluation-harness with a task of three questions, against the server that SERVER_URL names.
+"""Runs lm-evaluation-harness on a task of three questions with the server at SERVER_URL.
 
-The task is in TASKS as YAML with its questions as JSON lines; prints the figures as JSON.
+TASKS is the folder with the task as YAML and its questions as JSON lines. Prints the results as JSON.
 """
 
 import json
