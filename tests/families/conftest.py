@@ -1,4 +1,4 @@
-"""Prints what came of each architecture: a table below the tests' own summary."""
+"""Prints a table of results for the architectures after the test summary."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ COLUMNS = ("architecture", "caches", "several requests", "distance", "equal to m
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the table; the rows come with the tests' reports, also from other processes."""
+    """Print the table; the rows are part of the test reports, also of other processes."""
     rows = [
         row
         for reports in terminalreporter.stats.values()
@@ -31,10 +31,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @pytest.fixture
-def tell(record_property: Any) -> Any:
-    """Return what adds a row to the table."""
+def add_row(record_property: Any) -> Any:
+    """Return a function that adds a row to the table."""
 
-    def tell(*cells: object) -> None:
+    def add_row(*cells: object) -> None:
         record_property("family", [str(cell) for cell in cells])
 
-    return tell
+    return add_row

@@ -1,9 +1,9 @@
-"""Makes a tiny model of an architecture and says what mlx_lm itself answers; a program of its own.
+"""Creates a tiny model of an architecture and prints the answers of mlx_lm; a separate program.
 
 `python -m tests.families.making FOLDER` reads a JSON object from stdin: `config`, `prompts` (token ids by
-name; one may begin with the prompt and answer of another: `{"after": NAME, "more": ids}`) and
-`max_tokens`. It writes a model into FOLDER and prints a JSON object: for each prompt the tokens
-of mlx_lm's greedy answer, their log-probabilities and how much likelier each was than the second.
+name; one may start with the prompt and answer of another: `{"after": NAME, "more": ids}`) and `max_tokens`.
+It writes the model to FOLDER and prints a JSON object: for each prompt the tokens of mlx_lm's greedy answer,
+their log-probabilities, and the margin of each to the second most likely token.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LEFT = ("embed", "wte", "wpe", "conv")
 
 
 def main() -> None:
-    """Make and answer."""
+    """Create the model and print its answers."""
     folder = Path(sys.argv[1])
     job = json.load(sys.stdin)
     with contextlib.redirect_stdout(sys.stderr):
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def make(folder: Path, config: dict[str, Any], prompts: dict[str, Any], tokens: int) -> dict[str, Any]:
-    """Write a model whose answers have many different tokens and return them."""
+    """Write a model whose answers have many different tokens, and return the answers."""
     from tests.engine.small_models import _tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def make(folder: Path, config: dict[str, Any], prompts: dict[str, Any], tokens: 
 
 
 def _worth(said: dict[str, Any]) -> float:
-    """Return the smallest share of different tokens in an answer; an early end is worth little."""
+    """Return the smallest share of different tokens in an answer; an early end counts as low."""
     different: int = min(len(set(answer["tokens"])) for answer in said["answers"].values())
     return different / int(said["max_tokens"])
 

@@ -1,9 +1,8 @@
 """A tiny configuration of every architecture in `mlx_lm.models`, by its module's name.
 
-mlx-lm takes from a config.json what its `ModelArgs` knows and lets the rest pass, so that most decoders
-live on what they share, `COMMON`, and an entry names only what is their own. A value of None takes a
-shared one away. Windows and chunks are shorter than the prompts of the tests. The
-shapes follow the configurations in mlx-lm's own tests/test_models.py (0.32.2).
+mlx-lm ignores keys of a config.json that its `ModelArgs` does not know, so most decoders share `COMMON`, and
+an entry has only its own keys. The value None removes a shared key. Windows and chunks are shorter than the
+prompts of the tests. The shapes follow the configurations in mlx-lm's tests/test_models.py (0.32.2).
 """
 
 from __future__ import annotations

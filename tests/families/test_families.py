@@ -1,8 +1,8 @@
-"""Every architecture of mlx_lm says through our engine what it says in mlx_lm, whatever happens around it.
+"""Every architecture of mlx_lm gives the same answers in our engine, also with other requests beside it.
 
-The vectors of its texts are those of each text alone.
+The embeddings of texts in a batch are those of each text alone.
 
-`make families` takes all of them; with `LONG=` a choice that differs in the kind of cache, and those that
+`make families` tests all of them; with `LONG=` only a selection with different kinds of cache, and those that
 cannot be batched.
 """
 
@@ -125,7 +125,7 @@ async def engine() -> AsyncIterator[Engine]:
 
 
 class Peer:
-    """A model that was just made and what mlx_lm says with it."""
+    """A new model and mlx_lm's answers with it."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.model = Runnable(f"families/{name}", folder)
@@ -146,7 +146,7 @@ class Peer:
 
     @property
     def different(self) -> int:
-        """How many different tokens its poorest answer has."""
+        """Number of different tokens in the answer with the fewest."""
         return min(len(set(answer["tokens"])) for answer in self.answers.values())
 
     def request(self, prompt: str, **more: Any) -> Generation:
@@ -154,7 +154,7 @@ class Peer:
         return Generation(tokens=tokens, sampling=GREEDY, max_tokens=TOKENS, want_tokens=True, **more)
 
     def differs(self, prompt: str, result: Result) -> str:
-        """Return where an answer is not mlx_lm's; empty where it is, but for a tie."""
+        """Return the difference to mlx_lm's answer; empty if there is none except for ties."""
         answer = self.answers[prompt]
         expected = answer["tokens"]
         for at, (token, own) in enumerate(zip(expected, result.token_ids, strict=False)):
@@ -168,12 +168,12 @@ class Peer:
 
 
 @pytest.mark.parametrize("name", names())
-async def test_an_architecture_says_what_it_says_in_mlx_lm(
-    name: str, engine: Engine, tmp_path: Path, tell: Callable[..., None]
+async def test_architecture_gives_the_answers_of_mlx_lm(
+    name: str, engine: Engine, tmp_path: Path, add_row: Callable[..., None]
 ) -> None:
     peer = Peer(name, tmp_path / name)
     if peer.failure:
-        await _is_refused(name, peer, engine, tell)
+        await _is_refused(name, peer, engine, add_row)
         return
     loaded = await engine.load(peer.model)
     wrong = [
@@ -185,7 +185,7 @@ async def test_an_architecture_says_what_it_says_in_mlx_lm(
     if vectors > _APART:
         wrong.append(f"vectors: {vectors:.0e} from those of the texts alone")
     several = "together" if loaded.batched else f"in turn: {loaded.in_turn.value if loaded.in_turn else '?'}"
-    tell(name, peer.caches, several, f"{peer.different} of {TOKENS}", "; ".join(wrong) or "in every mode")
+    add_row(name, peer.caches, several, f"{peer.different} of {TOKENS}", "; ".join(wrong) or "in every mode")
     assert {text.partition(":")[0] for text in wrong} <= UNEQUAL.get(name, set()), wrong
     assert loaded.in_turn is IN_TURN.get(name)
     assert NO_VECTORS.get(name, "") in reason, reason
@@ -194,7 +194,7 @@ async def test_an_architecture_says_what_it_says_in_mlx_lm(
 
 
 async def _vectors(engine: Engine, peer: Peer) -> tuple[float, str]:
-    """Return how far vectors of texts are from those of the texts alone, and why there are none."""
+    """Return the distance of embeddings in a batch to those of single texts, or why there are none."""
     model = replace(peer.model, embedding=True)
     texts = ["fox " * count for count in (1, 2, 30, 5, 12, 2, 60)]
     try:
@@ -205,8 +205,8 @@ async def _vectors(engine: Engine, peer: Peer) -> tuple[float, str]:
     return float(np.abs(np.array(together) - np.array(alone)).max()), ""
 
 
-async def _is_refused(name: str, peer: Peer, engine: Engine, tell: Callable[..., None]) -> None:
-    """What mlx_lm cannot run is refused with a reason, and the worker lives on."""
+async def _is_refused(name: str, peer: Peer, engine: Engine, add_row: Callable[..., None]) -> None:
+    """Check that a model that mlx_lm cannot run is rejected with a reason, and the worker keeps running."""
     reason = NOT_HERE.get(name)
     assert reason is not None, peer.failure
     assert reason in peer.failure or reason == "SystemExit", peer.failure
@@ -217,13 +217,13 @@ async def _is_refused(name: str, peer: Peer, engine: Engine, tell: Callable[...,
     pid = engine.status.pid
     with pytest.raises(OpError) as raised:
         await engine.load(peer.model)
-    tell(name, "-", "-", "-", f"not here: {raised.value.message[:100]}")
+    add_row(name, "-", "-", "-", f"not here: {raised.value.message[:100]}")
     assert raised.value.type is ErrorType.MODEL_NOT_RUNNABLE
     assert pid is None or engine.status.pid == pid
 
 
 async def _said(engine: Engine, peer: Peer) -> dict[str, Result]:
-    """Return what the engine says in every mode."""
+    """Return the engine's answers in every mode."""
     model = peer.model
     said: dict[str, Result] = {}
     for prompt in ("a", "b"):
@@ -249,7 +249,7 @@ async def _said(engine: Engine, peer: Peer) -> dict[str, Result]:
 
 
 async def run_until(engine: Engine, peer: Peer, prompt: str, tokens: int, begun: asyncio.Event) -> Result:
-    """Generate to the end, and tell when some tokens are there."""
+    """Generate to the end, and signal when some tokens have been generated."""
     result = Result()
     try:
         async for event in engine.generate(peer.model, peer.request(prompt)):
@@ -264,7 +264,7 @@ async def run_until(engine: Engine, peer: Peer, prompt: str, tokens: int, begun:
 
 
 async def cut_off(engine: Engine, peer: Peer, prompt: str, tokens: int) -> None:
-    """Generate a few tokens and go away."""
+    """Generate a few tokens and cancel."""
     stream = engine.generate(peer.model, peer.request(prompt))
     count = 0
     async for event in stream:
@@ -274,7 +274,7 @@ async def cut_off(engine: Engine, peer: Peer, prompt: str, tokens: int) -> None:
     await stream.aclose()
 
 
-async def test_no_architecture_is_forgotten() -> None:
+async def test_every_architecture_is_in_the_table() -> None:
     import mlx_lm.models
 
     modules = {module.name for module in pkgutil.iter_modules(mlx_lm.models.__path__)}
