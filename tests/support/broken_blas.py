@@ -1,4 +1,4 @@
-"""Makes broken libraries: copies of scipy-openblas32 with one function overwritten."""
+"""Creates broken libraries: copies of scipy-openblas32 with one function overwritten."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Fault(Enum):
-    """What the function does instead, as machine code for x86-64 and AArch64."""
+    """Replacements of the function, as machine code for x86-64 and AArch64."""
 
     DIES = (b"\x0f\x0b", struct.pack("<I", 0))
     """An illegal instruction, as code for another processor would be."""
@@ -20,7 +20,7 @@ class Fault(Enum):
 
 
 def broken_copy(library: Path, target: Path, fault: Fault, function: str = "scipy_cblas_sgemm") -> Path:
-    """Write a copy of a library of which one function has a fault."""
+    """Write a copy of a library with one faulty function."""
     content = bytearray(library.read_bytes())
     at = _offset_of(content, function)
     code = fault.value[0 if platform.machine() == "x86_64" else 1]
@@ -30,7 +30,7 @@ def broken_copy(library: Path, target: Path, fault: Fault, function: str = "scip
 
 
 def _offset_of(content: bytes | bytearray, name: str) -> int:
-    """Return where a function begins in an ELF file of 64 bits."""
+    """Return the offset of a function in a 64-bit ELF file."""
     header = struct.unpack_from("<16sHHIQQQIHHHHHH", content)
     programs = [
         struct.unpack_from("<IIQQQQQQ", content, header[5] + header[9] * at) for at in range(header[10])

@@ -1,4 +1,4 @@
-"""Cancels a running operation at its first progress event, and lets it go on only when it was told."""
+"""Cancels a running operation during its first progress event."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TURNS = 20
 
 
 async def cancelled_at_first_event(start: Callable[[OnEvent], Awaitable[T]]) -> bool:
-    """Run `start(on_event)`, cancel it during its first event and return whether it ended cancelled."""
+    """Run `start(on_event)`, cancel it during its first event, and return whether it was cancelled."""
     loop = asyncio.get_running_loop()
     told = threading.Event()
 

@@ -1,6 +1,6 @@
-"""OpenAI's and Anthropic's own clients, imported when a test first uses one.
+"""OpenAI's and Anthropic's clients, imported when a test first uses one.
 
-They take seconds, and each process of a run imports every test module.
+Importing them takes seconds, and each process of a run imports every test module.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Downloads from the local hub: the files as its tree names them, and what must hold afterwards."""
+"""Helpers for downloads from the local hub, and checks of the result."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ print(json.dumps(["done", done.bytes_downloaded, done.bytes_reused]), flush=True
 
 @dataclass
 class Model:
-    """A repo of the local hub and the place where it is downloaded to."""
+    """A repo of the local hub and the cache for its download."""
 
     hub: LocalHub
     name: str
@@ -74,7 +74,7 @@ class Model:
 
     @property
     def sent(self) -> int:
-        """Bytes that the hub has sent of this repo's files."""
+        """Bytes of this repo's files that the hub has sent."""
         return sum(
             request.bytes_sent
             for request in self.hub.requests
@@ -87,7 +87,7 @@ class Model:
         )
 
     def command(self) -> list[str]:
-        """Return the command of a process that downloads it."""
+        """Return the command of a process that downloads the repo."""
         given = {
             "source": {name: getattr(self.source, name) for name in ("endpoint", "repo", "commit", "token")},
             "files": [vars(file) for file in self.files],
@@ -99,14 +99,14 @@ class Model:
         return next(file.etag for file in self.files if file.path == path)
 
     def check_whole(self) -> None:
-        """Every file is there and right, and nothing else is."""
+        """Check that every file exists with the right content, and nothing else."""
         self.check_nothing_wrong()
         wanted = {file.path for file in self.files}
         assert self.in_snapshot() == wanted
         assert {path.name for path in self.blobs.iterdir()} == {file.etag for file in self.files}
 
     def check_nothing_wrong(self) -> None:
-        """Whatever is in the snapshot or is a finished blob has its checksum."""
+        """Check that all files of the snapshot and all finished blobs match their checksums."""
         algorithms = {file.etag: file.algorithm for file in self.files}
         etags = {file.path: file.etag for file in self.files}
         for path in self.in_snapshot():
@@ -130,7 +130,7 @@ def checksum(path: Path, algorithm: str) -> str:
 
 
 def small_files(weights: int = 300_000, *, seed: int = 1) -> dict[str, Content]:
-    """Return a model: a few small files, one of them empty, and one with ranges."""
+    """Return a model: a few small files, one of them empty, and one that is downloaded in ranges."""
     return {
         "config.json": b'{"model_type": "llama"}',
         "empty.txt": b"",

@@ -1,14 +1,14 @@
-"""Builds real Hugging Face cache layouts for tests, byte for byte as huggingface_hub 2 lays them out.
+"""Builds Hugging Face caches for tests, with exactly the layout of huggingface_hub 2.
 
     cache = HfCache(tmp_path / "hub")
     repo = cache.repo("org/model")
     commit = repo.add(model_files())                     # refs/main -> commit, trees/<commit>.json, locks
-    older = repo.add({"config.json": b"{}"}, refs=())    # a detached revision
+    older = repo.add({"config.json": b"{}"}, refs=())    # an unreferenced revision
     repo.add(model_files(), shared=True, refs=["v2"])    # LFS payloads in the cache-wide shared store
 
-Blobs are named by their true checksum (sha256 for LFS files, git-sha1 for the others), snapshot
-entries are relative links, so `scan_cache_dir` and `snapshot_download(local_files_only=True)` of the
-real client accept the result.
+Blobs are named by their real checksum (sha256 for LFS files, git-sha1 for others), and snapshot entries are
+relative links, so `scan_cache_dir` and `snapshot_download(local_files_only=True)` of huggingface_hub accept
+the result.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ def sha256(data: bytes) -> str:
 
 
 def git_sha1(data: bytes) -> str:
-    """Return the etag of a file that git itself holds."""
+    """Return the etag of a file stored in git."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def is_lfs(name: str) -> bool:
-    """Tell whether the hub would keep this file as an LFS object."""
+    """Return whether the hub would store this file in LFS."""
     return name.endswith(LFS_ENDINGS)
 
 
 def etag_of(name: str, data: bytes) -> str:
-    """Return the blob name that this file gets in a cache."""
+    """Return the name of this file's blob in a cache."""
     return sha256(data) if is_lfs(name) else git_sha1(data)
 
 
 def xet_hash_of(data: bytes) -> str:
     """Return a name for the shared store.
 
-    The real one is a Merkle hash of chunks; any 64 hex digits that belong to the content do here.
+    The real name is a Merkle hash of chunks; for tests, any 64 hex digits derived from the content will do.
     """
     return sha256(b"xet\0" + data)
 
@@ -69,7 +69,7 @@ def safetensors(
     metadata: Mapping[str, str] | None = None,
     fill: bytes = b"\x01",
 ) -> bytes:
-    """Return a valid safetensors file: name -> (dtype, shape), each byte of data being `fill`."""
+    """Return a valid safetensors file for name -> (dtype, shape); each byte of data is `fill`."""
     wanted = {"model.embed_tokens.weight": ("F16", (4, 8))} if tensors is None else tensors
     header: dict[str, object] = {}
     if metadata is not None:
@@ -107,7 +107,7 @@ README = b"---\nlibrary_name: mlx\nlicense: apache-2.0\ntags:\n- mlx\n---\n# A m
 def model_files(
     *, shards: int = 1, fill: bytes = b"\x01", config: Mapping[str, object] | None = None, chat: bool = True
 ) -> dict[str, bytes]:
-    """Return the files of a sound, tiny MLX model; `fill` makes its weights different from another's."""
+    """Return the files of a healthy, tiny MLX model; `fill` gives models different weights."""
     tokenizer_config: dict[str, object] = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}
     if chat:
         tokenizer_config["chat_template"] = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
@@ -131,7 +131,7 @@ def model_files(
 
 
 def commit_of(name: str, files: Mapping[str, bytes]) -> str:
-    """Return a commit hash that belongs to this content."""
+    """Return a commit hash derived from the content."""
     digest = hashlib.sha1(name.encode())
     for path, data in sorted(files.items()):
         digest.update(path.encode() + b"\0" + data)
@@ -140,42 +140,42 @@ def commit_of(name: str, files: Mapping[str, bytes]) -> str:
 
 @dataclass(frozen=True)
 class HfCache:
-    """A hub cache folder; it is made, with its CACHEDIR.TAG, when the first repo is."""
+    """A hub cache folder; it is created, with CACHEDIR.TAG, together with the first repo."""
 
     root: Path
 
     @property
     def store(self) -> Path:
-        """The shared store's folder."""
+        """The folder of the shared store."""
         return self.root / "blobs"
 
     def create(self) -> HfCache:
-        """Make the (empty) cache folder."""
+        """Create the empty cache folder."""
         self.root.mkdir(parents=True, exist_ok=True)
         (self.root / "CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
         return self
 
     def repo(self, name: str) -> HfRepo:
-        """Return the model repo of this name; nothing is written yet."""
+        """Return the model repo with this name, without writing anything."""
         return HfRepo(self, name)
 
     def payload(self, data: bytes) -> Path:
-        """Return where the shared store keeps these bytes."""
+        """Return the path of this content in the shared store."""
         key = xet_hash_of(data)
         return self.store / key[:2] / key
 
     def manifest(self, data: bytes) -> Path:
-        """Return the file that lists who links to these bytes."""
+        """Return the manifest of this content, which lists the links to it."""
         payload = self.payload(data)
         return payload.with_name(payload.name + ".refs")
 
     def mark_store(self) -> None:
-        """Make the shared store."""
+        """Create the shared store."""
         self.store.mkdir(parents=True, exist_ok=True)
         (self.store / SHARED_MARKER).write_text("1\n")
 
     def add_payload(self, data: bytes, references: Iterable[str] | None = ()) -> Path:
-        """Put bytes into the shared store: `references` are manifest lines, None leaves the manifest out."""
+        """Add content to the shared store; `references` are the lines of the manifest, None omits it."""
         self.mark_store()
         payload = self.payload(data)
         payload.parent.mkdir(exist_ok=True)
@@ -208,12 +208,12 @@ class HfRepo:
 
     @property
     def blobs(self) -> Path:
-        """Where the blobs lie."""
+        """The folder of the blobs."""
         return self.path / "blobs"
 
     @property
     def locks(self) -> Path:
-        """Where huggingface_hub keeps this repo's lock files; it leaves them behind after a download."""
+        """The folder of this repo's lock files, which huggingface_hub keeps after a download."""
         return self.cache.root / ".locks" / self.dir_name
 
     def snapshot(self, commit: str) -> Path:
@@ -221,7 +221,7 @@ class HfRepo:
         return self.path / "snapshots" / commit
 
     def tree(self, commit: str) -> Path:
-        """Return the cached listing of a revision."""
+        """Return the path of the cached file list of a revision."""
         return self.path / "trees" / f"{commit}.json"
 
     def ref(self, name: str, commit: str) -> Path:
@@ -232,7 +232,7 @@ class HfRepo:
         return path
 
     def blob(self, name: str, data: bytes) -> Path:
-        """Return where this file's blob lies."""
+        """Return the path of this file's blob."""
         return self.blobs / etag_of(name, data)
 
     def add(
@@ -249,13 +249,13 @@ class HfRepo:
         """Add one complete revision.
 
         Args:
-            files: path inside the repo (forward slashes) -> content.
-            commit: 40 hex digits; made from the content when left out.
-            refs: branches and tags that name it.
-            tree: write `trees/<commit>.json`, as every download of huggingface_hub 2 does.
-            locks: leave the lock files behind that a download leaves behind.
-            shared: keep LFS files in the shared store: all of them, or those named.
-            modified: time of the blobs, links and snapshot folder, in seconds since the epoch.
+            files: path in the repo (forward slashes) -> content.
+            commit: 40 hex digits; by default derived from the content.
+            refs: branches and tags of the revision.
+            tree: write `trees/<commit>.json`, like huggingface_hub 2.
+            locks: create the lock files that a download leaves behind.
+            shared: store all LFS files, or those named, in the shared store.
+            modified: modification time of blobs, links and snapshot folder, in seconds since the epoch.
 
         Returns:
             The commit hash.
@@ -290,7 +290,7 @@ class HfRepo:
     def write_tree(
         self, commit: str, files: Mapping[str, bytes], *, shared: bool | Collection[str] = False
     ) -> Path:
-        """Write the listing that huggingface_hub caches for a revision and return its file."""
+        """Write the file list that huggingface_hub caches for a revision, and return its path."""
         entries: dict[str, dict[str, object]] = {}
         for name, data in sorted(files.items()):
             entry: dict[str, object] = {"size": len(data), "blob_id": git_sha1(data)}
@@ -307,7 +307,7 @@ class HfRepo:
         return path
 
     def partial(self, etag: str, data: bytes = b"half", *, modified: float | None = None) -> Path:
-        """Leave behind what a killed download leaves and return it."""
+        """Create the partial file of a killed download and return its path."""
         self.blobs.mkdir(parents=True, exist_ok=True)
         path = self.blobs / f"{etag}.0123abcd.incomplete"
         path.write_bytes(data)
@@ -316,7 +316,7 @@ class HfRepo:
         return path
 
     def lock(self, etag: str) -> FileLock:
-        """Return the lock that huggingface_hub takes to download a blob."""
+        """Return the lock that huggingface_hub holds to download a blob."""
         self.locks.mkdir(parents=True, exist_ok=True)
         return FileLock(self.locks / f"{etag}.lock")
 
@@ -339,7 +339,7 @@ def _names(shared: bool | Collection[str]) -> Collection[str]:
 def tree_of(root: Path) -> dict[str, tuple[str, int, str]]:
     """Return every entry below a folder: relative path -> (kind, mode, content or link target).
 
-    Nothing is followed; compare two of these to see that a folder was left alone.
+    Links are not followed. Compare two results to check that a folder was not changed.
     """
     found: dict[str, tuple[str, int, str]] = {}
     for folder, folders, names in os.walk(root, followlinks=False):
@@ -359,7 +359,7 @@ def tree_of(root: Path) -> dict[str, tuple[str, int, str]]:
 
 
 def payload_bytes(root: Path) -> int:
-    """Return the bytes of all regular files below a folder, hard links once: what a deletion can free."""
+    """Return the bytes that deleting a folder can free: its regular files, each hard link once."""
     seen: dict[tuple[int, int], int] = {}
     for folder, _, names in os.walk(root, followlinks=False):
         for name in names:
@@ -369,14 +369,14 @@ def payload_bytes(root: Path) -> int:
     return sum(seen.values())
 
 
-def complaints_of_huggingface_hub(root: Path) -> list[str]:
-    """Return what the real client's scan has to say against a cache, the tests' sentinel left out."""
+def huggingface_hub_warnings(root: Path) -> list[str]:
+    """Return the warnings of huggingface_hub's scan of a cache, except for the tests' sentinel."""
     return [str(warning) for warning in scan_cache_dir(root).warnings if "/.mlxk" not in str(warning)]
 
 
 @contextlib.contextmanager
 def held_by_another_process(lock: Path) -> Iterator[None]:
-    """Let a second process hold a lock, as a download that is at work does."""
+    """Hold a lock in a second process, like a running download."""
     code = (
         "import sys, filelock\nwith filelock.FileLock(sys.argv[1]):\n print(1, flush=True)\n sys.stdin.read()"
     )

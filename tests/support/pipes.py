@@ -1,4 +1,4 @@
-"""Pipes that nobody reads."""
+"""Full pipes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 
 
 def fill_stderr_of(pid: int) -> None:
-    """Fill the pipe that a process has as its stderr, so that its next write there does not come through.
+    """Fill the pipe of a process's stderr, so that its next write blocks.
 
-    For Linux, which lets the other end of a pipe be opened once more.
+    Only on Linux, where a pipe can be opened again.
     """
     pipe = os.open(f"/proc/{pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
     try:

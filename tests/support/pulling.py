@@ -1,4 +1,4 @@
-"""What the tests of pulls share: a model of the right size, and what other programs say of the result."""
+"""Helpers for tests of pulls: a model, and the result according to huggingface_hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WEIGHTS = "model.safetensors"
 
 
 def content_of(cache: Path, name: str = NAME, revision: str = "main") -> dict[str, bytes]:
-    """Return the files of a cached revision, as huggingface_hub finds them without the network."""
+    """Return the files of a cached revision, as found offline by huggingface_hub."""
     folder = Path(snapshot_download(name, cache_dir=cache, revision=revision, local_files_only=True))
     assert not any(str(warning) for warning in scan_cache_dir(cache).warnings if "/.mlxk" not in str(warning))
     return {
@@ -24,12 +24,12 @@ def content_of(cache: Path, name: str = NAME, revision: str = "main") -> dict[st
 
 
 def blob_of(cache: Path, commit: str, file: str = WEIGHTS, name: str = NAME) -> Path:
-    """Return the blob behind a snapshot's file, made writable."""
+    """Return the blob of a snapshot's file, and make it writable."""
     blob = (cache / f"models--{name.replace('/', '--')}" / "snapshots" / commit / file).resolve()
     blob.chmod(0o644)
     return blob
 
 
 def sent(hub: LocalHub) -> int:
-    """Return the bytes of files that a local hub has sent since its log was cleared."""
+    """Return the bytes of files that a local hub has sent since its request log was cleared."""
     return hub.requests.bytes_sent("*/resolve*") + hub.requests.bytes_sent(origin="cdn")

@@ -1,8 +1,8 @@
-"""The shape of MLX-Knife's JSON API 0.1.4, as scripts written for it rely on.
+"""The format of MLX-Knife's JSON API 0.1.4, which scripts rely on.
 
-Written from its documentation, with every object left open: keys of our own are additions, what is there
-keeps its type and its words. `tests/spec/test_reference_shape.py` compares it with MLX-Knife's own schema
-where that lies beside the checkout.
+Written from its documentation; all objects allow additional keys, and existing keys keep their types and
+values. `tests/spec/test_reference_shape.py` compares it with MLX-Knife's own schema if that is available
+beside the checkout.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ _SHAPES = {command: jsonschema.Draft7Validator(shape) for command, shape in _DAT
 
 
 def departures(envelope: dict[str, Any]) -> list[str]:
-    """Return where an envelope departs from MLX-Knife's, a line each; nowhere for our own commands."""
+    """Return the differences of an envelope to MLX-Knife's format; none for our additional commands."""
     if str(envelope.get("command")) in OWN_COMMANDS:
         return []
     found = list(_SHAPE.iter_errors(envelope))

@@ -1,4 +1,4 @@
-"""What the sockets of this machine hold: bytes that one side has sent and the other has not read."""
+"""Unread bytes in the sockets of this machine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from mlxk_tui.demo.hub import LocalHub
 
 
 def kill_and_count_unread(pid: int, hub: LocalHub) -> int:
-    """End a process by SIGKILL and return the bytes on their way to it, which die with its sockets.
+    """Kill a process and return the bytes that were sent to it and not read, which are lost.
 
-    It is stopped first, so that it reads nothing while its sockets are looked at. 0 where the system does not
-    tell (other than Linux).
+    The process is stopped first, so that it reads nothing meanwhile. Returns 0 on systems other than Linux.
     """
     os.kill(pid, signal.SIGSTOP)
     unread = _bytes_on_their_way({urlsplit(url).port for url in (hub.url, hub.cdn_url)})
@@ -23,7 +22,7 @@ def kill_and_count_unread(pid: int, hub: LocalHub) -> int:
 
 
 def _bytes_on_their_way(ports: set[int | None]) -> int:
-    """Return what was sent from these local ports and not read; proc(5) has the columns of net/tcp."""
+    """Return the unread bytes sent from these local ports; proc(5) documents the columns of net/tcp."""
     count = 0
     for table in map(Path, ("/proc/net/tcp", "/proc/net/tcp6")):
         for line in table.read_text().splitlines()[1:] if table.exists() else ():

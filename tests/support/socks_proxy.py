@@ -1,4 +1,4 @@
-"""A real SOCKS5 proxy on this machine, which counts whom it connected to."""
+"""A real SOCKS5 proxy on this machine, which records its connections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 class SocksProxy(socketserver.ThreadingTCPServer):
-    """Speaks RFC 1928 with names and addresses, and RFC 1929 where it is given an account."""
+    """Supports RFC 1928 with names and addresses, and RFC 1929 if an account is given."""
 
     daemon_threads = True
 
@@ -22,7 +22,7 @@ class SocksProxy(socketserver.ThreadingTCPServer):
 
     @property
     def address(self) -> str:
-        """Host and port, for an address of a proxy."""
+        """Host and port, for a proxy URL."""
         return f"127.0.0.1:{self.server_address[1]}"
 
 
@@ -76,7 +76,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 @contextlib.contextmanager
 def socks_proxy(account: tuple[str, str] | None = None) -> Iterator[SocksProxy]:
-    """Run a proxy for a while."""
+    """Run a proxy during the block."""
     with SocksProxy(account) as proxy:
         thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -1,4 +1,4 @@
-"""Runs a part of a test as an ordinary user, so that file permissions mean something under root too."""
+"""Runs a part of a test as an unprivileged user, so that file permissions also apply under root."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOBODY = 65534
 
 @contextlib.contextmanager
 def open_folder() -> Iterator[Path]:
-    """Make a temporary folder that every user can get into (pytest's own are private) and remove it."""
+    """Create a temporary folder that every user can access (pytest's folders are private)."""
     folder = Path(tempfile.mkdtemp(prefix="mlxk-open-"))
     folder.chmod(0o755)
     try:
@@ -29,7 +29,7 @@ def open_folder() -> Iterator[Path]:
 
 
 def give_away(root: Path) -> None:
-    """Make everything below a folder the ordinary user's own; does nothing without root."""
+    """Make the unprivileged user the owner of everything below a folder; does nothing without root."""
     if os.geteuid() != 0:
         return
     os.chown(root, _NOBODY, _NOBODY)
@@ -40,7 +40,7 @@ def give_away(root: Path) -> None:
 
 @contextlib.contextmanager
 def read_only_disk(folder: Path) -> Iterator[None]:
-    """Mount a folder over itself, read-only; skips where that is not allowed."""
+    """Mount a folder over itself, read-only; skip the test if that is not permitted."""
     mounts = ["mount", "--bind", str(folder), str(folder)], ["mount", "-o", "remount,bind,ro", str(folder)]
     try:
         for command in mounts:
@@ -56,7 +56,7 @@ def read_only_disk(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unprivileged() -> Iterator[None]:
-    """Drop root for a while, in all threads of the process."""
+    """Drop root privileges during the block, in all threads of the process."""
     if os.geteuid() != 0:
         yield
         return

@@ -1,4 +1,4 @@
-"""Waits for conditions. `PATIENCE_S` is when a hang is called one: nothing is measured by it."""
+"""Waits for conditions. `PATIENCE_S` is the timeout for hangs, not a measurement."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PAUSE_S = 0.005
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Look again and again until `condition` holds; fail when it never does."""
+    """Poll until `condition` holds; fail after the timeout."""
     end = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < end, "it never came to that"
@@ -29,7 +29,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until `condition` holds; fail when it never does."""
+    """Run the event loop until `condition` holds; fail after the timeout."""
     end = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < end, "it never came to that"
@@ -37,7 +37,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def cancel(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and see it end as cancelled; fail when it does not end."""
+    """Cancel a task and wait until it is cancelled; fail after the timeout."""
     task.cancel()
     done, _ = await asyncio.wait([task], timeout=PATIENCE_S)
     assert done, "it does not end"
@@ -46,7 +46,7 @@ async def cancel(task: asyncio.Task[Any]) -> None:
 
 @contextlib.contextmanager
 def patience() -> Iterator[None]:
-    """Fail when what is done here hangs. For the main thread."""
+    """Fail if the block hangs. For the main thread."""
 
     def give_up(number: int, frame: FrameType | None) -> None:
         raise AssertionError("it hangs")

@@ -1,8 +1,8 @@
-"""Runs a program of mlx-lm with the matrix product that the product's worker has.
+"""Runs a program of mlx-lm with the BLAS library of our worker.
 
-`python -m tests.support.with_blas MODULE [ARGUMENT]…` is `python -m MODULE [ARGUMENT]…` after the library
-that the worker takes has been bound into MLX; `-c TEXT` runs a text. What is compared token by token has
-to be multiplied alike. Within a process, `borrow_blas()` does the same.
+`python -m tests.support.with_blas MODULE [ARGUMENT]…` is `python -m MODULE [ARGUMENT]…` with the worker's
+library bound into MLX; `-c TEXT` runs code. A comparison token by token needs the same matrix products.
+Inside a process, `borrow_blas()` does the same.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from mlxk_tui.ops.blas.cores import FreeCores
 
 
 def _watch(cores: FreeCores) -> None:
-    """Give way to other processes, as the worker does between its steps."""
+    """Yield cores to other processes, like the worker between its steps."""
     while True:
         time.sleep(0.5)
         cores.look()
 
 
 def main() -> None:
-    """Bind the library, then run what was asked for."""
+    """Bind the library, then run the program."""
     cores = borrow_blas().cores
     if cores is not None:
         threading.Thread(target=_watch, args=(cores,), daemon=True).start()

@@ -19,7 +19,7 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.download.download import DownloadOptions, download, forget
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 from tests.support.downloads import FAST, Model, checksum, small_files
-from tests.support.hf_cache import complaints_of_huggingface_hub, held_by_another_process
+from tests.support.hf_cache import held_by_another_process, huggingface_hub_warnings
 from tests.support.unprivileged import give_away, open_folder, unprivileged
 from tests.support.waiting import cancel, until
 
@@ -55,7 +55,7 @@ async def test_huggingface_hub_takes_it_for_its_own(model: Model) -> None:
         snapshot_download, model.name, cache_dir=model.cache, local_files_only=True
     )
     assert Path(found) == model.snapshot
-    assert complaints_of_huggingface_hub(model.cache) == []
+    assert huggingface_hub_warnings(model.cache) == []
     scanned = await asyncio.to_thread(scan_cache_dir, model.cache)
     assert {repo.repo_id: repo.nb_files for repo in scanned.repos} == {model.name: 4}
 
@@ -267,7 +267,7 @@ async def test_huggingface_hub_finishes_what_was_begun_here(model: Model) -> Non
         await model.download()
     model.hub.faults.clear()
     assert list(model.blobs.glob("*.mlxk.incomplete"))
-    assert complaints_of_huggingface_hub(model.cache) == []
+    assert huggingface_hub_warnings(model.cache) == []
     theirs = await huggingface_hub(model)
     await theirs.communicate()
     assert theirs.returncode == 0

@@ -19,8 +19,8 @@ from mlxk_tui.ops.remove.prune import GRACE_SECONDS, RESUMABLE_SECONDS, plan_pru
 from tests.support.hf_cache import (
     HfCache,
     HfRepo,
-    complaints_of_huggingface_hub,
     held_by_another_process,
+    huggingface_hub_warnings,
     model_files,
     payload_bytes,
     safetensors,
@@ -156,7 +156,7 @@ async def test_orphan_blobs_go_once_they_are_old(cache: Cache, hf: HfCache, repo
         ".DS_Store",
         fresh.name,
     ]
-    assert complaints_of_huggingface_hub(hf.root) == []
+    assert huggingface_hub_warnings(hf.root) == []
 
 
 async def test_a_blob_that_an_unusual_link_leads_to_is_in_use(cache: Cache, repo: HfRepo) -> None:
@@ -226,7 +226,7 @@ async def test_unreferenced_payloads_go_and_others_stay(cache: Cache, hf: HfCach
     assert done.blobs == plan.blobs
     assert plan.freed_bytes == done.freed_bytes == len(WEIGHTS)
     assert unknown.exists()
-    assert complaints_of_huggingface_hub(hf.root) == []
+    assert huggingface_hub_warnings(hf.root) == []
     snapshot_download("org/a", cache_dir=hf.root, local_files_only=True)
 
 
