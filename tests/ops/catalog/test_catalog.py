@@ -1,4 +1,4 @@
-"""The scan: models as they are found, one bad repo is one bad row, and what is remembered."""
+"""The scan of the cache, and stored verdicts."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def _names(reports: list[Report]) -> list[str]:
     return [report.model.name for report in reports]
 
 
-async def test_models_come_sorted_and_everything_that_is_no_model_is_left_out(
-    cache: Cache, hub: Path
-) -> None:
+async def test_models_are_sorted_and_other_entries_are_ignored(cache: Cache, hub: Path) -> None:
     for name in ("org/b", "mlx-community/C", "a"):
         HfCache(hub).repo(name).add(model_files())
     for folder in ("datasets--org--x", "spaces--org--x", "models--", ".locks", "blobs"):
@@ -48,7 +46,7 @@ async def test_models_come_sorted_and_everything_that_is_no_model_is_left_out(
     assert _names(found) == ["a", "mlx-community/C", "org/b"]
 
 
-async def test_hard_links_to_one_payload_take_the_disk_once(cache: Cache, hub: Path) -> None:
+async def test_hard_links_count_once_in_disk_usage(cache: Cache, hub: Path) -> None:
     repo = HfCache(hub).repo("org/linked")
     commit = repo.add(model_files())
     before = (await list_models(cache)).models[0].disk_bytes
@@ -62,11 +60,11 @@ async def test_hard_links_to_one_payload_take_the_disk_once(cache: Cache, hub: P
     assert (await list_models(cache)).models[0].disk_bytes == before + blob.stat().st_size
 
 
-async def test_a_cache_that_does_not_exist_yet_is_empty_not_an_error(tmp_path: Path) -> None:
+async def test_missing_cache_is_empty(tmp_path: Path) -> None:
     assert (await list_models(Cache(tmp_path / "none"))).count == 0
 
 
-async def test_a_cache_that_is_a_file_is_an_error(tmp_path: Path) -> None:
+async def test_file_instead_of_the_cache_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OpError) as caught:
         await list_models(Cache(tmp_path / "file"))
@@ -75,13 +73,13 @@ async def test_a_cache_that_is_a_file_is_an_error(tmp_path: Path) -> None:
         _ = [report async for report in scan(Cache(tmp_path / "file"))]
 
 
-async def test_a_pattern_is_part_of_the_name_whatever_the_case(cache: Cache, hub: Path) -> None:
+async def test_pattern_matches_part_of_the_name_case_insensitively(cache: Cache, hub: Path) -> None:
     for name in ("org/Qwen3-4B", "org/Llama"):
         HfCache(hub).repo(name).add(model_files())
     assert [model.name for model in (await list_models(cache, "qWEN")).models] == ["org/Qwen3-4B"]
 
 
-async def test_one_bad_repo_is_one_unhealthy_row(cache: Cache, hub: Path) -> None:
+async def test_broken_repo_is_a_single_unhealthy_row(cache: Cache, hub: Path) -> None:
     HfCache(hub).repo("org/good").add(model_files())
     HfCache(hub).repo("org/list").add({**model_files(), "config.json": b"[]"})
     (hub / "models--org--bare").mkdir()
@@ -94,7 +92,7 @@ async def test_one_bad_repo_is_one_unhealthy_row(cache: Cache, hub: Path) -> Non
     assert all(model.reason for name, model in models.items() if name != "org/good")
 
 
-async def test_reading_writes_nothing_into_the_cache(cache: Cache, hub: Path, verdicts: Path) -> None:
+async def test_scan_writes_nothing_to_the_cache(cache: Cache, hub: Path, verdicts: Path) -> None:
     HfCache(hub).repo("org/good").add(model_files(), modified=OLD)
     before = tree_of(hub)
     await list_models(cache)
@@ -102,7 +100,7 @@ async def test_reading_writes_nothing_into_the_cache(cache: Cache, hub: Path, ve
     assert tree_of(hub) == before
 
 
-async def test_a_spec_chooses_its_revision(cache: Cache, hub: Path) -> None:
+async def test_spec_selects_the_revision(cache: Cache, hub: Path) -> None:
     repo = HfCache(hub).repo("org/m")
     first = repo.add(model_files(), refs=("main", "v1"))
     second = repo.add(model_files(fill=b"\x02"), refs=("refs/pr/1",))
@@ -118,7 +116,9 @@ async def test_a_spec_chooses_its_revision(cache: Cache, hub: Path) -> None:
         assert caught.value.available_hashes == tuple(sorted([first, second]))
 
 
-async def test_an_exact_name_wins_over_a_longer_one_that_holds_the_revision(cache: Cache, hub: Path) -> None:
+async def test_exact_name_takes_precedence_over_a_longer_name_with_the_revision(
+    cache: Cache, hub: Path
+) -> None:
     HfCache(hub).repo("org/A").add(model_files(), commit="a" * 40)
     HfCache(hub).repo("org/A-Large").add(model_files(), commit="b" * 40)
     with pytest.raises(OpError) as caught:
@@ -126,7 +126,7 @@ async def test_an_exact_name_wins_over_a_longer_one_that_holds_the_revision(cach
     assert caught.value.type is ErrorType.REVISION_NOT_FOUND
 
 
-async def test_show_gives_files_and_config_together(cache: Cache, hub: Path) -> None:
+async def test_show_returns_files_and_config_together(cache: Cache, hub: Path) -> None:
     HfCache(hub).repo("org/m").add({**model_files(), "sub/notes.py": b"x"})
     data = await show(cache, "org/m", files=True, config=True)
     assert {file.name: file.type for file in data.files} == {
@@ -145,7 +145,7 @@ async def test_show_gives_files_and_config_together(cache: Cache, hub: Path) -> 
     assert plain.metadata == data.config
 
 
-async def test_a_card_is_shown_without_front_matter_and_control_characters(cache: Cache, hub: Path) -> None:
+async def test_model_card_has_no_front_matter_and_no_control_characters(cache: Cache, hub: Path) -> None:
     card = b"---\nlicense: mit\n---\n# Title\x1b[31m\n\ntext\xe2\x80\xae\n"
     HfCache(hub).repo("org/m").add({**model_files(), "README.md": card})
     assert await read_card(cache, cache.find("org/m").ref) == "# Title\\x1b[31m\n\ntext\\u202e"
@@ -156,7 +156,7 @@ def _remembered(verdicts: Path) -> str:
 
 
 def _walk(cache: Cache, runtime: Runtime = RUNTIME, *, hours_later: int = 1) -> list[Report]:
-    """Scan by a clock that is ahead, since change times cannot be set back."""
+    """Scan with a clock that is ahead, because change times cannot be set."""
 
     def clock() -> int:
         return time.time_ns() + hours_later * 3_600_000_000_000
@@ -164,13 +164,15 @@ def _walk(cache: Cache, runtime: Runtime = RUNTIME, *, hours_later: int = 1) -> 
     return list(walk(cache, threading.Event(), runtime=runtime, clock=clock))
 
 
-async def test_what_changed_a_moment_ago_is_not_remembered(cache: Cache, hub: Path, verdicts: Path) -> None:
+async def test_verdicts_of_recently_changed_repos_are_not_stored(
+    cache: Cache, hub: Path, verdicts: Path
+) -> None:
     HfCache(hub).repo("org/fresh").add(model_files())
     _walk(cache, hours_later=0)
     assert "org/fresh" not in _remembered(verdicts)
 
 
-def test_a_remembered_verdict_is_the_one_that_was_found(cache: Cache, hub: Path, verdicts: Path) -> None:
+def test_stored_verdict_equals_the_original(cache: Cache, hub: Path, verdicts: Path) -> None:
     for number in range(3):
         HfCache(hub).repo(f"org/m{number}").add(model_files(shards=number + 1), shared=number == 1)
     HfCache(hub).repo("org/bad").add({**model_files(), "model.safetensors": b"\0" * 64})
@@ -180,7 +182,9 @@ def test_a_remembered_verdict_is_the_one_that_was_found(cache: Cache, hub: Path,
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_any_change_to_a_repo_is_noticed(cache: Cache, hub: Path, verdicts: Path, shared: bool) -> None:
+def test_any_change_to_a_repo_invalidates_its_verdict(
+    cache: Cache, hub: Path, verdicts: Path, shared: bool
+) -> None:
     repo = HfCache(hub).repo("org/m")
     files = model_files()
     commit = repo.add(files, shared=shared)
@@ -207,14 +211,14 @@ def test_any_change_to_a_repo_is_noticed(cache: Cache, hub: Path, verdicts: Path
     assert _walk(cache)[0].model.health is Health.UNHEALTHY
 
 
-def test_another_runtime_judges_anew(cache: Cache, hub: Path, verdicts: Path) -> None:
+def test_another_runtime_invalidates_the_verdicts(cache: Cache, hub: Path, verdicts: Path) -> None:
     HfCache(hub).repo("mlx-community/m").add(model_files())
     assert _walk(cache)[0].model.runtime_compatible
     other = Runtime("9.9", frozenset({"other"}), memory_bytes=1)
     assert not _walk(cache, other)[0].model.runtime_compatible
 
 
-def test_a_vanished_repo_is_forgotten(cache: Cache, hub: Path, verdicts: Path) -> None:
+def test_verdict_of_a_removed_repo_is_dropped(cache: Cache, hub: Path, verdicts: Path) -> None:
     for name in ("org/a", "org/b"):
         HfCache(hub).repo(name).add(model_files())
     _walk(cache)
@@ -224,9 +228,7 @@ def test_a_vanished_repo_is_forgotten(cache: Cache, hub: Path, verdicts: Path) -
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"header": 1}', b"{" * 100_000])
-def test_a_damaged_memory_costs_nothing_but_time(
-    cache: Cache, hub: Path, verdicts: Path, content: bytes
-) -> None:
+def test_damaged_verdict_file_is_ignored(cache: Cache, hub: Path, verdicts: Path, content: bytes) -> None:
     HfCache(hub).repo("org/a").add(model_files())
     first = _walk(cache)
     for path in verdicts.glob("*.json"):
@@ -234,7 +236,7 @@ def test_a_damaged_memory_costs_nothing_but_time(
     assert _walk(cache) == first
 
 
-def test_entries_of_another_shape_are_judged_anew(cache: Cache, hub: Path, verdicts: Path) -> None:
+def test_entries_with_another_format_are_ignored(cache: Cache, hub: Path, verdicts: Path) -> None:
     HfCache(hub).repo("org/a").add(model_files())
     first = _walk(cache)
     (path,) = verdicts.glob("*.json")
@@ -242,7 +244,7 @@ def test_entries_of_another_shape_are_judged_anew(cache: Cache, hub: Path, verdi
     assert _walk(cache) == first
 
 
-def test_off_remembers_nothing(
+def test_off_stores_no_verdicts(
     cache: Cache, hub: Path, verdicts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "off")
@@ -251,7 +253,7 @@ def test_off_remembers_nothing(
     assert not verdicts.exists()
 
 
-def test_a_runtime_with_other_architectures_judges_anew(cache: Cache, hub: Path, verdicts: Path) -> None:
+def test_other_architectures_invalidate_the_verdicts(cache: Cache, hub: Path, verdicts: Path) -> None:
     HfCache(hub).repo("mlx-community/m").add(model_files())
     here = Runtime("1", frozenset({"llama", "x"}), memory_bytes=10**10)
     assert _walk(cache, here)[0].model.runtime_compatible
@@ -259,7 +261,7 @@ def test_a_runtime_with_other_architectures_judges_anew(cache: Cache, hub: Path,
     assert not _walk(cache, other)[0].model.runtime_compatible
 
 
-def test_what_lies_behind_a_linked_folder_is_watched_too(cache: Cache, hub: Path, verdicts: Path) -> None:
+def test_changes_behind_a_linked_folder_are_noticed(cache: Cache, hub: Path, verdicts: Path) -> None:
     repo = HfCache(hub).repo("org/m")
     files = model_files()
     repo.add(files, tree=False)
@@ -271,7 +273,7 @@ def test_what_lies_behind_a_linked_folder_is_watched_too(cache: Cache, hub: Path
 
 
 @pytest.mark.parametrize("kind", ["loop", "below a file", "long"])
-async def test_what_is_no_cache_is_no_empty_cache(tmp_path: Path, kind: str) -> None:
+async def test_invalid_cache_path_is_an_error(tmp_path: Path, kind: str) -> None:
     if kind == "loop":
         root = tmp_path / "loop"
         root.symlink_to(root)

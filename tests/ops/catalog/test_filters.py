@@ -1,4 +1,4 @@
-"""The filter grammar: what each term matches, and that a bad one says what it may be."""
+"""The filter grammar: matches of each term, and errors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ MODEL = Model(
         "type:chat size>1GB -health:bad",
     ],
 )
-def test_a_term_that_holds_matches(text: str) -> None:
+def test_matching_terms_match(text: str) -> None:
     assert parse(text).matches(MODEL)
 
 
@@ -79,7 +79,7 @@ def test_a_term_that_holds_matches(text: str) -> None:
         "qwen size>10GB",
     ],
 )
-def test_a_term_that_does_not_hold_matches_not(text: str) -> None:
+def test_other_terms_do_not_match(text: str) -> None:
     assert not parse(text).matches(MODEL)
 
 
@@ -96,7 +96,7 @@ def test_a_term_that_does_not_hold_matches_not(text: str) -> None:
         ("size>10XB", "such as size>10GB"),
     ],
 )
-def test_a_bad_term_says_what_it_may_be(text: str, hint: str) -> None:
+def test_invalid_term_lists_the_allowed_values(text: str, hint: str) -> None:
     with pytest.raises(OpError) as caught:
         parse(text)
     assert caught.value.type is ErrorType.VALIDATION_ERROR
@@ -107,7 +107,7 @@ def test_a_bad_term_says_what_it_may_be(text: str, hint: str) -> None:
     st.text(max_size=60)
     | st.sampled_from(list(FIELDS)).flatmap(lambda f: st.text(max_size=20).map(f"{f}:".__add__))
 )
-def test_any_text_is_a_filter_or_a_sentence(text: str) -> None:
+def test_any_text_is_a_filter_or_an_error(text: str) -> None:
     message = ""
     try:
         parse(text).matches(MODEL)
