@@ -1,8 +1,8 @@
-"""Hostile and broken caches: whatever lies in one repo, it is at most one unhealthy row.
+"""Hostile and broken caches: any contents of a repo cause at most one unhealthy row.
 
-Every case puts one bad repo between two sound ones and asks for the list, the health of all and the
-details of the bad one. The sound ones must come out as if they were alone, and nothing may hang,
-raise, or hand control characters on.
+Every case has one bad repo between two healthy ones, and requests the list, the health of all repos and the
+details of the bad one. The results for the healthy ones must not change, and nothing may hang, raise, or
+return control characters.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ Damage = Callable[[HfRepo, Path], object]
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Put a plain file in a link's place."""
+    """Replace a link by a regular file."""
     path.unlink()
     path.write_bytes(data)
 
 
 def sparse(path: Path, size: int) -> None:
-    """Put a file of `size` zeros in a link's place."""
+    """Replace a link by a file of `size` zeros."""
     path.unlink()
     with path.open("wb") as file:
         file.truncate(size)
@@ -68,7 +68,7 @@ def card(text: bytes | str) -> Damage:
 
 
 def link(name: str, target: str) -> Damage:
-    """A snapshot entry that leads to `target`."""
+    """A snapshot entry that links to `target`."""
 
     def damage(repo: HfRepo, snapshot: Path) -> None:
         (snapshot / name).unlink(missing_ok=True)
@@ -78,7 +78,7 @@ def link(name: str, target: str) -> Damage:
 
 
 def pipe(name: str) -> Damage:
-    """A named pipe: opening one waits for ever."""
+    """A named pipe, which blocks when opened."""
 
     def damage(repo: HfRepo, snapshot: Path) -> None:
         (snapshot / name).unlink(missing_ok=True)
@@ -88,14 +88,14 @@ def pipe(name: str) -> Damage:
 
 
 def pipe_blob(repo: HfRepo, snapshot: Path) -> None:
-    """A named pipe as the blob behind config.json."""
+    """A named pipe as the blob of config.json."""
     blob = (snapshot / "config.json").resolve()
     blob.unlink()
     os.mkfifo(blob)
 
 
 def folder_for(name: str) -> Damage:
-    """A folder where a file belongs."""
+    """A folder instead of a file."""
 
     def damage(repo: HfRepo, snapshot: Path) -> None:
         (snapshot / name).unlink()
@@ -125,7 +125,7 @@ def tree(text: str) -> Damage:
 
 
 def listing(files: str) -> Damage:
-    """A trees/<commit>.json of the right version with these files."""
+    """A trees/<commit>.json of the current version with these files."""
     return tree(f'{{"format_version": 1, "files": {files}}}')
 
 
@@ -140,14 +140,14 @@ def remove(*parts: str) -> Damage:
 
 
 def loop(repo: HfRepo, snapshot: Path) -> None:
-    """Two links that lead to each other, and a folder that leads to itself."""
+    """Two links to each other, and a folder that links to itself."""
     (snapshot / "one").symlink_to("two")
     (snapshot / "two").symlink_to("one")
     (snapshot / "again").symlink_to(".")
 
 
 def deep_folders(repo: HfRepo, snapshot: Path) -> None:
-    """A thousand folders in each other."""
+    """A thousand nested folders."""
     path = snapshot
     for _ in range(200):
         path = path / "d"
@@ -155,32 +155,32 @@ def deep_folders(repo: HfRepo, snapshot: Path) -> None:
 
 
 def pipe_ref(repo: HfRepo, snapshot: Path) -> None:
-    """A named pipe for refs/main."""
+    """A named pipe as refs/main."""
     (repo.path / "refs" / "main").unlink()
     os.mkfifo(repo.path / "refs" / "main")
 
 
 def folder_ref(repo: HfRepo, snapshot: Path) -> None:
-    """A folder for refs/main."""
+    """A folder as refs/main."""
     (repo.path / "refs" / "main").unlink()
     (repo.path / "refs" / "main").mkdir()
 
 
 def linked_ref(repo: HfRepo, snapshot: Path) -> None:
-    """A refs/main that leads out of the cache."""
+    """A refs/main that links out of the cache."""
     (repo.path / "refs" / "main").unlink()
     (repo.path / "refs" / "main").symlink_to("/etc/passwd")
 
 
 def linked_snapshot(repo: HfRepo, snapshot: Path) -> None:
-    """A snapshot folder that lies outside the cache."""
+    """A snapshot folder outside the cache."""
     outside = repo.cache.root.parent / "outside"
     shutil.move(snapshot, outside)
     snapshot.symlink_to(outside)
 
 
 def linked_out(name: str) -> Damage:
-    """A folder of the repo that lies outside the cache."""
+    """A folder of the repo outside the cache."""
 
     def damage(repo: HfRepo, snapshot: Path) -> None:
         outside = repo.cache.root.parent / f"outside-{name}"
@@ -191,7 +191,7 @@ def linked_out(name: str) -> Damage:
 
 
 def pipe_partial(repo: HfRepo, snapshot: Path) -> None:
-    """A named pipe in trees/ in place of the listing."""
+    """A named pipe in trees/ instead of the file list."""
     repo.tree(snapshot.name).unlink()
     os.mkfifo(repo.tree(snapshot.name))
 
@@ -204,14 +204,14 @@ def self_blob(repo: HfRepo, snapshot: Path) -> None:
 
 
 def ansi_file(repo: HfRepo, snapshot: Path) -> None:
-    """Names that would colour the terminal, ring its bell, or be read as markup."""
+    """File names with escape sequences, a bell and markup."""
     names = ("\x1b[31mred\x1b[0m.txt", "bell\x07", "[bold]x", "[link=file:x]", "new\nline", "\u202etxt")
     for name in names:
         (snapshot / name).write_text(name)
 
 
 def broken_weight_name(repo: HfRepo, snapshot: Path) -> None:
-    """Weights whose name would drive a terminal, and which are broken, so that a finding names them."""
+    """Broken weights with control characters in their name, which a finding contains."""
     (snapshot / "\x1b]0;owned\x07.safetensors").write_bytes(b"\0" * 20)
 
 
@@ -277,7 +277,7 @@ UNHEALTHY: dict[str, Damage] = {
     "links in a loop": loop,
     "a broken file with escape codes in its name": broken_weight_name,
 }
-"""What must be an unhealthy row."""
+"""Cases that must be an unhealthy row."""
 
 SUSPICIOUS: dict[str, Damage] = {
     "card with 60,000 open brackets": card("---\ntags: " + "[" * 60_000 + "\n---\n"),
@@ -357,7 +357,7 @@ SUSPICIOUS: dict[str, Damage] = {
 
 
 def build(hub: Path, damage: Damage) -> HfCache:
-    """A cache with a bad repo between two sound ones."""
+    """A cache with a bad repo between two healthy ones."""
     cache = HfCache(hub)
     for name in GOOD:
         cache.repo(name).add(model_files())
@@ -368,7 +368,7 @@ def build(hub: Path, damage: Damage) -> HfCache:
 
 
 async def ask(hub: Path) -> tuple[ListData, HealthData]:
-    """Ask for everything, in bounded time, and check that nothing printed could drive a terminal."""
+    """Run all read operations with a timeout, and check that the results have no control characters."""
 
     async def everything() -> tuple[ListData, HealthData]:
         cache = Cache(hub)
@@ -388,37 +388,37 @@ async def ask(hub: Path) -> tuple[ListData, HealthData]:
 
 
 def check_safe(data: Contract) -> None:
-    """Every text of a result, other than raw config values, is safe to print; all of it is JSON."""
+    """Check that a result is valid JSON, and that all texts except config values are printable."""
     plain = json.loads(data.model_dump_json())
     for key in ("metadata", "config"):
         plain.pop(key, None)
     assert not UNSAFE.search(json.dumps(plain, ensure_ascii=False))
 
 
-def sound_rows(data: ListData) -> list[Model]:
-    """The rows of the repos that were not touched."""
+def healthy_rows(data: ListData) -> list[Model]:
+    """Return the rows of the healthy repos."""
     return [model for model in data.models if model.name in GOOD]
 
 
 @pytest.fixture
 async def untouched(tmp_path: Path) -> list[Model]:
-    """The rows of the two sound repos where nothing is bad."""
+    """Return the rows of the two healthy repos in a cache without a bad one."""
     cache = HfCache(tmp_path / "plain" / "hub")
     for name in GOOD:
         cache.repo(name).add(model_files())
-    return sound_rows(await list_models(Cache(cache.root)))
+    return healthy_rows(await list_models(Cache(cache.root)))
 
 
 def without_times(models: list[Model]) -> list[Model]:
-    """The rows without what the clock decides."""
+    """Return the rows without times."""
     return [model.model_copy(update={"last_modified": ""}) for model in models]
 
 
 @pytest.mark.parametrize("damage", UNHEALTHY.values(), ids=UNHEALTHY.keys())
-async def test_a_bad_repo_is_one_unhealthy_row(hub: Path, damage: Damage, untouched: list[Model]) -> None:
+async def test_bad_repo_is_a_single_unhealthy_row(hub: Path, damage: Damage, untouched: list[Model]) -> None:
     build(hub, damage)
     listed, judged = await ask(hub)
-    assert without_times(sound_rows(listed)) == without_times(untouched)
+    assert without_times(healthy_rows(listed)) == without_times(untouched)
     bad = next(model for model in listed.models if model.name == BAD)
     assert bad.health is Health.UNHEALTHY
     assert bad.reason
@@ -427,10 +427,12 @@ async def test_a_bad_repo_is_one_unhealthy_row(hub: Path, damage: Damage, untouc
 
 
 @pytest.mark.parametrize("damage", SUSPICIOUS.values(), ids=SUSPICIOUS.keys())
-async def test_a_suspicious_repo_spoils_nothing(hub: Path, damage: Damage, untouched: list[Model]) -> None:
+async def test_suspicious_repo_does_not_affect_others(
+    hub: Path, damage: Damage, untouched: list[Model]
+) -> None:
     build(hub, damage)
     listed, judged = await ask(hub)
-    assert without_times(sound_rows(listed)) == without_times(untouched)
+    assert without_times(healthy_rows(listed)) == without_times(untouched)
     assert {model.name for model in listed.models} == {BAD, *GOOD}
     assert {entry.name for entry in judged.healthy} >= set(GOOD)
 
@@ -448,7 +450,7 @@ async def test_a_suspicious_repo_spoils_nothing(hub: Path, damage: Damage, untou
         b"models--" + b"x" * 200,
     ],
 )
-async def test_a_strange_folder_name_is_a_row_that_is_safe_to_print(hub: Path, name: bytes) -> None:
+async def test_strange_folder_name_is_a_printable_row(hub: Path, name: bytes) -> None:
     build(hub, lambda repo, snapshot: None)
     path = os.path.join(os.fsencode(hub), name)
     try:
@@ -461,7 +463,7 @@ async def test_a_strange_folder_name_is_a_row_that_is_safe_to_print(hub: Path, n
     assert {model.health for model in listed.models if model.name in GOOD} == {Health.HEALTHY}
 
 
-async def test_what_is_no_model_is_no_row(hub: Path) -> None:
+async def test_other_entries_are_not_listed(hub: Path) -> None:
     build(hub, lambda repo, snapshot: None)
     (hub / "models--").mkdir()
     (hub / "datasets--org--data").mkdir()
@@ -473,9 +475,7 @@ async def test_what_is_no_model_is_no_row(hub: Path) -> None:
     assert listed.count == 3
 
 
-async def test_a_repo_that_is_a_link_out_of_the_cache_is_unhealthy_and_nothing_behind_it_is_read(
-    hub: Path, tmp_path: Path
-) -> None:
+async def test_repo_linked_out_of_the_cache_is_unhealthy_and_not_read(hub: Path, tmp_path: Path) -> None:
     build(hub, lambda repo, snapshot: None)
     elsewhere = HfCache(tmp_path / "elsewhere").repo("org/secret")
     elsewhere.add(model_files())
@@ -492,7 +492,7 @@ async def test_a_repo_that_is_a_link_out_of_the_cache_is_unhealthy_and_nothing_b
     assert judged.summary.total == len(rows)
 
 
-async def test_payloads_two_links_away_in_the_shared_store_are_sound(hub: Path) -> None:
+async def test_payloads_in_the_shared_store_are_healthy(hub: Path) -> None:
     cache = HfCache(hub)
     files = model_files()
     plain, shared = cache.repo("org/plain"), cache.repo("org/shared")
@@ -508,7 +508,7 @@ async def test_payloads_two_links_away_in_the_shared_store_are_sound(hub: Path) 
     assert (entry.checksums.mismatched, entry.checksums.unverifiable) == (0, 0)
 
 
-async def test_a_shared_payload_that_is_gone_is_a_broken_link(hub: Path) -> None:
+async def test_missing_shared_payload_is_a_broken_link(hub: Path) -> None:
     cache = HfCache(hub)
     files = model_files()
     cache.repo("org/shared").add(files, shared=True)
@@ -518,7 +518,7 @@ async def test_a_shared_payload_that_is_gone_is_a_broken_link(hub: Path) -> None
     assert FindingCode.BROKEN_LINK in codes
 
 
-async def test_a_shared_payload_that_leads_on_out_of_the_cache_is_not_read(hub: Path) -> None:
+async def test_shared_payload_linked_out_of_the_cache_is_not_read(hub: Path) -> None:
     cache = HfCache(hub)
     files = model_files()
     cache.repo("org/shared").add(files, shared=True)
@@ -532,7 +532,7 @@ async def test_a_shared_payload_that_leads_on_out_of_the_cache_is_not_read(hub: 
 
 
 async def ask_list(hub: Path) -> tuple[ListData, HealthData]:
-    """List and judge, with checksums, in bounded time."""
+    """List and verify all models with a timeout."""
     cache = Cache(hub)
     listed = await asyncio.wait_for(list_models(cache), SECONDS)
     judged = await asyncio.wait_for(check_health(cache, verify=True), SECONDS)
@@ -541,7 +541,7 @@ async def ask_list(hub: Path) -> tuple[ListData, HealthData]:
     return listed, judged
 
 
-async def test_a_cache_that_does_not_exist_is_empty_for_a_list_and_an_error_for_a_name(
+async def test_missing_cache_is_empty_for_a_list_and_an_error_for_a_name(
     tmp_path: Path,
 ) -> None:
     cache = Cache(tmp_path / "none" / "hub")
@@ -554,7 +554,7 @@ async def test_a_cache_that_does_not_exist_is_empty_for_a_list_and_an_error_for_
     assert not (tmp_path / "none").exists()
 
 
-async def test_a_cache_path_that_is_a_file_is_an_error_that_says_so(tmp_path: Path) -> None:
+async def test_file_instead_of_the_cache_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "hub"
     path.write_text("not a folder")
     for question in (list_models(Cache(path)), check_health(Cache(path)), show(Cache(path), BAD)):
@@ -574,7 +574,7 @@ for path in sorted(hub.glob("models--org--gone-*"), reverse=True):
 """
 
 
-def test_repos_that_vanish_during_the_scan_spoil_nothing(hub: Path) -> None:
+def test_repos_removed_during_the_scan_do_not_affect_others(hub: Path) -> None:
     cache = HfCache(hub)
     for number in range(150):
         cache.repo(f"org/gone-{number:03}").add(model_files())
@@ -598,7 +598,7 @@ def test_repos_that_vanish_during_the_scan_spoil_nothing(hub: Path) -> None:
 
 
 async def reports(hub: Path) -> list[Report]:
-    """Scan a cache to its end, in bounded time."""
+    """Scan a cache with a timeout."""
 
     async def collect() -> list[Report]:
         return [report async for report in scan(Cache(hub))]
@@ -608,17 +608,17 @@ async def reports(hub: Path) -> list[Report]:
 
 @pytest.fixture
 def open_hub() -> Iterator[Path]:
-    """A hub folder that every user of the machine can reach; pytest's own are root's alone."""
+    """A hub folder that every user can access; pytest's folders are private to root."""
     with tempfile.TemporaryDirectory(prefix="mlxk-open-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder) / "hub"
 
 
 def as_nobody(hub: Path, code: str) -> str:
-    """Run code on `hub` as a user without rights, also when root runs the tests; return what it prints.
+    """Run code on `hub` as an unprivileged user, also if root runs the tests; return its output.
 
-    The code is run twice where rights are dropped in between: the first run imports everything,
-    because the user without rights may not be able to read Python's own folder.
+    Under root the code runs twice: the first run, before dropping privileges, imports everything, because the
+    unprivileged user may not be able to read Python's folder.
     """
     program = f"""
 import asyncio, contextlib, io, os, sys
@@ -658,7 +658,7 @@ print([f.code.value for e in judged.unhealthy for f in e.findings])
 
 
 @pytest.mark.parametrize("part", [".", "snapshots", "blobs", "refs", "snapshots/*", "blobs/*", "trees/*"])
-def test_what_cannot_be_read_is_one_unhealthy_row(open_hub: Path, part: str) -> None:
+def test_unreadable_repo_is_a_single_unhealthy_row(open_hub: Path, part: str) -> None:
     cache = build(open_hub, lambda repo, snapshot: None)
     root = cache.repo(BAD).path
     closed = [root] if part == "." else sorted(root.glob(part))
@@ -677,7 +677,7 @@ def test_what_cannot_be_read_is_one_unhealthy_row(open_hub: Path, part: str) -> 
         assert "unreadable" in codes
 
 
-def test_a_cache_that_cannot_be_read_is_permission_denied(open_hub: Path) -> None:
+def test_unreadable_cache_is_permission_denied(open_hub: Path) -> None:
     build(open_hub, lambda repo, snapshot: None)
     code = """
 for question in (list_models(Cache(hub)), check_health(Cache(hub)), show(Cache(hub), "org/bad")):
@@ -693,7 +693,7 @@ for question in (list_models(Cache(hub)), check_health(Cache(hub)), show(Cache(h
         open_hub.chmod(0o755)
 
 
-def test_a_read_only_cache_is_read_like_any_other(open_hub: Path) -> None:
+def test_read_only_cache_is_read_normally(open_hub: Path) -> None:
     build(open_hub, config("[]"))
     everything = [open_hub, *(path for path in open_hub.rglob("*") if not path.is_symlink())]
     for path in everything:
@@ -709,18 +709,18 @@ def test_a_read_only_cache_is_read_like_any_other(open_hub: Path) -> None:
 
 
 def times(hub: Path) -> dict[Path, int]:
-    """When each entry below a folder was changed."""
+    """Return the change time of each entry below a folder."""
     return {path: path.lstat().st_mtime_ns for path in (hub, *hub.rglob("*"))}
 
 
-async def test_reading_never_writes_into_the_cache(hub: Path) -> None:
+async def test_reading_never_writes_to_the_cache(hub: Path) -> None:
     build(hub, lambda repo, snapshot: None)
     before = times(hub)
     await ask(hub)
     assert times(hub) == before
 
 
-async def test_a_small_file_whose_name_is_no_checksum_is_unverifiable_not_wrong(hub: Path) -> None:
+async def test_small_file_without_a_checksum_name_is_unverifiable(hub: Path) -> None:
     def damage(repo: HfRepo, snapshot: Path) -> None:
         replace(snapshot / "tokenizer_config.json", b"{}")
 

@@ -1,4 +1,4 @@
-"""Names: folders to repo names and back, specs, and what a query stands for."""
+"""Names: conversion between folders and repo names, specs, and matching."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CLEAN_NAMES = st.one_of(_SEGMENT, st.builds("{}/{}".format, _SEGMENT, _SEGMENT))
 
 
 @given(CLEAN_NAMES)
-def test_clean_names_and_folders_are_bijective(name: str) -> None:
+def test_valid_names_and_folders_map_one_to_one(name: str) -> None:
     assert dir_to_name(name_to_dir(name)) == name
 
 
 @given(st.binary(max_size=80))
-def test_every_folder_name_of_any_bytes_has_a_name_that_can_be_shown(raw: bytes) -> None:
+def test_any_folder_name_has_a_printable_name(raw: bytes) -> None:
     folder = os.fsdecode(b"models--" + raw)
     name = dir_to_name(folder)
     assert (name is None) == (raw == b"")
@@ -45,7 +45,7 @@ def test_every_folder_name_of_any_bytes_has_a_name_that_can_be_shown(raw: bytes)
         ("blobs", None),
     ],
 )
-def test_a_folder_name_converts_mechanically(folder: str, name: str | None) -> None:
+def test_folder_names_are_converted_to_repo_names(folder: str, name: str | None) -> None:
     assert dir_to_name(folder) == name
 
 
@@ -66,7 +66,7 @@ def test_a_folder_name_converts_mechanically(folder: str, name: str | None) -> N
         ("org/mo del", False),
     ],
 )
-def test_clean_names_follow_the_rules_of_the_hub(name: str, clean: bool) -> None:
+def test_valid_names_follow_the_rules_of_the_hub(name: str, clean: bool) -> None:
     assert is_clean(name) is clean
 
 
@@ -96,14 +96,14 @@ def test_clean_names_follow_the_rules_of_the_hub(name: str, clean: bool) -> None
         "caf\udce9",
     ],
 )
-def test_a_malformed_spec_is_refused_before_anything_is_touched(text: str) -> None:
+def test_malformed_specs_are_rejected(text: str) -> None:
     with pytest.raises(OpError) as caught:
         parse_spec(text)
     assert caught.value.type is ErrorType.VALIDATION_ERROR
     caught.value.message.encode("utf-8")
 
 
-def test_a_spec_is_a_name_and_maybe_a_revision() -> None:
+def test_spec_has_a_name_and_an_optional_revision() -> None:
     assert parse_spec("org/model").revision is None
     spec = parse_spec("org/model@refs/pr/1")
     assert (spec.name, spec.revision) == ("org/model", "refs/pr/1")
@@ -131,12 +131,12 @@ NAMES = [
         ("ORG/LLAMA", "Org/llama", False),
     ],
 )
-def test_the_first_level_with_a_hit_wins(query: str, name: str, exact: bool) -> None:
+def test_first_level_with_a_match_wins(query: str, name: str, exact: bool) -> None:
     match = resolve(NAMES, query)
     assert (match.name, match.exact) == (name, exact)
 
 
-def test_more_than_one_hit_is_ambiguous_and_lists_them_sorted() -> None:
+def test_several_matches_are_ambiguous_and_listed_in_order() -> None:
     with pytest.raises(OpError) as caught:
         resolve(NAMES, "phi")
     assert caught.value.type is ErrorType.AMBIGUOUS_MATCH
@@ -147,32 +147,32 @@ def test_more_than_one_hit_is_ambiguous_and_lists_them_sorted() -> None:
     ("query", "name"),
     [("phi-3-mini", "Phi-3-mini"), ("phi-3-mini-128K", "mlx-community/Phi-3-mini-128k"), ("ORG/a", "org/A")],
 )
-def test_without_parts_a_full_name_or_a_last_segment_counts(query: str, name: str) -> None:
+def test_without_partial_names_a_full_name_or_last_segment_matches(query: str, name: str) -> None:
     assert resolve(NAMES, query, partial=False).name == name
 
 
 @pytest.mark.parametrize("query", ["128k", "rg/A", "org", "x/llama", "/llama", ""])
-def test_without_parts_nothing_else_does(query: str) -> None:
+def test_without_partial_names_nothing_else_matches(query: str) -> None:
     with pytest.raises(OpError) as caught:
         resolve(NAMES, query, partial=False)
     assert caught.value.type is ErrorType.MODEL_NOT_FOUND
 
 
-def test_without_parts_no_organization_goes_first() -> None:
+def test_without_partial_names_no_organization_is_preferred() -> None:
     with pytest.raises(OpError) as caught:
         resolve(["mlx-community/a", "other/A"], "a", partial=False)
     assert caught.value.type is ErrorType.AMBIGUOUS_MATCH
     assert caught.value.matches == ("mlx-community/a", "other/A")
 
 
-def test_no_hit_is_model_not_found() -> None:
+def test_no_match_is_model_not_found() -> None:
     with pytest.raises(OpError) as caught:
         resolve(NAMES, "nothing-like-it")
     assert caught.value.type is ErrorType.MODEL_NOT_FOUND
 
 
 @given(st.text(max_size=120))
-def test_no_spec_finds_a_folder_outside_the_cache(text: str) -> None:
+def test_no_spec_matches_a_folder_outside_the_cache(text: str) -> None:
     cache = Cache.from_environment()
     root = cache.root
     for folder in ("models--org--a", "models--mlx-community--b", "models--x"):
@@ -198,7 +198,7 @@ def test_no_spec_finds_a_folder_outside_the_cache(text: str) -> None:
         {},
     ],
 )
-def test_the_cache_is_where_huggingface_hub_has_it(environ: dict[str, str]) -> None:
+def test_cache_folder_matches_huggingface_hub(environ: dict[str, str]) -> None:
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""The shared payload store of huggingface_hub 2, checked against huggingface_hub itself."""
+"""The shared payload store of huggingface_hub 2, compared with huggingface_hub itself."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def shared_repo(hf: HfCache, name: str) -> HfRepo:
     return repo
 
 
-def test_it_sees_what_huggingface_hub_sees(hf: HfCache) -> None:
+def test_scan_matches_huggingface_hub(hf: HfCache) -> None:
     repo = shared_repo(hf, "org/a")
     store = SharedStore(hf.root)
     blob = repo.blob("model.safetensors", WEIGHTS)
@@ -49,7 +49,7 @@ def test_it_sees_what_huggingface_hub_sees(hf: HfCache) -> None:
 
 
 @pytest.mark.parametrize("marker", [None, "", "2\n", "1"])
-def test_an_unmarked_folder_named_blobs_is_not_a_store(hf: HfCache, marker: str | None) -> None:
+def test_folder_named_blobs_without_a_marker_is_not_a_store(hf: HfCache, marker: str | None) -> None:
     payload = hf.add_payload(WEIGHTS, [])
     (hf.store / SHARED_MARKER).unlink()
     if marker is not None:
@@ -62,7 +62,7 @@ def test_an_unmarked_folder_named_blobs_is_not_a_store(hf: HfCache, marker: str 
     assert payload.exists()
 
 
-def test_a_payload_goes_with_its_last_reference_and_not_before(hf: HfCache) -> None:
+def test_payload_is_removed_with_its_last_reference(hf: HfCache) -> None:
     first, second = shared_repo(hf, "org/a"), shared_repo(hf, "org/b")
     payload = hf.payload(WEIGHTS)
     blobs = [repo.blob("model.safetensors", WEIGHTS) for repo in (first, second)]
@@ -79,7 +79,7 @@ def test_a_payload_goes_with_its_last_reference_and_not_before(hf: HfCache) -> N
     assert not hf.manifest(WEIGHTS).exists()
 
 
-def test_a_payload_without_its_list_is_never_deleted(hf: HfCache) -> None:
+def test_payload_without_a_manifest_is_never_deleted(hf: HfCache) -> None:
     payload = hf.add_payload(WEIGHTS, None)
     store = SharedStore(hf.root)
 
@@ -89,7 +89,7 @@ def test_a_payload_without_its_list_is_never_deleted(hf: HfCache) -> None:
     assert payload.exists()
 
 
-def test_a_link_that_the_list_does_not_name_keeps_the_payload(hf: HfCache) -> None:
+def test_link_missing_in_the_manifest_keeps_the_payload(hf: HfCache) -> None:
     repo = shared_repo(hf, "org/a")
     hf.manifest(WEIGHTS).write_text("")
     payload, store = hf.payload(WEIGHTS), SharedStore(hf.root)
@@ -100,21 +100,21 @@ def test_a_link_that_the_list_does_not_name_keeps_the_payload(hf: HfCache) -> No
     assert repo.blob("model.safetensors", WEIGHTS).exists()
 
 
-def test_lines_that_lead_nowhere_do_not_count(hf: HfCache) -> None:
+def test_manifest_lines_with_broken_links_are_ignored(hf: HfCache) -> None:
     lines = ["", "../escape", "/etc/passwd", "models--org--gone/blobs/x", "blobs", "a" * 200, "\x1b[2J"]
     payload = hf.add_payload(WEIGHTS, lines)
 
     assert SharedStore(hf.root).references(payload) == frozenset()
 
 
-def test_a_line_that_cannot_be_looked_at_is_doubt(hf: HfCache) -> None:
+def test_unreadable_manifest_line_keeps_the_payload(hf: HfCache) -> None:
     payload = hf.add_payload(WEIGHTS, [f"models--org--gone/blobs/{'x' * 5000}"])
 
     assert SharedStore(hf.root).references(payload) is None
     assert hub._read_valid_manifest_references(payload, hf.root) is None
 
 
-def test_what_huggingface_hub_calls_unreferenced_is_released(hf: HfCache) -> None:
+def test_payloads_unreferenced_for_huggingface_hub_are_released(hf: HfCache) -> None:
     payload = hf.add_payload(WEIGHTS, ["models--org--gone/blobs/x"])
     store = SharedStore(hf.root)
 
@@ -124,7 +124,7 @@ def test_what_huggingface_hub_calls_unreferenced_is_released(hf: HfCache) -> Non
     assert scan_cache_dir(hf.root).size_on_disk == 0
 
 
-def test_a_list_that_is_a_link_or_absurdly_long_is_doubt(hf: HfCache, tmp_path: Path) -> None:
+def test_linked_or_huge_manifest_keeps_the_payload(hf: HfCache, tmp_path: Path) -> None:
     payload = hf.add_payload(WEIGHTS, None)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("")
@@ -140,7 +140,7 @@ def test_a_list_that_is_a_link_or_absurdly_long_is_doubt(hf: HfCache, tmp_path: 
     assert payload.exists()
 
 
-def test_a_store_folder_that_leads_out_of_the_cache_is_not_followed(hf: HfCache, tmp_path: Path) -> None:
+def test_store_linked_out_of_the_cache_is_not_followed(hf: HfCache, tmp_path: Path) -> None:
     payload = hf.add_payload(WEIGHTS, ["models--org--gone/blobs/x"])
     outside = tmp_path / "outside"
     os.rename(payload.parent, outside)
@@ -154,7 +154,7 @@ def test_a_store_folder_that_leads_out_of_the_cache_is_not_followed(hf: HfCache,
     assert tree_of(outside) == before
 
 
-def test_a_payload_that_another_process_is_changing_stays(hf: HfCache) -> None:
+def test_payload_locked_by_another_process_is_kept(hf: HfCache) -> None:
     payload = hf.add_payload(WEIGHTS, ["models--org--gone/blobs/x"])
     lock = payload.with_name(payload.name + ".lock")
     store = SharedStore(hf.root)
@@ -165,7 +165,7 @@ def test_a_payload_that_another_process_is_changing_stays(hf: HfCache) -> None:
     assert store.release(payload) == len(WEIGHTS)
 
 
-def test_the_lock_is_held_while_the_link_goes(hf: HfCache) -> None:
+def test_lock_is_held_while_the_link_is_removed(hf: HfCache) -> None:
     repo = shared_repo(hf, "org/a")
     payload = hf.payload(WEIGHTS)
     seen: list[bool] = []
@@ -184,7 +184,7 @@ def test_the_lock_is_held_while_the_link_goes(hf: HfCache) -> None:
     assert seen == [True]
 
 
-def test_a_payload_with_a_second_hard_link_frees_nothing(hf: HfCache, tmp_path: Path) -> None:
+def test_payload_with_a_second_hard_link_frees_nothing(hf: HfCache, tmp_path: Path) -> None:
     payload = hf.add_payload(WEIGHTS, ["models--org--gone/blobs/x"])
     os.link(payload, tmp_path / "kept")
 

@@ -1,4 +1,4 @@
-"""Noticing changes of a cache: what is written to is reported once, and nothing else."""
+"""Watching a cache: each change is reported once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_nothing_is_reported_twice(watcher: Watcher) -> None:
     assert not watcher.poll()
 
 
-def test_a_new_repo_a_new_revision_and_a_moved_ref_are_seen(watcher: Watcher, hub: Path) -> None:
+def test_new_repo_new_revision_and_moved_ref_are_reported(watcher: Watcher, hub: Path) -> None:
     repo = HfCache(hub).repo("org/C")
     repo.add(model_files())
     assert changed(watcher) == ["org/C"]
@@ -42,22 +42,22 @@ def test_a_new_repo_a_new_revision_and_a_moved_ref_are_seen(watcher: Watcher, hu
     assert changed(watcher) == ["org/C"]
 
 
-def test_a_file_that_goes_from_a_snapshot_is_seen(watcher: Watcher, hub: Path) -> None:
+def test_file_removed_from_a_snapshot_is_reported(watcher: Watcher, hub: Path) -> None:
     next((hub / "models--org--A" / "snapshots").glob("*/config.json")).unlink()
     assert changed(watcher) == ["org/A"]
 
 
-def test_a_download_that_begins_is_seen(watcher: Watcher, hub: Path) -> None:
+def test_started_download_is_reported(watcher: Watcher, hub: Path) -> None:
     HfCache(hub).repo("org/B").partial("ab" * 32)
     assert changed(watcher) == ["org/B"]
 
 
-def test_a_repo_that_goes_is_named(watcher: Watcher, hub: Path) -> None:
+def test_removed_repo_is_reported(watcher: Watcher, hub: Path) -> None:
     shutil.rmtree(hub / "models--org--A")
     assert watcher.poll().removed == ("models--org--A",)
 
 
-def test_a_cache_that_goes_is_empty_and_one_that_is_a_file_is_an_error(watcher: Watcher, hub: Path) -> None:
+def test_removed_cache_is_empty_and_a_file_is_an_error(watcher: Watcher, hub: Path) -> None:
     shutil.rmtree(hub)
     assert set(watcher.poll().removed) == {"models--org--A", "models--org--B"}
     hub.write_text("no folder")
