@@ -1,4 +1,4 @@
-"""pull: nothing before the preflight, only what is missing, and a cache that huggingface_hub shares."""
+"""pull: preflight, resuming, repair, and a cache layout shared with huggingface_hub."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def refused(cache: Cache, spec: str, hub: Hub, **options: Any) -> OpError:
     return caught.value
 
 
-async def test_a_pull_makes_the_cache_that_huggingface_hub_would(
+async def test_pull_creates_the_cache_layout_of_huggingface_hub(
     server: LocalHub, commit: str, cache: Cache, tmp_path: Path
 ) -> None:
     plans: list[PullPlan] = []
@@ -83,7 +83,7 @@ async def test_a_pull_makes_the_cache_that_huggingface_hub_would(
     assert (await inspect_model(cache, NAME)).model.health is Health.HEALTHY
 
 
-async def test_pulling_again_fetches_nothing(server: LocalHub, commit: str, cache: Cache) -> None:
+async def test_second_pull_downloads_nothing(server: LocalHub, commit: str, cache: Cache) -> None:
     snapshot_download(NAME, cache_dir=cache.root, endpoint=server.url, token=False)
     before = tree_of(cache.root)
     server.requests.clear()
@@ -117,7 +117,7 @@ async def test_a_dry_run_writes_nothing(server: LocalHub, commit: str, cache: Ca
         (None, "open@nope", None, Remedy.LOOK_ON_HUB),
     ],
 )
-async def test_what_may_not_be_read_leaves_the_cache_untouched(
+async def test_inaccessible_repo_leaves_the_cache_unchanged(
     token: str | None,
     kind: str,
     reason: AccessReason | None,
@@ -143,7 +143,7 @@ async def test_what_may_not_be_read_leaves_the_cache_untouched(
     assert sent(server) == 0
 
 
-async def test_who_may_read_pulls_gated_and_private(server: LocalHub, cache: Cache) -> None:
+async def test_gated_and_private_repos_can_be_pulled_with_access(server: LocalHub, cache: Cache) -> None:
     server.add_repo("org/gated", FILES, gated=True)
     server.add_repo("org/private", FILES, private=True)
     hub = client(server, server.GOOD_TOKEN)
@@ -153,7 +153,7 @@ async def test_who_may_read_pulls_gated_and_private(server: LocalHub, cache: Cac
     assert not any(request.authorization for request in server.requests.matching(origin="cdn"))
 
 
-async def test_a_name_without_an_organisation_is_one_of_mlx_community(
+async def test_name_without_organization_is_in_mlx_community(
     server: LocalHub, commit: str, cache: Cache
 ) -> None:
     data = await pull(cache, "Tiny-4bit", hub=client(server))
@@ -163,7 +163,7 @@ async def test_a_name_without_an_organisation_is_one_of_mlx_community(
     assert (again.download_status, again.expanded_name) == (DownloadStatus.ALREADY_EXISTS, NAME)
 
 
-async def test_a_part_of_a_cached_name_pulls_nothing_of_it(server: LocalHub, cache: Cache) -> None:
+async def test_part_of_a_cached_name_is_not_matched(server: LocalHub, cache: Cache) -> None:
     HfCache(cache.root).repo("acme/Tiny-Large").add(FILES)
     server.add_repo("acme/Tiny-Large", FILES)
     server.add_repo("acme/Tiny", FILES)
@@ -181,7 +181,7 @@ async def test_a_part_of_a_cached_name_pulls_nothing_of_it(server: LocalHub, cac
     ["", "a@", "../x", "a/b/c", "a--b/c", "x" * 97, "a b/c", "a/b@x..y", "a/b@-/../y", "a/b@/x", "a/b@x:y",
      "a/b@.hidden", "a/b@x.lock", "a/\x1b[31m", "a/b@" + "r" * 300],
 )  # fmt: skip
-async def test_hostile_names_are_refused_before_anything_is_asked(
+async def test_hostile_names_are_rejected_before_any_request(
     spec: str, server: LocalHub, cache: Cache
 ) -> None:
     error = await refused(cache, spec, client(server))
@@ -191,7 +191,7 @@ async def test_hostile_names_are_refused_before_anything_is_asked(
 
 
 @pytest.mark.parametrize("path", ["../out", "/abs", "a/../../b", "a//b", "a\x00b", "a\\b"])
-async def test_hostile_file_names_refuse_the_whole_repo(path: str, server: LocalHub, cache: Cache) -> None:
+async def test_hostile_file_names_reject_the_whole_repo(path: str, server: LocalHub, cache: Cache) -> None:
     oid = server.add_repo("org/evil", FILES)
     item = {"type": "file", "path": path, "size": 1, "oid": "a" * 40}
     tree = json.dumps([item])
@@ -207,7 +207,7 @@ async def test_hostile_file_names_refuse_the_whole_repo(path: str, server: Local
     ["", "[5]", "nonsense", '{"sha": "../../etc"}', '{"sha": 5}', "[" * 100_000, "\ud800"],
     ids=["nothing", "list", "text", "path", "number", "deep", "surrogate"],
 )
-async def test_nonsense_from_the_hub_is_an_error(answer: str, server: LocalHub, cache: Cache) -> None:
+async def test_invalid_answers_of_the_hub_are_errors(answer: str, server: LocalHub, cache: Cache) -> None:
     body = answer.encode("utf-8", "replace").decode()
     server.add_repo("org/odd", FILES)
     server.faults.add(Fault("status", path="/api/*", status=200, body=body, times=None))
@@ -217,9 +217,7 @@ async def test_nonsense_from_the_hub_is_an_error(answer: str, server: LocalHub, 
     assert not (cache.root / "models--org--odd").exists()
 
 
-async def test_a_moved_branch_is_followed_and_what_stayed_is_not_fetched_again(
-    server: LocalHub, commit: str, cache: Cache
-) -> None:
+async def test_moved_branch_downloads_only_changed_files(server: LocalHub, commit: str, cache: Cache) -> None:
     await pull(cache, NAME, hub=client(server))
     newer = server.commit(NAME, {"config.json": FILES["config.json"] + b" "})
     server.requests.clear()
@@ -231,7 +229,9 @@ async def test_a_moved_branch_is_followed_and_what_stayed_is_not_fetched_again(
 
 
 @pytest.mark.parametrize("kind", ["branch", "tag", "commit", "short"])
-async def test_a_revision_is_what_is_pulled(kind: str, server: LocalHub, commit: str, cache: Cache) -> None:
+async def test_pull_downloads_the_given_revision(
+    kind: str, server: LocalHub, commit: str, cache: Cache
+) -> None:
     server.tag(NAME, "v1/first")
     server.commit(NAME, {"config.json": b"{}"})
     server.commit(NAME, {"extra.txt": b"x"}, branch="dev")
@@ -246,7 +246,7 @@ async def test_a_revision_is_what_is_pulled(kind: str, server: LocalHub, commit:
 
 
 @pytest.mark.parametrize("fault", ["truncated", "zeroed", "pointer", "gone", "unlinked", "rotten"])
-async def test_only_what_is_broken_is_fetched_again(
+async def test_only_broken_files_are_downloaded_again(
     fault: str, server: LocalHub, commit: str, cache: Cache
 ) -> None:
     await pull(cache, NAME, hub=client(server))
@@ -277,7 +277,7 @@ async def test_only_what_is_broken_is_fetched_again(
     assert fault != "unlinked" or blob.stat().st_ino == inode
 
 
-async def test_a_doubted_file_is_hashed(server: LocalHub, commit: str, cache: Cache) -> None:
+async def test_suspect_file_is_hashed(server: LocalHub, commit: str, cache: Cache) -> None:
     await pull(cache, NAME, hub=client(server))
     blob = blob_of(cache.root, commit)
     blob.write_bytes(FILES[WEIGHTS][:-1] + b"\x7f")
@@ -286,9 +286,7 @@ async def test_a_doubted_file_is_hashed(server: LocalHub, commit: str, cache: Ca
     assert content_of(cache.root) == FILES
 
 
-async def test_a_model_that_is_broken_on_the_hub_is_not_fetched_over_and_over(
-    server: LocalHub, cache: Cache
-) -> None:
+async def test_model_broken_on_the_hub_is_not_downloaded_repeatedly(server: LocalHub, cache: Cache) -> None:
     server.add_repo("org/broken", {**FILES, WEIGHTS: bytes(500)})
     await pull(cache, "org/broken", hub=client(server))
     data = await pull(cache, "org/broken", hub=client(server))
@@ -296,7 +294,7 @@ async def test_a_model_that_is_broken_on_the_hub_is_not_fetched_over_and_over(
     assert WEIGHTS in data.message
 
 
-async def test_offline_says_that_it_did_not_look(server: LocalHub, commit: str, cache: Cache) -> None:
+async def test_offline_mode_adds_a_warning(server: LocalHub, commit: str, cache: Cache) -> None:
     await pull(cache, NAME, hub=client(server))
     before = tree_of(cache.root)
     for hub in (Hub("http://127.0.0.1:9"), Hub(server.url, offline=True)):
@@ -312,7 +310,7 @@ async def test_offline_says_that_it_did_not_look(server: LocalHub, commit: str, 
     assert (await refused(cache, NAME, Hub(server.url, offline=True))).type is ErrorType.NETWORK_ERROR
 
 
-async def test_a_silent_hub_is_an_error_in_bounded_time(server: LocalHub, commit: str, cache: Cache) -> None:
+async def test_silent_hub_times_out(server: LocalHub, commit: str, cache: Cache) -> None:
     server.faults.add(Fault("silent", times=None))
     before = tree_of(cache.root)
     error = await asyncio.wait_for(refused(cache, NAME, Hub(server.url, timeouts=QUICK)), PATIENCE_S)
@@ -323,9 +321,7 @@ async def test_a_silent_hub_is_an_error_in_bounded_time(server: LocalHub, commit
     assert usual.total_s < 30
 
 
-async def test_a_hub_that_falls_silent_in_the_middle_is_an_error(
-    server: LocalHub, commit: str, cache: Cache
-) -> None:
+async def test_hub_that_stops_responding_is_an_error(server: LocalHub, commit: str, cache: Cache) -> None:
     server.faults.add(Fault("silent", path=f"*/{WEIGHTS}", after_bytes=20, times=None))
     options = DownloadOptions(read_s=0.1, silence_s=0.3, backoff_s=0.01)
     error = await refused(cache, NAME, client(server), options=options)
@@ -340,7 +336,7 @@ async def test_a_hub_that_falls_silent_in_the_middle_is_an_error(
 
 @pytest.mark.parametrize("fault", [Fault("status", status=418), Fault("silent")])
 @pytest.mark.parametrize("path", ["/api/models/*/Tiny-4bit", "*/auth-check"])
-async def test_a_preflight_without_an_answer_is_a_warning(
+async def test_failed_preflight_check_is_a_warning(
     fault: Fault, path: str, server: LocalHub, commit: str, cache: Cache
 ) -> None:
     server.faults.add(Fault(fault.kind, path=path, status=fault.status, times=None))
@@ -351,9 +347,7 @@ async def test_a_preflight_without_an_answer_is_a_warning(
     assert content_of(cache.root) == FILES
 
 
-async def test_without_an_answer_to_the_preflight_the_refusal_still_comes(
-    server: LocalHub, cache: Cache
-) -> None:
+async def test_access_is_denied_even_without_a_preflight_answer(server: LocalHub, cache: Cache) -> None:
     server.add_repo("org/gated", FILES, gated=True)
     server.faults.add(Fault("status", path="*/org/gated", status=418, times=None))
     before = tree_of(cache.root)
@@ -361,7 +355,7 @@ async def test_without_an_answer_to_the_preflight_the_refusal_still_comes(
     assert tree_of(cache.root) == before
 
 
-async def test_a_tree_comes_in_pages(server: LocalHub, cache: Cache) -> None:
+async def test_file_tree_is_paged(server: LocalHub, cache: Cache) -> None:
     server.state.page_size = 7
     files = {**model_files(), **{f"extra/{number:02}.txt": b"%d" % number for number in range(40)}}
     server.add_repo("org/many", files)
@@ -370,7 +364,7 @@ async def test_a_tree_comes_in_pages(server: LocalHub, cache: Cache) -> None:
     assert len(server.requests.matching("*/tree/*")) == 7
 
 
-async def test_too_little_room_is_known_before_anything_is_written(server: LocalHub, cache: Cache) -> None:
+async def test_lack_of_disk_space_is_detected_before_writing(server: LocalHub, cache: Cache) -> None:
     server.add_repo("org/huge", FILES)
     item = {"type": "file", "path": "a.bin", "size": 1 << 49, "oid": "a" * 40}
     tree = json.dumps([item])
@@ -384,7 +378,7 @@ async def test_too_little_room_is_known_before_anything_is_written(server: Local
     assert tree_of(cache.root) == before
 
 
-async def test_cancelling_keeps_every_byte(server: LocalHub, cache: Cache) -> None:
+async def test_cancelled_pull_keeps_all_bytes(server: LocalHub, cache: Cache) -> None:
     size = 4 << 20
     server.add_repo("org/large", {**FILES, "big.bin": Generated(size, seed=3)})
     server.rate_per_connection = 2 << 20
@@ -412,7 +406,7 @@ async def test_cancelling_keeps_every_byte(server: LocalHub, cache: Cache) -> No
     assert sent(server) <= 1.05 * data.bytes_total
 
 
-async def test_huggingface_hub_can_move_the_bytes(server: LocalHub, commit: str, cache: Cache) -> None:
+async def test_huggingface_hub_can_download(server: LocalHub, commit: str, cache: Cache) -> None:
     events: list[Progress] = []
     data = await pull(cache, NAME, hub=client(server), via_hub=True, on_event=events.append)
     assert (data.download_status, data.bytes_downloaded) == (DownloadStatus.SUCCESS, TOTAL)
@@ -426,7 +420,7 @@ async def test_huggingface_hub_can_move_the_bytes(server: LocalHub, commit: str,
     assert content_of(cache.root) == FILES
 
 
-async def test_huggingface_hub_is_stopped_by_ending_its_process(server: LocalHub, cache: Cache) -> None:
+async def test_huggingface_hub_is_cancelled_by_stopping_its_process(server: LocalHub, cache: Cache) -> None:
     server.add_repo("org/large", {**FILES, "big.bin": Generated(8 << 20, seed=4)})
     server.rate_per_connection = 1 << 20
     task = asyncio.create_task(pull(cache, "org/large", hub=client(server), via_hub=True))
@@ -438,16 +432,14 @@ async def test_huggingface_hub_is_stopped_by_ending_its_process(server: LocalHub
     assert not (cache.root / "models--org--large" / "refs").exists()
 
 
-async def test_what_huggingface_hub_is_refused_is_a_typed_error(
-    server: LocalHub, commit: str, cache: Cache
-) -> None:
+async def test_errors_of_huggingface_hub_are_typed(server: LocalHub, commit: str, cache: Cache) -> None:
     server.faults.add(Fault("status", path="*/resolve/*", status=403, times=None))
     error = await refused(cache, NAME, client(server), via_hub=True)
     assert error.type is ErrorType.ACCESS_DENIED
     assert not (cache.root / f"models--{NAME.replace('/', '--')}/refs").exists()
 
 
-async def test_a_link_out_of_the_cache_is_not_written_through(
+async def test_pull_does_not_write_through_links_out_of_the_cache(
     server: LocalHub, commit: str, cache: Cache, tmp_path: Path
 ) -> None:
     folder = cache.root / f"models--{NAME.replace('/', '--')}"
@@ -458,13 +450,13 @@ async def test_a_link_out_of_the_cache_is_not_written_through(
     assert not os.listdir(tmp_path)
 
 
-async def test_a_cache_that_is_a_file_is_told(server: LocalHub, commit: str, tmp_path: Path) -> None:
+async def test_file_instead_of_the_cache_is_an_error(server: LocalHub, commit: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     error = await refused(Cache(tmp_path / "file"), NAME, client(server))
     assert error.type is ErrorType.CACHE_NOT_FOUND
 
 
-async def test_two_pulls_of_one_repo_fetch_it_once(server: LocalHub, cache: Cache) -> None:
+async def test_two_pulls_download_a_repo_once(server: LocalHub, cache: Cache) -> None:
     server.add_repo("org/large", {**FILES, "big.bin": Generated(3 << 20, seed=5)})
     server.rate_per_connection = 4 << 20
     one, two, _ = await asyncio.gather(
@@ -482,7 +474,7 @@ async def test_two_pulls_of_one_repo_fetch_it_once(server: LocalHub, cache: Cach
     assert sent(server) <= 1.05 * (TOTAL + (3 << 20)) + 3 * TOTAL
 
 
-async def test_clone_pulls_what_is_not_there_or_not_sound(
+async def test_clone_pulls_missing_or_broken_models(
     server: LocalHub, commit: str, cache: Cache, tmp_path: Path
 ) -> None:
     hub = client(server)
@@ -499,7 +491,7 @@ async def test_clone_pulls_what_is_not_there_or_not_sound(
     assert (await clone(cache, NAME, tmp_path / "four", revision="dev", hub=hub)).commit_hash == newer
 
 
-async def test_clone_takes_a_full_name_for_nothing_but_that_repo(
+async def test_clone_of_a_full_name_uses_only_that_repo(
     server: LocalHub, cache: Cache, tmp_path: Path
 ) -> None:
     HfCache(cache.root).repo("acme/Widget-Large").add(FILES)
@@ -511,7 +503,9 @@ async def test_clone_takes_a_full_name_for_nothing_but_that_repo(
     assert data.expanded_name == "acme/Widget-Large"
 
 
-async def test_clone_that_cannot_pull_says_both(server: LocalHub, cache: Cache, tmp_path: Path) -> None:
+async def test_failed_pull_of_a_clone_reports_both_causes(
+    server: LocalHub, cache: Cache, tmp_path: Path
+) -> None:
     HfCache(cache.root).repo("acme/Widget").add({**FILES, WEIGHTS: b""})
     nowhere = Hub("http://127.0.0.1:9")
     for spec, hub, type_ in (
