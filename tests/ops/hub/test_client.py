@@ -1,4 +1,4 @@
-"""The hub client: where tokens come from, what errors mean, and that nothing waits without a bound."""
+"""The hub client: tokens, error types and timeouts."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def server() -> Iterator[LocalHub]:
         ({"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}, None),
     ],
 )
-async def test_the_token_comes_from_the_environment(environ: dict[str, str], token: str | None) -> None:
+async def test_token_is_read_from_the_environment(environ: dict[str, str], token: str | None) -> None:
     hub = Hub.from_environment(environ)
     assert await hub.token() == token
     assert hub.endpoint == DEFAULT_ENDPOINT
 
 
 @pytest.mark.parametrize("place", ["HF_HOME", "HF_TOKEN_PATH"])
-def test_without_one_it_is_that_of_the_login_file(place: str, server: LocalHub, tmp_path: Path) -> None:
+def test_token_is_read_from_the_login_file(place: str, server: LocalHub, tmp_path: Path) -> None:
     value = tmp_path if place == "HF_HOME" else tmp_path / "token"
     code = (
         "import asyncio, sys\nfrom pathlib import Path\nfrom mlxk_tui.ops.hub.hub import Hub\n"
@@ -71,7 +71,7 @@ def test_without_one_it_is_that_of_the_login_file(place: str, server: LocalHub, 
 
 
 @pytest.mark.parametrize("token", ["hf_x a", "hf_x\x1b[31m", "hf_xä", "hf_x\r\nHost: evil"])
-def test_a_token_that_is_none_is_refused_without_showing_it(token: str) -> None:
+def test_invalid_token_is_rejected_without_showing_it(token: str) -> None:
     with pytest.raises(OpError) as caught:
         Hub(token=token)
     assert caught.value.type is ErrorType.AUTH_ERROR
@@ -82,13 +82,13 @@ def test_a_token_that_is_none_is_refused_without_showing_it(token: str) -> None:
     "endpoint",
     ["huggingface.co", "ftp://x", "http://", "http://a b", "http://x:port", "https://[", "file:///etc"],
 )
-def test_an_address_that_is_none_is_refused(endpoint: str) -> None:
+def test_invalid_endpoint_is_rejected(endpoint: str) -> None:
     with pytest.raises(OpError) as caught:
         Hub.from_environment({"HF_ENDPOINT": endpoint})
     assert caught.value.type is ErrorType.VALIDATION_ERROR
 
 
-async def test_credentials_in_an_address_are_never_shown() -> None:
+async def test_credentials_in_a_url_are_never_shown() -> None:
     with pytest.raises(OpError) as caught:
         await Hub("http://me:swordfish@127.0.0.1:9", SECRET).info("org/tiny")
     assert caught.value.type is ErrorType.NETWORK_ERROR
@@ -97,7 +97,7 @@ async def test_credentials_in_an_address_are_never_shown() -> None:
     assert SECRET not in caught.value.message
 
 
-async def test_what_huggingface_hub_offers_is_there_with_time_outs(server: LocalHub) -> None:
+async def test_api_calls_have_timeouts(server: LocalHub) -> None:
     hub = Hub(server.url, server.GOOD_TOKEN, timeouts=QUICK)
     user = await hub.call(lambda api, stop: api.whoami())
     assert user["name"] == "tester"
@@ -109,7 +109,7 @@ async def test_what_huggingface_hub_offers_is_there_with_time_outs(server: Local
     assert caught.value.type is ErrorType.NETWORK_ERROR
 
 
-async def test_cancelling_does_not_wait_for_the_hub(server: LocalHub) -> None:
+async def test_cancellation_does_not_wait_for_the_hub(server: LocalHub) -> None:
     server.faults.add(Fault("silent", times=None))
     patient = Timeouts(connect_s=2, read_s=2 * PATIENCE_S, total_s=2 * PATIENCE_S)
     task = asyncio.create_task(Hub(server.url, timeouts=patient).info("org/tiny"))
@@ -117,7 +117,7 @@ async def test_cancelling_does_not_wait_for_the_hub(server: LocalHub) -> None:
     await cancel(task)
 
 
-async def test_work_is_told_that_nobody_waits() -> None:
+async def test_cancelled_work_is_notified() -> None:
     told = threading.Event()
 
     def work(api: HfApi, stop: threading.Event) -> None:
@@ -140,7 +140,7 @@ async def test_work_is_told_that_nobody_waits() -> None:
         (Fault("status", status=404), False),
     ],
 )
-async def test_what_may_pass_is_asked_again(fault: Fault, again: bool, server: LocalHub) -> None:
+async def test_transient_errors_are_retried(fault: Fault, again: bool, server: LocalHub) -> None:
     server.faults.add(fault)
     hub = Hub(server.url)
     if again:
@@ -164,7 +164,7 @@ async def test_what_may_pass_is_asked_again(fault: Fault, again: bool, server: L
         (404, {"X-Error-Code": "EntryNotFound"}, ErrorType.DOWNLOAD_FAILED, "no longer"),
     ],
 )
-async def test_every_status_has_its_meaning(
+async def test_every_status_has_an_error_type(
     status: int, headers: dict[str, str], type_: ErrorType, word: str, server: LocalHub
 ) -> None:
     kept = {name: value.replace("\x1b", "\\x1b") for name, value in headers.items()}
@@ -178,7 +178,7 @@ async def test_every_status_has_its_meaning(
     assert caught.value.__cause__ is None
 
 
-def test_local_trouble_and_what_nobody_foresaw() -> None:
+def test_local_and_unexpected_errors_are_typed() -> None:
     asked = RequestContext("https://hub.example", "org/tiny", None, True, SECRET)
     assert map_error(OSError(errno.ENOSPC, "full"), asked).type is ErrorType.DISK_FULL
     assert map_error(PermissionError(errno.EACCES, "no"), asked).type is ErrorType.PERMISSION_DENIED
@@ -191,7 +191,7 @@ def test_local_trouble_and_what_nobody_foresaw() -> None:
     assert map_error(wrapped, asked) is known
 
 
-async def test_the_next_page_must_be_of_the_same_hub(server: LocalHub) -> None:
+async def test_next_page_must_be_on_the_same_hub(server: LocalHub) -> None:
     elsewhere = {"Link": '<http://evil.example/api/models/org/tiny/tree/x>; rel="next"'}
     item = '[{"type": "file", "path": "a", "size": 1, "oid": "' + "a" * 40 + '"}]'
     server.faults.add(Fault("status", path="*/tree/*", status=200, headers=elsewhere, body=item))
@@ -200,7 +200,7 @@ async def test_the_next_page_must_be_of_the_same_hub(server: LocalHub) -> None:
     assert "not understood" in caught.value.message
 
 
-async def test_an_answer_without_end_is_cut_off(server: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_answer_is_cut_off(server: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlxk_tui.ops.hub.hub._MAX_ANSWER", 1000)
     server.faults.add(Fault("status", path="/api/*", status=200, body="[" + "1," * 1000 + "1]", times=None))
     with pytest.raises(OpError) as caught:
@@ -208,6 +208,6 @@ async def test_an_answer_without_end_is_cut_off(server: LocalHub, monkeypatch: p
     assert "not understood" in caught.value.message
 
 
-async def test_a_renamed_repo_keeps_the_name_that_was_asked_for(server: LocalHub) -> None:
+async def test_renamed_repo_keeps_the_requested_name(server: LocalHub) -> None:
     server.rename("org/tiny", "org/small")
     assert (await Hub(server.url).info("org/tiny")).repo == "org/tiny"

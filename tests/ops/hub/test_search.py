@@ -1,4 +1,4 @@
-"""search: MLX first, with what the hub tells of each, and what is cached already."""
+"""search: MLX models first, with details, and whether they are cached."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def server() -> Iterator[LocalHub]:
         yield server
 
 
-async def test_mlx_comes_first_then_the_most_downloaded(server: LocalHub, cache: Cache) -> None:
+async def test_mlx_models_come_first_then_the_most_downloaded(server: LocalHub, cache: Cache) -> None:
     HfCache(cache.root).repo("mlx-community/Tiny-4bit").add(FILES)
     data = await search(Hub(server.url), "tiny", cache=cache)
     assert [result.name for result in data.results] == [
@@ -47,7 +47,7 @@ async def test_mlx_comes_first_then_the_most_downloaded(server: LocalHub, cache:
     assert (data.query, data.count) == ("tiny", 3)
 
 
-async def test_a_limit_keeps_mlx_and_nothing_is_everything(server: LocalHub) -> None:
+async def test_limit_keeps_mlx_models_and_empty_query_lists_all(server: LocalHub) -> None:
     hub = Hub(server.url)
     assert [result.name for result in (await search(hub, "tiny", limit=1)).results] == ["org/Tiny-MLX"]
     assert (await search(hub, "  ")).count == 4
@@ -55,13 +55,13 @@ async def test_a_limit_keeps_mlx_and_nothing_is_everything(server: LocalHub) -> 
 
 
 @pytest.mark.parametrize(("query", "limit"), [("x" * 300, 5), ("a\x1bb", 5), ("x", 0), ("x", 1000)])
-async def test_what_cannot_be_asked_is_refused(query: str, limit: int, server: LocalHub) -> None:
+async def test_invalid_queries_are_rejected(query: str, limit: int, server: LocalHub) -> None:
     with pytest.raises(OpError) as caught:
         await search(Hub(server.url), query, limit=limit)
     assert caught.value.type is ErrorType.VALIDATION_ERROR
 
 
-async def test_hostile_hits_are_dropped_or_made_safe(server: LocalHub) -> None:
+async def test_hostile_results_are_dropped_or_escaped(server: LocalHub) -> None:
     hits: list[object] = [
         5,
         {"id": "../../etc"},
@@ -77,7 +77,7 @@ async def test_hostile_hits_are_dropped_or_made_safe(server: LocalHub) -> None:
     assert (result.task, result.license) == ("text\\x1b[31m", "mit\\x07")
 
 
-async def test_a_hub_that_is_not_there_is_an_error() -> None:
+async def test_unreachable_hub_is_an_error() -> None:
     with pytest.raises(OpError) as caught:
         await search(Hub("http://127.0.0.1:9"), "tiny")
     assert caught.value.type is ErrorType.NETWORK_ERROR
