@@ -1,4 +1,4 @@
-"""Which library is found, what is remembered of it, and how many cores it may use; no library is loaded."""
+"""Selection of the BLAS library, stored trials, and number of threads; loads no library."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def _group(root: Path, line: str, files: dict[str, str]) -> Path:
         ("", {}, None),
     ],
 )
-def test_no_more_cores_are_used_than_the_control_group_allows(
+def test_number_of_threads_respects_the_control_group(
     tmp_path: Path, line: str, files: dict[str, str], cores: int | None
 ) -> None:
     everything = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert allowed_cores(_group(tmp_path, line, files)) == (cores or everything)
 
 
-def test_a_number_of_threads_that_the_user_has_set_stays() -> None:
+def test_number_of_threads_set_by_the_user_is_kept() -> None:
     assert thread_variables({"OMP_NUM_THREADS": "3"}) == {}
     assert thread_variables({})["OPENBLAS_NUM_THREADS"] == str(allowed_cores())
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux alone tells what each core does")
-def test_threads_give_way_to_another_process_and_come_back(
+def test_threads_are_reduced_while_another_process_is_busy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cores = sorted(os.sched_getaffinity(0))
@@ -62,7 +62,7 @@ def test_threads_give_way_to_another_process_and_come_back(
     busy = dict.fromkeys(cores, 0.0)
 
     def pass_by(seconds: float, others: float) -> None:
-        """Let time pass in which others keep some cores busy."""
+        """Simulate time in which other processes keep some cores busy."""
         clock[0] += seconds
         for core in cores[: int(others)]:
             busy[core] += seconds
@@ -93,7 +93,7 @@ def test_threads_give_way_to_another_process_and_come_back(
     assert free.threads == pass_by_nothing
 
 
-def test_a_named_library_comes_first_and_off_means_none(tmp_path: Path) -> None:
+def test_named_library_comes_first_and_off_disables_all(tmp_path: Path) -> None:
     (tmp_path / "libmine.so").write_bytes(b"")
     (tmp_path / "libopenblas.so.0").write_bytes(b"")
     folder = {"LD_LIBRARY_PATH": f":{tmp_path}:/nowhere"}
@@ -104,7 +104,7 @@ def test_a_named_library_comes_first_and_off_means_none(tmp_path: Path) -> None:
     assert BlasLibrary(LibrarySource.SYSTEM, str(tmp_path / "libopenblas.so.0")) in find_libraries(folder)
 
 
-def test_one_file_under_two_names_is_one_library(tmp_path: Path) -> None:
+def test_file_with_two_names_is_one_library(tmp_path: Path) -> None:
     (tmp_path / "libopenblas.so.0").write_bytes(b"")
     (tmp_path / "link.so").symlink_to("libopenblas.so.0")
     found = find_libraries({"MLXK_BLAS": str(tmp_path / "link.so"), "LD_LIBRARY_PATH": str(tmp_path)})
@@ -112,7 +112,7 @@ def test_one_file_under_two_names_is_one_library(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "missing", "nul"])
-def test_what_is_no_file_is_no_library(tmp_path: Path, kind: str) -> None:
+def test_only_files_are_libraries(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "libopenblas.so.0"
     if kind == "folder":
         path.mkdir()
@@ -124,7 +124,7 @@ def test_what_is_no_file_is_no_library(tmp_path: Path, kind: str) -> None:
     assert "which is not there" in describe({"MLXK_BLAS": named}, []).message
 
 
-def test_the_first_good_library_is_taken_unless_a_later_one_is_much_faster() -> None:
+def test_first_good_library_is_used_unless_a_later_one_is_much_faster() -> None:
     system, package = BlasLibrary(LibrarySource.SYSTEM, "/a"), BlasLibrary(LibrarySource.PACKAGE, "/b")
     slower = Trial(Verdict.GOOD, "", gain=18, speed=45.0)
     assert choose([(system, slower), (package, GOOD)]) == (system, slower)
@@ -135,7 +135,7 @@ def test_the_first_good_library_is_taken_unless_a_later_one_is_much_faster() -> 
     assert choose([(system, Trial(Verdict.DIED))]) is None
 
 
-def test_without_a_good_library_it_is_said_why_and_what_helps() -> None:
+def test_missing_library_is_reported_with_cause_and_fix() -> None:
     blas = describe({}, [])
     assert blas.state is BlasState.BUILT_IN
     assert "pip install scipy-openblas32" in blas.message
@@ -162,7 +162,7 @@ def library(tmp_path: Path) -> BlasLibrary:
     return BlasLibrary(LibrarySource.SYSTEM, str(path))
 
 
-def test_a_trial_is_remembered_for_this_file_processor_and_mlx(tmp_path: Path, library: BlasLibrary) -> None:
+def test_trial_is_stored_per_file_processor_and_mlx(tmp_path: Path, library: BlasLibrary) -> None:
     _remembering(tmp_path).put(library, GOOD)
     assert _remembering(tmp_path).get(library) == GOOD
     assert (tmp_path / "blas/blas.json").stat().st_mode & 0o777 == 0o600
@@ -177,9 +177,7 @@ def test_a_trial_is_remembered_for_this_file_processor_and_mlx(tmp_path: Path, l
     assert _remembering(tmp_path).get(library) is None
 
 
-def test_a_trial_that_a_busy_machine_may_have_spoilt_is_repeated_later(
-    tmp_path: Path, library: BlasLibrary
-) -> None:
+def test_trial_on_a_busy_machine_is_repeated_later(tmp_path: Path, library: BlasLibrary) -> None:
     for verdict in (Verdict.SLOW, Verdict.HUNG):
         _remembering(tmp_path).put(library, Trial(verdict, at=time.time()))
         assert _remembering(tmp_path).get(library) is not None
@@ -204,9 +202,7 @@ def test_a_trial_that_a_busy_machine_may_have_spoilt_is_repeated_later(
         b"[" * 100_000,
     ],
 )
-def test_a_file_that_cannot_be_used_is_written_anew(
-    tmp_path: Path, library: BlasLibrary, content: bytes
-) -> None:
+def test_invalid_result_file_is_replaced(tmp_path: Path, library: BlasLibrary, content: bytes) -> None:
     (tmp_path / "blas").mkdir()
     (tmp_path / "blas/blas.json").write_bytes(content)
     assert _remembering(tmp_path).get(library) is None
@@ -214,7 +210,7 @@ def test_a_file_that_cannot_be_used_is_written_anew(
     assert _remembering(tmp_path).get(library) == GOOD
 
 
-def test_two_processes_that_remember_at_once_keep_both(tmp_path: Path, library: BlasLibrary) -> None:
+def test_results_of_two_processes_are_both_stored(tmp_path: Path, library: BlasLibrary) -> None:
     second = BlasLibrary(LibrarySource.NAMED, str(tmp_path / "second.so"))
     Path(second.path).write_bytes(b"second")
     one, other = _remembering(tmp_path), _remembering(tmp_path)
@@ -224,7 +220,7 @@ def test_two_processes_that_remember_at_once_keep_both(tmp_path: Path, library: 
     assert _remembering(tmp_path).get(library) == _remembering(tmp_path).get(second) == GOOD
 
 
-def test_where_nothing_can_be_written_trials_go_on(tmp_path: Path, library: BlasLibrary) -> None:
+def test_trials_work_without_a_writable_folder(tmp_path: Path, library: BlasLibrary) -> None:
     (tmp_path / "blas").write_text("a file where the folder would be")
     trials = _remembering(tmp_path)
     with trials.locked(1):
@@ -234,7 +230,7 @@ def test_where_nothing_can_be_written_trials_go_on(tmp_path: Path, library: Blas
         Trials("1", {"MLXK_BLAS_TRIALS": "off"}).put(library, GOOD)
 
 
-def test_what_has_not_been_tried_is_said_to_be_tried_later(tmp_path: Path, library: BlasLibrary) -> None:
+def test_untried_library_is_reported_as_untried(tmp_path: Path, library: BlasLibrary) -> None:
     environ = {"MLXK_BLAS_TRIALS": str(tmp_path / "blas"), "MLXK_BLAS": library.path}
     known = remembered("1", environ)
     assert known.state is BlasState.UNTRIED
