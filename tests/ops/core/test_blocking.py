@@ -1,4 +1,4 @@
-"""Blocking work beside an event loop, and without one."""
+"""Blocking work with and without an event loop."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ async def fault() -> None:
     await blocking(work)
 
 
-def test_without_a_loop_it_is_done_in_a_thread_too() -> None:
+def test_without_an_event_loop_work_runs_in_a_thread() -> None:
     assert finish(whose_thread()) != threading.get_ident()
     with pytest.raises(OSError, match="no"):
         finish(fault())
 
 
-async def test_beside_a_loop_it_is_done_in_a_thread() -> None:
+async def test_with_an_event_loop_work_runs_in_a_thread() -> None:
     assert await whose_thread() != threading.get_ident()
     with pytest.raises(OSError, match="no"):
         await fault()
 
 
-def test_an_interrupt_reaches_who_waits_and_tells_the_work_to_stop() -> None:
+def test_interrupt_reaches_the_caller_and_stops_the_work() -> None:
     stop = threading.Event()
     ended: list[bool] = []
 
@@ -49,7 +49,7 @@ def test_an_interrupt_reaches_who_waits_and_tells_the_work_to_stop() -> None:
     assert ended == [True]
 
 
-def test_work_that_hangs_is_left_behind() -> None:
+def test_hanging_work_is_abandoned() -> None:
     never = threading.Event()
 
     def work() -> None:
@@ -61,7 +61,7 @@ def test_work_that_hangs_is_left_behind() -> None:
     never.set()
 
 
-async def test_beside_a_loop_the_work_is_told_when_nobody_waits() -> None:
+async def test_cancelled_work_is_notified_with_an_event_loop() -> None:
     stop = threading.Event()
     task = asyncio.create_task(blocking(lambda: stop.wait(PATIENCE_S), stop))
     await asyncio.sleep(0)
@@ -69,7 +69,7 @@ async def test_beside_a_loop_the_work_is_told_when_nobody_waits() -> None:
     assert stop.is_set()
 
 
-def test_what_needs_a_loop_is_not_run_without_one() -> None:
+def test_operations_that_need_an_event_loop_fail_without_one() -> None:
     ended = []
 
     async def waits() -> None:

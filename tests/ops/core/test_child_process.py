@@ -1,4 +1,4 @@
-"""Child processes: they import nothing of the user's folder, and leave neither zombies nor orphans."""
+"""Child processes: they do not import from the user's folder, and leave no zombies or orphans."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.waiting import PATIENCE_S
 DOWNLOAD, PARSER = "mlxk_tui.ops.hub.download_worker", "mlxk_tui.server.http.parser_worker"
 
 
-async def test_a_child_imports_nothing_of_the_current_folder(
+async def test_child_process_does_not_import_from_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("pickle", "psutil", "mlxk_tui"):
@@ -30,7 +30,7 @@ async def test_a_child_imports_nothing_of_the_current_folder(
     assert not (tmp_path / "imported").exists()
 
 
-async def test_a_child_answers_in_lines_of_json() -> None:
+async def test_child_process_answers_in_json_lines() -> None:
     job: dict[str, object] = {
         "endpoint": "http://127.0.0.1:1",
         "repo": "o/m",
@@ -47,7 +47,7 @@ async def test_a_child_answers_in_lines_of_json() -> None:
     assert child.pid is None
 
 
-async def test_an_ended_child_is_gone_and_reaped() -> None:
+async def test_stopped_child_process_is_reaped() -> None:
     child = await ChildProcess.start(DOWNLOAD, own_session=True)
     pid = child.pid
     assert pid is not None
@@ -60,7 +60,7 @@ async def test_an_ended_child_is_gone_and_reaped() -> None:
     assert await child.end() == -signal.SIGKILL
 
 
-def test_paths_in_the_environment_mean_the_same_in_another_folder(
+def test_relative_paths_in_the_environment_are_made_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, with the permissions that were asked for."""
+"""Atomic writes with the requested permissions, and free space."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def test_text_replaces_what_was_there_and_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_write_replaces_the_file_and_leaves_no_temporary_files(tmp_path: Path) -> None:
     path = tmp_path / "ü" / ("long" * 60 + ".json")
     path.parent.mkdir()
     path.write_text("old")
@@ -35,7 +35,7 @@ def test_text_replaces_what_was_there_and_leaves_nothing_beside(tmp_path: Path) 
 
 @pytest.mark.usefixtures("umask")
 @pytest.mark.parametrize(("exact", "mode"), [(False, 0o640), (True, 0o666)])
-def test_the_umask_counts_unless_the_mode_is_exact(tmp_path: Path, exact: bool, mode: int) -> None:
+def test_umask_applies_unless_the_mode_is_exact(tmp_path: Path, exact: bool, mode: int) -> None:
     path = tmp_path / "shared.refs"
     replace_file(path, b"\x00", mode=0o666, exact_mode=exact)
     assert _mode(path) == mode
@@ -43,7 +43,7 @@ def test_the_umask_counts_unless_the_mode_is_exact(tmp_path: Path, exact: bool, 
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path: Path, durable: bool) -> None:
+def test_failed_write_keeps_the_old_content(tmp_path: Path, durable: bool) -> None:
     path = tmp_path / "taken"
     path.mkdir()
     (path / "kept").write_text("x")
@@ -54,7 +54,7 @@ def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path: Path, durab
     assert os.listdir(tmp_path) == ["taken"]
 
 
-def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+def test_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "target").write_text("target")
     link = tmp_path / "link"
     link.symlink_to("target")
@@ -63,7 +63,7 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "target").read_text() == "target"
 
 
-def test_the_unfinished_file_lies_in_the_scratch_folder(tmp_path: Path) -> None:
+def test_temporary_file_is_in_the_scratch_folder(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     with pytest.raises(FileNotFoundError):
         replace_file(tmp_path / "ref", "x", scratch=scratch)
@@ -73,7 +73,7 @@ def test_the_unfinished_file_lies_in_the_scratch_folder(tmp_path: Path) -> None:
     assert (tmp_path / "ref").read_text() == "x"
 
 
-def test_only_what_was_begun_for_that_file_is_removed(tmp_path: Path) -> None:
+def test_only_temporary_files_of_that_file_are_removed(tmp_path: Path) -> None:
     kept = ["transfers.json", ".transfers-2-0a.tmp", ".transfers.tmp", ".other-0a.tmp", ".transfers-0a.json"]
     for name in [*kept, ".transfers-0a.tmp", ".transfers-abc_1.tmp"]:
         (tmp_path / name).write_text("")
@@ -82,14 +82,14 @@ def test_only_what_was_begun_for_that_file_is_removed(tmp_path: Path) -> None:
     remove_unfinished(tmp_path / "nowhere" / "x.json")
 
 
-def test_a_folder_to_come_has_the_space_of_its_parent(tmp_path: Path) -> None:
+def test_free_space_of_a_missing_folder_is_that_of_its_parent(tmp_path: Path) -> None:
     found = os.statvfs(tmp_path)
     free = free_bytes(tmp_path / "not" / "yet")
     assert free is not None
     assert 0 < free <= found.f_blocks * found.f_frsize
 
 
-def test_what_cannot_be_synced_is_an_error_only_for_a_file(tmp_path: Path) -> None:
+def test_failed_sync_is_an_error_only_for_files(tmp_path: Path) -> None:
     sync_folder(tmp_path / "nowhere")
     fd = os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)
     sync(fd, full=True)

@@ -1,4 +1,4 @@
-"""What the system and other machines say, in one table each: errors, `Retry-After`, addresses."""
+"""Error numbers, `Retry-After` headers and loopback addresses."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from mlxk_tui.ops.core.retry_after import retry_after
         (errno.EIO, None),
     ],
 )
-def test_an_error_number_has_one_type(number: int, kind: ErrorType | None) -> None:
+def test_every_errno_has_an_error_type(number: int, kind: ErrorType | None) -> None:
     error = OSError(number, os.strerror(number), "/a/path")
     assert error_type(error) is kind
     assert reason_of(error) == os.strerror(number)
 
 
-def test_an_error_without_a_number_has_words_all_the_same() -> None:
+def test_error_without_errno_has_a_reason() -> None:
     assert error_type(OSError("lost")) is None
     assert reason_of(OSError("lost")) == "input/output error"
 
@@ -52,11 +52,11 @@ def test_an_error_without_a_number_has_words_all_the_same() -> None:
         ("9" * 400, None),
     ],
 )
-def test_seconds_to_wait_are_a_whole_number(text: str, seconds: float | None) -> None:
+def test_retry_after_in_seconds_is_a_whole_number(text: str, seconds: float | None) -> None:
     assert retry_after({"Retry-After": text}) == seconds
 
 
-def test_a_date_is_as_long_as_it_takes_from_now() -> None:
+def test_retry_after_as_a_date_is_relative_to_now() -> None:
     headers = HTTPMessage()
     assert retry_after(headers) is None
     headers["retry-after"] = format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True)
@@ -84,5 +84,5 @@ def test_a_date_is_as_long_as_it_takes_from_now() -> None:
         ("", None),
     ],
 )
-def test_only_an_address_tells_whom_it_reaches(host: str, answer: bool | None) -> None:
+def test_loopback_is_known_only_for_ip_addresses(host: str, answer: bool | None) -> None:
     assert is_loopback(host) is answer

@@ -1,4 +1,4 @@
-"""Text for people, and text from outside made safe."""
+"""Formatting of text, and escaping of untrusted text."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from mlxk_tui.ops.core.text import age, middle, plural, printable, size
         ("\U000e0041", "\\U000e0041"),
     ],
 )
-def test_what_could_drive_a_terminal_is_shown_escaped(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-def test_line_breaks_stay_where_they_are_wanted() -> None:
+def test_newlines_are_kept_on_request() -> None:
     assert printable("a\n\tb\x1b", keep_newlines=True) == "a\n\tb\\x1b"
 
 
@@ -48,7 +48,7 @@ def test_line_breaks_stay_where_they_are_wanted() -> None:
         (10**22, "10000EB"),
     ],
 )
-def test_sizes_have_three_digits(count: int | None, shown: str) -> None:
+def test_sizes_have_three_significant_digits(count: int | None, shown: str) -> None:
     assert size(count) == shown
 
 
@@ -72,12 +72,12 @@ def test_ages_are_short_and_old_ones_are_dates(iso: str | None, shown: str) -> N
 @pytest.mark.parametrize(
     ("width", "shown"), [(40, "mlx-community/Qwen3"), (10, "mlx…Qwen3"), (1, "…"), (0, "")]
 )
-def test_long_names_are_cut_in_the_middle(width: int, shown: str) -> None:
+def test_long_names_are_shortened_in_the_middle(width: int, shown: str) -> None:
     cut = middle("mlx-community/Qwen3", width)
     assert len(cut) <= max(width, 0)
     assert cut[:1] == shown[:1]
     assert width < 2 or cut[-3:] == "en3"
 
 
-def test_counts_agree_with_their_noun() -> None:
+def test_counts_have_the_right_plural() -> None:
     assert (plural(1, "file"), plural(1204, "file")) == ("1 file", "1,204 files")
