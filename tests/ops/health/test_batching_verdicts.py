@@ -1,4 +1,4 @@
-"""Verdicts on batching: remembered by what shapes a model, safe between processes, harmless when spoilt."""
+"""Stored batching verdicts: their key, concurrent processes, and damaged files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def verdicts(folder: Path) -> BatchingVerdicts:
     return BatchingVerdicts({FOLDER_VARIABLE: str(folder)})
 
 
-def test_a_verdict_is_remembered(tmp_path: Path) -> None:
+def test_verdict_is_stored(tmp_path: Path) -> None:
     assert verdicts(tmp_path / "new").get(KEY) is None
     assert verdicts(tmp_path / "new").put(KEY, IN_TURN)
     assert verdicts(tmp_path / "new").get(KEY) == IN_TURN
@@ -44,7 +44,7 @@ def test_a_verdict_is_remembered(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == [f"{KEY}.json"]
 
 
-def test_names_do_not_matter_and_shapes_versions_and_kernels_do() -> None:
+def test_key_depends_on_shapes_versions_and_kernels_but_not_on_names() -> None:
     assert model_key({**CONFIG, "_name_or_path": "other"}, "0.32.4", "0.32.2") == MODEL
     assert model_key(dict(reversed(CONFIG.items())), "0.32.4", "0.32.2") == MODEL
     models = {
@@ -81,14 +81,14 @@ def test_names_do_not_matter_and_shapes_versions_and_kernels_do() -> None:
         b" " * 1_000_000,
     ],
 )
-def test_a_spoilt_verdict_counts_as_none_and_is_replaced(tmp_path: Path, content: bytes) -> None:
+def test_damaged_verdict_is_ignored_and_replaced(tmp_path: Path, content: bytes) -> None:
     (tmp_path / f"{KEY}.json").write_bytes(content)
     assert verdicts(tmp_path).get(KEY) is None
     assert verdicts(tmp_path).put(KEY, IN_TURN)
     assert verdicts(tmp_path).get(KEY) == IN_TURN
 
 
-def test_a_trial_that_ends_leaves_nothing(tmp_path: Path) -> None:
+def test_finished_trial_leaves_no_files(tmp_path: Path) -> None:
     trial = verdicts(tmp_path).begin(KEY)
     assert len(list(tmp_path.iterdir())) == 1
     trial.end()
@@ -122,7 +122,7 @@ def _trying(folder: Path, how: str) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_process_that_dies_in_a_trial_is_noticed_once_and_a_living_one_is_not(tmp_path: Path) -> None:
+def test_dead_trial_process_is_detected_once(tmp_path: Path) -> None:
     dying, living = _trying(tmp_path, "die"), _trying(tmp_path, "live")
     assert verdicts(tmp_path).take_unfinished(KEY) == 0
     dying.communicate()
@@ -135,7 +135,7 @@ def test_a_process_that_dies_in_a_trial_is_noticed_once_and_a_living_one_is_not(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_processes_that_write_at_once_leave_a_whole_verdict(tmp_path: Path) -> None:
+def test_concurrent_writes_leave_a_complete_verdict(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom mlxk_tui.ops.health.batching_verdicts import BatchingVerdict, BatchingVerdicts\n"
         "for number in range(40): BatchingVerdicts().put(sys.argv[1], BatchingVerdict(True, None, number))"
@@ -150,7 +150,7 @@ def test_processes_that_write_at_once_leave_a_whole_verdict(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == [f"{KEY}.json"]
 
 
-def test_a_folder_that_cannot_be_used_remembers_nothing_and_hurts_nobody(tmp_path: Path) -> None:
+def test_unusable_folder_stores_nothing_and_raises_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         store = verdicts(folder)
@@ -164,7 +164,7 @@ def test_a_folder_that_cannot_be_used_remembers_nothing_and_hurts_nobody(tmp_pat
     assert off.get(KEY) is None
 
 
-def test_a_read_only_folder_still_tells_what_it_knows() -> None:
+def test_read_only_folder_can_be_read() -> None:
     with open_folder() as folder:
         verdicts(folder).put(KEY, IN_TURN)
         (folder / f"{KEY}.1-ab.trying").touch()
@@ -181,9 +181,7 @@ def test_a_read_only_folder_still_tells_what_it_knows() -> None:
             assert store.get(KEY) == IN_TURN
 
 
-def test_what_is_known_of_a_config_is_what_was_used_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verdict_of_a_config_is_the_last_one_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlx_lm")
     from importlib.metadata import version
 

@@ -1,4 +1,4 @@
-"""Whether a sound model will run here, told without importing mlx-lm."""
+"""Whether a healthy model can run here, detected without importing mlx-lm."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ async def _run(
     return await inspect_model(cache, name, runtime=runtime)
 
 
-async def test_a_sound_model_of_a_known_architecture_runs(cache: Cache, hub: Path) -> None:
+async def test_healthy_model_of_a_supported_architecture_is_runnable(cache: Cache, hub: Path) -> None:
     report = await _run(cache, hub, model_files())
     assert report.model.runtime_compatible
     assert report.model.reason is None
     assert report.model.memory_fit is MemoryFit.FITS
 
 
-async def test_an_architecture_that_mlx_lm_remaps_runs(cache: Cache, hub: Path) -> None:
+async def test_architecture_remapped_by_mlx_lm_is_runnable(cache: Cache, hub: Path) -> None:
     assert (await _run(cache, hub, model_files(config={"model_type": "mistral"}))).model.runtime_compatible
 
 
@@ -49,7 +49,7 @@ async def test_an_architecture_that_mlx_lm_remaps_runs(cache: Cache, hub: Path) 
         ({"model_file": "model.py"}, FindingCode.CUSTOM_CODE),
     ],
 )
-async def test_what_mlx_lm_cannot_load_is_said(
+async def test_unsupported_models_have_a_reason(
     cache: Cache, hub: Path, config: dict[str, object], code: FindingCode
 ) -> None:
     report = await _run(cache, hub, model_files(config=config))
@@ -59,12 +59,12 @@ async def test_what_mlx_lm_cannot_load_is_said(
     assert report.model.reason == report.findings[0].message
 
 
-async def test_a_known_architecture_with_an_auto_map_runs(cache: Cache, hub: Path) -> None:
+async def test_supported_architecture_with_an_auto_map_is_runnable(cache: Cache, hub: Path) -> None:
     files = model_files(config={"auto_map": {"AutoConfig": "configuration.C"}})
     assert (await _run(cache, hub, files)).model.runtime_compatible
 
 
-async def test_no_tokenizer_and_weights_of_another_name_do_not_run(cache: Cache, hub: Path) -> None:
+async def test_missing_tokenizer_or_renamed_weights_are_not_runnable(cache: Cache, hub: Path) -> None:
     files = model_files()
     del files["tokenizer.json"]
     files["weights.safetensors"] = files.pop("model.safetensors")
@@ -72,13 +72,13 @@ async def test_no_tokenizer_and_weights_of_another_name_do_not_run(cache: Cache,
     assert codes == [FindingCode.WEIGHTS_NOT_LOADABLE, FindingCode.TOKENIZER_MISSING]
 
 
-async def test_another_framework_does_not_run(cache: Cache, hub: Path) -> None:
+async def test_other_frameworks_are_not_runnable(cache: Cache, hub: Path) -> None:
     files = {**model_files(config={"quantization": None}), "README.md": b"x"}
     report = await _run(cache, hub, files, name="org/Torch-Instruct")
     assert [finding.code for finding in report.findings] == [FindingCode.FRAMEWORK_UNSUPPORTED]
 
 
-async def test_without_mlx_lm_nothing_runs_and_that_is_the_reason(cache: Cache, hub: Path) -> None:
+async def test_missing_mlx_lm_is_the_reason(cache: Cache, hub: Path) -> None:
     report = await _run(cache, hub, model_files(), Runtime(None, frozenset(), memory_bytes=1))
     assert report.findings[0].code is FindingCode.MLX_LM_MISSING
 
@@ -91,7 +91,7 @@ async def test_without_mlx_lm_nothing_runs_and_that_is_the_reason(cache: Cache, 
         (100_000_000, MemoryFit.TOO_LARGE, [FindingCode.MEMORY_TOO_LARGE]),
     ],
 )
-async def test_memory_is_told_apart_from_whether_it_runs(
+async def test_memory_fit_does_not_affect_whether_a_model_is_runnable(
     cache: Cache, hub: Path, memory: int, fit: MemoryFit, codes: list[FindingCode]
 ) -> None:
     runtime = Runtime("0.32", frozenset({"llama"}), memory_bytes=memory)
@@ -101,13 +101,13 @@ async def test_memory_is_told_apart_from_whether_it_runs(
     assert report.model.runtime_compatible
 
 
-def test_usable_memory_is_less_than_there_is() -> None:
+def test_usable_memory_is_less_than_the_total() -> None:
     assert 0 < usable_memory(16 * 2**30) < 16 * 2**30
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlx_lm") is None, reason="mlx-lm has no build here")
-def test_the_installed_mlx_lm_is_read_as_it_is_without_being_imported() -> None:
-    """The real package, imported in a process of its own, agrees with what was read from its files."""
+def test_installed_mlx_lm_is_inspected_without_importing_it() -> None:
+    """The package, imported in a separate process, matches the information read from its files."""
     here = Runtime.here()
     code = (
         "import mlx_lm, importlib; from mlx_lm import utils; print(mlx_lm.__version__); "

@@ -1,4 +1,4 @@
-"""What a model is: framework, type, capabilities and numbers, from names and small files."""
+"""Detection of framework, type, capabilities and numbers from names and small files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def _detect(
 PLAIN = {"quantization": None}
 
 
-async def test_the_organisation_mlx_community_means_mlx(cache: Cache, hub: Path) -> None:
+async def test_organization_mlx_community_means_mlx(cache: Cache, hub: Path) -> None:
     report = await _detect(cache, hub, "mlx-community/thing", **PLAIN)
     assert report.model.framework is Framework.MLX
 
@@ -43,7 +43,7 @@ async def test_the_organisation_mlx_community_means_mlx(cache: Cache, hub: Path)
         b"---\nlibrary_name: mlx\n",
     ],
 )
-async def test_a_model_card_can_say_mlx(cache: Cache, hub: Path, card: bytes) -> None:
+async def test_model_card_can_declare_mlx(cache: Cache, hub: Path, card: bytes) -> None:
     files = {**model_files(config=PLAIN), "README.md": card}
     assert (await _detect(cache, hub, "org/m", files)).model.framework is Framework.MLX
 
@@ -62,12 +62,12 @@ async def test_a_model_card_can_say_mlx(cache: Cache, hub: Path, card: bytes) ->
         b"",
     ],
 )
-async def test_a_broken_card_says_nothing_and_harms_nothing(cache: Cache, hub: Path, card: bytes) -> None:
+async def test_broken_model_card_is_ignored(cache: Cache, hub: Path, card: bytes) -> None:
     files = {**model_files(config=PLAIN), "README.md": card}
     assert (await _detect(cache, hub, "org/m", files)).model.framework is Framework.PYTORCH
 
 
-async def test_a_quantization_block_beside_safetensors_means_mlx(cache: Cache, hub: Path) -> None:
+async def test_quantization_config_with_safetensors_means_mlx(cache: Cache, hub: Path) -> None:
     report = await _detect(cache, hub, "org/m", quantization={"bits": 8, "group_size": 32})
     assert report.model.framework is Framework.MLX
     assert report.model.quantization is not None
@@ -100,19 +100,19 @@ async def test_other_weights_are_gguf_pytorch_or_unknown(cache: Cache, hub: Path
         ("org/Llama-3-8B", ModelType.BASE),
     ],
 )
-async def test_a_name_tells_the_type(cache: Cache, hub: Path, name: str, kind: ModelType) -> None:
+async def test_type_is_detected_from_the_name(cache: Cache, hub: Path, name: str, kind: ModelType) -> None:
     assert (await _detect(cache, hub, name)).model.model_type is kind
 
 
 @pytest.mark.parametrize("extra", ["chat_template.jinja", "chat_template.json"])
-async def test_a_chat_template_means_chat(cache: Cache, hub: Path, extra: str) -> None:
+async def test_chat_template_means_chat(cache: Cache, hub: Path, extra: str) -> None:
     files = {**model_files(chat=False), extra: b"{{ messages }}"}
     assert (await _detect(cache, hub, "org/m", files)).model.model_type is ModelType.CHAT
     report = await _detect(cache, hub, "org/n", model_files(chat=True))
     assert report.model.capabilities == [Capability.TEXT_GENERATION, Capability.CHAT]
 
 
-async def test_a_chat_template_that_is_null_or_only_mentioned_is_none(cache: Cache, hub: Path) -> None:
+async def test_null_or_only_mentioned_chat_template_is_ignored(cache: Cache, hub: Path) -> None:
     for number, raw in enumerate((b'{"chat_template": null}', b'{"note": "\\"chat_template\\": x"}')):
         files = {**model_files(chat=False), "tokenizer_config.json": raw}
         assert (await _detect(cache, hub, f"org/m{number}", files)).model.model_type is ModelType.BASE
@@ -135,7 +135,7 @@ async def test_vision_and_audio_come_from_the_config(cache: Cache, hub: Path) ->
     assert audio.model.modalities == [Modality.AUDIO]
 
 
-async def test_numbers_are_found_in_a_nested_text_config(cache: Cache, hub: Path) -> None:
+async def test_numbers_are_read_from_a_nested_text_config(cache: Cache, hub: Path) -> None:
     config: dict[str, object] = dict.fromkeys(
         ("max_position_embeddings", "num_hidden_layers", "hidden_size", "num_attention_heads", "head_dim")
     )
@@ -146,11 +146,11 @@ async def test_numbers_are_found_in_a_nested_text_config(cache: Cache, hub: Path
 
 
 @pytest.mark.parametrize("value", ["4096", -1, 0, 2.5, True, [1], None, 10**40])
-async def test_a_number_that_makes_no_sense_is_left_out(cache: Cache, hub: Path, value: object) -> None:
+async def test_invalid_numbers_are_ignored(cache: Cache, hub: Path, value: object) -> None:
     assert (await _detect(cache, hub, "org/m", max_position_embeddings=value)).model.context_length is None
 
 
-async def test_packed_weights_are_counted_as_the_parameters_they_hold(cache: Cache, hub: Path) -> None:
+async def test_packed_weights_are_counted_as_parameters(cache: Cache, hub: Path) -> None:
     weights = safetensors({"w": ("U32", (64, 8)), "s": ("F16", (64, 1)), "b": ("F16", (64, 1))})
     files = {**model_files(), "model.safetensors": weights}
     assert (await _detect(cache, hub, "org/m", files)).facts.parameters == 64 * 64
@@ -161,5 +161,5 @@ def test_numbers_that_json_cannot_print_become_text() -> None:
     assert parsed.value == {"a": "Infinity", "b": ["NaN"], "c": "1e999", "d": "\\ud800"}
 
 
-def test_front_matter_is_the_block_between_the_first_two_rules() -> None:
+def test_front_matter_is_between_the_first_two_rules() -> None:
     assert parse_front_matter(b"---\na: 1\n---\nb: 2\n---\n") == {"a": "1"}

@@ -1,4 +1,4 @@
-"""Integrity: each way of being broken is found, named and told apart from what is sound."""
+"""Integrity: every kind of damage is found and named, and intact models have no findings."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _set(name: str, data: bytes | object) -> Callable[[dict[str, bytes]], None]:
     ],
 )
 @pytest.mark.parametrize("tree", [False, True])
-async def test_every_broken_model_is_unhealthy_for_its_reason(
+async def test_every_broken_model_has_its_finding(
     cache: Cache, repo: HfRepo, change: Callable[[dict[str, bytes]], None], code: FindingCode, tree: bool
 ) -> None:
     files = model_files(shards=3)
@@ -125,21 +125,19 @@ async def test_every_broken_model_is_unhealthy_for_its_reason(
     assert report.model.reason == report.findings[0].message
 
 
-async def test_a_word_in_a_file_name_means_nothing(cache: Cache, repo: HfRepo) -> None:
+async def test_words_in_file_names_do_not_matter(cache: Cache, repo: HfRepo) -> None:
     repo.add({**model_files(), "partial_rotary.md": b"# incomplete tmp", "notes.tmp.md": b"x"})
     assert (await _judge(cache)).findings == ()
 
 
-async def test_no_weights_at_all_is_unhealthy(cache: Cache, repo: HfRepo) -> None:
+async def test_model_without_weights_is_unhealthy(cache: Cache, repo: HfRepo) -> None:
     files = model_files()
     del files["model.safetensors"]
     repo.add(files, tree=False)
     assert FindingCode.WEIGHTS_MISSING in _codes(await _judge(cache))
 
 
-async def test_numbered_shards_without_an_index_are_unhealthy_even_when_complete(
-    cache: Cache, repo: HfRepo
-) -> None:
+async def test_complete_shards_without_an_index_are_unhealthy(cache: Cache, repo: HfRepo) -> None:
     files = model_files(shards=2)
     del files[INDEX]
     repo.add(files, tree=False)
@@ -149,7 +147,7 @@ async def test_numbered_shards_without_an_index_are_unhealthy_even_when_complete
     assert "shards are missing" not in report.findings[0].message
 
 
-async def test_a_dangling_link_is_unhealthy_whatever_file_it_is(cache: Cache, repo: HfRepo) -> None:
+async def test_broken_link_of_any_file_is_unhealthy(cache: Cache, repo: HfRepo) -> None:
     files = {**model_files(), "README.md": b"# hello"}
     repo.add(files, tree=False)
     repo.blob("README.md", b"# hello").unlink()
@@ -158,7 +156,7 @@ async def test_a_dangling_link_is_unhealthy_whatever_file_it_is(cache: Cache, re
     assert report.findings[0].path == "README.md"
 
 
-async def test_a_link_out_of_the_cache_is_unhealthy_and_never_opened(
+async def test_link_out_of_the_cache_is_unhealthy_and_never_opened(
     cache: Cache, repo: HfRepo, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret.json"
@@ -172,14 +170,14 @@ async def test_a_link_out_of_the_cache_is_unhealthy_and_never_opened(
     assert report.facts.architecture is None
 
 
-async def test_a_link_loop_is_a_broken_link(cache: Cache, repo: HfRepo) -> None:
+async def test_link_loop_is_a_broken_link(cache: Cache, repo: HfRepo) -> None:
     commit = repo.add(model_files(), tree=False)
     loop = repo.snapshot(commit) / "loop.json"
     loop.symlink_to("loop.json")
     assert _codes(await _judge(cache)) == [FindingCode.BROKEN_LINK]
 
 
-async def test_the_snapshot_that_main_names_is_judged_not_the_newest(cache: Cache, repo: HfRepo) -> None:
+async def test_snapshot_of_main_is_checked_and_not_the_newest(cache: Cache, repo: HfRepo) -> None:
     good = repo.add(model_files(), modified=1_000_000_000)
     bad = repo.add({"config.json": b"{}"}, refs=(), modified=2_000_000_000)
     report = await _judge(cache)
@@ -189,13 +187,13 @@ async def test_the_snapshot_that_main_names_is_judged_not_the_newest(cache: Cach
     assert (await _judge(cache)).model.hash == bad
 
 
-async def test_without_main_the_newest_snapshot_is_judged(cache: Cache, repo: HfRepo) -> None:
+async def test_without_main_the_newest_snapshot_is_checked(cache: Cache, repo: HfRepo) -> None:
     repo.add(model_files(), refs=(), modified=1_000_000_000)
     newer = repo.add(model_files(fill=b"\x02"), refs=(), modified=2_000_000_000)
     assert (await _judge(cache)).model.hash == newer
 
 
-async def test_main_that_names_a_snapshot_which_is_not_there_is_said(cache: Cache, repo: HfRepo) -> None:
+async def test_main_without_its_snapshot_is_a_finding(cache: Cache, repo: HfRepo) -> None:
     repo.add(model_files())
     repo.ref("main", "f" * 40)
     report = await _judge(cache)
@@ -203,19 +201,19 @@ async def test_main_that_names_a_snapshot_which_is_not_there_is_said(cache: Cach
     assert report.model.hash == "f" * 40
 
 
-async def test_a_binary_main_ref_is_a_finding_and_nothing_more(cache: Cache, repo: HfRepo) -> None:
+async def test_binary_main_ref_is_only_a_finding(cache: Cache, repo: HfRepo) -> None:
     repo.add(model_files())
     (repo.path / "refs" / "main").write_bytes(b"\xff\xfe\x00" * 50)
     assert _codes(await _judge(cache)) == [FindingCode.REF_INVALID]
 
 
-async def test_an_empty_repo_has_no_snapshot(cache: Cache, repo: HfRepo) -> None:
+async def test_empty_repo_has_no_snapshot(cache: Cache, repo: HfRepo) -> None:
     repo.cache.create()
     repo.path.mkdir()
     assert _codes(await _judge(cache)) == [FindingCode.NO_SNAPSHOT]
 
 
-async def test_what_the_repo_lists_must_be_there_with_its_size(cache: Cache, repo: HfRepo) -> None:
+async def test_listed_files_must_exist_with_their_size(cache: Cache, repo: HfRepo) -> None:
     files = model_files()
     commit = repo.add(files)
     (repo.snapshot(commit) / "tokenizer.json").unlink()
@@ -225,8 +223,8 @@ async def test_what_the_repo_lists_must_be_there_with_its_size(cache: Cache, rep
     assert set(codes) == {FindingCode.FILE_MISSING, FindingCode.SIZE_MISMATCH}
 
 
-async def test_files_left_out_on_purpose_are_a_note_not_a_fault(cache: Cache, repo: HfRepo) -> None:
-    """mlx-lm downloads by pattern: no README, no PyTorch weights, but every JSON file."""
+async def test_files_excluded_from_the_download_are_a_warning(cache: Cache, repo: HfRepo) -> None:
+    """mlx-lm downloads by pattern: no README or PyTorch weights, but every JSON file."""
     index = json.dumps({"weight_map": {"a": "pytorch_model-00001-of-00001.bin"}}).encode()
     files = {**model_files(), "pytorch_model.bin.index.json": index}
     commit = repo.add(
@@ -240,9 +238,7 @@ async def test_files_left_out_on_purpose_are_a_note_not_a_fault(cache: Cache, re
     assert _codes(report, Severity.WARNING) == [FindingCode.FILE_MISSING]
 
 
-async def test_a_partial_blob_makes_unhealthy_unless_the_snapshot_is_known_to_be_complete(
-    cache: Cache, repo: HfRepo
-) -> None:
+async def test_partial_blob_is_unhealthy_unless_the_snapshot_is_complete(cache: Cache, repo: HfRepo) -> None:
     commit = repo.add(model_files())
     repo.partial("a" * 64)
     report = await _judge(cache)
@@ -255,9 +251,7 @@ async def test_a_partial_blob_makes_unhealthy_unless_the_snapshot_is_known_to_be
 
 
 @pytest.mark.parametrize("ending", ["0123abcd.incomplete", "mlxk.incomplete"])
-async def test_a_file_whose_download_was_begun_was_not_left_out_on_purpose(
-    cache: Cache, repo: HfRepo, ending: str
-) -> None:
+async def test_file_with_a_started_download_is_missing(cache: Cache, repo: HfRepo, ending: str) -> None:
     commit = repo.add({**model_files(), "extra.bin": b"x" * 99, "logo.png": b"y"})
     for name in ("extra.bin", "logo.png"):
         (repo.snapshot(commit) / name).unlink()
@@ -269,7 +263,7 @@ async def test_a_file_whose_download_was_begun_was_not_left_out_on_purpose(
     assert report.findings[0].path == "extra.bin"
 
 
-async def test_a_gguf_repo_needs_no_config(cache: Cache, hub: Path) -> None:
+async def test_gguf_repo_needs_no_config(cache: Cache, hub: Path) -> None:
     repo = HfCache(hub).repo("org/Model-GGUF")
     repo.add({"model-Q4_K_M.gguf": b"GGUF\x03\0\0\0" + b"\0" * 100, "README.md": b"# hi"})
     report = await _judge(cache, "org/Model-GGUF")
@@ -277,7 +271,7 @@ async def test_a_gguf_repo_needs_no_config(cache: Cache, hub: Path) -> None:
     assert report.model.framework.value == "GGUF"
 
 
-async def test_blobs_two_links_away_in_the_shared_store_are_read(cache: Cache, repo: HfRepo) -> None:
+async def test_blobs_in_the_shared_store_are_read(cache: Cache, repo: HfRepo) -> None:
     files = model_files(shards=2)
     repo.add(files, shared=True)
     report = await _judge(cache)
@@ -299,14 +293,14 @@ async def test_health_counts_and_sorts_every_model(cache: Cache, hub: Path) -> N
     assert data.unhealthy[0].name == "org/A-bad"
 
 
-async def test_health_of_a_name_that_matches_nothing_is_an_error(cache: Cache, repo: HfRepo) -> None:
+async def test_health_of_an_unknown_name_is_an_error(cache: Cache, repo: HfRepo) -> None:
     repo.add(model_files())
     with pytest.raises(OpError) as caught:
         await check_health(cache, "no-such-model")
     assert caught.value.type is ErrorType.MODEL_NOT_FOUND
 
 
-async def test_one_payload_under_two_names_is_counted_once(cache: Cache, repo: HfRepo) -> None:
+async def test_payload_with_two_names_is_counted_once(cache: Cache, repo: HfRepo) -> None:
     weights = safetensors({"a": ("F16", (100, 100))})
     files = {**model_files(), "model.safetensors": weights, "copy.safetensors": weights}
     repo.add(files)
@@ -314,14 +308,14 @@ async def test_one_payload_under_two_names_is_counted_once(cache: Cache, repo: H
     assert (await _judge(cache)).model.size_bytes == total
 
 
-async def test_a_pipe_in_a_snapshot_is_a_finding_and_is_never_opened(cache: Cache, repo: HfRepo) -> None:
+async def test_pipe_in_a_snapshot_is_a_finding_and_never_opened(cache: Cache, repo: HfRepo) -> None:
     commit = repo.add(model_files(), tree=False)
     (repo.snapshot(commit) / "config.json").unlink()
     os.mkfifo(repo.snapshot(commit) / "config.json")
     assert FindingCode.UNREADABLE in _codes(await _judge(cache))
 
 
-async def test_missing_shards_are_told_once_though_two_lists_name_them(cache: Cache, repo: HfRepo) -> None:
+async def test_missing_shards_in_two_lists_are_reported_once(cache: Cache, repo: HfRepo) -> None:
     files = model_files(shards=4)
     commit = repo.add(files)
     for number in (2, 3):
@@ -343,7 +337,7 @@ async def test_several_missing_files_are_one_finding(cache: Cache, repo: HfRepo)
 GGUF = b"GGUF\x03\0\0\0" + b"\0" * 100
 
 
-async def test_one_of_several_ggufs_is_a_complete_model(cache: Cache, hub: Path) -> None:
+async def test_one_of_several_gguf_files_is_a_complete_model(cache: Cache, hub: Path) -> None:
     repo = HfCache(hub).repo("org/M-GGUF")
     commit = repo.add(
         {"M-Q4.gguf": GGUF, "M-Q8.gguf": GGUF + b"8", "config.json": b'{"a": 1}', "tokenizer.json": b"{}"}
@@ -356,7 +350,7 @@ async def test_one_of_several_ggufs_is_a_complete_model(cache: Cache, hub: Path)
 
 
 @pytest.mark.parametrize("tree", [False, True])
-async def test_a_part_of_a_split_gguf_is_missed(cache: Cache, hub: Path, tree: bool) -> None:
+async def test_missing_part_of_a_split_gguf_is_found(cache: Cache, hub: Path, tree: bool) -> None:
     repo = HfCache(hub).repo("org/M-GGUF")
     commit = repo.add({f"M-Q8-{n:05d}-of-00003.gguf": GGUF + bytes([n]) for n in (1, 2, 3)}, tree=tree)
     assert (await _judge(cache, "org/M-GGUF")).model.health is Health.HEALTHY
@@ -368,7 +362,7 @@ async def test_a_part_of_a_split_gguf_is_missed(cache: Cache, hub: Path, tree: b
     )
 
 
-async def test_an_index_in_a_folder_speaks_of_that_folder(cache: Cache, hub: Path) -> None:
+async def test_index_in_a_subfolder_refers_to_that_folder(cache: Cache, hub: Path) -> None:
     repo = HfCache(hub).repo("org/pipeline")
     shards = [f"diffusion_pytorch_model-{n:05d}-of-00002.safetensors" for n in (1, 2)]
     index = {"weight_map": {str(n): shard for n, shard in enumerate(shards)}}
@@ -380,7 +374,7 @@ async def test_an_index_in_a_folder_speaks_of_that_folder(cache: Cache, hub: Pat
     assert _codes(await _judge(cache, "org/pipeline")) == [FindingCode.SHARD_MISSING]
 
 
-async def test_macos_litter_is_no_part_of_a_model(cache: Cache, repo: HfRepo) -> None:
+async def test_macos_metadata_files_are_ignored(cache: Cache, repo: HfRepo) -> None:
     commit = repo.add(model_files(), tree=False)
     for path in (repo.snapshot(commit) / "._model.safetensors", repo.path / "refs" / "._main"):
         path.write_bytes(b"\0\x05\x16\x07" * 20)
@@ -392,7 +386,7 @@ async def test_macos_litter_is_no_part_of_a_model(cache: Cache, repo: HfRepo) ->
 @pytest.mark.parametrize(
     "name", ["adapter_model.bin", "unet/diffusion_pytorch_model.bin", "m.onnx", "model.pt"]
 )
-async def test_weights_of_any_format_are_weights(cache: Cache, hub: Path, name: str) -> None:
+async def test_weights_of_any_format_are_recognized(cache: Cache, hub: Path, name: str) -> None:
     HfCache(hub).repo("org/other").add(
         {"config.json": b'{"a": 1}', name: b"\x80\x02" + b"x" * 99}, tree=False
     )
@@ -400,12 +394,12 @@ async def test_weights_of_any_format_are_weights(cache: Cache, hub: Path, name: 
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-async def test_an_empty_file_that_the_model_needs_is_unhealthy(cache: Cache, repo: HfRepo, name: str) -> None:
+async def test_empty_required_file_is_unhealthy(cache: Cache, repo: HfRepo, name: str) -> None:
     repo.add({**model_files(), name: b""})
     assert _codes(await _judge(cache)) == [FindingCode.FILE_EMPTY]
 
 
-async def test_a_snapshot_that_is_a_link_is_said_so(cache: Cache, repo: HfRepo) -> None:
+async def test_linked_snapshot_is_a_finding(cache: Cache, repo: HfRepo) -> None:
     commit = repo.add(model_files())
     aside = repo.path / "elsewhere"
     repo.snapshot(commit).rename(aside)

@@ -1,4 +1,4 @@
-"""The safetensors header reader: whole files pass, every other one is its own error."""
+"""The reader of safetensors headers: complete files pass, all others have a specific error."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def _raw(header: object, data: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + data
 
 
-def test_a_whole_file_tells_its_tensors_bytes_and_elements(tmp_path: Path) -> None:
+def test_complete_file_has_tensors_bytes_and_elements(tmp_path: Path) -> None:
     header = read_header(_file(tmp_path, safetensors({"a": ("F16", (4, 8)), "b": ("U32", (3,))})))
     assert (header.tensors, header.data_bytes, header.elements) == (2, 76, {"F16": 32, "U32": 3})
 
 
-def test_metadata_and_padding_are_no_tensors(tmp_path: Path) -> None:
+def test_metadata_and_padding_are_not_tensors(tmp_path: Path) -> None:
     header = read_header(_file(tmp_path, safetensors({"a": ("F32", (2,))}, metadata={"format": "mlx"})))
     assert (header.tensors, header.data_bytes) == (1, 8)
 
@@ -65,20 +65,20 @@ ONE = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
         (_raw({"a": {"dtype": "F32", "shape": "22", "data_offsets": "ab"}}), HeaderFault.CORRUPT),
     ],
 )
-def test_every_broken_file_has_its_fault(tmp_path: Path, data: bytes, fault: HeaderFault) -> None:
+def test_every_broken_file_has_its_error(tmp_path: Path, data: bytes, fault: HeaderFault) -> None:
     with pytest.raises(HeaderError) as caught:
         read_header(_file(tmp_path, data))
     assert caught.value.fault is fault
 
 
-def test_a_dtype_of_the_future_is_no_fault(tmp_path: Path) -> None:
+def test_unknown_dtype_is_accepted(tmp_path: Path) -> None:
     data = _raw({"a": {"dtype": "F4_NEW", "shape": [2], "data_offsets": [0, 1]}}, b"1")
     assert read_header(_file(tmp_path, data)).elements == {"F4_NEW": 2}
 
 
 @settings(max_examples=300)
 @given(cut=st.integers(0), position=st.integers(0), flip=st.integers(1, 255))
-def test_a_cut_file_never_passes_and_damage_raises_nothing_else(cut: int, position: int, flip: int) -> None:
+def test_truncated_file_is_always_detected(cut: int, position: int, flip: int) -> None:
     whole = safetensors({"a": ("F16", (4, 8)), "b": ("U8", (5,))})
     damaged = bytearray(whole)
     damaged[position % len(whole)] ^= flip
@@ -96,7 +96,7 @@ def test_a_cut_file_never_passes_and_damage_raises_nothing_else(cut: int, positi
 
 @settings(max_examples=200)
 @given(st.binary(max_size=400))
-def test_arbitrary_bytes_never_raise_anything_else(raw: bytes) -> None:
+def test_arbitrary_bytes_raise_only_the_typed_error(raw: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(raw)
         file.flush()
@@ -104,8 +104,8 @@ def test_arbitrary_bytes_never_raise_anything_else(raw: bytes) -> None:
             read_header(file.name)
 
 
-def test_nothing_behind_the_header_is_read(tmp_path: Path) -> None:
-    """A terabyte of weights (a hole in a sparse file) costs the header only."""
+def test_only_the_header_is_read(tmp_path: Path) -> None:
+    """Of a terabyte of weights (a sparse file) only the header is read."""
     size = 10**12
     text = json.dumps({"a": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
     path = tmp_path / "huge.safetensors"
@@ -115,7 +115,7 @@ def test_nothing_behind_the_header_is_read(tmp_path: Path) -> None:
     assert read_header(str(path)).data_bytes == size
 
 
-def test_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
+def test_pipe_does_not_block(tmp_path: Path) -> None:
     path = tmp_path / "pipe.safetensors"
     os.mkfifo(path)
     with pytest.raises(HeaderError):
@@ -123,13 +123,13 @@ def test_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("item", [b"[]", b"{}", b"[[[]]]"])
-def test_a_bomb_of_empty_things_is_refused_before_it_is_parsed(tmp_path: Path, item: bytes) -> None:
+def test_oversized_header_is_rejected_before_parsing(tmp_path: Path, item: bytes) -> None:
     text = b'{"a":[' + item + (b"," + item) * 1_000_000 + b"]}"
     with pytest.raises(HeaderError) as caught:
         read_header(_file(tmp_path, struct.pack("<Q", len(text)) + text))
     assert caught.value.message == "has a header that is not one of tensors"
 
 
-def test_a_header_of_many_tensors_is_read(tmp_path: Path) -> None:
+def test_header_with_many_tensors_is_read(tmp_path: Path) -> None:
     many = {f"model.layers.{n}.self_attn.q_proj.weight": ("F16", (1,)) for n in range(20_000)}
     assert read_header(_file(tmp_path, safetensors(many))).tensors == 20_000

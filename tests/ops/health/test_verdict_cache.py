@@ -1,4 +1,4 @@
-"""Remembered verdicts end with a change of the rules that made them."""
+"""Stored verdicts are discarded if the rules change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENTRY_POINTS = (judge.__module__, read_repo.__module__, VerdictCache.__module__)
 
 
 def _imported(module: str) -> set[str]:
-    """Return the modules of the product that a module imports, inside its functions too."""
+    """Return the product's modules that a module imports, also inside functions."""
     spec = importlib.util.find_spec(module)
     assert spec is not None
     assert spec.origin is not None
@@ -41,7 +41,7 @@ def _is_module(name: str) -> bool:
         return False
 
 
-def test_the_rules_are_all_that_decides_a_verdict() -> None:
+def test_rules_list_all_modules_that_affect_a_verdict() -> None:
     waiting, found = set(ENTRY_POINTS), set[str]()
     while waiting:
         module = waiting.pop()
@@ -50,7 +50,7 @@ def test_the_rules_are_all_that_decides_a_verdict() -> None:
     assert set(RULES) == found
 
 
-def test_a_change_of_any_rule_discards_the_verdicts(cache: Cache, hub: Path, tmp_path: Path) -> None:
+def test_change_of_any_rule_discards_the_verdicts(cache: Cache, hub: Path, tmp_path: Path) -> None:
     HfCache(hub).repo("org/a").add(model_files())
     (ref,) = cache.repos()
     repo = read_repo(cache, ref)

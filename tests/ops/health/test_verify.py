@@ -1,4 +1,4 @@
-"""Checksums: every blob against its etag, offline, with progress, and stoppable."""
+"""Verification of checksums: offline, with progress and cancellation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _rot(path: Path) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-async def test_sound_bytes_pass_each_blob_once(cache: Cache, repo: HfRepo, shared: bool) -> None:
+async def test_intact_blobs_pass_and_are_read_once(cache: Cache, repo: HfRepo, shared: bool) -> None:
     files = {**model_files(shards=2), "again.json": model_files()["config.json"]}
     repo.add(files, shared=shared)
     result = await verify(cache, NAME)
@@ -43,9 +43,7 @@ async def test_sound_bytes_pass_each_blob_once(cache: Cache, repo: HfRepo, share
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-async def test_one_rotten_byte_is_found_though_every_size_is_right(
-    cache: Cache, repo: HfRepo, name: str
-) -> None:
+async def test_changed_byte_is_found_although_sizes_match(cache: Cache, repo: HfRepo, name: str) -> None:
     files = {**model_files(), "config.json": model_files()["config.json"] + b" "}
     repo.add(files)
     _rot(repo.blob(name, files[name]))
@@ -60,9 +58,7 @@ async def test_one_rotten_byte_is_found_though_every_size_is_right(
     assert data.unhealthy[0].checksums.mismatched == 1
 
 
-async def test_files_without_a_checksum_in_their_name_are_counted_not_judged(
-    cache: Cache, repo: HfRepo
-) -> None:
+async def test_files_without_a_checksum_are_counted_as_unverifiable(cache: Cache, repo: HfRepo) -> None:
     commit = repo.add(model_files())
     (repo.snapshot(commit) / "notes.txt").write_text("a plain file")
     result = await verify(cache, NAME)
@@ -80,7 +76,7 @@ async def test_progress_ends_with_all_bytes(cache: Cache, repo: HfRepo) -> None:
     assert all(event.stage == "verify" for event in events)
 
 
-def test_it_stops_when_told_and_reports_what_it_has(cache: Cache, repo: HfRepo) -> None:
+def test_cancelled_verify_returns_partial_results(cache: Cache, repo: HfRepo) -> None:
     commit = repo.add(model_files())
     stop = threading.Event()
     stop.set()
@@ -89,7 +85,7 @@ def test_it_stops_when_told_and_reports_what_it_has(cache: Cache, repo: HfRepo) 
     assert (result.checksums.files, result.findings) == (0, ())
 
 
-async def test_a_cancelled_verify_stops_reading(cache: Cache, repo: HfRepo) -> None:
+async def test_cancelled_verify_stops_reading(cache: Cache, repo: HfRepo) -> None:
     files = {**model_files(), "big.bin": b""}
     repo.add(files)
     big = repo.blobs / ("0" * 64)
