@@ -1,4 +1,4 @@
-"""Push over a bad line, to a busy hub, while files change, and cancelled: never half a commit."""
+"""Push with network faults, a busy hub, changing files and cancellation: never a partial commit."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def request_(tmp_path: Path) -> PushRequest:
 
 
 def arrived(server: LocalHub, request: PushRequest, branch: str = "main") -> bool:
-    """Tell whether a branch holds the folder bit by bit."""
+    """Return whether a branch contains the folder's files exactly."""
     there = {path: blob.read() for path, blob in server.files(NAME, branch).items()}
     here = {path.name: path.read_bytes() for path in request.folder.iterdir()}
     return here.items() <= there.items()
@@ -64,7 +64,7 @@ async def failed(request: PushRequest, hub: Hub, limits: PushLimits = IMPATIENT)
 
 
 def children() -> list[psutil.Process]:
-    """Return the uploads that run; a child of an earlier test that ends meanwhile is none of them."""
+    """Return the running upload processes; child processes of earlier tests may be ending meanwhile."""
     found = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -86,7 +86,7 @@ def children() -> list[psutil.Process]:
     ],
     ids=lambda fault: f"{fault.kind}-{fault.status}-{fault.path}",
 )
-async def test_what_passes_is_sat_out(
+async def test_transient_faults_are_retried(
     server: LocalHub, hub: Hub, request_: PushRequest, fault: Fault
 ) -> None:
     server.faults.add(fault)
@@ -111,7 +111,7 @@ async def test_what_passes_is_sat_out(
         f"{value.kind}-{value.status}-{value.path}" if isinstance(value, Fault) else value.value
     ),
 )
-async def test_what_stays_is_told_and_commits_nothing(
+async def test_persistent_faults_are_errors_without_a_commit(
     server: LocalHub, hub: Hub, request_: PushRequest, fault: Fault, type_: ErrorType
 ) -> None:
     server.faults.add(fault)
@@ -122,7 +122,7 @@ async def test_what_stays_is_told_and_commits_nothing(
     assert not children()
 
 
-async def test_a_card_that_the_hub_refuses_is_told_before_the_upload(
+async def test_invalid_model_card_is_reported_before_the_upload(
     server: LocalHub, hub: Hub, request_: PushRequest
 ) -> None:
     (request_.folder / "README.md").write_text("---\nlicense: [mit\n---\n")
@@ -135,7 +135,7 @@ async def test_a_card_that_the_hub_refuses_is_told_before_the_upload(
     assert not server.requests.matching("/upload/*")
 
 
-async def test_a_commit_whose_answer_was_lost_counts(
+async def test_commit_with_a_lost_answer_is_recognized(
     server: LocalHub, hub: Hub, request_: PushRequest
 ) -> None:
     fault = server.faults.add(Fault("slow", "*/commit/*", method="POST", delay_s=30))
@@ -147,7 +147,7 @@ async def test_a_commit_whose_answer_was_lost_counts(
     assert arrived(server, request_)
 
 
-async def test_a_branch_that_moves_meanwhile_is_left_as_it_is(
+async def test_branch_that_moves_during_the_push_is_unchanged(
     server: LocalHub, hub: Hub, request_: PushRequest
 ) -> None:
     moved = threading.Event()
@@ -170,7 +170,7 @@ async def test_a_branch_that_moves_meanwhile_is_left_as_it_is(
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-async def test_a_file_that_changes_meanwhile_is_noticed(
+async def test_file_that_changes_during_the_push_is_detected(
     server: LocalHub, hub: Hub, request_: PushRequest, name: str
 ) -> None:
     changed = threading.Event()
@@ -188,7 +188,7 @@ async def test_a_file_that_changes_meanwhile_is_noticed(
     assert set(server.files(NAME)) == {"old.txt"}
 
 
-async def test_a_revision_that_the_hub_does_not_know_is_made_and_tried_once_more(
+async def test_unknown_revision_is_created_and_retried_once(
     server: LocalHub, hub: Hub, request_: PushRequest
 ) -> None:
     rejects = Fault("status", "*/preupload/*", status=404, error_code="RevisionNotFound")
@@ -205,16 +205,14 @@ async def test_a_revision_that_the_hub_does_not_know_is_made_and_tried_once_more
     assert server.faults.hits() == 2
 
 
-async def test_a_branch_that_cannot_be_made(server: LocalHub, hub: Hub, request_: PushRequest) -> None:
+async def test_failed_branch_creation_is_an_error(server: LocalHub, hub: Hub, request_: PushRequest) -> None:
     server.faults.add(Fault("status", "*/branch/*", status=400, times=None))
     error = await failed(replace(request_, branch="dev", create=True), hub)
     assert error.type is ErrorType.BRANCH_CREATE_FAILED
     assert "dev" in error.message
 
 
-async def test_a_failure_tells_of_the_repo_that_was_made(
-    server: LocalHub, hub: Hub, request_: PushRequest
-) -> None:
+async def test_error_contains_the_created_repo(server: LocalHub, hub: Hub, request_: PushRequest) -> None:
     server.faults.add(Fault("status", "*/preupload/*", status=403, times=None))
     error = await failed(replace(request_, repo_id="org/new", create=True), hub)
     assert isinstance(error.data, PushData)
@@ -222,7 +220,7 @@ async def test_a_failure_tells_of_the_repo_that_was_made(
     assert server.repos["org/new"].private
 
 
-async def test_a_push_is_cancelled_at_once_and_goes_on_where_it_was(
+async def test_cancelled_push_stops_at_once_and_can_be_resumed(
     server: LocalHub, hub: Hub, request_: PushRequest
 ) -> None:
     (request_.folder / "small.safetensors").write_bytes(os.urandom(20_000))
@@ -251,7 +249,7 @@ async def test_a_push_is_cancelled_at_once_and_goes_on_where_it_was(
     assert [put.bytes_received for put in server.requests.matching("/upload/*", method="PUT")] == [LARGE]
 
 
-async def test_a_push_is_cancelled_while_it_hashes(server: LocalHub, hub: Hub, request_: PushRequest) -> None:
+async def test_push_can_be_cancelled_while_hashing(server: LocalHub, hub: Hub, request_: PushRequest) -> None:
     with (request_.folder / "sparse.bin").open("wb") as file:
         file.truncate(300 << 30)  # minutes of hashing
     hashing = asyncio.Event()
@@ -266,7 +264,7 @@ async def test_a_push_is_cancelled_while_it_hashes(server: LocalHub, hub: Hub, r
     assert not server.requests.matching("*/preupload/*")
 
 
-async def test_the_token_goes_by_stdin_alone(
+async def test_token_is_passed_only_through_stdin(
     server: LocalHub, request_: PushRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", server.GOOD_TOKEN)

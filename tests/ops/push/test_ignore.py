@@ -1,4 +1,4 @@
-"""What is no part of a push: patterns mean what they mean to git, and take no time worth naming."""
+"""Ignored files of a push: patterns with the semantics of git, and no slow matching."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("lines", PATTERNS, ids=ascii)
-def test_a_pattern_means_what_it_means_to_git(workspace: Path, lines: str) -> None:
+def test_patterns_have_the_semantics_of_git(workspace: Path, lines: str) -> None:
     ignore = workspace / ".hfignore"
     ignore.write_bytes((lines + "\n").encode())
     told = subprocess.run(
@@ -68,7 +68,7 @@ def test_a_pattern_means_what_it_means_to_git(workspace: Path, lines: str) -> No
     assert listed(workspace) == kept
 
 
-def test_what_is_never_part_of_a_push(tmp_path: Path) -> None:
+def test_some_files_are_always_ignored(tmp_path: Path) -> None:
     left_out = (
         ".git/config", ".cache/huggingface/download/x.lock", "sub/.git", "sub/.DS_Store", ".DS_Store", ".env",
         "__pycache__/a.pyc", "lib/__pycache__/b.pyc", "a.py~", ".model.json.swp", ".hfignore", "#b#",
@@ -100,14 +100,14 @@ def test_hostile_patterns_do_not_hang(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"*.x\n" * 2_000, b"x" * 5_000, b"\n" * 300_000])
-def test_an_endless_ignore_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_huge_ignore_file_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".hfignore").write_bytes(content)
     with pytest.raises(OpError, match=r"\.hfignore is too long") as refused:
         listed(tmp_path)
     assert refused.value.type is ErrorType.VALIDATION_ERROR
 
 
-def test_an_ignore_file_is_a_file(tmp_path: Path) -> None:
+def test_ignore_file_must_be_a_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / ".hfignore")
     with pytest.raises(OpError, match="no regular file"):
         listed(tmp_path)
@@ -117,7 +117,7 @@ def test_an_ignore_file_is_a_file(tmp_path: Path) -> None:
         listed(tmp_path)
 
 
-def test_bytes_that_are_no_text_and_a_bom_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_ignore_file_may_have_a_bom_and_invalid_utf8(tmp_path: Path) -> None:
     (tmp_path / ".hfignore").write_bytes(b"\xef\xbb\xbf*.log\n\xff*\n")
     for name in (b"a.log", b"\xff1", b"b.txt"):
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"")

@@ -1,4 +1,4 @@
-"""Push against the local hub: what it would change, what it changes, and what it refuses."""
+"""Push to the local hub: dry runs, commits and errors."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def refused(request: PushRequest, hub: Hub) -> OpError:
     return error.value
 
 
-async def test_a_folder_becomes_a_private_repo_and_a_second_push_changes_nothing(
+async def test_folder_becomes_a_private_repo_and_a_second_push_changes_nothing(
     server: LocalHub, hub: Hub, request_: PushRequest, folder: Path, tmp_path: Path
 ) -> None:
     before = tree_of(folder)
@@ -137,7 +137,7 @@ async def test_a_folder_becomes_a_private_repo_and_a_second_push_changes_nothing
     assert not server.requests.matching("/upload/*")
 
 
-async def test_a_plan_is_exact_and_changes_nothing(
+async def test_dry_run_is_exact_and_changes_nothing(
     server: LocalHub, hub: Hub, request_: PushRequest, folder: Path
 ) -> None:
     weights = (folder / "model.safetensors").read_bytes()
@@ -179,7 +179,7 @@ async def test_a_plan_is_exact_and_changes_nothing(
     assert (nothing.no_changes, nothing.message, nothing.bytes_total) == (True, "Dry-run: no changes", 0)
 
 
-async def test_a_missing_repo_takes_create(server: LocalHub, hub: Hub, request_: PushRequest) -> None:
+async def test_missing_repo_needs_create(server: LocalHub, hub: Hub, request_: PushRequest) -> None:
     for answer in (push, review):
         with pytest.raises(OpError) as error:
             await answer(request_, hub=hub)
@@ -192,7 +192,7 @@ async def test_a_missing_repo_takes_create(server: LocalHub, hub: Hub, request_:
     assert NAME not in server.repos
 
 
-async def test_a_branch_is_made_first_and_even_for_nothing(
+async def test_branch_is_created_even_without_changes(
     server: LocalHub, hub: Hub, request_: PushRequest, folder: Path
 ) -> None:
     server.add_repo(NAME, files_of(folder), private=True)
@@ -212,7 +212,7 @@ async def test_a_branch_is_made_first_and_even_for_nothing(
     assert on_hub(server)["config.json"] != b"{}"
 
 
-async def test_a_public_repo_is_refused(server: LocalHub, hub: Hub, request_: PushRequest) -> None:
+async def test_public_repo_is_rejected(server: LocalHub, hub: Hub, request_: PushRequest) -> None:
     head = server.add_repo(NAME, {"config.json": b"{}"})
     for create in (False, True):
         error = await refused(replace(request_, create=create), hub)
@@ -225,7 +225,7 @@ async def test_a_public_repo_is_refused(server: LocalHub, hub: Hub, request_: Pu
     assert not [request for request in server.requests if request.method != "GET"]
 
 
-async def test_who_may_not_write_is_told_before_anything_moves(
+async def test_missing_write_access_is_reported_before_the_upload(
     server: LocalHub, request_: PushRequest
 ) -> None:
     server.add_repo(NAME, private=True)
@@ -261,15 +261,13 @@ async def test_who_may_not_write_is_told_before_anything_moves(
         {"private": False},
     ],
 )
-async def test_a_request_that_makes_no_sense_is_refused(
-    hub: Hub, request_: PushRequest, change: dict[str, str]
-) -> None:
+async def test_invalid_requests_are_rejected(hub: Hub, request_: PushRequest, change: dict[str, str]) -> None:
     error = await refused(replace(request_, **change), hub)  # type: ignore[arg-type]  # as a caller might
     assert error.type is ErrorType.VALIDATION_ERROR
     assert error.message.isprintable()
 
 
-async def test_a_folder_that_is_none(hub: Hub, request_: PushRequest, folder: Path) -> None:
+async def test_missing_folder_is_workspace_not_found(hub: Hub, request_: PushRequest, folder: Path) -> None:
     for bad in (folder / "nope", folder / "config.json"):
         error = await refused(replace(request_, folder=bad), hub)
         assert error.type is ErrorType.WORKSPACE_NOT_FOUND
@@ -278,7 +276,7 @@ async def test_a_folder_that_is_none(hub: Hub, request_: PushRequest, folder: Pa
 
 
 @pytest.mark.parametrize("kind", ["outside", "dangling", "folder", "pipe", "ignored"])
-async def test_nothing_from_outside_the_folder_goes_along(
+async def test_files_outside_the_folder_are_never_uploaded(
     server: LocalHub, hub: Hub, request_: PushRequest, folder: Path, tmp_path: Path, kind: str
 ) -> None:
     server.add_repo(NAME, private=True)
@@ -305,7 +303,7 @@ async def test_nothing_from_outside_the_folder_goes_along(
     assert (await review(request_, hub=hub)).local_files_count == 5
 
 
-async def test_a_link_inside_the_folder_is_the_file_that_it_leads_to(
+async def test_link_inside_the_folder_is_uploaded_as_its_target(
     server: LocalHub, hub: Hub, request_: PushRequest, folder: Path
 ) -> None:
     server.add_repo(NAME, private=True)
@@ -314,7 +312,7 @@ async def test_a_link_inside_the_folder_is_the_file_that_it_leads_to(
     assert on_hub(server)["link.txt"] == b"notes"
 
 
-async def test_what_is_ignored_stays_here(
+async def test_ignored_files_are_not_uploaded(
     server: LocalHub, hub: Hub, request_: PushRequest, folder: Path
 ) -> None:
     server.add_repo(NAME, private=True)
@@ -325,7 +323,7 @@ async def test_what_is_ignored_stays_here(
     assert set(on_hub(server)) == {"README.md", "config.json", "model.safetensors", "sub/notes.txt"}
 
 
-async def test_names_of_every_kind_arrive(
+async def test_unusual_file_names_are_uploaded(
     server: LocalHub, hub: Hub, request_: PushRequest, folder: Path
 ) -> None:
     names = ("ü ß/模型.txt", "a#b?c%20d.txt", "q'\"uote.txt", "sub/-dash", "😀.safetensors", "[x]*.txt")
@@ -339,7 +337,7 @@ async def test_names_of_every_kind_arrive(
     assert (await review(request_, hub=hub)).no_changes
 
 
-async def test_hundreds_of_files_and_one_in_parts(
+async def test_many_files_and_a_multipart_file_are_uploaded(
     server: LocalHub, hub: Hub, request_: PushRequest, folder: Path
 ) -> None:
     server.state.multipart_over = 32 << 20
@@ -368,7 +366,7 @@ async def test_hundreds_of_files_and_one_in_parts(
     assert (await review(request_, hub=hub)).no_changes
 
 
-async def test_xet_moves_the_bytes_where_it_is_asked_for(
+async def test_xet_is_used_on_request(
     server: LocalHub, hub: Hub, request_: PushRequest, folder: Path
 ) -> None:
     pytest.importorskip("hf_xet")
@@ -381,7 +379,7 @@ async def test_xet_moves_the_bytes_where_it_is_asked_for(
     assert events[-1].bytes_done == events[-1].bytes_total > 0
 
 
-async def test_a_check_needs_neither_network_nor_token(request_: PushRequest, folder: Path) -> None:
+async def test_check_needs_neither_network_nor_token(request_: PushRequest, folder: Path) -> None:
     nowhere = Hub("http://127.0.0.1:1", None, offline=True)
     (folder / "odd").symlink_to("/etc/passwd")
     data = await check_only(request_, hub=nowhere)
@@ -393,7 +391,7 @@ async def test_a_check_needs_neither_network_nor_token(request_: PushRequest, fo
     assert data.dry_run is None
 
 
-def test_what_the_hub_adds_to_a_commit_is_not_counted_as_sent() -> None:
+def test_files_added_by_the_hub_are_not_counted() -> None:
     before = [
         TreeEntry("a", 1, "1" * 40),
         TreeEntry("b", 1, "2" * 40),
@@ -408,7 +406,7 @@ def test_what_the_hub_adds_to_a_commit_is_not_counted_as_sent() -> None:
     assert tuple(difference(before, after, {"a", ".gitattributes"}).model_dump().values()) == (1, 2, 1)
 
 
-def test_the_gate() -> None:
+def test_push_needs_the_feature_flag() -> None:
     variable = "MLXK2_ENABLE_EXPERIMENTAL_PUSH"
     assert push_enabled(True, {})
     assert push_enabled(False, {variable: "1"})

@@ -1,4 +1,4 @@
-"""The workspace check of push: the rules of the cache's health, on a folder of the user's."""
+"""The workspace check of push: the health rules, applied to a folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def codes(health: WorkspaceHealth) -> list[tuple[str, str]]:
     return [(anomaly.severity, anomaly.code) for anomaly in health.anomalies]
 
 
-async def test_a_clone_is_a_healthy_workspace(cache: Cache, hub: Path, tmp_path: Path) -> None:
+async def test_clone_is_a_healthy_workspace(cache: Cache, hub: Path, tmp_path: Path) -> None:
     HfCache(hub).repo("org/model").add(model_files(shards=3))
     await clone(cache, "org/model", tmp_path / "work")
     before = tree_of(tmp_path)
@@ -53,7 +53,7 @@ async def test_a_clone_is_a_healthy_workspace(cache: Cache, hub: Path, tmp_path:
     assert tree_of(tmp_path) == before
 
 
-async def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+async def test_missing_shard_is_named(tmp_path: Path) -> None:
     folder = write(tmp_path / "w", model_files(shards=3))
     gone = "model-00002-of-00003.safetensors"
     (folder / gone).unlink()
@@ -66,7 +66,7 @@ async def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     assert ("error", "shard_missing") in codes(health)
 
 
-async def test_shards_without_an_index_are_unhealthy_even_when_complete(tmp_path: Path) -> None:
+async def test_complete_shards_without_an_index_are_unhealthy(tmp_path: Path) -> None:
     folder = write(tmp_path / "w", model_files(shards=2))
     (folder / "model.safetensors.index.json").unlink()
 
@@ -92,7 +92,7 @@ async def test_shards_without_an_index_are_unhealthy_even_when_complete(tmp_path
         ({"sub/extra.safetensors.partial": b"x"}, "partial_file"),
     ],
 )
-async def test_every_fault_of_the_cache_is_one_here(
+async def test_every_fault_of_a_cached_model_is_found_in_a_workspace(
     tmp_path: Path, change: dict[str, bytes | None], code: str
 ) -> None:
     files = {name: data for name, data in {**model_files(), **change}.items() if data is not None}
@@ -103,7 +103,7 @@ async def test_every_fault_of_the_cache_is_one_here(
     assert ("error", code) in codes(health)
 
 
-async def test_a_missing_tokenizer_is_only_a_warning(tmp_path: Path) -> None:
+async def test_missing_tokenizer_is_a_warning(tmp_path: Path) -> None:
     files = model_files()
     del files["tokenizer.json"]
 
@@ -138,14 +138,14 @@ async def test_links_are_followed_only_inside_the_folder(tmp_path: Path) -> None
     assert health.total_bytes == inside.total_bytes
 
 
-async def test_a_folder_that_is_reached_over_a_link_is_fine(tmp_path: Path) -> None:
+async def test_linked_folder_is_accepted(tmp_path: Path) -> None:
     write(tmp_path / "w", model_files())
     (tmp_path / "link").symlink_to("w")
 
     assert (await check_workspace(tmp_path / "link")).healthy
 
 
-async def test_version_control_and_notes_of_downloads_do_not_count(tmp_path: Path) -> None:
+async def test_git_and_download_metadata_are_ignored(tmp_path: Path) -> None:
     folder = write(tmp_path / "w", model_files())
     write(folder, {".git/x.partial": b"x", ".cache/huggingface/x.incomplete": b"x", "sub/.DS_Store": b"x"})
 
@@ -155,7 +155,7 @@ async def test_version_control_and_notes_of_downloads_do_not_count(tmp_path: Pat
     assert health.files_count == len(model_files())
 
 
-async def test_hostile_names_and_an_index_that_reaches_out_are_told_safely(tmp_path: Path) -> None:
+async def test_hostile_names_and_index_paths_are_reported_safely(tmp_path: Path) -> None:
     folder = write(tmp_path / "w", model_files())
     index = {"weight_map": {"a": "../../../etc/passwd", "b": "\x1b[2Jevil.safetensors"}}
     write(folder, {"model.safetensors.index.json": json.dumps(index).encode(), "\x1b[31mred.partial": b"x"})
@@ -169,7 +169,7 @@ async def test_hostile_names_and_an_index_that_reaches_out_are_told_safely(tmp_p
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="APFS takes only UTF-8 names")
-async def test_a_name_that_is_not_utf8_is_shown_escaped(tmp_path: Path) -> None:
+async def test_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
     folder = write(tmp_path / "w", {**model_files(), os.fsdecode(b"\xff.partial"): b"x"})
 
     health = await check_workspace(folder)
@@ -178,7 +178,7 @@ async def test_a_name_that_is_not_utf8_is_shown_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "nul", "endless"])
-async def test_what_is_no_folder_is_not_found(tmp_path: Path, kind: str) -> None:
+async def test_anything_but_a_folder_is_not_found(tmp_path: Path, kind: str) -> None:
     (tmp_path / "file").touch()
     folder = {"missing": "none", "file": "file", "nul": "a\0b", "endless": "x" * 5000}[kind]
 
@@ -188,7 +188,7 @@ async def test_what_is_no_folder_is_not_found(tmp_path: Path, kind: str) -> None
     assert caught.value.type is ErrorType.WORKSPACE_NOT_FOUND
 
 
-async def test_folders_that_cannot_be_read_are_said_so() -> None:
+async def test_unreadable_folders_are_reported() -> None:
     with open_folder() as root:
         folder = write(root / "w", {**model_files(), "sub/x.txt": b"x"})
         (folder / "sub").chmod(0)
