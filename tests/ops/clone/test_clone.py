@@ -1,4 +1,4 @@
-"""clone: a folder of real files, all of it or nothing."""
+"""clone: a folder of regular files, created completely or not at all."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-async def test_a_clone_is_a_folder_of_real_files(
+async def test_clone_is_a_folder_of_regular_files(
     cache: Cache, hf: HfCache, tmp_path: Path, shared: bool
 ) -> None:
     hf.repo("org/model").add(FILES, commit=NEW, shared=shared)
@@ -83,7 +83,7 @@ async def test_a_clone_is_a_folder_of_real_files(
 @pytest.mark.parametrize(
     ("spec", "revision"), [("model@v1", None), ("model", "v1"), ("model@v1", "v1"), ("model", OLD[:6])]
 )
-async def test_a_revision_can_be_named_either_way(
+async def test_revision_can_be_given_in_two_ways(
     cache: Cache, repo: HfRepo, tmp_path: Path, spec: str, revision: str | None
 ) -> None:
     data = await clone(cache, spec, tmp_path / "out", revision=revision)
@@ -92,7 +92,7 @@ async def test_a_revision_can_be_named_either_way(
     assert (data.commit_hash, data.expanded_name) == (OLD, "mlx-community/model")
 
 
-async def test_two_different_revisions_are_refused(cache: Cache, repo: HfRepo, tmp_path: Path) -> None:
+async def test_two_different_revisions_are_rejected(cache: Cache, repo: HfRepo, tmp_path: Path) -> None:
     with refused(ErrorType.VALIDATION_ERROR, "two different revisions"):
         await clone(cache, "model@v1", tmp_path / "out", revision="main")
 
@@ -107,9 +107,7 @@ async def test_an_empty_folder_is_filled(cache: Cache, repo: HfRepo, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link", "dangling"])
-async def test_something_at_the_target_is_left_alone(
-    cache: Cache, repo: HfRepo, tmp_path: Path, kind: str
-) -> None:
+async def test_existing_target_is_kept(cache: Cache, repo: HfRepo, tmp_path: Path, kind: str) -> None:
     target = tmp_path / "target"
     if kind == "folder":
         target.mkdir()
@@ -128,7 +126,7 @@ async def test_something_at_the_target_is_left_alone(
 
 
 @pytest.mark.parametrize("inside", ["", "new", "models--mlx-community--model/snapshots/new", "x/../y"])
-async def test_a_target_inside_the_cache_is_refused(
+async def test_target_inside_the_cache_is_rejected(
     cache: Cache, hf: HfCache, repo: HfRepo, tmp_path: Path, inside: str
 ) -> None:
     (tmp_path / "detour").symlink_to(hf.root)
@@ -141,7 +139,7 @@ async def test_a_target_inside_the_cache_is_refused(
     assert tree_of(hf.root) == before
 
 
-async def test_the_folder_one_stands_in_is_refused(
+async def test_current_folder_is_rejected_as_target(
     cache: Cache, repo: HfRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -151,7 +149,7 @@ async def test_the_folder_one_stands_in_is_refused(
 
 
 @pytest.mark.parametrize("target", ["", " ", "a\0b", "x" * 5000])
-async def test_a_target_that_cannot_be_is_refused(
+async def test_impossible_target_is_rejected(
     cache: Cache, repo: HfRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -162,9 +160,7 @@ async def test_a_target_that_cannot_be_is_refused(
     assert os.listdir(tmp_path) == []
 
 
-async def test_a_model_that_is_not_cached_has_to_be_pulled_first(
-    cache: Cache, hf: HfCache, tmp_path: Path
-) -> None:
+async def test_missing_model_must_be_pulled_first(cache: Cache, hf: HfCache, tmp_path: Path) -> None:
     for where in (cache, Cache(tmp_path / "no-cache")):
         with refused(ErrorType.MODEL_NOT_FOUND, "'org/none'", remedy=Remedy.PULL_FIRST):
             await clone(where, "org/none", tmp_path / "out")
@@ -172,7 +168,7 @@ async def test_a_model_that_is_not_cached_has_to_be_pulled_first(
     assert os.listdir(tmp_path) == []
 
 
-async def test_an_unsound_model_is_refused_with_its_reason(cache: Cache, hf: HfCache, tmp_path: Path) -> None:
+async def test_unhealthy_model_is_rejected_with_the_reason(cache: Cache, hf: HfCache, tmp_path: Path) -> None:
     repo = hf.repo("org/model")
     repo.add(FILES)
     blob = repo.blob("model.safetensors", FILES["model.safetensors"])
@@ -210,9 +206,7 @@ async def test_links_out_of_the_cache_are_never_copied(cache: Cache, hf: HfCache
     assert "3 broken files left out" in data.message
 
 
-async def test_a_repo_without_a_snapshot_has_nothing_to_clone(
-    cache: Cache, hf: HfCache, tmp_path: Path
-) -> None:
+async def test_repo_without_a_snapshot_cannot_be_cloned(cache: Cache, hf: HfCache, tmp_path: Path) -> None:
     hf.repo("org/model").ref("main", NEW)
 
     for check in (True, False):
@@ -226,7 +220,7 @@ class _Usage(NamedTuple):
     free: int
 
 
-async def test_a_disk_without_room_is_noticed_before_a_byte_is_copied(
+async def test_lack_of_disk_space_is_detected_before_copying(
     cache: Cache, repo: HfRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: _Usage(100, 90, 10))
@@ -237,7 +231,7 @@ async def test_a_disk_without_room_is_noticed_before_a_byte_is_copied(
     assert os.listdir(tmp_path) == []
 
 
-async def test_a_folder_that_may_not_be_written_is_said_so() -> None:
+async def test_read_only_folder_is_reported() -> None:
     with open_folder() as folder:
         hf = HfCache(folder / "hub")
         hf.repo("org/model").add(FILES)
@@ -249,7 +243,7 @@ async def test_a_folder_that_may_not_be_written_is_said_so() -> None:
         assert os.listdir(folder / "mine") == []
 
 
-async def test_cancelling_leaves_nothing(cache: Cache, repo: HfRepo, tmp_path: Path) -> None:
+async def test_cancelled_clone_leaves_no_files(cache: Cache, repo: HfRepo, tmp_path: Path) -> None:
     target = tmp_path / "new" / "out"
 
     assert await cancelled_at_first_event(lambda on_event: clone(cache, "model", target, on_event=on_event))
@@ -273,12 +267,12 @@ asyncio.run(clone(Cache(Path(sys.argv[1])), "model", Path(sys.argv[2]), on_event
 
 
 def clone_in_another_process(cache_root: Path, target: Path, *, die: bool) -> int:
-    """Clone in a second process, which may kill itself at its first event; return its exit status."""
+    """Clone in another process, which may kill itself at its first event; return its exit status."""
     code = _KILLED if die else _KILLED.replace(", on_event=die", "")
     return subprocess.run([sys.executable, "-c", code, str(cache_root), str(target)], check=False).returncode
 
 
-async def test_a_killed_clone_leaves_no_half_folder_and_its_rest_is_cleaned_up(
+async def test_killed_clone_leaves_no_partial_folder(
     cache: Cache, hf: HfCache, repo: HfRepo, tmp_path: Path
 ) -> None:
     target = tmp_path / "out"
@@ -294,9 +288,7 @@ async def test_a_killed_clone_leaves_no_half_folder_and_its_rest_is_cleaned_up(
     assert content_of(target) == FILES
 
 
-async def test_a_running_clone_is_not_taken_for_a_dead_one(
-    cache: Cache, repo: HfRepo, tmp_path: Path
-) -> None:
+async def test_running_clone_is_not_cleaned_up(cache: Cache, repo: HfRepo, tmp_path: Path) -> None:
     target = tmp_path / "out"
     others: list[int] = []
 
@@ -314,7 +306,7 @@ async def test_a_running_clone_is_not_taken_for_a_dead_one(
     assert os.listdir(tmp_path) == ["out"]
 
 
-async def test_a_file_that_changes_while_it_is_copied_fails_the_clone(
+async def test_file_that_changes_while_copied_fails_the_clone(
     cache: Cache, hf: HfCache, tmp_path: Path
 ) -> None:
     repo = hf.repo("org/model")
@@ -341,7 +333,7 @@ async def test_progress_counts_every_byte_and_file(cache: Cache, repo: HfRepo, t
     assert events[-1].files_done == events[-1].files_total == data.files_count
 
 
-def test_a_reflink_has_the_same_bytes_or_is_refused_without_a_trace(tmp_path: Path) -> None:
+def test_reflink_has_the_same_bytes_or_fails_without_leftovers(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"x" * 100_000)
     source, length = open_source(str(tmp_path / "source"))
     try:
@@ -356,7 +348,7 @@ def test_a_reflink_has_the_same_bytes_or_is_refused_without_a_trace(tmp_path: Pa
     assert (tmp_path / "copy").read_bytes() == b"x" * 100_000
 
 
-def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "file")
     os.mkfifo(tmp_path / "pipe")
