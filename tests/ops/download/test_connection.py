@@ -1,4 +1,4 @@
-"""Connections of the downloader: TLS, proxies, and how many there are."""
+"""Connections of the downloader: TLS, proxies, and their number."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILE = RemoteFile("m.bin", len(DATA), hashlib.sha256(DATA).hexdigest(), "sha256"
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves DATA at every path, over TLS where it is given a certificate, and is a proxy as well."""
+    """Serves DATA at every path, over TLS if it has a certificate, and also works as a proxy."""
 
     daemon_threads = True
 
@@ -106,7 +106,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for localhost that nobody signed, with its key."""
+    """A self-signed certificate for localhost, with its key."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl is needed to make a certificate")
@@ -143,21 +143,21 @@ async def fetch(server: Server, cache: Path) -> Downloaded:
     return await download(source, [FILE], cache / "models--org--model", options=FAST)
 
 
-async def test_tls_is_spoken_to_those_whose_certificate_is_trusted(
+async def test_tls_works_with_a_trusted_certificate(
     secure: Server, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     assert (await fetch(secure, tmp_path)).bytes_downloaded == len(DATA)
 
 
-async def test_an_untrusted_certificate_is_an_error_without_a_retry(secure: Server, tmp_path: Path) -> None:
+async def test_untrusted_certificate_is_an_error_without_retry(secure: Server, tmp_path: Path) -> None:
     with pytest.raises(OpError, match="certificate of localhost is not valid") as caught:
         await fetch(secure, tmp_path)
     assert caught.value.type is ErrorType.NETWORK_ERROR
     assert secure.seen == []
 
 
-async def test_a_proxy_is_asked_for_plain_http(
+async def test_proxy_is_used_for_plain_http(
     plain: Server, proxy: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", proxy.url.replace("://", "://user:p%40ss@"))
@@ -167,7 +167,7 @@ async def test_a_proxy_is_asked_for_plain_http(
     assert proxy.seen[0][1] == "Basic dXNlcjpwQHNz"
 
 
-async def test_a_proxy_makes_a_tunnel_for_https(
+async def test_proxy_opens_a_tunnel_for_https(
     secure: Server, proxy: Server, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -177,13 +177,13 @@ async def test_a_proxy_makes_a_tunnel_for_https(
     assert secure.seen
 
 
-async def test_no_proxy_is_honoured(plain: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_proxy_is_respected(plain: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "localhost")
     assert (await fetch(plain, tmp_path)).bytes_downloaded == len(DATA)
 
 
-async def test_a_proxy_of_another_kind_is_named(
+async def test_unsupported_proxy_is_named_in_the_error(
     plain: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "socks4://127.0.0.1:1")
@@ -192,7 +192,7 @@ async def test_a_proxy_of_another_kind_is_named(
 
 
 @pytest.mark.parametrize("kind", ["socks5", "socks5h"])
-async def test_a_socks_proxy_makes_a_tunnel(
+async def test_socks_proxy_opens_a_tunnel(
     kind: str, secure: Server, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -205,7 +205,7 @@ async def test_a_socks_proxy_makes_a_tunnel(
 @pytest.mark.parametrize(
     ("login", "words"), [("", "it wants a name and a password"), ("user:wrong@", "does not accept the name")]
 )
-async def test_a_socks_proxy_that_wants_an_account_is_named(
+async def test_socks_proxy_that_needs_credentials_is_named_in_the_error(
     login: str, words: str, plain: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socks_proxy(("user", "right")) as proxy:
@@ -217,7 +217,7 @@ async def test_a_socks_proxy_that_wants_an_account_is_named(
 
 
 def settle(probe: Probe, rate_of: dict[int, float]) -> int:
-    """Let a probe watch a line for ten seconds; `rate_of` tells its rate for each number of connections."""
+    """Run the probe for ten simulated seconds; `rate_of` returns the rate for a number of connections."""
     fetched = 0.0
     for tick in range(100):
         fetched += rate_of[probe.width] / 10
@@ -225,13 +225,13 @@ def settle(probe: Probe, rate_of: dict[int, float]) -> int:
     return probe.width
 
 
-def test_connections_are_added_where_each_brings_more() -> None:
+def test_connections_are_added_while_the_rate_increases() -> None:
     assert settle(Probe(4, 16), {4: 4e6, 8: 8e6, 16: 16e6}) == 16
 
 
-def test_connections_that_bring_nothing_are_given_up() -> None:
+def test_useless_connections_are_removed() -> None:
     assert settle(Probe(4, 16), {4: 9e6, 8: 9.5e6, 16: 9.5e6}) == 4
 
 
-def test_connections_that_help_only_up_to_a_number_stay_at_it() -> None:
+def test_number_of_connections_settles_at_the_optimum() -> None:
     assert settle(Probe(4, 16), {4: 4e6, 8: 8e6, 16: 8.2e6}) == 8

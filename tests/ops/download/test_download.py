@@ -1,4 +1,4 @@
-"""The downloader when nothing goes wrong: layout, reuse, repair, events, and huggingface_hub beside it."""
+"""The downloader without faults: layout, reuse, repair, events, and huggingface_hub beside it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def model(local_hub: LocalHub, hub: Path) -> Model:
     return Model(local_hub, "org/model", local_hub.add_repo("org/model", small_files()), hub)
 
 
-async def test_a_first_download_is_whole_and_leaves_nothing_else(model: Model) -> None:
+async def test_first_download_is_complete_and_leaves_no_other_files(model: Model) -> None:
     done = await model.download()
     assert (done.bytes_downloaded, done.bytes_reused, done.files) == (model.size, 0, 4)
     model.check_whole()
@@ -47,7 +47,7 @@ async def test_a_first_download_is_whole_and_leaves_nothing_else(model: Model) -
     )
 
 
-async def test_huggingface_hub_takes_it_for_its_own(model: Model) -> None:
+async def test_huggingface_hub_accepts_the_download(model: Model) -> None:
     await model.download()
     (model.folder / "refs").mkdir()
     (model.folder / "refs" / "main").write_text(model.commit)
@@ -60,7 +60,7 @@ async def test_huggingface_hub_takes_it_for_its_own(model: Model) -> None:
     assert {repo.repo_id: repo.nb_files for repo in scanned.repos} == {model.name: 4}
 
 
-async def test_a_second_download_asks_the_hub_for_nothing(model: Model) -> None:
+async def test_second_download_sends_no_requests(model: Model) -> None:
     await model.download()
     model.hub.requests.clear()
     done = await model.download()
@@ -68,7 +68,7 @@ async def test_a_second_download_asks_the_hub_for_nothing(model: Model) -> None:
     assert len(model.hub.requests) == 0
 
 
-async def test_another_commit_fetches_only_what_is_new(model: Model) -> None:
+async def test_another_commit_downloads_only_new_files(model: Model) -> None:
     await model.download()
     newer = Model(model.hub, model.name, model.hub.commit(model.name, {"new.txt": b"new"}), model.cache)
     done = await newer.download()
@@ -76,7 +76,7 @@ async def test_another_commit_fetches_only_what_is_new(model: Model) -> None:
     assert newer.in_snapshot() == model.in_snapshot() | {"new.txt"}
 
 
-async def test_a_blob_under_two_names_is_fetched_once(model: Model) -> None:
+async def test_blob_with_two_names_is_downloaded_once(model: Model) -> None:
     twice = {"a.bin": Generated(70_000, 9), "b/c.bin": Generated(70_000, 9)}
     model.commit = model.hub.add_repo("org/model", twice)
     done = await model.download()
@@ -84,7 +84,7 @@ async def test_a_blob_under_two_names_is_fetched_once(model: Model) -> None:
     model.check_whole()
 
 
-async def test_without_links_the_snapshot_holds_the_files(model: Model) -> None:
+async def test_without_symlinks_the_snapshot_contains_the_files(model: Model) -> None:
     model.commit = model.hub.add_repo("org/model", {**small_files(), "copy.json": b'{"model_type": "llama"}'})
     options = replace(FAST, links=False)
     await model.download(options)
@@ -95,7 +95,7 @@ async def test_without_links_the_snapshot_holds_the_files(model: Model) -> None:
     assert again.bytes_downloaded == 0
 
 
-async def test_a_blob_that_is_not_trusted_is_fetched_again_and_swapped(model: Model) -> None:
+async def test_untrusted_blob_is_downloaded_again_and_replaced(model: Model) -> None:
     await model.download()
     blob = model.blobs / model.etag("model.safetensors")
     blob.write_bytes(b"\0" * 300_000)
@@ -106,14 +106,14 @@ async def test_a_blob_that_is_not_trusted_is_fetched_again_and_swapped(model: Mo
 
 
 @pytest.mark.parametrize("size", [0, 10, 299_999, 300_001])
-async def test_a_blob_of_another_size_is_replaced(model: Model, size: int) -> None:
+async def test_blob_of_another_size_is_replaced(model: Model, size: int) -> None:
     model.blobs.mkdir(parents=True)
     (model.blobs / model.etag("model.safetensors")).write_bytes(b"x" * size)
     await model.download()
     model.check_whole()
 
 
-async def test_what_is_in_the_way_of_a_link_is_replaced(model: Model) -> None:
+async def test_entry_in_place_of_a_link_is_replaced(model: Model) -> None:
     model.snapshot.mkdir(parents=True)
     (model.snapshot / "config.json").symlink_to("../../blobs/" + "0" * 40)
     (model.snapshot / "model.safetensors").write_bytes(b"half")
@@ -121,7 +121,7 @@ async def test_what_is_in_the_way_of_a_link_is_replaced(model: Model) -> None:
     model.check_whole()
 
 
-async def test_a_blob_in_the_shared_store_is_used(model: Model) -> None:
+async def test_blob_in_the_shared_store_is_used(model: Model) -> None:
     etag = model.etag("config.json")
     payload = model.cache / "blobs" / "ab" / ("ab" * 32)
     payload.parent.mkdir(parents=True)
@@ -133,7 +133,7 @@ async def test_a_blob_in_the_shared_store_is_used(model: Model) -> None:
     assert (model.blobs / etag).is_symlink()
 
 
-async def test_a_blob_that_leads_out_of_the_cache_is_replaced_not_followed(
+async def test_blob_linked_out_of_the_cache_is_replaced_and_not_followed(
     model: Model, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
@@ -146,7 +146,7 @@ async def test_a_blob_that_leads_out_of_the_cache_is_replaced_not_followed(
 
 
 @pytest.mark.parametrize("which", ["blobs", "snapshots", "snapshots/COMMIT", "snapshots/COMMIT/sub"])
-async def test_a_folder_that_is_a_link_is_refused(model: Model, tmp_path: Path, which: str) -> None:
+async def test_linked_folder_is_rejected(model: Model, tmp_path: Path, which: str) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     link = model.folder / which.replace("COMMIT", model.commit)
@@ -158,7 +158,7 @@ async def test_a_folder_that_is_a_link_is_refused(model: Model, tmp_path: Path, 
     assert os.listdir(outside) == []
 
 
-async def test_a_killed_download_of_huggingface_hub_is_left_alone(model: Model) -> None:
+async def test_killed_download_of_huggingface_hub_is_kept(model: Model) -> None:
     orphan = model.blobs / f"{model.etag('model.safetensors')}.12ab34cd.incomplete"
     orphan.parent.mkdir(parents=True)
     orphan.write_bytes(b"half")
@@ -168,8 +168,8 @@ async def test_a_killed_download_of_huggingface_hub_is_left_alone(model: Model) 
     model.check_whole()
 
 
-async def test_what_was_left_behind_a_finished_blob_goes(model: Model) -> None:
-    """A process that was killed between giving the blob its name and deleting the journal."""
+async def test_leftover_journal_of_a_finished_blob_is_removed(model: Model) -> None:
+    """A process was killed between renaming the blob and deleting the journal."""
     await model.download()
     journal = model.blobs / f"{model.etag('model.safetensors')}.mlxk-journal.incomplete"
     journal.write_bytes(b"left")
@@ -178,7 +178,7 @@ async def test_what_was_left_behind_a_finished_blob_goes(model: Model) -> None:
     model.check_whole()
 
 
-async def test_events_tell_of_each_file_and_of_the_whole(model: Model) -> None:
+async def test_events_report_each_file_and_the_total(model: Model) -> None:
     model.hub.rate_per_connection = 150_000
     await model.download()
     about = [event for event in model.events if event.file == "model.safetensors"]
@@ -193,13 +193,13 @@ async def test_events_tell_of_each_file_and_of_the_whole(model: Model) -> None:
     assert (last.stage, last.file, last.bytes_done, last.files_done) == ("pull", "", model.size, 4)
 
 
-async def test_the_token_goes_to_the_hub_and_nowhere_else(model: Model) -> None:
+async def test_token_is_sent_only_to_the_hub(model: Model) -> None:
     await model.download()
     assert {request.authorization for request in model.hub.requests if request.origin == "hub"} == {True}
     assert {request.authorization for request in model.hub.requests if request.origin == "cdn"} == {False}
 
 
-async def test_large_files_are_fetched_in_ranges_by_several_connections(model: Model) -> None:
+async def test_large_files_are_downloaded_in_ranges_over_several_connections(model: Model) -> None:
     model.commit = model.hub.add_repo("org/model", {"model.safetensors": Generated(8 << 20, 4)})
     model.hub.rate_per_connection = 4e6
     await model.download()
@@ -210,7 +210,7 @@ async def test_large_files_are_fetched_in_ranges_by_several_connections(model: M
     model.check_whole()
 
 
-async def test_the_hub_is_asked_once_where_a_large_file_lies(model: Model) -> None:
+async def test_redirect_of_a_large_file_is_requested_once(model: Model) -> None:
     model.commit = model.hub.add_repo("org/model", {"model.safetensors": Generated(4 << 20, 4)})
     await model.download()
     asked = model.hub.requests.matching("/org/model/resolve/*", origin="hub")
@@ -218,7 +218,7 @@ async def test_the_hub_is_asked_once_where_a_large_file_lies(model: Model) -> No
     assert len(model.hub.requests.matching("*model.safetensors", origin="cdn")) > 20
 
 
-async def test_another_process_that_downloads_is_waited_for(model: Model) -> None:
+async def test_download_waits_for_another_process(model: Model) -> None:
     etag = model.etag("model.safetensors")
     lock = model.cache / ".locks" / model.folder.name / f"{etag}.lock"
     lock.parent.mkdir(parents=True)
@@ -234,7 +234,7 @@ async def test_another_process_that_downloads_is_waited_for(model: Model) -> Non
     model.check_whole()
 
 
-async def test_two_processes_fetch_each_file_once(model: Model) -> None:
+async def test_two_processes_download_each_file_once(model: Model) -> None:
     files = {f"model-{number}.safetensors": Generated(400_000, number) for number in range(8)}
     model.commit = model.hub.add_repo("org/model", files)
     model.hub.rate_per_connection = 800_000
@@ -260,8 +260,8 @@ async def huggingface_hub(model: Model) -> asyncio.subprocess.Process:
     )
 
 
-async def test_huggingface_hub_finishes_what_was_begun_here(model: Model) -> None:
-    """Our unfinished files do not disturb it, and go when its blob is found."""
+async def test_huggingface_hub_completes_our_unfinished_download(model: Model) -> None:
+    """Our unfinished files do not affect it, and are removed once its blob is found."""
     model.hub.faults.add(Fault("cut", path="*model.safetensors", origin="cdn", times=None, skip=8))
     with pytest.raises(OpError):
         await model.download()
@@ -276,7 +276,7 @@ async def test_huggingface_hub_finishes_what_was_begun_here(model: Model) -> Non
     model.check_whole()
 
 
-async def test_beside_huggingface_hub_each_file_is_fetched_once(model: Model) -> None:
+async def test_each_file_is_downloaded_once_beside_huggingface_hub(model: Model) -> None:
     files = {f"model-{number}.safetensors": Generated(400_000, number) for number in range(8)}
     model.commit = model.hub.add_repo("org/model", files)
     model.hub.rate_per_connection = 400_000
@@ -289,7 +289,7 @@ async def test_beside_huggingface_hub_each_file_is_fetched_once(model: Model) ->
     model.check_whole()
 
 
-async def test_cancel_waits_for_nothing_and_what_was_fetched_stays(model: Model) -> None:
+async def test_cancel_is_immediate_and_keeps_downloaded_bytes(model: Model) -> None:
     model.commit = model.hub.add_repo("org/model", {"model.safetensors": Generated(4 << 20, 4)})
     model.hub.rate_per_connection = 300_000
     task = asyncio.create_task(model.download())
@@ -305,7 +305,7 @@ async def test_cancel_waits_for_nothing_and_what_was_fetched_stays(model: Model)
     model.check_whole()
 
 
-async def test_cancel_while_waiting_for_another_process(model: Model) -> None:
+async def test_download_can_be_cancelled_while_waiting_for_another_process(model: Model) -> None:
     etag = model.etag("model.safetensors")
     lock = model.cache / ".locks" / model.folder.name / f"{etag}.lock"
     lock.parent.mkdir(parents=True)
@@ -315,7 +315,7 @@ async def test_cancel_while_waiting_for_another_process(model: Model) -> None:
         await cancel(task)
 
 
-async def test_forget_deletes_what_an_unfinished_download_left(model: Model) -> None:
+async def test_forget_deletes_the_files_of_an_unfinished_download(model: Model) -> None:
     model.hub.faults.add(Fault("cut", path="*model.safetensors", times=None, after_bytes=5000))
     with pytest.raises(OpError):
         await model.download()
@@ -326,7 +326,7 @@ async def test_forget_deletes_what_an_unfinished_download_left(model: Model) -> 
     assert not [path for path in model.blobs.iterdir() if path.name.endswith(".incomplete")]
 
 
-async def test_a_cache_that_may_not_be_written_is_permission_denied(local_hub: LocalHub) -> None:
+async def test_read_only_cache_is_permission_denied(local_hub: LocalHub) -> None:
     local_hub.faults.clear()
     commit = local_hub.add_repo("org/model", small_files())
     with open_folder() as folder:
@@ -338,7 +338,7 @@ async def test_a_cache_that_may_not_be_written_is_permission_denied(local_hub: L
     assert caught.value.type is ErrorType.PERMISSION_DENIED
 
 
-async def test_too_little_space_is_told_before_anything_is_fetched(model: Model) -> None:
+async def test_lack_of_disk_space_is_detected_before_downloading(model: Model) -> None:
     huge = RemoteFile("model.safetensors", 1 << 49, "f" * 64, "sha256")
     with pytest.raises(OpError, match="are missing and") as caught:
         await download(model.source, [huge], model.folder)
@@ -359,9 +359,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-async def test_a_disk_that_fills_up_is_disk_full_and_the_rest_comes_when_there_is_room(
-    model: Model, small_disk: Path
-) -> None:
+async def test_full_disk_is_an_error_and_the_download_can_be_resumed(model: Model, small_disk: Path) -> None:
     weights = Generated(1_500_000, 7)
     model = Model(
         model.hub, "org/model", model.hub.add_repo("org/model", {"w.safetensors": weights}), small_disk
@@ -384,7 +382,7 @@ async def test_a_disk_that_fills_up_is_disk_full_and_the_rest_comes_when_there_i
     model.check_whole()
 
 
-async def test_options_bound_the_connections(model: Model) -> None:
+async def test_options_limit_the_connections(model: Model) -> None:
     model.commit = model.hub.add_repo("org/model", {"model.safetensors": Generated(2 << 20, 4)})
     await model.download(DownloadOptions(connections=1))
     assert len({request.connection for request in model.hub.requests.matching("*", origin="cdn")}) == 1

@@ -1,4 +1,4 @@
-"""The downloader against a hub that fails: it ends whole, or in a clear error that can be resumed."""
+"""The downloader with a failing hub: it completes, or raises an error and can be resumed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def model(local_hub: LocalHub, hub: Path) -> Model:
 
 
 async def fails(model: Model, **options: float) -> OpError:
-    """Download, which must fail, and mend the hub."""
+    """Run a download that must fail, then remove the hub's faults."""
     with pytest.raises(OpError) as caught:
         await model.download(replace(FAST, **options))  # type: ignore[arg-type]  # of the right types
     model.check_nothing_wrong()
@@ -86,7 +86,7 @@ async def fails(model: Model, **options: float) -> OpError:
     ],
     ids=lambda fault: f"{fault.kind}-{fault.path[1:]}-{fault.after_bytes}-{fault.times}-{fault.status}",
 )
-async def test_a_passing_fault_is_lived_through(model: Model, fault: Fault) -> None:
+async def test_transient_faults_are_retried(model: Model, fault: Fault) -> None:
     model.hub.faults.add(fault)
     await model.download(replace(FAST, read_s=0.3))
     assert model.hub.faults.hits() > 0
@@ -121,7 +121,7 @@ async def test_a_passing_fault_is_lived_through(model: Model, fault: Fault) -> N
     ],
     ids=lambda value: value.kind if isinstance(value, Fault) else str(value),
 )  # fmt: skip
-async def test_a_fault_that_stays_is_a_clear_error_and_the_next_download_goes_on(
+async def test_persistent_fault_is_an_error_and_the_download_can_be_resumed(
     model: Model, fault: Fault, error: ErrorType, words: str
 ) -> None:
     model.hub.faults.add(replace(fault, times=None))
@@ -135,7 +135,7 @@ async def test_a_fault_that_stays_is_a_clear_error_and_the_next_download_goes_on
 
 @pytest.mark.parametrize("after", [None, 0])
 @pytest.mark.parametrize("skip", [0, 9])
-async def test_a_silent_hub_is_a_network_error_in_time(model: Model, after: int | None, skip: int) -> None:
+async def test_silent_hub_is_a_network_error(model: Model, after: int | None, skip: int) -> None:
     model.hub.faults.add(Fault("silent", "*", times=None, after_bytes=after, skip=skip))
     found = await asyncio.wait_for(fails(model, read_s=0.4, silence_s=1.0), PATIENCE_S)
     assert found.type is ErrorType.NETWORK_ERROR
@@ -143,7 +143,7 @@ async def test_a_silent_hub_is_a_network_error_in_time(model: Model, after: int 
     model.check_whole()
 
 
-def test_the_defaults_notice_silence_within_thirty_seconds() -> None:
+def test_default_timeouts_detect_silence_within_thirty_seconds() -> None:
     from mlxk_tui.ops.download.download import DownloadOptions
 
     options = DownloadOptions()
@@ -151,7 +151,7 @@ def test_the_defaults_notice_silence_within_thirty_seconds() -> None:
     assert max(options.read_s, options.connect_s) < options.silence_s
 
 
-async def test_a_hub_that_is_not_there_is_a_network_error(model: Model) -> None:
+async def test_unreachable_hub_is_a_network_error(model: Model) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         source = DownloadSource(f"http://127.0.0.1:{nobody.getsockname()[1]}", model.name, model.commit)
@@ -160,7 +160,7 @@ async def test_a_hub_that_is_not_there_is_a_network_error(model: Model) -> None:
     assert caught.value.type is ErrorType.NETWORK_ERROR
 
 
-async def test_a_hub_that_does_not_accept_connections_is_a_network_error(model: Model) -> None:
+async def test_hub_that_accepts_no_connections_is_a_network_error(model: Model) -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -175,7 +175,7 @@ async def test_a_hub_that_does_not_accept_connections_is_a_network_error(model: 
     assert caught.value.type is ErrorType.NETWORK_ERROR
 
 
-async def test_retry_after_is_honoured(model: Model) -> None:
+async def test_retry_after_is_respected(model: Model) -> None:
     model.hub.faults.add(Fault("status", WEIGHTS, status=429, retry_after=1))
     begin = asyncio.get_running_loop().time()
     await model.download()
@@ -183,14 +183,14 @@ async def test_retry_after_is_honoured(model: Model) -> None:
     model.check_whole()
 
 
-async def test_a_wait_that_the_hub_asked_for_can_be_cancelled(model: Model) -> None:
+async def test_retry_after_wait_can_be_cancelled(model: Model) -> None:
     fault = model.hub.faults.add(Fault("status", WEIGHTS, status=429, retry_after=PATIENCE_S + 20))
     task = asyncio.create_task(model.download())
     await until(lambda: model.hub.faults.hits(fault) > 0)
     await cancel(task)
 
 
-async def test_cancel_while_the_hub_is_silent(model: Model) -> None:
+async def test_download_can_be_cancelled_while_the_hub_is_silent(model: Model) -> None:
     fault = model.hub.faults.add(Fault("silent", "*", times=None, after_bytes=1))
     patient = replace(FAST, read_s=2 * PATIENCE_S, silence_s=2 * PATIENCE_S)
     task = asyncio.create_task(model.download(patient))
@@ -198,7 +198,7 @@ async def test_cancel_while_the_hub_is_silent(model: Model) -> None:
     await cancel(task)
 
 
-def test_https_is_never_left_for_http() -> None:
+def test_redirect_from_https_to_http_is_rejected() -> None:
     with pytest.raises(OpError, match="not followed"):
         _redirected(urlsplit("https://hub.example/x"), "http://hub.example/x", "x")
     assert _redirected(urlsplit("https://hub.example/a/b"), "/c d?e=1%2F", "x").geturl() == (
@@ -206,7 +206,7 @@ def test_https_is_never_left_for_http() -> None:
     )
 
 
-async def test_a_hub_that_ignores_ranges_does_not_lose_what_was_there(model: Model) -> None:
+async def test_hub_that_ignores_ranges_keeps_existing_bytes(model: Model) -> None:
     model.hub.faults.add(Fault("cut", WEIGHTS, origin="cdn", times=None, skip=8))
     await fails(model)
     model.hub.faults.add(Fault("ignore_range", WEIGHTS, times=None))
@@ -215,7 +215,7 @@ async def test_a_hub_that_ignores_ranges_does_not_lose_what_was_there(model: Mod
     model.check_whole()
 
 
-async def test_wrong_bytes_of_an_earlier_process_are_found_and_fetched_again(model: Model) -> None:
+async def test_wrong_bytes_of_an_earlier_process_are_downloaded_again(model: Model) -> None:
     model.hub.faults.add(Fault("cut", WEIGHTS, origin="cdn", times=None, skip=8))
     await fails(model)
     partial = model.blobs / f"{model.etag('model.safetensors')}.mlxk.incomplete"
@@ -226,7 +226,7 @@ async def test_wrong_bytes_of_an_earlier_process_are_found_and_fetched_again(mod
 
 
 def faulty(seed: int) -> list[Fault]:
-    """Return some faults that follow from a seed."""
+    """Return random faults for a seed."""
     pick = random.Random(seed)
     found = []
     for _ in range(pick.randint(1, 6)):
@@ -259,10 +259,10 @@ async def error_of(download: Awaitable[object]) -> OpError | None:
 
 
 @pytest.mark.parametrize("batch", range(10))
-async def test_random_faults_end_whole_or_in_a_clear_error_that_can_be_resumed(
+async def test_random_faults_end_complete_or_in_a_resumable_error(
     model: Model, batch: int, tmp_path: Path
 ) -> None:
-    """200 seeds: nothing wrong ever gets into a snapshot, and the next download finishes."""
+    """200 seeds: a snapshot never contains wrong files, and the next download completes."""
     options = replace(
         FAST, attempts=4, backoff_s=0.002, longest_backoff_s=0.01, read_s=0.05, connect_s=0.5, silence_s=0.15
     )
@@ -284,8 +284,8 @@ async def test_random_faults_end_whole_or_in_a_clear_error_that_can_be_resumed(
 
 
 @pytest.mark.parametrize(("size", "seed"), [(2 << 20, 1), (2 << 20, 2), (24 << 20, 3), (24 << 20, 4)])
-async def test_a_killed_process_loses_at_most_a_twentieth(model: Model, size: int, seed: int) -> None:
-    """SIGKILL at some moment; the hub's own log says what was sent twice of what had arrived."""
+async def test_killed_process_loses_at_most_five_percent(model: Model, size: int, seed: int) -> None:
+    """SIGKILL at a random time; the hub's log shows the bytes that were sent twice."""
     files = {**small_files(size - 300_000, seed=seed), "tokenizer.json": Generated(299_000, seed + 100)}
     model.commit = model.hub.add_repo("org/model", files)
     model.hub.rate_per_connection = size / 4

@@ -1,4 +1,4 @@
-"""Names that a hostile hub could send: refused before anything is touched."""
+"""File names of a hostile hub are rejected before anything is written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def file(path: str, *, size: int = 1, etag: str = "b" * 64) -> RemoteFile:
         "/".join(["y" * 100] * 11), "a\udc80",
     ],
 )  # fmt: skip
-async def test_a_path_that_leads_elsewhere_is_refused(path: str, tmp_path: Path) -> None:
+async def test_path_outside_the_folder_is_rejected(path: str, tmp_path: Path) -> None:
     with pytest.raises(OpError, match="Nothing was fetched") as caught:
         await download(SOURCE, [file("good"), file(path)], tmp_path / "models--org--model")
     assert caught.value.type is ErrorType.VALIDATION_ERROR
@@ -44,7 +44,7 @@ async def test_a_path_that_leads_elsewhere_is_refused(path: str, tmp_path: Path)
         ("a/b", "a"), ("A/b", "a/B"), ("dir/x", "DIR"), ("a/b/c", "A/B"),
     ],
 )  # fmt: skip
-def test_names_that_hit_each_other_are_refused(pair: tuple[str, str]) -> None:
+def test_conflicting_names_are_rejected(pair: tuple[str, str]) -> None:
     with pytest.raises(OpError, match=r"same name|folder that is also a file"):
         check_files([file(path) for path in pair])
 
@@ -62,17 +62,17 @@ def test_names_that_hit_each_other_are_refused(pair: tuple[str, str]) -> None:
         file("x", size=2),  # the same etag with another size
     ],
 )
-def test_impossible_checksums_and_sizes_are_refused(bad: RemoteFile) -> None:
+def test_invalid_checksums_and_sizes_are_rejected(bad: RemoteFile) -> None:
     with pytest.raises(OpError, match=r"checksum|size"):
         check_files([file("good"), bad])
 
 
-def test_a_list_without_end_is_refused() -> None:
+def test_endless_file_list_is_rejected() -> None:
     with pytest.raises(OpError, match="50,000 files"):
         check_files([file(str(number)) for number in range(50_001)])
 
 
-def test_unusual_but_harmless_names_pass() -> None:
+def test_unusual_but_valid_names_are_accepted() -> None:
     check_files([file(path) for path in ("a/b", "a/c", "A b.txt", ".gitattributes", "...", "100%", "日本/é")])
 
 
@@ -90,12 +90,12 @@ def test_unusual_but_harmless_names_pass() -> None:
         replace(SOURCE, token="hf_x\r\nHost: evil"),
     ],
 )
-def test_a_source_that_is_none_is_refused(bad: DownloadSource) -> None:
+def test_invalid_source_is_rejected(bad: DownloadSource) -> None:
     with pytest.raises(OpError) as caught:
         check_source(bad)
     assert caught.value.type is ErrorType.VALIDATION_ERROR
     assert "hf_x" not in caught.value.message
 
 
-def test_a_token_is_not_shown() -> None:
+def test_token_is_not_shown() -> None:
     assert "hf_secret" not in repr(replace(SOURCE, token="hf_secret"))

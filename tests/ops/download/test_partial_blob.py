@@ -1,4 +1,4 @@
-"""Unfinished blobs: what the journal proves after a kill, a loss of power, or worse."""
+"""Unfinished blobs and their journal after a kill, a power loss or damage."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def offsets(found: Spans) -> set[int]:
 
 
 def journal(script: list[tuple[int, int] | None], boot: bytes = BOOT) -> tuple[bytes, set[int], set[int]]:
-    """Return a journal, every offset that was written, and every one that was durable."""
+    """Return a journal, the written offsets, and the synced offsets."""
     writer = JournalWriter()
     raw = writer.header(ETAG, SIZE, boot)
     written: set[int] = set()
@@ -67,7 +67,7 @@ def journal(script: list[tuple[int, int] | None], boot: bytes = BOOT) -> tuple[b
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 60), st.integers(0, 20))))
-def test_spans_are_a_set_of_offsets(script: list[tuple[bool, int, int]]) -> None:
+def test_spans_behave_like_a_set_of_offsets(script: list[tuple[bool, int, int]]) -> None:
     found, model = Spans(), set[int]()
     for adding, start, length in script:
         new = set(range(start, start + length))
@@ -86,7 +86,7 @@ def test_spans_are_a_set_of_offsets(script: list[tuple[bool, int, int]]) -> None
 
 
 @given(steps)
-def test_a_journal_proves_all_that_was_written_in_this_boot(script: list[tuple[int, int] | None]) -> None:
+def test_journal_covers_all_writes_since_boot(script: list[tuple[int, int] | None]) -> None:
     raw, written, durable = journal(script)
     found = replay(raw, ETAG, SIZE, BOOT)
     assert found is not None
@@ -95,7 +95,7 @@ def test_a_journal_proves_all_that_was_written_in_this_boot(script: list[tuple[i
 
 
 @given(steps)
-def test_after_a_loss_of_power_only_what_was_synced_counts(script: list[tuple[int, int] | None]) -> None:
+def test_after_a_power_loss_only_synced_bytes_count(script: list[tuple[int, int] | None]) -> None:
     raw, _, durable = journal(script)
     found = replay(raw, ETAG, SIZE, NEXT_BOOT)
     assert found is not None
@@ -104,7 +104,7 @@ def test_after_a_loss_of_power_only_what_was_synced_counts(script: list[tuple[in
 
 @settings(max_examples=300)
 @given(steps, st.data())
-def test_a_damaged_journal_never_claims_bytes_that_were_not_written(
+def test_damaged_journal_never_claims_unwritten_bytes(
     script: list[tuple[int, int] | None], data: st.DataObject
 ) -> None:
     raw, written, durable = journal(script)
@@ -119,17 +119,17 @@ def test_a_damaged_journal_never_claims_bytes_that_were_not_written(
 
 
 @pytest.mark.parametrize("raw", [b"", b"x" * 10, b"\0" * 500, journal([(0, 9)])[0][1:]])
-def test_garbage_is_no_journal(raw: bytes) -> None:
+def test_garbage_is_not_a_journal(raw: bytes) -> None:
     assert replay(raw, ETAG, SIZE, BOOT) is None
 
 
-def test_a_journal_of_another_blob_proves_nothing() -> None:
+def test_journal_of_another_blob_is_ignored() -> None:
     raw, _, _ = journal([(0, 9)])
     assert replay(raw, ETAG, SIZE + 1, BOOT) is None
     assert replay(raw, hashlib.sha256(b"y").hexdigest(), SIZE, BOOT) is None
 
 
-def test_a_record_beyond_the_end_of_the_file_ends_the_journal() -> None:
+def test_record_beyond_the_end_of_the_file_ends_the_journal() -> None:
     writer = JournalWriter()
     raw = writer.header(ETAG, SIZE, BOOT) + writer.have(0, 5) + writer.have(7, SIZE + 1) + writer.have(8, 9)
     found = replay(raw, ETAG, SIZE, BOOT)
@@ -137,7 +137,7 @@ def test_a_record_beyond_the_end_of_the_file_ends_the_journal() -> None:
     assert list(found.have) == [(0, 5)]
 
 
-def test_what_one_process_wrote_the_next_finds(blobs: int) -> None:
+def test_next_process_finds_the_written_bytes(blobs: int) -> None:
     first = Partial(blobs, ETAG, SIZE)
     first.write(100, b"abc")
     first.record(100, 103)
@@ -158,8 +158,8 @@ def test_bytes_without_a_record_do_not_count(blobs: int) -> None:
     second.close()
 
 
-def test_an_older_boots_unproven_claims_stay_forgotten(blobs: int) -> None:
-    """A checkpoint of the next boot must not cover what the boot before only claimed."""
+def test_unsynced_bytes_of_an_earlier_boot_stay_discarded(blobs: int) -> None:
+    """A checkpoint after a reboot must not include bytes that were not synced before it."""
     first = Partial(blobs, ETAG, SIZE, boot=BOOT)
     for start in (0, 200):
         first.write(start, b"x" * 100)
@@ -178,7 +178,7 @@ def test_an_older_boots_unproven_claims_stay_forgotten(blobs: int) -> None:
     third.close()
 
 
-def test_what_the_file_system_lost_does_not_count(blobs: int) -> None:
+def test_bytes_lost_by_the_file_system_do_not_count(blobs: int) -> None:
     first = Partial(blobs, ETAG, SIZE)
     first.write(0, b"x" * 300)
     first.record(0, 300)
@@ -192,7 +192,7 @@ def test_what_the_file_system_lost_does_not_count(blobs: int) -> None:
     second.close()
 
 
-def test_commit_leaves_the_blob_and_nothing_else(blobs: int) -> None:
+def test_commit_leaves_only_the_blob(blobs: int) -> None:
     partial = Partial(blobs, ETAG, 3)
     partial.write(0, b"abc")
     partial.record(0, 3)
@@ -202,7 +202,7 @@ def test_commit_leaves_the_blob_and_nothing_else(blobs: int) -> None:
     assert os.listdir(blobs) == [ETAG]
 
 
-def test_discard_leaves_nothing(blobs: int) -> None:
+def test_discard_removes_all_files(blobs: int) -> None:
     partial = Partial(blobs, ETAG, SIZE)
     partial.write(0, b"abc")
     partial.discard()
@@ -210,7 +210,7 @@ def test_discard_leaves_nothing(blobs: int) -> None:
     assert os.listdir(blobs) == []
 
 
-def test_only_one_may_write(blobs: int) -> None:
+def test_only_one_process_can_write(blobs: int) -> None:
     first = Partial(blobs, ETAG, SIZE)
     with pytest.raises(BusyError):
         Partial(blobs, ETAG, SIZE)
@@ -220,7 +220,7 @@ def test_only_one_may_write(blobs: int) -> None:
 
 @pytest.mark.parametrize("ending", [PARTIAL, JOURNAL])
 @pytest.mark.parametrize("make", [os.symlink, os.link])
-def test_nothing_is_written_through_a_link(
+def test_links_are_not_written_through(
     blobs: int, tmp_path: Path, ending: str, make: Callable[[Path, Path], None]
 ) -> None:
     victim = tmp_path / "victim"
@@ -233,7 +233,7 @@ def test_nothing_is_written_through_a_link(
     assert victim.read_bytes() == b"precious"
 
 
-def test_the_boot_is_the_same_until_the_next_one() -> None:
+def test_boot_id_is_constant_until_reboot() -> None:
     if sys.platform not in {"linux", "darwin"}:
         pytest.skip("no boot id is known for this system: synced bytes alone count")
     assert boot_id() == boot_id()
@@ -254,8 +254,8 @@ except OSError as error:
 """
 
 
-def test_a_full_disk_keeps_what_was_recorded(blobs: int, tmp_path: Path) -> None:
-    """A process that may not write files beyond 1,500 bytes stands for the full disk."""
+def test_full_disk_keeps_recorded_bytes(blobs: int, tmp_path: Path) -> None:
+    """A file size limit of 1,500 bytes simulates the full disk."""
     assert resource.RLIMIT_FSIZE >= 0
     found = subprocess.run(
         [sys.executable, "-c", _FULL, tmp_path / "blobs", ETAG], capture_output=True, text=True, check=True
@@ -267,5 +267,5 @@ def test_a_full_disk_keeps_what_was_recorded(blobs: int, tmp_path: Path) -> None
     again.close()
 
 
-def test_names_are_those_that_others_take_for_unfinished(blobs: int) -> None:
+def test_file_names_are_recognized_as_unfinished(blobs: int) -> None:
     assert all(name.startswith(ETAG + ".") and name.endswith(".incomplete") for name in names(ETAG))
