@@ -1,4 +1,4 @@
-"""prune: what nothing needs goes, what somebody may need stays."""
+"""prune: unused data is removed, and everything that may be in use is kept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def hf(hub: Path) -> HfCache:
 
 @pytest.fixture
 def repo(hf: HfCache) -> HfRepo:
-    """A model with one detached revision, untouched for long."""
+    """A model with one old unreferenced revision."""
     repo = hf.repo("org/model")
     repo.add(model_files(fill=b"\1"), commit=OLD, refs=(), modified=LONG_AGO)
     repo.add(model_files(fill=b"\2"), commit=NEW, modified=LONG_AGO + 1)
@@ -57,7 +57,7 @@ async def prunes_nothing(cache: Cache) -> bool:
     return data.message == "Nothing to prune." and data.freed_bytes == 0 and tree_of(cache.root) == before
 
 
-async def test_a_detached_revision_goes_and_the_current_one_stays_whole(
+async def test_unreferenced_revision_is_pruned_and_the_current_one_kept(
     cache: Cache, hf: HfCache, repo: HfRepo
 ) -> None:
     before = payload_bytes(hf.root)
@@ -75,7 +75,7 @@ async def test_a_detached_revision_goes_and_the_current_one_stays_whole(
     assert await prunes_nothing(cache)
 
 
-async def test_revisions_are_the_ones_that_huggingface_hub_calls_detached(
+async def test_pruned_revisions_match_huggingface_hub(
     cache: Cache, hf: HfCache, repo: HfRepo, tmp_path: Path
 ) -> None:
     repo.add({**model_files(fill=b"\3"), "sub/extra.txt": b"x"}, commit=OTHER, refs=(), modified=LONG_AGO)
@@ -100,7 +100,7 @@ async def test_revisions_are_the_ones_that_huggingface_hub_calls_detached(
     assert done.freed_bytes == strategy.expected_freed_size + trees
 
 
-async def test_bytes_that_two_detached_revisions_share_are_counted_once(cache: Cache, hf: HfCache) -> None:
+async def test_bytes_shared_by_two_unreferenced_revisions_count_once(cache: Cache, hf: HfCache) -> None:
     repo = hf.repo("org/model")
     for commit in (OLD, OTHER):
         repo.add({**model_files(), "a.safetensors": WEIGHTS}, commit=commit, refs=(), modified=LONG_AGO)
@@ -114,7 +114,7 @@ async def test_bytes_that_two_detached_revisions_share_are_counted_once(cache: C
     assert plan.freed_bytes == done.freed_bytes == before - payload_bytes(hf.root)
 
 
-async def test_without_any_ref_the_newest_revision_stays(cache: Cache, hf: HfCache) -> None:
+async def test_without_refs_the_newest_revision_is_kept(cache: Cache, hf: HfCache) -> None:
     repo = hf.repo("org/model")
     repo.add(model_files(fill=b"\1"), commit=OLD, refs=(), modified=LONG_AGO)
     repo.add(model_files(fill=b"\2"), commit=NEW, refs=(), modified=LONG_AGO + 60)
@@ -126,19 +126,19 @@ async def test_without_any_ref_the_newest_revision_stays(cache: Cache, hf: HfCac
 
 
 @pytest.mark.parametrize("content", ["d" * 40, "not a commit", ""])
-async def test_a_ref_in_doubt_keeps_every_revision(cache: Cache, repo: HfRepo, content: str) -> None:
+async def test_invalid_ref_keeps_every_revision(cache: Cache, repo: HfRepo, content: str) -> None:
     repo.ref("main", content)
 
     assert await prunes_nothing(cache)
 
 
-async def test_a_fresh_revision_without_a_ref_stays(cache: Cache, repo: HfRepo) -> None:
+async def test_recent_revision_without_a_ref_is_kept(cache: Cache, repo: HfRepo) -> None:
     os.utime(repo.snapshot(OLD))
 
     assert await prunes_nothing(cache)
 
 
-async def test_orphan_blobs_go_once_they_are_old(cache: Cache, hf: HfCache, repo: HfRepo) -> None:
+async def test_old_orphaned_blobs_are_pruned(cache: Cache, hf: HfCache, repo: HfRepo) -> None:
     repo.ref("v1", OLD)
     orphan, fresh = repo.blobs / ("e" * 64), repo.blobs / ("f" * 64)
     for blob in (orphan, fresh):
@@ -159,7 +159,7 @@ async def test_orphan_blobs_go_once_they_are_old(cache: Cache, hf: HfCache, repo
     assert huggingface_hub_warnings(hf.root) == []
 
 
-async def test_a_blob_that_an_unusual_link_leads_to_is_in_use(cache: Cache, repo: HfRepo) -> None:
+async def test_blob_with_an_unusual_link_is_kept(cache: Cache, repo: HfRepo) -> None:
     repo.ref("v1", OLD)
     blob = repo.blobs / ("e" * 64)
     blob.write_bytes(WEIGHTS)
@@ -171,7 +171,9 @@ async def test_a_blob_that_an_unusual_link_leads_to_is_in_use(cache: Cache, repo
 
 
 @pytest.mark.parametrize("ending", [".0123abcd.incomplete", ".incomplete", ".partial"])
-async def test_stale_partials_go_and_fresh_ones_stay(cache: Cache, repo: HfRepo, ending: str) -> None:
+async def test_stale_partial_files_are_pruned_and_recent_ones_kept(
+    cache: Cache, repo: HfRepo, ending: str
+) -> None:
     repo.ref("v1", OLD)
     stale, fresh = repo.blobs / f"{'e' * 64}{ending}", repo.blobs / f"{'f' * 64}{ending}"
     for partial in (stale, fresh):
@@ -188,7 +190,7 @@ async def test_stale_partials_go_and_fresh_ones_stay(cache: Cache, repo: HfRepo,
     assert not stale.exists()
 
 
-async def test_a_pull_that_was_paused_for_days_loses_nothing(cache: Cache, repo: HfRepo) -> None:
+async def test_pull_paused_for_days_keeps_its_files(cache: Cache, repo: HfRepo) -> None:
     for ending in (PARTIAL, JOURNAL):
         path = repo.path / "blobs" / f"{'e' * 64}{ending}"
         path.write_bytes(b"half of it")
@@ -201,7 +203,7 @@ async def test_a_pull_that_was_paused_for_days_loses_nothing(cache: Cache, repo:
     assert [found.hash for found in done.revisions] == [OLD]
 
 
-async def test_a_repo_that_is_being_downloaded_is_left_alone(cache: Cache, repo: HfRepo) -> None:
+async def test_repo_with_a_running_download_is_kept(cache: Cache, repo: HfRepo) -> None:
     repo.partial("e" * 64, modified=LONG_AGO)
     (repo.blobs / ("f" * 64)).write_bytes(b"orphan")
     os.utime(repo.blobs / ("f" * 64), (LONG_AGO, LONG_AGO))
@@ -212,7 +214,7 @@ async def test_a_repo_that_is_being_downloaded_is_left_alone(cache: Cache, repo:
     assert (len(done.revisions), len(done.blobs), len(done.incomplete)) == (1, 1, 1)
 
 
-async def test_unreferenced_payloads_go_and_others_stay(cache: Cache, hf: HfCache) -> None:
+async def test_unreferenced_payloads_are_pruned_and_others_kept(cache: Cache, hf: HfCache) -> None:
     hf.repo("org/a").add(model_files(), shared=True)
     payload = hf.add_payload(WEIGHTS, ["models--org--gone/blobs/x"])
     unknown = hf.add_payload(WEIGHTS + b"!", None)
@@ -230,7 +232,9 @@ async def test_unreferenced_payloads_go_and_others_stay(cache: Cache, hf: HfCach
     snapshot_download("org/a", cache_dir=hf.root, local_files_only=True)
 
 
-async def test_a_payload_of_two_detached_revisions_is_freed_by_the_last(cache: Cache, hf: HfCache) -> None:
+async def test_payload_of_two_unreferenced_revisions_is_freed_with_the_last(
+    cache: Cache, hf: HfCache
+) -> None:
     for name in ("org/a", "org/b"):
         repo = hf.repo(name)
         repo.add(
@@ -249,7 +253,7 @@ async def test_a_payload_of_two_detached_revisions_is_freed_by_the_last(cache: C
     assert plan.freed_bytes == done.freed_bytes <= before - payload_bytes(hf.root)
 
 
-async def test_what_a_killed_deletion_set_aside_goes(cache: Cache, repo: HfRepo) -> None:
+async def test_leftovers_of_a_killed_removal_are_pruned(cache: Cache, repo: HfRepo) -> None:
     aside = repo.path / ".removing-0123456789abcdef"
     os.rename(repo.snapshot(OLD), aside)
     (aside / "plain").write_bytes(b"12345")
@@ -278,7 +282,7 @@ async def test_links_are_not_followed(cache: Cache, hf: HfCache, tmp_path: Path)
     assert tree_of(tmp_path / "outside") == before
 
 
-async def test_a_broken_repo_spoils_nothing(cache: Cache, hf: HfCache, repo: HfRepo) -> None:
+async def test_broken_repo_does_not_affect_others(cache: Cache, hf: HfCache, repo: HfRepo) -> None:
     hf.repo("org/empty").path.mkdir()
     (hf.root / "models--org--file").write_text("x")
     strange = hf.repo("org/strange")
@@ -290,13 +294,13 @@ async def test_a_broken_repo_spoils_nothing(cache: Cache, hf: HfCache, repo: HfR
     assert [found.hash for found in done.revisions] == [OLD]
 
 
-async def test_a_cache_that_does_not_exist_has_nothing_to_prune(tmp_path: Path) -> None:
+async def test_missing_cache_has_nothing_to_prune(tmp_path: Path) -> None:
     data = await plan_prune(Cache(tmp_path / "nowhere"))
 
     assert (data.message, data.freed_bytes) == ("Nothing to prune.", 0)
 
 
-async def test_a_repo_that_may_not_be_changed_stays_and_the_others_are_pruned() -> None:
+async def test_read_only_repo_is_kept_and_the_others_are_pruned() -> None:
     with open_folder() as folder:
         hf = HfCache(folder / "hub")
         for name in ("org/mine", "org/theirs"):
@@ -318,7 +322,7 @@ async def test_a_repo_that_may_not_be_changed_stays_and_the_others_are_pruned() 
 
 
 @pytest.mark.parametrize("what", ["revision", "partial", "payload of the store"])
-async def test_a_read_only_cache_is_refused_and_left_as_it_is(what: str) -> None:
+async def test_read_only_cache_is_rejected_and_unchanged(what: str) -> None:
     with open_folder() as folder:
         hf = HfCache(folder / "hub")
         repo = hf.repo("org/model")
@@ -349,7 +353,7 @@ def _make_read_only(root: Path) -> None:
                 os.chmod(os.path.join(folder, name), 0o444)
 
 
-async def test_tests_cannot_prune_a_cache_without_the_sentinel(tmp_path: Path) -> None:
+async def test_cache_without_the_sentinel_cannot_be_pruned_in_tests(tmp_path: Path) -> None:
     hf = HfCache(tmp_path / "precious")
     hf.repo("org/model").partial("e" * 64, modified=LONG_AGO)
     before = tree_of(hf.root)
@@ -370,8 +374,8 @@ async def test_progress_names_the_repos(cache: Cache, repo: HfRepo) -> None:
     assert events[0].file == "org/model"
 
 
-async def test_a_repo_with_a_linked_snapshot_is_left_alone(cache: Cache, hf: HfCache) -> None:
-    """What lies behind the link cannot be known to be unused."""
+async def test_repo_with_a_linked_snapshot_is_kept(cache: Cache, hf: HfCache) -> None:
+    """Files behind the link may be in use."""
     repo = hf.repo("org/linked")
     commit = repo.add(model_files(), modified=LONG_AGO)
     aside = repo.path / "elsewhere"
@@ -382,7 +386,7 @@ async def test_a_repo_with_a_linked_snapshot_is_left_alone(cache: Cache, hf: HfC
     assert tree_of(repo.path) == before
 
 
-async def test_a_blob_that_another_repo_links_to_is_in_use(cache: Cache, hf: HfCache) -> None:
+async def test_blob_linked_by_another_repo_is_kept(cache: Cache, hf: HfCache) -> None:
     first, second = hf.repo("org/first"), hf.repo("org/second")
     files = model_files(fill=b"\7")
     first.add(files, refs=(), modified=LONG_AGO)

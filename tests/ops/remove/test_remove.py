@@ -1,4 +1,4 @@
-"""rm: what it takes away, what it leaves alone, and what the real huggingface_hub thinks of the rest."""
+"""rm: what it removes, what it keeps, and whether huggingface_hub accepts the result."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def hf(hub: Path) -> HfCache:
 
 @pytest.fixture
 def repo(hf: HfCache) -> HfRepo:
-    """Two revisions that share every file but the weights; a neighbour that must survive."""
+    """Two revisions that share all files except the weights, and another repo that must survive."""
     repo = hf.repo("org/model")
     repo.add(model_files(fill=b"\1"), commit=OLD, refs=["v1"])
     repo.add(model_files(fill=b"\2"), commit=NEW)
@@ -65,13 +65,15 @@ def refused(error_type: ErrorType) -> Iterator[None]:
     assert caught.value.type is error_type, caught.value.message
 
 
-def test_the_same_sentinel_is_meant_everywhere() -> None:
+def test_sentinel_name_is_the_same_everywhere() -> None:
     from tests import conftest
 
     assert conftest.SENTINEL == SENTINEL
 
 
-async def test_a_model_goes_with_its_locks_and_nothing_else(cache: Cache, hf: HfCache, repo: HfRepo) -> None:
+async def test_model_is_removed_with_its_locks_and_nothing_else(
+    cache: Cache, hf: HfCache, repo: HfRepo
+) -> None:
     neighbour = tree_of(hf.repo("org/neighbour").path)
     before = payload_bytes(hf.root)
     locks = len(list(repo.locks.iterdir()))
@@ -88,7 +90,7 @@ async def test_a_model_goes_with_its_locks_and_nothing_else(cache: Cache, hf: Hf
     assert [found.repo_id for found in scan_cache_dir(hf.root).repos] == ["org/neighbour"]
 
 
-async def test_planning_touches_nothing(cache: Cache, hf: HfCache, repo: HfRepo) -> None:
+async def test_planning_changes_nothing(cache: Cache, hf: HfCache, repo: HfRepo) -> None:
     before = tree_of(hf.root)
 
     plan = await plan_remove(cache, "model")
@@ -98,7 +100,7 @@ async def test_planning_touches_nothing(cache: Cache, hf: HfCache, repo: HfRepo)
 
 
 @pytest.mark.parametrize("revision", ["v1", OLD, OLD[:3]])
-async def test_a_revision_goes_with_the_blobs_that_only_it_uses(
+async def test_revision_is_removed_with_the_blobs_that_only_it_uses(
     cache: Cache, hf: HfCache, repo: HfRepo, revision: str
 ) -> None:
     before = payload_bytes(hf.root)
@@ -119,7 +121,7 @@ async def test_a_revision_goes_with_the_blobs_that_only_it_uses(
 
 @pytest.mark.parametrize("revision", [OLD, NEW])
 @pytest.mark.parametrize("shared", [False, True])
-async def test_it_leaves_what_huggingface_hub_would_leave(
+async def test_result_matches_a_deletion_by_huggingface_hub(
     cache: Cache, hf: HfCache, tmp_path: Path, revision: str, shared: bool
 ) -> None:
     repo = hf.repo("org/model")
@@ -144,7 +146,7 @@ async def test_it_leaves_what_huggingface_hub_would_leave(
     assert result.freed_bytes == strategy.expected_freed_size + small
 
 
-async def test_the_last_revision_leaves_no_empty_shell(cache: Cache, hf: HfCache) -> None:
+async def test_last_revision_leaves_no_empty_folder(cache: Cache, hf: HfCache) -> None:
     repo = hf.repo("org/model")
     repo.add(model_files(), commit=OLD)
 
@@ -154,7 +156,7 @@ async def test_the_last_revision_leaves_no_empty_shell(cache: Cache, hf: HfCache
     assert not repo.locks.exists()
 
 
-async def test_the_last_revision_leaves_blobs_that_are_not_its_own(cache: Cache, hf: HfCache) -> None:
+async def test_last_revision_keeps_blobs_of_others(cache: Cache, hf: HfCache) -> None:
     repo = hf.repo("org/model")
     repo.add(model_files(), commit=OLD)
     partial = repo.partial("c" * 64)
@@ -165,7 +167,9 @@ async def test_the_last_revision_leaves_blobs_that_are_not_its_own(cache: Cache,
     assert not repo.snapshot(OLD).exists()
 
 
-async def test_an_exact_name_wins_over_a_longer_one_with_that_revision(cache: Cache, hf: HfCache) -> None:
+async def test_exact_name_takes_precedence_over_a_longer_name_with_the_revision(
+    cache: Cache, hf: HfCache
+) -> None:
     hf.repo("org/A").add(model_files(fill=b"\1"), commit=OLD)
     large = hf.repo("org/A-Large")
     large.add(model_files(fill=b"\2"), commit="abc" + "0" * 37)
@@ -179,7 +183,7 @@ async def test_an_exact_name_wins_over_a_longer_one_with_that_revision(cache: Ca
 @pytest.mark.parametrize(
     "spec", ["org/model@", "", " ", "org/model@ ", "..", "org/..", "/", "org//model", "a\0b"]
 )
-async def test_a_malformed_spec_deletes_nothing(cache: Cache, hf: HfCache, repo: HfRepo, spec: str) -> None:
+async def test_malformed_spec_deletes_nothing(cache: Cache, hf: HfCache, repo: HfRepo, spec: str) -> None:
     before = tree_of(hf.root)
 
     with refused(ErrorType.VALIDATION_ERROR):
@@ -188,7 +192,7 @@ async def test_a_malformed_spec_deletes_nothing(cache: Cache, hf: HfCache, repo:
     assert tree_of(hf.root) == before
 
 
-async def test_a_payload_that_another_repo_uses_stays(cache: Cache, hf: HfCache) -> None:
+async def test_payload_used_by_another_repo_is_kept(cache: Cache, hf: HfCache) -> None:
     files = {**model_files(), "model.safetensors": WEIGHTS}
     for name in ("org/a", "org/b"):
         hf.repo(name).add(files, shared=["model.safetensors"])
@@ -205,7 +209,7 @@ async def test_a_payload_that_another_repo_uses_stays(cache: Cache, hf: HfCache)
     assert scan_cache_dir(hf.root).size_on_disk == 0
 
 
-async def test_bytes_with_another_hard_link_are_not_called_freed(
+async def test_bytes_with_another_hard_link_are_not_counted_as_freed(
     cache: Cache, hf: HfCache, repo: HfRepo, tmp_path: Path
 ) -> None:
     weights = model_files(fill=b"\1")["model.safetensors"]
@@ -217,7 +221,7 @@ async def test_bytes_with_another_hard_link_are_not_called_freed(
     assert result.freed_bytes == whole - len(weights)
 
 
-async def test_a_lock_that_another_process_holds_stops_it_until_forced(
+async def test_lock_of_another_process_prevents_removal_unless_forced(
     cache: Cache, hf: HfCache, repo: HfRepo
 ) -> None:
     before = tree_of(hf.root)
@@ -236,7 +240,7 @@ async def test_a_lock_that_another_process_holds_stops_it_until_forced(
         assert not repo.path.exists()
 
 
-async def test_looking_for_locks_makes_none(cache: Cache, hf: HfCache) -> None:
+async def test_checking_locks_creates_none(cache: Cache, hf: HfCache) -> None:
     repo = hf.repo("org/model")
     repo.add(model_files(), locks=False)
 
@@ -271,16 +275,14 @@ asyncio.run(main())
 
 
 def run_and_kill(root: Path, spec: str, steps: int) -> bool:
-    """Remove in another process that dies before its n-th change; return whether it died."""
+    """Remove in another process that is killed before its n-th change; return whether it was killed."""
     done = subprocess.run([sys.executable, "-c", _KILLED, str(root), spec, str(steps)], check=False)
     assert done.returncode in {0, -signal.SIGKILL}
     return done.returncode != 0
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 9, 14, 20])
-async def test_a_killed_deletion_of_a_model_shows_as_broken_and_can_be_finished(
-    cache: Cache, hf: HfCache, steps: int
-) -> None:
+async def test_killed_removal_of_a_model_can_be_finished(cache: Cache, hf: HfCache, steps: int) -> None:
     hf.repo("org/neighbour").add(model_files(fill=b"\7"))
     rest = tree_of(hf.root)
     repo = hf.repo("org/model")
@@ -303,7 +305,7 @@ async def test_a_killed_deletion_of_a_model_shows_as_broken_and_can_be_finished(
         *((f"org/model@{OLD}", steps) for steps in (1, 4, 10)),
     ],
 )
-async def test_a_killed_deletion_of_a_revision_leaves_the_other_sound_and_can_be_finished(
+async def test_killed_removal_of_a_revision_keeps_the_other_healthy(
     cache: Cache, hf: HfCache, tmp_path: Path, steps: int, spec: str
 ) -> None:
     repo = hf.repo("org/model")
@@ -332,7 +334,7 @@ def _marked(hf: HfCache) -> Cache:
     return Cache(hf.root)
 
 
-async def test_cancelling_stops_it_and_a_second_call_finishes(cache: Cache, hf: HfCache) -> None:
+async def test_cancelled_removal_can_be_finished(cache: Cache, hf: HfCache) -> None:
     repo = hf.repo("org/model")
     repo.add({**model_files(), **{f"{n}.txt": b"%d" % n for n in range(300)}})
     plan = await plan_remove(cache, "org/model")
@@ -343,7 +345,7 @@ async def test_cancelling_stops_it_and_a_second_call_finishes(cache: Cache, hf: 
     assert not repo.path.exists()
 
 
-async def test_progress_ends_with_all_that_was_freed(cache: Cache, hf: HfCache, repo: HfRepo) -> None:
+async def test_progress_ends_with_the_freed_bytes(cache: Cache, hf: HfCache, repo: HfRepo) -> None:
     events: list[Progress] = []
     plan = await plan_remove(cache, "org/model")
 
@@ -353,7 +355,7 @@ async def test_progress_ends_with_all_that_was_freed(cache: Cache, hf: HfCache, 
     assert events[-1].bytes_done == events[-1].bytes_total == result.freed_bytes
 
 
-async def test_a_model_that_vanished_meanwhile_is_said_to_be_gone(cache: Cache, repo: HfRepo) -> None:
+async def test_model_removed_meanwhile_is_reported(cache: Cache, repo: HfRepo) -> None:
     plan = await plan_remove(cache, "org/model")
     revision = await plan_remove(cache, "org/model@v1")
     shutil.rmtree(repo.snapshot(OLD))
@@ -365,7 +367,7 @@ async def test_a_model_that_vanished_meanwhile_is_said_to_be_gone(cache: Cache, 
         await remove(cache, plan)
 
 
-async def test_a_ref_that_names_a_missing_snapshot_can_be_removed(cache: Cache, repo: HfRepo) -> None:
+async def test_ref_to_a_missing_snapshot_can_be_removed(cache: Cache, repo: HfRepo) -> None:
     repo.ref("dead", "d" * 40)
 
     result = await rm(cache, "org/model@dead")
@@ -377,7 +379,7 @@ async def test_a_ref_that_names_a_missing_snapshot_can_be_removed(cache: Cache, 
 
 @pytest.fixture
 def canary(tmp_path: Path) -> Path:
-    """A folder outside the cache with something to lose."""
+    """A folder outside the cache that must not change."""
     folder = tmp_path / "canary"
     HfCache(folder).repo("org/precious").add(model_files())
     (folder / "deep" / "er").mkdir(parents=True)
@@ -385,7 +387,7 @@ def canary(tmp_path: Path) -> Path:
     return folder
 
 
-async def test_a_repo_that_is_a_link_is_refused(cache: Cache, hf: HfCache, canary: Path) -> None:
+async def test_linked_repo_is_rejected(cache: Cache, hf: HfCache, canary: Path) -> None:
     hf.repo("org/evil").path.symlink_to(canary / "models--org--precious")
     before = tree_of(canary)
 
@@ -396,7 +398,7 @@ async def test_a_repo_that_is_a_link_is_refused(cache: Cache, hf: HfCache, canar
     assert hf.repo("org/evil").path.is_symlink()
 
 
-async def test_a_repo_that_becomes_a_link_after_the_plan_is_refused(
+async def test_repo_that_becomes_a_link_after_planning_is_rejected(
     cache: Cache, repo: HfRepo, canary: Path
 ) -> None:
     plan = await plan_remove(cache, "org/model")
@@ -429,7 +431,7 @@ async def test_links_inside_a_repo_are_deleted_and_not_followed(
 
 
 @pytest.mark.parametrize("inner", ["snapshots", "blobs", "refs", "trees"])
-async def test_a_revision_below_a_link_is_refused(
+async def test_revision_below_a_link_is_rejected(
     cache: Cache, repo: HfRepo, tmp_path: Path, inner: str
 ) -> None:
     os.rename(repo.path / inner, tmp_path / "outside")
@@ -442,9 +444,7 @@ async def test_a_revision_below_a_link_is_refused(
     assert tree_of(tmp_path / "outside") == before
 
 
-async def test_locks_behind_a_link_are_left_alone(
-    cache: Cache, hf: HfCache, repo: HfRepo, canary: Path
-) -> None:
+async def test_locks_behind_a_link_are_kept(cache: Cache, hf: HfCache, repo: HfRepo, canary: Path) -> None:
     shutil.rmtree(hf.root / ".locks")
     (hf.root / ".locks").symlink_to(canary)
     (canary / repo.dir_name).mkdir()
@@ -457,7 +457,7 @@ async def test_locks_behind_a_link_are_left_alone(
     assert tree_of(canary) == before
 
 
-async def test_a_folder_swapped_for_a_link_while_it_is_emptied_leads_nowhere(
+async def test_folder_replaced_by_a_link_during_removal_is_not_followed(
     cache: Cache, hf: HfCache, canary: Path, tmp_path: Path
 ) -> None:
     repo = hf.repo("org/model")
@@ -483,7 +483,7 @@ async def test_a_folder_swapped_for_a_link_while_it_is_emptied_leads_nowhere(
 @pytest.mark.parametrize(
     "name", ["models--..", "models--..--..--canary", "models--a--..", "models--.", "models--\x1b[2J"]
 )
-async def test_a_crafted_folder_name_is_removed_as_the_folder_that_it_is(
+async def test_crafted_folder_name_removes_only_that_folder(
     cache: Cache, hf: HfCache, canary: Path, name: str
 ) -> None:
     folder = hf.root / name
@@ -501,7 +501,7 @@ async def test_a_crafted_folder_name_is_removed_as_the_folder_that_it_is(
 @pytest.mark.parametrize(
     "path", ["..", "../canary", "models--x/../../canary", "datasets--org--x", "models--", "blobs"]
 )
-async def test_only_a_model_directly_inside_the_cache_is_a_target(
+async def test_only_models_directly_inside_the_cache_can_be_removed(
     cache: Cache, hf: HfCache, canary: Path, path: str
 ) -> None:
     (hf.root / "datasets--org--x").mkdir()
@@ -513,7 +513,7 @@ async def test_only_a_model_directly_inside_the_cache_is_a_target(
     assert tree_of(hf.root) == before
 
 
-async def test_folders_a_thousand_deep_go_too(cache: Cache, repo: HfRepo) -> None:
+async def test_deeply_nested_folders_are_removed(cache: Cache, repo: HfRepo) -> None:
     fd = os.open(repo.path, os.O_RDONLY)
     for _ in range(1000):
         os.mkdir("deeper", dir_fd=fd)
@@ -530,7 +530,7 @@ async def test_folders_a_thousand_deep_go_too(cache: Cache, repo: HfRepo) -> Non
     "locked", [".", "models--org--model", f"models--org--model/snapshots/{OLD}", "models--org--model/blobs"]
 )
 @pytest.mark.parametrize("spec", ["org/model", "org/model@v1"])
-async def test_a_read_only_cache_is_left_as_it_is(locked: str, spec: str) -> None:
+async def test_read_only_cache_is_unchanged(locked: str, spec: str) -> None:
     with open_folder() as folder:
         hf = HfCache(folder / "hub")
         repo = hf.repo("org/model")
@@ -547,7 +547,7 @@ async def test_a_read_only_cache_is_left_as_it_is(locked: str, spec: str) -> Non
         assert tree_of(hf.root) == before
 
 
-async def test_a_lock_file_that_must_stay_stops_no_removal() -> None:
+async def test_undeletable_lock_file_does_not_prevent_removal() -> None:
     with open_folder() as folder:
         hf = HfCache(folder / "hub")
         repo = hf.repo("org/model")
@@ -564,7 +564,7 @@ async def test_a_lock_file_that_must_stay_stops_no_removal() -> None:
         assert not repo.snapshot(OLD).exists()
 
 
-async def test_tests_cannot_delete_from_a_cache_without_the_sentinel(
+async def test_cache_without_the_sentinel_is_protected_in_tests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hf = HfCache(tmp_path / "precious")
@@ -614,7 +614,7 @@ async def test_no_spec_reaches_outside_the_cache(hub: Path, canary: Path, spec: 
     assert hf.repo("org/link").path.is_symlink()
 
 
-async def test_what_another_repo_links_to_stays_unless_it_is_forced(cache: Cache, hub: Path) -> None:
+async def test_files_linked_by_another_repo_are_kept_unless_forced(cache: Cache, hub: Path) -> None:
     hf = HfCache(hub)
     first, second = hf.repo("org/first"), hf.repo("org/second")
     files = model_files(fill=b"\7")
