@@ -1,4 +1,4 @@
-"""What the engine's tests share: real models, an engine, and whether a process is gone."""
+"""Fixtures and helpers for the engine's tests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ THOUGHT_OVER = "Why does a model not run here?"
 
 @dataclass
 class Result:
-    """A generation to its end."""
+    """A finished generation."""
 
     text: str = ""
     reasoning: str = ""
@@ -79,7 +79,7 @@ async def run(engine: Engine, model: Runnable, request: Generation) -> Result:
 
 
 async def until(engine: Engine, condition: Callable[[EngineStatus], bool]) -> EngineStatus:
-    """Wait for a status for which the condition holds."""
+    """Wait until the engine's status satisfies the condition."""
     changed = asyncio.Event()
     unsubscribe = engine.subscribe(lambda status: changed.set())
 
@@ -96,14 +96,14 @@ async def until(engine: Engine, condition: Callable[[EngineStatus], bool]) -> En
 
 
 def chat(*contents: str, **more: Any) -> Generation:
-    """Return a greedy request from a conversation that begins with the user and alternates."""
+    """Return a greedy request for a conversation with alternating messages, the user's first."""
     roles = ("user", "assistant")
     messages = tuple({"role": roles[i % 2], "content": text} for i, text in enumerate(contents))
     return replace(Generation(messages=messages, sampling=GREEDY), **more)
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process is neither running nor a zombie of ours; an orphan is init's to reap."""
+    """Return whether a process is neither running nor our zombie; init reaps orphans."""
     try:
         process = psutil.Process(pid)
         return process.status() == psutil.STATUS_ZOMBIE and process.ppid() != os.getpid()
@@ -112,18 +112,18 @@ def is_gone(pid: int) -> bool:
 
 
 def worker_environment(**more: str) -> dict[str, str]:
-    """Return the environment of a worker in tests: without compiling, which takes a C++ compiler seconds."""
+    """Return the environment of a worker in tests: without compilation, which takes seconds."""
     return {**os.environ, "MLX_DISABLE_COMPILE": "1", **more}
 
 
 def new_engine(**options: Any) -> Engine:
-    """Return an engine for tests; whoever makes it stops it."""
+    """Return an engine for tests; the caller must stop it."""
     return Engine(**{"environ": worker_environment(), **options})
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def engine() -> AsyncIterator[Engine]:
-    """Return the engine that most of these tests share; it leaves nothing behind."""
+    """Return the engine shared by most tests, and check that it leaves nothing behind."""
     engine = new_engine()
     yield engine
     pid = engine.status.pid
@@ -133,13 +133,13 @@ async def engine() -> AsyncIterator[Engine]:
 
 @pytest.fixture(scope="session")
 def tiny() -> Runnable:
-    """Return the demo model: trained, and sure of what it says."""
+    """Return the demo model, which is trained and gives clear answers."""
     return Runnable("mlxk-tui/tiny-demo", tiny_model.folder())
 
 
 @pytest.fixture(scope="session")
 def babbler(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
-    """Return a model of random weights that goes on for long."""
+    """Return a model with random weights and long answers."""
     return Runnable(
         "test/babbler", make_model(tmp_path_factory.mktemp("babbler") / "m", context=4096, endless=True)
     )
@@ -147,17 +147,17 @@ def babbler(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
 
 @pytest.fixture(scope="session")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
-    """Return a second model of random weights, with a short context."""
+    """Return a second model with random weights and a short context."""
     return Runnable(
         "test/other", make_model(tmp_path_factory.mktemp("other") / "m", context=256, seed=1, endless=True)
     )
 
 
 def executable() -> str:
-    """Return the interpreter that the tests run with."""
+    """Return the interpreter of the tests."""
     return sys.executable
 
 
 def folder_of(runnable: Runnable) -> str:
-    """Return a model's folder as text."""
+    """Return the path of a model's folder."""
     return str(Path(runnable.folder))

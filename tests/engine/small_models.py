@@ -1,4 +1,4 @@
-"""Makes small models of random weights: real files that mlx-lm loads, for what needs no sense."""
+"""Creates small models with random weights that mlx-lm can load, for tests that need no sensible answers."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def make_model(
     endless: bool = False,
     bare: bool = False,
 ) -> Path:
-    """Write a llama-style model of random weights with a byte-level tokenizer into `folder`.
+    """Write a llama-style model with random weights and a byte-level tokenizer to `folder`.
 
-    An endless one never ends its turn when it is greedy: the tokens for that have a logit of zero.
-    A bare one is a Qwen3 without output layer, its weights named as embedding models have them.
+    An endless model never ends its turn with greedy decoding: its end-of-turn tokens have a logit of zero. A
+    bare model is a Qwen3 without an output layer, with the weight names of embedding models.
     """
     folder.mkdir(parents=True, exist_ok=True)
     vocab = _tokenizer(folder, template)

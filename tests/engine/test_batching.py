@@ -1,4 +1,4 @@
-"""Whether requests may be answered together is tried at the first load, remembered, and survives a crash."""
+"""The batching trial: it runs at the first load, is stored, and survives a crash."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="package")]
 
 
 class Home:
-    """Engines with a folder of verdicts of their own."""
+    """Engines with a separate folder of verdicts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,13 +39,13 @@ class Home:
         self._engines: list[Engine] = []
 
     def engine(self, variables: Mapping[str, str] | None = None, **options: Any) -> Engine:
-        """Return an engine that knows what the folder holds."""
+        """Return an engine that uses the folder's verdicts."""
         environ = worker_environment(**{FOLDER_VARIABLE: str(self.folder)}, **(variables or {}))
         self._engines.append(new_engine(environ=environ, **options))
         return self._engines[-1]
 
     async def load(self, model: Runnable, engine: Engine | None = None, **options: Any) -> ModelStatus:
-        """Load anew, and take note of the stages."""
+        """Load the model in a new engine, and record the stages."""
         self.stages.clear()
         if engine is None:
             engine = self._engines[0] if self._engines and not options else self.engine(**options)
@@ -74,7 +74,7 @@ async def home(tmp_path: Path) -> AsyncIterator[Home]:
 
 @pytest.fixture(scope="module")
 def afm7(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
-    """Return a model of an architecture that mlx-lm answers wrongly for in a batch."""
+    """Return a model whose architecture mlx-lm batches wrongly."""
     folder = tmp_path_factory.mktemp("afm7") / "m"
     job = {"config": config_of("afm7"), "prompts": {"a": list(range(7, 16))}, "max_tokens": 8}
     subprocess.run(
@@ -89,7 +89,7 @@ def afm7(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
     return Runnable("test/afm7", folder)
 
 
-async def test_a_model_is_tried_once_and_answers_together(home: Home, babbler: Runnable) -> None:
+async def test_model_is_tried_once_and_then_batched(home: Home, babbler: Runnable) -> None:
     first = await home.load(babbler)
     assert "batching" in home.stages
     assert (first.batched, first.in_turn) == (True, None)
@@ -99,7 +99,7 @@ async def test_a_model_is_tried_once_and_answers_together(home: Home, babbler: R
     assert [verdict["together"] for verdict in home.verdicts] == [True]
 
 
-async def test_a_model_that_mlx_lm_batches_wrongly_takes_turns(home: Home, afm7: Runnable) -> None:
+async def test_model_batched_wrongly_by_mlx_lm_is_served_in_turn(home: Home, afm7: Runnable) -> None:
     engine = home.engine()
     loaded = await home.load(afm7, engine)
     assert not loaded.batched
@@ -117,14 +117,16 @@ async def test_a_model_that_mlx_lm_batches_wrongly_takes_turns(home: Home, afm7:
     assert "batching" not in home.stages
 
 
-async def test_who_asks_one_at_a_time_waits_for_no_trial(home: Home, babbler: Runnable) -> None:
+async def test_engine_without_batching_runs_no_trial(home: Home, babbler: Runnable) -> None:
     loaded = await home.load(babbler, batching=False)
     assert "batching" not in home.stages
     assert (loaded.batched, loaded.in_turn) == (False, None)
     assert home.verdicts == []
 
 
-async def test_a_crash_in_the_trial_means_turns_and_the_load_goes_on(home: Home, tmp_path: Path) -> None:
+async def test_crash_in_the_trial_disables_batching_and_the_load_continues(
+    home: Home, tmp_path: Path
+) -> None:
     for attempt in range(20):  # the trial may be over before the signal comes
         model = Runnable("test/crashing", make_model(tmp_path / str(attempt), hidden=512, layers=8 + attempt))
         engine = home.engine()
@@ -153,7 +155,7 @@ async def test_a_crash_in_the_trial_means_turns_and_the_load_goes_on(home: Home,
     assert "batching" not in home.stages
 
 
-async def test_a_trial_that_nobody_saw_end_is_made_again_once(home: Home, babbler: Runnable) -> None:
+async def test_unfinished_trial_is_repeated_once(home: Home, babbler: Runnable) -> None:
     await home.load(babbler)
     (known,) = home.folder.glob("*.json")
     key = known.stem
@@ -168,7 +170,7 @@ async def test_a_trial_that_nobody_saw_end_is_made_again_once(home: Home, babble
     assert not list(home.folder.glob("*.trying"))
 
 
-async def test_a_load_that_is_given_up_in_the_trial_leaves_no_trace(home: Home, tmp_path: Path) -> None:
+async def test_load_cancelled_during_the_trial_stores_nothing(home: Home, tmp_path: Path) -> None:
     engine = home.engine()
     model = Runnable("test/slow", make_model(tmp_path / "m", hidden=512, layers=8))
     reached = asyncio.Event()
@@ -187,7 +189,7 @@ async def test_a_load_that_is_given_up_in_the_trial_leaves_no_trace(home: Home, 
     assert loaded.batched
 
 
-async def test_verdicts_that_cannot_be_kept_are_found_anew_each_time(home: Home, babbler: Runnable) -> None:
+async def test_verdicts_that_cannot_be_stored_are_computed_each_time(home: Home, babbler: Runnable) -> None:
     home.folder.write_text("in the way")
     for _ in range(2):
         loaded = await home.load(babbler)
@@ -195,7 +197,7 @@ async def test_verdicts_that_cannot_be_kept_are_found_anew_each_time(home: Home,
         assert "batching" in home.stages
 
 
-async def test_other_kernels_mean_a_new_trial(home: Home, babbler: Runnable) -> None:
+async def test_other_kernels_need_a_new_trial(home: Home, babbler: Runnable) -> None:
     copies, stored = (WeightsChoice(kind) for kind in (CpuWeights.FLOAT32, CpuWeights.STORED))
     engines = [
         home.engine(weights=copies),

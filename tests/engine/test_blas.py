@@ -1,4 +1,4 @@
-"""A fast matrix product for MLX on Linux: tried, bound in, and left alone where it would hurt."""
+"""A fast BLAS library for MLX on Linux: trial, binding, and unsuitable libraries."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def package() -> Path:
 
 
 def borrow(*arguments: str, **environ: str) -> dict[str, Any]:
-    """Let a process of its own take a library, and return what it says of it; its products are right."""
+    """Let a separate process use a library, check its products, and return its status."""
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, *arguments],
         env={**os.environ, **environ},
@@ -62,7 +62,7 @@ def borrow(*arguments: str, **environ: str) -> dict[str, Any]:
     return dict(blas)
 
 
-def test_the_package_is_tried_once_and_then_taken_at_once(tmp_path: Path) -> None:
+def test_package_is_tried_once_and_then_used_directly(tmp_path: Path) -> None:
     trials = {"MLXK_BLAS_TRIALS": str(tmp_path)}
     first = borrow(**trials)
     assert first["state"] == "fast"
@@ -80,7 +80,7 @@ def test_the_package_is_tried_once_and_then_taken_at_once(tmp_path: Path) -> Non
         (Fault.HANGS, "does not finish (not after 4 s)"),
     ],
 )
-def test_a_broken_library_is_passed_over(package: Path, tmp_path: Path, fault: Fault, words: str) -> None:
+def test_broken_library_is_skipped(package: Path, tmp_path: Path, fault: Fault, words: str) -> None:
     library = broken_copy(package, tmp_path / "libbroken.so", fault)
     blas = borrow("4" if fault is Fault.HANGS else "60", MLXK_BLAS=str(library))
     assert words in blas["message"]
@@ -88,13 +88,13 @@ def test_a_broken_library_is_passed_over(package: Path, tmp_path: Path, fault: F
 
 
 @pytest.mark.slow
-def test_wrong_numbers_in_double_precision_alone_are_noticed(package: Path, tmp_path: Path) -> None:
+def test_wrong_results_only_in_double_precision_are_detected(package: Path, tmp_path: Path) -> None:
     for function in ("scipy_cblas_dgemm", "scipy_cblas_cgemm"):
         library = broken_copy(package, tmp_path / f"{function}.so", Fault.DOES_NOTHING, function)
         assert "gives wrong numbers" in borrow(MLXK_BLAS=str(library))["message"]
 
 
-def test_what_is_no_library_is_passed_over(tmp_path: Path) -> None:
+def test_other_files_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "text.so").write_text("not a library")
     assert "cannot be loaded" in borrow(MLXK_BLAS=str(tmp_path / "text.so"))["message"]
     assert "which is not there" in borrow(MLXK_BLAS=str(tmp_path / "missing.so"))["message"]
@@ -103,17 +103,15 @@ def test_what_is_no_library_is_passed_over(tmp_path: Path) -> None:
         assert "cannot be loaded (it has no cblas_sgemm" in borrow(MLXK_BLAS=str(library))["message"]
 
 
-def test_a_library_that_gains_nothing_is_not_taken() -> None:
+def test_library_without_speedup_is_not_used() -> None:
     libraries = [*Path(importlib.util.find_spec("mlx.core").origin).parents[1].glob("mlx_cpu.libs/libblas*")]  # type: ignore[union-attr, arg-type]  # as above
     if not libraries:
-        pytest.skip("this MLX brings no reference BLAS along")
+        pytest.skip("this MLX contains no reference BLAS")
     assert "is not faster than MLX's own" in borrow(MLXK_BLAS=str(libraries[0]))["message"]
 
 
 @pytest.mark.slow
-def test_a_library_that_breaks_after_its_trial_does_not_stop_the_worker(
-    package: Path, tmp_path: Path
-) -> None:
+def test_library_that_breaks_after_its_trial_does_not_stop_the_worker(package: Path, tmp_path: Path) -> None:
     library = tmp_path / "libmine.so"
     library.write_bytes(package.read_bytes())
     environ = {"MLXK_BLAS": str(library), "MLXK_BLAS_TRIALS": str(tmp_path / "trials")}
@@ -124,12 +122,12 @@ def test_a_library_that_breaks_after_its_trial_does_not_stop_the_worker(
     assert borrow(**environ)["path"] == str(package)
 
 
-def test_a_read_only_cache_folder_costs_only_the_memory(tmp_path: Path) -> None:
+def test_read_only_cache_folder_only_prevents_storing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert borrow(MLXK_BLAS_TRIALS=str(tmp_path / "file"))["state"] == "fast"
 
 
-def test_two_processes_at_once_both_get_it(tmp_path: Path) -> None:
+def test_two_processes_at_once_both_use_the_library(tmp_path: Path) -> None:
     environ = {**os.environ, "MLXK_BLAS_TRIALS": str(tmp_path)}
     processes = [
         subprocess.Popen([sys.executable, "-c", _PROGRAM], env=environ, stdout=subprocess.PIPE) for _ in "12"
@@ -139,11 +137,11 @@ def test_two_processes_at_once_both_get_it(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "blas.json").read_text())["trials"]) == 1
 
 
-def test_off_leaves_mlx_as_it_is() -> None:
+def test_off_does_not_change_mlx() -> None:
     assert borrow(MLXK_BLAS="off")["message"] == "MLX's own matrix product is used: MLXK_BLAS is off."
 
 
-async def test_the_worker_says_what_it_multiplies_with_and_rests_when_idle(tiny: Runnable) -> None:
+async def test_worker_reports_its_library_and_is_idle_without_requests(tiny: Runnable) -> None:
     engine = new_engine()
     try:
         with_it = await run(engine, tiny, chat("Hello!", max_tokens=12))

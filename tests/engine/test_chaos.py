@@ -1,6 +1,6 @@
-"""Random commands, in an order that a seed fixes, end with a working engine and nothing left.
+"""After random commands the engine still works and leaves nothing behind.
 
-MLXK2_LONG_TESTS=1 makes five hundred of them.
+A seed determines the commands; MLXK2_LONG_TESTS=1 runs five hundred of them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _REFUSALS = {ErrorType.VALIDATION_ERROR, ErrorType.CONTEXT_LENGTH_EXCEEDED}
 
 
 class Chaos:
-    """One run of commands; what came of each is counted."""
+    """One run of commands, with counts of their results."""
 
     def __init__(self, engine: Engine, models: list[Runnable], corrupt: Runnable, seed: int) -> None:
         self.engine = engine
@@ -87,7 +87,7 @@ class Chaos:
             self._look(outcome)
 
     def _look(self, outcome: BaseException | None) -> None:
-        """Let nothing pass that a command must not end with."""
+        """Check that a command ended with an allowed result."""
         if outcome is not None and not isinstance(outcome, asyncio.CancelledError):
             raise outcome
 
@@ -152,7 +152,9 @@ class Chaos:
 
 
 @pytest.mark.parametrize("seed", [20])
-async def test_it_survives_anything(seed: int, babbler: Runnable, other: Runnable, tmp_path: Path) -> None:
+async def test_engine_survives_random_commands(
+    seed: int, babbler: Runnable, other: Runnable, tmp_path: Path
+) -> None:
     (tmp_path / "config.json").write_text("{}")
     before = {child.pid for child in psutil.Process().children()}
     engine = new_engine()

@@ -1,4 +1,4 @@
-"""The engine as its users see it: loading, switching, cancelling, slow and forgetful consumers, status."""
+"""The engine's client: loading, switching models, cancellation, slow consumers, status."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONG = Generation(prompt="Hello, world! How are", sampling=GREEDY, max_tokens=30
 SHORT = replace(LONG, max_tokens=5)
 
 
-async def test_loading_tells_its_progress_and_the_status_follows(engine: Engine, babbler: Runnable) -> None:
+async def test_loading_reports_progress_and_status(engine: Engine, babbler: Runnable) -> None:
     seen: list[EngineStatus] = []
     events: list[Progress] = []
     unsubscribe = engine.subscribe(seen.append)
@@ -45,7 +45,7 @@ async def test_loading_tells_its_progress_and_the_status_follows(engine: Engine,
     assert engine.status.memory_bytes > 100_000
 
 
-async def test_a_request_loads_its_model_and_says_so(
+async def test_request_loads_its_model_and_reports_it(
     engine: Engine, other: Runnable, babbler: Runnable
 ) -> None:
     await engine.load(babbler)
@@ -68,7 +68,7 @@ async def test_closing_a_stream_frees_its_row(engine: Engine, babbler: Runnable)
     assert [event async for event in stream] == []
 
 
-async def test_a_forgotten_stream_frees_its_row(engine: Engine, babbler: Runnable) -> None:
+async def test_garbage_collected_stream_frees_its_row(engine: Engine, babbler: Runnable) -> None:
     async for event in engine.generate(babbler, LONG):
         if isinstance(event, Delta):
             break
@@ -85,7 +85,7 @@ async def test_cancelling_the_task_frees_its_row(engine: Engine, babbler: Runnab
     await until(engine, lambda status: status.streams == 0)
 
 
-async def test_cancel_lets_the_stream_go_on_to_its_counts(engine: Engine, babbler: Runnable) -> None:
+async def test_cancelled_stream_still_returns_its_counts(engine: Engine, babbler: Runnable) -> None:
     stream = engine.generate(babbler, LONG)
     tokens, last = 0, None
     async for event in stream:
@@ -98,7 +98,7 @@ async def test_cancel_lets_the_stream_go_on_to_its_counts(engine: Engine, babble
     assert last.usage.completion_tokens == tokens < 3000
 
 
-async def test_cancelling_reaches_a_prompt_that_is_being_read(engine: Engine, babbler: Runnable) -> None:
+async def test_prefill_can_be_cancelled(engine: Engine, babbler: Runnable) -> None:
     prompt = "How are you today? " * 480
     stream = engine.generate(babbler, replace(LONG, prompt=prompt))
     async for event in stream:
@@ -109,7 +109,7 @@ async def test_cancelling_reaches_a_prompt_that_is_being_read(engine: Engine, ba
             assert event.usage.completion_tokens == 0
 
 
-async def test_a_stream_cancelled_before_it_runs_ends_too(
+async def test_stream_cancelled_before_it_runs_ends(
     engine: Engine, babbler: Runnable, other: Runnable
 ) -> None:
     running = asyncio.create_task(run(engine, babbler, replace(LONG, max_tokens=300)))
@@ -127,9 +127,7 @@ async def test_a_stream_cancelled_before_it_runs_ends_too(
     assert [type(event) async for event in unused] == [Finished]
 
 
-async def test_a_slow_consumer_holds_up_nobody_and_piles_up_nothing(
-    engine: Engine, babbler: Runnable
-) -> None:
+async def test_slow_consumer_does_not_block_others_or_use_memory(engine: Engine, babbler: Runnable) -> None:
     slow = engine.generate(babbler, replace(LONG, max_tokens=300))
     async for event in slow:
         if isinstance(event, Delta):
@@ -142,7 +140,7 @@ async def test_a_slow_consumer_holds_up_nobody_and_piles_up_nothing(
     assert quick.tokens == rest[-1].usage.completion_tokens
 
 
-async def test_models_take_turns_and_nobody_is_cut_off_or_starves(
+async def test_requests_for_different_models_alternate_without_starvation(
     engine: Engine, babbler: Runnable, other: Runnable
 ) -> None:
     order: list[str] = []
@@ -168,7 +166,7 @@ async def test_models_take_turns_and_nobody_is_cut_off_or_starves(
     assert order[:2] == ["first starts", "first ends"]
 
 
-async def test_an_unused_model_is_unloaded_and_comes_back(engine: Engine, babbler: Runnable) -> None:
+async def test_idle_model_is_unloaded_and_reloaded(engine: Engine, babbler: Runnable) -> None:
     engine.idle_unload_s = 0.1
     try:
         await run(engine, babbler, SHORT)
@@ -179,7 +177,7 @@ async def test_an_unused_model_is_unloaded_and_comes_back(engine: Engine, babble
         engine.idle_unload_s = 0
 
 
-async def test_unloading_waits_for_what_runs(engine: Engine, babbler: Runnable) -> None:
+async def test_unloading_waits_for_running_requests(engine: Engine, babbler: Runnable) -> None:
     running = asyncio.create_task(run(engine, babbler, replace(LONG, max_tokens=100)))
     await until(engine, lambda status: status.streams == 1)
     await engine.unload()
@@ -188,7 +186,7 @@ async def test_unloading_waits_for_what_runs(engine: Engine, babbler: Runnable) 
     await engine.unload()
 
 
-async def test_a_model_that_does_not_fit_is_refused_unless_forced(engine: Engine, babbler: Runnable) -> None:
+async def test_model_that_does_not_fit_is_rejected_unless_forced(engine: Engine, babbler: Runnable) -> None:
     huge = replace(babbler, name="test/huge", memory_bytes=10**15)
     with pytest.raises(OpError) as caught:
         await engine.load(huge)
@@ -197,7 +195,7 @@ async def test_a_model_that_does_not_fit_is_refused_unless_forced(engine: Engine
     assert (await engine.load(replace(huge, forced=True))).name == "test/huge"
 
 
-async def test_a_model_that_cannot_be_loaded_says_why_and_leaves_a_working_engine(
+async def test_failed_load_has_a_reason_and_the_engine_keeps_working(
     engine: Engine, babbler: Runnable, tmp_path: Path
 ) -> None:
     folder = make_model(tmp_path / "m")
@@ -211,7 +209,7 @@ async def test_a_model_that_cannot_be_loaded_says_why_and_leaves_a_working_engin
     assert engine.status.last_error is None
 
 
-async def test_giving_up_a_loading_leaves_a_working_engine(
+async def test_cancelled_load_keeps_the_engine_working(
     engine: Engine, babbler: Runnable, other: Runnable
 ) -> None:
     await engine.load(babbler)
@@ -229,9 +227,7 @@ async def test_tokens_are_counted(engine: Engine, babbler: Runnable) -> None:
     assert counted == result.finished.usage.prompt_tokens
 
 
-async def test_tokens_are_counted_with_tools_and_variables_of_the_template(
-    engine: Engine, tiny: Runnable
-) -> None:
+async def test_token_count_includes_tools_and_template_variables(engine: Engine, tiny: Runnable) -> None:
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
     messages = ({"role": "user", "content": "Hello"},)
     counts = set()
@@ -244,7 +240,7 @@ async def test_tokens_are_counted_with_tools_and_variables_of_the_template(
     assert len(counts) == 4
 
 
-async def test_a_conversation_that_is_too_long_is_counted_and_an_empty_one_refused(
+async def test_long_conversation_is_counted_and_an_empty_one_rejected(
     engine: Engine, other: Runnable
 ) -> None:
     loaded = await engine.load(other)
@@ -255,7 +251,7 @@ async def test_a_conversation_that_is_too_long_is_counted_and_an_empty_one_refus
     assert caught.value.type is ErrorType.VALIDATION_ERROR
 
 
-async def test_stopping_ends_streams_and_leaves_no_process(babbler: Runnable) -> None:
+async def test_stopping_ends_streams_and_the_process(babbler: Runnable) -> None:
     engine = new_engine()
     running = asyncio.create_task(run(engine, babbler, LONG))
     await until(engine, lambda status: status.streams == 1)

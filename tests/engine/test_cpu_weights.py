@@ -1,4 +1,4 @@
-"""Weights on a CPU: float32 copies and layers that are expanded give what mlx-lm gives, in any precision."""
+"""Weights on a CPU: float32 copies and expanded layers give the results of mlx-lm, in any precision."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make(
     width: int = 128,
     **quantized: Any,
 ) -> Any:
-    """Return a small random model of mlx-lm's, with a bias here and there."""
+    """Return a small random model of mlx-lm with some biases."""
     import mlx.core as mx
     from mlx import nn
     from mlx_lm.models import mixtral, qwen2
@@ -67,7 +67,7 @@ def make(
 
 
 def write_model(folder: Path, architecture: str) -> Any:
-    """Write a quantized model with a tokenizer into a folder, and return it."""
+    """Write a quantized model with a tokenizer to a folder, and return it."""
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
@@ -82,7 +82,7 @@ def write_model(folder: Path, architecture: str) -> Any:
 
 
 def logits(model: Any, tokens: int = 24) -> Any:
-    """Return what a model says after a prompt and after one more token, (tokens + 1, vocabulary)."""
+    """Return a model's logits for a prompt and one more token, (tokens + 1, vocabulary)."""
     import mlx.core as mx
     import numpy as np
     from mlx_lm.models.cache import make_prompt_cache
@@ -94,7 +94,7 @@ def logits(model: Any, tokens: int = 24) -> Any:
 
 
 def hold(model: Any, wanted: CpuWeights, free: int = PLENTY, *, fast: bool = True) -> Any:
-    """Hold a model's weights."""
+    """Convert a model's weights."""
     from mlxk_tui.engine.inference.weights.holding import hold_weights
 
     return hold_weights(model, wanted, free, lambda done, total: None, fast=fast)
@@ -112,7 +112,9 @@ def hold(model: Any, wanted: CpuWeights, free: int = PLENTY, *, fast: bool = Tru
     ],
 )
 @pytest.mark.parametrize("wanted", [CpuWeights.FLOAT32, CpuWeights.STORED])
-def test_quantized_weights_give_the_same(kind: str, options: dict[str, Any], wanted: CpuWeights) -> None:
+def test_quantized_weights_give_the_same_results(
+    kind: str, options: dict[str, Any], wanted: CpuWeights
+) -> None:
     import numpy as np
 
     before = logits(make(kind, **options))
@@ -131,7 +133,7 @@ def test_quantized_weights_give_the_same(kind: str, options: dict[str, Any], wan
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("wanted", [CpuWeights.FLOAT32, CpuWeights.STORED])
-def test_half_precision_is_calculated_in_float32(dtype: str, tied: bool, wanted: CpuWeights) -> None:
+def test_half_precision_is_computed_in_float32(dtype: str, tied: bool, wanted: CpuWeights) -> None:
     import mlx.core as mx
     import numpy as np
 
@@ -145,7 +147,7 @@ def test_half_precision_is_calculated_in_float32(dtype: str, tied: bool, wanted:
 
 
 def mixture(architecture: str, how: dict[str, Any] | None) -> Any:
-    """Return a tiny mixture of experts with random weights, quantized or of half precision."""
+    """Return a tiny MoE model with random weights, quantized or in half precision."""
     import importlib
 
     import mlx.core as mx
@@ -169,7 +171,7 @@ def mixture(architecture: str, how: dict[str, Any] | None) -> Any:
 
 
 def greedy(model: Any, tokens: int = 16) -> list[int]:
-    """Return mlx-lm's answer to a prompt that has dozens of rows for each of four experts."""
+    """Return mlx-lm's answer to a prompt with dozens of rows for each of four experts."""
     import mlx.core as mx
     from mlx_lm.generate import generate_step
 
@@ -190,7 +192,7 @@ FOUR_BITS: dict[str, Any] = {"bits": 4, "group_size": 32}
         ("gpt_oss", {**FOUR_BITS, "mode": "mxfp4"}),
     ],
 )
-def test_mixtures_of_experts_say_the_same(architecture: str, how: dict[str, Any] | None) -> None:
+def test_moe_models_give_the_same_answers(architecture: str, how: dict[str, Any] | None) -> None:
     import mlx.core as mx
 
     from mlxk_tui.engine.inference.weights.experts import (
@@ -213,7 +215,7 @@ def test_mixtures_of_experts_say_the_same(architecture: str, how: dict[str, Any]
 
 
 @pytest.mark.parametrize("how", [{"bits": 4, "group_size": 64}, {"dtype": "bfloat16"}, {}])
-def test_rows_of_many_and_few_experts_come_back_in_their_order(how: dict[str, Any]) -> None:
+def test_expert_rows_are_returned_in_order(how: dict[str, Any]) -> None:
     import mlx.core as mx
     import numpy as np
     from mlx_lm.models.switch_layers import SwitchLinear
@@ -242,7 +244,7 @@ def test_rows_of_many_and_few_experts_come_back_in_their_order(how: dict[str, An
             np.testing.assert_allclose(held(x, indices), exact(x, indices), atol=1e-4, rtol=1e-4)
 
 
-def test_no_more_than_an_expert_is_in_memory_as_float32() -> None:
+def test_at_most_one_expert_is_in_memory_as_float32() -> None:
     import mlx.core as mx
     from mlx_lm.models.switch_layers import SwitchLinear
 
@@ -259,7 +261,7 @@ def test_no_more_than_an_expert_is_in_memory_as_float32() -> None:
     assert mx.get_peak_memory() - before < 32 * 512 * 1024 * 4 / 4
 
 
-def test_scales_of_half_precision_become_float32_and_their_weights_stay() -> None:
+def test_half_precision_scales_become_float32() -> None:
     import numpy as np
 
     exact = make("plain", bits=4, group_size=64, dtype="bfloat16")
@@ -271,7 +273,7 @@ def test_scales_of_half_precision_become_float32_and_their_weights_stay() -> Non
 
 
 @pytest.mark.parametrize("options", [{"bits": 4, "group_size": 64}, {"dtype": "bfloat16"}])
-def test_no_more_than_a_layer_is_in_memory_as_float32(options: dict[str, Any]) -> None:
+def test_at_most_one_layer_is_in_memory_as_float32(options: dict[str, Any]) -> None:
     import mlx.core as mx
 
     model = make("plain", layers=24, width=256, **options)
@@ -285,7 +287,7 @@ def test_no_more_than_a_layer_is_in_memory_as_float32(options: dict[str, Any]) -
     assert mx.get_peak_memory() - before < whole / 4
 
 
-def test_auto_takes_copies_where_they_fit_and_a_fast_library_is_there() -> None:
+def test_auto_uses_float32_if_it_fits_and_a_fast_library_exists() -> None:
     quantized: dict[str, Any] = {"bits": 4, "group_size": 64}
     assert hold(make("plain", **quantized), CpuWeights.AUTO).kind is CpuWeights.FLOAT32
     assert hold(make("plain", **quantized), CpuWeights.AUTO, free=1000).kind is CpuWeights.STORED
@@ -293,7 +295,7 @@ def test_auto_takes_copies_where_they_fit_and_a_fast_library_is_there() -> None:
     assert (slow.kind, slow.expand_from) == (CpuWeights.STORED, 0)
 
 
-def test_what_is_shared_stays_shared_and_what_refers_to_a_module_goes_on_working() -> None:
+def test_shared_weights_and_module_references_keep_working() -> None:
     import mlx.core as mx
 
     model = make("plain", dtype="bfloat16")
@@ -306,11 +308,11 @@ def test_what_is_shared_stays_shared_and_what_refers_to_a_module_goes_on_working
     assert bound(mx.ones((1, 128))).dtype == mx.float32
 
 
-def test_a_layer_that_does_more_than_mlx_s_own_is_left_alone() -> None:
+def test_customized_layers_are_not_replaced() -> None:
     from mlx.nn.layers.quantized import QuantizedLinear
 
     class Own(QuantizedLinear):
-        """Looks at its scales."""
+        """Uses its scales directly."""
 
         def __call__(self, x: Any) -> Any:
             assert self.scales is not None
@@ -324,7 +326,7 @@ def test_a_layer_that_does_more_than_mlx_s_own_is_left_alone() -> None:
         logits(model)
 
 
-def test_loading_can_be_given_up_while_weights_are_copied() -> None:
+def test_loading_can_be_cancelled_while_weights_are_copied() -> None:
     from mlxk_tui.engine.inference.weights.holding import hold_weights
 
     def stop(done: int, total: int) -> None:
@@ -335,7 +337,7 @@ def test_loading_can_be_given_up_while_weights_are_copied() -> None:
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("plain", 4), ("experts", 8)])
-def test_what_float32_takes_is_known_before(kind: str, bits: int) -> None:
+def test_float32_memory_is_known_in_advance(kind: str, bits: int) -> None:
     from mlxk_tui.engine.inference.weights.holding import float32_bytes
 
     model = make(kind, bits=bits, group_size=64)
@@ -343,7 +345,7 @@ def test_what_float32_takes_is_known_before(kind: str, bits: int) -> None:
     assert hold(model, CpuWeights.FLOAT32).held_bytes == expected
 
 
-def test_a_model_may_have_its_own_way_and_the_worker_is_told() -> None:
+def test_setting_of_a_model_reaches_the_worker() -> None:
     choice = WeightsChoice(CpuWeights.STORED, {"Org/Model": CpuWeights.FLOAT32})
     assert choice.of("org/model") is CpuWeights.FLOAT32
     assert choice.of("org/other") is CpuWeights.STORED
@@ -351,7 +353,7 @@ def test_a_model_may_have_its_own_way_and_the_worker_is_told() -> None:
     assert from_json(to_json(command)) == command
 
 
-def test_copies_that_do_not_fit_are_refused_where_they_are_demanded(
+def test_float32_that_does_not_fit_is_rejected_if_requested(
     tmp_path: Path,
 ) -> None:
     from mlxk_tui.ops.health.machine import may_have_gpu
@@ -372,7 +374,7 @@ def test_copies_that_do_not_fit_are_refused_where_they_are_demanded(
         ("{QuantizedLinear: 1}[type(layer)]", "KeyError: ", False),
     ],
 )
-def test_a_model_that_does_not_run_with_other_weights_has_its_own(
+def test_model_that_fails_with_other_weights_keeps_its_own(
     needs: str, fault: str, expands: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import numpy as np
@@ -384,7 +386,7 @@ def test_a_model_that_does_not_run_with_other_weights_has_its_own(
     from mlxk_tui.ops.contract.matrices import Blas, BlasState
 
     class Model(qwen2.Model):
-        """Asks a layer for what a float32 copy lacks."""
+        """Uses an attribute of a layer that a float32 copy lacks."""
 
         def __call__(self, *arguments: Any, **more: Any) -> Any:
             eval(needs, {"layer": self.layers[0].mlp.up_proj, "QuantizedLinear": QuantizedLinear})

@@ -1,4 +1,4 @@
-"""Rows in the decoder itself: who waits for whom, and that nobody's tokens depend on it."""
+"""Rows in the decoder: their order, and that it does not affect their tokens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def model(babbler: Runnable) -> Any:
 
 
 def row(model: Any, number: int, length: int) -> Any:
-    """Return a greedy row with a prompt of its own."""
+    """Return a greedy row with a unique prompt."""
     import mlx.core as mx
 
     from mlxk_tui.engine.inference.decoding.rows import Row
@@ -52,7 +52,7 @@ def row(model: Any, number: int, length: int) -> Any:
 
 
 class Running:
-    """A decoder and what its rows have said."""
+    """A decoder and the tokens of its rows."""
 
     def __init__(self, model: Any) -> None:
         from mlxk_tui.engine.inference.decoding.pace import Pace
@@ -81,7 +81,7 @@ class Running:
 
 @pytest.fixture(scope="module")
 def alone(model: Any) -> Sequence[list[int]]:
-    """Return what each row says by itself."""
+    """Return the tokens of each row alone."""
     said: list[list[int]] = []
     for number in range(6):
         running = Running(model)
@@ -92,7 +92,7 @@ def alone(model: Any) -> Sequence[list[int]]:
 
 
 @pytest.mark.parametrize("others", [1, 3])
-def test_a_newcomer_says_its_first_token_in_the_next_step(model: Any, alone: Any, others: int) -> None:
+def test_new_request_gets_its_first_token_in_the_next_step(model: Any, alone: Any, others: int) -> None:
     running = Running(model)
     running.add(*(row(model, number, 5 + 7 * number) for number in range(others)))
     while len(running.said[0]) < 4:
@@ -105,7 +105,7 @@ def test_a_newcomer_says_its_first_token_in_the_next_step(model: Any, alone: Any
     assert running.finish() == {**dict(enumerate(alone[:others])), 5: alone[5]}
 
 
-def test_newcomers_come_go_and_meet_at_any_step(model: Any, alone: Any) -> None:
+def test_requests_can_join_and_leave_at_any_step(model: Any, alone: Any) -> None:
     for gap in range(4):
         running = Running(model)
         running.add(row(model, 0, 5))

@@ -1,4 +1,4 @@
-"""Embeddings: a decoder's hidden states, pooled and of length one, whatever else the model does meanwhile."""
+"""Embeddings: a decoder's hidden states, pooled and normalized, also beside other requests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TEXTS = (
 
 
 def pooling(folder: Path, **config: Any) -> Path:
-    """Write what sentence-transformers keeps beside a model."""
+    """Write the files of sentence-transformers for a model."""
     modules = [
         {"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"},
         {"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
@@ -58,12 +58,12 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="package")
 async def states(embedder: Runnable) -> list[Any]:
-    """Return the hidden states of each text, computed by hand in numpy."""
+    """Return the hidden states of each text, computed with numpy."""
     return [_hidden_states(embedder.folder, text) for text in TEXTS]
 
 
 def _hidden_states(folder: Path, text: str) -> Any:
-    """Return what a Qwen3 of these weights computes for a text, (tokens, size), in float64."""
+    """Return the hidden states of a Qwen3 with these weights for a text, (tokens, size), in float64."""
     from safetensors.numpy import load_file
     from tokenizers import Tokenizer
 
@@ -111,7 +111,7 @@ def unit(vector: Any) -> Any:
     return vector / np.linalg.norm(vector)
 
 
-async def test_the_last_state_of_each_text_is_its_vector(
+async def test_last_hidden_state_is_the_embedding(
     engine: Engine, embedder: Runnable, states: list[Any]
 ) -> None:
     result = await engine.embed(embedder, TEXTS)
@@ -136,7 +136,7 @@ async def test_the_last_state_of_each_text_is_its_vector(
     ],
     ids=["mean", "mean by name", "cls", "lasttoken"],
 )
-async def test_pooling_is_what_its_files_say(
+async def test_pooling_follows_the_models_files(
     engine: Engine, tmp_path: Path, states: list[Any], config: dict[str, Any], pool: Any
 ) -> None:
     folder = pooling(make_model(tmp_path / "m", context=4096, bare=True), **config)
@@ -146,7 +146,7 @@ async def test_pooling_is_what_its_files_say(
 
 
 def in_halves(folder: Path) -> None:
-    """Let a model's weights have half precision."""
+    """Convert a model's weights to half precision."""
     from safetensors.numpy import load_file, save_file
 
     weights = load_file(folder / "model.safetensors")
@@ -156,7 +156,7 @@ def in_halves(folder: Path) -> None:
 
 
 def in_four_bits(folder: Path) -> None:
-    """Let a model's matrices be quantized."""
+    """Quantize a model's matrices."""
     import mlx.core as mx
 
     path = str(folder / "model.safetensors")
@@ -177,7 +177,7 @@ def in_four_bits(folder: Path) -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="package")
 async def storing() -> AsyncIterator[Engine]:
-    """Return an engine that keeps weights as they are stored, and expands them where rows are many."""
+    """Return an engine that holds weights as stored, and expands them for many rows."""
     engine = new_engine(weights=WeightsChoice(CpuWeights.STORED))
     yield engine
     await engine.stop()
@@ -185,7 +185,7 @@ async def storing() -> AsyncIterator[Engine]:
 
 @pytest.mark.parametrize("pool", ["lasttoken", "mean", "cls"])
 @pytest.mark.parametrize("change", [None, in_halves, in_four_bits], ids=["float32", "float16", "4 bits"])
-async def test_a_text_in_a_batch_has_the_vector_that_it_has_alone(
+async def test_embedding_in_a_batch_equals_the_single_one(
     storing: Engine, tmp_path: Path, pool: str, change: Callable[[Path], None] | None
 ) -> None:
     folder = pooling(make_model(tmp_path / "m", context=4096, bare=True), pooling_mode=pool)
@@ -200,9 +200,7 @@ async def test_a_text_in_a_batch_has_the_vector_that_it_has_alone(
         np.testing.assert_allclose(together, [alone[at] for at in order], rtol=0, atol=TOLERANCE)
 
 
-async def test_many_texts_are_read_beside_a_stream_that_keeps_flowing(
-    engine: Engine, embedder: Runnable
-) -> None:
+async def test_embedding_many_texts_does_not_stop_a_stream(engine: Engine, embedder: Runnable) -> None:
     request = Generation(
         prompt="Hello, world! How are", sampling=GREEDY, max_tokens=250, stop=("never said",)
     )
@@ -223,7 +221,9 @@ async def test_many_texts_are_read_beside_a_stream_that_keeps_flowing(
     assert flowed > 3
 
 
-async def test_it_can_be_given_up_and_leaves_a_working_engine(engine: Engine, embedder: Runnable) -> None:
+async def test_embedding_can_be_cancelled_and_the_engine_keeps_working(
+    engine: Engine, embedder: Runnable
+) -> None:
     task = asyncio.create_task(engine.embed(embedder, [f"{n} {TEXTS[3]}" for n in range(2000)]))
     running = asyncio.create_task(engine.embed(embedder, TEXTS))
     await running
@@ -236,7 +236,7 @@ async def test_it_can_be_given_up_and_leaves_a_working_engine(engine: Engine, em
     assert len((await engine.embed(embedder, ["Hello"])).vectors) == 1
 
 
-async def test_what_cannot_be_embedded_is_refused(
+async def test_invalid_embedding_requests_are_rejected(
     engine: Engine, embedder: Runnable, babbler: Runnable, tmp_path: Path
 ) -> None:
     async def refused(model: Runnable, texts: Any) -> OpError:
@@ -265,7 +265,7 @@ async def test_what_cannot_be_embedded_is_refused(
     assert len((await engine.embed(embedder, ["Hello"])).vectors) == 1
 
 
-async def test_an_embedding_model_is_known_as_one_and_a_bert_is_not_runnable(hub: Path, cache: Cache) -> None:
+async def test_embedding_model_is_detected_and_bert_is_not_runnable(hub: Path, cache: Cache) -> None:
     for name, config in (("Qwen3-Embedding-tiny", {}), ("bge-tiny", {"model_type": "bert"})):
         snapshot = hub / f"models--mlx-community--{name}" / "snapshots" / ("a" * 40)
         make_model(snapshot, bare=True)
@@ -280,7 +280,7 @@ async def test_an_embedding_model_is_known_as_one_and_a_bert_is_not_runnable(hub
     assert "bert" in caught.value.message
 
 
-async def test_parts_are_bounded() -> None:
+async def test_embedding_chunks_are_limited() -> None:
     texts = ["x" * 100_000] * 5 + ["y"] * 150
     parts = list(parts_of(texts))
     assert [text for part in parts for text in part] == texts
@@ -289,7 +289,7 @@ async def test_parts_are_bounded() -> None:
     assert list(parts_of(["z" * 10**6])) == [("z" * 10**6,)]
 
 
-async def test_code_in_a_repo_is_never_run(engine: Engine, embedder: Runnable, tmp_path: Path) -> None:
+async def test_code_in_a_repo_is_never_executed(engine: Engine, embedder: Runnable, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
     marker = tmp_path / "ran"
     (folder / "own.py").write_text(f"open({str(marker)!r}, 'w')\n")

@@ -1,4 +1,4 @@
-"""What one generation does: its text, where it stops, what it counts, and what it refuses."""
+"""A single generation: text, stop conditions, counts and errors."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ async def refused(engine: Engine, model: Runnable, request: Generation) -> OpErr
 # Where it stops
 
 
-async def test_length_is_honest(engine: Engine, babbler: Runnable) -> None:
+async def test_length_is_exact(engine: Engine, babbler: Runnable) -> None:
     result = await run(engine, babbler, replace(PROMPT, max_tokens=7, want_tokens=True))
     assert result.finished.finish_reason is FinishReason.LENGTH
     assert result.finished.usage.completion_tokens == result.tokens == len(result.token_ids) == 7
 
 
-async def test_an_end_of_turn_token_is_counted_and_not_shown(engine: Engine, tiny: Runnable) -> None:
+async def test_end_of_turn_token_is_counted_and_not_shown(engine: Engine, tiny: Runnable) -> None:
     result = await run(engine, tiny, chat("Hello!", want_tokens=True))
     assert result.finished.finish_reason is FinishReason.STOP
     assert "<|" not in result.text
@@ -47,7 +47,7 @@ async def test_an_end_of_turn_token_is_counted_and_not_shown(engine: Engine, tin
     assert result.finished.usage.completion_tokens == len(result.token_ids)
 
 
-async def test_a_stop_string_is_found_wherever_it_lies(engine: Engine, babbler: Runnable) -> None:
+async def test_stop_string_is_found_at_any_position(engine: Engine, babbler: Runnable) -> None:
     text = (await run(engine, babbler, PROMPT)).text
     assert len(text) > 30
     for start, length in ((5, 1), (8, 2), (11, 3), (14, 5), (20, 8)):
@@ -58,7 +58,7 @@ async def test_a_stop_string_is_found_wherever_it_lies(engine: Engine, babbler: 
         assert result.finished.stop_string == stop
 
 
-async def test_a_stop_string_that_only_begins_loses_nothing(engine: Engine, babbler: Runnable) -> None:
+async def test_partial_stop_string_loses_no_text(engine: Engine, babbler: Runnable) -> None:
     text = (await run(engine, babbler, PROMPT)).text
     result = await run(engine, babbler, replace(PROMPT, stop=(text[-4:] + "never said",)))
     assert result.text == text
@@ -66,7 +66,7 @@ async def test_a_stop_string_that_only_begins_loses_nothing(engine: Engine, babb
     assert result.finished.stop_string is None
 
 
-async def test_the_token_budget_is_what_the_context_leaves(engine: Engine, other: Runnable) -> None:
+async def test_token_limit_is_the_rest_of_the_context(engine: Engine, other: Runnable) -> None:
     whole = await run(engine, other, Generation(prompt="Hello", stop=("e", " ")))
     assert whole.started.max_tokens == 256 - whole.started.prompt_tokens
     half = await run(engine, other, Generation(prompt="Hello", budget="server", stop=("e", " ")))
@@ -78,7 +78,7 @@ async def test_the_token_budget_is_what_the_context_leaves(engine: Engine, other
 # What it is made of
 
 
-async def test_reasoning_is_told_apart(engine: Engine, tiny: Runnable) -> None:
+async def test_reasoning_is_separated(engine: Engine, tiny: Runnable) -> None:
     result = await run(engine, tiny, chat(THOUGHT_OVER))
     assert result.reasoning
     assert result.text
@@ -87,7 +87,7 @@ async def test_reasoning_is_told_apart(engine: Engine, tiny: Runnable) -> None:
     assert 0 < usage.reasoning_tokens < usage.completion_tokens
 
 
-async def test_reasoning_that_the_prompt_opened_is_reasoning(engine: Engine, babbler: Runnable) -> None:
+async def test_reasoning_opened_by_the_prompt_is_separated(engine: Engine, babbler: Runnable) -> None:
     # The template of this model opens <think> where thinking is enabled, which is the default.
     thinking = await run(engine, babbler, chat("Hello", max_tokens=10))
     usage = thinking.finished.usage
@@ -100,7 +100,7 @@ async def test_reasoning_that_the_prompt_opened_is_reasoning(engine: Engine, bab
     assert not plain.reasoning
 
 
-async def test_a_tool_call_is_taken_out_of_the_text(engine: Engine, tiny: Runnable) -> None:
+async def test_tool_call_is_removed_from_the_text(engine: Engine, tiny: Runnable) -> None:
     tool = {
         "type": "function",
         "function": {
@@ -120,14 +120,14 @@ async def test_a_tool_call_is_taken_out_of_the_text(engine: Engine, tiny: Runnab
     assert result.finished.finish_reason is FinishReason.TOOL_CALLS
 
 
-async def test_text_never_holds_half_a_character(engine: Engine, tiny: Runnable) -> None:
+async def test_text_never_has_partial_characters(engine: Engine, tiny: Runnable) -> None:
     results = [await run(engine, tiny, chat(text)) for text in ("Hello!", "Tell me a tip")]
     said = "".join(result.text for result in results)
     assert "�" not in said
     assert not said.isascii()
 
 
-async def test_logprobs_and_token_ids_come_on_request(engine: Engine, babbler: Runnable) -> None:
+async def test_logprobs_and_token_ids_are_returned_on_request(engine: Engine, babbler: Runnable) -> None:
     result = await run(engine, babbler, replace(PROMPT, max_tokens=12, logprobs=3, want_tokens=True))
     assert [item.id for item in result.logprobs] == result.token_ids
     for item in result.logprobs:
@@ -141,7 +141,7 @@ async def test_logprobs_and_token_ids_come_on_request(engine: Engine, babbler: R
     assert not none.token_ids
 
 
-async def test_times_add_up(engine: Engine, babbler: Runnable) -> None:
+async def test_timings_are_consistent(engine: Engine, babbler: Runnable) -> None:
     timings = (await run(engine, babbler, PROMPT)).finished.timings
     assert 0 < timings.queued_s < timings.time_to_first_token_s
     assert timings.generation_tps > 0
@@ -151,7 +151,7 @@ async def test_times_add_up(engine: Engine, babbler: Runnable) -> None:
 # Sampling
 
 
-async def test_a_seed_repeats_an_answer_also_among_others(engine: Engine, babbler: Runnable) -> None:
+async def test_seed_is_reproducible_beside_other_requests(engine: Engine, babbler: Runnable) -> None:
     def seeded(seed: int) -> Generation:
         return replace(PROMPT, sampling=Sampling(temperature=1.0, top_p=0.95, seed=seed))
 
@@ -161,7 +161,7 @@ async def test_a_seed_repeats_an_answer_also_among_others(engine: Engine, babble
     assert len({result.text for result in together}) == 3
 
 
-async def test_each_parameter_has_its_effect(engine: Engine, babbler: Runnable) -> None:
+async def test_every_parameter_has_an_effect(engine: Engine, babbler: Runnable) -> None:
     greedy = await run(engine, babbler, replace(PROMPT, want_tokens=True))
     banned = greedy.token_ids[0]
     biased = await run(
@@ -183,9 +183,7 @@ async def test_each_parameter_has_its_effect(engine: Engine, babbler: Runnable) 
         assert len(set(result.token_ids[:15])) == 15 > len(set(greedy.token_ids[:15])), punished
 
 
-async def test_generation_config_gives_the_defaults(
-    engine: Engine, babbler: Runnable, tmp_path: Path
-) -> None:
+async def test_generation_config_provides_defaults(engine: Engine, babbler: Runnable, tmp_path: Path) -> None:
     config = {"do_sample": True, "temperature": 1.0, "top_k": 1, "eos_token_id": [0, 5]}
     folder = make_model(tmp_path / "m", context=4096, generation_config=config)
     model = Runnable("test/configured", folder)
@@ -199,7 +197,7 @@ async def test_generation_config_gives_the_defaults(
 # Prompts
 
 
-async def test_a_model_without_a_template_gets_a_plain_conversation(engine: Engine, tmp_path: Path) -> None:
+async def test_model_without_a_template_gets_a_plain_conversation(engine: Engine, tmp_path: Path) -> None:
     model = Runnable("test/plain", make_model(tmp_path / "m", template=None))
     lone = await run(engine, model, chat("Hello, world! How are", max_tokens=20))
     raw = await run(engine, model, replace(PROMPT, max_tokens=20))
@@ -209,7 +207,7 @@ async def test_a_model_without_a_template_gets_a_plain_conversation(engine: Engi
     assert await engine.count_tokens(model, [{"role": "user", "content": "Hello"}]) > 0
 
 
-async def test_a_template_that_fails_is_a_clear_error(engine: Engine, tmp_path: Path) -> None:
+async def test_failing_template_is_an_error(engine: Engine, tmp_path: Path) -> None:
     for number, template in enumerate(("{{ messages[0].nothing.at_all }}", "{% for %}")):
         model = Runnable("test/broken", make_model(tmp_path / str(number), template=template))
         error = await refused(engine, model, chat("Hello"))
@@ -218,7 +216,7 @@ async def test_a_template_that_fails_is_a_clear_error(engine: Engine, tmp_path: 
         assert (await run(engine, model, chat("Hello", chat_template=False, max_tokens=5))).tokens
 
 
-async def test_a_template_that_knows_no_system_message_gets_it_with_the_first_question(
+async def test_system_message_is_merged_for_templates_without_system_role(
     engine: Engine, tmp_path: Path
 ) -> None:
     template = (
@@ -234,12 +232,12 @@ async def test_a_template_that_knows_no_system_message_gets_it_with_the_first_qu
     assert "System role not supported" in refusal.message
 
 
-async def test_bytes_that_were_no_text_are_replaced(engine: Engine, tiny: Runnable) -> None:
+async def test_invalid_unicode_is_replaced(engine: Engine, tiny: Runnable) -> None:
     result = await run(engine, tiny, chat("What is \udcff\udc80 this?", max_tokens=5))
     assert result.tokens
 
 
-async def test_a_long_prompt_tells_how_far_it_is_and_half_a_megabyte_is_refused(
+async def test_long_prompt_reports_progress_and_a_too_long_one_is_rejected(
     engine: Engine, babbler: Runnable
 ) -> None:
     long = "How are you today? " * 200
@@ -281,7 +279,7 @@ async def test_a_long_prompt_tells_how_far_it_is_and_half_a_megabyte_is_refused(
     ],
     ids=str,
 )
-async def test_a_bad_request_ends_nothing_but_itself(
+async def test_invalid_request_fails_only_itself(
     engine: Engine, babbler: Runnable, change: dict[str, Any]
 ) -> None:
     good = asyncio.create_task(run(engine, babbler, replace(PROMPT, max_tokens=10)))
@@ -291,7 +289,7 @@ async def test_a_bad_request_ends_nothing_but_itself(
     assert (await good).tokens
 
 
-async def test_a_draft_model_with_another_vocabulary_is_refused(
+async def test_draft_model_with_another_vocabulary_is_rejected(
     engine: Engine, babbler: Runnable, tiny: Runnable
 ) -> None:
     error = await refused(engine, babbler, replace(PROMPT, draft_model=str(tiny.folder)))

@@ -1,4 +1,4 @@
-"""Answers that follow a JSON schema: always valid, whatever the model would rather say."""
+"""Answers that follow a JSON schema are always valid."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def bound(schema: object, **more: Any) -> Generation:
 
 @pytest.mark.parametrize("name", SCHEMAS)
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.5, seed=3)], ids=["greedy", "hot"])
-async def test_the_answer_is_valid(
+async def test_answer_follows_the_schema(
     engine: Engine, tiny: Runnable, babbler: Runnable, name: str, sampling: Sampling
 ) -> None:
     for model in (tiny, babbler):
@@ -102,7 +102,7 @@ async def test_the_answer_is_valid(
         assert not result.tool_calls
 
 
-async def test_any_object_is_an_object(engine: Engine, tiny: Runnable) -> None:
+async def test_json_object_gives_an_object(engine: Engine, tiny: Runnable) -> None:
     for seed in range(3):
         request = bound({}, sampling=Sampling(temperature=1.0, seed=seed), max_tokens=60)
         result = await run(engine, tiny, request)
@@ -112,7 +112,7 @@ async def test_any_object_is_an_object(engine: Engine, tiny: Runnable) -> None:
             assert result.text.startswith("{")
 
 
-async def test_neighbours_are_not_touched(engine: Engine, tiny: Runnable) -> None:
+async def test_other_requests_are_not_affected(engine: Engine, tiny: Runnable) -> None:
     free = [chat(text, max_tokens=80, want_tokens=True) for text in ("Hello!", "What do the panes do?")]
     alone = [await run(engine, tiny, request) for request in free]
     schemas = list(SCHEMAS.values())[:4]
@@ -124,7 +124,7 @@ async def test_neighbours_are_not_touched(engine: Engine, tiny: Runnable) -> Non
     assert [result.text for result in constrained] == [result.text for result in expected]
 
 
-async def test_what_does_not_fit_into_max_tokens_is_cut(engine: Engine, babbler: Runnable) -> None:
+async def test_answer_is_cut_off_by_max_tokens(engine: Engine, babbler: Runnable) -> None:
     whole = await run(engine, babbler, bound(SCHEMAS["nested objects"]))
     cut = await run(engine, babbler, bound(SCHEMAS["nested objects"], max_tokens=5))
     assert cut.finished.finish_reason is FinishReason.LENGTH
@@ -134,7 +134,7 @@ async def test_what_does_not_fit_into_max_tokens_is_cut(engine: Engine, babbler:
     assert (exact.text, exact.finished.finish_reason) == (whole.text, FinishReason.STOP)
 
 
-async def test_reasoning_is_free_and_the_answer_is_bound(
+async def test_reasoning_is_free_and_the_answer_is_constrained(
     engine: Engine, tiny: Runnable, babbler: Runnable
 ) -> None:
     # This one opens its reasoning itself, where it was taught to.
@@ -178,7 +178,7 @@ async def test_reasoning_is_free_and_the_answer_is_bound(
     ],
     ids=lambda value: value[:40] if value else "-",
 )
-async def test_a_schema_that_cannot_be_promised_is_refused_at_once(
+async def test_unsupported_schema_is_rejected_at_once(
     engine: Engine, tiny: Runnable, schema: str, why: str
 ) -> None:
     with pytest.raises(OpError) as caught:
@@ -189,9 +189,7 @@ async def test_a_schema_that_cannot_be_promised_is_refused_at_once(
     assert len(caught.value.message) < 350
 
 
-async def test_a_schema_that_grows_too_complex_ends_only_its_own_answer(
-    engine: Engine, tiny: Runnable
-) -> None:
+async def test_too_complex_schema_fails_only_its_own_answer(engine: Engine, tiny: Runnable) -> None:
     many = {"type": "object", "properties": {f"p{number}": {"type": "integer"} for number in range(3000)}}
     good, bad = await asyncio.gather(
         run(engine, tiny, bound(SCHEMAS["array"])), run(engine, tiny, bound(many)), return_exceptions=True
@@ -202,7 +200,9 @@ async def test_a_schema_that_grows_too_complex_ends_only_its_own_answer(
     assert (await run(engine, tiny, bound(SCHEMAS["array"]))).text == good.text
 
 
-async def test_a_draft_model_is_refused_and_a_quantized_cache_is_not(engine: Engine, tiny: Runnable) -> None:
+async def test_schema_rejects_a_draft_model_and_allows_a_quantized_cache(
+    engine: Engine, tiny: Runnable
+) -> None:
     with pytest.raises(OpError) as caught:
         await run(engine, tiny, bound({}, draft_model=str(tiny.folder)))
     assert "draft" in caught.value.message
@@ -210,7 +210,7 @@ async def test_a_draft_model_is_refused_and_a_quantized_cache_is_not(engine: Eng
     assert json.loads(result.text) in SCHEMAS["enum"]["enum"]
 
 
-async def test_a_call_can_be_forced(engine: Engine, tiny: Runnable) -> None:
+async def test_tool_call_can_be_forced(engine: Engine, tiny: Runnable) -> None:
     city = {
         "type": "object",
         "properties": {"city": {"$ref": "#/$defs/City"}},

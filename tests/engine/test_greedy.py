@@ -1,4 +1,4 @@
-"""Greedy output is the same however it comes about, and it is mlx-lm's own."""
+"""Greedy answers are always the same, and those of mlx-lm."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ print(json.dumps(answers))
 """
 
 
-class Said(NamedTuple):
+class Answer(NamedTuple):
     """An answer."""
 
     tokens: list[int]
     text: str
 
     def is_said_by(self, result: Result) -> bool:
-        """Compare; where the model wrote markers its text is split here and is not there."""
+        """Compare with mlx-lm's answer, which is not split at markers."""
         split = "think>" in self.text
         return self.tokens == result.token_ids and (split or self.text == result.text)
 
@@ -71,8 +71,8 @@ def ask(question: str, **more: Any) -> Generation:
 
 
 @pytest.fixture(scope="module")
-def expected(tiny: Runnable) -> list[Said]:
-    """Return what mlx_lm.generate says, each question on its own."""
+def expected(tiny: Runnable) -> list[Answer]:
+    """Return the answers of mlx_lm.generate to the single questions."""
     done = subprocess.run(
         [executable(), "-c", _PEER, folder_of(tiny), json.dumps(QUESTIONS)],
         env=worker_environment(),
@@ -80,32 +80,32 @@ def expected(tiny: Runnable) -> list[Said]:
         capture_output=True,
         check=True,
     )
-    answers = [Said(*answer) for answer in json.loads(done.stdout)]
+    answers = [Answer(*answer) for answer in json.loads(done.stdout)]
     assert len({answer.text for answer in answers}) > len(QUESTIONS) // 2  # the questions are told apart
     return answers
 
 
-async def test_one_stream_says_what_mlx_lm_says(engine: Engine, tiny: Runnable, expected: list[Said]) -> None:
+async def test_single_stream_matches_mlx_lm(engine: Engine, tiny: Runnable, expected: list[Answer]) -> None:
     for question, answer in zip(QUESTIONS, expected, strict=True):
         assert answer.is_said_by(await run(engine, tiny, ask(question))), question
 
 
-async def test_eight_at_once_say_the_same(engine: Engine, tiny: Runnable, expected: list[Said]) -> None:
+async def test_eight_streams_match_mlx_lm(engine: Engine, tiny: Runnable, expected: list[Answer]) -> None:
     results = await asyncio.gather(*(run(engine, tiny, ask(question)) for question in QUESTIONS))
     for answer, result in zip(expected, results, strict=True):
         assert answer.is_said_by(result)
 
 
-async def test_a_repeated_prompt_is_cached_and_says_the_same(
-    engine: Engine, tiny: Runnable, expected: list[Said]
+async def test_repeated_prompt_is_cached_and_gives_the_same_answer(
+    engine: Engine, tiny: Runnable, expected: list[Answer]
 ) -> None:
     result = await run(engine, tiny, ask(QUESTIONS[0]))
     assert result.started.cached_tokens == result.started.prompt_tokens - 1
     assert expected[0].is_said_by(result)
 
 
-async def test_joining_and_leaving_neighbours_change_nothing(
-    engine: Engine, tiny: Runnable, expected: list[Said]
+async def test_other_requests_do_not_change_an_answer(
+    engine: Engine, tiny: Runnable, expected: list[Answer]
 ) -> None:
     async def neighbour(question: str, tokens: int) -> None:
         stream = engine.generate(tiny, ask(question, stop=("never said",)))
@@ -126,7 +126,7 @@ async def test_joining_and_leaving_neighbours_change_nothing(
     assert expected[4].is_said_by(results[3])
 
 
-async def test_tokens_and_text_prompts_say_the_same(engine: Engine, tiny: Runnable) -> None:
+async def test_token_and_text_prompts_give_the_same_answer(engine: Engine, tiny: Runnable) -> None:
     whole = await run(engine, tiny, ask(QUESTIONS[1]))
     prompt = f"<|im_start|>user\n{QUESTIONS[1]}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     raw = await run(
@@ -136,8 +136,8 @@ async def test_tokens_and_text_prompts_say_the_same(engine: Engine, tiny: Runnab
     assert raw.text == whole.text
 
 
-async def test_a_quantized_cache_and_a_draft_model_are_possible(
-    engine: Engine, tiny: Runnable, expected: list[Said]
+async def test_quantized_cache_and_draft_model_work(
+    engine: Engine, tiny: Runnable, expected: list[Answer]
 ) -> None:
     drafted = await run(engine, tiny, ask(QUESTIONS[0], draft_model=folder_of(tiny)))
     assert expected[0].is_said_by(drafted)
@@ -148,9 +148,7 @@ async def test_a_quantized_cache_and_a_draft_model_are_possible(
     assert again.text == quantized.text
 
 
-async def test_the_next_turn_reads_only_what_is_new_and_says_what_a_cold_start_says(
-    engine: Engine, tiny: Runnable
-) -> None:
+async def test_next_turn_reuses_the_cache_and_matches_a_cold_start(engine: Engine, tiny: Runnable) -> None:
     first = await run(engine, tiny, ask(QUESTIONS[0]))
     turns = (QUESTIONS[0], first.text, QUESTIONS[1])
     request = chat(*turns, max_tokens=100, template_kwargs={"enable_thinking": False})

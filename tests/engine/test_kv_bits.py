@@ -1,4 +1,4 @@
-"""A KV cache of few bits: the same answer at every pace, mlx-lm's own; refused where it cannot be."""
+"""Quantized KV caches: the answers of mlx-lm for all prefill chunk sizes, and unsupported models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROMPT = tuple(10 + (7 * i) % 300 for i in range(2100))
 @pytest.mark.parametrize(
     ("bits", "length"), [(4, 1), (4, 40), pytest.param(4, 2100, marks=pytest.mark.slow), (8, 40)]
 )
-def test_any_pace_gives_the_tokens_of_mlx_lm_and_a_small_cache(
+def test_prefill_chunks_do_not_change_tokens_and_the_cache_is_small(
     babbler: Runnable, bits: int, length: int
 ) -> None:
     command = [executable(), "-m", "tests.engine.probes.paces", folder_of(babbler), str(bits), "24"]
@@ -50,7 +50,7 @@ def test_any_pace_gives_the_tokens_of_mlx_lm_and_a_small_cache(
 
 
 @together
-async def test_what_was_kept_goes_on_as_it_was_read(engine: Engine, babbler: Runnable) -> None:
+async def test_cached_prompt_continues_like_a_new_one(engine: Engine, babbler: Runnable) -> None:
     request = Generation(tokens=PROMPT[:60], kv_bits=4, max_tokens=20, sampling=GREEDY, want_tokens=True)
     first = await run(engine, babbler, request)
     again = await run(engine, babbler, request)
@@ -60,7 +60,7 @@ async def test_what_was_kept_goes_on_as_it_was_read(engine: Engine, babbler: Run
 
 @pytest.fixture(scope="module")
 def sliding(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
-    """Return a model with a rotating window of 64 tokens."""
+    """Return a model with a sliding window of 64 tokens."""
     folder = make_model(
         tmp_path_factory.mktemp("sliding") / "m", context=4096, sliding_window=64, endless=True
     )
@@ -68,7 +68,7 @@ def sliding(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
 
 
 @together
-async def test_a_rotating_window_is_not_quantized(engine: Engine, sliding: Runnable) -> None:
+async def test_sliding_window_cannot_be_quantized(engine: Engine, sliding: Runnable) -> None:
     request = Generation(tokens=PROMPT[:9], kv_bits=8, max_tokens=4, sampling=GREEDY)
     with pytest.raises(OpError) as caught:
         await run(engine, sliding, request)
@@ -78,9 +78,7 @@ async def test_a_rotating_window_is_not_quantized(engine: Engine, sliding: Runna
 
 
 @together
-async def test_a_draft_model_is_used_within_a_rotating_window_and_refused_past_it(
-    engine: Engine, sliding: Runnable
-) -> None:
+async def test_draft_model_is_rejected_beyond_a_sliding_window(engine: Engine, sliding: Runnable) -> None:
     request = Generation(tokens=PROMPT[:30], max_tokens=30, sampling=GREEDY, want_tokens=True)
     alone = await run(engine, sliding, request)
     for _ in range(2):  # the second time from what the first has kept
@@ -114,7 +112,7 @@ async def test_a_draft_model_is_used_within_a_rotating_window_and_refused_past_i
 
 
 @together
-async def test_a_shallower_draft_model_of_a_quantized_cache_changes_nothing(
+async def test_smaller_draft_model_does_not_change_the_answer(
     engine: Engine, babbler: Runnable, tmp_path: Path
 ) -> None:
     small = make_model(tmp_path / "m", context=4096, endless=True, layers=1)

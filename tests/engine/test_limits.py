@@ -1,4 +1,4 @@
-"""Budgets of tokens, and verdicts on memory."""
+"""Limits of tokens and memory."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from mlxk_tui.ops.health.machine import Runtime
         (10, 0, 7, "run", 7),
     ],
 )
-def test_an_answer_has_what_the_context_leaves(
+def test_answer_may_use_the_rest_of_the_context(
     prompt: int, context: int | None, asked: int | None, budget: Literal["run", "server"], expected: int
 ) -> None:
     assert token_budget(prompt, context, max_tokens=asked, budget=budget) == expected
 
 
 @pytest.mark.parametrize("prompt", [4096, 5000])
-def test_a_prompt_that_fills_the_context_is_refused_with_the_numbers(prompt: int) -> None:
+def test_prompt_that_fills_the_context_is_rejected_with_token_counts(prompt: int) -> None:
     with pytest.raises(OpError) as refused:
         token_budget(prompt, 4096, max_tokens=1)
     assert refused.value.type is ErrorType.CONTEXT_LENGTH_EXCEEDED
@@ -48,7 +48,7 @@ def test_a_prompt_that_fills_the_context_is_refused_with_the_numbers(prompt: int
 
 
 @pytest.mark.parametrize("asked", [0, -1])
-def test_no_tokens_at_all_are_no_answer(asked: int) -> None:
+def test_zero_max_tokens_are_rejected(asked: int) -> None:
     with pytest.raises(OpError) as refused:
         token_budget(10, 4096, max_tokens=asked)
     assert refused.value.type is ErrorType.VALIDATION_ERROR
@@ -67,14 +67,14 @@ HERE = Runtime("0.32", frozenset(), memory_bytes=10_000_000_000)
         (None, None, ""),
     ],
 )
-def test_memory_is_judged_with_the_numbers(needed: int | None, fit: MemoryFit | None, says: str) -> None:
+def test_memory_verdict_contains_the_sizes(needed: int | None, fit: MemoryFit | None, says: str) -> None:
     verdict = memory_verdict(needed, HERE, name="org/model")
     assert verdict.fit is fit
     assert says in verdict.message
     assert needed is None or ("10.0GB" in verdict.message and "org/model" in verdict.message)
 
 
-def test_what_does_not_fit_is_refused_unless_forced() -> None:
+def test_model_that_does_not_fit_is_rejected_unless_forced() -> None:
     with pytest.raises(OpError) as refused:
         check_memory(11_000_000_000, HERE)
     assert refused.value.type is ErrorType.INSUFFICIENT_MEMORY
@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_refused_unless_forced() -> None:
     assert check_memory(9_000_000_000, HERE).fit is MemoryFit.TIGHT
 
 
-def test_a_model_and_its_draft_are_judged_together() -> None:
+def test_memory_check_includes_the_draft_model() -> None:
     usable = Runtime.here().memory_bytes
     large = Runnable("org/Large", Path("large"), memory_bytes=int(0.7 * usable), fit=MemoryFit.FITS)
     small = Runnable("org/Small", Path("small"), memory_bytes=int(0.1 * usable))

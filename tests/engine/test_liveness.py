@@ -1,4 +1,4 @@
-"""When a worker counts as stuck: only its own stillness does, whatever the machine or the parent is like."""
+"""Hang detection: only a lack of progress of the worker itself counts, not a slow machine or parent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def busy(step: int, cpu_s: float, **more: object) -> Heartbeat:
     return Heartbeat(step=step, expected_s=0.5, cpu_s=cpu_s, **more)  # type: ignore[arg-type]  # ints and a bool
 
 
-def test_one_that_does_not_beat_is_unresponsive_and_then_stuck() -> None:
+def test_worker_without_heartbeats_is_unresponsive_and_then_stuck() -> None:
     watch = Watch(Patience())
     passed(watch, 4)
     assert watch.unresponsive
@@ -35,7 +35,7 @@ def test_one_that_does_not_beat_is_unresponsive_and_then_stuck() -> None:
     assert watch.verdict() == "gave no sign of life for 10 seconds"
 
 
-def test_one_that_beats_at_rest_is_never_stuck() -> None:
+def test_idle_worker_with_heartbeats_is_never_stuck() -> None:
     watch = Watch(Patience())
     for _ in range(100):
         watch.hear(Heartbeat(step=3))
@@ -45,14 +45,14 @@ def test_one_that_beats_at_rest_is_never_stuck() -> None:
 
 
 def beating(watch: Watch, seconds: int, beat: Heartbeat) -> str | None:
-    """Let it beat every second without a change; return what it counts as in the end."""
+    """Send heartbeats every second without progress; return the final verdict."""
     for _ in range(seconds):
         watch.hear(beat)
         passed(watch, 1)
     return watch.verdict()
 
 
-def test_a_step_past_ten_times_its_length_is_stuck_where_nothing_moves() -> None:
+def test_step_without_progress_is_stuck_after_ten_times_its_duration() -> None:
     watch = Watch(Patience())
     assert beating(watch, 5, busy(1, 3.0)) is None  # not overdue
     assert beating(watch, 5, busy(1, 3.0)) is None  # overdue, but not for long
@@ -64,7 +64,7 @@ def test_a_step_past_ten_times_its_length_is_stuck_where_nothing_moves() -> None
 
 
 @pytest.mark.parametrize("sign", ["cpu_s", "disk", "device", "step"])
-def test_progress_of_any_kind_is_no_standstill(sign: str) -> None:
+def test_any_kind_of_progress_prevents_being_stuck(sign: str) -> None:
     watch = Watch(Patience())
     for at in range(100):
         values = {"step": 1, "cpu_s": 3.0, sign: at}
@@ -73,7 +73,7 @@ def test_progress_of_any_kind_is_no_standstill(sign: str) -> None:
         assert watch.verdict() is None
 
 
-def test_the_time_that_telling_takes_is_no_progress() -> None:
+def test_time_for_heartbeats_is_not_progress() -> None:
     watch = Watch(Patience())
     for at in range(12):
         watch.hear(busy(1, 3.0 + at * 1e-4))
@@ -81,14 +81,14 @@ def test_the_time_that_telling_takes_is_no_progress() -> None:
     assert watch.verdict() is not None
 
 
-def test_a_gpu_may_show_nothing_for_longer() -> None:
+def test_gpu_gets_more_time_without_visible_progress() -> None:
     watch = Watch(Patience())
     watch.gpu = True
     assert beating(watch, 59, busy(1, 3.0)) is None
     assert beating(watch, 3, busy(1, 3.0)) is not None
 
 
-def test_what_was_before_it_owed_something_does_not_count() -> None:
+def test_idle_time_before_a_request_does_not_count() -> None:
     watch = Watch(Patience())
     passed(watch, 9)
     watch.start()
@@ -106,7 +106,7 @@ for line in sys.stdin:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of bytes that were read")
-def test_bytes_that_are_read_are_progress_while_it_starts_or_loads(tmp_path: Path) -> None:
+def test_bytes_read_are_progress_while_starting_or_loading(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(bytes(1 << 16))
     process = subprocess.Popen(
         [sys.executable, "-c", _READER, str(tmp_path / "weights")],
@@ -136,7 +136,7 @@ def test_bytes_that_are_read_are_progress_while_it_starts_or_loads(tmp_path: Pat
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of threads that wait")
-def test_a_process_is_seen_from_outside() -> None:
+def test_process_is_observed_from_outside() -> None:
     look = look_at(os.getpid())
     assert os.getpid() in look.queued_s
     assert look.read > 0

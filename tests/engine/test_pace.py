@@ -1,4 +1,4 @@
-"""How much is read in a step, on machines that read quickly, slowly, and ever more slowly."""
+"""The size of prefill steps on fast, slow and increasingly slow machines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlxk_tui.engine.inference.decoding.pace import Pace
 
 
 def steps(cost: Callable[[int, int], float], total: int, *, shared: bool = False) -> list[tuple[int, float]]:
-    """Read a prompt on a machine where a step of so many tokens at such a context takes `cost` seconds."""
+    """Process a prompt on a machine where a step of n tokens at a context takes `cost` seconds."""
     pace = Pace()
     done, taken = 0, []
     while done < total:
@@ -25,31 +25,31 @@ def steps(cost: Callable[[int, int], float], total: int, *, shared: bool = False
 
 @pytest.mark.parametrize("rate", [1, 6, 50, 1000])
 @pytest.mark.parametrize("shared", [False, True])
-def test_no_step_takes_much_more_than_a_second_however_slow_the_machine(rate: float, shared: bool) -> None:
+def test_steps_take_about_a_second_at_most_on_any_machine(rate: float, shared: bool) -> None:
     first, *more = steps(lambda tokens, _: tokens / rate, 170, shared=shared)
     assert first[0] == 8  # nobody knows yet
     assert all(seconds <= 1.0 for _, seconds in more)
 
 
-def test_a_quick_machine_is_known_after_a_few_steps() -> None:
+def test_fast_machine_is_detected_after_a_few_steps() -> None:
     taken = steps(lambda tokens, _: 0.003 + tokens / 20_000, 20_000)
     assert max(tokens for tokens, _ in taken) == 2048
     assert len(taken) < 20
     assert all(later <= 4 * earlier for (earlier, _), (later, _) in pairwise(taken))
 
 
-def test_a_model_whose_every_step_takes_long_is_not_read_token_by_token() -> None:
+def test_slow_model_still_gets_chunks_of_several_tokens() -> None:
     taken = steps(lambda tokens, _: 0.09 + tokens / 2000, 2000, shared=True)
     assert all(tokens >= 32 for tokens, _ in taken[1:-1])
 
 
-def test_a_growing_context_makes_the_steps_smaller() -> None:
+def test_steps_shrink_as_the_context_grows() -> None:
     taken = steps(lambda tokens, context: tokens * (1e-4 + context * 1e-6), 30_000)
     assert max(seconds for _, seconds in taken) < 1.0
     assert taken[-2][0] < max(tokens for tokens, _ in taken)
 
 
-def test_a_known_prompt_of_great_length_begins_small() -> None:
+def test_long_cached_prompt_starts_with_small_steps() -> None:
     pace = Pace()
     for _ in range(10):
         pace.learn(2048, 0.2, 0)
@@ -57,7 +57,7 @@ def test_a_known_prompt_of_great_length_begins_small() -> None:
     assert pace.tokens(shared=False, context=32 * 1024) <= 64
 
 
-def test_short_prompts_do_not_make_it_forget_how_quick_it_is() -> None:
+def test_short_prompts_do_not_reset_the_measured_speed() -> None:
     pace = Pace()
     for _ in range(10):
         pace.learn(1024, 0.05)
@@ -70,7 +70,7 @@ def test_short_prompts_do_not_make_it_forget_how_quick_it_is() -> None:
     assert pace.tokens(shared=False) < 8
 
 
-def test_a_step_that_seemed_to_take_no_time_makes_the_next_one_little_larger() -> None:
+def test_implausibly_fast_step_increases_the_next_only_a_little() -> None:
     pace = Pace()
     pace.learn(8, 0.0)
     assert pace.tokens(shared=False) == 32

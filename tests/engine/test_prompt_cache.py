@@ -1,4 +1,4 @@
-"""What a next prompt finds of earlier ones: the longest common beginning, within the bytes allowed."""
+"""The prompt cache: prompts reuse the longest common prefix, within a limit of memory."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="package")]
 HISTORY = "The quick brown fox jumps over the lazy dog. " * 12
 
 
-async def test_reasoning_taken_out_of_the_history_costs_only_the_answer(
-    engine: Engine, babbler: Runnable
-) -> None:
+async def test_removed_reasoning_reprocesses_only_the_answer(engine: Engine, babbler: Runnable) -> None:
     # The template opens <think> for the answer; the next turn's history does not have it.
     first = await run(engine, babbler, chat(HISTORY, max_tokens=20))
     assert first.reasoning
@@ -30,13 +28,13 @@ async def test_reasoning_taken_out_of_the_history_costs_only_the_answer(
     assert second.started.cached_tokens >= first.started.prompt_tokens - opening
 
 
-async def test_an_edited_question_keeps_what_came_before_it(engine: Engine, babbler: Runnable) -> None:
+async def test_edited_question_reuses_the_prompt_before_it(engine: Engine, babbler: Runnable) -> None:
     await run(engine, babbler, chat(HISTORY, "Fine.", "And now?", max_tokens=5))
     edited = await run(engine, babbler, chat(HISTORY, "Fine.", "Something else?", max_tokens=5))
     assert edited.started.cached_tokens > edited.started.prompt_tokens * 0.8
 
 
-async def test_a_cancelled_prompt_is_not_read_twice(engine: Engine, babbler: Runnable) -> None:
+async def test_cancelled_prompt_is_reused(engine: Engine, babbler: Runnable) -> None:
     prompt = Generation(prompt="Once upon a time. " + HISTORY, sampling=GREEDY, max_tokens=500)
     stream = engine.generate(babbler, prompt)
     async for event in stream:
@@ -46,7 +44,7 @@ async def test_a_cancelled_prompt_is_not_read_twice(engine: Engine, babbler: Run
     assert again.started.cached_tokens > 0
 
 
-async def test_a_neighbours_beginning_serves_several_at_once(engine: Engine, babbler: Runnable) -> None:
+async def test_common_prefix_is_shared_by_several_requests(engine: Engine, babbler: Runnable) -> None:
     await run(engine, babbler, chat(HISTORY, max_tokens=5))
     results = await asyncio.gather(
         *(run(engine, babbler, chat(HISTORY + word, max_tokens=30)) for word in ("One", "Two", "Three"))
@@ -57,9 +55,7 @@ async def test_a_neighbours_beginning_serves_several_at_once(engine: Engine, bab
     assert alone.reasoning == results[1].reasoning
 
 
-async def test_a_sliding_window_serves_the_next_turn_from_the_prompts_end(
-    engine: Engine, tmp_path: Path
-) -> None:
+async def test_sliding_window_is_reused_for_the_next_turn(engine: Engine, tmp_path: Path) -> None:
     # Such a cache cannot be cut back once its window is full: what was kept is the end of the history.
     model = Runnable("test/sliding", make_model(tmp_path / "m", context=4096, sliding_window=64))
     first = await run(engine, model, chat(HISTORY, max_tokens=20))
@@ -72,7 +68,7 @@ async def test_a_sliding_window_serves_the_next_turn_from_the_prompts_end(
     assert (cold.text, cold.reasoning) == (second.text, second.reasoning)
 
 
-async def test_what_is_kept_stays_within_its_bytes(babbler: Runnable) -> None:
+async def test_prompt_cache_stays_within_its_limit(babbler: Runnable) -> None:
     one = 512 * 2 * 2 * 32 * 4 * 2  # a history: tokens, layers, heads, their size, fp32, keys and values
     engine = new_engine(cache_bytes=one * 3)
     try:

@@ -1,4 +1,4 @@
-"""The worker may die in any way: what ran says so within seconds, and the next request just works."""
+"""If the worker dies, running requests fail within seconds, and the next request works."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ HURRIED = Patience(silence_s=1.0, stall_s=1.0, overdue=1.0)
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[Engine]:
-    """Return the engine that most of these tests share."""
+    """Return the engine shared by most of these tests."""
     engine = new_engine()
     yield engine
     await engine.stop()
 
 
 async def fate(engine: Engine, model: Runnable, request: Generation) -> str:
-    """Generate and tell how it ended: a finish reason or an error type."""
+    """Generate, and return the finish reason or the error type."""
     try:
         result = await run(engine, model, request)
     except OpError as error:
@@ -49,7 +49,7 @@ def pid_of(engine: Engine) -> int:
     return pid
 
 
-async def test_a_killed_worker_fails_what_ran_at_once_and_the_next_request_starts_another(
+async def test_killed_worker_fails_running_requests_and_is_restarted(
     engine: Engine, babbler: Runnable
 ) -> None:
     tasks = [asyncio.create_task(fate(engine, babbler, LONG)) for _ in range(3)]
@@ -66,9 +66,7 @@ async def test_a_killed_worker_fails_what_ran_at_once_and_the_next_request_start
     assert engine.status.last_error is None
 
 
-async def test_a_request_that_comes_while_the_worker_is_being_reaped_starts_another(
-    engine: Engine, babbler: Runnable
-) -> None:
+async def test_request_right_after_a_crash_starts_a_new_worker(engine: Engine, babbler: Runnable) -> None:
     await engine.load(babbler)
     os.kill(pid_of(engine), signal.SIGKILL)
     while engine.status.pid is not None:  # noqa: ASYNC110 - the very next turn of the loop is wanted
@@ -77,7 +75,7 @@ async def test_a_request_that_comes_while_the_worker_is_being_reaped_starts_anot
     assert engine.status.state is EngineState.READY
 
 
-async def test_a_worker_that_hangs_is_ended_and_who_waits_for_another_model_is_served(
+async def test_hanging_worker_is_stopped_and_other_models_are_served(
     engine: Engine, babbler: Runnable, other: Runnable
 ) -> None:
     await engine.load(babbler)
@@ -98,9 +96,7 @@ async def test_a_worker_that_hangs_is_ended_and_who_waits_for_another_model_is_s
     assert any("no sign of life" in str(error) for error in errors if error)
 
 
-async def test_a_process_that_stands_still_is_called_so_lets_go_of_what_is_cancelled_and_is_ended(
-    engine: Engine, babbler: Runnable
-) -> None:
+async def test_suspended_process_is_unresponsive_and_stopped(engine: Engine, babbler: Runnable) -> None:
     assert engine.patience == Patience()  # the bounds that everybody gets
     stream = engine.generate(babbler, LONG)
     assert isinstance(await anext(stream), (Loading, Started))
@@ -126,7 +122,7 @@ async def test_a_process_that_stands_still_is_called_so_lets_go_of_what_is_cance
     assert await fate(engine, babbler, SHORT) == "length"
 
 
-async def test_a_process_that_goes_on_in_time_is_left_alone(engine: Engine, babbler: Runnable) -> None:
+async def test_process_that_resumes_in_time_is_kept(engine: Engine, babbler: Runnable) -> None:
     stream = engine.generate(babbler, LONG)
     assert isinstance(await anext(stream), (Loading, Started))
     await until(engine, lambda status: status.tokens_per_s > 0)
@@ -142,7 +138,7 @@ async def test_a_process_that_goes_on_in_time_is_left_alone(engine: Engine, babb
     assert engine.status.pid == pid
 
 
-async def test_a_crash_at_rest_and_one_while_loading_are_noticed(engine: Engine, babbler: Runnable) -> None:
+async def test_crash_while_idle_or_loading_is_detected(engine: Engine, babbler: Runnable) -> None:
     await engine.load(babbler)
     os.kill(pid_of(engine), signal.SIGABRT)  # what Metal does when it is out of memory
     await until(engine, lambda status: status.state is EngineState.FAILED)
@@ -157,7 +153,7 @@ async def test_a_crash_at_rest_and_one_while_loading_are_noticed(engine: Engine,
     assert await fate(engine, babbler, SHORT) == "length"
 
 
-async def test_one_that_dies_while_it_unloads_has_lost_no_model(engine: Engine, babbler: Runnable) -> None:
+async def test_crash_while_unloading_loses_no_model(engine: Engine, babbler: Runnable) -> None:
     await engine.load(babbler)
     seen: list[tuple[EngineState, object]] = []
     unsubscribe = engine.subscribe(lambda status: seen.append((status.state, status.model)))
@@ -174,7 +170,7 @@ async def test_one_that_dies_while_it_unloads_has_lost_no_model(engine: Engine, 
     assert set(after) == {(EngineState.IDLE, None), (EngineState.FAILED, None)}
 
 
-async def test_where_mlx_is_not_installed_it_is_said(babbler: Runnable, tmp_path_factory: object) -> None:
+async def test_missing_mlx_is_reported(babbler: Runnable, tmp_path_factory: object) -> None:
     assert isinstance(tmp_path_factory, pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("shadow")
     (folder / "mlx_lm.py").write_text("raise ImportError('No module named mlx_lm')\n")

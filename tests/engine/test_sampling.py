@@ -1,4 +1,4 @@
-"""Sampling parameters are checked, and a model's own are taken where they make sense."""
+"""Validation of sampling parameters, and defaults of the model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VOCAB = 1000
         {"presence_penalty": -2, "frequency_penalty": 2, "logit_bias": {0: -100, 999: 100.0}},
     ],
 )
-def test_usable_values_pass(good: dict[str, Any]) -> None:
+def test_valid_values_are_accepted(good: dict[str, Any]) -> None:
     validate(Sampling(**good), VOCAB)
 
 
@@ -55,7 +55,7 @@ def test_usable_values_pass(good: dict[str, Any]) -> None:
         ("logit_bias", {5: None}, "-100 to 100"),
     ],
 )
-def test_any_other_value_is_refused_by_name_and_range(name: str, value: Any, allowed: str) -> None:
+def test_invalid_values_are_rejected_with_name_and_range(name: str, value: Any, allowed: str) -> None:
     with pytest.raises(OpError) as refused:
         validate(Sampling(**{name: value}), VOCAB)
     assert refused.value.type is ErrorType.VALIDATION_ERROR
@@ -83,7 +83,7 @@ def test_any_other_value_is_refused_by_name_and_range(name: str, value: Any, all
         ("text", Sampling()),
     ],
 )
-def test_a_models_own_values_are_taken_where_they_make_sense(config: object, expected: Sampling) -> None:
+def test_valid_values_of_the_model_are_used(config: object, expected: Sampling) -> None:
     assert defaults(config, VOCAB) == expected
 
 
@@ -98,7 +98,7 @@ keys = st.sampled_from(
 
 
 @given(st.dictionaries(keys, json_values) | json_values)
-def test_whatever_the_file_holds_the_result_can_be_used(config: object) -> None:
+def test_any_generation_config_gives_valid_values(config: object) -> None:
     validate(merged(Sampling(), defaults(config, VOCAB)), VOCAB)
     assert all(0 <= token < VOCAB for token in eos_token_ids(config, VOCAB))
 
@@ -113,11 +113,11 @@ def test_whatever_the_file_holds_the_result_can_be_used(config: object) -> None:
         ({"a": 1}, ()),
     ],
 )
-def test_end_of_turn_tokens_are_one_or_several(value: object, expected: tuple[int, ...]) -> None:
+def test_model_may_have_several_end_of_turn_tokens(value: object, expected: tuple[int, ...]) -> None:
     assert eos_token_ids({"eos_token_id": value}, VOCAB) == expected
 
 
-def test_a_request_goes_before_the_model() -> None:
+def test_request_overrides_the_model() -> None:
     model = Sampling(temperature=0.6, top_p=0.9, top_k=20)
     request = Sampling(temperature=0.0, top_k=0, seed=-1, logit_bias={5: 1.0})
     assert merged(request, model) == Sampling(
@@ -126,5 +126,5 @@ def test_a_request_goes_before_the_model() -> None:
     assert merged(Sampling(), model) == model
 
 
-def test_a_top_p_of_nothing_leaves_only_the_likeliest_token() -> None:
+def test_top_p_of_zero_keeps_only_the_most_likely_token() -> None:
     assert merged(Sampling(top_p=0), Sampling()).top_p == pytest.approx(1e-9)

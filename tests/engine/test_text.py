@@ -1,4 +1,4 @@
-"""Text taken apart as it streams equals the whole text taken apart."""
+"""Splitting a text while it streams gives the same parts as splitting the whole text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ cuts = st.lists(st.integers(0, 10_000), max_size=12)
 
 
 def first_match(text: str, patterns: Sequence[str]) -> tuple[int, str] | None:
-    """The rule in its plainest form: where the first match to end begins, and which it is."""
+    """Reference implementation: return the start of the match that ends first, and the stop string."""
     for end in range(1, len(text) + 1):
         ending = [pattern for pattern in patterns if pattern and text[:end].endswith(pattern)]
         if ending:
@@ -44,7 +44,7 @@ def first_match(text: str, patterns: Sequence[str]) -> tuple[int, str] | None:
 
 
 @given(letters, stops, cuts)
-def test_a_stop_string_is_found_however_the_text_is_cut(text: str, stops: list[str], cuts: list[int]) -> None:
+def test_stop_string_is_found_with_any_chunking(text: str, stops: list[str], cuts: list[int]) -> None:
     matcher = StopMatcher(stops)
     emitted = "".join(matcher.push(part)[0] for part in cut(text, cuts))
     match = first_match(text, stops)
@@ -57,7 +57,7 @@ def test_a_stop_string_is_found_however_the_text_is_cut(text: str, stops: list[s
 
 
 @given(letters, stops)
-def test_only_what_could_still_become_a_stop_string_is_held_back(text: str, stops: list[str]) -> None:
+def test_only_possible_stop_strings_are_held_back(text: str, stops: list[str]) -> None:
     matcher = StopMatcher(stops)
     emitted = ""
     for end, char in enumerate(text, 1):
@@ -83,9 +83,7 @@ def test_only_what_could_still_become_a_stop_string_is_held_back(text: str, stop
         ([], "text", "text", None),
     ],
 )
-def test_the_match_that_ends_first_and_begins_first_counts(
-    stops: list[str], text: str, emitted: str, found: str | None
-) -> None:
+def test_first_match_wins(stops: list[str], text: str, emitted: str, found: str | None) -> None:
     for parts in (list(text), [text]):
         matcher = StopMatcher(stops)
         assert "".join(matcher.push(part)[0] for part in parts) == emitted
@@ -93,7 +91,7 @@ def test_the_match_that_ends_first_and_begins_first_counts(
         assert matcher.push("more") == (("" if found else "more"), found)
 
 
-def test_a_megabyte_that_nearly_matches_long_stop_strings_takes_linear_time() -> None:
+def test_near_matches_of_stop_strings_take_linear_time() -> None:
     stops = ["a" * 9_999 + "b", "ab" * 5_000 + "c"]
 
     def seconds(length: int) -> float:
@@ -120,7 +118,7 @@ def pieces_of(splitter: OutputSplitter, parts: Sequence[str]) -> list[TextPiece]
 
 
 def by_the_rules(text: str, stops: Sequence[str], *, opened: bool) -> tuple[list[TextPiece], str | None]:
-    """The whole text taken apart with regular expressions and loops over positions."""
+    """Reference implementation: split the whole text with regular expressions and loops."""
     pieces: list[TextPiece] = []
 
     def add(kind: Kind, text: str) -> None:
@@ -162,7 +160,7 @@ def by_the_rules(text: str, stops: Sequence[str], *, opened: bool) -> tuple[list
 @given(
     words, st.lists(st.sampled_from(["STOP", "TO", "<", "a\n", "k>a", "é"]), max_size=2), cuts, st.booleans()
 )
-def test_an_answer_splits_the_same_however_it_is_cut(
+def test_splitting_does_not_depend_on_chunking(
     text: str, stops: list[str], cuts: list[int], opened: bool
 ) -> None:
     expected, stopped = by_the_rules(text, stops, opened=opened)
@@ -173,7 +171,7 @@ def test_an_answer_splits_the_same_however_it_is_cut(
 
 
 @given(words, cuts)
-def test_nothing_of_the_text_is_lost(text: str, cuts: list[int]) -> None:
+def test_no_text_is_lost(text: str, cuts: list[int]) -> None:
     splitter = OutputSplitter(reasoning=THINK, tools=CALL)
     shown = "".join(piece.source or piece.text for piece in pieces_of(splitter, cut(text, cuts)))
     without = re.compile(r"</?think>|\s")
@@ -181,7 +179,7 @@ def test_nothing_of_the_text_is_lost(text: str, cuts: list[int]) -> None:
 
 
 @given(st.text("<think>/cal ", max_size=60))
-def test_a_splitter_holds_back_only_the_beginning_of_a_marker(text: str) -> None:
+def test_splitter_holds_back_only_partial_markers(text: str) -> None:
     splitter = OutputSplitter(reasoning=THINK)
     out = ""
     for end, char in enumerate(text, 1):
@@ -210,7 +208,7 @@ def text_of(pieces: Sequence[TextPiece], kind: Kind) -> str:
         ("ends with <thin", False, "", "ends with <thin"),
     ],
 )
-def test_reasoning_is_told_from_content(text: str, opened: bool, reasoning: str, content: str) -> None:
+def test_reasoning_is_separated_from_content(text: str, opened: bool, reasoning: str, content: str) -> None:
     for parts in (list(text), [text]):
         splitter = OutputSplitter(reasoning=THINK, reasoning_open=opened)
         pieces = pieces_of(splitter, parts)
@@ -218,7 +216,7 @@ def test_reasoning_is_told_from_content(text: str, opened: bool, reasoning: str,
         assert text_of(pieces, Kind.CONTENT) == content
 
 
-def test_stop_strings_end_the_content_and_nothing_else() -> None:
+def test_stop_strings_apply_only_to_content() -> None:
     splitter = OutputSplitter(["END"], reasoning=THINK, tools=CALL)
     text = "<think>no END here</think><call>END</call>EN<think></think>D and END of it"
     pieces = pieces_of(splitter, list(text))
@@ -229,13 +227,13 @@ def test_stop_strings_end_the_content_and_nothing_else() -> None:
     assert splitter.finish() == []
 
 
-def test_a_stop_string_that_looks_like_a_marker_is_found_when_it_proves_to_be_none() -> None:
+def test_stop_string_similar_to_a_marker_is_found() -> None:
     splitter = OutputSplitter(["<"], reasoning=THINK)
     assert pieces_of(splitter, ["1 <"]) == [TextPiece(Kind.CONTENT, "1 ")]
     assert splitter.stopped == "<"
 
 
-def test_tool_calls_come_whole_one_by_one() -> None:
+def test_tool_calls_are_complete_and_separate() -> None:
     splitter = OutputSplitter(tools=CALL)
     assert splitter.push('Look.<call>{"a"') == [TextPiece(Kind.CONTENT, "Look.")]
     assert splitter.push(":1}</ca") == []
@@ -243,13 +241,13 @@ def test_tool_calls_come_whole_one_by_one() -> None:
     assert splitter.finish() == [TextPiece(Kind.TOOL, "x", "<call>x")]
 
 
-def test_a_tool_call_without_an_end_marker_goes_on_to_the_end() -> None:
+def test_tool_call_without_an_end_marker_extends_to_the_end() -> None:
     splitter = OutputSplitter(["END"], tools=Markers("[TOOL_CALLS]", ""))
     assert splitter.push("Hm [TOOL_CALLS]f[ARGS]{}") == [TextPiece(Kind.CONTENT, "Hm ")]
     assert splitter.push("END") == []
     assert splitter.finish() == [TextPiece(Kind.TOOL, "f[ARGS]{}END", "[TOOL_CALLS]f[ARGS]{}END")]
 
 
-def test_structure_of_the_model_is_dropped() -> None:
+def test_structural_tokens_are_removed() -> None:
     splitter = OutputSplitter(dropped=["<|open|>", "<|close|>"])
     assert pieces_of(splitter, list("<|open|>hi <|x<|close|>")) == [TextPiece(Kind.CONTENT, "hi <|x")]

@@ -1,4 +1,4 @@
-"""Prompts are read in processes of their own: what they are, what ends them, and who notices."""
+"""Prompts are tokenized in separate processes: their contents, crashes and limits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HUNGRY = "{% set x = 'x' * 20000000000 %}{{ messages[0].content }}"
 
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
-    """Return a model whose template never ends where somebody says so."""
+    """Return a model whose template never ends for a certain message."""
     folder = make_model(
         tmp_path_factory.mktemp("endless") / "m", context=4096, template=ENDLESS, endless=True
     )
@@ -40,7 +40,7 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
 
 
 def family(engine: Engine) -> list[list[psutil.Process]]:
-    """Return the first process of the pool, the one with the tokenizer, and those that work."""
+    """Return the first process of the pool, the one with the tokenizer, and the workers."""
     pid = engine.status.pid
     assert pid is not None
     first = psutil.Process(pid).children()
@@ -52,7 +52,7 @@ def workers(engine: Engine) -> list[psutil.Process]:
     return family(engine)[2]
 
 
-async def test_the_processes_hold_a_tokenizer_and_no_mlx(engine: Engine, tiny: Runnable) -> None:
+async def test_tokenizing_processes_have_a_tokenizer_and_no_mlx(engine: Engine, tiny: Runnable) -> None:
     await run(engine, tiny, chat("Hello", max_tokens=1))
     pid = engine.status.pid
     assert pid is not None
@@ -66,7 +66,7 @@ async def test_the_processes_hold_a_tokenizer_and_no_mlx(engine: Engine, tiny: R
         assert not any("libmlx" in one.path for one in process.memory_maps())
 
 
-async def test_a_lost_process_costs_no_request_and_no_stream(engine: Engine, babbler: Runnable) -> None:
+async def test_lost_process_fails_no_request_or_stream(engine: Engine, babbler: Runnable) -> None:
     stream = engine.generate(babbler, Generation(prompt="Hello", max_tokens=3000, sampling=GREEDY))
     async for event in stream:
         if isinstance(event, Delta):
@@ -84,7 +84,7 @@ async def test_a_lost_process_costs_no_request_and_no_stream(engine: Engine, bab
 
 
 @pytest.mark.slow  # it takes the processor time that is allowed
-async def test_a_template_without_an_end_ends_only_its_request(engine: Engine, endless: Runnable) -> None:
+async def test_endless_template_fails_only_its_request(engine: Engine, endless: Runnable) -> None:
     await run(engine, endless, chat("Hello", max_tokens=1))
     pid = engine.status.pid
     looping = asyncio.create_task(run(engine, endless, chat("loop", max_tokens=1)))
@@ -96,9 +96,7 @@ async def test_a_template_without_an_end_ends_only_its_request(engine: Engine, e
     assert engine.status.pid == pid
 
 
-async def test_a_process_that_is_killed_twice_under_a_request_ends_only_that(
-    engine: Engine, endless: Runnable
-) -> None:
+async def test_request_whose_process_is_killed_twice_fails_alone(engine: Engine, endless: Runnable) -> None:
     await run(engine, endless, chat("Hello", max_tokens=1))
     pid = engine.status.pid
     looping = asyncio.create_task(run(engine, endless, chat("loop", max_tokens=1)))
@@ -123,7 +121,7 @@ async def test_a_process_that_is_killed_twice_under_a_request_ends_only_that(
     await run(engine, endless, chat("Hello", max_tokens=1))
 
 
-async def test_a_template_that_takes_all_memory_is_stopped(engine: Engine, tmp_path: Path) -> None:
+async def test_template_that_uses_too_much_memory_is_stopped(engine: Engine, tmp_path: Path) -> None:
     hungry = Runnable("test/hungry", make_model(tmp_path / "m", template=HUNGRY))
     with pytest.raises(OpError) as refused:
         await run(engine, hungry, chat("Hello", max_tokens=1))
@@ -132,12 +130,12 @@ async def test_a_template_that_takes_all_memory_is_stopped(engine: Engine, tmp_p
 
 
 def optional_keys(count: int) -> str:
-    """Return a schema of so many keys that may all be left out."""
+    """Return a schema with this many optional keys."""
     return json.dumps({"type": "object", "properties": {f"k{number}": {} for number in range(count)}})
 
 
 @pytest.mark.slow  # it takes the processor time that is allowed
-async def test_a_schema_that_takes_too_long_ends_only_its_request(engine: Engine, babbler: Runnable) -> None:
+async def test_slow_schema_fails_only_its_request(engine: Engine, babbler: Runnable) -> None:
     await run(engine, babbler, chat("Hello", max_tokens=1))
     pid = engine.status.pid
     compiling = asyncio.create_task(
@@ -153,7 +151,7 @@ async def test_a_schema_that_takes_too_long_ends_only_its_request(engine: Engine
     assert engine.status.pid == pid
 
 
-async def test_a_large_schema_is_followed_and_compiled_once(engine: Engine, babbler: Runnable) -> None:
+async def test_large_schema_is_followed_and_compiled_once(engine: Engine, babbler: Runnable) -> None:
     keys = {f"key_{number}": {"type": "boolean"} for number in range(600)}
     schema = json.dumps({"type": "object", "properties": keys, "required": list(keys)})
     for _ in range(2):
@@ -163,7 +161,7 @@ async def test_a_large_schema_is_followed_and_compiled_once(engine: Engine, babb
         assert result.text.startswith('{"key_0":')
 
 
-async def test_a_text_that_is_far_too_long_is_refused_before_all_of_it_is_read(
+async def test_far_too_long_text_is_rejected_before_it_is_fully_tokenized(
     engine: Engine, other: Runnable
 ) -> None:
     text = "The quick brown fox. " * 500_000
@@ -178,7 +176,7 @@ async def test_a_text_that_is_far_too_long_is_refused_before_all_of_it_is_read(
         assert "at least" in refused.value.message
 
 
-async def test_the_processes_end_with_their_model_and_with_the_worker(
+async def test_tokenizing_processes_end_with_their_model_and_the_worker(
     tiny: Runnable, other: Runnable
 ) -> None:
     engine = new_engine()
@@ -200,7 +198,7 @@ async def test_the_processes_end_with_their_model_and_with_the_worker(
         await engine.stop()
 
 
-async def test_processes_that_stand_still_go_with_the_worker_too(tiny: Runnable) -> None:
+async def test_suspended_processes_end_with_the_worker(tiny: Runnable) -> None:
     engine = new_engine()
     try:
         result = await run(engine, tiny, chat("Hello", max_tokens=1))

@@ -1,4 +1,4 @@
-"""What a model writes as a tool call is read, or shown."""
+"""Parsing of tool calls in a model's text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def named(payload: str) -> list[tuple[str, Any]] | None:
         ('```json\n{"name": "f"}\n```', [("f", {})]),
     ],
 )
-def test_common_shapes_are_read(payload: str, expected: list[tuple[str, Any]]) -> None:
+def test_common_formats_are_recognized(payload: str, expected: list[tuple[str, Any]]) -> None:
     assert named(payload) == expected
 
 
@@ -59,11 +59,11 @@ def test_common_shapes_are_read(payload: str, expected: list[tuple[str, Any]]) -
         " " * 1_000_001,
     ],
 )
-def test_anything_else_is_no_tool_call(payload: str) -> None:
+def test_other_text_is_not_a_tool_call(payload: str) -> None:
     assert named(payload) is None
 
 
-def test_calls_are_counted_and_each_has_an_id() -> None:
+def test_calls_are_numbered_and_have_unique_ids() -> None:
     calls = parse_tool_calls(
         '[{"name": "f", "id": "abc123DEF"}, {"name": "g", "id": "bad id"}]', first_index=2
     )
@@ -76,7 +76,7 @@ def test_calls_are_counted_and_each_has_an_id() -> None:
     assert again[0].id != calls[1].id
 
 
-def test_the_parser_of_the_model_goes_first() -> None:
+def test_parser_of_the_model_takes_precedence() -> None:
     def parser(payload: str, tools: Any) -> Any:
         return [{"name": payload, "arguments": {"tools": len(tools)}}]
 
@@ -89,13 +89,13 @@ def test_the_parser_of_the_model_goes_first() -> None:
     "result",
     [None, 7, "text", {}, [], {"name": "f", "arguments": {1j}}, {"name": "f", "arguments": {"x": 1j}}],
 )
-def test_where_that_parser_gives_nonsense_the_shapes_are_tried(result: object) -> None:
+def test_common_formats_are_tried_if_the_parser_returns_nonsense(result: object) -> None:
     calls = parse_tool_calls('{"name": "g"}', parser=lambda payload, tools: result)
     assert calls is not None
     assert calls[0].name == "g"
 
 
-def test_where_that_parser_raises_the_shapes_are_tried() -> None:
+def test_common_formats_are_tried_if_the_parser_raises() -> None:
     def parser(payload: str, tools: Any) -> Any:
         raise AttributeError(payload)
 
@@ -104,6 +104,6 @@ def test_where_that_parser_raises_the_shapes_are_tried() -> None:
 
 
 @given(st.text('{}[]":,nameargumts\\ 1', max_size=60))
-def test_no_payload_raises(payload: str) -> None:
+def test_no_text_raises_an_exception(payload: str) -> None:
     for call in parse_tool_calls(payload) or ():
         assert isinstance(json.loads(call.arguments), dict)

@@ -1,4 +1,4 @@
-"""The worker process by itself: what it prints, and that it never outlives its parent."""
+"""The worker process: its output, and that it never outlives its parent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LONG = Generation(prompt="Hello, world! How are", sampling=GREEDY, max_tokens=40
 
 
 class Worker(NamedTuple):
-    """A worker and the pipes to it."""
+    """A worker and its pipes."""
 
     process: subprocess.Popen[bytes]
 
@@ -49,7 +49,7 @@ class Worker(NamedTuple):
         return message
 
     def hear(self, kind: type[Any]) -> Any:
-        """Return the next message of a kind; every line on the way must be a message."""
+        """Return the next message of a kind; all lines before it must be messages."""
         while True:
             message = self.next()
             inner = message.event if isinstance(message, Streamed) else message
@@ -75,9 +75,7 @@ def worker() -> Iterator[Worker]:
             pipe.close()
 
 
-def test_it_speaks_in_lines_leaves_interrupts_to_its_parent_and_goes_with_its_stdin(
-    worker: Worker, babbler: Runnable
-) -> None:
+def test_worker_ignores_interrupts_and_exits_with_its_stdin(worker: Worker, babbler: Runnable) -> None:
     worker.hear(Ready)
     worker.say(Load(1, babbler.name, str(babbler.folder), 10**8))
     assert worker.hear(Loaded).vocab_size > 256
@@ -93,8 +91,8 @@ def test_it_speaks_in_lines_leaves_interrupts_to_its_parent_and_goes_with_its_st
     assert worker.process.wait(timeout=PATIENCE_S) == 0
 
 
-def test_a_stream_keeps_flowing_while_another_prompt_is_read(worker: Worker, babbler: Runnable) -> None:
-    """In the worker's own order, which no speed changes: between two parts of a prompt comes a token."""
+def test_stream_continues_during_another_prefill(worker: Worker, babbler: Runnable) -> None:
+    """In the worker's order, independent of speed: a token comes between two chunks of a prompt."""
     worker.say(Load(1, babbler.name, str(babbler.folder), 10**8))
     worker.hear(Loaded)
     worker.say(Generate(2, replace(LONG, max_tokens=None)))
@@ -111,7 +109,7 @@ def test_a_stream_keeps_flowing_while_another_prompt_is_read(worker: Worker, bab
         assert (2, Delta) in order[before:after]
 
 
-def test_it_goes_with_its_stdin_before_anything_is_imported(worker: Worker) -> None:
+def test_worker_exits_with_its_stdin_before_importing_mlx(worker: Worker) -> None:
     assert worker.process.stdin is not None
     worker.process.stdin.close()
     assert worker.process.wait(timeout=PATIENCE_S) == 0
@@ -138,8 +136,8 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("stage", ["starting", "loading", "streaming"])
-def test_a_killed_parent_leaves_no_worker(babbler: Runnable, stage: str, tmp_path: Path) -> None:
-    """Not even one that was stopped, where the system can end it: elsewhere one that runs."""
+def test_worker_exits_with_its_killed_parent(babbler: Runnable, stage: str, tmp_path: Path) -> None:
+    """Also a suspended worker, if the system supports it; otherwise a running one."""
     folder = babbler.folder
     if stage == "loading":
         folder = make_model(tmp_path / "m")
@@ -176,7 +174,7 @@ def test_a_killed_parent_leaves_no_worker(babbler: Runnable, stage: str, tmp_pat
         "mlxk_tui.server.http.parser_worker",
     ],
 )
-def test_a_child_whose_parent_is_gone_before_it_begins_leaves_at_once(module: str) -> None:
+def test_worker_started_after_its_parent_died_exits_at_once(module: str) -> None:
     gone = subprocess.Popen([executable(), "-c", ""])
     gone.wait()
     child = subprocess.Popen([executable(), "-m", module, str(gone.pid)], cwd=ROOT, stdin=subprocess.PIPE)
@@ -221,7 +219,7 @@ loop.close()
 """
 
 
-def test_ending_a_worker_leaves_no_word_on_stderr_and_no_zombie(babbler: Runnable) -> None:
+def test_stopped_worker_leaves_no_output_and_no_zombie(babbler: Runnable) -> None:
     done = subprocess.run(
         [executable(), "-W", "default", "-c", _THREADED, str(babbler.folder)],
         cwd=ROOT,
@@ -234,7 +232,7 @@ def test_ending_a_worker_leaves_no_word_on_stderr_and_no_zombie(babbler: Runnabl
     assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", "")
 
 
-def test_messages_come_back_as_they_were() -> None:
+def test_messages_survive_serialization() -> None:
     request = Generation(
         messages=({"role": "user", "content": "x"},),
         sampling=GREEDY,

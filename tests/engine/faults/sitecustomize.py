@@ -1,7 +1,8 @@
-"""Makes a worker get stuck, in a real way, at a place of MLX's or Python's own; for `test_stuck.py`.
+"""Makes a worker hang for real at a place in MLX or Python; for `test_hangs.py`.
 
-Python imports this by itself in a process whose PYTHONPATH names the folder. FAULT_FOLDER holds a file with
-the name of each place that is to get stuck, and what it says is how; `held` is written there once it is.
+Python imports this module automatically if PYTHONPATH contains its folder. FAULT_FOLDER contains a file with
+the name of each place that should hang, whose content is the kind of hang; `held` is written there once it
+hangs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ FOLDER = Path(os.environ["FAULT_FOLDER"])
 
 
 def get_stuck(place: str) -> None:
-    """Never return where a file says so."""
+    """Hang if a file requests it."""
     try:
         how = (FOLDER / place).read_text()
     except OSError:
@@ -42,7 +43,7 @@ def get_stuck(place: str) -> None:
 
 
 def stuck_first(function: Callable[..., Any], place: str) -> Callable[..., Any]:
-    """Return a function that gets stuck before it does anything."""
+    """Return a function that hangs before it calls the original."""
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         get_stuck(place)
@@ -63,7 +64,7 @@ def _change(module: ModuleType) -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Changes a module right after it has been imported."""
+    """Patches a module right after its import."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -1,4 +1,4 @@
-"""Programs that look into the worker's parts with MLX; the tests run them as processes of their own."""
+"""Programs that inspect parts of the worker with MLX; the tests run them as separate processes."""
 
 from mlxk_tui.engine.inference.quick_transformers import read_sources_once
 

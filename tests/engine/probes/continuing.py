@@ -1,7 +1,7 @@
-"""Cuts texts at every token, for each kind of tokenizer, and decodes the second part as a continuation.
+"""Splits texts at every token, for each kind of tokenizer, and decodes the second part as a continuation.
 
-`python -m tests.engine.probes.continuing` prints a list of what did not come out as the tokenizer's own
-decoding of the whole: [kind, text, cut, wanted, got]; and how many cuts there were.
+`python -m tests.engine.probes.continuing` prints the differences to the tokenizer's decoding of the whole
+text: [kind, text, position, expected, actual]; and the number of positions.
 """
 
 # ruff: noqa: T201 - what a probe prints is its result
@@ -29,7 +29,7 @@ _BLANK = "\u2581"
 
 
 def byte_level() -> Tokenizer:
-    """Return a tokenizer as GPT-2, Llama 3 and Qwen have it."""
+    """Return a tokenizer like those of GPT-2, Llama 3 and Qwen."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
@@ -41,7 +41,7 @@ def byte_level() -> Tokenizer:
 
 
 def sentencepiece(*, prefix: bool) -> Tokenizer:
-    """Return a tokenizer with bytes to fall back on: with a blank before a text as Llama 2, or as Gemma."""
+    """Return a tokenizer with byte fallback: with a leading space like Llama 2, or like Gemma."""
     pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), _BLANK, *"TheapitlofrncsPdwob.,;uks"]
     pieces = [*dict.fromkeys(pieces), "Th", "The", f"{_BLANK}T", f"{_BLANK}The", f"{_BLANK}P", _BLANK * 2]
     merges = [("T", "h"), ("Th", "e"), (_BLANK, "T"), (_BLANK, "The"), (_BLANK, "P"), (_BLANK, _BLANK)]
@@ -66,7 +66,7 @@ def sentencepiece(*, prefix: bool) -> Tokenizer:
 
 
 def metaspace() -> Tokenizer:
-    """Return a tokenizer that mlx-lm has no quick decoder for."""
+    """Return a tokenizer without a fast decoder in mlx-lm."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     made.decoder = decoders.Metaspace()
@@ -75,7 +75,7 @@ def metaspace() -> Tokenizer:
 
 
 def wrapped(made: Tokenizer, folder: Path) -> Any:
-    """Return the tokenizer as mlx-lm loads it."""
+    """Return the tokenizer in mlx-lm's wrapper."""
     made.add_tokens([AddedToken("<tool>", special=False, normalized=False)])
     made.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(
@@ -87,7 +87,7 @@ def wrapped(made: Tokenizer, folder: Path) -> Any:
 
 
 def main() -> dict[str, Any]:
-    """Cut everything everywhere."""
+    """Test all texts at all positions."""
     wrong, cuts = [], 0
     kinds = {
         "byte level": byte_level(),

@@ -1,8 +1,8 @@
-"""Answers a prompt with a quantized cache at several paces, and as mlx_lm does.
+"""Answers a prompt with a quantized cache and several prefill chunk sizes, and with mlx_lm.
 
-`python -m tests.engine.probes.paces FOLDER BITS LENGTH ID…` draws LENGTH tokens each time and prints a JSON
-object: `answers` (token ids, by bits and chunk), `mlx_lm` (token ids), and what lay in the caches when the
-prompt had been read: `kinds` (class names) and `bytes`.
+`python -m tests.engine.probes.paces FOLDER BITS LENGTH ID…` generates LENGTH tokens each time and prints a
+JSON object: `answers` (token ids, by bits and chunk size), `mlx_lm` (token ids), and the caches after the
+prefill: `kinds` (class names) and `bytes`.
 """
 
 # ruff: noqa: T201 - what a probe prints is its result
@@ -30,7 +30,7 @@ from mlxk_tui.engine.inference.weights.loading import LoadedModel, load
 
 
 def answer(model: LoadedModel, request: Generation, chunk: int) -> tuple[list[int], list[str], int]:
-    """Return the tokens, and the classes and bytes of the caches after the prompt was read."""
+    """Return the tokens, and the classes and bytes of the caches after the prefill."""
     prompt = prepare(model, request)
     row = Row(
         id=1,
@@ -55,7 +55,7 @@ def answer(model: LoadedModel, request: Generation, chunk: int) -> tuple[list[in
 
 
 def main(folder: str, bits: int, length: int, prompt: list[int]) -> dict[str, Any]:
-    """Answer and return what came of it."""
+    """Generate the answers and return the results."""
     model = load("test/model", Path(folder), None, lambda *_: None)
     answers, kinds, sizes = {}, {}, {}
     for wanted, chunk in ((bits, 2048), (bits, 32), (bits, 7), (None, 2048)):

@@ -1,4 +1,4 @@
-"""Prints the log-probabilities of a prompt's tokens, from one pass over all of it.
+"""Prints the log-probabilities of a prompt's tokens, computed in one pass.
 
 `python -m tests.engine.probes.scores FOLDER ID…`
 """
@@ -18,7 +18,7 @@ from mlx_lm import load
 
 
 def main(folder: str, tokens: list[int]) -> Any:
-    """Return them for all tokens but the first."""
+    """Return the log-probabilities of all tokens except the first."""
     model: Any = load(folder)[0]
     logits = model(mx.array(tokens)[None])[0]
     logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""A model that may call tools or answer in a schema, whatever it would say: its part is played by a text."""
+"""A model that may call tools or answer with a schema; a script replaces the model's choices."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ END = "<|im_end|>"
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    """Return the tiny model, in this process."""
+    """Return the tiny model, loaded in this process."""
     from mlxk_tui.engine.inference.weights.loading import load
 
     return load(tiny_model.NAME, tiny_model.folder(), None, lambda *_: None)
@@ -46,10 +46,10 @@ def model() -> Any:
 def play(
     model: Any, script: str, *, tools: Sequence[Any] = (TOOL,), grammar: str = SCHEMA, dots: int = 40
 ) -> Any:
-    """Return reasoning, text and calls of a model that would say the script, and whether it came to its end.
+    """Return reasoning, text and calls of a model that follows the script, and whether it ended.
 
-    Where a token of the script does not fit it says what fits best instead, and goes on with the script,
-    and with so many dots after it.
+    If a token of the script is not allowed, the most likely allowed token is used instead, and the script
+    continues, followed by this many dots.
     """
     import mlx.core as mx
 
@@ -111,17 +111,19 @@ def play(
         (RED + CALL, "", RED, []),
     ],
 )
-def test_it_is_one_or_the_other(model: Any, script: str, reasoning: str, text: str, calls: list[str]) -> None:
+def test_answer_is_either_a_call_or_follows_the_schema(
+    model: Any, script: str, reasoning: str, text: str, calls: list[str]
+) -> None:
     assert play(model, script) == (reasoning, text, calls, True)
 
 
-def test_what_does_not_begin_a_call_follows_the_schema(model: Any) -> None:
+def test_text_that_is_not_a_call_follows_the_schema(model: Any) -> None:
     reasoning, text, calls, ended = play(model, "I will have a look: " + CALL)
     assert (reasoning, calls, ended) == ("", [], True)
     assert json.loads(text)["colour"] in {"red", "<tool_call>"}
 
 
-def test_a_call_that_breaks_off_is_a_call_that_is_cut(model: Any) -> None:
+def test_incomplete_call_is_a_truncated_call(model: Any) -> None:
     assert play(model, CALL[:20], dots=0) == ("", "", [], False)
     assert play(model, CALL[:30], dots=0) == ("", "", [None], False)
     assert play(model, CALL[:50], dots=0) == ("", "", [None], False)
@@ -130,7 +132,7 @@ def test_a_call_that_breaks_off_is_a_call_that_is_cut(model: Any) -> None:
 
 
 @pytest.mark.parametrize("grammar", [SCHEMA, FORCED], ids=["no tools", "forced"])
-def test_without_a_choice_only_the_schema_is_left(model: Any, grammar: str) -> None:
+def test_without_tool_choice_only_the_schema_applies(model: Any, grammar: str) -> None:
     tools = () if grammar == SCHEMA else (TOOL,)
     _, text, calls, _ = play(model, CALL, tools=tools, grammar=grammar)
     assert text.startswith('{"')

@@ -1,4 +1,4 @@
-"""Calls in tags that a limit cut off, at every character, as mlx-lm's own parsers want them written."""
+"""Tool calls in tags that are cut off, at every character, in the formats of mlx-lm's parsers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TEXTS = {"city": ARGUMENTS["city"], "days": "3", "deep": '{"a": [1, "}"]}'}
 
 
 def written(kind: str, name: str, end: bool = True) -> str:
-    """Return a call as a family writes it, in its block."""
+    """Return a call in the format of a family, in its block."""
     parts = TEXTS.items()
     if kind == "qwen3_coder":
         inner = "".join(f"<parameter={key}>\n{text}\n</parameter>\n" for key, text in parts)
@@ -71,7 +71,7 @@ SEVERAL = ["minimax_m2", "muse_spark", "kimi_k3"]
 
 
 def module(kind: str) -> Any:
-    """Return mlx-lm's module of a family; skips where this mlx-lm has none."""
+    """Return mlx-lm's module of a family; skip if this mlx-lm has none."""
     try:
         return importlib.import_module(f"mlx_lm.tool_parsers.{kind}")
     except ModuleNotFoundError:
@@ -79,7 +79,7 @@ def module(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_call_grows_by_whole_parameters(kind: str) -> None:
+def test_truncated_call_grows_by_complete_parameters(kind: str) -> None:
     family = module(kind)
     parser = family.parse_tool_call
     assert writes_markup(parser)
@@ -108,7 +108,7 @@ def test_a_call_grows_by_whole_parameters(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SEVERAL)
-def test_calls_before_the_one_that_was_cut_are_whole(kind: str) -> None:
+def test_calls_before_the_truncated_one_are_complete(kind: str) -> None:
     family = module(kind)
     text = written(kind, "get_time") + written(kind, "get_weather")
     last = written(kind, "get_weather")
@@ -121,7 +121,7 @@ def test_calls_before_the_one_that_was_cut_are_whole(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_beginning_of_the_end_is_no_parameter(kind: str) -> None:
+def test_partial_end_tag_is_not_part_of_a_parameter(kind: str) -> None:
     family = module(kind)
     for end in range(len(family.tool_call_end)):
         text = written(kind, "get_weather") + family.tool_call_end[:end]
@@ -132,7 +132,7 @@ def test_the_beginning_of_the_end_is_no_parameter(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("text", ["words and more", "<other>", '{"name": "get_weather"', "get_weather(city="])
-def test_anything_else_is_left_to_be_shown(kind: str, text: str) -> None:
+def test_other_text_stays_text(kind: str, text: str) -> None:
     family = module(kind)
     assert cut_markup(text, family.parse_tool_call, TOOLS, block_end=family.tool_call_end) is None
     behind = written(kind, "get_weather")
@@ -142,7 +142,7 @@ def test_anything_else_is_left_to_be_shown(kind: str, text: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-def test_whatever_a_model_writes_nothing_is_raised(kind: str, data: st.DataObject) -> None:
+def test_any_text_is_parsed_without_exceptions(kind: str, data: st.DataObject) -> None:
     family = module(kind)
     text = written(kind, "get_weather")
     at = data.draw(st.integers(0, len(text)))

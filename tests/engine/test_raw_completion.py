@@ -1,4 +1,4 @@
-"""A text that is gone on with: exactly what the tokens add, and how likely its beginning was."""
+"""Raw completions: exactly the text that the tokens add, and the log-probabilities of the prompt."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ PROMPT = Generation(tokens=tuple(40 + i % 200 for i in range(300)), sampling=GRE
 
 
 def probe(name: str, *arguments: str) -> str:
-    """Return what a probe prints."""
+    """Return the output of a probe."""
     command = [executable(), "-m", f"tests.engine.probes.{name}", *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, check=True, env=worker_environment()
     ).stdout
 
 
-def test_every_tokenizer_goes_on_with_a_text_wherever_it_is_cut() -> None:
+def test_every_tokenizer_continues_a_text_at_any_position() -> None:
     found = json.loads(probe("continuing"))
     assert found["wrong"] == []
     assert found["cuts"] > 300
 
 
 @together
-async def test_a_prompt_is_as_likely_as_one_pass_over_it_says(engine: Engine, babbler: Runnable) -> None:
+async def test_prompt_log_probabilities_match_a_single_pass(engine: Engine, babbler: Runnable) -> None:
     assert PROMPT.tokens is not None
     expected = json.loads(probe("scores", folder_of(babbler), *map(str, PROMPT.tokens)))
     result = await run(engine, babbler, replace(PROMPT, logprobs=3))
@@ -57,7 +57,7 @@ async def test_a_prompt_is_as_likely_as_one_pass_over_it_says(engine: Engine, ba
 
 
 @together
-async def test_the_answer_after_a_scored_prompt_is_the_usual_one(engine: Engine, babbler: Runnable) -> None:
+async def test_scoring_the_prompt_does_not_change_the_answer(engine: Engine, babbler: Runnable) -> None:
     plain = await run(engine, babbler, replace(PROMPT, max_tokens=12, echo=False, logprobs=0))
     echoed = await run(engine, babbler, replace(PROMPT, max_tokens=12, logprobs=0))
     silent = await run(engine, babbler, replace(PROMPT, max_tokens=12))
@@ -73,8 +73,8 @@ async def test_the_answer_after_a_scored_prompt_is_the_usual_one(engine: Engine,
 
 
 @together
-async def test_streams_keep_flowing_while_prompts_are_scored(engine: Engine, babbler: Runnable) -> None:
-    """Eight long prompts are read a piece at a time: a stream gets a token with each piece."""
+async def test_streams_continue_while_prompts_are_scored(engine: Engine, babbler: Runnable) -> None:
+    """Eight long prompts are processed in chunks, and a stream gets a token with each chunk."""
     scoring = 0
     tokens_meanwhile = 0
 
@@ -112,7 +112,7 @@ async def test_streams_keep_flowing_while_prompts_are_scored(engine: Engine, bab
         {"grammar": "{}", "max_tokens": 4},
     ],
 )
-async def test_what_cannot_be_echoed_is_refused(
+async def test_unsupported_echo_is_rejected(
     engine: Engine, babbler: Runnable, more: dict[str, object]
 ) -> None:
     with pytest.raises(OpError) as caught:

@@ -1,4 +1,4 @@
-"""Calls that a limit cut off, at every character: what a client is told of them."""
+"""Tool calls that are cut off by a limit, at every character."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ARGUMENTS: dict[str, Any] = {
 
 @pytest.mark.parametrize("number", range(len(TOOLS)))
 @pytest.mark.parametrize(("ascii_only", "separators"), [(True, None), (False, (",", ":"))])
-def test_a_forced_call_grows_to_the_whole(
+def test_truncated_forced_call_grows_to_the_complete_call(
     number: int, ascii_only: bool, separators: tuple[str, str] | None
 ) -> None:
     name = TOOLS[number]["function"]["name"]
@@ -54,7 +54,7 @@ def _whole(text: str) -> bool:
     return True
 
 
-def test_one_tool_alone_is_known_from_the_first_character() -> None:
+def test_single_tool_is_known_from_the_first_character() -> None:
     assert forced_call("", TOOLS[:1]) is None
     for text in ("{", '{"na', '{"name"', '{"name": "', '{"name": "get_w'):
         call = forced_call(text, TOOLS[:1])
@@ -63,7 +63,7 @@ def test_one_tool_alone_is_known_from_the_first_character() -> None:
         assert forced_call(text, TOOLS) is None or text.endswith("w")
 
 
-def test_bytes_of_a_character_that_never_came_are_left_out() -> None:
+def test_incomplete_characters_are_dropped() -> None:
     call = forced_call('{"name":"get_time","arguments":{"a":"\u65e5\ufffd\ufffd', TOOLS)
     assert call is not None
     assert call.arguments == '{"a":"\u65e5'
@@ -90,9 +90,7 @@ def test_bytes_of_a_character_that_never_came_are_left_out() -> None:
         ('[{"name": "f"}, ', [("f", "{}")]),
     ],
 )
-def test_free_calls_in_json_are_read_as_far_as_they_came(
-    payload: str, expected: list[tuple[str, str]]
-) -> None:
+def test_truncated_free_json_calls_are_recognized(payload: str, expected: list[tuple[str, str]]) -> None:
     calls = cut_calls(payload, TOOLS, first_index=3)
     assert calls is not None
     assert [(call.name, call.arguments) for call in calls] == expected
@@ -110,12 +108,12 @@ def test_free_calls_in_json_are_read_as_far_as_they_came(
         '{"name": "f", "arguments": [1',
     ],
 )
-def test_anything_else_is_left_to_be_shown(payload: str) -> None:
+def test_other_text_stays_text(payload: str) -> None:
     assert cut_calls(payload, TOOLS) is None
 
 
 @given(st.text(alphabet='{}[]"\\:, nameargumts1\ufffd', max_size=60))
-def test_whatever_a_model_writes_nothing_is_raised(text: str) -> None:
+def test_any_text_is_parsed_without_exceptions(text: str) -> None:
     for call in (*(cut_calls(text, TOOLS) or ()), forced_call(text, TOOLS)):
         assert call is None or isinstance(call.arguments, str)
     opening = '{"name": "get_time", "arguments": '

@@ -1,4 +1,4 @@
-"""A worker that is stuck, in whatever way and whatever it is doing, is ended, and the next one just works."""
+"""A worker that hangs in any way, during any work, is stopped, and the next one works."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(faults: Path) -> AsyncIterator[Engine]:
-    """Return an engine whose workers get stuck where they are told to."""
+    """Return an engine whose workers hang on request."""
     engine = new_engine(environ=worker_environment(PYTHONPATH=str(FAULTS), FAULT_FOLDER=str(faults)))
     yield engine
     await engine.stop()
@@ -55,7 +55,7 @@ async def engine(faults: Path) -> AsyncIterator[Engine]:
 
 @contextmanager
 def fault(faults: Path, place: str, how: str) -> Iterator[Path]:
-    """Let a worker get stuck; yields the file that is there once it is."""
+    """Make a worker hang; yields the file that exists once it hangs."""
     held = faults / "held"
     held.unlink(missing_ok=True)
     (faults / place).write_text(how)
@@ -86,7 +86,7 @@ async def unload(engine: Engine, model: Runnable) -> None:
 
 
 async def is_ended(engine: Engine, asked: asyncio.Task[None], pid: int, reason: str) -> None:
-    """See that the worker is ended for the reason, that who asked is told, and that the engine goes on."""
+    """Check that the worker is stopped for the reason, the request fails, and the engine keeps working."""
     assert not asked.done()
     engine.patience = HURRIED[reason]
     await asyncio.wait([asked], timeout=PATIENCE_S)
@@ -121,7 +121,7 @@ def pid_of(engine: Engine) -> int:
         pytest.param("unloading", "interpreter", NO_SIGN, marks=slow),
     ],
 )
-async def test_a_lock_that_nobody_lets_go_ends_the_worker(
+async def test_deadlocked_worker_is_stopped(
     engine: Engine, babbler: Runnable, faults: Path, place: str, how: str, reason: str
 ) -> None:
     acts = {"step": generate, "embedding": embed, "unloading": unload}
@@ -152,7 +152,7 @@ async def test_a_lock_that_nobody_lets_go_ends_the_worker(
         pytest.param("loading", marks=slow),
     ],
 )
-async def test_a_process_that_was_stopped_is_ended_whatever_it_was_asked(
+async def test_suspended_process_is_stopped_during_any_request(
     engine: Engine, babbler: Runnable, faults: Path, doing: str
 ) -> None:
     acts = {"counting": count, "unloading": unload, "embedding": embed}
@@ -186,9 +186,7 @@ async def test_a_process_that_was_stopped_is_ended_whatever_it_was_asked(
 
 
 @slow
-async def test_a_disk_that_gives_a_few_bytes_at_a_time_is_waited_for(
-    engine: Engine, babbler: Runnable, tmp_path: Path
-) -> None:
+async def test_slow_disk_is_not_a_hang(engine: Engine, babbler: Runnable, tmp_path: Path) -> None:
     weights = make_model(tmp_path / "m", endless=True) / "model.safetensors"
     weights.rename(tmp_path / "weights")
     os.mkfifo(weights)
@@ -210,7 +208,7 @@ async def test_a_disk_that_gives_a_few_bytes_at_a_time_is_waited_for(
 
 
 @slow
-async def test_a_worker_on_a_crowded_machine_is_not_ended(engine: Engine, babbler: Runnable) -> None:
+async def test_worker_on_a_busy_machine_is_not_stopped(engine: Engine, babbler: Runnable) -> None:
     await engine.load(babbler)
     pid = pid_of(engine)
     engine.patience = Patience(silence_s=3.0, stall_s=3.0, overdue=1.0)
@@ -227,7 +225,7 @@ async def test_a_worker_on_a_crowded_machine_is_not_ended(engine: Engine, babble
 
 @contextmanager
 def burners(number: int) -> Iterator[None]:
-    """Let so many processes burn a core each."""
+    """Keep this many cores busy with processes."""
     running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
     try:
         yield

@@ -1,4 +1,4 @@
-"""What transformers finds in its own source is the same, and each file is read once."""
+"""transformers finds the same in its source, but reads each file only once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ print(json.dumps({"models": len(models), "readings": readings, "same": found == 
 """
 
 
-def test_transformers_finds_the_same_with_half_of_the_reading() -> None:
+def test_transformers_import_reads_half_the_source_with_the_same_result() -> None:
     done = subprocess.run([executable(), "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
