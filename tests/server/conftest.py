@@ -1,4 +1,4 @@
-"""One server and engine for most of these tests: importing MLX takes seconds."""
+"""One server and engine for most of these tests, because importing MLX takes seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.clients import anthropic, openai
 
 @pytest.fixture(scope="session")
 def model_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a hub folder with three models that run; nothing writes to it."""
+    """Return a hub folder with three runnable models; tests do not change it."""
     folder = tmp_path_factory.mktemp("server")
     fill(folder / "hub", folder)
     return folder / "hub"
@@ -22,7 +22,7 @@ def model_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def served(model_hub: Path) -> Iterator[Served]:
-    """Return the server of this run."""
+    """Return the shared server."""
     served = Served(model_hub, keep_alive_s=0.2, header_timeout_s=0.4, body_timeout_s=0.4)
     yield served
     pid = served.engine.status.pid
@@ -32,13 +32,13 @@ def served(model_hub: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def client(served: Served) -> Iterator[openai.OpenAI]:
-    """Return OpenAI's client of `served`, at the address that it has now."""
+    """Return OpenAI's client for the current address of `served`."""
     with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
         yield client
 
 
 @pytest.fixture
 def claude(served: Served) -> Iterator[anthropic.Anthropic]:
-    """Return Anthropic's client of `served`, at the address that it has now."""
+    """Return Anthropic's client for the current address of `served`."""
     with anthropic.Anthropic(base_url=served.address.url, api_key="none", max_retries=0) as client:
         yield client

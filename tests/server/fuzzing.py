@@ -1,4 +1,4 @@
-"""How the server's fuzz tests draw requests: the same ones each time, unless there are very many."""
+"""Settings of the server's fuzz tests: reproducible, unless the number of requests is large."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _CASES = int(os.environ.get("MLXK2_FUZZ_CASES", "0"))
 
 
 def fuzz(cases: int) -> settings:
-    """Return the decorator of a test that draws so many requests.
+    """Return the decorator of a fuzz test.
 
     Args:
-        cases: how many, where `MLXK2_FUZZ_CASES` says nothing.
+        cases: number of requests if `MLXK2_FUZZ_CASES` is not set.
     """
     count = _CASES or cases
     return settings(

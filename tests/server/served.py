@@ -1,4 +1,4 @@
-"""A real server over a real engine in a thread of its own, and the ways in which tests talk to it."""
+"""A real server with a real engine in a separate thread, and helpers to send requests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 
 def fill(hub: Path, scratch: Path) -> None:
-    """Put the three models into a hub folder."""
+    """Write the three models to a hub folder."""
     tiny_model.install(hub)
     for number, (name, context) in enumerate(((BABBLER, 4096), (OTHER, 256))):
         folder = make_model(scratch / str(number), context=context, seed=number)
@@ -52,7 +52,7 @@ def fill(hub: Path, scratch: Path) -> None:
 
 @dataclass
 class Reply:
-    """An answer over HTTP."""
+    """An HTTP response."""
 
     status: int
     headers: Mapping[str, str]
@@ -67,7 +67,7 @@ class Reply:
 
     @property
     def error(self) -> dict[str, Any]:
-        """`error` of an answer that is one, in OpenAI's shape."""
+        """`error` of an error response in OpenAI's format."""
         error = self.json["error"]
         assert set(error) == {"message", "type", "param", "code"}
         assert error["message"]
@@ -81,7 +81,7 @@ class Reply:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The events of a stream, without comments; it must have ended well or with an error."""
+        """The events of a stream without comments; it must be complete or end with an error."""
         blocks = [block for block in self.body.decode().split("\n\n") if block and not block.startswith(":")]
         assert all(block.startswith("data: ") for block in blocks)
         assert blocks[-1] == "data: [DONE]"
@@ -89,7 +89,7 @@ class Reply:
 
 
 class Served:
-    """The server, its engine, and the thread that they live in."""
+    """The server, its engine, and their thread."""
 
     def __init__(self, hub: Path, **options: Any) -> None:
         self.hub = hub
@@ -120,7 +120,7 @@ class Served:
 
     @contextmanager
     def options(self, **changes: Any) -> Iterator[None]:
-        """Have other options for a while."""
+        """Change options during the block."""
 
         async def reload(options: ServerOptions) -> None:
             self.server.reload(options)
@@ -134,11 +134,11 @@ class Served:
 
     @property
     def url(self) -> str:
-        """Base of the API for OpenAI's client."""
+        """Base URL for OpenAI's client."""
         return f"{self.address.url}/v1"
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Wait in the server's loop until a condition on the engine or the log holds."""
+        """Wait in the server's event loop until a condition on the engine or the log holds."""
 
         async def wait() -> None:
             changed = asyncio.Event()
@@ -157,13 +157,13 @@ class Served:
         self.call(asyncio.wait_for(wait(), PATIENCE_S))
 
     def own(self, generation: Generation, model: str = TINY) -> tuple[str, Finished]:
-        """Return what the engine itself answers."""
+        """Return the engine's own answer."""
         choice = self.own_choice(generation, model)
         assert choice.finished is not None
         return "".join(choice.said), choice.finished
 
     def own_choice(self, generation: Generation, model: str = TINY) -> Choice:
-        """Return what the engine itself answers, taken apart."""
+        """Return the engine's own answer, split into parts."""
 
         async def ask() -> Choice:
             choice = Choice()
@@ -180,7 +180,7 @@ class Served:
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Send one request and return the answer."""
+        """Send a request and return the response."""
         connection = http.client.HTTPConnection("127.0.0.1", self.address.port, timeout=TIMEOUT_S)
         try:
             raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
@@ -192,15 +192,15 @@ class Served:
             connection.close()
 
     def get(self, path: str, **headers: str) -> Reply:
-        """GET."""
+        """Send a GET request."""
         return self.ask("GET", path, None, headers)
 
     def post(self, path: str, body: object, **headers: str) -> Reply:
-        """POST."""
+        """Send a POST request."""
         return self.ask("POST", path, body, headers)
 
     def chat(self, question: str, **more: Any) -> Reply:
-        """Ask the tiny model, greedily and without thinking unless told otherwise."""
+        """Send a chat request to the tiny model; greedy and without thinking by default."""
         body = {
             "model": TINY,
             "messages": [{"role": "user", "content": question}],
@@ -211,14 +211,14 @@ class Served:
         return self.post(CHAT, {name: value for name, value in body.items() if value is not ...})
 
     def still_well(self) -> None:
-        """Assert that the server is ready and answers exactly."""
+        """Check that the server is ready and answers exactly."""
         health = self.get("/health")
         assert (health.status, health.json["status"]) == (200, "ready")
         assert self.chat(QUESTION).text == ANSWER
 
     @contextmanager
     def raw(self) -> Iterator[socket.socket]:
-        """Connect without any HTTP library."""
+        """Open a raw connection, without an HTTP library."""
         with socket.create_connection(("127.0.0.1", self.address.port), timeout=TIMEOUT_S) as connection:
             yield connection
 
@@ -232,7 +232,7 @@ ANSWER = (
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Return everything up to the end of a connection."""
+    """Read a connection to its end."""
     parts = []
     while part := connection.recv(65536):
         parts.append(part)
@@ -240,7 +240,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def parsed(raw: bytes) -> Reply:
-    """Return one HTTP answer with a Content-Length."""
+    """Parse one HTTP response with a Content-Length."""
     head, _, body = raw.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {name: value for name, _, value in (line.partition(": ") for line in lines)}

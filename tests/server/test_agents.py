@@ -1,4 +1,4 @@
-"""What coding agents really send is answered: Claude Code 2.1 here, Codex in test_tools."""
+"""Requests of coding agents: Claude Code 2.1 here, Codex in test_tools."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "requir
 
 
 def claude_code(nonce: str, **more: Any) -> dict[str, Any]:
-    """Return a request as Claude Code sends it, with a shorter prompt and fewer tools."""
+    """Return a request like Claude Code's, with a shorter prompt and fewer tools."""
     kept = {"type": "ephemeral"}
     return {
         "model": TINY,
@@ -46,7 +46,7 @@ def claude_code(nonce: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def test_claude_code_is_answered_and_its_prompt_is_remembered(served: Served) -> None:
+def test_claude_code_requests_use_the_prompt_cache(served: Served) -> None:
     assert served.ask("HEAD", "/").body == b""
     cached = []
     for nonce in ("00aa1", "17f3c", "9b2d0"):
@@ -60,7 +60,7 @@ def test_claude_code_is_answered_and_its_prompt_is_remembered(served: Served) ->
     assert counted.json["input_tokens"] > 100
 
 
-def test_the_beta_methods_of_anthropics_client_are_the_same(served: Served) -> None:
+def test_beta_methods_of_anthropics_client_work(served: Served) -> None:
     with anthropic.Anthropic(base_url=served.address.url, api_key="none", max_retries=0) as client:
         asked: Any = {"model": TINY, "messages": [{"role": "user", "content": "What does verify do?"}]}
         answer = client.beta.messages.create(**asked, max_tokens=5, betas=["context-management-2025-06-27"])
@@ -71,7 +71,7 @@ def test_the_beta_methods_of_anthropics_client_are_the_same(served: Served) -> N
         assert client.beta.models.retrieve(TINY).id == TINY
 
 
-def test_one_call_is_enough_where_parallel_calls_are_off() -> None:
+def test_without_parallel_calls_only_one_call_is_returned() -> None:
     calls = tuple(ToolCall(number, f"call_{number}", "look", "{}") for number in range(3))
     choice = Choice(tool_calls=list(calls))
     form = CallForm(one=True)
@@ -84,7 +84,7 @@ def test_one_call_is_enough_where_parallel_calls_are_off() -> None:
         assert [call["id"] for delta in told for call in delta.get("tool_calls", ())] == expected
 
 
-def test_what_would_need_a_store_is_not_found(served: Served) -> None:
+def test_stored_responses_are_not_found(served: Served) -> None:
     with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
         calls: list[Any] = [
             lambda: client.responses.retrieve("resp_x"),

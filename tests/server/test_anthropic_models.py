@@ -1,4 +1,4 @@
-"""Models as Anthropic's client lists and retrieves them; everybody else gets OpenAI's shape."""
+"""The list of models in Anthropic's format for its client; other clients get OpenAI's format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VERSION = {"Anthropic-Version": "2023-06-01"}
 ALL = sorted([BABBLER, OTHER, TINY], key=str.casefold)
 
 
-def test_models_are_listed_page_by_page(claude: anthropic.Anthropic) -> None:
+def test_models_are_paged(claude: anthropic.Anthropic) -> None:
     whole = claude.models.list()
     assert [model.id for model in whole.data] == ALL
     assert (whole.has_more, whole.first_id, whole.last_id) == (False, ALL[0], ALL[-1])
@@ -28,7 +28,7 @@ def test_models_are_listed_page_by_page(claude: anthropic.Anthropic) -> None:
     assert [model.id for model in claude.beta.models.list()] == ALL
 
 
-def test_a_model_is_retrieved(claude: anthropic.Anthropic) -> None:
+def test_model_is_retrieved(claude: anthropic.Anthropic) -> None:
     model = claude.models.retrieve(TINY)
     assert (model.id, model.type, model.display_name, model.lifecycle) == (TINY, "model", TINY, "active")
     assert model.created_at.year >= 2000
@@ -47,13 +47,13 @@ def test_a_model_is_retrieved(claude: anthropic.Anthropic) -> None:
         (f"after_id={TINY}&before_id={TINY}", "after_id"),
     ],
 )
-def test_a_page_that_is_none_is_refused(served: Served, query: str, param: str) -> None:
+def test_invalid_page_is_rejected(served: Served, query: str, param: str) -> None:
     reply = served.get(f"/v1/models?{query}", **VERSION)
     assert (reply.status, reply.json["type"], reply.json["error"]["param"]) == (400, "error", param)
     assert served.get(f"/v1/models?{query}").status == 200
 
 
-def test_the_shape_follows_the_header_alone(served: Served) -> None:
+def test_format_depends_only_on_the_header(served: Served) -> None:
     for headers in ({}, {"X-API-Key": "none"}, {"Authorization": "Bearer none"}):
         assert served.get("/v1/models", **headers).json["object"] == "list"
         assert served.get(f"/v1/models/{TINY}", **headers).json["object"] == "model"

@@ -1,4 +1,4 @@
-"""An answer as blocks: each holds something, in the order of the model's words."""
+"""An answer as blocks in the order of the model's output, none of them empty."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def shown(blocks: Blocks) -> list[tuple[BlockKind, str]]:
     return [(block.kind, block.call.name if block.call else block.text) for block in blocks.blocks]
 
 
-def test_each_kind_is_a_block_and_ends_before_the_next_begins() -> None:
+def test_each_kind_is_a_separate_block() -> None:
     blocks = Blocks()
     steps: list[Step] = []
     for delta in (
@@ -40,7 +40,7 @@ def test_each_kind_is_a_block_and_ends_before_the_next_begins() -> None:
     assert blocks.reason is FinishReason.TOOL_CALLS
 
 
-def test_blanks_are_no_block_but_stay_before_text() -> None:
+def test_whitespace_is_no_block_but_is_kept_before_text() -> None:
     blocks = Blocks()
     for delta in (
         Delta(reasoning="\n\n"),
@@ -60,7 +60,7 @@ def test_blanks_are_no_block_but_stay_before_text() -> None:
     ]
 
 
-def test_reasoning_and_further_calls_are_left_out_where_nobody_wants_them() -> None:
+def test_reasoning_and_further_calls_are_dropped_if_not_requested() -> None:
     blocks = Blocks(reasoning=False, one_call=True)
     blocks.push(Delta(reasoning="Hmm.", text="Yes.", tool_calls=(CALL, OTHER_CALL)))
     blocks.push(Delta(tool_calls=(OTHER_CALL,)))
@@ -68,7 +68,7 @@ def test_reasoning_and_further_calls_are_left_out_where_nobody_wants_them() -> N
     assert shown(blocks) == [(BlockKind.TEXT, "Yes."), (BlockKind.CALL, "look")]
 
 
-def test_a_forced_call_is_read_at_its_end_also_where_it_was_cut_off() -> None:
+def test_forced_call_is_parsed_at_its_end_even_if_truncated() -> None:
     tools = [{"function": {"name": "look"}}, {"function": {"name": "leave"}}]
     whole = Blocks(forced=tools)
     assert whole.push(Delta(text='{"name": "look", ')) == []

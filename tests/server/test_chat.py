@@ -1,4 +1,4 @@
-"""/v1/chat/completions: what OpenAI's own client gets is what the engine says."""
+"""/v1/chat/completions: OpenAI's client gets the engine's answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WEATHER: Any = {
 }
 
 
-def test_the_answer_and_its_counts_are_those_of_the_engine(served: Served, client: openai.OpenAI) -> None:
+def test_answer_and_counts_match_the_engine(served: Served, client: openai.OpenAI) -> None:
     messages = ({"role": "user", "content": QUESTION},)
     text, finished = served.own(Generation(messages=messages, sampling=GREEDY, template_kwargs=NO_THINKING))
     answer = client.chat.completions.create(
@@ -47,7 +47,7 @@ def test_the_answer_and_its_counts_are_those_of_the_engine(served: Served, clien
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 
-def test_a_stream_comes_in_pieces_that_make_the_same_answer(served: Served, client: openai.OpenAI) -> None:
+def test_stream_gives_the_same_answer_in_chunks(served: Served, client: openai.OpenAI) -> None:
     del served
     stream = client.chat.completions.create(
         model="tiny-demo",
@@ -70,7 +70,7 @@ def test_a_stream_comes_in_pieces_that_make_the_same_answer(served: Served, clie
     assert len({chunk.id for chunk in chunks}) == 1
 
 
-async def test_the_asynchronous_client_streams_too(served: Served) -> None:
+async def test_async_client_can_stream(served: Served) -> None:
     async with openai.AsyncOpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
         stream = await client.chat.completions.create(
             model=TINY,
@@ -86,7 +86,7 @@ async def test_the_asynchronous_client_streams_too(served: Served) -> None:
     assert text == ANSWER
 
 
-def test_reasoning_is_told_apart(served: Served) -> None:
+def test_reasoning_is_separated(served: Served) -> None:
     question = "Why does a model not run here?"
     own = served.own_choice(Generation(messages=({"role": "user", "content": question},), sampling=GREEDY))
     whole = served.chat(question, enable_thinking=...).json
@@ -108,7 +108,7 @@ def test_reasoning_is_told_apart(served: Served) -> None:
 
 
 def own_call(served: Served) -> tuple[str, str]:
-    """Return the name and the arguments of the engine's own call."""
+    """Return the name and arguments of the engine's own call."""
     messages = ({"role": "user", "content": "How is the weather in Rome?"},)
     own = served.own_choice(Generation(messages=messages, sampling=GREEDY, tools=(WEATHER,)))
     (call,) = own.tool_calls
@@ -116,7 +116,7 @@ def own_call(served: Served) -> tuple[str, str]:
     return call.name, call.arguments
 
 
-def test_a_tool_is_called_and_its_result_answered(served: Served, client: openai.OpenAI) -> None:
+def test_tool_is_called_and_its_result_used(served: Served, client: openai.OpenAI) -> None:
     messages: list[Any] = [{"role": "user", "content": "How is the weather in Rome?"}]
     first = client.chat.completions.create(model=TINY, messages=messages, tools=[WEATHER], temperature=0)
     assert first.choices[0].finish_reason == "tool_calls"
@@ -135,7 +135,7 @@ def test_a_tool_is_called_and_its_result_answered(served: Served, client: openai
     assert second.usage.prompt_tokens > first.usage.prompt_tokens + 20
 
 
-def test_a_tool_call_is_streamed(served: Served, client: openai.OpenAI) -> None:
+def test_tool_call_is_streamed(served: Served, client: openai.OpenAI) -> None:
     with client.chat.completions.stream(
         model=TINY,
         messages=[{"role": "user", "content": "How is the weather in Rome?"}],
@@ -149,7 +149,7 @@ def test_a_tool_call_is_streamed(served: Served, client: openai.OpenAI) -> None:
     assert (call.function.name, call.function.arguments) == own_call(served)
 
 
-def test_without_a_choice_of_tools_none_is_called(served: Served) -> None:
+def test_tool_choice_none_calls_no_tool(served: Served) -> None:
     answer = served.chat("How is the weather in Rome?", tools=[WEATHER], tool_choice="none").json
     assert "tool_calls" not in answer["choices"][0]["message"]
     for choice, param in (
@@ -161,7 +161,7 @@ def test_without_a_choice_of_tools_none_is_called(served: Served) -> None:
 
 
 @pytest.mark.parametrize("stop", ["offline", ["never", "offline"]])
-def test_a_stop_string_ends_the_answer_before_it(served: Served, stop: object) -> None:
+def test_answer_ends_before_a_stop_string(served: Served, stop: object) -> None:
     before = ANSWER.split("offline", maxsplit=1)[0]
     assert served.chat(QUESTION, stop=stop).text == before
     events = served.chat(QUESTION, stop=stop, stream=True).events
@@ -169,7 +169,7 @@ def test_a_stop_string_ends_the_answer_before_it(served: Served, stop: object) -
     assert events[-1]["choices"][0]["finish_reason"] == "stop"
 
 
-def test_several_choices_come_together_whole_and_streamed(served: Served) -> None:
+def test_several_choices_are_returned_whole_and_streamed(served: Served) -> None:
     answer = served.chat(QUESTION, n=3).json
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
     assert [choice["message"]["content"] for choice in answer["choices"]] == [ANSWER] * 3
@@ -183,7 +183,7 @@ def test_several_choices_come_together_whole_and_streamed(served: Served) -> Non
     assert texts == [ANSWER] * 3
 
 
-def test_a_seed_makes_an_answer_repeatable_and_choices_differ(served: Served) -> None:
+def test_seed_is_reproducible_and_choices_differ(served: Served) -> None:
     def ask(seed: int) -> list[str]:
         body = {"model": BABBLER, "prompt": "Hello", "max_tokens": 12, "temperature": 1, "seed": seed, "n": 2}
         return [choice["text"] for choice in served.post("/v1/completions", body).json["choices"]]
@@ -196,13 +196,13 @@ def test_a_seed_makes_an_answer_repeatable_and_choices_differ(served: Served) ->
     assert ask(-1)[1] == ask(0)[0]
 
 
-def test_token_limits_end_an_answer_and_the_newer_name_wins(served: Served) -> None:
+def test_newer_token_limit_takes_precedence(served: Served) -> None:
     answer = served.chat(QUESTION, max_tokens=50, max_completion_tokens=3).json
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["usage"]["completion_tokens"] == 3
 
 
-def test_an_answer_without_a_limit_may_have_half_of_the_context(served: Served) -> None:
+def test_answer_without_a_limit_may_use_half_the_context(served: Served) -> None:
     answer = served.post(
         CHAT,
         {
@@ -218,7 +218,7 @@ def test_an_answer_without_a_limit_may_have_half_of_the_context(served: Served) 
         assert served.chat(QUESTION).json["usage"]["completion_tokens"] == 5
 
 
-def test_log_probabilities_are_told_with_the_likeliest_tokens(served: Served) -> None:
+def test_log_probabilities_include_the_top_tokens(served: Served) -> None:
     for stream in (False, True):
         reply = served.chat(QUESTION, logprobs=True, top_logprobs=2, max_tokens=4, stream=stream)
         if stream:
@@ -250,7 +250,7 @@ def test_null_and_unknown_fields_change_nothing(served: Served) -> None:
     )
 
 
-def test_parts_of_text_are_joined_and_others_refused(served: Served) -> None:
+def test_text_parts_are_joined_and_others_rejected(served: Served) -> None:
     parts = [{"type": "text", "text": QUESTION[:9]}, {"type": "text", "text": QUESTION[9:]}]
     assert served.chat("", messages=[{"role": "user", "content": parts}]).text == ANSWER
     for kind in ("image_url", "input_audio", "file"):
@@ -260,7 +260,7 @@ def test_parts_of_text_are_joined_and_others_refused(served: Served) -> None:
         assert kind in refused.error["message"]
 
 
-def test_the_next_turn_of_a_chat_reads_only_what_is_new(served: Served) -> None:
+def test_next_turn_of_a_chat_uses_the_prompt_cache(served: Served) -> None:
     messages = [
         {"role": "user", "content": "Tell me about the Health pane"},
         {"role": "assistant", "content": "x " * 100},
@@ -271,7 +271,7 @@ def test_the_next_turn_of_a_chat_reads_only_what_is_new(served: Served) -> None:
     assert usage["prompt_tokens_details"]["cached_tokens"] > usage["prompt_tokens"] // 2
 
 
-def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(served: Served) -> None:
+def test_prompt_longer_than_the_context_is_rejected_with_token_counts(served: Served) -> None:
     for stream in (False, True):
         body = {"model": OTHER, "messages": [{"role": "user", "content": "word " * 400}], "stream": stream}
         refused = served.post(CHAT, body)

@@ -16,7 +16,7 @@ pytestmark = needs_mlx
 BODY: dict[str, Any] = {"model": BABBLER, "prompt": "Hello, world!", "max_tokens": 8, "temperature": 0}
 
 
-def test_a_text_goes_on_as_the_engine_goes_on(served: Served) -> None:
+def test_completion_matches_the_engine(served: Served) -> None:
     text, finished = served.own(Generation(prompt="Hello, world!", sampling=GREEDY, max_tokens=8), BABBLER)
     with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
         whole = client.completions.create(**BODY)
@@ -28,7 +28,7 @@ def test_a_text_goes_on_as_the_engine_goes_on(served: Served) -> None:
     assert whole.usage.completion_tokens == 8
 
 
-def test_a_list_of_prompts_gets_an_answer_each(served: Served) -> None:
+def test_each_prompt_of_a_list_gets_an_answer(served: Served) -> None:
     single = [served.post(COMPLETIONS, {**BODY, "prompt": prompt}).json for prompt in ("Hello", "How are")]
     both = served.post(COMPLETIONS, {**BODY, "prompt": ["Hello", "How are"], "n": 2}).json
     texts = [choice["text"] for choice in both["choices"]]
@@ -37,7 +37,7 @@ def test_a_list_of_prompts_gets_an_answer_each(served: Served) -> None:
     assert both["usage"]["prompt_tokens"] == sum(one["usage"]["prompt_tokens"] for one in single)
 
 
-def test_tokens_and_lists_of_tokens_are_prompts(served: Served) -> None:
+def test_prompt_may_be_tokens_or_lists_of_tokens(served: Served) -> None:
     one = served.post(COMPLETIONS, {**BODY, "prompt": [40, 41, 42]}).json
     assert one["usage"]["prompt_tokens"] == 3
     two = served.post(COMPLETIONS, {**BODY, "prompt": [[40, 41, 42], [43, 44]]}).json
@@ -61,7 +61,7 @@ def test_log_probabilities_have_offsets(served: Served) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["Hello, world!", [40, 41, 42, 43, 200, 201]])
-def test_echo_tells_how_likely_the_prompt_was(served: Served, prompt: str | list[int]) -> None:
+def test_echo_returns_the_log_probabilities_of_the_prompt(served: Served, prompt: str | list[int]) -> None:
     plain = served.post(COMPLETIONS, {**BODY, "prompt": prompt, "logprobs": 2}).json["choices"][0]
     body = {**BODY, "prompt": prompt, "logprobs": 2, "echo": True}
     whole = served.post(COMPLETIONS, body).json["choices"][0]
@@ -88,7 +88,7 @@ def test_echo_tells_how_likely_the_prompt_was(served: Served, prompt: str | list
     assert [offset for part in told for offset in part["text_offset"]] == logprobs["text_offset"]
 
 
-def test_a_list_of_token_lists_is_scored_as_an_evaluation_harness_asks(served: Served) -> None:
+def test_list_of_token_lists_is_scored_for_evaluation_harnesses(served: Served) -> None:
     body = {"model": BABBLER, "max_tokens": 1, "logprobs": 1, "echo": True, "seed": 1234, "temperature": 0}
     prompts = [[40, 41, 42], [50, 51, 52, 53]]
     both = served.post(COMPLETIONS, {**body, "prompt": prompts}).json["choices"]
@@ -99,15 +99,15 @@ def test_a_list_of_token_lists_is_scored_as_an_evaluation_harness_asks(served: S
         assert alone["logprobs"]["tokens"] == choice["logprobs"]["tokens"]
 
 
-def test_a_character_that_the_prompt_begins_is_completed(served: Served) -> None:
-    """`é` is two tokens of this tokenizer, each of which is no text."""
+def test_character_started_by_the_prompt_is_completed(served: Served) -> None:
+    """`é` is two tokens of this tokenizer, and neither is valid text alone."""
     tokens = served.post(COMPLETIONS, {**BODY, "prompt": "Aé", "echo": True, "logprobs": 0, "max_tokens": 0})
     names = tokens.json["choices"][0]["logprobs"]["tokens"]
     assert names[0] == "A"
     assert names[1:] in ([r"bytes:\xc3", r"bytes:\xa9"], ["é"])
 
 
-def test_a_bias_bans_a_token(served: Served) -> None:
+def test_logit_bias_bans_a_token(served: Served) -> None:
     banned = served.post(COMPLETIONS, {**BODY, "logprobs": 0}).json["choices"][0]["logprobs"]["tokens"][0]
     ids = {str(token): -100 for token in range(7, 330)}
     first = served.post(COMPLETIONS, {**BODY, "logprobs": 0, "logit_bias": {**ids}, "max_tokens": 1}).json
@@ -126,7 +126,9 @@ def test_a_bias_bans_a_token(served: Served) -> None:
         ("prompt", ["a", 1]),
     ],
 )
-def test_what_is_not_done_here_is_refused_by_name(served: Served, field: str, value: object) -> None:
+def test_unsupported_parameters_are_rejected_with_the_field(
+    served: Served, field: str, value: object
+) -> None:
     refused = served.post(COMPLETIONS, {**BODY, field: value})
     assert (refused.status, refused.error["param"].split("[")[0]) == (400, field)
     assert served.post(COMPLETIONS, {**BODY, "max_tokens": 0}).error["param"] == "max_tokens"

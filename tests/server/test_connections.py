@@ -1,4 +1,4 @@
-"""Very many connections: whatever they wait with, the server says how it is, and its work goes on."""
+"""With very many connections, `/health` still answers and running requests continue."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ HALF_A_BODY = (
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Return a server of its own over an empty cache, with the limits that everybody gets."""
+    """Return a separate server with an empty cache and the default limits."""
     with contextlib.closing(Served(tmp_path_factory.mktemp("hub"))) as served:
         yield served
 
 
 @contextmanager
 def connections(port: int, number: int, said: Callable[[int], bytes]) -> Iterator[None]:
-    """Open so many connections at once, say something on each, and leave it at that."""
+    """Open this many connections, send something on each, and leave them open."""
     with ExitStack() as stack:
         for at in range(number):
             sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE_S))
@@ -51,7 +51,7 @@ def half_of_them(at: int) -> bytes:
 @pytest.mark.parametrize(
     "said", [half_of_them, lambda at: HALF_A_BODY], ids=["nothing or half a head", "half a body"]
 )
-def test_540_open_connections_leave_an_answer(served: Served, said: Callable[[int], bytes]) -> None:
+def test_server_answers_with_540_open_connections(served: Served, said: Callable[[int], bytes]) -> None:
     with connections(served.address.port, MANY, said):
         for _ in range(5):
             assert served.get("/health").status == 200
@@ -59,7 +59,7 @@ def test_540_open_connections_leave_an_answer(served: Served, said: Callable[[in
     assert served.get("/v1/models").status == 200
 
 
-def test_where_all_are_being_answered_it_is_said(served: Served) -> None:
+def test_too_many_active_connections_are_rejected(served: Served) -> None:
     with connections(served.address.port, MANY, lambda at: HALF_A_BODY):
         served.until(lambda: len(served.server.log.live) >= 512)
         # Those that came last are being turned away: until they are gone one of them makes room.
@@ -72,7 +72,7 @@ def test_where_all_are_being_answered_it_is_said(served: Served) -> None:
 
 
 @needs_mlx
-def test_connections_that_only_wait_end_no_stream(model_hub: Path) -> None:
+def test_idle_connections_do_not_end_streams(model_hub: Path) -> None:
     with contextlib.closing(Served(model_hub, max_connections=20)) as served:
         body = json.dumps(
             {
@@ -115,7 +115,7 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
-def test_a_process_that_may_open_few_files_takes_fewer_connections(tmp_path: Path) -> None:
+def test_file_limit_reduces_the_number_of_connections(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _FEW_FILES, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:

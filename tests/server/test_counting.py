@@ -1,4 +1,4 @@
-"""/v1/messages/count_tokens: the counts are those of real answers, and its work is bounded like theirs."""
+"""/v1/messages/count_tokens: counts match real answers, and the same limits apply."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.clients import anthropic
 pytestmark = needs_mlx
 
 
-def test_counted_tokens_are_those_of_the_prompt_with_its_tools(served: Served) -> None:
+def test_token_count_includes_tools(served: Served) -> None:
     forced = {"tools": [WEATHER], "tool_choice": {"type": "any"}}
     mores: list[dict[str, Any]] = [
         {},
@@ -44,7 +44,7 @@ def count(served: Served, **more: Any) -> Reply:
     return served.post(COUNT, {"model": TINY, "messages": ROME, **more})
 
 
-def test_what_cannot_be_counted_is_refused_in_the_shape_of_the_api(served: Served) -> None:
+def test_invalid_count_requests_are_rejected_in_anthropics_format(served: Served) -> None:
     unknown = count(served, model="no-such-model")
     assert (unknown.status, unknown.error["type"]) == (404, "not_found_error")
     assert "no-such-model" in unknown.error["message"]
@@ -52,14 +52,14 @@ def test_what_cannot_be_counted_is_refused_in_the_shape_of_the_api(served: Serve
     assert (image.status, image.error["type"]) == (422, "invalid_request_error")
 
 
-def test_a_prompt_that_is_too_long_is_counted_all_the_same(served: Served) -> None:
+def test_too_long_prompt_is_counted(served: Served) -> None:
     counted = count(served, model=OTHER, messages=[{"role": "user", "content": "word " * 400}])
     assert counted.json["input_tokens"] > 256
 
 
 @contextmanager
 def stalled(served: Served) -> Iterator[int]:
-    """Have a loaded model whose process does nothing; yields its process id."""
+    """Load a model and suspend its process; yields the process id."""
     assert count(served).status == 200
     pid = served.engine.status.pid
     assert pid is not None
@@ -73,7 +73,7 @@ def stalled(served: Served) -> Iterator[int]:
 
 @contextmanager
 def counting(served: Served) -> Iterator[socket.socket]:
-    """Have a request that counts and waits for the engine."""
+    """Start a counting request that waits for the engine."""
     raw = json.dumps({"model": TINY, "messages": ROME}).encode()
     with served.raw() as connection:
         connection.sendall(
@@ -83,7 +83,7 @@ def counting(served: Served) -> Iterator[socket.socket]:
         yield connection
 
 
-def test_a_full_queue_refuses_to_count(served: Served) -> None:
+def test_full_queue_rejects_counting(served: Served) -> None:
     with stalled(served), counting(served), served.options(max_queue=1):
         refused = count(served)
     assert (refused.status, refused.error["type"]) == (429, "rate_limit_error")
@@ -91,7 +91,7 @@ def test_a_full_queue_refuses_to_count(served: Served) -> None:
     served.until(lambda: served.server.generations == 0)
 
 
-def test_stopping_the_server_ends_the_counting_with_a_word(served: Served) -> None:
+def test_stopping_the_server_cancels_counting_with_an_error(served: Served) -> None:
     with stalled(served), counting(served) as connection:
         served.loop.call_soon_threadsafe(served.server._service.generator.cancel_all)
         reply = parsed(connection.recv(65536))
@@ -99,7 +99,7 @@ def test_stopping_the_server_ends_the_counting_with_a_word(served: Served) -> No
     assert count(served).status == 200
 
 
-def test_a_client_that_goes_away_ends_the_counting(served: Served) -> None:
+def test_disconnect_cancels_the_counting(served: Served) -> None:
     with stalled(served):
         with counting(served):
             pass
@@ -109,7 +109,7 @@ def test_a_client_that_goes_away_ends_the_counting(served: Served) -> None:
     assert count(served).status == 200
 
 
-def test_an_engine_that_dies_fails_the_counting_and_the_next_one_waits_for_it(served: Served) -> None:
+def test_engine_crash_fails_the_counting_and_the_next_request_works(served: Served) -> None:
     expected = count(served).json
     with stalled(served) as pid, counting(served) as connection:
         os.kill(pid, signal.SIGKILL)
@@ -121,6 +121,6 @@ def test_an_engine_that_dies_fails_the_counting_and_the_next_one_waits_for_it(se
     served.until(lambda: served.server.health.value == "ready")
 
 
-def test_afterwards_it_is_well(served: Served) -> None:
+def test_server_still_works_afterwards(served: Served) -> None:
     served.still_well()
     assert served.server.generations == 0

@@ -1,4 +1,4 @@
-"""/v1/embeddings: what OpenAI's own client gets is what the engine says."""
+"""/v1/embeddings: OpenAI's client gets the engine's embeddings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TEXTS = ["Hello", "The quick brown fox jumps over the lazy dog.", "日本語 �
 
 @pytest.fixture(scope="module", autouse=True)
 def embedder(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Have an embedding model in the cache for this module."""
+    """Add an embedding model to the cache for this module."""
     folder = make_model(tmp_path_factory.mktemp("embedder") / "m", context=512, bare=True)
     repo = RepoLayout(served.hub, EMBEDDER)
     repo.add_snapshot("e" * 40, {path.name: path.read_bytes() for path in folder.iterdir()})
@@ -44,7 +44,7 @@ def embedder(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def own(served: Served, texts: list[str]) -> Embeddings:
-    """Return what the engine itself says."""
+    """Return the engine's own embeddings."""
 
     async def embed() -> Embeddings:
         return await served.engine.embed(await find_runnable(Cache(served.hub), EMBEDDER), texts)
@@ -53,7 +53,7 @@ def own(served: Served, texts: list[str]) -> Embeddings:
 
 
 def request(path: str, body: dict[str, Any]) -> bytes:
-    """Return a request as it goes over the wire."""
+    """Return a request as raw bytes."""
     raw = json.dumps(body).encode()
     return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(raw)}\r\n\r\n".encode() + raw
 
@@ -62,7 +62,7 @@ def length(vector: list[float]) -> float:
     return math.sqrt(sum(value * value for value in vector))
 
 
-def test_vectors_and_counts_are_those_of_the_engine(served: Served, client: openai.OpenAI) -> None:
+def test_embeddings_and_counts_match_the_engine(served: Served, client: openai.OpenAI) -> None:
     expected = own(served, TEXTS)
     answer = client.embeddings.create(model=EMBEDDER, input=TEXTS)  # asks for base64 itself
     for item, vector in zip(answer.data, expected.vectors, strict=True):
@@ -78,20 +78,20 @@ def test_vectors_and_counts_are_those_of_the_engine(served: Served, client: open
     assert (entry.route, entry.model, entry.prompt_tokens) == (PATH, EMBEDDER, expected.tokens)
 
 
-async def test_the_asynchronous_client_gets_one_for_one_text(served: Served) -> None:
+async def test_async_client_gets_one_embedding_for_one_text(served: Served) -> None:
     async with openai.AsyncOpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
         (item,) = (await client.embeddings.create(model=EMBEDDER, input=TEXTS[0])).data
     assert item.embedding == pytest.approx(own(served, TEXTS[:1]).vectors[0], abs=1e-6)
 
 
-def test_base64_is_float32_in_little_endian(served: Served) -> None:
+def test_base64_embeddings_are_little_endian_float32(served: Served) -> None:
     body = {"model": EMBEDDER, "input": TEXTS[0]}
     packed = served.post(PATH, {**body, "encoding_format": "base64"}).json["data"][0]["embedding"]
     plain = served.post(PATH, body).json["data"][0]["embedding"]
     assert array.array("f", base64.b64decode(packed)).tolist() == pytest.approx(plain, abs=1e-7)
 
 
-def test_fewer_dimensions_are_the_first_ones_at_length_one(served: Served) -> None:
+def test_fewer_dimensions_are_truncated_and_normalized(served: Served) -> None:
     whole = served.post(PATH, {"model": EMBEDDER, "input": TEXTS[1]}).json["data"][0]["embedding"]
     short = served.post(PATH, {"model": EMBEDDER, "input": TEXTS[1], "dimensions": 8}).json["data"][0]
     assert len(short["embedding"]) == 8
@@ -122,7 +122,7 @@ def test_fewer_dimensions_are_the_first_ones_at_length_one(served: Served) -> No
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_what_cannot_be_embedded_is_refused(
+def test_invalid_embedding_requests_are_rejected(
     served: Served, more: dict[str, Any], status: int, words: str
 ) -> None:
     reply = served.post(PATH, {"model": EMBEDDER, "input": "Hello", **more})
@@ -130,7 +130,7 @@ def test_what_cannot_be_embedded_is_refused(
     assert words in reply.error["message"]
 
 
-def test_a_full_queue_refuses_embeddings_too(served: Served) -> None:
+def test_full_queue_rejects_embeddings(served: Served) -> None:
     body = {"model": BABBLER, "prompt": "x", "max_tokens": 3000, "stream": True}
     with served.raw() as connection:
         connection.sendall(request(COMPLETIONS, body))
@@ -145,7 +145,7 @@ def test_a_full_queue_refuses_embeddings_too(served: Served) -> None:
 MUCH = {"model": EMBEDDER, "input": ["word " * 100 + str(number) for number in range(1000)]}
 
 
-def test_stopping_the_server_ends_the_work_with_a_word(served: Served) -> None:
+def test_stopping_the_server_cancels_embeddings_with_an_error(served: Served) -> None:
     with served.raw() as connection:
         connection.sendall(request(PATH, MUCH))
         served.until(lambda: served.server.generations > 0)
@@ -155,7 +155,7 @@ def test_stopping_the_server_ends_the_work_with_a_word(served: Served) -> None:
     assert served.post(PATH, {"model": EMBEDDER, "input": "Hello"}).status == 200
 
 
-def test_a_client_that_goes_away_ends_the_work(served: Served) -> None:
+def test_disconnect_cancels_the_embedding(served: Served) -> None:
     with served.raw() as connection:
         connection.sendall(request(PATH, MUCH))
         served.until(lambda: served.server.generations > 0)
@@ -167,13 +167,13 @@ def test_a_client_that_goes_away_ends_the_work(served: Served) -> None:
 
 @fuzz(80)
 @given(more=st.dictionaries(st.sampled_from(sorted(EmbeddingsRequest.model_fields)), values, max_size=4))
-def test_any_request_is_answered_or_refused(served: Served, more: dict[str, Any]) -> None:
+def test_random_requests_are_answered_or_rejected(served: Served, more: dict[str, Any]) -> None:
     reply = served.post(PATH, {"model": EMBEDDER, "input": "Hello", **more})
     assert reply.status == 200 or 400 <= reply.status < 500, (reply.status, reply.body, more)
     if reply.status != 200:
         assert reply.error["type"] != "internal_error"
 
 
-def test_afterwards_it_is_well(served: Served) -> None:
+def test_server_still_works_afterwards(served: Served) -> None:
     served.still_well()
     assert served.server.generations == 0

@@ -1,4 +1,4 @@
-"""A fault of the program itself: an answer or the clean end of a stream, never a traceback."""
+"""Unexpected exceptions end in an error response or a clean end of the stream, never a traceback."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.waiting import PATIENCE_S
 
 
 async def broken(call: Call) -> Any:
-    """Fail in a way that nobody foresaw."""
+    """Raise an unexpected exception."""
     raise ZeroDivisionError(call.entry.id)
 
 
@@ -31,7 +31,7 @@ async def hanging(call: Call) -> Any:
     await asyncio.Event().wait()
 
 
-async def test_an_unforeseen_fault_is_a_500_that_tells_nothing_of_the_inside(
+async def test_unexpected_exception_is_a_500_without_details(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -62,7 +62,7 @@ async def test_an_unforeseen_fault_is_a_500_that_tells_nothing_of_the_inside(
         await server.stop()
 
 
-def test_every_error_type_has_an_answer() -> None:
+def test_every_error_type_has_a_response() -> None:
     for kind in ErrorType:
         told = api_error(OpError(kind, "What happened. What to do."))
         assert 400 <= told.status < 600

@@ -1,4 +1,4 @@
-"""Starting and stopping: in an event loop again and again, and as a process under signals."""
+"""Starting and stopping: repeatedly in an event loop, and as a process with signals."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LONG = {"model": BABBLER, "prompt": "Hello", "max_tokens": 4000, "logit_bias": {
 
 @pytest_asyncio.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    """Return a server over an empty cache and an engine that never starts."""
+    """Return a server with an empty cache and an engine that never starts."""
     engine = Engine()
     server = Server(engine, Cache(tmp_path), ServerOptions(port=0))
     yield server
@@ -56,7 +56,7 @@ async def status_of(address: Address, path: str = "/health") -> int:
         return response.status
 
 
-async def test_it_starts_and_stops_again_and_again_on_the_same_port(server: Server) -> None:
+async def test_server_can_be_restarted_on_the_same_port(server: Server) -> None:
     first = await server.start()
     assert await server.start() == first
     for _ in range(5):
@@ -71,7 +71,7 @@ async def test_it_starts_and_stops_again_and_again_on_the_same_port(server: Serv
     assert server.log.total == 0
 
 
-async def test_a_taken_port_is_said_with_who_has_it(server: Server) -> None:
+async def test_used_port_is_reported_with_its_program(server: Server) -> None:
     address = await server.start()
     second = Server(Engine(), Cache(Path("/")), ServerOptions(port=address.port))
     with pytest.raises(OpError) as caught:
@@ -87,21 +87,21 @@ async def test_a_taken_port_is_said_with_who_has_it(server: Server) -> None:
 @pytest.mark.parametrize(
     ("host", "port"), [("no-such-host.invalid", 0), ("127.0.0.1", 70_000), ("192.0.2.1", 0), ("a" * 300, 0)]
 )
-async def test_a_host_or_port_that_cannot_be_is_refused(host: str, port: int) -> None:
+async def test_invalid_host_or_port_is_rejected(host: str, port: int) -> None:
     server = Server(Engine(), Cache(Path("/")), ServerOptions(host=host, port=port, api_keys={"a": "b"}))
     with pytest.raises(OpError) as caught:
         await server.start()
     assert caught.value.type is ErrorType.VALIDATION_ERROR
 
 
-async def test_localhost_listens_on_what_the_name_stands_for(server: Server) -> None:
+async def test_localhost_listens_on_its_addresses(server: Server) -> None:
     server.reload(ServerOptions(host="localhost", port=0))
     address = await server.start()
     assert address.url == f"http://localhost:{address.port}"
     assert await status_of(address) == 200
 
 
-async def test_an_idle_connection_does_not_hold_up_the_stop(server: Server) -> None:
+async def test_idle_connection_does_not_delay_the_stop(server: Server) -> None:
     address = await server.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
     await asyncio.wait_for(server.stop(grace_s=2 * PATIENCE_S), PATIENCE_S)
@@ -109,7 +109,7 @@ async def test_an_idle_connection_does_not_hold_up_the_stop(server: Server) -> N
     writer.close()
 
 
-def test_the_url_of_an_address_can_be_called() -> None:
+def test_url_of_an_address_works() -> None:
     assert Address("0.0.0.0", 1).url == "http://127.0.0.1:1"
     assert Address("::", 1).url == "http://[::1]:1"
     assert Address("::1", 1).url == "http://[::1]:1"
@@ -117,7 +117,7 @@ def test_the_url_of_an_address_can_be_called() -> None:
 
 
 @needs_mlx
-def test_stopping_ends_streams_with_a_word_and_the_next_start_works(served: Served) -> None:
+def test_stopping_ends_streams_with_an_error_and_a_restart_works(served: Served) -> None:
     replies: list[Any] = []
     thread = threading.Thread(target=lambda: replies.append(served.post(COMPLETIONS, LONG)))
     thread.start()
@@ -141,7 +141,7 @@ def test_stopping_ends_streams_with_a_word_and_the_next_start_works(served: Serv
 def process(
     *arguments: str, hub: Path, **env: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any]]]:
-    """Run `mlxk-headless serve --json` and return it with its envelope's data, once it listens."""
+    """Run `mlxk-headless serve --json`; yield the process and its envelope's data once it listens."""
     child = subprocess.Popen(
         [*PROGRAM, "serve", "--port", "0", *arguments, "--json"],
         stdin=subprocess.DEVNULL,
@@ -163,7 +163,7 @@ def process(
 
 
 def ask(data: dict[str, Any], path: str, body: object = None, **headers: str) -> tuple[int, bytes]:
-    """Send a request to such a process."""
+    """Send a request to the process."""
     raw = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(data["url"] + path, raw, headers)
     try:
@@ -174,7 +174,7 @@ def ask(data: dict[str, Any], path: str, body: object = None, **headers: str) ->
 
 
 @needs_mlx
-def test_a_signal_lets_answers_end_and_leaves_no_child(model_hub: Path) -> None:
+def test_signal_waits_for_answers_and_leaves_no_processes(model_hub: Path) -> None:
     with process("tiny-demo", hub=model_hub) as (child, data):
         assert (data["model"], data["pid"], data["host"]) == (TINY, child.pid, "127.0.0.1")
         replies: list[tuple[int, bytes]] = []
@@ -198,7 +198,7 @@ def test_a_signal_lets_answers_end_and_leaves_no_child(model_hub: Path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there its pipe can be filled")
-def test_a_log_that_nobody_reads_holds_up_neither_answers_nor_a_signal(hub: Path) -> None:
+def test_unread_log_blocks_neither_answers_nor_a_signal(hub: Path) -> None:
     with process(hub=hub) as (child, data):
         fill_stderr_of(child.pid)
         for _ in range(3):
@@ -208,7 +208,7 @@ def test_a_log_that_nobody_reads_holds_up_neither_answers_nor_a_signal(hub: Path
 
 
 @needs_mlx
-def test_a_second_signal_ends_it_at_once(model_hub: Path) -> None:
+def test_second_signal_stops_at_once(model_hub: Path) -> None:
     with process("--grace", str(2 * PATIENCE_S), hub=model_hub) as (child, data):
         assert data["model"] is None
         replies: list[tuple[int, bytes]] = []
@@ -233,7 +233,7 @@ def _listens(port: int) -> bool:
     return True
 
 
-def test_sighup_reads_keys_and_origins_again(hub: Path, tmp_path: Path) -> None:
+def test_sighup_reloads_keys_and_origins(hub: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text("")
     with process(hub=hub, MLXK_CONFIG=str(config)) as (child, data):
@@ -250,7 +250,7 @@ def test_sighup_reads_keys_and_origins_again(hub: Path, tmp_path: Path) -> None:
     assert b"key-a" not in err
 
 
-def test_sighup_leaves_all_as_it_was_where_the_keys_cannot_be_read(hub: Path, tmp_path: Path) -> None:
+def test_sighup_changes_nothing_if_the_keys_cannot_be_read(hub: Path, tmp_path: Path) -> None:
     config, key_file = tmp_path / "config.toml", tmp_path / "api-keys"
     config.write_text("")
     keys.save_keys(key_file, {"alice": "key-a"})
@@ -266,9 +266,7 @@ def test_sighup_leaves_all_as_it_was_where_the_keys_cannot_be_read(hub: Path, tm
 
 
 @needs_mlx
-def test_a_model_of_the_settings_that_is_gone_does_not_keep_it_from_serving(
-    hub: Path, tmp_path: Path
-) -> None:
+def test_missing_model_in_the_settings_does_not_prevent_serving(hub: Path, tmp_path: Path) -> None:
     tiny_model.install(hub)
     config = tmp_path / "config.toml"
     config.write_text('server_model = "org/gone"\n')
@@ -284,7 +282,7 @@ def test_a_model_of_the_settings_that_is_gone_does_not_keep_it_from_serving(
 
 @needs_mlx
 @pytest.mark.skipif(may_have_gpu(), reason="it is for machines without a GPU")
-def test_weights_are_held_as_the_command_line_says_and_the_log_tells(hub: Path, tmp_path: Path) -> None:
+def test_format_of_weights_follows_the_command_line_and_is_logged(hub: Path, tmp_path: Path) -> None:
     tiny_model.install(hub)
     config = tmp_path / "config.toml"
     config.write_text(f'cpu_weights = "float32"\n\n[model_cpu_weights]\n"{TINY}" = "float32"\n')
@@ -295,7 +293,7 @@ def test_weights_are_held_as_the_command_line_says_and_the_log_tells(hub: Path, 
 
 
 @needs_mlx
-def test_a_model_that_does_not_fit_is_served_only_when_forced(hub: Path) -> None:
+def test_model_that_does_not_fit_is_served_only_if_forced(hub: Path) -> None:
     tiny_model.install(hub)
     add_huge(hub, tiny_model.folder())
     body = {"model": HUGE, "prompt": "Hello", "max_tokens": 1}
@@ -325,16 +323,14 @@ def test_a_model_that_does_not_fit_is_served_only_when_forced(hub: Path) -> None
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_what_cannot_be_served_is_one_envelope(
-    arguments: list[str], kind: str, status: int, hub: Path
-) -> None:
+def test_serve_errors_are_one_envelope(arguments: list[str], kind: str, status: int, hub: Path) -> None:
     result = call("--json", "serve", "--port", "0", *arguments, hub=hub)
     assert (result.status, result.error["type"]) == (status, kind)
     assert result.envelope["command"] == "server"
     assert "a b" not in result.error["message"]
 
 
-def test_people_are_told_where_it_listens(hub: Path) -> None:
+def test_text_output_shows_the_address(hub: Path) -> None:
     child = subprocess.Popen(
         [*PROGRAM, "server", "--port", "0"],
         stdin=subprocess.DEVNULL,
@@ -355,7 +351,7 @@ def test_people_are_told_where_it_listens(hub: Path) -> None:
     assert (child.returncode, out, err) == (0, b"", b"")
 
 
-def test_a_taken_port_ends_the_command(hub: Path) -> None:
+def test_used_port_ends_the_command(hub: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         result = headless("server", "--port", port, "--json", hub=hub)

@@ -1,7 +1,7 @@
-"""Opt-in (`pytest -m server`): real models of the user's own cache behind the server, read-only.
+"""Opt-in (`pytest -m server`): the server with real models of the user's cache, read-only.
 
-`MLXK2_USER_HF_HOME` or `HF_HOME` names the cache. Models that need more than 80 % of the memory at hand
-are skipped.
+`MLXK2_USER_HF_HOME` or `HF_HOME` names the cache. Models that need more than 80 % of the available memory are
+skipped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _hub() -> Path | None:
 
 
 def _models() -> list[Model]:
-    """Return the chat models that can run, the smallest first; none where no cache is named."""
+    """Return the runnable chat models, smallest first; none if no cache is given."""
     hub = _hub()
     if hub is None or not hub.is_dir():
         return []
@@ -48,7 +48,7 @@ def _models() -> list[Model]:
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Served]:
-    """Return a server over the user's cache."""
+    """Return a server with the user's cache."""
     hub = _hub()
     if hub is None or not hub.is_dir():
         pytest.skip("set HF_HOME or MLXK2_USER_HF_HOME to your own Hugging Face home")
@@ -59,13 +59,13 @@ def live() -> Iterator[Served]:
 
 @pytest.fixture
 def client(live: Served) -> Iterator[openai.OpenAI]:
-    """Return OpenAI's own client, patient with models that are loaded for the first request."""
+    """Return OpenAI's client with a timeout that allows loading models."""
     with openai.OpenAI(base_url=live.url, api_key="none", max_retries=0, timeout=600) as made:
         yield made
 
 
 def _fitting() -> Iterator[str]:
-    """Yield the names of the models that fit into memory; skips the test where there is none."""
+    """Yield the names of models that fit into memory; skip the test if there are none."""
     models = _models()
     if not models:
         pytest.skip("there is no chat model that can run in that cache")
@@ -79,12 +79,12 @@ def _fitting() -> Iterator[str]:
 
 
 def _ends_its_turn(name: str, text: str) -> None:
-    """The model must not go on as the user, nor show the ends of turns."""
+    """Check that the answer does not continue as the user or show end-of-turn markers."""
     for mark in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "</s>", "<|end|>", "\nUser:", "\nHuman:"):
         assert mark not in text, (name, mark)
 
 
-def test_every_chat_model_that_fits_answers_counts_and_ends_its_turn(client: openai.OpenAI) -> None:
+def test_every_chat_model_that_fits_gives_a_correct_answer(client: openai.OpenAI) -> None:
     for name in _fitting():
         answer = client.chat.completions.create(
             model=name,
@@ -100,7 +100,7 @@ def test_every_chat_model_that_fits_answers_counts_and_ends_its_turn(client: ope
         _ends_its_turn(name, text)
 
 
-def test_an_answer_is_the_same_streamed_and_whole(client: openai.OpenAI) -> None:
+def test_streamed_and_whole_answers_are_equal(client: openai.OpenAI) -> None:
     for name in _fitting():
         asked: Any = {
             "model": name,
@@ -119,7 +119,7 @@ def test_an_answer_is_the_same_streamed_and_whole(client: openai.OpenAI) -> None
         assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens, name
 
 
-def test_the_limit_of_tokens_is_kept_and_said(client: openai.OpenAI) -> None:
+def test_token_limit_is_respected_and_reported(client: openai.OpenAI) -> None:
     for name in _fitting():
         answer = client.chat.completions.create(
             model=name,
@@ -131,7 +131,7 @@ def test_the_limit_of_tokens_is_kept_and_said(client: openai.OpenAI) -> None:
         assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (8, "length"), name
 
 
-def test_turns_in_a_row_keep_to_their_roles(client: openai.OpenAI) -> None:
+def test_consecutive_turns_keep_their_roles(client: openai.OpenAI) -> None:
     for name in _fitting():
         messages: list[Any] = []
         for question in (

@@ -1,4 +1,4 @@
-"""Whatever a client sends: a 4xx in OpenAI's shape, and nobody else notices."""
+"""Malformed requests get a 4xx in OpenAI's format and do not affect others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ DEEP = b'{"messages": ' + b"[" * 10_000 + b"]" * 10_000 + b"}"
     ],
     ids=["list", "cached", "top_k", "logit_bias", "stop"],
 )
-def test_the_killers_of_mlx_lm_server_harm_nobody(served: Served, path: str, more: dict[str, Any]) -> None:
+def test_requests_that_crash_mlx_lm_server_are_harmless(
+    served: Served, path: str, more: dict[str, Any]
+) -> None:
     for _ in range(2):  # the second time the prompt is one that is cached
         reply = served.post(path, {"model": TINY, "max_tokens": 2, **more})
         if path == COMPLETIONS:
@@ -82,7 +84,7 @@ def test_the_killers_of_mlx_lm_server_harm_nobody(served: Served, path: str, mor
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_a_wrong_field_is_named(served: Served, more: dict[str, Any], param: str) -> None:
+def test_invalid_field_is_named(served: Served, more: dict[str, Any], param: str) -> None:
     reply = served.post(CHAT, {"model": TINY, "messages": MESSAGES, **more})
     assert (reply.status, reply.error["type"]) == (400, "validation_error"), reply.body
     assert reply.error["param"] == param
@@ -97,7 +99,7 @@ def test_a_wrong_field_is_named(served: Served, more: dict[str, Any], param: str
     ],
     ids=lambda body: repr(body[:14]),
 )
-def test_what_is_no_request_is_refused(served: Served, body: bytes) -> None:
+def test_invalid_bodies_are_rejected(served: Served, body: bytes) -> None:
     reply = served.post(CHAT, body)
     assert reply.status in {400, 413}
     assert reply.error["type"] == "validation_error"
@@ -118,7 +120,7 @@ def test_what_is_no_request_is_refused(served: Served, body: bytes) -> None:
         ("\ud800", 404, "model_not_found"),
     ],
 )
-def test_a_name_is_never_a_path_a_url_or_a_download(
+def test_model_name_is_never_a_path_url_or_download(
     served: Served, model: str, status: int, kind: str
 ) -> None:
     reply = served.post(CHAT, {"model": model, "messages": MESSAGES})
@@ -130,14 +132,14 @@ def test_a_name_is_never_a_path_a_url_or_a_download(
     assert len(reply.body) < 3000
 
 
-def test_a_lone_surrogate_in_a_prompt_is_answered(served: Served) -> None:
+def test_lone_surrogate_in_a_prompt_is_answered(served: Served) -> None:
     body = b'{"model": "%b", "prompt": "\\ud800 x", "echo": true, "max_tokens": 1}' % BABBLER.encode()
     reply = served.post(COMPLETIONS, body)
     assert reply.status == 200
     reply.body.decode("ascii")
 
 
-def test_an_error_message_is_bounded_and_safe_to_show() -> None:
+def test_error_message_is_limited_and_printable() -> None:
     error = invalid("x\x1b[31m" * 10_000)
     assert len(error.message) <= 2000
     assert "\x1b" not in error.message
@@ -161,13 +163,13 @@ values = st.recursive(
 
 
 def fields_of(schema: type[ChatRequest] | type[CompletionRequest]) -> st.SearchStrategy[dict[str, Any]]:
-    """Return requests of which some fields hold anything."""
+    """Return a strategy for requests with random values in some fields."""
     names = sorted(set(schema.model_fields) - {"n"})
     return st.dictionaries(st.sampled_from(names), values, max_size=4)
 
 
 def check(served: Served, path: str, body: dict[str, Any]) -> None:
-    """Send a request that may be wrong; it must be answered, or refused as the client's fault."""
+    """Send a request that may be invalid; the result must be an answer or a client error."""
     raw = json.dumps(body).encode()
     reply = served.post(path, raw)
     assert reply.status == 200 or 400 <= reply.status < 500, (reply.status, reply.body, raw)
@@ -179,7 +181,7 @@ def check(served: Served, path: str, body: dict[str, Any]) -> None:
 
 @fuzz(150)
 @given(more=fields_of(ChatRequest))
-def test_any_chat_request_is_answered_or_refused(served: Served, more: dict[str, Any]) -> None:
+def test_random_chat_requests_are_answered_or_rejected(served: Served, more: dict[str, Any]) -> None:
     check(
         served,
         CHAT,
@@ -189,11 +191,11 @@ def test_any_chat_request_is_answered_or_refused(served: Served, more: dict[str,
 
 @fuzz(150)
 @given(more=fields_of(CompletionRequest))
-def test_any_completion_request_is_answered_or_refused(served: Served, more: dict[str, Any]) -> None:
+def test_random_completion_requests_are_answered_or_rejected(served: Served, more: dict[str, Any]) -> None:
     check(served, COMPLETIONS, {"model": TINY, "prompt": "Hi", **more, "max_tokens": 2})
 
 
-def test_afterwards_it_is_well_and_answers_exactly(served: Served) -> None:
+def test_server_still_answers_exactly_afterwards(served: Served) -> None:
     served.still_well()
     assert served.server.generations == 0
     assert served.chat(QUESTION, stream=False).text == ANSWER

@@ -1,4 +1,4 @@
-"""/v1/messages: what Anthropic's own client gets is what the engine says."""
+"""/v1/messages: Anthropic's client gets the engine's answers."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def client(served: Served) -> Iterator[anthropic.Anthropic]:
 
 
 def ask(served: Served, **more: Any) -> Reply:
-    """Ask the tiny model greedily."""
+    """Send a greedy request to the tiny model."""
     return served.post(PATH, {"model": TINY, "max_tokens": 200, "temperature": 0, "messages": ASKED, **more})
 
 
 def events_of(reply: Reply) -> list[dict[str, Any]]:
-    """Return the events of a stream, pings left out; their names are their types."""
+    """Return the events of a stream without pings; check that their names match their types."""
     found = []
     for block in reply.body.decode().split("\n\n"):
         if block:
@@ -59,9 +59,7 @@ def events_of(reply: Reply) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_answer_and_its_counts_are_those_of_the_engine(
-    served: Served, client: anthropic.Anthropic
-) -> None:
+def test_answer_and_counts_match_the_engine(served: Served, client: anthropic.Anthropic) -> None:
     text, finished = served.own(
         Generation(messages=tuple(ASKED), sampling=GREEDY, template_kwargs={"enable_thinking": False})
     )
@@ -81,7 +79,7 @@ def test_the_answer_and_its_counts_are_those_of_the_engine(
     assert (usage.cache_read_input_tokens or 0) > 0  # the engine has read this prompt before
 
 
-def test_a_stream_comes_in_pieces_that_make_the_same_answer(client: anthropic.Anthropic) -> None:
+def test_stream_gives_the_same_answer_in_chunks(client: anthropic.Anthropic) -> None:
     with client.messages.stream(model="tiny-demo", max_tokens=200, messages=ASKED, extra_body=COLD) as stream:
         pieces = list(stream.text_stream)
         message = stream.get_final_message()
@@ -93,7 +91,7 @@ def test_a_stream_comes_in_pieces_that_make_the_same_answer(client: anthropic.An
     assert message.usage.output_tokens > 10
 
 
-async def test_the_asynchronous_client_streams_too(served: Served) -> None:
+async def test_async_client_can_stream(served: Served) -> None:
     async with (
         anthropic.AsyncAnthropic(base_url=served.address.url, api_key="none", max_retries=0) as client,
         client.messages.stream(model=TINY, max_tokens=200, messages=ASKED, extra_body=COLD) as stream,
@@ -101,7 +99,7 @@ async def test_the_asynchronous_client_streams_too(served: Served) -> None:
         assert await stream.get_final_text() == ANSWER
 
 
-def test_the_events_come_in_the_order_of_the_api(served: Served) -> None:
+def test_events_have_the_order_of_the_api(served: Served) -> None:
     events = events_of(ask(served, stream=True))
     kinds = [event["type"] for event in events]
     assert kinds[:3] == ["message_start", "content_block_start", "content_block_delta"]
@@ -118,9 +116,7 @@ def test_the_events_come_in_the_order_of_the_api(served: Served) -> None:
     assert events[-2]["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
 
 
-def test_thinking_is_a_block_of_its_own_where_it_is_asked_for(
-    served: Served, client: anthropic.Anthropic
-) -> None:
+def test_thinking_is_a_separate_block_on_request(served: Served, client: anthropic.Anthropic) -> None:
     asked: Any = {"model": TINY, "max_tokens": 300, "messages": RUNS, "extra_body": COLD}
     whole = client.messages.create(**asked, thinking=THINKING)
     first, second = whole.content
@@ -158,7 +154,7 @@ def own_call(served: Served) -> ToolCall:
     return call
 
 
-def test_a_tool_is_called_and_its_result_answered(served: Served, client: anthropic.Anthropic) -> None:
+def test_tool_is_called_and_its_result_used(served: Served, client: anthropic.Anthropic) -> None:
     own = own_call(served)
     asked: Any = {
         "model": TINY,
@@ -189,7 +185,7 @@ def test_a_tool_is_called_and_its_result_answered(served: Served, client: anthro
     assert after > before + 20
 
 
-def test_a_stop_sequence_is_named_and_a_limit_too(served: Served) -> None:
+def test_stop_reason_names_the_stop_sequence_or_limit(served: Served) -> None:
     stopped = ask(served, stop_sequences=["never", "offline"]).json
     assert stopped["content"][0]["text"] == ANSWER.split("offline", maxsplit=1)[0]
     assert (stopped["stop_reason"], stopped["stop_sequence"]) == ("stop_sequence", "offline")
@@ -199,7 +195,7 @@ def test_a_stop_sequence_is_named_and_a_limit_too(served: Served) -> None:
     assert (cut["stop_reason"], cut["usage"]["output_tokens"]) == ("max_tokens", 3)
 
 
-def test_blocks_and_turns_of_one_side_become_one_message(served: Served) -> None:
+def test_consecutive_turns_become_one_message(served: Served) -> None:
     short: Any = {"max_tokens": 12}
     plain = ask(served, **short, system="Answer only with JSON.").json["content"]
     blocks = [{"type": "text", "text": "Answer only with JSON.", "cache_control": {"type": "ephemeral"}}]
@@ -220,7 +216,7 @@ def test_blocks_and_turns_of_one_side_become_one_message(served: Served) -> None
     )
 
 
-def test_a_message_without_blocks_is_an_empty_one(served: Served) -> None:
+def test_message_without_blocks_is_empty(served: Served) -> None:
     def ask(content: object) -> Reply:
         said = [{"role": "user", "content": content}]
         return served.post(
@@ -231,7 +227,7 @@ def test_a_message_without_blocks_is_an_empty_one(served: Served) -> None:
     assert (none.status, none.json["content"]) == (200, empty.json["content"])
 
 
-def test_a_key_is_taken_from_either_header_and_its_lack_told_in_the_shape_of_the_api(served: Served) -> None:
+def test_api_key_is_read_from_both_headers(served: Served) -> None:
     with served.options(api_keys={"editor": "mlxk-secret"}):
         with anthropic.Anthropic(base_url=served.address.url, api_key="mlxk-secret", max_retries=0) as client:
             client.messages.create(model=TINY, max_tokens=1, messages=ASKED)
@@ -286,7 +282,7 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_what_cannot_be_answered_is_refused_in_the_shape_of_the_api(
+def test_invalid_requests_are_rejected_in_anthropics_format(
     served: Served, more: dict[str, Any], status: int, words: str
 ) -> None:
     reply = ask(served, **more)
@@ -296,7 +292,7 @@ def test_what_cannot_be_answered_is_refused_in_the_shape_of_the_api(
     assert words in reply.error["message"]
 
 
-def test_a_prompt_that_is_too_long_says_so_in_the_words_that_clients_look_for(served: Served) -> None:
+def test_too_long_prompt_has_the_message_that_clients_search_for(served: Served) -> None:
     body = {"model": OTHER, "max_tokens": 5, "messages": [{"role": "user", "content": "word " * 400}]}
     for stream in (False, True):
         refused = served.post(PATH, {**body, "stream": stream})
@@ -304,7 +300,7 @@ def test_a_prompt_that_is_too_long_says_so_in_the_words_that_clients_look_for(se
         assert re.match(r"prompt is too long: \d+ tokens > 256 maximum\. ", refused.error["message"])
 
 
-def test_silence_is_filled_with_pings(served: Served) -> None:
+def test_waiting_stream_gets_pings(served: Served) -> None:
     body = {"model": BABBLER, "max_tokens": 1, "stream": True, "messages": [{"role": "user", "content": "x"}]}
     blocker = {"model": TINY, "max_tokens": 200, "temperature": 0, "messages": ASKED}
     served.post(PATH, blocker)
@@ -314,7 +310,7 @@ def test_silence_is_filled_with_pings(served: Served) -> None:
     assert events_of(reply)[-1]["type"] == "message_stop"
 
 
-def test_a_client_that_goes_away_frees_its_row(served: Served) -> None:
+def test_disconnect_frees_the_row(served: Served) -> None:
     body = {
         "model": BABBLER,
         "max_tokens": 3000,
@@ -349,7 +345,7 @@ def test_a_client_that_goes_away_frees_its_row(served: Served) -> None:
     role=st.sampled_from(["user", "assistant", "system"]),
     count=st.booleans(),
 )
-def test_any_request_is_answered_or_refused(
+def test_random_requests_are_answered_or_rejected(
     served: Served, more: dict[str, Any], content: list[Any] | None, role: str, count: bool
 ) -> None:
     messages = ASKED if content is None else [{"role": role, "content": content}, *ASKED]
@@ -361,6 +357,6 @@ def test_any_request_is_answered_or_refused(
         assert reply.error["code"] != "internal_error"
 
 
-def test_afterwards_it_is_well(served: Served) -> None:
+def test_server_still_works_afterwards(served: Served) -> None:
     served.still_well()
     assert served.server.generations == 0

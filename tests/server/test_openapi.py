@@ -1,4 +1,4 @@
-"""What /openapi.json says is so: requests are made from it, and what comes back is held against it."""
+"""/openapi.json is correct: requests are generated from it, and responses are validated with it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ anything = st.recursive(
 
 
 def drawn(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
-    """Return values that fit a schema of the document."""
+    """Return a strategy for values that match a schema of the document."""
     if "$ref" in schema:
         return drawn(COMPONENTS["schemas"][schema["$ref"].rpartition("/")[2]])
     if "anyOf" in schema:
@@ -93,7 +93,7 @@ def _object(draw: st.DrawFn, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[Route, dict[str, Any]]:
-    """Return requests that fit the document."""
+    """Return a strategy for requests that match the document."""
     route = draw(st.sampled_from(WITH_BODY))
     body = draw(drawn(body_schema(route)))
     body["model"] = draw(st.sampled_from([TINY] * 8 + ["tiny-demo", None, "a", "mlx-community"]))
@@ -105,7 +105,7 @@ def requests(draw: st.DrawFn) -> tuple[Route, dict[str, Any]]:
 
 
 def operation(route: Route) -> dict[str, Any]:
-    """Return what the document says of a route."""
+    """Return the operation of a route in the document."""
     found: dict[str, Any] = DOCUMENT["paths"][route.path][route.method.lower()]
     return found
 
@@ -121,7 +121,7 @@ def fits(value: object, schema: Mapping[str, Any]) -> bool:
 
 
 def check(route: Route, reply: Reply) -> None:
-    """Hold an answer against the document."""
+    """Validate a response with the document."""
     responses = operation(route)["responses"]
     assert str(reply.status) in responses, (route.path, reply.status, reply.body)
     told = responses[str(reply.status)]["content"]
@@ -135,7 +135,7 @@ def send(served: Served, route: Route, body: object) -> Reply:
     return served.ask(route.method, route.path, json.dumps(body).encode())
 
 
-def test_the_document_that_is_served_is_this_one(served: Served) -> None:
+def test_served_document_is_the_generated_one(served: Served) -> None:
     assert served.get("/openapi.json").json == DOCUMENT
 
 
@@ -144,7 +144,7 @@ answered: Counter[str] = Counter()
 
 @fuzz(250)
 @given(request=requests())
-def test_what_fits_the_document_is_read_and_its_answer_fits_too(
+def test_valid_requests_get_answers_that_match_the_document(
     served: Served, request: tuple[Route, dict[str, Any]]
 ) -> None:
     route, body = request
@@ -169,7 +169,7 @@ def test_what_fits_the_document_is_read_and_its_answer_fits_too(
         ("/tokenize", {"prompt": "a", **CHAT}),
     ],
 )
-def test_fields_that_hang_together_are_told_and_held_to(
+def test_dependent_fields_are_documented_and_enforced(
     served: Served, path: str, body: dict[str, Any]
 ) -> None:
     route = next(route for route in WITH_BODY if route.path == path)
@@ -179,7 +179,7 @@ def test_fields_that_hang_together_are_told_and_held_to(
 
 @fuzz(250)
 @given(request=requests(), field=st.integers(0, 99), value=anything)
-def test_what_does_not_fit_the_document_is_refused_as_it_says(
+def test_invalid_requests_are_rejected_as_documented(
     served: Served, request: tuple[Route, dict[str, Any]], field: int, value: object
 ) -> None:
     route, body = request
@@ -194,7 +194,7 @@ def test_what_does_not_fit_the_document_is_refused_as_it_says(
     answered[f"{route.path} {reply.status == 200}"] += 1
 
 
-def test_each_route_was_answered_and_refused() -> None:
+def test_every_route_was_tested_with_success_and_error() -> None:
     for route in WITH_BODY:
         if route.path != "/v1/embeddings":  # none of these models makes embeddings
             assert answered[f"{route.path} True"] > 1, answered
@@ -202,7 +202,7 @@ def test_each_route_was_answered_and_refused() -> None:
 
 
 @pytest.mark.parametrize("route", WITHOUT, ids=lambda route: f"{route.method} {route.path}")
-def test_routes_without_a_body_answer_as_it_says(served: Served, route: Route) -> None:
+def test_routes_without_a_body_answer_as_documented(served: Served, route: Route) -> None:
     for name in (TINY, quote(TINY, safe=""), "no/such", "mlx-community", "a@b@c", "%ff", "x" * 300):
         reply = served.ask(route.method, route.path.replace("{id}", name))
         check(route, reply)
@@ -213,7 +213,7 @@ def test_routes_without_a_body_answer_as_it_says(served: Served, route: Route) -
 
 
 @pytest.mark.parametrize("route", all_routes(), ids=lambda route: f"{route.method} {route.path}")
-def test_who_may_not_call_is_told_so_as_it_says(served: Served, route: Route) -> None:
+def test_unauthorized_requests_are_rejected_as_documented(served: Served, route: Route) -> None:
     path = route.path.replace("{id}", "x")
     with served.options(api_keys={"alice": "key-a"}):
         reply = served.ask(route.method, path, b"{}")

@@ -28,7 +28,7 @@ from tests.support.clients import openai
 pytestmark = needs_mlx
 
 
-def test_the_models_are_those_that_can_run(served: Served) -> None:
+def test_models_list_has_only_runnable_models(served: Served) -> None:
     served.chat(QUESTION, max_tokens=1)
     with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
         models = {model.id: model for model in client.models.list()}
@@ -44,7 +44,7 @@ def test_the_models_are_those_that_can_run(served: Served) -> None:
     assert served.get("/v1/models/babbler").json["id"] == BABBLER
 
 
-def test_an_alias_and_a_default_lead_to_a_model(served: Served) -> None:
+def test_alias_and_default_select_a_model(served: Served) -> None:
     with served.options(aliases={"gpt-4o": TINY}, model="gpt-4o"):
         assert served.chat(QUESTION, model="gpt-4o").json["model"] == TINY
         assert served.chat(QUESTION, model=None).text == ANSWER
@@ -52,7 +52,7 @@ def test_an_alias_and_a_default_lead_to_a_model(served: Served) -> None:
     assert served.chat(QUESTION, model="gpt-4o").status == 404
 
 
-def test_without_a_name_the_loaded_model_answers(served: Served) -> None:
+def test_without_a_name_the_loaded_model_is_used(served: Served) -> None:
     served.chat(QUESTION, max_tokens=1)
     assert served.chat(QUESTION, model=...).text == ANSWER
     served.post("/v1/engine/unload", {})
@@ -60,7 +60,7 @@ def test_without_a_name_the_loaded_model_answers(served: Served) -> None:
     assert (refused.status, refused.error["param"]) == (400, "model")
 
 
-def test_a_model_is_unloaded_on_demand(served: Served) -> None:
+def test_model_is_unloaded_on_request(served: Served) -> None:
     served.chat(QUESTION, max_tokens=1)
     assert served.post("/v1/engine/unload", b"").json == {"status": "unloaded", "model": TINY}
     health = served.get("/health").json
@@ -68,7 +68,7 @@ def test_a_model_is_unloaded_on_demand(served: Served) -> None:
     assert served.post("/v1/engine/unload", b"").json["model"] is None
 
 
-def test_what_is_not_there_is_said_in_the_same_shape(served: Served) -> None:
+def test_missing_routes_have_the_same_error_format(served: Served) -> None:
     for method, path, status in (
         ("GET", "/", 404),
         ("GET", "/v1/nothing", 404),
@@ -87,7 +87,7 @@ def test_what_is_not_there_is_said_in_the_same_shape(served: Served) -> None:
     assert (head.status, head.body) == (200, b"")
 
 
-def test_every_answer_has_a_request_id_and_a_sane_one_is_kept(served: Served) -> None:
+def test_every_answer_has_a_request_id(served: Served) -> None:
     for path in ("/health", "/v1/models", "/nowhere", "/metrics"):
         assert served.get(path, **{"X-Request-ID": "my-id:1"}).headers["X-Request-ID"] == "my-id:1"
         assert served.get(path, **{"X-Request-ID": "<b>"}).headers["X-Request-ID"].startswith("req-")
@@ -109,7 +109,7 @@ def test_every_answer_has_a_request_id_and_a_sane_one_is_kept(served: Served) ->
         assert "aiohttp" not in str(reply.headers)
 
 
-def test_metrics_are_text_that_prometheus_reads(served: Served) -> None:
+def test_metrics_have_the_format_of_prometheus(served: Served) -> None:
     def value(text: str, name: str) -> float:
         return float(next(line.split()[-1] for line in text.splitlines() if line.startswith(f"{name} ")))
 
@@ -132,7 +132,7 @@ def test_metrics_are_text_that_prometheus_reads(served: Served) -> None:
             assert base in names or base.rsplit("_", 1)[0] in names, line
 
 
-def test_the_openapi_document_has_every_route_and_its_schemas_hold(served: Served) -> None:
+def test_openapi_document_has_every_route_and_valid_schemas(served: Served) -> None:
     document = served.get("/openapi.json").json
     assert set(document["paths"]) == {route.path for route in all_routes()}
     body = document["paths"][CHAT]["post"]["requestBody"]["content"]["application/json"]["schema"]
@@ -142,7 +142,7 @@ def test_the_openapi_document_has_every_route_and_its_schemas_hold(served: Serve
         jsonschema.validate({"messages": "x"}, schema)
 
 
-def test_the_log_follows_a_request_from_its_arrival_to_its_end(served: Served) -> None:
+def test_log_entry_follows_a_request_from_start_to_end(served: Served) -> None:
     seen: list[tuple[str, RequestState]] = []
     unsubscribe = served.server.log.subscribe(lambda entry: seen.append((entry.id, entry.state)))
     reply = served.ask(
@@ -168,7 +168,7 @@ def test_the_log_follows_a_request_from_its_arrival_to_its_end(served: Served) -
     assert (entry.prompt, entry.answer) == (None, None)
 
 
-def test_the_log_keeps_prompts_only_when_asked(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_contains_prompts_only_on_request(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "mlxk_tui.server"), served.options(log_prompts=True):
         served.chat(QUESTION)
         entry = served.server.log.finished[-1]
@@ -179,7 +179,9 @@ def test_the_log_keeps_prompts_only_when_asked(served: Served, caplog: pytest.Lo
     assert not any(ANSWER in record.getMessage() for record in caplog.records)
 
 
-def test_a_log_line_tells_all_but_prompts_and_keys(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_line_has_everything_except_prompts_and_keys(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, "mlxk_tui.server"), served.options(api_keys={"bob": "secret-key"}):
         served.ask("POST", CHAT, {"model": TINY, "messages": 5}, {"Authorization": "Bearer secret-key"})
         body = {"model": TINY, "prompt": "a private matter", "max_tokens": 2}
@@ -195,7 +197,7 @@ def test_a_log_line_tells_all_but_prompts_and_keys(served: Served, caplog: pytes
         assert "private" not in line
 
 
-def test_the_rate_of_an_entry_is_told_while_it_runs() -> None:
+def test_log_entry_has_a_rate_while_running() -> None:
     assert RequestEntry(1, "a", "b", "GET", "/").rate is None
     entry = RequestEntry(1, "a", "b", "GET", "/")
     entry.ttft_s, entry.completion_tokens, entry.begun = 0.5, 101, entry.begun - 2.5

@@ -1,4 +1,4 @@
-"""/v1/responses: what OpenAI's own client gets is what the engine says, and nothing is stored."""
+"""/v1/responses: OpenAI's client gets the engine's answers, and nothing is stored."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ RUNS = "Why does a model not run here?"
 
 
 def ask(served: Served, given: Any = QUESTION, **more: Any) -> Reply:
-    """Ask the tiny model greedily and without reasoning."""
+    """Send a greedy request without reasoning to the tiny model."""
     return served.post(PATH, {"model": TINY, "input": given, "temperature": 0, "reasoning": PLAIN, **more})
 
 
 def events_of(reply: Reply) -> list[dict[str, Any]]:
-    """Return the events of a stream; their names are their types, and they are numbered."""
+    """Return the events of a stream; check that their names match their types and numbers."""
     events = []
     for block in reply.body.decode().split("\n\n"):
         if block and not block.startswith(":"):
@@ -50,13 +50,13 @@ def events_of(reply: Reply) -> list[dict[str, Any]]:
 
 
 def text_of(reply: Reply) -> str:
-    """Return the text of an answer that is one message."""
+    """Return the text of an answer with one message."""
     (item,) = reply.json["output"]
     assert item["type"] == "message"
     return str(item["content"][0]["text"])
 
 
-def test_the_answer_and_its_counts_are_those_of_the_engine(served: Served, client: openai.OpenAI) -> None:
+def test_answer_and_counts_match_the_engine(served: Served, client: openai.OpenAI) -> None:
     messages = ({"role": "user", "content": QUESTION},)
     text, finished = served.own(
         Generation(messages=messages, sampling=GREEDY, template_kwargs={"enable_thinking": False})
@@ -70,7 +70,7 @@ def test_the_answer_and_its_counts_are_those_of_the_engine(served: Served, clien
     assert answer.usage.output_tokens == finished.usage.completion_tokens
 
 
-def test_a_stream_comes_in_pieces_that_make_the_same_answer(client: openai.OpenAI) -> None:
+def test_stream_gives_the_same_answer_in_chunks(client: openai.OpenAI) -> None:
     with client.responses.stream(model="tiny-demo", input=QUESTION, temperature=0, reasoning=PLAIN) as stream:
         pieces = [event.delta for event in stream if event.type == "response.output_text.delta"]
         final = stream.get_final_response()
@@ -80,7 +80,7 @@ def test_a_stream_comes_in_pieces_that_make_the_same_answer(client: openai.OpenA
     assert final.usage.output_tokens > 10
 
 
-async def test_the_asynchronous_client_streams_too(served: Served) -> None:
+async def test_async_client_can_stream(served: Served) -> None:
     async with (
         openai.AsyncOpenAI(base_url=served.url, api_key="none", max_retries=0) as client,
         client.responses.stream(model=TINY, input=QUESTION, temperature=0, reasoning=PLAIN) as stream,
@@ -88,7 +88,7 @@ async def test_the_asynchronous_client_streams_too(served: Served) -> None:
         assert (await stream.get_final_response()).output_text == ANSWER
 
 
-def test_the_events_come_in_the_order_of_the_api_and_end_with_the_whole(served: Served) -> None:
+def test_events_have_the_order_of_the_api_and_end_with_the_response(served: Served) -> None:
     events = events_of(ask(served, stream=True))
     kinds = [event["type"].removeprefix("response.") for event in events]
     assert kinds[:4] == ["created", "in_progress", "output_item.added", "content_part.added"]
@@ -104,7 +104,7 @@ def test_the_events_come_in_the_order_of_the_api_and_end_with_the_whole(served: 
     assert last["output"] == [events[-2]["item"]]
 
 
-def test_reasoning_is_an_item_of_its_own_or_told_as_a_summary(client: openai.OpenAI) -> None:
+def test_reasoning_is_a_separate_item_or_a_summary(client: openai.OpenAI) -> None:
     asked: Any = {"model": TINY, "input": RUNS, "temperature": 0}
     whole = client.responses.create(**asked)
     reasoning, message = whole.output
@@ -143,7 +143,7 @@ def own_call(served: Served) -> ToolCall:
     return call
 
 
-def test_a_tool_is_called_and_its_result_answered(served: Served, client: openai.OpenAI) -> None:
+def test_tool_is_called_and_its_result_used(served: Served, client: openai.OpenAI) -> None:
     own = own_call(served)
     asked: Any = {"model": TINY, "tools": [WEATHER], "temperature": 0, "store": False}
     first = client.responses.create(**asked, input=ROME)
@@ -169,7 +169,7 @@ def test_a_tool_is_called_and_its_result_answered(served: Served, client: openai
     assert second.usage.input_tokens > first.usage.input_tokens + 20
 
 
-def test_the_whole_conversation_may_be_sent_back(served: Served) -> None:
+def test_whole_conversation_can_be_sent_back(served: Served) -> None:
     conversation: list[Any] = [
         {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Be brief."}]},
         {"role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
@@ -191,7 +191,7 @@ def test_the_whole_conversation_may_be_sent_back(served: Served) -> None:
     assert reply.json["usage"]["input_tokens"] == finished.usage.prompt_tokens
 
 
-def test_a_limit_makes_the_response_incomplete(served: Served) -> None:
+def test_token_limit_makes_the_response_incomplete(served: Served) -> None:
     whole = ask(served, max_output_tokens=3).json
     assert (whole["status"], whole["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
     assert (whole["output"][0]["status"], whole["usage"]["output_tokens"]) == ("incomplete", 3)
@@ -200,7 +200,7 @@ def test_a_limit_makes_the_response_incomplete(served: Served) -> None:
     assert last["response"]["output"][0]["content"] == whole["output"][0]["content"]
 
 
-def test_log_probabilities_are_told_where_they_are_asked_for(served: Served) -> None:
+def test_log_probabilities_are_returned_on_request(served: Served) -> None:
     for stream in (False, True):
         reply = ask(served, top_logprobs=2, max_output_tokens=4, stream=stream)
         if stream:
@@ -218,7 +218,7 @@ def test_log_probabilities_are_told_where_they_are_asked_for(served: Served) -> 
     assert ask(served, max_output_tokens=1).json["output"][0]["content"][0]["logprobs"] == []
 
 
-def test_nothing_is_stored_and_tools_of_others_are_not_claimed(served: Served) -> None:
+def test_nothing_is_stored_and_hosted_tools_are_ignored(served: Served) -> None:
     whole = ask(served, store=True, tools=[WEATHER, {"type": "web_search"}], tool_choice="none").json
     assert whole["store"] is False
     assert [tool["name"] for tool in whole["tools"]] == ["get_weather"]
@@ -258,21 +258,21 @@ IMAGE = {"type": "input_image", "image_url": "http://192.0.2.1/x.png"}
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_what_cannot_be_answered_is_refused_by_name(
+def test_invalid_requests_are_rejected_with_the_field(
     served: Served, more: dict[str, Any], status: int, param: str
 ) -> None:
     reply = served.post(PATH, {"model": TINY, "input": QUESTION, **more})
     assert (reply.status, reply.error["param"]) == (status, param), reply.body
 
 
-def test_a_prompt_that_is_too_long_is_refused_before_a_stream_begins(served: Served) -> None:
+def test_too_long_prompt_is_rejected_before_streaming(served: Served) -> None:
     for stream in (False, True):
         refused = served.post(PATH, {"model": OTHER, "input": "word " * 400, "stream": stream})
         assert (refused.status, refused.error["code"]) == (400, "context_length_exceeded")
         assert "This model's maximum context length is 256 tokens. However, " in refused.error["message"]
 
 
-def test_a_stream_that_breaks_off_ends_with_the_response_as_failed(served: Served) -> None:
+def test_interrupted_stream_ends_with_a_failed_response(served: Served) -> None:
     body = {"model": BABBLER, "input": "x", "max_output_tokens": 3000, "stream": True}
     raw = json.dumps(body).encode()
     with served.raw() as connection:
@@ -289,7 +289,7 @@ def test_a_stream_that_breaks_off_ends_with_the_response_as_failed(served: Serve
     served.still_well()
 
 
-def test_a_client_that_goes_away_frees_its_row(served: Served) -> None:
+def test_disconnect_frees_the_row(served: Served) -> None:
     raw = json.dumps({"model": BABBLER, "input": "x", "max_output_tokens": 3000}).encode()
     with served.raw() as connection:
         head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(raw)}\r\n\r\n"
@@ -314,7 +314,7 @@ def test_a_client_that_goes_away_frees_its_row(served: Served) -> None:
         max_size=3,
     ),
 )
-def test_any_request_is_answered_or_refused(
+def test_random_requests_are_answered_or_rejected(
     served: Served, more: dict[str, Any], items: list[Any] | None
 ) -> None:
     asked = QUESTION if items is None else [*items, {"role": "user", "content": QUESTION}]
@@ -325,6 +325,6 @@ def test_any_request_is_answered_or_refused(
         assert reply.error["type"] != "internal_error"
 
 
-def test_afterwards_it_is_well(served: Served) -> None:
+def test_server_still_works_afterwards(served: Served) -> None:
     served.still_well()
     assert served.server.generations == 0

@@ -1,4 +1,4 @@
-"""Several revisions of a model, short names behind aliases, and a model that this machine cannot hold."""
+"""Revisions of a model, aliases of short names, and a model that does not fit into memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ASKED = {"prompt": "Hello", "temperature": 0, "max_tokens": 8}
 
 @pytest.fixture(scope="module")
 def revised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Return a server whose cache holds two revisions of one model, and one that is too large."""
+    """Return a server whose cache has two revisions of one model, and a model that is too large."""
     scratch = tmp_path_factory.mktemp("revised")
     hub = scratch / "hub"
     fill(hub, scratch)
@@ -57,7 +57,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", ["x", "twin", "community/Twins", "mlx-community", "Twins-8bit", "twin@old"])
-def test_a_part_of_a_name_is_no_name(revised: Served, name: str) -> None:
+def test_partial_name_is_not_found(revised: Served, name: str) -> None:
     messages = [{"role": "user", "content": "x"}]
     bodies: dict[str, dict[str, Any]] = {
         COMPLETIONS: {"prompt": "x"},
@@ -80,7 +80,7 @@ def test_a_part_of_a_name_is_no_name(revised: Served, name: str) -> None:
     assert (one.status, one.error["type"]) == (404, "model_not_found")
 
 
-def test_a_last_part_is_a_name_where_only_one_model_has_it(revised: Served) -> None:
+def test_unique_last_part_of_a_name_is_found(revised: Served) -> None:
     for name in ("twins", "TWINS@old", "mlx-COMMUNITY/twins", f"twins@{OLD}"):
         assert ask(revised, name).json["model"] == TWINS
     for path, body in ((COMPLETIONS, {**ASKED, "model": "same"}), ("/v1/models/same", None)):
@@ -106,13 +106,13 @@ def ask(served: Served, model: str | None) -> Reply:
 
 
 def commit(served: Served) -> str:
-    """Return what is in memory."""
+    """Return the loaded commit."""
     loaded = served.engine.status.model
     assert loaded is not None
     return Path(loaded.folder).name
 
 
-def test_a_revision_stays_what_is_loaded_until_another_is_named(revised: Served) -> None:
+def test_loaded_revision_is_kept_until_another_is_requested(revised: Served) -> None:
     new = ask(revised, TWINS).text
     assert commit(revised) == NEW
     old = ask(revised, "twins@old").text
@@ -124,7 +124,7 @@ def test_a_revision_stays_what_is_loaded_until_another_is_named(revised: Served)
     assert commit(revised) == NEW
 
 
-def test_the_models_say_which_revision_is_loaded(revised: Served) -> None:
+def test_models_list_shows_the_loaded_revision(revised: Served) -> None:
     def loaded() -> dict[str, bool]:
         names = (TWINS, "twins@old", f"{TWINS}@{OLD[:8]}", "twins%40main")
         told = [revised.get(f"/v1/models/{name}").json for name in names]
@@ -138,7 +138,7 @@ def test_the_models_say_which_revision_is_loaded(revised: Served) -> None:
     assert loaded() == dict(zip(names, (True, False, False, True, True), strict=True))
 
 
-def test_after_a_crash_the_same_revision_is_back(revised: Served) -> None:
+def test_same_revision_is_loaded_after_a_crash(revised: Served) -> None:
     ask(revised, "twins@old")
     pid = revised.engine.status.pid
     assert pid is not None
@@ -149,7 +149,7 @@ def test_after_a_crash_the_same_revision_is_back(revised: Served) -> None:
     assert commit(revised) == OLD
 
 
-def test_aliases_of_short_names_and_revisions_are_models_too(revised: Served) -> None:
+def test_aliases_of_short_names_and_revisions_are_listed(revised: Served) -> None:
     aliases = {
         "gpt-4o": "tiny-demo",
         "before": "twins@old",
@@ -173,7 +173,7 @@ def test_aliases_of_short_names_and_revisions_are_models_too(revised: Served) ->
     assert {model["id"] for model in revised.get("/v1/models").json["data"]} == known
 
 
-def test_nobody_is_told_to_try_again_where_the_memory_will_not_do(revised: Served) -> None:
+def test_insufficient_memory_is_not_retryable(revised: Served) -> None:
     body = {"model": HUGE, "messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
     for path in (CHAT, "/v1/messages"):
         reply = revised.post(path, body)

@@ -1,4 +1,4 @@
-"""Who may call: keys, Host, Origin, CORS; and where keys are kept."""
+"""Access control: API keys and their file, Host, Origin and CORS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVIL = "https://evil.example.com"
 
 
 @needs_mlx
-def test_with_keys_nobody_else_gets_in(served: Served) -> None:
+def test_api_key_is_required(served: Served) -> None:
     with served.options(api_keys={"alice": "key-a", "bob": "key-b"}):
         for headers in (
             {},
@@ -70,7 +70,7 @@ def test_with_keys_nobody_else_gets_in(served: Served) -> None:
         *((name, 403) for name in ("127.1", "0x7f.1", "2130706433", "localhost.evil.", "evil_localhost")),
     ],
 )
-def test_a_name_that_is_not_ours_is_refused(served: Served, host: str, status: int) -> None:
+def test_foreign_host_name_is_rejected(served: Served, host: str, status: int) -> None:
     with served.options(hosts=("models.example.org",)):
         reply = served.get("/v1/models", Host=host)
         assert reply.status == status, reply.body
@@ -79,7 +79,7 @@ def test_a_name_that_is_not_ours_is_refused(served: Served, host: str, status: i
 
 
 def ask_raw(served: Served, first: str, *lines: str) -> Reply:
-    """Send a request of these lines and return the answer."""
+    """Send a request with these lines and return the response."""
     with served.raw() as connection:
         connection.sendall("\r\n".join((first, *lines, "Connection: close", "", "")).encode("latin-1"))
         return parsed(read_all(connection))
@@ -101,9 +101,7 @@ def ask_raw(served: Served, first: str, *lines: str) -> Reply:
         *(("ftp://127.0.0.1/health", 400), ("evil:80/health", 400)),
     ],
 )
-def test_the_host_of_an_absolute_target_counts_like_a_host_header(
-    served: Served, target: str, status: int
-) -> None:
+def test_host_of_an_absolute_target_is_checked(served: Served, target: str, status: int) -> None:
     reply = ask_raw(served, f"GET {target} HTTP/1.1", "Host: 127.0.0.1")
     assert reply.status == status, reply.body
     if status != 200:
@@ -111,7 +109,7 @@ def test_the_host_of_an_absolute_target_counts_like_a_host_header(
 
 
 @needs_mlx
-def test_both_hosts_count_and_http_1_1_needs_one(served: Served) -> None:
+def test_both_hosts_are_checked_and_http_1_1_requires_one(served: Served) -> None:
     assert ask_raw(served, "GET http://127.0.0.1/health HTTP/1.1", "Host: evil").status == 403
     assert ask_raw(served, "GET /health HTTP/1.1", "Host: localhost", "Host: localhost").status == 400
     assert ask_raw(served, "GET /health HTTP/1.1").status == 400
@@ -122,7 +120,7 @@ def test_both_hosts_count_and_http_1_1_needs_one(served: Served) -> None:
 
 @needs_mlx
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site", "new-word"])
-def test_another_site_may_not_fetch_without_saying_its_origin(served: Served, site: str) -> None:
+def test_cross_site_request_without_origin_is_rejected(served: Served, site: str) -> None:
     image = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
     frame = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
     link = {**frame, "Sec-Fetch-Dest": "document"}
@@ -145,7 +143,7 @@ def test_another_site_may_not_fetch_without_saying_its_origin(served: Served, si
 
 
 @needs_mlx
-def test_a_request_has_one_origin(served: Served) -> None:
+def test_several_origins_are_rejected(served: Served) -> None:
     own = f"Origin: http://127.0.0.1:{served.address.port}"
     host = f"Host: 127.0.0.1:{served.address.port}"
     assert ask_raw(served, "GET /health HTTP/1.1", host, own).status == 200
@@ -153,7 +151,7 @@ def test_a_request_has_one_origin(served: Served) -> None:
 
 
 @needs_mlx
-def test_web_pages_may_call_only_from_origins_that_were_named(served: Served) -> None:
+def test_only_allowed_origins_may_call(served: Served) -> None:
     for origin in (EVIL, "null", PAGE, "https://chat.example.org.evil.com"):
         refused = served.get("/v1/models", Origin=origin)
         assert (refused.status, refused.error["type"]) == (403, "access_denied")
@@ -174,7 +172,7 @@ def test_web_pages_may_call_only_from_origins_that_were_named(served: Served) ->
 
 
 @needs_mlx
-def test_a_preflight_needs_no_key(served: Served) -> None:
+def test_preflight_needs_no_api_key(served: Served) -> None:
     asks = {
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,content-type",
@@ -206,7 +204,7 @@ def test_a_preflight_needs_no_key(served: Served) -> None:
 
 
 def preflight(served: Served, *asked: str) -> list[str]:
-    """Return which headers a page may send that asks for some, in lower case."""
+    """Send a preflight request for some headers; return the allowed ones in lower case."""
     with served.raw() as connection, served.options(origins=(PAGE,)):
         head = [f"OPTIONS {CHAT} HTTP/1.1", "Host: localhost", f"Origin: {PAGE}", "Connection: close"]
         head += [f"Access-Control-Request-Headers: {names}" for names in asked]
@@ -217,7 +215,7 @@ def preflight(served: Served, *asked: str) -> list[str]:
 
 
 @needs_mlx
-def test_a_page_may_use_the_clients_of_openai_and_anthropic(served: Served) -> None:
+def test_pages_may_use_the_clients_of_openai_and_anthropic(served: Served) -> None:
     sent = [
         *("anthropic-dangerous-direct-browser-access", "anthropic-version", "authorization", "content-type"),
         *("openai-organization", "openai-project", "user-agent", "x-api-key"),
@@ -229,7 +227,7 @@ def test_a_page_may_use_the_clients_of_openai_and_anthropic(served: Served) -> N
 
 
 @needs_mlx
-def test_a_preflight_allows_nothing_else_and_not_without_end(served: Served) -> None:
+def test_preflight_allows_only_known_headers(served: Served) -> None:
     usual = preflight(served)
     assert not any(name.startswith("x-stainless") for name in usual)
     for wrong in (
@@ -244,7 +242,7 @@ def test_a_preflight_allows_nothing_else_and_not_without_end(served: Served) -> 
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
-async def test_beyond_this_machine_it_takes_a_key(host: str, tmp_path: Path) -> None:
+async def test_non_loopback_address_requires_an_api_key(host: str, tmp_path: Path) -> None:
     server = Server(Engine(), Cache(tmp_path), ServerOptions(host=host, port=0))
     with pytest.raises(OpError, match="API key") as caught:
         await server.start()
@@ -252,7 +250,7 @@ async def test_beyond_this_machine_it_takes_a_key(host: str, tmp_path: Path) -> 
     assert not server.running
 
 
-async def test_keys_that_go_while_it_starts_beyond_this_machine_stop_the_start(tmp_path: Path) -> None:
+async def test_keys_removed_during_the_start_prevent_it(tmp_path: Path) -> None:
     options = ServerOptions(host="0.0.0.0", port=0, api_keys={"alice": "key-a"})
     server = Server(Engine(), Cache(tmp_path), options)
     starting = asyncio.create_task(server.start())
@@ -264,7 +262,7 @@ async def test_keys_that_go_while_it_starts_beyond_this_machine_stop_the_start(t
     assert not server.running
 
 
-async def test_a_reload_takes_no_keys_away_from_a_server_that_others_reach(tmp_path: Path) -> None:
+async def test_reload_does_not_remove_the_last_key_of_a_public_server(tmp_path: Path) -> None:
     options = ServerOptions(port=0, api_keys={"alice": "key-a"}, model="old")
     server = Server(Engine(), Cache(tmp_path), options)
     address = await server.start()
@@ -312,7 +310,7 @@ def test_keys_have_names() -> None:
     assert keys.name_of("", {"a": "one"}) is keys.name_of(None, {"a": "one"}) is None
 
 
-def test_the_key_file_is_the_users_alone(tmp_path: Path) -> None:
+def test_key_file_must_be_private(tmp_path: Path) -> None:
     path = tmp_path / "config" / "api-keys"
     assert keys.read_keys(path) == {}
     kept = {"alice": keys.new_key(), "bob": keys.new_key()}

@@ -1,4 +1,4 @@
-"""The stream of events itself: silence, and clients that do not read."""
+"""Event streams: keep-alive comments, and clients that do not read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Work = Callable[[EventStream], Awaitable[None]]
 
 @asynccontextmanager
 async def streaming(work: Work) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Connect to a server that answers with what `work` writes."""
+    """Connect to a server that answers with the output of `work`."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         async with EventStream(request, {}, keep_alive_s=0.05, write_timeout_s=0.1) as out:
@@ -36,7 +36,7 @@ async def streaming(work: Work) -> AsyncIterator[tuple[asyncio.StreamReader, asy
         await web_server.shutdown(1)
 
 
-async def test_silence_is_filled_with_comments_until_something_comes() -> None:
+async def test_waiting_stream_gets_comments() -> None:
     said = asyncio.Event()
 
     async def work(out: EventStream) -> None:
@@ -51,7 +51,7 @@ async def test_silence_is_filled_with_comments_until_something_comes() -> None:
         assert b"data: 1" in await reader.read()
 
 
-async def test_a_client_that_does_not_read_is_given_up() -> None:
+async def test_client_that_does_not_read_is_disconnected() -> None:
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def work(out: EventStream) -> None:
@@ -68,7 +68,7 @@ async def test_a_client_that_does_not_read_is_given_up() -> None:
         assert await asyncio.wait_for(ended, PATIENCE_S) in {"gone", "cancelled"}
 
 
-async def test_nothing_is_sent_before_there_is_something_to_say() -> None:
+async def test_nothing_is_sent_before_the_first_event() -> None:
     begun: list[bool] = []
 
     async def work(out: EventStream) -> None:

@@ -1,4 +1,4 @@
-"""Answers that follow a JSON schema, and tools that have to be called, on every API."""
+"""Answers that follow a JSON schema, and required tool calls, in every API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = needs_mlx
 
 
 class Verdict(pydantic.BaseModel):
-    """What the models have to say, and cannot without the grammar; all of it is bounded."""
+    """A schema that the models can only follow with the grammar; all fields are limited."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
@@ -35,7 +35,7 @@ MODELS = [TINY, BABBLER]
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_client_parses_a_chat_answer(client: openai.OpenAI, model: str) -> None:
+def test_client_parses_a_chat_answer(client: openai.OpenAI, model: str) -> None:
     whole = client.chat.completions.parse(
         model=model,
         messages=ASKED,
@@ -59,7 +59,7 @@ def test_the_client_parses_a_chat_answer(client: openai.OpenAI, model: str) -> N
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_client_parses_a_response(client: openai.OpenAI, model: str) -> None:
+def test_client_parses_a_response(client: openai.OpenAI, model: str) -> None:
     asked: Any = {
         "model": model,
         "input": "Judge this.",
@@ -75,13 +75,13 @@ def test_the_client_parses_a_response(client: openai.OpenAI, model: str) -> None
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_client_parses_a_message(claude: anthropic.Anthropic, model: str) -> None:
+def test_client_parses_a_message(claude: anthropic.Anthropic, model: str) -> None:
     message = claude.messages.parse(model=model, max_tokens=100, messages=ASKED, output_format=Verdict)
     assert isinstance(message.parsed_output, Verdict)
     assert message.stop_reason == "end_turn"
 
 
-def test_any_json_object_will_do_where_no_schema_is_given(served: Served, client: openai.OpenAI) -> None:
+def test_json_object_without_schema_allows_any_object(served: Served, client: openai.OpenAI) -> None:
     # A model of random weights never ends its object, but all of it is the beginning of one.
     body = {"model": TINY, "messages": [{"role": "user", "content": "Describe yourself as JSON"}]}
     reply = served.post(
@@ -103,9 +103,7 @@ def test_any_json_object_will_do_where_no_schema_is_given(served: Served, client
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "judge"}}])
-def test_a_tool_that_has_to_be_called_is_called_in_chat(
-    client: openai.OpenAI, model: str, choice: Any
-) -> None:
+def test_required_tool_is_called_in_chat(client: openai.OpenAI, model: str, choice: Any) -> None:
     asked: Any = {
         "model": model,
         "messages": ASKED,
@@ -130,7 +128,7 @@ def test_a_tool_that_has_to_be_called_is_called_in_chat(
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "judge"}])
-def test_a_tool_that_has_to_be_called_is_called_in_a_response(client: openai.OpenAI, choice: Any) -> None:
+def test_required_tool_is_called_in_a_response(client: openai.OpenAI, choice: Any) -> None:
     tools: Any = [{"type": "function", "name": "judge", "parameters": SCHEMA, "strict": True}]
     asked: Any = {
         "model": BABBLER,
@@ -151,9 +149,7 @@ def test_a_tool_that_has_to_be_called_is_called_in_a_response(client: openai.Ope
 
 
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "judge"}])
-def test_a_tool_that_has_to_be_called_is_called_in_a_message(
-    claude: anthropic.Anthropic, choice: Any
-) -> None:
+def test_required_tool_is_called_in_a_message(claude: anthropic.Anthropic, choice: Any) -> None:
     asked: Any = {
         "model": BABBLER,
         "max_tokens": 200,
@@ -175,7 +171,7 @@ def test_a_tool_that_has_to_be_called_is_called_in_a_message(
 
 
 class Point(pydantic.BaseModel):
-    """A part of what a tool takes, which its schema refers to."""
+    """A part of a tool's parameters that its schema references."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
@@ -184,7 +180,7 @@ class Point(pydantic.BaseModel):
 
 
 class Line(pydantic.BaseModel):
-    """What a tool takes."""
+    """The parameters of a tool."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
@@ -194,7 +190,7 @@ class Line(pydantic.BaseModel):
 
 @pytest.mark.parametrize("others", [[], [{"name": "judge", "parameters": SCHEMA}]], ids=["alone", "among"])
 @pytest.mark.parametrize("model", MODELS)
-def test_references_inside_a_tools_parameters_keep_their_meaning(
+def test_references_in_tool_parameters_are_resolved(
     served: Served, model: str, others: list[dict[str, Any]]
 ) -> None:
     schema = Line.model_json_schema()
@@ -252,7 +248,7 @@ ROME, THOUGHT_OVER = "How is the weather in Rome?", "Why does a model not run he
 
 
 def chat_of(served: Served, text: str, choice: str, *, stream: bool) -> tuple[bool, str, str, str]:
-    """Return whether it reasons, its text, the arguments of its call, and why it ended."""
+    """Return whether the answer has reasoning, its text, the arguments of its call, and the finish reason."""
     body = {
         "model": TINY,
         "messages": [{"role": "user", "content": text}],
@@ -279,7 +275,7 @@ def chat_of(served: Served, text: str, choice: str, *, stream: bool) -> tuple[bo
 
 
 def response_of(client: openai.OpenAI, text: str, choice: Any, *, stream: bool) -> tuple[bool, str, str, str]:
-    """Return the same of a response."""
+    """Return the same for a response."""
     asked: Any = {
         "model": TINY,
         "input": text,
@@ -302,7 +298,7 @@ def response_of(client: openai.OpenAI, text: str, choice: Any, *, stream: bool) 
 def message_of(
     claude: anthropic.Anthropic, text: str, choice: str, *, stream: bool
 ) -> tuple[bool, str, str, str]:
-    """Return the same of a message."""
+    """Return the same for a message."""
     asked: Any = {
         "model": TINY,
         "messages": [{"role": "user", "content": text}],
@@ -327,7 +323,7 @@ def message_of(
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_with_tools_and_a_schema_a_model_does_either(
+def test_tools_and_schema_give_either_a_call_or_an_answer(
     served: Served, client: openai.OpenAI, claude: anthropic.Anthropic, stream: bool
 ) -> None:
     asks: list[Callable[[str, str], tuple[bool, str, str, str]]] = [
@@ -350,7 +346,7 @@ def test_with_tools_and_a_schema_a_model_does_either(
     [{"type": "no such type"}, {"$ref": "#/nowhere"}, {"type": "string", "pattern": "("}, {"enum": []}],
     ids=["type", "reference", "pattern", "enum"],
 )
-def test_a_schema_that_cannot_be_followed_is_the_clients_fault(served: Served, schema: object) -> None:
+def test_unsupported_schema_is_a_client_error(served: Served, schema: object) -> None:
     named = {"name": "x", "schema": schema}
     shape = {"type": "json_schema", "json_schema": named}
     reply = served.post(CHAT, {"model": TINY, "messages": ASKED, "max_tokens": 5, "response_format": shape})

@@ -1,4 +1,4 @@
-"""/tokenize, /detokenize and /tokenizer_info: what a prompt is to the model, as vLLM tells it."""
+"""/tokenize, /detokenize and /tokenizer_info, compatible with vLLM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TEXT = "Hello, world! naïve 日本語"
 MESSAGES = [{"role": "user", "content": "Hello!"}]
 
 
-def test_a_text_becomes_the_tokens_that_a_prompt_has_and_back(served: Served) -> None:
+def test_text_is_tokenized_and_detokenized(served: Served) -> None:
     told = served.post("/tokenize", {"model": BABBLER, "prompt": TEXT, "return_token_strs": True}).json
     assert told["count"] == len(told["tokens"]) == len(told["token_strs"])
     assert told["max_model_len"] == 4096
@@ -25,7 +25,7 @@ def test_a_text_becomes_the_tokens_that_a_prompt_has_and_back(served: Served) ->
     assert (silent["tokens"], silent["token_strs"]) == (told["tokens"], None)
 
 
-def test_a_conversation_becomes_the_tokens_of_its_prompt(served: Served) -> None:
+def test_conversation_is_tokenized_like_its_prompt(served: Served) -> None:
     told = served.post("/tokenize", {"model": TINY, "messages": MESSAGES}).json
     used = served.post(CHAT, {"model": TINY, "messages": MESSAGES, "max_tokens": 1}).json["usage"]
     assert told["count"] == used["prompt_tokens"]
@@ -35,7 +35,7 @@ def test_a_conversation_becomes_the_tokens_of_its_prompt(served: Served) -> None
     assert len(bare) < told["count"]
 
 
-def test_a_tokenizer_tells_its_special_tokens_and_template(served: Served) -> None:
+def test_tokenizer_info_has_special_tokens_and_template(served: Served) -> None:
     told = served.get(f"/tokenizer_info?model={TINY}").json
     assert told["eos_token"] == "<|im_end|>"
     assert "<|im_start|>" in told["chat_template"]
@@ -54,5 +54,5 @@ def test_a_tokenizer_tells_its_special_tokens_and_template(served: Served) -> No
         ("/detokenize", {"tokens": ["a"]}),
     ],
 )
-def test_what_cannot_be_done_is_refused(served: Served, path: str, body: dict[str, object]) -> None:
+def test_invalid_requests_are_rejected(served: Served, path: str, body: dict[str, object]) -> None:
     assert served.post(path, {"model": BABBLER, **body}).status == 400

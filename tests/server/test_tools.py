@@ -1,4 +1,4 @@
-"""Custom tools, namespaces, allowed tools and the old functions, with the clients that use them."""
+"""Custom tools, namespaces, allowed tools and legacy functions, with the clients that use them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WEATHER = {"name": "get_weather", "parameters": CITY}
 
 
 def custom(name: str, syntax: str | None = None, definition: str = "") -> dict[str, Any]:
-    """Return a custom tool as the Responses API writes it."""
+    """Return a custom tool in the format of the Responses API."""
     if syntax is None:
         return {"type": "custom", "name": name, "description": "Takes a text."}
     return {
@@ -39,7 +39,7 @@ def custom(name: str, syntax: str | None = None, definition: str = "") -> dict[s
 
 
 def in_chat(tool: dict[str, Any]) -> dict[str, Any]:
-    """Return the same tool as the chat API writes it."""
+    """Return the same tool in the format of the chat API."""
     inner = {name: value for name, value in tool.items() if name != "type"}
     if "format" in inner:
         grammar = {name: inner["format"][name] for name in ("syntax", "definition")}
@@ -56,7 +56,7 @@ GRAMMARS = [
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("choice", ["required", "named"])
 @pytest.mark.parametrize(("syntax", "definition", "expected"), GRAMMARS)
-def test_a_custom_tool_is_called_with_a_text_of_its_grammar(
+def test_custom_tool_is_called_with_text_of_its_grammar(
     client: openai.OpenAI,
     syntax: str,
     definition: str,
@@ -108,7 +108,7 @@ def test_a_custom_tool_is_called_with_a_text_of_its_grammar(
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_among_several_tools_each_keeps_its_own_form(served: Served, number: int) -> None:
+def test_each_of_several_tools_keeps_its_format(served: Served, number: int) -> None:
     tools = [
         in_chat(custom("a b", "lark", PATCH)),
         in_chat(custom("say")),
@@ -136,7 +136,7 @@ def test_among_several_tools_each_keeps_its_own_form(served: Served, number: int
     assert seen
 
 
-def test_a_custom_tool_is_cut_off_at_any_token(served: Served) -> None:
+def test_custom_tool_call_can_be_truncated_at_any_token(served: Served) -> None:
     tool = in_chat(custom('od"d', "lark", 'start: "a\\"é日🙂" "b" "\\n" "c"'))
     body = {"model": BABBLER, "messages": ASKED, "temperature": 0, "reasoning_effort": "none"}
     body |= {"tools": [tool], "tool_choice": "required"}
@@ -170,9 +170,7 @@ def test_a_custom_tool_is_cut_off_at_any_token(served: Served) -> None:
         ({"type": "namespace", "name": "n", "tools": [{"type": "function"}]}, "tools[0].tools[0].name"),
     ],
 )
-def test_a_tool_that_cannot_be_used_is_the_clients_fault(
-    served: Served, tool: dict[str, Any], where: str | None
-) -> None:
+def test_invalid_tool_is_a_client_error(served: Served, tool: dict[str, Any], where: str | None) -> None:
     body = {"model": TINY, "input": "x", "tools": [tool], "tool_choice": "required", "max_output_tokens": 5}
     reply = served.post(RESPONSES, body)
     assert (reply.status, reply.error["type"]) == (400, "validation_error"), reply.body
@@ -181,7 +179,7 @@ def test_a_tool_that_cannot_be_used_is_the_clients_fault(
 
 
 def codex(**more: Any) -> dict[str, Any]:
-    """Return a request as Codex 0.171 sends it, with fewer and shorter tools."""
+    """Return a request like Codex 0.171's, with fewer and shorter tools."""
     function = {"type": "function", "strict": False, "description": "Asks for the weather.", **WEATHER}
     return {
         "model": TINY,
@@ -218,7 +216,7 @@ def codex(**more: Any) -> dict[str, Any]:
 
 
 def items_of(served: Served, body: Any) -> list[dict[str, Any]]:
-    """Return the items that a stream ends with, as Codex collects them."""
+    """Return the items at the end of a stream, like Codex."""
     reply = served.post(RESPONSES, body)
     assert reply.status == 200, reply.body
     told = [json.loads(line[6:]) for line in reply.body.decode().splitlines() if line.startswith("data: ")]
@@ -226,7 +224,7 @@ def items_of(served: Served, body: Any) -> list[dict[str, Any]]:
     return [event["item"] for event in told if event["type"] == "response.output_item.done"]
 
 
-def test_codex_calls_the_tools_of_its_namespaces(served: Served) -> None:
+def test_codex_can_call_tools_in_namespaces(served: Served) -> None:
     named = {"type": "function", "name": "get_weather", "namespace": "mcp__sky__"}
     for choice in (named, {"type": "allowed_tools", "mode": "required", "tools": [named]}):
         (item,) = items_of(served, codex(tool_choice=choice))
@@ -260,13 +258,13 @@ def test_codex_calls_the_tools_of_its_namespaces(served: Served) -> None:
     assert items_of(served, codex(input=said, max_output_tokens=None))
 
 
-def test_a_free_call_may_leave_the_namespace_out(served: Served) -> None:
+def test_free_call_may_omit_the_namespace(served: Served) -> None:
     # The tiny model has learned to call get_weather, whatever it is offered.
     (item,) = [item for item in items_of(served, codex(tools=codex()["tools"][1:2])) if "name" in item]
     assert (item["name"], item["namespace"]) == ("get_weather", "mcp__sky__")
 
 
-def test_two_tools_of_one_name_are_told_apart_by_namespace_or_refused(served: Served) -> None:
+def test_tools_of_the_same_name_need_different_namespaces(served: Served) -> None:
     spaces: list[Any] = [
         {"type": "namespace", "name": name, "description": "", "tools": [{"type": "function", **WEATHER}]}
         for name in ("a", "b")
@@ -282,7 +280,7 @@ def test_two_tools_of_one_name_are_told_apart_by_namespace_or_refused(served: Se
     assert reply.status == 400
 
 
-def test_tokens_are_counted_before_a_response(client: openai.OpenAI) -> None:
+def test_response_input_tokens_are_counted(client: openai.OpenAI) -> None:
     asked: Any = {"model": TINY, "input": ASKED, "instructions": "Be short."}
     counted = client.responses.input_tokens.count(**asked)
     answer = client.responses.create(**asked, max_output_tokens=1)
@@ -295,7 +293,7 @@ def test_tokens_are_counted_before_a_response(client: openai.OpenAI) -> None:
         client.responses.input_tokens.count(model="no-such-model", input="x")
 
 
-def test_allowed_tools_narrow_what_may_be_called(client: openai.OpenAI) -> None:
+def test_allowed_tools_restrict_the_calls(client: openai.OpenAI) -> None:
     tools: Any = [
         {"type": "function", "function": {"name": name, "parameters": CITY}}
         for name in ("get_time", "get_weather")
@@ -318,9 +316,7 @@ def test_allowed_tools_narrow_what_may_be_called(client: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("choice", [None, "auto", {"name": "get_weather"}])
-def test_the_old_functions_are_called_in_their_old_form(
-    client: openai.OpenAI, choice: Any, stream: bool
-) -> None:
+def test_legacy_functions_use_the_legacy_format(client: openai.OpenAI, choice: Any, stream: bool) -> None:
     asked: Any = {
         "model": TINY,
         "messages": ASKED,
@@ -351,7 +347,7 @@ def test_the_old_functions_are_called_in_their_old_form(
         assert again.choices[0].finish_reason
 
 
-def test_functions_and_tools_do_not_mix_and_none_means_none(served: Served) -> None:
+def test_functions_and_tools_cannot_be_combined(served: Served) -> None:
     body = {"model": TINY, "messages": ASKED, "functions": [WEATHER], "max_tokens": 40, "temperature": 0}
     both = served.post(CHAT, {**body, "tools": [{"type": "function", "function": WEATHER}]})
     assert (both.status, both.error["param"]) == (400, "functions")
@@ -362,7 +358,7 @@ def test_functions_and_tools_do_not_mix_and_none_means_none(served: Served) -> N
 
 
 @pytest.mark.parametrize("path", [CHAT, "/tokenize"])
-def test_a_tool_is_what_its_type_says(served: Served, path: str) -> None:
+def test_tool_is_validated_by_its_type(served: Served, path: str) -> None:
     both = {"type": "function", "function": WEATHER, "custom": {"name": "other"}}
     body = {"model": TINY, "messages": ASKED, "max_tokens": 80, "temperature": 0, "reasoning_effort": "none"}
     answer = served.post(path, {**body, "tools": [both]})

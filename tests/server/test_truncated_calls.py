@@ -1,4 +1,4 @@
-"""A call that max_tokens cuts off is a call at every token, over each API, streamed and whole."""
+"""A call truncated by max_tokens at any token is a call, over each API, streamed and whole."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ ASKED = "How is the weather in Rome?"
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a client hears of an answer."""
+class Answer:
+    """An answer as seen by a client."""
 
     text: str | None
     calls: tuple[tuple[str, str], ...]
@@ -38,7 +38,7 @@ class Told:
     """Whether a call counts as completed."""
 
 
-def chat(served: Served, model: str, choice: Any, tokens: int, stream: bool, **more: Any) -> Told:
+def chat(served: Served, model: str, choice: Any, tokens: int, stream: bool, **more: Any) -> Answer:
     body = {
         "model": model,
         "messages": [{"role": "user", "content": ASKED}],
@@ -57,7 +57,7 @@ def chat(served: Served, model: str, choice: Any, tokens: int, stream: bool, **m
         message = answer["message"]
         calls = [call["function"] for call in message.get("tool_calls", ())]
         told = [(call["name"], call["arguments"]) for call in calls]
-        return Told(message["content"], tuple(told), answer["finish_reason"])
+        return Answer(message["content"], tuple(told), answer["finish_reason"])
     deltas = [event["choices"][0] for event in reply.events]
     first = deltas[0]["delta"]
     text = [delta["delta"]["content"] for delta in deltas if delta["delta"].get("content") is not None]
@@ -65,10 +65,10 @@ def chat(served: Served, model: str, choice: Any, tokens: int, stream: bool, **m
     assert first["role"] == "assistant"
     assert "content" in first
     told = [(call["name"], call["arguments"]) for call in calls]
-    return Told("".join(text) if text else None, tuple(told), deltas[-1]["finish_reason"])
+    return Answer("".join(text) if text else None, tuple(told), deltas[-1]["finish_reason"])
 
 
-def response(client: openai.OpenAI, model: str, choice: Any, tokens: int, stream: bool) -> Told:
+def response(client: openai.OpenAI, model: str, choice: Any, tokens: int, stream: bool) -> Answer:
     if isinstance(choice, dict):
         choice = {"type": "function", "name": choice["function"]["name"]}
     asked: Any = {
@@ -92,7 +92,7 @@ def response(client: openai.OpenAI, model: str, choice: Any, tokens: int, stream
         assert answer.incomplete_details.reason == "max_output_tokens"
     calls = [item for item in answer.output if item.type == "function_call"]
     reason = {"completed": "tool_calls" if calls else "stop", "incomplete": "length"}[answer.status]
-    return Told(
+    return Answer(
         answer.output_text or None,
         tuple((item.name, item.arguments) for item in calls),
         reason,
@@ -100,7 +100,7 @@ def response(client: openai.OpenAI, model: str, choice: Any, tokens: int, stream
     )
 
 
-def message(claude: anthropic.Anthropic, model: str, choice: Any, tokens: int, stream: bool) -> Told:
+def message(claude: anthropic.Anthropic, model: str, choice: Any, tokens: int, stream: bool) -> Answer:
     named = isinstance(choice, dict)
     asked: Any = {
         "model": model,
@@ -120,7 +120,7 @@ def message(claude: anthropic.Anthropic, model: str, choice: Any, tokens: int, s
     calls = [(block.name, json.dumps(block.input)) for block in answer.content if block.type == "tool_use"]
     text = "".join(block.text for block in answer.content if block.type == "text")
     reason = {"max_tokens": "length", "tool_use": "tool_calls", "end_turn": "stop"}[answer.stop_reason]
-    return Told(text or None, tuple(calls), reason)
+    return Answer(text or None, tuple(calls), reason)
 
 
 NAMED = {"type": "function", "function": {"name": "get_time"}}
@@ -136,7 +136,7 @@ NAMED = {"type": "function", "function": {"name": "get_time"}}
     ],
     ids=["required-streamed", "named-whole", "auto-whole", "auto-streamed"],
 )
-def test_a_call_is_a_call_at_every_token(
+def test_truncated_call_is_a_call_at_every_token(
     served: Served, client: openai.OpenAI, claude: anthropic.Anthropic, model: str, choice: Any, stream: bool
 ) -> None:
     whole = chat(served, model, choice, 300, stream)
@@ -180,7 +180,7 @@ def test_a_call_is_a_call_at_every_token(
     assert any(given.endswith("\\") for given in seen) or choice == "auto"
 
 
-def test_stop_strings_are_not_looked_for_in_a_call(served: Served) -> None:
+def test_stop_strings_are_ignored_in_a_call(served: Served) -> None:
     for stream in (False, True):
         told = chat(served, BABBLER, "required", 300, stream, stop=["city", '"', "}"])
         ((_, arguments),) = told.calls
@@ -188,7 +188,7 @@ def test_stop_strings_are_not_looked_for_in_a_call(served: Served) -> None:
 
 
 @pytest.mark.parametrize("name", ["two words", 'quo"te', "back\\slash", "ümlaut"])
-def test_a_forced_tool_may_have_any_name(served: Served, name: str) -> None:
+def test_forced_tool_may_have_any_name(served: Served, name: str) -> None:
     for stream in (False, True):
         tools = [{"type": "function", "function": {"name": name, "parameters": SCHEMA}}]
         told = chat(served, BABBLER, "required", 300, stream, tools=tools)
@@ -196,14 +196,14 @@ def test_a_forced_tool_may_have_any_name(served: Served, name: str) -> None:
 
 
 @pytest.mark.parametrize("parameters", [{}, None, {"properties": {}}, {"description": "anything"}])
-def test_parameters_that_say_nothing_are_an_object(served: Served, parameters: Any) -> None:
+def test_empty_parameters_are_an_object(served: Served, parameters: Any) -> None:
     tools = [{"type": "function", "function": {"name": "go", "parameters": parameters}}]
     told = chat(served, BABBLER, "required", 40, False, tools=tools)
     assert told.text is None
     assert told.calls[0][1].startswith("{")
 
 
-def test_several_choices_are_cut_off_each_for_itself(served: Served) -> None:
+def test_each_choice_is_truncated_separately(served: Served) -> None:
     body = {
         "model": BABBLER,
         "messages": [{"role": "user", "content": ASKED}],
@@ -222,7 +222,7 @@ def test_several_choices_are_cut_off_each_for_itself(served: Served) -> None:
     assert [firsts[index]["content"] for index in range(3)] == [None] * 3
 
 
-def test_a_cut_off_call_can_be_sent_back(served: Served) -> None:
+def test_truncated_call_can_be_sent_back(served: Served) -> None:
     for arguments in ("", "{", '{"city": "Z', '{"city": "\\'):
         call = {"id": "c1", "type": "function", "function": {"name": "get_time", "arguments": arguments}}
         messages = [

@@ -1,4 +1,4 @@
-"""Hostile bodies: each ends as a 4xx, costs the server's loop next to nothing, and nobody else notices."""
+"""Hostile bodies get a 4xx and do not block the server's event loop."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ TEXTS = FAULTS.replace(b"[5", b'["a"')
 
 
 def body_of(path: str, head: bytes, unit: bytes, times: int, tail: bytes) -> bytes:
-    """Return a body whose main field holds `unit` again and again."""
+    """Return a body whose main field contains `unit` many times."""
     field = {COMPLETIONS: b"prompt", EMBEDDINGS: b"input", RESPONSES: b"input"}.get(path, b"messages")
     return b'{"model": "' + TINY.encode() + b'", "' + field + b'": ' + head + unit * times + tail + b"}"
 
 
 def thread_seconds(served: Served) -> float:
-    """Return the processor time that the thread of the server's loop has used, in seconds."""
+    """Return the processor time of the server's event loop thread, in seconds."""
 
     async def used() -> float:
         return time.thread_time()
@@ -49,7 +49,7 @@ def thread_seconds(served: Served) -> float:
 
 
 @needs_mlx
-def test_bodies_of_millions_of_faults_cost_the_loop_nothing(served: Served) -> None:
+def test_bodies_with_millions_of_errors_do_not_block_the_event_loop(served: Served) -> None:
     served.post(COMPLETIONS, FAULTS)  # starts the process that parses
     before = thread_seconds(served)
     with ThreadPoolExecutor(8) as pool:
@@ -62,7 +62,7 @@ def test_bodies_of_millions_of_faults_cost_the_loop_nothing(served: Served) -> N
 
 
 @needs_mlx
-def test_more_token_ids_than_the_context_holds_are_refused_before_they_are_unpacked(served: Served) -> None:
+def test_too_many_token_ids_are_rejected_before_unpacking(served: Served) -> None:
     before = thread_seconds(served)
     raw = b'{"model": "%b", "prompt": [%b5]}' % (OTHER.encode(), b"5," * 2_000_000)
     for body in (raw, raw.replace(b"[", b"[[").replace(b"]", b"]]")):
@@ -91,7 +91,7 @@ SCHEMAS = sorted(
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda one: one.__name__)
-def test_every_list_of_every_request_stops_at_its_first_fault(schema: type[Schema]) -> None:
+def test_validation_stops_at_the_first_error_of_a_list(schema: type[Schema]) -> None:
     lists = list(_lists(schema.__pydantic_core_schema__))
     assert lists
     assert all(one.get("fail_fast") for one in lists)
@@ -108,7 +108,7 @@ def test_every_list_of_every_request_stops_at_its_first_fault(schema: type[Schem
     ],
 )
 @needs_mlx
-def test_a_prompt_has_the_type_of_its_first_item(served: Served, prompt: object, fault: str) -> None:
+def test_prompt_type_is_that_of_its_first_item(served: Served, prompt: object, fault: str) -> None:
     reply = served.post(COMPLETIONS, {"model": TINY, "prompt": prompt})
     assert (reply.status, reply.error["message"]) == (400, fault)
 
@@ -128,7 +128,7 @@ UNITS = [
     tail=st.sampled_from([b"1]", b"1]]", b"1]}]", b"1]}"]),
 )
 @needs_mlx
-def test_any_body_of_very_many_items_is_refused(
+def test_bodies_with_too_many_items_are_rejected(
     served: Served, path: str, head: bytes, unit: bytes, tail: bytes
 ) -> None:
     reply = served.post(path, body_of(path, head, unit, 300_000, tail))
@@ -138,7 +138,7 @@ def test_any_body_of_very_many_items_is_refused(
 
 
 @needs_mlx
-def test_keys_beyond_number_are_refused(served: Served) -> None:
+def test_too_many_keys_are_rejected(served: Served) -> None:
     keys = b",".join(b'"%x":1' % number for number in range(300_000))
     for name in ("logit_bias", "chat_template_kwargs", "metadata"):
         reply = served.post(RESPONSES, b'{"input": "x", "%b": {%b}}' % (name.encode(), keys))
@@ -146,7 +146,7 @@ def test_keys_beyond_number_are_refused(served: Served) -> None:
 
 
 @needs_mlx
-def test_a_large_request_within_the_bounds_is_answered_as_a_small_one_is(served: Served) -> None:
+def test_large_valid_request_is_answered_normally(served: Served) -> None:
     question = {"role": "user", "content": "What does verify do?"}
     small = served.chat("", messages=[question])
     padded = b" " * (1 << 20) + json.dumps(
@@ -158,7 +158,7 @@ def test_a_large_request_within_the_bounds_is_answered_as_a_small_one_is(served:
 
 
 @needs_mlx
-def test_a_parsing_process_that_is_killed_costs_no_request(served: Served) -> None:
+def test_killed_parser_process_fails_no_request(served: Served) -> None:
     assert served.post(COMPLETIONS, SOME_FAULTS).status == 400
     pids = served.server._service.parser.pids
     assert pids
@@ -169,7 +169,7 @@ def test_a_parsing_process_that_is_killed_costs_no_request(served: Served) -> No
 
 
 @needs_mlx
-def test_the_parsing_processes_end_with_the_server(model_hub: Path) -> None:
+def test_parser_processes_end_with_the_server(model_hub: Path) -> None:
     served = Served(model_hub)
     try:
         assert served.post(COMPLETIONS, SOME_FAULTS).status == 400
@@ -179,7 +179,7 @@ def test_the_parsing_processes_end_with_the_server(model_hub: Path) -> None:
     wait_until(lambda: is_gone(pid))
 
 
-async def test_bodies_that_take_all_the_memory_for_bodies_are_refused_for_a_while() -> None:
+async def test_bodies_beyond_the_memory_limit_are_rejected_temporarily() -> None:
     budget = BodyBudget(100_000, patience_s=0.01)
     with budget.hold() as first, budget.hold() as second:
         await first.grow(90_000)
@@ -194,6 +194,6 @@ async def test_bodies_that_take_all_the_memory_for_bodies_are_refused_for_a_whil
         assert budget.held == 100_000
 
 
-def test_a_reply_names_the_one_fault() -> None:
+def test_error_names_the_first_invalid_field() -> None:
     with pytest.raises(ValueError, match="1 validation error"):
         CompletionRequest.model_validate({"prompt": ["a", *[5] * 1000]})

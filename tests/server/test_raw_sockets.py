@@ -1,4 +1,4 @@
-"""Clients that are slow, rude or broken, over sockets without any HTTP library."""
+"""Slow, rude and broken clients, over raw sockets without an HTTP library."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ BODY = json.dumps(
 
 
 def head(length: int, *more: str, path: str = CHAT) -> bytes:
-    """Return the head of a POST."""
+    """Return the headers of a POST request."""
     lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {length}", *more]
     return "\r\n".join((*lines, "", "")).encode()
 
 
-def test_a_plain_request_of_curl_is_answered(served: Served) -> None:
+def test_curl_request_is_answered(served: Served) -> None:
     with served.raw() as wire:
         wire.sendall(head(len(BODY), "Accept: */*", "Connection: close") + BODY)
         reply = parsed(read_all(wire))
@@ -38,7 +38,7 @@ def test_a_plain_request_of_curl_is_answered(served: Served) -> None:
     assert reply.headers["Content-Type"] == "application/json"
 
 
-def test_requests_that_come_in_one_packet_are_answered_in_order(served: Served) -> None:
+def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
     with served.raw() as wire:
         wire.sendall((head(len(BODY)) + BODY) * 2 + head(2, "Connection: close") + b"[]")
         raw = read_all(wire)
@@ -46,7 +46,7 @@ def test_requests_that_come_in_one_packet_are_answered_in_order(served: Served) 
     assert raw.count(b"HTTP/1.1 400 ") == 1
 
 
-def test_a_client_that_waits_for_leave_to_send_gets_it(served: Served) -> None:
+def test_expect_continue_is_supported(served: Served) -> None:
     with served.raw() as wire:
         wire.sendall(head(len(BODY), "Expect: 100-continue", "Connection: close"))
         assert wire.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -81,7 +81,7 @@ def test_a_client_that_waits_for_leave_to_send_gets_it(served: Served) -> None:
         *("length-and-chunks", "two-hosts", "huge-header", "bad-chunk", "huge-length", "gzip", "bytes"),
     ],
 )
-def test_bad_http_gets_an_error_in_json_and_the_end(served: Served, sent: bytes, status: int) -> None:
+def test_invalid_http_gets_a_json_error_and_is_closed(served: Served, sent: bytes, status: int) -> None:
     with served.raw() as wire:
         wire.sendall(sent)
         wire.settimeout(PATIENCE_S)
@@ -95,7 +95,7 @@ def test_bad_http_gets_an_error_in_json_and_the_end(served: Served, sent: bytes,
     assert reply.error["type"] == "validation_error"
 
 
-def test_fifty_megabytes_are_refused_without_being_kept(served: Served) -> None:
+def test_fifty_megabyte_body_is_rejected_without_buffering(served: Served) -> None:
     with served.raw() as wire:
         wire.sendall(
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -114,7 +114,7 @@ def test_fifty_megabytes_are_refused_without_being_kept(served: Served) -> None:
     served.still_well()
 
 
-def test_a_client_that_half_closes_or_vanishes_ends_its_generation(served: Served) -> None:
+def test_half_close_or_disconnect_stops_the_generation(served: Served) -> None:
     body = json.dumps(
         {"model": BABBLER, "prompt": "Hello", "max_tokens": 4000, "logit_bias": {"0": -100}}
     ).encode()
@@ -129,7 +129,7 @@ def test_a_client_that_half_closes_or_vanishes_ends_its_generation(served: Serve
     assert served.server.generations == 0
 
 
-def test_comments_come_while_a_stream_waits(served: Served) -> None:
+def test_waiting_stream_gets_keep_alive_comments(served: Served) -> None:
     served.call(served.engine.unload())
     # The prompt takes longer than keep_alive_s of this server to load and read.
     body = {"model": BABBLER, "prompt": "Hello, world! " * 250, "max_tokens": 2, "stream": True}

@@ -1,4 +1,4 @@
-"""Many clients at once: each gets its own answer, none harms another, nothing is left behind."""
+"""Many clients at once: each gets its own answer, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REQUESTS = int(os.environ.get("MLXK2_MANY_REQUESTS", "1000"))
 LONG: dict[str, Any] = {"model": BABBLER, "prompt": "Hello", "max_tokens": 4000, "logit_bias": {"0": -100}}
 
 
-async def test_eight_clients_at_once_get_their_own_answers_exactly(served: Served) -> None:
+async def test_eight_clients_get_their_own_exact_answers(served: Served) -> None:
     prompts = [f"{word} the" for word in ("The", "quick", "brown", "fox", "jumps", "over", "a", "dog")]
 
     def own(prompt: str) -> str:
@@ -51,7 +51,7 @@ async def test_eight_clients_at_once_get_their_own_answers_exactly(served: Serve
     assert answers == expected
 
 
-async def test_one_too_many_is_told_to_come_back(served: Served) -> None:
+async def test_requests_beyond_the_queue_get_retry_after(served: Served) -> None:
     with served.options(max_queue=2):
         async with aiohttp.ClientSession(f"http://127.0.0.1:{served.address.port}") as client:
             running = [asyncio.create_task(client.post(COMPLETIONS, json=LONG)) for _ in range(2)]
@@ -69,7 +69,7 @@ async def test_one_too_many_is_told_to_come_back(served: Served) -> None:
     served.still_well()
 
 
-async def test_health_answers_while_models_are_switched_and_nobody_is_cut_off(served: Served) -> None:
+async def test_health_answers_while_models_are_switched(served: Served) -> None:
     def ask(model: str) -> tuple[str, str]:
         body = {"model": model, "prompt": "Hello", "max_tokens": 60, "logit_bias": {"0": -100}}
         reply = served.post(COMPLETIONS, body).json
@@ -85,7 +85,7 @@ async def test_health_answers_while_models_are_switched_and_nobody_is_cut_off(se
     assert "loading" in states
 
 
-async def test_a_killed_engine_fails_what_ran_and_is_back_by_itself(served: Served) -> None:
+async def test_killed_engine_fails_running_requests_and_restarts(served: Served) -> None:
     served.post(COMPLETIONS, {**LONG, "max_tokens": 1})
     restarts = served.get("/health").json["restarts"]
     streaming = asyncio.create_task(asyncio.to_thread(served.post, COMPLETIONS, {**LONG, "stream": True}))
@@ -110,7 +110,7 @@ async def test_a_killed_engine_fails_what_ran_and_is_back_by_itself(served: Serv
     served.still_well()
 
 
-async def test_an_engine_that_stands_still_is_called_so_and_replaced(served: Served) -> None:
+async def test_unresponsive_engine_is_reported_and_replaced(served: Served) -> None:
     served.post(COMPLETIONS, {**LONG, "max_tokens": 1})
     asked = asyncio.create_task(asyncio.to_thread(served.post, COMPLETIONS, LONG))
     await asyncio.to_thread(
@@ -127,7 +127,7 @@ async def test_an_engine_that_stands_still_is_called_so_and_replaced(served: Ser
     served.still_well()
 
 
-def test_an_engine_that_dies_with_nothing_to_do_is_no_failure(model_hub: Path) -> None:
+def test_idle_engine_crash_is_not_a_failure(model_hub: Path) -> None:
     # A server of its own: that of the other tests has seen so many deaths that one more is a failure.
     with contextlib.closing(Served(model_hub)) as served:
         served.post(COMPLETIONS, {**LONG, "max_tokens": 1})
@@ -172,7 +172,7 @@ def test_many_requests_leave_nothing_behind(served: Served) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_those_who_leave_make_room(served: Served, stream: bool) -> None:
+async def test_disconnected_clients_free_the_queue(served: Served, stream: bool) -> None:
     async with aiohttp.ClientSession(f"http://127.0.0.1:{served.address.port}") as client:
 
         async def ask() -> None:
