@@ -1,4 +1,4 @@
-"""The real app on real caches: fixed clock, fixed machine, snapshots in the top-level `snapshots/`."""
+"""The app on real caches, with a fixed clock and machine; snapshots are in the top-level `snapshots/`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SNAPSHOTS = Path(__file__).parent.parent.parent / "snapshots"
 
 
 class TopLevelSVG(pytest_textual_snapshot.SVGImageExtension):  # type: ignore[misc]  # untyped, as above
-    """Keeps snapshots in one folder for the whole project, one subfolder a test module."""
+    """Stores the snapshots in one folder, with one subfolder per test module."""
 
     @classmethod
     def dirname(cls, *, test_location: PyTestLocation) -> str:
@@ -52,7 +52,7 @@ class TopLevelSVG(pytest_textual_snapshot.SVGImageExtension):  # type: ignore[mi
 
 @pytest.fixture
 def snapshot(snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch) -> SnapshotAssertion:
-    """Let `snap_compare` write to the top-level folder (syrupy 4.8 has no option for it)."""
+    """Make `snap_compare` use the top-level folder (syrupy 4.8 has no option for it)."""
     monkeypatch.setattr(pytest_textual_snapshot, "SVGImageExtension", TopLevelSVG)
     return snapshot
 
@@ -62,7 +62,7 @@ Unchanged = Callable[[str], bool]
 
 @pytest.fixture
 def unchanged(snap_compare: Callable[[App[None]], bool], monkeypatch: pytest.MonkeyPatch) -> Unchanged:
-    """Return a function that compares a picture with the one kept; `snapshot_report.html` shows both."""
+    """Return a function that compares a picture with the stored one; `snapshot_report.html` shows both."""
 
     def compare(drawn: str) -> bool:
         # The plugin would run an app for each picture; its report is worth having.
@@ -74,7 +74,7 @@ def unchanged(snap_compare: Callable[[App[None]], bool], monkeypatch: pytest.Mon
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Keep the terminal, the settings and the clipboard of whoever runs the tests out of them."""
+    """Isolate the tests from the user's terminal, settings and clipboard."""
     for name in ("NO_COLOR", "TEXTUAL_THEME", "TEXTUAL_ANIMATIONS", "TMUX", "SSH_TTY", "SSH_CONNECTION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLXK_CONFIG", str(tmp_path / "config.toml"))
@@ -84,7 +84,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _little_garbage() -> Iterator[None]:
-    """Collect what the apps of this module left, and let nobody look at the rest again."""
+    """Collect the garbage of this module's apps, and freeze the remaining objects."""
     yield
     gc.unfreeze()
     gc.collect()
@@ -93,7 +93,7 @@ def _little_garbage() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def sample_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the sample cache of the demo, to be copied: that takes a fifth of building it."""
+    """Return the demo's sample cache for copying, which takes a fifth of the time of building it."""
     hub = tmp_path_factory.mktemp("sample") / "hub"
     build_sample_cache(hub, now=NOW)
     return hub
@@ -101,18 +101,18 @@ def sample_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sample(sample_hub: Path, hub: Path) -> Cache:
-    """Return a copy of the sample cache that a test may do with as it likes."""
+    """Return a copy of the sample cache that the test may change."""
     copy_sample(sample_hub, hub)
     return Cache(hub)
 
 
 def copy_sample(sample: Path, hub: Path) -> None:
-    """Put a copy of the sample into a hub folder."""
+    """Copy the sample to a hub folder."""
     shutil.copytree(sample, hub, symlinks=True, copy_function=_copy, dirs_exist_ok=True)
 
 
 def _copy(source: str, target: str) -> None:
-    """Copy a file with its times; what is a hole stays one."""
+    """Copy a file with its times and holes."""
     size = os.stat(source).st_size
     with open(source, "rb") as old, open(target, "wb") as new:
         at = 0
@@ -136,7 +136,7 @@ AppMaker = Callable[..., MlxkApp]
 
 @pytest.fixture
 def make_app() -> AppMaker:
-    """Return a function that makes the app on a cache, and a hub where one is given; settings as keywords."""
+    """Return a function that creates the app for a cache and optionally a hub; settings as keywords."""
 
     def make(cache: Cache, *, hub: Hub | None = None, temporary: bool = False, **settings: object) -> MlxkApp:
         settings.setdefault("refresh_seconds", 0)
@@ -153,9 +153,9 @@ def make_app() -> AppMaker:
 
 
 async def wait_until(pilot: Pilot[Any], predicate: Callable[[], bool]) -> None:
-    """Let the app run until `predicate` holds; fail when it never does.
+    """Run the app until `predicate` holds; fail after the timeout.
 
-    Looking costs a frame where the predicate reads the screen, so it is done less often after a while.
+    A predicate that reads the screen costs a frame, so it is called less often after a while.
     """
     end = time.monotonic() + PATIENCE_S
     pause = 0.01
@@ -168,7 +168,7 @@ async def wait_until(pilot: Pilot[Any], predicate: Callable[[], bool]) -> None:
 
 
 async def ready(pilot: Pilot[Any]) -> None:
-    """Wait for the first scan to end and what it found to be drawn."""
+    """Wait until the first scan has ended and its result is drawn."""
     app = pilot.app
     assert isinstance(app, MlxkApp)
     await wait_until(pilot, lambda: app.library.phase is not ScanPhase.LOADING and app.focused is not None)

@@ -1,7 +1,7 @@
-"""Pictures of the app: one run of it draws many scenes, each in several looks.
+"""Pictures of the app: one run draws many scenes, each in several themes.
 
-Starting the app costs a second, a scene a tenth of that: so each state is opened once, and every picture is
-kept for the test that asks for it.
+Starting the app takes a second, a scene a tenth of that: so each state is opened once, and all its pictures
+are stored for the tests.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _TICKS = 1000
 
 @dataclass(frozen=True)
 class Scene:
-    """How to get to something worth a picture, and back.
+    """The steps to a picture and back.
 
     Attributes:
         name: part of the picture's name.
-        keys: what is pressed, as Textual names keys.
-        text: what is then put into the field that has the focus.
-        says: words that stand on the screen once the keys have done their work.
-        back: what is pressed to leave again.
+        keys: keys to press, with Textual's names.
+        text: text to enter in the focused field afterwards.
+        says: text on the screen once the scene is complete.
+        back: keys to press to leave the scene.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Scene:
 
 
 class Waiting(MlxkApp):
-    """The app on a machine whose only worker thread is busy, so that the scan cannot begin."""
+    """The app on a machine whose only worker thread is busy, so that the scan cannot start."""
 
     def on_load(self) -> None:
         self.busy = threading.Event()
@@ -67,13 +67,13 @@ class Waiting(MlxkApp):
 
 
 def open_app(cache: Cache, *, loading: bool = False, runtime: Runtime = MACHINE) -> MlxkApp:
-    """Return the app on a cache, at the tests' time and on the tests' machine."""
+    """Return the app for a cache, with the fixed time and machine of the tests."""
     made = Waiting if loading else MlxkApp
     return made(load({"refresh_seconds": 0}), cache, clock=lambda: NOW, runtime=runtime, remember=False)
 
 
 def words(app: MlxkApp) -> str:
-    """Return what stands on the screen."""
+    """Return the text on the screen."""
     return _text(_frame(app))
 
 
@@ -86,14 +86,14 @@ def _frame(app: MlxkApp) -> list[Strip]:
 
 
 def _searches(app: MlxkApp) -> bool:
-    """Whether the palette still gathers its hits."""
+    """Return whether the palette is still searching."""
     return isinstance(app.screen, Palette) and any(
         worker.node is app.screen and not worker.is_finished for worker in app.workers
     )
 
 
 async def settle(pilot: Pilot[Any], says: str) -> None:
-    """Wait until the scan is over, the screen says something, and nothing moves any more."""
+    """Wait until the scan has ended, a text is on the screen, and nothing changes any more."""
     app = pilot.app
     assert isinstance(app, MlxkApp)
     before: list[Strip] = []
@@ -124,9 +124,9 @@ async def draw(
     """Run an app once and return an SVG of each scene at each size in each look.
 
     Args:
-        make: makes the app.
+        make: creates the app.
         sizes: columns and lines of the terminal, by name.
-        scenes: the scenes; each begins where the one before it ended, the first after the last one too.
+        scenes: the scenes; each starts where the previous one ended, and the first after the last.
         looks: `no-color` alone, or names of THEMES.
     """
     with pytest.MonkeyPatch.context() as patch:

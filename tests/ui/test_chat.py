@@ -1,4 +1,4 @@
-"""The Chat pane on the real engine with the tiny model: one engine for the module, the real app each time."""
+"""The Chat pane with the real engine and the tiny model; the tests share one engine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="module")]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[Engine]:
-    """Return an engine that every app of this module uses; it stays when an app ends."""
+    """Return the engine shared by the apps of this module."""
     engine = new_engine()
     yield engine
     await engine.stop()
@@ -55,13 +55,13 @@ PLAIN = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the files of a model that never ends its answer."""
+    """Return the files of a model with endless answers."""
     return make_model(tmp_path_factory.mktemp("endless") / "m", context=8192, endless=True, template=PLAIN)
 
 
 @pytest.fixture
 def model(hub: Path, endless: Path) -> None:
-    """Put the tiny model into the cache, and one that never ends its answer."""
+    """Add the tiny model and a model with endless answers to the cache."""
     tiny_model.install(hub)
     repo, commit = hub / "models--mlx-community--endless", "e" * 40
     shutil.copytree(endless, repo / "snapshots" / commit)
@@ -77,7 +77,7 @@ OpenApp = Callable[..., MlxkApp]
 
 @pytest.fixture
 def open_app(engine: Engine, hub: Path, tmp_path: Path, model: None) -> OpenApp:
-    """Return a function that makes the app with its chats in a folder of this test."""
+    """Return a function that creates the app with chats in this test's folder."""
 
     def make(**options: Any) -> MlxkApp:
         options = {"engine": engine, "state": tmp_path / "state", "hub": Hub(NOWHERE), **options}
@@ -87,7 +87,7 @@ def open_app(engine: Engine, hub: Path, tmp_path: Path, model: None) -> OpenApp:
 
 
 async def chat(pilot: Pilot[Any]) -> ChatPane:
-    """Open the Chat pane and wait until it takes questions."""
+    """Open the Chat pane and wait until it accepts prompts."""
     app = pilot.app
     assert isinstance(app, MlxkApp)
     await wait_until(pilot, lambda: bool(app.library.entries))
@@ -104,7 +104,7 @@ async def chat(pilot: Pilot[Any]) -> ChatPane:
 
 
 async def answered(pilot: Pilot[Any], pane: ChatPane, count: int) -> None:
-    """Wait until the chat has so many messages, and none is being written."""
+    """Wait until the chat has this many messages, and none is being generated."""
     await wait_until(
         pilot,
         lambda: (
@@ -116,7 +116,7 @@ async def answered(pilot: Pilot[Any], pane: ChatPane, count: int) -> None:
 
 
 async def ask(pilot: Pilot[Any], pane: ChatPane, text: str) -> None:
-    """Type a question, send it, and wait for its answer."""
+    """Type a prompt, send it, and wait for its answer."""
     before = len(pane.conversation.blocks)
     pane.composer.focus()
     pane.composer.put(text)
@@ -128,14 +128,14 @@ GREEDY = ChatSettings("", {"temperature": 0})
 
 
 async def let_it_ramble(pilot: Pilot[Any], pane: ChatPane) -> None:
-    """Ask the model whose answers have no end, and wait for its first words."""
+    """Send a prompt to the model with endless answers, and wait for its first words."""
     await pane.talk.use_model("mlx-community/endless")
     pane.composer.put("Tell me a tip")
     await pilot.press("enter")
     await wait_until(pilot, lambda: pane.talk.answer is not None and len(pane.talk.answer.content) > 20)
 
 
-async def test_a_question_is_answered_and_kept(open_app: OpenApp, tmp_path: Path) -> None:
+async def test_prompt_is_answered_and_saved(open_app: OpenApp, tmp_path: Path) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
         pane = await chat(pilot)
@@ -156,9 +156,7 @@ async def test_a_question_is_answered_and_kept(open_app: OpenApp, tmp_path: Path
         assert [message.content for message in kept] == ["Tell me a tip", answer.content]
 
 
-async def test_the_answer_is_the_one_that_the_engine_gives(
-    open_app: OpenApp, engine: Engine, hub: Path
-) -> None:
+async def test_answer_matches_the_engine(open_app: OpenApp, engine: Engine, hub: Path) -> None:
     from mlxk_tui.engine.models import find_runnable
     from tests.engine.conftest import run
 
@@ -175,7 +173,7 @@ async def test_the_answer_is_the_one_that_the_engine_gives(
         assert pane.conversation.blocks[-1].message.content == expected.text
 
 
-async def test_a_suggestion_is_asked_with_a_click(open_app: OpenApp) -> None:
+async def test_suggestion_is_sent_with_a_click(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(80, 24)) as pilot:
         pane = await chat(pilot)
@@ -185,7 +183,7 @@ async def test_a_suggestion_is_asked_with_a_click(open_app: OpenApp) -> None:
         assert pane.conversation.blocks[0].message.content == tiny_model.SUGGESTIONS[0]
 
 
-async def test_escape_stops_the_answer_and_keeps_what_is_there(open_app: OpenApp) -> None:
+async def test_escape_stops_the_answer_and_keeps_its_text(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
         pane = await chat(pilot)
@@ -201,7 +199,7 @@ async def test_escape_stops_the_answer_and_keeps_what_is_there(open_app: OpenApp
         assert pane.conversation.blocks[-1].message.content
 
 
-async def test_reasoning_is_folded_and_unfolds_by_key_and_click(open_app: OpenApp) -> None:
+async def test_reasoning_is_folded_and_can_be_unfolded(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
         pane = await chat(pilot)
@@ -217,7 +215,7 @@ async def test_reasoning_is_folded_and_unfolds_by_key_and_click(open_app: OpenAp
         await wait_until(pilot, lambda: "▸ thought for" in words(app))
 
 
-async def test_answering_again_keeps_the_first_answer_as_a_branch(open_app: OpenApp) -> None:
+async def test_regenerating_keeps_the_first_answer_as_a_branch(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
         pane = await chat(pilot)
@@ -235,7 +233,7 @@ async def test_answering_again_keeps_the_first_answer_as_a_branch(open_app: Open
         await wait_until(pilot, lambda: "‹ 2/2 ›" in words(app))
 
 
-async def test_up_takes_the_last_question_up_again_and_sends_it_as_a_branch(open_app: OpenApp) -> None:
+async def test_up_edits_the_last_prompt_and_sends_it_as_a_branch(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
         pane = await chat(pilot)
@@ -260,7 +258,7 @@ async def test_up_takes_the_last_question_up_again_and_sends_it_as_a_branch(open
         await wait_until(pilot, lambda: pane.conversation.blocks[2].message.content == "What does verify do?")
 
 
-async def test_lines_are_broken_and_a_paste_is_kept_whole(open_app: OpenApp) -> None:
+async def test_newlines_can_be_typed_and_pasted(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(80, 24)) as pilot:
         pane = await chat(pilot)
@@ -278,7 +276,7 @@ async def test_lines_are_broken_and_a_paste_is_kept_whole(open_app: OpenApp) -> 
         assert not pane.draft.attachments
 
 
-async def test_files_are_attached_by_drag_by_mention_and_by_name(open_app: OpenApp, tmp_path: Path) -> None:
+async def test_files_are_attached_by_drag_mention_and_name(open_app: OpenApp, tmp_path: Path) -> None:
     notes, other, binary = tmp_path / "my notes.txt", tmp_path / "b.py", tmp_path / "c.bin"
     notes.write_text("remember [the] milk")
     other.write_text("print(1)")
@@ -317,7 +315,7 @@ async def test_messages_and_code_blocks_are_copied(open_app: OpenApp) -> None:
         await wait_until(pilot, lambda: "import" in app.clipboard)
 
 
-async def test_settings_are_checked_while_they_are_typed_and_kept(open_app: OpenApp) -> None:
+async def test_settings_are_validated_while_typing_and_saved(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(80, 24)) as pilot:
         pane = await chat(pilot)
@@ -335,7 +333,7 @@ async def test_settings_are_checked_while_they_are_typed_and_kept(open_app: Open
         assert (session.system, dict(session.settings)) == ("Be brief", {"temperature": 0.5})
 
 
-async def test_cache_bits_and_a_draft_model_are_set_for_a_chat_and_used(open_app: OpenApp) -> None:
+async def test_kv_cache_bits_and_draft_model_are_set_for_a_chat_and_used(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(80, 24)) as pilot:
         pane = await chat(pilot)
@@ -365,9 +363,7 @@ async def test_cache_bits_and_a_draft_model_are_set_for_a_chat_and_used(open_app
         assert used.name == tiny_model.NAME
 
 
-async def test_a_draft_model_that_does_not_fit_or_is_gone_is_said_plainly(
-    open_app: OpenApp, hub: Path
-) -> None:
+async def test_unsuitable_or_missing_draft_model_is_reported(open_app: OpenApp, hub: Path) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         pane = await chat(pilot)
@@ -388,7 +384,7 @@ async def test_a_draft_model_that_does_not_fit_or_is_gone_is_said_plainly(
         assert len(pane.conversation.blocks) == 2
 
 
-async def test_chats_are_searched_renamed_deleted_and_brought_back(open_app: OpenApp) -> None:
+async def test_chats_are_searched_renamed_deleted_and_restored(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         pane = await chat(pilot)
@@ -414,7 +410,7 @@ async def test_chats_are_searched_renamed_deleted_and_brought_back(open_app: Ope
         await wait_until(pilot, lambda: len(pane.own_list.listing.keys) == 2)
 
 
-async def test_on_a_narrow_screen_the_chats_are_a_screen_of_their_own(open_app: OpenApp) -> None:
+async def test_chats_are_a_separate_screen_on_a_narrow_terminal(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(80, 24)) as pilot:
         pane = await chat(pilot)
@@ -428,7 +424,7 @@ async def test_on_a_narrow_screen_the_chats_are_a_screen_of_their_own(open_app: 
         await wait_until(pilot, lambda: app.screen is pane and len(pane.conversation.blocks) == 2)
 
 
-async def test_a_chat_is_exported(open_app: OpenApp, tmp_path: Path) -> None:
+async def test_chat_is_exported(open_app: OpenApp, tmp_path: Path) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         pane = await chat(pilot)
@@ -449,9 +445,7 @@ async def test_a_chat_is_exported(open_app: OpenApp, tmp_path: Path) -> None:
         await pilot.press("escape", "escape")
 
 
-async def test_a_crash_of_the_engine_keeps_the_text_and_r_tries_again(
-    open_app: OpenApp, engine: Engine
-) -> None:
+async def test_engine_crash_keeps_the_text_and_r_retries(open_app: OpenApp, engine: Engine) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         pane = await chat(pilot)
@@ -473,7 +467,7 @@ async def test_a_crash_of_the_engine_keeps_the_text_and_r_tries_again(
         assert "‹ 2/2 ›" in words(app)
 
 
-async def test_chats_and_drafts_are_there_again(open_app: OpenApp) -> None:
+async def test_chats_and_drafts_survive_a_restart(open_app: OpenApp) -> None:
     async with open_app().run_test(size=(120, 40)) as pilot:
         pane = await chat(pilot)
         await ask(pilot, pane, "Tell me a tip")
@@ -489,7 +483,7 @@ async def test_chats_and_drafts_are_there_again(open_app: OpenApp) -> None:
         assert pane.conversation.blocks[-1].message.content == said
 
 
-async def test_leaving_while_an_answer_is_written_keeps_it(open_app: OpenApp, tmp_path: Path) -> None:
+async def test_leaving_the_app_during_an_answer_keeps_its_text(open_app: OpenApp, tmp_path: Path) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
         pane = await chat(pilot)
@@ -501,9 +495,7 @@ async def test_leaving_while_an_answer_is_written_keeps_it(open_app: OpenApp, tm
         assert len(message.content) > 20
 
 
-async def test_quitting_asks_while_an_answer_is_written_and_keeps_what_has_come(
-    open_app: OpenApp, tmp_path: Path
-) -> None:
+async def test_quitting_asks_during_an_answer_and_keeps_its_text(open_app: OpenApp, tmp_path: Path) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
         pane = await chat(pilot)
@@ -525,7 +517,7 @@ async def test_quitting_asks_while_an_answer_is_written_and_keeps_what_has_come(
     assert len(message.content) > 20
 
 
-async def test_an_answer_that_ends_on_a_full_disk_is_whole_and_stored_once_there_is_room(
+async def test_answer_that_ended_on_a_full_disk_is_stored_later(
     open_app: OpenApp,
 ) -> None:
     app = open_app()
@@ -550,7 +542,7 @@ async def test_an_answer_that_ends_on_a_full_disk_is_whole_and_stored_once_there
     assert (kept.timings, kept.finish_reason) == (shown.timings, shown.finish_reason)
 
 
-async def test_an_engine_of_its_own_ends_with_the_app(
+async def test_engine_of_the_app_stops_with_the_app(
     open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import psutil
@@ -569,7 +561,7 @@ async def test_an_engine_of_its_own_ends_with_the_app(
     assert not psutil.pid_exists(pid)
 
 
-async def test_a_model_that_is_gone_is_said_plainly(open_app: OpenApp, hub: Path, tmp_path: Path) -> None:
+async def test_missing_model_is_reported(open_app: OpenApp, hub: Path, tmp_path: Path) -> None:
     async with await ChatStore.open(tmp_path / "state" / "chats.db") as store:
         session = await store.create_session(model="org/[gone]")
         await store.add_message(session.id, Role.USER, "Tell me a tip")
@@ -590,7 +582,7 @@ async def test_a_model_that_is_gone_is_said_plainly(open_app: OpenApp, hub: Path
         await answered(pilot, pane, 4)
 
 
-async def test_a_model_is_chatted_with_from_the_models_pane(open_app: OpenApp) -> None:
+async def test_chat_is_opened_from_the_models_pane(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await wait_until(pilot, lambda: bool(app.library.entries) and app.focused is not None)
@@ -602,7 +594,7 @@ async def test_a_model_is_chatted_with_from_the_models_pane(open_app: OpenApp) -
         await ask(pilot, pane, "Tell me a tip")
 
 
-async def test_an_answer_goes_on_while_another_pane_and_chat_are_open(open_app: OpenApp) -> None:
+async def test_answer_continues_in_another_pane_and_chat(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         pane = await chat(pilot)
@@ -624,7 +616,7 @@ async def test_an_answer_goes_on_while_another_pane_and_chat_are_open(open_app: 
         assert pane.conversation.blocks[-1].message.content == answer.content
 
 
-async def test_the_view_stays_where_the_reader_scrolled_to(open_app: OpenApp) -> None:
+async def test_scroll_position_is_kept_during_an_answer(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(60, 16)) as pilot:
         pane = await chat(pilot)

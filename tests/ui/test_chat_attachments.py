@@ -1,4 +1,4 @@
-"""Files that a paste or a question names: found however they are written, and nothing else taken for one."""
+"""Detection of file names in pastes and prompts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with files of awkward names; nothing writes to it but `file`."""
+    """Return a folder with unusual file names; only `file` writes to it."""
     made = tmp_path_factory.mktemp("drag ged")
     for name in NAMES:
         (made / name).write_text(name)
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def backslashed(path: str) -> str:
-    """Return a path as terminals escape it."""
+    """Return a path escaped like a terminal does."""
     return "".join(f"\\{one}" if one in " \\'\"#?&()*[]$`!;<>|~" else one for one in path)
 
 
@@ -51,7 +51,7 @@ WAYS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("way", [*WAYS, "bare"])
-def test_one_file_is_found_however_it_is_written(folder: Path, name: str, way: str) -> None:
+def test_file_is_found_in_any_notation(folder: Path, name: str, way: str) -> None:
     path = str(folder / name)
     written = path if way == "bare" else WAYS[way](path)
     assert paths_in_paste(f" {written}\n") == [path]
@@ -59,7 +59,7 @@ def test_one_file_is_found_however_it_is_written(folder: Path, name: str, way: s
 
 @settings(max_examples=60)
 @given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6), st.data())
-def test_several_files_are_found_in_their_order(folder: Path, names: list[str], data: st.DataObject) -> None:
+def test_several_files_are_found_in_order(folder: Path, names: list[str], data: st.DataObject) -> None:
     paths = [str(folder / name) for name in names]
     ways = [data.draw(st.sampled_from(sorted(WAYS))) for _ in names]
     # An apostrophe is the one thing that an address leaves as it is and a shell does not.
@@ -101,11 +101,11 @@ def test_several_files_are_found_in_their_order(folder: Path, names: list[str], 
         "/",
     ],
 )
-def test_what_is_no_list_of_files_is_text(folder: Path, text: str) -> None:
+def test_other_pastes_are_text(folder: Path, text: str) -> None:
     assert paths_in_paste(text.replace("{folder}", str(folder).replace(" ", "\\ "))) == []
 
 
-def test_a_file_at_home_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_in_the_home_directory_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder))
     assert paths_in_paste("~/notes.txt") == [str(folder / "notes.txt")]
     assert mentioned("@~/notes.txt") == [str(folder / "notes.txt")]
@@ -119,7 +119,7 @@ HOSTILE = st.text(
 
 @settings(max_examples=300)
 @given(st.sampled_from(["", "/", "~", "file://", "@", "@~", '@"', "x @"]), HOSTILE)
-def test_nothing_that_is_typed_or_pasted_raises_or_names_what_is_no_file(begin: str, text: str) -> None:
+def test_any_paste_gives_only_existing_files(begin: str, text: str) -> None:
     for path in (*paths_in_paste(begin + text), *mentioned(begin + text)):
         assert os.path.isabs(path)
         assert os.path.isfile(path)
@@ -146,14 +146,16 @@ def test_nothing_that_is_typed_or_pasted_raises_or_names_what_is_no_file(begin: 
         ("@~\0/x @~\ud800/x", []),
     ],
 )
-def test_mentions(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, names: list[str]) -> None:
+def test_mentions_are_parsed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, names: list[str]
+) -> None:
     monkeypatch.chdir(folder)
     assert mentioned(text) == [str(folder / name) for name in names]
 
 
 @settings(max_examples=60)
 @given(st.sampled_from(NAMES), st.text(".,;:!?)", max_size=4), st.sampled_from(["", "Look ", "a\n", "a\t"]))
-def test_a_mention_is_found_before_punctuation_but_not_within_a_word(
+def test_mention_ends_before_punctuation_and_needs_a_word_boundary(
     folder: Path, name: str, punctuation: str, before: str
 ) -> None:
     path = str(folder / name)
@@ -162,7 +164,7 @@ def test_a_mention_is_found_before_punctuation_but_not_within_a_word(
     assert mentioned(f'{before}x@"{path}"{punctuation}') == []
 
 
-def test_only_text_of_bounded_size_is_read(tmp_path: Path) -> None:
+def test_only_text_of_limited_size_is_read(tmp_path: Path) -> None:
     (tmp_path / "bom.txt").write_bytes(b"\xef\xbb\xbfhello\r\n")
     assert read_attachment(str(tmp_path / "bom.txt")).text == "hello\r\n"
     (tmp_path / "full.txt").write_bytes(b"x" * MAX_BYTES)

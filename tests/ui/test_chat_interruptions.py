@@ -1,4 +1,4 @@
-"""How a chat ends early: the program is killed and leaves no process, or a model would not fit."""
+"""Chats that end early: the program is killed, or a model does not fit."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ F4 = b"\x1bOS"
 
 
 class Terminal:
-    """The real program at a pseudo-terminal of 120 columns and 40 lines.
+    """The program in a pseudo-terminal of 120 columns and 40 lines.
 
     Args:
         hub: the cache.
-        home: where it keeps what is its own.
+        home: the folder of its settings and state.
     """
 
     def __init__(self, hub: Path, home: Path) -> None:
@@ -73,7 +73,7 @@ class Terminal:
         self._written = b""
 
     def look(self) -> None:
-        """Read what was written, which a program must not wait for."""
+        """Read the output, so that the program does not block."""
         while select.select([self._master], [], [], 0.02)[0]:
             try:
                 read = os.read(self._master, 1 << 16)
@@ -84,7 +84,7 @@ class Terminal:
             self._written += read
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Read until `condition` holds; fail when it never does."""
+        """Read until `condition` holds; fail after the timeout."""
         end = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < end, f"it never came to that: {self.words[-2000:]!r}"
@@ -92,7 +92,7 @@ class Terminal:
 
     @property
     def words(self) -> str:
-        """All that was written, without styles and movements."""
+        """The whole output, without styles and cursor movements."""
         return _STYLE.sub(b"", self._written).decode(errors="replace")
 
     def press(self, keys: bytes) -> None:
@@ -100,7 +100,7 @@ class Terminal:
         os.write(self._master, keys)
 
     def worker(self) -> int | None:
-        """Return the process id of the engine's worker, once there is one."""
+        """Wait for the engine's worker and return its process id."""
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -109,7 +109,7 @@ class Terminal:
         return None
 
     def end(self) -> None:
-        """Leave nothing behind, whatever happened."""
+        """Stop all processes."""
         worker = self.worker()
         self.process.kill()
         self.process.wait()
@@ -121,7 +121,7 @@ class Terminal:
 
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a cache with a model that never ends its answer."""
+    """Return a cache with a model with endless answers."""
     folder = tmp_path_factory.mktemp("endless")
     made = make_model(folder / "made", context=65_536, endless=True)
     repo = RepoLayout(folder / "hub", "mlx-community/endless-chat")
@@ -132,7 +132,7 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def terminal(endless: Path, tmp_path: Path) -> Iterator[Terminal]:
-    """Return the program on that model, and end it."""
+    """Start the program with that model, and stop it afterwards."""
     home = tmp_path / "home"
     home.mkdir()
     terminal = Terminal(endless, home)
@@ -153,7 +153,7 @@ def terminal(endless: Path, tmp_path: Path) -> Iterator[Terminal]:
     ],
     ids=["kill", "kill-while-loading", "term", "hangup"],
 )
-def test_a_program_that_is_ended_leaves_no_worker(
+def test_killed_program_leaves_no_worker(
     terminal: Terminal, number: signal.Signals, answering: bool, statuses: set[int]
 ) -> None:
     terminal.wait_until(lambda: "endless-chat" in terminal.words)
@@ -187,16 +187,16 @@ HUGE = "mlx-community/huge-chat"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[Engine]:
-    """Return an engine; it stays when an app ends."""
+    """Return an engine that outlives the app."""
     engine = new_engine()
     yield engine
     await engine.stop()
 
 
 def add_huge(hub: Path, made: Path, size: int = 10**12) -> None:
-    """Put a model of a terabyte into a cache: the tiny one, with an output layer that its class leaves out.
+    """Add a model of a terabyte to a cache: the tiny one, with an output layer that its class ignores.
 
-    The file is a hole on disk, and mlx reads tensors when they are used, so that it runs all the same.
+    The file is sparse, and mlx reads tensors only when they are used, so the model runs nevertheless.
     """
     snapshot = hub / ("models--" + HUGE.replace("/", "--")) / "snapshots" / ("a" * 40)
     shutil.copytree(made, snapshot)
@@ -222,13 +222,13 @@ def add_huge(hub: Path, made: Path, size: int = 10**12) -> None:
 
 @pytest.fixture
 def huge(hub: Path) -> Cache:
-    """Return a cache with that model alone."""
+    """Return a cache with only that model."""
     add_huge(hub, tiny_model.folder())
     return Cache(hub)
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_model_that_does_not_fit_is_asked_about_with_its_numbers(
+async def test_model_that_does_not_fit_asks_with_its_sizes(
     huge: Cache, engine: Engine, tmp_path: Path
 ) -> None:
     app = MlxkApp(

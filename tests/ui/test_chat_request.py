@@ -1,4 +1,4 @@
-"""What the engine is asked for from the settings that a chat was stored with."""
+"""The generation request for the stored settings of a chat."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def session(**settings: Any) -> Session:
     return Session(1, "Title", "org/model", "", settings, 0.0, 0.0, None)
 
 
-def test_a_chat_from_before_is_asked_with_a_full_cache_and_no_draft() -> None:
+def test_old_chat_uses_a_full_cache_and_no_draft_model() -> None:
     before = session(temperature=0.5)
     request = request_of(before, ())
     assert (request.sampling.temperature, request.kv_bits, request.draft_model) == (0.5, None, None)
@@ -27,13 +27,13 @@ def test_a_chat_from_before_is_asked_with_a_full_cache_and_no_draft() -> None:
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_cache_bits_and_draft_reach_the_engine(bits: int) -> None:
+def test_kv_cache_bits_and_draft_model_reach_the_engine(bits: int) -> None:
     request = request_of(session(kv_bits=bits), (), Runnable("org/small", Path("folder")))
     assert (request.kv_bits, request.draft_model, request.draft_name) == (bits, "folder", "org/small")
 
 
 @pytest.mark.parametrize("bits", [0, 5, 16, True, "8", 4.5, [4]])
-def test_other_bits_are_refused_in_the_words_of_the_engine(bits: object) -> None:
+def test_other_bits_are_rejected_with_the_engines_message(bits: object) -> None:
     with pytest.raises(OpError) as refused:
         request_of(session(kv_bits=bits), ())
     assert (refused.value.type, refused.value.message) == (
@@ -43,11 +43,11 @@ def test_other_bits_are_refused_in_the_words_of_the_engine(bits: object) -> None
 
 
 @pytest.mark.parametrize("name", [None, "", "  ", 5, ["org/model"]])
-def test_what_is_no_name_is_no_draft(name: object) -> None:
+def test_invalid_name_is_not_a_draft_model(name: object) -> None:
     assert draft_of({"draft_model": name}) is None
 
 
-def test_the_form_takes_a_name_as_it_is_and_bits_as_a_number() -> None:
+def test_form_returns_the_name_as_text_and_bits_as_a_number() -> None:
     assert parsed({"kv_bits": " 4 ", "draft_model": " org/a,b "}) == (
         {"kv_bits": 4, "draft_model": "org/a,b"},
         "",
@@ -55,5 +55,5 @@ def test_the_form_takes_a_name_as_it_is_and_bits_as_a_number() -> None:
     assert parsed({"kv_bits": "four"})[1] == "KV cache bits: 'four' is not a whole number."
 
 
-def test_both_are_counted_beside_the_model() -> None:
+def test_kv_cache_and_draft_model_count_for_memory() -> None:
     assert shown_settings({"kv_bits": 8, "draft_model": "org/a"}, "") == "2 set"

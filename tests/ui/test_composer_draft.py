@@ -1,4 +1,4 @@
-"""What is being written, without the Chat pane: drafts by chat, files, and which question is edited."""
+"""Drafts without the Chat pane: one per chat, with files and the edited prompt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlxk_tui.ui.chat.prompt_submission import ComposerDraft
 
 
 class Writing(App[None]):
-    """The two widgets that a draft needs."""
+    """The two widgets of a draft."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Writing(App[None]):
         )
 
 
-async def test_each_chat_has_a_draft_of_its_own() -> None:
+async def test_each_chat_has_its_own_draft() -> None:
     app = Writing()
     async with app.run_test():
         draft, composer = app.draft(), app.query_one(Composer)
@@ -51,7 +51,7 @@ async def test_each_chat_has_a_draft_of_its_own() -> None:
         assert draft.attachments == [Attachment("pasted-1.txt", "a long text")]
 
 
-async def test_too_many_files_and_what_is_no_text_are_told(tmp_path: Path) -> None:
+async def test_too_many_files_and_binary_files_are_reported(tmp_path: Path) -> None:
     app = Writing()
     paths = [tmp_path / f"{number}.txt" for number in range(MAX_FILES + 1)]
     for path in paths:

@@ -1,4 +1,4 @@
-"""The footer follows the keys that work, with widgets that stay."""
+"""The footer shows the active keys and reuses its widgets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Keys(App[None]):
         yield KeyLine()
 
 
-async def test_it_changes_with_its_keys_and_not_with_the_focus() -> None:
+async def test_footer_changes_with_its_keys_and_not_with_the_focus() -> None:
     app = Keys()
 
     def keys() -> dict[str, FooterKey]:
@@ -65,7 +65,7 @@ async def test_it_changes_with_its_keys_and_not_with_the_focus() -> None:
         assert set(app.query(FooterKey)) == made
 
 
-async def test_a_key_of_the_footer_does_what_it_says_after_it_said_something_else() -> None:
+async def test_reused_footer_key_runs_its_current_action() -> None:
     app = Keys()
     async with app.run_test(size=(100, 20)) as pilot:
         three = app.query_one("#three", Verbose)

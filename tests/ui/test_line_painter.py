@@ -1,4 +1,4 @@
-"""Lines of the conversation are painted once, and again when what they depend on is another."""
+"""Lines of the conversation are painted once, and again only after a change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def paint(
     )
 
 
-def test_a_line_is_painted_once() -> None:
+def test_line_is_painted_once() -> None:
     painter, source = LinePainter(), Strip([Segment("text")])
     first = paint(painter, source)
     assert (first.text, first.cell_length) == ("  text      ", 12)
@@ -34,7 +34,7 @@ def test_a_line_is_painted_once() -> None:
     assert paint(painter, source) is not first
 
 
-def test_another_text_width_or_cursor_is_painted_anew() -> None:
+def test_changed_text_width_or_cursor_is_painted_again() -> None:
     painter, source = LinePainter(), Strip([Segment("text")])
     paint(painter, source)
     assert paint(painter, source, on_cursor=True).text == "▌ text      "
@@ -43,7 +43,7 @@ def test_another_text_width_or_cursor_is_painted_anew() -> None:
 
 
 @pytest.mark.parametrize(("span", "expected"), [((2, 4), "日x"), ((3, -1), "xt"), (None, ""), ((0, 1), " ")])
-def test_only_what_is_marked_looks_so(span: tuple[int, int] | None, expected: str) -> None:
+def test_only_marked_text_is_highlighted(span: tuple[int, int] | None, expected: str) -> None:
     painter, source = LinePainter(), Strip([Segment("日xt")])  # the first one takes two cells
     plain = paint(painter, source)
     strip = paint(painter, source, marked=Marked(span, MARK))

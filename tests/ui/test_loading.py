@@ -1,4 +1,4 @@
-"""While the cache is being read both panes say so, and the keys work already."""
+"""During the scan of the cache both panes show it, and the keys already work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.ui.gallery import Waiting, open_app
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
-async def test_both_panes_say_that_the_cache_is_being_read(hub: Path, size: tuple[int, int]) -> None:
+async def test_both_panes_show_that_the_cache_is_being_scanned(hub: Path, size: tuple[int, int]) -> None:
     app = open_app(Cache(hub), loading=True)
     assert isinstance(app, Waiting)
     async with app.run_test(size=size) as pilot:

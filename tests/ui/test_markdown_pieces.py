@@ -1,4 +1,4 @@
-"""An answer cut into pieces: the same ones however its text comes, and code copied as it was written."""
+"""Splitting an answer into pieces, independent of chunking, and copying code unchanged."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TEXTS = st.lists(LINES, max_size=40).map("\n".join)
 
 
 def fed(text: str, cuts: list[int]) -> Splitter:
-    """Return a splitter that was given a text in the parts between these places."""
+    """Return a splitter after feeding it a text in parts that end at these positions."""
     places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
     splitter = Splitter()
     for begin, end in pairwise(places):
@@ -51,7 +51,7 @@ def fed(text: str, cuts: list[int]) -> Splitter:
 
 
 def copied(pieces: list[MarkdownPiece]) -> list[str]:
-    """Return the characters of each block of code, whatever its lines."""
+    """Return the text of each code block without line breaks."""
     blocks: dict[int, str] = {}
     for piece in pieces:
         if piece.code:
@@ -61,13 +61,13 @@ def copied(pieces: list[MarkdownPiece]) -> list[str]:
 
 @settings(max_examples=150)
 @given(TEXTS, st.lists(st.integers(0, 100_000), max_size=30))
-def test_however_a_text_comes_its_pieces_are_the_same(text: str, cuts: list[int]) -> None:
+def test_pieces_do_not_depend_on_chunking(text: str, cuts: list[int]) -> None:
     assert fed(text, cuts).pieces() == split(text)
 
 
 @settings(max_examples=40)
 @given(st.lists(LINES, max_size=8).map("\n".join).map(lambda text: text[:3_000]))
-def test_character_by_character_no_piece_that_is_done_changes(text: str) -> None:
+def test_finished_pieces_never_change(text: str) -> None:
     splitter = Splitter()
     before: list[MarkdownPiece] = []
     for character in text:
@@ -80,7 +80,7 @@ def test_character_by_character_no_piece_that_is_done_changes(text: str) -> None
 
 @settings(max_examples=100)
 @given(TEXTS)
-def test_no_piece_grows_without_end_and_nothing_is_lost(text: str) -> None:
+def test_pieces_have_a_limited_size_and_lose_no_text(text: str) -> None:
     pieces = split(text)
     assert all(len(piece.text) <= 3 * LONG for piece in pieces)
     assert [block.text.replace("\n", "") for block in code_blocks(text)] == copied(pieces)
@@ -105,14 +105,14 @@ CODE = st.lists(
 
 @settings(max_examples=80)
 @given(CODE, st.booleans())
-def test_code_is_copied_as_it_was_written(code: str, closed: bool) -> None:
+def test_code_is_copied_unchanged(code: str, closed: bool) -> None:
     if not closed:
         code = f"{code}\nend"  # a last line that is not finished
     ending = "\n```\nAnd then." if closed else ""
     assert code_blocks(f"Look:\n\n```python title\n{code}{ending}") == [CodeBlock("python", code)]
 
 
-def test_a_long_line_of_code_is_cut_to_be_drawn_and_copied_whole() -> None:
+def test_long_line_of_code_is_wrapped_and_copied_unchanged() -> None:
     line = "    data = '" + "0123456789 " * 400 + "'"
     for ending in ("", "\n", "\nnext\n```\n"):
         text = f"```\n{line}{ending}"
@@ -122,7 +122,7 @@ def test_a_long_line_of_code_is_cut_to_be_drawn_and_copied_whole() -> None:
         assert block.text.split("\n")[0] == line
 
 
-def test_the_rest_of_a_cut_line_does_not_end_the_code() -> None:
+def test_rest_of_a_long_line_does_not_end_the_code_block() -> None:
     code = "x" * LONG + "```"
     assert code_blocks(f"```\n{code}\nmore\n```\n") == [CodeBlock("", f"{code}\nmore")]
     assert code_blocks(f"```\n{code}") == [CodeBlock("", code)]
@@ -144,11 +144,11 @@ def test_the_rest_of_a_cut_line_does_not_end_the_code() -> None:
         ("text\n\n    ```\n    a", []),
     ],
 )
-def test_fences(text: str, blocks: list[CodeBlock]) -> None:
+def test_fences_are_recognized(text: str, blocks: list[CodeBlock]) -> None:
     assert code_blocks(text) == blocks
 
 
-def test_half_a_fence_is_not_shown() -> None:
+def test_partial_fence_is_not_shown() -> None:
     splitter = Splitter()
     splitter.feed("Look:\n``")
     assert [piece.text for piece in splitter.pieces()] == ["Look:\n``"]

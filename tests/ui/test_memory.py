@@ -1,8 +1,8 @@
-"""Memory stays as it is, whatever is pressed: nothing that was left is kept.
+"""Memory does not grow with key presses: closed screens are released.
 
-Counted are widgets, watchers and the bytes that Python allocates, after a pane, a screen or a dialog has
-been used for a while. The short run presses some keys; `-m slow` 25 in each place, with MLXK2_LONG_TESTS=1
-500.
+The tests count widgets, watchers and the bytes allocated by Python after a pane, a screen or a dialog has
+been used for a while. The short run presses some keys; `-m slow` 25 in each place, and with
+MLXK2_LONG_TESTS=1 500.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Before, 500 presses took 35 MB.
 
 @dataclass(frozen=True)
 class Count:
-    """What is there."""
+    """Counts of objects."""
 
     widgets: int
     watchers: int
@@ -71,7 +71,7 @@ class Count:
 
 
 def count(app: MlxkApp) -> Count:
-    """Count after a sweep, which the app's own timer does too: see the last test."""
+    """Count after a cleanup, which the app's timer also does: see the last test."""
     app._sweep()
     gc.collect()
     nodes = [each for each in gc.get_objects() if isinstance(each, DOMNode)]
@@ -81,7 +81,7 @@ def count(app: MlxkApp) -> Count:
 
 
 async def press(pilot: Pilot[None], keys: Sequence[str], times: int = 1) -> None:
-    """Press keys in one go and wait until the app has done what they say; so many times."""
+    """Press keys at once and wait until the app has handled them; repeat."""
     app = pilot.app
     for _ in range(times):
         for key in keys:
@@ -94,9 +94,9 @@ async def press(pilot: Pilot[None], keys: Sequence[str], times: int = 1) -> None
 async def check_flat(
     pilot: Pilot[None], cycles: Iterable[Sequence[str]], *, warm_up: int, times: int
 ) -> None:
-    """Press the keys of each cycle so many times: what is there afterwards is what was there before.
+    """Press the keys of each cycle repeatedly, and check that the counts do not change.
 
-    A cache that fills up, or a module that is loaded late, makes it grow once; a leak every time.
+    A cache that fills, or a module that is loaded late, increases them once; a leak every time.
     """
     app = pilot.app
     assert isinstance(app, MlxkApp)
@@ -124,7 +124,7 @@ OFTEN = ("models: the cursor", "models: disk use", "help")
 """What is pressed in the quick run."""
 
 
-async def test_nothing_grows(make_app: AppMaker, sample: Cache) -> None:
+async def test_memory_does_not_grow(make_app: AppMaker, sample: Cache) -> None:
     app = make_app(sample)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await ready(pilot)
@@ -137,7 +137,7 @@ async def test_nothing_grows(make_app: AppMaker, sample: Cache) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CYCLES)
-async def test_nothing_grows_in_any_place(make_app: AppMaker, sample: Cache, name: str) -> None:
+async def test_memory_does_not_grow_in_any_place(make_app: AppMaker, sample: Cache, name: str) -> None:
     app = make_app(sample)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await ready(pilot)
@@ -148,7 +148,7 @@ async def test_nothing_grows_in_any_place(make_app: AppMaker, sample: Cache, nam
             tracemalloc.stop()
 
 
-async def test_a_screen_that_was_left_is_forgotten(make_app: AppMaker, sample: Cache) -> None:
+async def test_closed_screen_is_released(make_app: AppMaker, sample: Cache) -> None:
     app = make_app(sample)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await ready(pilot)
@@ -167,10 +167,10 @@ async def test_a_screen_that_was_left_is_forgotten(make_app: AppMaker, sample: C
         await wait_until(pilot, forgotten)
 
 
-async def test_the_footer_keeps_no_key_that_it_does_not_show(
+async def test_footer_releases_hidden_keys(
     make_app: AppMaker, sample: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Textual's own makes new keys whenever the focus moves, and watches the old ones for ever."""
+    """Textual's footer creates new keys whenever the focus moves, and never releases the old ones."""
     monkeypatch.setattr("mlxk_tui.app.INTERVAL_S", 3600.0)  # nobody sweeps up behind it
     app = make_app(sample)
 

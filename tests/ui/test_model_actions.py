@@ -1,4 +1,4 @@
-"""Acting on models: what is acted on, in which order escape leaves things, and what is said afterwards."""
+"""Actions on models: their targets, the order in which escape closes things, and messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.ui.test_models_pane import NARROW, WIDE, pane, text, three
 
 
 def flat(app: MlxkApp) -> str:
-    """Return the screen with the breaks and frames of toasts taken out."""
+    """Return the screen without the line breaks and frames of toasts."""
     return " ".join(text(app).replace("▌", " ").replace("│", " ").split())
 
 
@@ -41,7 +41,7 @@ async def sole_task(pilot: Pilot[Any]) -> Task:
     return task
 
 
-async def test_a_single_mark_is_what_clone_and_copy_act_on(make_app: AppMaker, hub: Path) -> None:
+async def test_clone_and_copy_act_on_a_single_marked_model(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
@@ -53,7 +53,7 @@ async def test_a_single_mark_is_what_clone_and_copy_act_on(make_app: AppMaker, h
         assert app.screen.query_one("#target", Input).value == "./Alpha-Instruct-4bit"
 
 
-async def test_an_unsound_model_is_not_cloned_and_the_key_says_why(make_app: AppMaker, hub: Path) -> None:
+async def test_unhealthy_model_cannot_be_cloned_and_the_key_shows_why(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
@@ -61,7 +61,7 @@ async def test_an_unsound_model_is_not_cloned_and_the_key_says_why(make_app: App
         await wait_until(pilot, lambda: "Gamma-4bit is not sound and cannot be cloned" in flat(app))
 
 
-async def test_a_long_list_in_a_dialog_is_scrolled_by_keys(make_app: AppMaker, hub: Path) -> None:
+async def test_long_list_in_a_dialog_is_scrolled_with_keys(make_app: AppMaker, hub: Path) -> None:
     for number in range(30):
         HfCache(hub).repo(f"org/Model-{number:02}").add(model_files())
     app = make_app(Cache(hub))
@@ -90,7 +90,7 @@ async def test_a_long_list_in_a_dialog_is_scrolled_by_keys(make_app: AppMaker, h
         assert app.focused.id == "safe"
 
 
-async def test_escape_leaves_what_is_transient_first_and_stops_a_task_last(
+async def test_escape_closes_transient_states_first_and_stops_a_task_last(
     make_app: AppMaker, hub: Path
 ) -> None:
     app = make_app(three(hub))
@@ -115,7 +115,7 @@ async def test_escape_leaves_what_is_transient_first_and_stops_a_task_last(
         await wait_until(pilot, lambda: not app.tasks.running)
 
 
-async def test_a_long_task_is_not_stopped_without_a_question(make_app: AppMaker, hub: Path) -> None:
+async def test_stopping_a_long_task_asks_first(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
@@ -132,7 +132,7 @@ async def test_a_long_task_is_not_stopped_without_a_question(make_app: AppMaker,
         await wait_until(pilot, lambda: not app.tasks.running)
 
 
-async def test_a_task_that_is_stopped_before_it_began_goes(make_app: AppMaker, hub: Path) -> None:
+async def test_task_cancelled_before_its_start_is_removed(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
@@ -142,7 +142,7 @@ async def test_a_task_that_is_stopped_before_it_began_goes(make_app: AppMaker, h
         assert toasts(app) == ["Waiting: stopped."]
 
 
-async def test_verify_says_only_what_it_knows(make_app: AppMaker, hub: Path) -> None:
+async def test_verify_reports_only_what_it_checked(make_app: AppMaker, hub: Path) -> None:
     made = three(hub)
     (HfCache(hub).repo("org/Nothing").path / "snapshots").mkdir(parents=True)
     app = make_app(made)
@@ -160,7 +160,7 @@ async def test_verify_says_only_what_it_knows(make_app: AppMaker, hub: Path) -> 
         assert not any("all right" in toast for toast in toasts(app))
 
 
-async def test_a_verify_that_runs_is_not_started_again(make_app: AppMaker, hub: Path) -> None:
+async def test_running_verify_is_not_started_again(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
@@ -172,7 +172,7 @@ async def test_a_verify_that_runs_is_not_started_again(make_app: AppMaker, hub: 
         assert toasts(app) == ["Alpha-Instruct-4bit is being verified already."]  # and it does not stack
 
 
-async def test_rotted_bytes_are_the_reason_in_the_overview(make_app: AppMaker, hub: Path) -> None:
+async def test_damaged_bytes_are_the_reason_in_the_overview(make_app: AppMaker, hub: Path) -> None:
     cache = three(hub)
     weights = next((hub / "models--other--Beta-4bit" / "snapshots").glob("*/model.safetensors")).resolve()
     raw = bytearray(weights.read_bytes())
@@ -186,7 +186,7 @@ async def test_rotted_bytes_are_the_reason_in_the_overview(make_app: AppMaker, h
         assert pane(pilot).inspector.tab == "overview"
 
 
-async def test_the_focus_goes_to_the_table_when_the_inspector_hides(make_app: AppMaker, hub: Path) -> None:
+async def test_focus_moves_to_the_table_when_the_inspector_hides(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
@@ -196,7 +196,7 @@ async def test_the_focus_goes_to_the_table_when_the_inspector_hides(make_app: Ap
         await wait_until(pilot, lambda: pane(pilot).table.has_focus)
 
 
-async def test_the_inspector_screen_goes_when_there_is_room_for_both(make_app: AppMaker, hub: Path) -> None:
+async def test_inspector_screen_closes_when_there_is_space_for_both(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=NARROW, notifications=True) as pilot:
         await ready(pilot)
@@ -207,7 +207,7 @@ async def test_the_inspector_screen_goes_when_there_is_room_for_both(make_app: A
         assert pane(pilot).inspector.tab == "health"
 
 
-async def test_sorting_goes_through_the_columns_that_are_shown(make_app: AppMaker, hub: Path) -> None:
+async def test_sorting_cycles_through_the_visible_columns(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=(60, 30), notifications=True) as pilot:
         await ready(pilot)
@@ -232,7 +232,7 @@ async def test_sorting_goes_through_the_columns_that_are_shown(make_app: AppMake
             assert seen == [*shown[1:], shown[0]]
 
 
-async def test_every_tab_of_the_inspector_is_there(make_app: AppMaker, hub: Path) -> None:
+async def test_inspector_has_every_tab(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=(100, 30), notifications=True) as pilot:
         await ready(pilot)
@@ -248,7 +248,7 @@ async def test_every_tab_of_the_inspector_is_there(make_app: AppMaker, hub: Path
             assert pane(pilot).inspector.tab == "overview"
 
 
-def test_the_clone_form_approves_only_what_can_be_done(tmp_path: Path, hub: Path) -> None:
+def test_clone_form_accepts_only_valid_targets(tmp_path: Path, hub: Path) -> None:
     (tmp_path / "file").touch()
     for typed, words in (
         (str(hub / "inside"), "inside the cache"),
@@ -265,7 +265,7 @@ def test_the_clone_form_approves_only_what_can_be_done(tmp_path: Path, hub: Path
     assert problem_with(str(tmp_path / "new" / "folder"), hub) is None
 
 
-async def test_a_clone_that_fails_brings_the_form_back_with_its_text(
+async def test_failed_clone_reopens_the_form_with_its_text(
     make_app: AppMaker, hub: Path, tmp_path: Path
 ) -> None:
     app = make_app(three(hub))
@@ -287,7 +287,7 @@ async def test_a_clone_that_fails_brings_the_form_back_with_its_text(
         await pilot.press("escape")
 
 
-async def test_the_footer_of_the_filter_shows_only_what_works_there(make_app: AppMaker, hub: Path) -> None:
+async def test_footer_of_the_filter_shows_only_its_keys(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
@@ -310,7 +310,7 @@ async def test_the_footer_of_the_filter_shows_only_what_works_there(make_app: Ap
         await wait_until(pilot, lambda: "Keys" in text(app))
 
 
-async def test_a_cache_that_cannot_be_read_is_not_called_empty(make_app: AppMaker, tmp_path: Path) -> None:
+async def test_unreadable_cache_is_not_shown_as_empty(make_app: AppMaker, tmp_path: Path) -> None:
     (tmp_path / "a-file").touch()
     app = make_app(Cache(tmp_path / "a-file"))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
@@ -321,7 +321,7 @@ async def test_a_cache_that_cannot_be_read_is_not_called_empty(make_app: AppMake
         assert toasts(app) == ["The cache cannot be read; r tries again."]
 
 
-async def test_rescanning_in_health_says_what_it_did(make_app: AppMaker, hub: Path) -> None:
+async def test_rescan_in_the_health_pane_reports_its_result(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
@@ -329,7 +329,7 @@ async def test_rescanning_in_health_says_what_it_did(make_app: AppMaker, hub: Pa
         await wait_until(pilot, lambda: toasts(app) == ["The cache was read again: 3 models."])
 
 
-async def test_help_names_the_palette_and_no_class(make_app: AppMaker, hub: Path) -> None:
+async def test_help_lists_the_palette_and_no_class_names(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=(80, 60), notifications=True) as pilot:
         await ready(pilot)
@@ -339,7 +339,7 @@ async def test_help_names_the_palette_and_no_class(make_app: AppMaker, hub: Path
         assert "HealthList" not in text(app)
 
 
-async def test_a_theme_that_is_not_there_names_source_and_choices(
+async def test_unknown_theme_names_its_source_and_the_choices(
     make_app: AppMaker, hub: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "config.toml").write_text('theme = "nrod"\n')

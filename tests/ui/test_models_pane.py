@@ -22,7 +22,7 @@ WIDE, NARROW = (120, 40), (80, 24)
 
 
 def three(hub: Path) -> Cache:
-    """Return a cache of a sound chat model, a larger base model and a broken one."""
+    """Return a cache with a healthy chat model, a larger base model and a broken one."""
     made = HfCache(hub)
     made.repo("mlx-community/Alpha-Instruct-4bit").add(model_files())
     made.repo("other/Beta-4bit").add(
@@ -60,7 +60,7 @@ async def test_every_repo_is_listed_with_its_state(make_app: AppMaker, hub: Path
         assert "3 models" in text(app)
 
 
-async def test_a_filter_narrows_the_list_and_escape_takes_it_away(make_app: AppMaker, hub: Path) -> None:
+async def test_filter_narrows_the_list_and_escape_clears_it(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
@@ -72,9 +72,7 @@ async def test_a_filter_narrows_the_list_and_escape_takes_it_away(make_app: AppM
         assert pane(pilot).table.has_focus
 
 
-async def test_a_bad_filter_says_what_it_may_be_and_keeps_the_rest_at_work(
-    make_app: AppMaker, hub: Path
-) -> None:
+async def test_invalid_filter_term_shows_the_allowed_values(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
@@ -84,7 +82,7 @@ async def test_a_bad_filter_says_what_it_may_be_and_keeps_the_rest_at_work(
         assert shorts(pilot) == ["Alpha-Instruct-4bit"]
 
 
-async def test_columns_sort_by_key_and_by_click(make_app: AppMaker, hub: Path) -> None:
+async def test_columns_are_sorted_by_key_and_click(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=NARROW, notifications=True) as pilot:
         await ready(pilot)
@@ -101,7 +99,7 @@ async def test_columns_sort_by_key_and_by_click(make_app: AppMaker, hub: Path) -
         assert "▲" not in text(app).split("\n")[titles.region.y]
 
 
-async def test_the_cursor_moves_like_in_vi_and_with_the_mouse(make_app: AppMaker, hub: Path) -> None:
+async def test_cursor_moves_with_vi_keys_and_the_mouse(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
@@ -117,9 +115,7 @@ async def test_the_cursor_moves_like_in_vi_and_with_the_mouse(make_app: AppMaker
         assert selected.short == "Beta-4bit"
 
 
-async def test_a_mark_that_the_filter_hides_is_counted_and_not_acted_on(
-    make_app: AppMaker, hub: Path
-) -> None:
+async def test_hidden_marks_are_counted_but_not_acted_on(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
@@ -142,7 +138,9 @@ async def test_a_mark_that_the_filter_hides_is_counted_and_not_acted_on(
         await wait_until(pilot, lambda: not pane(pilot).table.marks)
 
 
-async def test_delete_shows_what_goes_with_the_safe_button_focused(make_app: AppMaker, hub: Path) -> None:
+async def test_delete_dialog_shows_the_plan_and_focuses_the_safe_button(
+    make_app: AppMaker, hub: Path
+) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=NARROW, notifications=True) as pilot:
         await ready(pilot)
@@ -163,7 +161,7 @@ async def test_delete_shows_what_goes_with_the_safe_button_focused(make_app: App
         await wait_until(pilot, lambda: not app.tasks.running)
 
 
-async def test_enter_goes_into_the_inspector_and_escape_out_of_it_on_a_narrow_screen(
+async def test_enter_opens_and_escape_closes_the_inspector_on_a_narrow_screen(
     make_app: AppMaker, hub: Path
 ) -> None:
     app = make_app(three(hub))
@@ -177,7 +175,7 @@ async def test_enter_goes_into_the_inspector_and_escape_out_of_it_on_a_narrow_sc
         await wait_until(pilot, lambda: app.screen is pane(pilot))
 
 
-async def test_the_list_follows_the_cache_on_disk_and_keeps_the_cursor(make_app: AppMaker, hub: Path) -> None:
+async def test_list_follows_the_cache_and_keeps_the_cursor(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub), refresh_seconds=0.05)
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
@@ -199,7 +197,7 @@ async def test_the_list_follows_the_cache_on_disk_and_keeps_the_cursor(make_app:
         )
 
 
-async def test_a_cache_that_appears_later_fills_the_empty_list(make_app: AppMaker, tmp_path: Path) -> None:
+async def test_cache_created_later_fills_the_empty_list(make_app: AppMaker, tmp_path: Path) -> None:
     app = make_app(Cache(tmp_path / "later"), refresh_seconds=0.05)
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
@@ -209,7 +207,7 @@ async def test_a_cache_that_appears_later_fills_the_empty_list(make_app: AppMake
         await wait_until(pilot, lambda: pane(pilot).table.has_focus)
 
 
-async def test_verify_finds_rotted_bytes_and_says_so_everywhere(make_app: AppMaker, hub: Path) -> None:
+async def test_verify_finds_damaged_bytes_and_shows_them_everywhere(make_app: AppMaker, hub: Path) -> None:
     cache = three(hub)
     weights = next((hub / "models--other--Beta-4bit" / "snapshots").glob("*/model.safetensors")).resolve()
     raw = bytearray(weights.read_bytes())
@@ -225,7 +223,7 @@ async def test_verify_finds_rotted_bytes_and_says_so_everywhere(make_app: AppMak
         await wait_until(pilot, lambda: "differs from its checksum" in text(app))
 
 
-async def test_clone_asks_where_and_refuses_a_folder_that_is_not_empty(
+async def test_clone_asks_for_a_folder_and_rejects_one_that_is_not_empty(
     make_app: AppMaker, hub: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "full").mkdir()
@@ -256,9 +254,7 @@ async def test_copy_puts_the_name_on_the_clipboard(make_app: AppMaker, hub: Path
         assert app.clipboard.startswith(str(hub / "models--other--Beta-4bit" / "snapshots"))
 
 
-async def test_names_from_the_cache_are_never_markup_nor_control_characters(
-    make_app: AppMaker, hub: Path
-) -> None:
+async def test_names_from_the_cache_are_escaped(make_app: AppMaker, hub: Path) -> None:
     for name in ("org/[bold]x[/nope]", "org/[/Users/x]", "org/a\x1b[31mred"):
         HfCache(hub).repo(name).path.joinpath("snapshots").mkdir(
             parents=True
@@ -274,7 +270,7 @@ async def test_names_from_the_cache_are_never_markup_nor_control_characters(
         assert app.is_running
 
 
-async def test_a_key_that_cannot_work_now_says_why(make_app: AppMaker, tmp_path: Path) -> None:
+async def test_disabled_key_shows_the_reason(make_app: AppMaker, tmp_path: Path) -> None:
     app = make_app(Cache(tmp_path / "none"))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)

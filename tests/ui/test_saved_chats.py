@@ -1,4 +1,4 @@
-"""Kept chats without an engine: the palette finds them, drafts are asked about, long lists are paged."""
+"""Saved chats without an engine: palette, unsent drafts, and paging of long lists."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.ui.gallery import words
 
 @pytest.fixture
 def app(sample: Cache, tmp_path: Path) -> MlxkApp:
-    """Return the app with its chats in a folder of this test."""
+    """Return the app with chats in this test's folder."""
     return MlxkApp(
         load({"refresh_seconds": 0}),
         sample,
@@ -38,7 +38,7 @@ def app(sample: Cache, tmp_path: Path) -> MlxkApp:
 
 
 async def keep(folder: Path, *questions: str) -> None:
-    """Store chats with a question each; the last is the newest."""
+    """Store chats with one prompt each; the last is the newest."""
     async with await ChatStore.open(folder / "chats.db") as store:
         for question in questions:
             session = await store.create_session(model="mlx-community/some")
@@ -53,7 +53,7 @@ async def typed_into_the_palette(pilot: Pilot[Any], text: str) -> CommandList:
     return pilot.app.screen.query_one(CommandList)
 
 
-async def test_the_palette_finds_a_chat_before_the_chat_pane_was_opened(app: MlxkApp, tmp_path: Path) -> None:
+async def test_palette_finds_a_chat_before_the_chat_pane_is_opened(app: MlxkApp, tmp_path: Path) -> None:
     await keep(tmp_path / "state", "Where do zebras sleep?", "Something newer")
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await ready(pilot)
@@ -71,7 +71,7 @@ async def test_the_palette_finds_a_chat_before_the_chat_pane_was_opened(app: Mlx
         assert "Something newer" in words(app)
 
 
-async def test_the_palette_works_where_the_chats_cannot_be_read(app: MlxkApp, tmp_path: Path) -> None:
+async def test_palette_works_if_the_chats_cannot_be_read(app: MlxkApp, tmp_path: Path) -> None:
     (tmp_path / "state" / "chats.db").mkdir(parents=True)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await ready(pilot)
@@ -81,7 +81,7 @@ async def test_the_palette_works_where_the_chats_cannot_be_read(app: MlxkApp, tm
         assert "failed" not in words(app)
 
 
-async def test_the_palette_makes_no_file_where_there_are_no_chats(app: MlxkApp, tmp_path: Path) -> None:
+async def test_palette_creates_no_file_without_chats(app: MlxkApp, tmp_path: Path) -> None:
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await ready(pilot)
         results = await typed_into_the_palette(pilot, "smollm3")
@@ -103,7 +103,7 @@ async def chat(pilot: Pilot[Any]) -> ChatPane:
     return pane
 
 
-async def test_quitting_asks_about_questions_that_were_not_sent(app: MlxkApp, tmp_path: Path) -> None:
+async def test_quitting_asks_about_unsent_drafts(app: MlxkApp, tmp_path: Path) -> None:
     await keep(tmp_path / "state", "An older one", "A question")
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         pane = await chat(pilot)
@@ -161,7 +161,7 @@ async def test_quitting_asks_about_questions_that_were_not_sent(app: MlxkApp, tm
         ),
     ],
 )
-def test_what_is_said_at_the_end_is_true(options: dict[str, Any], title: str, text: str) -> None:
+def test_quit_message_is_accurate(options: dict[str, Any], title: str, text: str) -> None:
     assert leaving([], options.pop("transfers", 0), **options) == (title, text)
 
 
@@ -169,13 +169,13 @@ def test_what_is_said_at_the_end_is_true(options: dict[str, Any], title: str, te
 
 
 async def keep_many(folder: Path, count: int) -> None:
-    """Store empty chats, `Chat 0` being the oldest."""
+    """Store empty chats; `Chat 0` is the oldest."""
     async with await ChatStore.open(folder / "chats.db") as store:
         for number in range(count):
             await store.create_session(title=f"Chat {number}")
 
 
-async def test_older_chats_are_listed_when_the_cursor_comes_near_them(app: MlxkApp, tmp_path: Path) -> None:
+async def test_older_chats_are_loaded_when_the_cursor_approaches(app: MlxkApp, tmp_path: Path) -> None:
     await keep_many(tmp_path / "state", 2 * PAGE + 3)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         pane = await chat(pilot)
@@ -197,7 +197,7 @@ async def test_older_chats_are_listed_when_the_cursor_comes_near_them(app: MlxkA
         assert "Chat 0" in words(app)
 
 
-async def test_older_chats_are_listed_when_the_wheel_comes_near_them(app: MlxkApp, tmp_path: Path) -> None:
+async def test_older_chats_are_loaded_when_scrolling_with_the_wheel(app: MlxkApp, tmp_path: Path) -> None:
     await keep_many(tmp_path / "state", PAGE + 50)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         listing = (await chat(pilot)).own_list.listing
@@ -209,9 +209,7 @@ async def test_older_chats_are_listed_when_the_wheel_comes_near_them(app: MlxkAp
         assert round(listing.scroll_y) == 2 * PAGE - 60  # what is seen stays where it is
 
 
-async def test_older_chats_are_listed_on_the_screen_of_a_narrow_terminal(
-    app: MlxkApp, tmp_path: Path
-) -> None:
+async def test_older_chats_are_loaded_on_a_narrow_terminal(app: MlxkApp, tmp_path: Path) -> None:
     await keep_many(tmp_path / "state", PAGE + 50)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         pane = await chat(pilot)

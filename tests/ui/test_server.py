@@ -1,4 +1,4 @@
-"""The Server pane on the real server and engine with the tiny model, and OpenAI's own client against it."""
+"""The Server pane with the real server and engine, the tiny model, and OpenAI's client."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ BABBLE: dict[str, Any] = {"model": ENDLESS, "stream": True, "max_tokens": 60_000
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[Engine]:
-    """Return an engine that every app of this module uses; it stays when an app ends."""
+    """Return the engine shared by the apps of this module."""
     engine = new_engine()
     yield engine
     await engine.stop()
@@ -62,7 +62,7 @@ async def engine() -> AsyncIterator[Engine]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """Return a cache with the tiny model and one that babbles for minutes; nothing writes to it."""
+    """Return a cache with the tiny model and one with answers that take minutes; tests do not change it."""
     folder = tmp_path_factory.mktemp("models")
     tiny_model.install(folder / "hub")
     repo = RepoLayout(folder / "hub", ENDLESS)
@@ -74,7 +74,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 @pytest.fixture
 def open_app(engine: Engine, models: Cache, tmp_path: Path) -> Callable[..., MlxkApp]:
-    """Return a function that makes the app on these models; settings as keywords."""
+    """Return a function that creates the app with these models; settings as keywords."""
 
     def make(own_engine: bool = False, **settings: Any) -> MlxkApp:
         settings = {"refresh_seconds": 0, "server_port": 0, **settings}
@@ -93,7 +93,7 @@ OpenApp = Callable[..., MlxkApp]
 
 
 async def pane_of(pilot: Pilot[Any], *, on: bool = True) -> ServerPane:
-    """Open the pane, and switch on."""
+    """Open the pane, and start the server."""
     app = pilot.app
     assert isinstance(app, MlxkApp)
     await wait_until(pilot, lambda: bool(app.library.entries))
@@ -126,7 +126,7 @@ def can_listen(port: int) -> bool:
         return True
 
 
-async def test_requests_are_seen_live_and_afterwards_with_their_numbers(open_app: OpenApp) -> None:
+async def test_requests_are_shown_live_and_with_their_figures_afterwards(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=WIDE) as pilot:
         pane = await pane_of(pilot)
@@ -159,7 +159,7 @@ async def test_requests_are_seen_live_and_afterwards_with_their_numbers(open_app
         await wait_until(pilot, lambda: "Waiting for the first request" in words(app))
 
 
-async def test_switched_off_the_port_is_free_and_on_again_it_works(open_app: OpenApp) -> None:
+async def test_server_frees_its_port_and_can_be_restarted(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=WIDE) as pilot:
         pane = await pane_of(pilot)
@@ -180,9 +180,7 @@ async def test_switched_off_the_port_is_free_and_on_again_it_works(open_app: Ope
         await wait_until(pilot, lambda: app.server.phase is ServerPhase.OFF)
 
 
-async def test_a_taken_port_is_said_and_the_next_free_one_is_a_key_away(
-    open_app: OpenApp, tmp_path: Path
-) -> None:
+async def test_used_port_is_reported_and_a_key_picks_a_free_one(open_app: OpenApp, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -204,7 +202,9 @@ async def test_a_taken_port_is_said_and_the_next_free_one_is_a_key_away(
     assert load({}, tmp_path / "config.toml").settings.server_port == free
 
 
-async def test_a_key_is_made_asked_for_shown_copied_and_deleted(open_app: OpenApp, tmp_path: Path) -> None:
+async def test_api_key_is_created_required_shown_copied_and_deleted(
+    open_app: OpenApp, tmp_path: Path
+) -> None:
     app = open_app()
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         pane = await pane_of(pilot)
@@ -246,7 +246,7 @@ async def test_a_key_is_made_asked_for_shown_copied_and_deleted(open_app: OpenAp
         await ask(client_of(app))
 
 
-async def test_beyond_this_machine_takes_a_key(open_app: OpenApp, tmp_path: Path) -> None:
+async def test_public_address_requires_an_api_key(open_app: OpenApp, tmp_path: Path) -> None:
     app = open_app(server_host="0.0.0.0")
     async with app.run_test(size=WIDE) as pilot:
         await pane_of(pilot, on=False)
@@ -274,7 +274,7 @@ async def test_beyond_this_machine_takes_a_key(open_app: OpenApp, tmp_path: Path
     assert (kept.server_host, kept.server_origins) == ("127.0.0.1", "https://chat.example.org")
 
 
-async def test_keys_that_others_can_read_are_no_keys(open_app: OpenApp, tmp_path: Path) -> None:
+async def test_keys_readable_by_others_are_rejected(open_app: OpenApp, tmp_path: Path) -> None:
     save_keys(tmp_path / "api-keys", {"editor": "secret-key"})
     os.chmod(tmp_path / "api-keys", 0o644)
     app = open_app()
@@ -285,9 +285,7 @@ async def test_keys_that_others_can_read_are_no_keys(open_app: OpenApp, tmp_path
         assert app.server.phase is ServerPhase.OFF
 
 
-async def test_a_model_is_loaded_named_in_the_snippets_and_unloaded(
-    open_app: OpenApp, engine: Engine
-) -> None:
+async def test_model_is_loaded_shown_in_the_snippets_and_unloaded(open_app: OpenApp, engine: Engine) -> None:
     await engine.unload()
     app = open_app()
     async with app.run_test(size=WIDE) as pilot:
@@ -319,7 +317,7 @@ async def test_a_model_is_loaded_named_in_the_snippets_and_unloaded(
         assert answer["model"] == TINY
 
 
-async def test_on_a_narrow_screen_a_request_is_a_screen_of_its_own(open_app: OpenApp) -> None:
+async def test_request_is_a_separate_screen_on_a_narrow_terminal(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=NARROW) as pilot:
         await pane_of(pilot)
@@ -339,7 +337,7 @@ async def test_on_a_narrow_screen_a_request_is_a_screen_of_its_own(open_app: Ope
         assert app.screen.query_one("#server-side").display
 
 
-async def test_quitting_while_requests_run_asks_and_leaves_nothing_behind(open_app: OpenApp) -> None:
+async def test_quitting_asks_while_requests_run(open_app: OpenApp) -> None:
     app = open_app(own_engine=True)
     async with app.run_test(size=WIDE) as pilot:
         await pane_of(pilot)
@@ -377,13 +375,13 @@ asyncio.run(main())
 """
 
 
-async def test_switched_off_it_costs_nothing(models: Cache, tmp_path: Path) -> None:
+async def test_server_uses_no_resources_while_off(models: Cache, tmp_path: Path) -> None:
     loaded = modules_of(UNUSED, tmp_path, arguments=[str(models.root)])
     assert "mlxk_tui.ui.server.pane" in loaded
     assert loaded & {"aiohttp", "mlxk_tui.server.server", "mlxk_tui.engine.client", "mlx", "mlx_lm"} == set()
 
 
-async def test_a_request_is_answered_while_a_chat_is(open_app: OpenApp, engine: Engine) -> None:
+async def test_request_is_answered_during_a_chat(open_app: OpenApp, engine: Engine) -> None:
     app = open_app()
     async with app.run_test(size=WIDE) as pilot:
         await pane_of(pilot)
@@ -399,7 +397,7 @@ async def test_a_request_is_answered_while_a_chat_is(open_app: OpenApp, engine: 
         await wait_until(pilot, lambda: not app.chats.answers)
 
 
-async def test_keys_are_answered_at_once_while_32_clients_ask(open_app: OpenApp) -> None:
+async def test_keys_respond_while_32_clients_send_requests(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=WIDE) as pilot:
         pane = await pane_of(pilot)

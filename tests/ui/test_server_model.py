@@ -1,4 +1,4 @@
-"""The model of requests that name none: kept once it was loaded, asked about where it is too large."""
+"""The default model of the server: saved once it is loaded, with a question if it is too large."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ SIZES = {"wide": (120, 40), "narrow": (80, 24)}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[Engine]:
-    """Return an engine; it stays when an app ends."""
+    """Return an engine that outlives the app."""
     engine = new_engine()
     yield engine
     await engine.stop()
 
 
 def app_of(hub: Path, config: Path, engine: Engine) -> MlxkApp:
-    """Return the app with the settings of a file, its server on any free port."""
+    """Return the app with the settings of a file and the server on a free port."""
     settings = load({"refresh_seconds": 0, "server_port": 0}, config)
     return MlxkApp(settings, Cache(hub), hub=Hub(NOWHERE), state=config.parent / "state", engine=engine)
 
 
 def said(app: MlxkApp) -> str:
-    """Return the words on the screen, frames left out: a sentence may go on in the next line."""
+    """Return the text on the screen without frames, with wrapped lines joined."""
     return " ".join(word for word in words(app).split() if any(map(str.isalnum, word)))
 
 
@@ -67,7 +67,7 @@ async def choose(pilot: Pilot[Any], name: str) -> None:
     await pilot.press(*name, "enter")
 
 
-async def test_a_model_that_is_too_large_is_asked_about_and_kept_only_once_it_is_loaded(
+async def test_too_large_model_asks_first_and_is_saved_once_loaded(
     hub: Path, tmp_path: Path, engine: Engine
 ) -> None:
     tiny_model.install(hub)
@@ -118,7 +118,7 @@ async def test_a_model_that_is_too_large_is_asked_about_and_kept_only_once_it_is
     ],
     ids=["too-large", "gone"],
 )
-async def test_with_a_kept_model_that_cannot_be_loaded_it_is_switched_on_and_says_so(
+async def test_server_starts_with_a_warning_if_the_saved_model_cannot_be_loaded(
     hub: Path, tmp_path: Path, engine: Engine, name: str, why: str, size: tuple[int, int]
 ) -> None:
     tiny_model.install(hub)
@@ -143,7 +143,7 @@ async def test_with_a_kept_model_that_cannot_be_loaded_it_is_switched_on_and_say
     await engine.unload()
 
 
-async def test_a_kept_model_that_arrives_ends_the_warning(hub: Path, tmp_path: Path, engine: Engine) -> None:
+async def test_warning_ends_when_the_saved_model_is_pulled(hub: Path, tmp_path: Path, engine: Engine) -> None:
     add_huge(hub, tiny_model.folder())
     config = tmp_path / "config.toml"
     save(config, "server_model", tiny_model.NAME)

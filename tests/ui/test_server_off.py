@@ -1,4 +1,4 @@
-"""The Server pane while it is off: what the footer offers works, and the last key is not lost by accident."""
+"""The Server pane while the server is off: keys in the footer, and the last API key."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def pane_of(pilot: Pilot[Any]) -> ServerPane:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-async def test_snippets_and_keys_are_shown_while_it_is_off(
+async def test_snippets_and_keys_are_shown_while_the_server_is_off(
     hub: Path, tmp_path: Path, keyed: Path, size: tuple[int, int]
 ) -> None:
     app = app_of(hub, tmp_path)
@@ -95,12 +95,12 @@ async def test_snippets_and_keys_are_shown_while_it_is_off(
         *(("mymachine.local", True), ("localhost.example.org", True), ("0", True), ("127.1", True)),
     ],
 )
-def test_every_name_but_localhost_may_reach_beyond(host: str, beyond: bool) -> None:
+def test_every_host_name_except_localhost_may_be_public(host: str, beyond: bool) -> None:
     assert may_reach_beyond(host) is beyond
 
 
 async def delete_key(pilot: Pilot[Any]) -> None:
-    """Press what deletes the key, up to the question or the refusal."""
+    """Press the keys that delete the API key, until the question or the error appears."""
     app = pilot.app
     assert isinstance(app, MlxkApp)
     await pilot.press("d")
@@ -109,7 +109,7 @@ async def delete_key(pilot: Pilot[Any]) -> None:
 
 
 @pytest.mark.parametrize(("host", "lets"), [("mymachine.local", "may let"), ("0.0.0.0", "lets")])
-async def test_the_last_key_stays_where_a_host_may_let_others_in(
+async def test_last_key_cannot_be_deleted_with_a_public_host(
     hub: Path, tmp_path: Path, keyed: Path, host: str, lets: str
 ) -> None:
     app = app_of(hub, tmp_path, server_host=host)
@@ -123,7 +123,7 @@ async def test_the_last_key_stays_where_a_host_may_let_others_in(
 
 
 @pytest.mark.parametrize("bound", [("127.0.0.1",), ("127.0.0.1", "192.0.2.1")], ids=["here", "beyond"])
-async def test_of_a_server_that_runs_counts_what_it_really_listens_on(
+async def test_running_server_is_judged_by_its_actual_address(
     hub: Path, tmp_path: Path, keyed: Path, bound: tuple[str, ...]
 ) -> None:
     app = app_of(hub, tmp_path, server_host="127.1")  # a name for the resolver, which finds 127.0.0.1
@@ -149,12 +149,12 @@ async def test_of_a_server_that_runs_counts_what_it_really_listens_on(
 
 
 def occupy(path: Path) -> None:
-    """Put a folder in the place of a file: not even root can replace it by one."""
+    """Replace a file by a folder, so that not even root can write the file."""
     path.unlink()
     path.mkdir()
 
 
-async def test_keys_that_cannot_be_written_stay_in_force(hub: Path, tmp_path: Path, keyed: Path) -> None:
+async def test_keys_that_cannot_be_saved_stay_valid(hub: Path, tmp_path: Path, keyed: Path) -> None:
     app = app_of(hub, tmp_path)
     async with app.run_test(size=SIZES["wide"], notifications=True) as pilot:
         await pane_of(pilot)

@@ -1,4 +1,4 @@
-"""The Server pane where models cannot run, and when the inference process dies while it serves."""
+"""The Server pane without MLX, and after a crash of the inference process."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ SIZES = [(120, 40), (80, 24)]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[Engine]:
-    """Return an engine; it stays when an app ends."""
+    """Return an engine that outlives the app."""
     engine = new_engine()
     yield engine
     await engine.stop()
 
 
 def app_on(hub: Path, state: Path, **options: Any) -> MlxkApp:
-    """Return the app on the tiny model, its server on any free port."""
+    """Return the app with the tiny model and the server on a free port."""
     tiny_model.install(hub)
     settings = load({"refresh_seconds": 0, "server_port": 0})
     return MlxkApp(settings, Cache(hub), hub=Hub(NOWHERE), state=state, **options)
@@ -59,9 +59,7 @@ async def pane_of(pilot: Pilot[Any]) -> ServerPane:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["wide", "narrow"])
-async def test_without_mlx_the_pane_says_so_and_stays_off(
-    hub: Path, tmp_path: Path, size: tuple[int, int]
-) -> None:
+async def test_server_stays_off_without_mlx(hub: Path, tmp_path: Path, size: tuple[int, int]) -> None:
     machine = replace(MACHINE, mlx_lm=None, architectures=frozenset())
     app = app_on(hub, tmp_path / "state", runtime=machine)
     async with app.run_test(size=size, notifications=True) as pilot:
@@ -82,7 +80,7 @@ async def test_without_mlx_the_pane_says_so_and_stays_off(
 
 
 async def answer_of(app: MlxkApp) -> str:
-    """Ask the server with OpenAI's own client and return what it answers."""
+    """Send a request with OpenAI's client and return the answer."""
     async with openai.AsyncOpenAI(base_url=f"{app.server.url}/v1", api_key="none", max_retries=0) as client:
         answer = await client.chat.completions.create(
             model=tiny_model.NAME,
@@ -95,7 +93,7 @@ async def answer_of(app: MlxkApp) -> str:
 
 
 def kill(engine: Engine) -> int:
-    """Kill the worker as the system does when memory runs out, and return its process id."""
+    """Kill the worker, as the system does if memory runs out, and return its process id."""
     pid = engine.status.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -103,9 +101,7 @@ def kill(engine: Engine) -> int:
 
 
 @needs_mlx
-async def test_an_engine_that_dies_is_started_again_and_that_is_said(
-    hub: Path, tmp_path: Path, engine: Engine
-) -> None:
+async def test_crashed_engine_is_restarted_and_reported(hub: Path, tmp_path: Path, engine: Engine) -> None:
     app = app_on(hub, tmp_path / "state", engine=engine)
     async with app.run_test(size=SIZES[0], notifications=True) as pilot:
         pane = await pane_of(pilot)

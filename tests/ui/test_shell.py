@@ -22,20 +22,20 @@ from tests.ui.test_models_pane import text, three
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "keys.md"
 
 
-def test_the_page_of_keys_is_not_stale() -> None:
+def test_keys_page_is_up_to_date() -> None:
     assert DOCUMENT.read_text(encoding="utf-8") == keys.document(), (
         "run: python -m mlxk_tui.ui.shell.keys > docs/keys.md"
     )
 
 
-def test_every_binding_has_an_id_and_says_what_it_does() -> None:
+def test_every_binding_has_an_id_and_a_description() -> None:
     for _, place in keys.PLACES:
         for binding in keys.bindings_of(place):
             assert binding.id, binding
             assert binding.description, binding
 
 
-async def test_panes_open_by_digit_function_key_and_click(make_app: AppMaker, sample: Cache) -> None:
+async def test_panes_open_by_number_function_key_and_click(make_app: AppMaker, sample: Cache) -> None:
     app = make_app(sample)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await ready(pilot)
@@ -47,7 +47,7 @@ async def test_panes_open_by_digit_function_key_and_click(make_app: AppMaker, sa
         await wait_until(pilot, lambda: isinstance(app.screen, HealthPane))
 
 
-async def test_help_is_made_from_the_keys_of_the_place(make_app: AppMaker, sample: Cache) -> None:
+async def test_help_lists_the_keys_of_the_focused_part(make_app: AppMaker, sample: Cache) -> None:
     app = make_app(sample)
     async with app.run_test(size=(120, 50), notifications=True) as pilot:
         await ready(pilot)
@@ -58,7 +58,7 @@ async def test_help_is_made_from_the_keys_of_the_place(make_app: AppMaker, sampl
         await wait_until(pilot, lambda: not isinstance(app.screen, Help))
 
 
-async def test_the_palette_finds_a_model_by_name(make_app: AppMaker, sample: Cache) -> None:
+async def test_palette_finds_a_model_by_name(make_app: AppMaker, sample: Cache) -> None:
     app = make_app(sample)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await ready(pilot)
@@ -76,7 +76,7 @@ async def test_the_palette_finds_a_model_by_name(make_app: AppMaker, sample: Cac
         )
 
 
-async def test_a_theme_that_is_picked_is_written_to_the_config_file(
+async def test_chosen_theme_is_saved_to_the_config_file(
     make_app: AppMaker, hub: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "config.toml").write_text("# mine\n")
@@ -89,7 +89,7 @@ async def test_a_theme_that_is_picked_is_written_to_the_config_file(
     assert load().settings.theme == "mlxk-light"
 
 
-async def test_a_broken_config_file_is_one_sentence_and_the_app_opens(
+async def test_broken_config_file_is_reported_and_the_app_opens(
     make_app: AppMaker, hub: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "config.toml").write_text("theme = = 1\n")
@@ -100,7 +100,7 @@ async def test_a_broken_config_file_is_one_sentence_and_the_app_opens(
         assert app.theme == "mlxk-dark"
 
 
-async def test_a_keymap_rebinds_and_an_unknown_id_is_told(make_app: AppMaker, sample: Cache) -> None:
+async def test_keymap_changes_keys_and_unknown_ids_are_reported(make_app: AppMaker, sample: Cache) -> None:
     app = make_app(sample, keymap={"pane.health": "f9", "models.delte": "D"})
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await ready(pilot)
@@ -133,9 +133,7 @@ async def test_quitting_asks_only_while_a_task_runs(make_app: AppMaker, hub: Pat
         await wait_until(pilot, lambda: app._exit)
 
 
-async def test_the_key_that_the_task_bar_names_stops_what_runs_in_the_inspector(
-    make_app: AppMaker, hub: Path
-) -> None:
+async def test_task_bar_key_stops_the_task_in_the_inspector(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await ready(pilot)
@@ -153,7 +151,9 @@ async def test_the_key_that_the_task_bar_names_stops_what_runs_in_the_inspector(
         assert isinstance(app.screen, InspectorScreen)
 
 
-async def test_health_lists_the_unsound_first_and_deletes_with_one_key(make_app: AppMaker, hub: Path) -> None:
+async def test_health_pane_lists_broken_models_first_and_deletes_with_one_key(
+    make_app: AppMaker, hub: Path
+) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await ready(pilot)
@@ -168,7 +168,7 @@ async def test_health_lists_the_unsound_first_and_deletes_with_one_key(make_app:
         await wait_until(pilot, lambda: "All 2 models are sound" in text(app))
 
 
-async def test_prune_shows_what_goes_and_does_it(make_app: AppMaker, hub: Path) -> None:
+async def test_prune_shows_the_plan_and_runs_it(make_app: AppMaker, hub: Path) -> None:
     repo = HfCache(hub).repo("org/Model")
     repo.add(model_files(fill=b"\x02"), refs=(), modified=NOW)
     repo.add(model_files(), modified=NOW)
@@ -183,7 +183,7 @@ async def test_prune_shows_what_goes_and_does_it(make_app: AppMaker, hub: Path) 
         await wait_until(pilot, lambda: not app.tasks.running)
 
 
-async def test_a_palette_that_was_left_while_it_searches_is_quiet(make_app: AppMaker, sample: Cache) -> None:
+async def test_palette_closed_during_a_search_shows_no_error(make_app: AppMaker, sample: Cache) -> None:
     app = make_app(sample)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await ready(pilot)

@@ -1,7 +1,7 @@
-"""How the panes of the cache look in every state, and what opens over them.
+"""Pictures of the panes that show the cache in every state, and of dialogs over them.
 
-Changed on purpose? `make snapshots` draws them all anew; look at each one that differs. Another pane that
-shows the cache is a line in ROWS and one in each state of SAYS; what opens over it is a Scene in OVER.
+After an intended change, `make snapshots` redraws them; look at each one that differs. For another pane, add
+a line to ROWS and one to each state of SAYS; for a dialog, add a Scene to OVER.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ Picture = Callable[..., Awaitable[str]]
 
 
 def _make(state: str, sample: Path) -> MlxkApp:
-    """Return the app in a state; paths are relative, so that they read the same on every machine."""
+    """Return the app in a state, with relative paths, which are the same on every machine."""
     hub = Path("hub")
     if state == "error":
         hub.write_text("a file where a folder should be")
@@ -85,7 +85,7 @@ def _make(state: str, sample: Path) -> MlxkApp:
 
 
 def _take_turns(sample: Path) -> None:
-    """Copy the sample, and remember of each of its models that its requests take turns."""
+    """Copy the sample, and store the verdict that none of its models can be batched."""
     copy_sample(sample, Path("hub"))
     for path in Path("hub").glob("models--*/snapshots/*/config.json"):
         with suppress(ValueError, OSError, AttributeError):  # the sample has faults of every kind
@@ -95,7 +95,7 @@ def _take_turns(sample: Path) -> None:
 
 
 async def _draw(state: str, looks: Sequence[str], sample: Path) -> Pictures:
-    """Return pictures of every pane in a state; of what opens over them, where the state is `over`."""
+    """Return the pictures of every pane in a state, or of the dialogs if the state is `over`."""
     if state == "over":
         return await draw(lambda: _make("full", sample), SIZES, OVER, looks)
     if state == "no-gpu":
@@ -115,13 +115,13 @@ async def _draw(state: str, looks: Sequence[str], sample: Path) -> Pictures:
 
 @pytest.fixture(scope="module")
 def runs() -> dict[tuple[str, bool], Pictures | Exception]:
-    """Return what each run of the app has drawn."""
+    """Return the pictures of each run of the app."""
     return {}
 
 
 @pytest.fixture
 def picture(runs: dict[tuple[str, bool], Pictures | Exception], sample_hub: Path) -> Picture:
-    """Return a function that gives the picture of a scene; the first to ask waits for the run."""
+    """Return a function that returns the picture of a scene; the first call waits for the run."""
 
     async def find(state: str, scene: str, size: str, look: str) -> str:
         looks = ["dark", "light", "ansi"] if state == "full" else ["dark"]

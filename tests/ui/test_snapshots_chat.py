@@ -1,4 +1,4 @@
-"""How the Chat pane looks in every state, drawn from kept messages: no engine, no clock but the tests'."""
+"""Pictures of the Chat pane in every state, with stored messages and without an engine."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ CHATS: dict[str, tuple[Session, Sequence[Message]]] = {
 
 
 async def _keep(state: Path) -> None:
-    """Write the chats."""
+    """Store the chats."""
     async with await ChatStore.open(state / "chats.db") as store:
         for session, messages in CHATS.values():
             await store.import_session(session, messages)
@@ -115,12 +115,12 @@ class Look:
 
     Attributes:
         name: part of the picture's name.
-        says: words that stand on the screen once it is there.
-        keys: what is pressed in the pane, the composer having the focus.
-        chat: the chat that is open; empty for none.
-        text: what is typed into the field that has the focus then.
-        state: a state that takes an app of its own: `error`, `opening`, `no-model` or `no-mlx`.
-        sizes: the sizes it is drawn at: both where the width changes more than where lines end.
+        says: text on the screen once it is complete.
+        keys: keys to press in the pane, with the focus in the composer.
+        chat: the open chat; empty for none.
+        text: text to enter in the focused field afterwards.
+        state: a state that needs a separate app: `error`, `opening`, `no-model` or `no-mlx`.
+        sizes: the sizes to draw; both if the width changes more than the line breaks.
     """
 
     name: str
@@ -179,7 +179,7 @@ def _app(state: str, sample: Path) -> MlxkApp:
 
 
 async def _pane(pilot: Pilot[Any], state: str) -> ChatPane:
-    """Open the pane and wait until it is as far as it gets."""
+    """Open the pane and wait until it is complete."""
     app = pilot.app
     await pilot.press("f4")
     await wait_until(pilot, lambda: isinstance(app.screen, ChatPane))
@@ -194,7 +194,7 @@ async def _pane(pilot: Pilot[Any], state: str) -> ChatPane:
 
 
 async def _show(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
-    """Get to a picture, from whatever was shown before."""
+    """Show a picture's scene, starting from any previous one."""
     app = pilot.app
     if look.chat:
         store = await app.chats.store()  # type: ignore[attr-defined]  # it is the real app
@@ -220,7 +220,7 @@ async def _show(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
 
 
 async def _leave(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
-    """Go back to the pane with nothing open."""
+    """Go back to the pane without dialogs."""
     app = pilot.app
     if app.screen is pane and pane.own_list.search.has_focus:
         await pilot.press("escape")
@@ -239,7 +239,7 @@ Pictures = dict[tuple[str, str, str], str]
 
 
 def _lock(state: str) -> sqlite3.Connection | None:
-    """Prepare the folder of the chats; return what another program holds, if it does."""
+    """Prepare the folder of the chats; return the lock of another program, if any."""
     Path("state").mkdir()
     if state == "error":
         Path("state/chats.db").mkdir()
@@ -251,7 +251,7 @@ def _lock(state: str) -> sqlite3.Connection | None:
 
 
 async def _draw(state: str, no_color: bool, sample: Path) -> Pictures:
-    """Run the app in a state of its own, or (empty) on the kept chats, and draw every look there is."""
+    """Run the app in a state, or (if empty) with the stored chats, and draw every picture."""
     held = _lock(state)
     if not state:
         await _keep(Path("state"))
@@ -287,7 +287,7 @@ async def _draw(state: str, no_color: bool, sample: Path) -> Pictures:
 
 @pytest.fixture(scope="module")
 def runs() -> dict[tuple[str, bool], Pictures | Exception]:
-    """Return what each run of the app has drawn."""
+    """Return the pictures of each run of the app."""
     return {}
 
 

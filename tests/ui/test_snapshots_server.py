@@ -1,6 +1,6 @@
-"""How the Server pane looks in every state; the real server, with requests that are put into its log.
+"""Pictures of the Server pane in every state, with the real server and requests added to its log.
 
-Changed on purpose? `make snapshots`, and look at each picture that differs.
+After an intended change, run `make snapshots`, and look at each picture that differs.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ LOADING = EngineStatus(EngineState.LOADING, loading=QWEN)
 
 
 class Posed(Engine):
-    """An engine that holds still for a picture; no worker is ever started."""
+    """An engine with a fixed status, without a worker."""
 
     pose = EngineStatus()
 
@@ -128,7 +128,7 @@ QUEUE = [0 if second < 12 else (second // 7) % 4 for second in range(60)]
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture: what is pressed to get there, what then stands on the screen, and the way back."""
+    """A picture: keys to press, the text on the screen afterwards, and keys to go back."""
 
     name: str
     keys: Sequence[str] = ()
@@ -139,7 +139,7 @@ class Scene:
 
 
 def fill(app: MlxkApp) -> None:
-    """Put requests into the log, and a model into memory."""
+    """Add requests to the log, and a model to memory."""
     pose(READY)(app)
     server = app.server
     assert server.server is not None
@@ -175,19 +175,19 @@ UNREADABLE = OpError(
 
 
 def refuse(app: MlxkApp, problem: OpError) -> None:
-    """Let the switch have failed."""
+    """Show a failed start of the server."""
     app.server.problem = problem
     app.server.free_port = 8001 if problem is TAKEN else None
     app.server.changed.publish(True)
 
 
 def keep_keys(app: MlxkApp) -> None:
-    """Keep two keys; they are read when the server is switched on."""
+    """Store two keys, which are read when the server starts."""
     save_keys(Path(app.server.key_path), KEYS)
 
 
 def empty(app: MlxkApp) -> None:
-    """Take every request out again, so that the server can be switched off at once."""
+    """Remove all requests, so that the server can be stopped at once."""
     assert app.server.server is not None
     app.server.server.log._live.clear()
     app.server.server.log.clear()
@@ -222,7 +222,7 @@ LOOKED_AT = {"off", "waiting", "requests"}
 
 @asynccontextmanager
 async def opened(size: str, folder: Path) -> AsyncIterator[Pilot[Any]]:
-    """Open the app on the Server pane, switched off."""
+    """Open the app on the Server pane with the server off."""
     HfCache(folder / "hub").repo(QWEN).add(model_files())
     config = folder / "config.toml"
     app = MlxkApp(
@@ -241,7 +241,7 @@ async def opened(size: str, folder: Path) -> AsyncIterator[Pilot[Any]]:
 async def draw(
     pilot: Pilot[Any], scenes: Sequence[Scene], looks: Sequence[str]
 ) -> dict[tuple[str, str], str]:
-    """Return an SVG of each scene in each look."""
+    """Return an SVG of each scene in each theme."""
     app = pilot.app
     assert isinstance(app, MlxkApp)
     pictures: dict[tuple[str, str], str] = {}
@@ -267,7 +267,7 @@ async def draw(
 
 @pytest.fixture(autouse=True)
 def _one_time_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let times of day be the same everywhere."""
+    """Use the same time zone everywhere."""
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     yield
@@ -276,7 +276,7 @@ def _one_time_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Gallery:
-    """The pictures that were drawn so far, by size and look."""
+    """The pictures drawn so far, by size and theme."""
 
     def __init__(self) -> None:
         self._drawn: dict[tuple[str, str], dict[tuple[str, str], str]] = {}

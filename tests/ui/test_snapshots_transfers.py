@@ -1,7 +1,7 @@
-"""How the Transfers pane looks in every state, and what opens over it.
+"""Pictures of the Transfers pane in every state, and of dialogs over it.
 
-The queue's pictures come from a queue whose jobs stand still, at a time that stands still; the rest from
-the local hub. Changed on purpose? `make snapshots`, and look at each picture that differs.
+The queue's pictures use jobs and a clock that stand still; the others use the local hub. After an intended
+change, run `make snapshots`, and look at each picture that differs.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ LOOKED_AT = {"running", "results"}
 
 
 class Text(str):
-    """Among keys: what is put into the field that has the focus, at once."""
+    """In a list of keys: text to enter in the focused field at once."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture: what is pressed to get there, what then stands on the screen, and the way back."""
+    """A picture: keys to press, the text on the screen afterwards, and keys to go back."""
 
     name: str
     keys: Sequence[str]
@@ -64,7 +64,7 @@ class Scene:
 async def draw(
     pilot: Pilot[Any], scenes: Sequence[Scene], looks: Sequence[str], hub: LocalHub | None = None
 ) -> dict[tuple[str, str], str]:
-    """Return an SVG of each scene in each look."""
+    """Return an SVG of each scene in each theme."""
     app = pilot.app
     pictures: dict[tuple[str, str], str] = {}
     for scene in scenes:
@@ -138,7 +138,7 @@ DETAILS = (
 
 
 async def stand(job: Pull | Push, on_event: OnEvent) -> str:
-    """Run a job that stands still."""
+    """Run a job that makes no progress."""
     if isinstance(job, Pull):
         done, total = 1_405_400_000, 2_281_400_000
         for name, have, size in FILES:
@@ -151,7 +151,7 @@ async def stand(job: Pull | Push, on_event: OnEvent) -> str:
 
 @asynccontextmanager
 async def standing(size: str, folder: Path, wait: str) -> AsyncIterator[Pilot[Any]]:
-    """Open the app on a queue that stands still, on the Transfers pane."""
+    """Open the app on the Transfers pane with a queue that stands still."""
     path = folder / "transfers.json"
     Store(path).write(document_of(STORED))
     time = SimpleNamespace(now=1_000.0)
@@ -216,7 +216,7 @@ def local() -> Iterator[LocalHub]:
 
 @asynccontextmanager
 async def with_hub(size: str, folder: Path, hub: Hub) -> AsyncIterator[Pilot[Any]]:
-    """Open the app on an empty cache and a hub, on the Transfers pane."""
+    """Open the app on the Transfers pane with an empty cache and a hub."""
     app = MlxkApp(
         load({"refresh_seconds": 0, "push": True}), Cache(folder / "hub"), clock=lambda: NOW,
         runtime=MACHINE, remember=False, hub=hub, state=folder / "state",
@@ -229,7 +229,7 @@ async def with_hub(size: str, folder: Path, hub: Hub) -> AsyncIterator[Pilot[Any
 
 
 class Gallery:
-    """The pictures that were drawn so far, by run."""
+    """The pictures drawn so far, by run."""
 
     def __init__(self) -> None:
         self._drawn: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}

@@ -1,4 +1,4 @@
-"""The style sheet: each rule is parsed once a theme, and a theme still changes what is seen."""
+"""The style sheet: each rule is parsed once per theme, and themes still change the colors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.ui.conftest import AppMaker, ready
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Return a function that says how many sources Textual was made to parse."""
+    """Return a function that returns the number of sources parsed by Textual."""
     count = 0
 
     def counted(*arguments: Any, **more: Any) -> Iterator[Any]:
@@ -29,7 +29,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     return lambda: count
 
 
-async def test_going_through_the_panes_parses_nothing_twice(
+async def test_switching_panes_parses_no_style_twice(
     make_app: AppMaker, cache: Cache, parsed: Callable[[], int]
 ) -> None:
     app = make_app(cache, theme="nord")
@@ -52,7 +52,7 @@ async def test_going_through_the_panes_parses_nothing_twice(
         assert app.screen.styles.background == colour
 
 
-def test_a_variable_is_read_anew_where_it_changed() -> None:
+def test_changed_variable_is_parsed_again() -> None:
     sheet = Sheet(variables={"some": "red"})
     sheet.add_source("Screen { color: $some; }")
     assert "red" in sheet.css or "ff0000" in sheet.css.lower()
@@ -65,7 +65,7 @@ def test_a_variable_is_read_anew_where_it_changed() -> None:
     assert sheet.css == before
 
 
-def test_a_broken_source_is_said_and_the_rules_stay() -> None:
+def test_broken_style_sheet_is_reported_and_the_rules_are_kept() -> None:
     sheet = Sheet()
     sheet.add_source("Screen { color: red; }")
     sheet.reparse()

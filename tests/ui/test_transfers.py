@@ -1,4 +1,4 @@
-"""The Transfers pane on the local hub: found, looked at, pulled, paused, gone on with, by keys and mouse."""
+"""The Transfers pane with the local hub: search, preflight, pull, pause and resume, by keys and mouse."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SLOW = 20_000
 
 @pytest.fixture
 def local() -> Iterator[LocalHub]:
-    """A hub with a small model, a larger one, and one that asks for access."""
+    """A hub with a small model, a larger one, and a gated one."""
     with LocalHub() as made:
         made.add_repo(TINY, model_files(), downloads=1_200, tags=["mlx"])
         made.add_repo(LARGE, {**model_files(), "extra.bin": Generated(SIZE, 1)}, downloads=30, tags=["mlx"])
@@ -57,7 +57,7 @@ def remote(local: LocalHub) -> Hub:
 
 
 async def open_pane(pilot: Pilot[Any]) -> TransfersPane:
-    """Go to the pane and wait for its list to be read."""
+    """Open the pane and wait until its list is loaded."""
     await ready(pilot)
     await pilot.press("3")
     app = pilot.app
@@ -68,7 +68,7 @@ async def open_pane(pilot: Pilot[Any]) -> TransfersPane:
 
 
 async def found(pilot: Pilot[Any], words: str) -> SearchScreen:
-    """Search for words and wait for what is found."""
+    """Search and wait for the results."""
     await pilot.press("slash")
     await wait_until(pilot, lambda: isinstance(pilot.app.screen, SearchScreen))
     screen = pilot.app.screen
@@ -79,7 +79,7 @@ async def found(pilot: Pilot[Any], words: str) -> SearchScreen:
 
 
 async def asked(pilot: Pilot[Any]) -> Preflight:
-    """Wait for the card before a pull."""
+    """Wait for the preflight card of a pull."""
 
     def there() -> bool:
         screen = pilot.app.screen
@@ -95,7 +95,7 @@ def state_of(app: MlxkApp, name: str) -> str:
     return next((t.state.value for t in app.transfers.transfers if t.job.name == name), "not there")
 
 
-async def test_a_model_is_found_looked_at_and_pulled_by_keys(
+async def test_model_is_found_inspected_and_pulled_with_keys(
     make_app: AppMaker, cache: Cache, remote: Hub
 ) -> None:
     app = make_app(cache, hub=remote)
@@ -129,7 +129,7 @@ async def test_a_model_is_found_looked_at_and_pulled_by_keys(
         await wait_until(pilot, lambda: [e.name for e in app.library.entries.values()] == [TINY])
 
 
-async def test_a_model_is_found_and_pulled_with_the_mouse(
+async def test_model_is_found_and_pulled_with_the_mouse(
     make_app: AppMaker, cache: Cache, remote: Hub
 ) -> None:
     app = make_app(cache, hub=remote)
@@ -151,7 +151,7 @@ async def test_a_model_is_found_and_pulled_with_the_mouse(
         await wait_until(pilot, lambda: isinstance(app.screen, TransfersPane))
 
 
-async def test_what_cannot_be_pulled_says_why_and_nothing_is_queued(
+async def test_model_that_cannot_be_pulled_shows_the_reason(
     make_app: AppMaker, cache: Cache, local: LocalHub, remote: Hub
 ) -> None:
     app = make_app(cache, hub=remote)
@@ -184,7 +184,7 @@ async def test_what_cannot_be_pulled_says_why_and_nothing_is_queued(
         assert not cache.root.joinpath("models--closed--Gated-Tiny").exists()
 
 
-async def test_what_cannot_be_done_here_is_a_sentence(make_app: AppMaker, hub: Path) -> None:
+async def test_unavailable_actions_show_a_message(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=NARROW, notifications=True) as pilot:
         await open_pane(pilot)
@@ -195,7 +195,7 @@ async def test_what_cannot_be_done_here_is_a_sentence(make_app: AppMaker, hub: P
         assert "ask again" in text(app)
 
 
-async def test_pausing_going_on_and_cancelling_keep_what_is_there(
+async def test_pausing_resuming_and_cancelling_keep_the_bytes(
     make_app: AppMaker, cache: Cache, local: LocalHub, remote: Hub
 ) -> None:
     local.rate_per_connection = SLOW
@@ -230,7 +230,7 @@ async def test_pausing_going_on_and_cancelling_keep_what_is_there(
         await wait_until(pilot, lambda: not app.transfers.transfers)
 
 
-async def test_quitting_asks_and_the_next_start_goes_on(
+async def test_quitting_asks_and_transfers_resume_at_the_next_start(
     make_app: AppMaker, cache: Cache, local: LocalHub, remote: Hub
 ) -> None:
     local.rate_per_connection = SLOW
@@ -256,7 +256,7 @@ async def test_quitting_asks_and_the_next_start_goes_on(
     assert sent < SIZE - 200_000
 
 
-async def test_a_model_on_its_way_is_not_called_broken_until_its_pull_is_paused(
+async def test_model_is_not_shown_as_broken_while_it_is_pulled(
     make_app: AppMaker, cache: Cache, local: LocalHub, remote: Hub
 ) -> None:
     weights = safetensors({"model.embed_tokens.weight": ("F16", (1_000, 4_000))})
@@ -298,7 +298,7 @@ async def test_a_model_on_its_way_is_not_called_broken_until_its_pull_is_paused(
         assert Verdict.BAD not in seen
 
 
-async def test_a_transfer_that_failed_says_why_and_is_tried_again(
+async def test_failed_transfer_shows_the_reason_and_can_be_retried(
     make_app: AppMaker, cache: Cache, local: LocalHub, remote: Hub
 ) -> None:
     evil = "a [bold]\x1b]0;x\x07[/nope] \u202e b"
@@ -330,7 +330,7 @@ async def test_a_transfer_that_failed_says_why_and_is_tried_again(
         await wait_until(pilot, lambda: isinstance(app.screen, ModelsPane))
 
 
-async def test_one_is_a_screen_below_100_columns_and_many_wait_in_an_order_of_ones_own(
+async def test_transfer_details_on_a_narrow_screen_and_reordering(
     make_app: AppMaker, cache: Cache, local: LocalHub, remote: Hub
 ) -> None:
     local.rate_per_connection = SLOW
@@ -379,7 +379,7 @@ async def test_one_is_a_screen_below_100_columns_and_many_wait_in_an_order_of_on
         assert len(set(drawn)) < 40
 
 
-async def test_a_broken_model_is_repaired_with_one_key(
+async def test_broken_model_is_repaired_with_one_key(
     make_app: AppMaker, hub: Path, local: LocalHub, remote: Hub
 ) -> None:
     files = model_files()
@@ -405,7 +405,7 @@ async def test_a_broken_model_is_repaired_with_one_key(
             await wait_until(pilot, lambda: any("Broken-" in said for said in toasts(app)))
 
 
-async def test_a_second_app_shows_the_transfers_and_changes_nothing(
+async def test_second_app_shows_the_transfers_read_only(
     make_app: AppMaker, cache: Cache, tmp_path: Path
 ) -> None:
     import platformdirs
@@ -423,7 +423,7 @@ async def test_a_second_app_shows_the_transfers_and_changes_nothing(
         first.release()
 
 
-async def test_a_folder_is_checked_compared_and_pushed_but_never_to_a_public_repo(
+async def test_folder_is_pushed_but_never_to_a_public_repo(
     make_app: AppMaker, cache: Cache, local: LocalHub, remote: Hub, tmp_path: Path
 ) -> None:
     local.add_repo("tester/public", {"README.md": b"# Public"})

@@ -1,4 +1,4 @@
-"""What comes faster than screens: what is left, or not there yet, looks for nothing and does nothing."""
+"""Input that arrives before a screen is mounted or after it is closed is ignored."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.ui.test_memory import press
 
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
-    """Return what goes wrong in a message loop, also where the app would go on."""
+    """Return the exceptions in message loops, also those that do not stop the app."""
     seen: list[Exception] = []
     handle = MlxkApp._handle_exception
 
@@ -46,7 +46,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
 
 
 def openings(app: MlxkApp) -> list[Callable[[], object]]:
-    """Return what opens a screen of each kind from the pane that is open."""
+    """Return functions that open a screen of each kind from the open pane."""
     pane = app.screen
     found: list[Callable[[], object]] = [app.action_keys, app.action_command_palette]
     if isinstance(pane, ModelsPane):
@@ -65,7 +65,7 @@ def _is_closed(screen: Screen[Any]) -> bool:
     return screen._closed
 
 
-async def test_a_screen_may_be_left_before_it_is_there(
+async def test_screen_can_be_closed_before_it_is_mounted(
     make_app: AppMaker, sample: Cache, faults: list[Exception]
 ) -> None:
     app = make_app(sample, push=True)
@@ -87,10 +87,10 @@ async def test_a_screen_may_be_left_before_it_is_there(
         assert isinstance(app.screen, CommandPalette)
 
 
-async def test_a_key_finds_nothing_to_do_in_a_screen_without_widgets(
+async def test_key_in_a_screen_without_widgets_is_ignored(
     make_app: AppMaker, sample: Cache, faults: list[Exception]
 ) -> None:
-    """ctrl+p overtakes escape, which then met a palette that was not there yet and ended the app."""
+    """ctrl+p overtook escape, which then found a palette that was not mounted and crashed the app."""
     app = make_app(sample)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await ready(pilot)
@@ -103,8 +103,8 @@ async def test_a_key_finds_nothing_to_do_in_a_screen_without_widgets(
         assert not faults
 
 
-async def test_a_pane_without_widgets_has_no_keys(make_app: AppMaker, sample: Cache) -> None:
-    """The footer asked for them when it was there before the list was, and ended the app."""
+async def test_pane_without_widgets_has_no_keys(make_app: AppMaker, sample: Cache) -> None:
+    """The footer requested the keys before the list was mounted, and crashed the app."""
     app = make_app(sample)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await ready(pilot)
@@ -115,10 +115,10 @@ async def test_a_pane_without_widgets_has_no_keys(make_app: AppMaker, sample: Ca
             assert not any(app._check_action_state(action, made) for action in actions if "." not in action)
 
 
-async def test_a_palette_opens_again_while_the_last_one_is_removed(
+async def test_palette_can_be_reopened_while_it_closes(
     make_app: AppMaker, sample: Cache, faults: list[Exception]
 ) -> None:
-    """Textual gives each the same id: two of them ended the app."""
+    """Textual gives each palette the same id, so two of them crashed the app."""
     app = make_app(sample)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await ready(pilot)
@@ -133,10 +133,10 @@ async def test_a_palette_opens_again_while_the_last_one_is_removed(
         assert not faults
 
 
-async def test_a_tab_that_was_clicked_before_a_dialog_opened_leaves_that_alone(
+async def test_tab_click_before_a_dialog_opened_does_not_affect_the_dialog(
     make_app: AppMaker, sample: Cache, faults: list[Exception]
 ) -> None:
-    """The palette stayed behind in the pane that was left, and could not be mounted."""
+    """The palette stayed in the pane that was left, and could not be mounted."""
     app = make_app(sample)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await ready(pilot)
@@ -149,10 +149,10 @@ async def test_a_tab_that_was_clicked_before_a_dialog_opened_leaves_that_alone(
         assert not faults
 
 
-async def test_what_a_screen_wanted_to_draw_is_left_undrawn_once_it_is_left(
+async def test_pending_callbacks_of_a_closed_screen_are_dropped(
     make_app: AppMaker, sample: Cache, faults: list[Exception]
 ) -> None:
-    """Textual runs it in the screen that is on top by then, and ended that: NoMatches."""
+    """Textual ran the callback in the screen on top, which crashed with NoMatches."""
     app = make_app(sample)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await ready(pilot)
@@ -169,7 +169,7 @@ async def test_what_a_screen_wanted_to_draw_is_left_undrawn_once_it_is_left(
         assert not faults
 
 
-async def test_work_ends_before_the_widgets_that_it_draws_on(
+async def test_workers_stop_before_their_widgets_are_removed(
     make_app: AppMaker, sample: Cache, faults: list[Exception]
 ) -> None:
     app = make_app(sample, push=True)
@@ -196,7 +196,7 @@ async def test_work_ends_before_the_widgets_that_it_draws_on(
         assert not faults
 
 
-async def test_a_click_on_a_line_that_is_no_longer_there(
+async def test_click_on_a_removed_row_is_ignored(
     make_app: AppMaker, sample: Cache, faults: list[Exception]
 ) -> None:
     app = make_app(sample)

@@ -1,4 +1,4 @@
-"""What is drawn at a given width: nothing is cut that need not be."""
+"""Widgets at a given width cut no text unnecessarily."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAME = "Verifying Qwen3-Coder-30B-A3B-Instruct-4bit"
 
 
 @pytest.mark.parametrize("width", range(50, 140, 5))
-def test_the_task_bar_gives_up_its_gauge_before_the_name(width: int) -> None:
+def test_task_bar_hides_its_gauge_before_the_name(width: int) -> None:
     progress = Progress("verify", "x", 3_000_000_000, 7_470_000_000, 410_000_000.0, 1, 4)
     shown = task_bar.describe([Task(NAME, progress)], width).plain
     assert cell_len(shown) <= width
@@ -32,7 +32,7 @@ def test_the_task_bar_gives_up_its_gauge_before_the_name(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", range(24, 60, 4))
-def test_the_memory_gauge_takes_a_second_line_before_it_is_cut(width: int) -> None:
+def test_memory_gauge_wraps_before_it_is_cut(width: int) -> None:
     rows = memory_gauge(2_530_000_000, 24_000_000_000, MemoryFit.TOO_LARGE, width)
     drawn = ["".join(text for text, _ in row) for row in rows]
     assert all(cell_len(row) <= width for row in drawn)
@@ -40,7 +40,7 @@ def test_the_memory_gauge_takes_a_second_line_before_it_is_cut(width: int) -> No
 
 
 @pytest.mark.parametrize("width", range(0, 120, 7))
-def test_the_placeholder_holds_whole_examples_that_can_be_typed(width: int) -> None:
+def test_placeholder_has_complete_and_valid_examples(width: int) -> None:
     text = placeholder(width)
     assert cell_len(text) <= width
     for example in text.split(", ")[1:]:
@@ -59,5 +59,5 @@ def test_the_placeholder_holds_whole_examples_that_can_be_typed(width: int) -> N
         (None, "–"),
     ],
 )
-def test_a_short_age_fits_into_four_cells(iso: str | None, shown: str) -> None:
+def test_short_age_fits_into_four_cells(iso: str | None, shown: str) -> None:
     assert short_age(iso, datetime(2026, 1, 1, tzinfo=timezone.utc)) == shown
