@@ -16,8 +16,8 @@ NEED_SENSE = (
     "test_structured_output_pydantic_2_v1",  # writes a joke in JSON that nothing constrains
     "test_structured_output_optional_param",
     "test_json_mode",
-    "test_agent_loop",  # finds out that it needs a tool
-    "test_unicode_tool_call_integration",  # ends a text
+    "test_agent_loop",  # has to decide to use a tool
+    "test_unicode_tool_call_integration",  # has to complete a text
 )
 """Those that ask whether the model is clever: the tiny one is not."""
 

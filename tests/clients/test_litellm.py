@@ -24,6 +24,6 @@ def test_litellm_recognizes_answers_calls_and_errors(run_program: RunProgram) ->
         assert ANSWER.startswith(outcome["short"]["text"])
         assert outcome["streamed"]["text"] == outcome["short"]["text"] != ""
         assert outcome["short"]["reason"] == "length"
-        # It is cut off, and a call all the same.
+        # It is truncated, but still a call.
         assert (outcome["forced"]["calls"], outcome["forced"]["reason"]) == (["get_weather"], "length")
         assert not outcome["forced"]["text"]

@@ -21,13 +21,13 @@ def test_server_conforms_to_its_openapi_document(served: Served, run_program: Ru
         "schemathesis",
         *("-m", "schemathesis.cli", "run", f"{served.address.url}/openapi.json"),
         *("--phases", "coverage,fuzzing", "--max-time", str(SECONDS), "--workers", "2"),
-        # Not all that is refused can be said in a schema: a last message that is not the user's, a tool that
-        # is not among the tools, a grammar that does not compile.
+        # A schema cannot express every reason for a rejection: a last message that is not the user's, a tool
+        # that is not in the list of tools, a grammar that does not compile.
         *("--exclude-checks", "positive_data_acceptance", "--continue-on-failure", "--warnings", "off"),
         *("--request-timeout", "60", "--seed", "1", "--no-color"),
         check=False,
     )
-    # An error is one of its own: it generates deep values by deep recursion.
+    # This error is schemathesis's own: it generates deep values by recursion.
     assert not re.search(r"\d+ failures? ", done.stdout), done.stdout[-6000:]
     cases = re.search(r"(\d+) generated", done.stdout)
     assert cases is not None

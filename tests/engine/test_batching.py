@@ -143,7 +143,7 @@ async def test_crash_in_the_trial_disables_batching_and_the_load_continues(
         try:
             loaded = await engine.load(model, on_event=crash)
         except OpError:
-            continue  # it died after its answer, as any worker may
+            continue  # it died after its answer
         if loaded.in_turn is not None:
             break
     assert (loaded.batched, loaded.in_turn) == (False, BatchingReason.CRASHED)

@@ -84,7 +84,7 @@ def test_broken_library_is_skipped(package: Path, tmp_path: Path, fault: Fault, 
     library = broken_copy(package, tmp_path / "libbroken.so", fault)
     blas = borrow("4" if fault is Fault.HANGS else "60", MLXK_BLAS=str(library))
     assert words in blas["message"]
-    assert blas["path"] == str(package)  # the next that is good
+    assert blas["path"] == str(package)  # the next suitable library
 
 
 @pytest.mark.slow

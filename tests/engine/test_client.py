@@ -34,7 +34,7 @@ async def test_loading_reports_progress_and_status(engine: Engine, babbler: Runn
     assert (loaded.name, loaded.context_length, loaded.has_chat_template) == ("test/babbler", 4096, True)
     stages = list(dict.fromkeys(event.stage for event in events))
     assert stages[:4] == ["start", "weights", "warm-up", "tokenizer"]
-    assert stages[4:] in ([], ["batching"])  # tried where no test before this one has
+    assert stages[4:] in ([], ["batching"])  # not tried by any test before this one
     weights = [event for event in events if event.stage == "weights"]
     assert weights[-1].bytes_done == weights[-1].bytes_total > 100_000
     assert any(status.loading_done == status.loading_total == weights[-1].bytes_total for status in seen)
@@ -135,7 +135,9 @@ async def test_slow_consumer_does_not_block_others_or_use_memory(engine: Engine,
     quick = await run(engine, babbler, replace(LONG, max_tokens=300))
     await until(engine, lambda status: status.streams == 0)
     rest = [event async for event in slow]
-    assert len(rest) <= 4  # a delta or two for all that came meanwhile, and the end: nothing piled up
+    assert (
+        len(rest) <= 4
+    )  # one or two deltas for all that was generated meanwhile, and the end: nothing accumulated
     assert isinstance(rest[-1], Finished)
     assert quick.tokens == rest[-1].usage.completion_tokens
 

@@ -59,7 +59,7 @@ class Running:
         from mlxk_tui.engine.inference.decoding.steps import Decoder
 
         pace = Pace()
-        pace.learn(64, 0.001)  # a quick machine
+        pace.learn(64, 0.001)  # a fast machine
         self.decoder = Decoder(model, 0, pace)
         self.said: dict[int, list[int]] = {}
 

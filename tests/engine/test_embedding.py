@@ -231,7 +231,7 @@ async def test_embedding_can_be_cancelled_and_the_engine_keeps_working(
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-    await engine.unload()  # waits for whatever still holds the model
+    await engine.unload()  # waits for everything that uses the model
     await until(engine, lambda status: status.model is None)
     assert len((await engine.embed(embedder, ["Hello"])).vectors) == 1
 

@@ -29,7 +29,7 @@ async def refused(engine: Engine, model: Runnable, request: Generation) -> OpErr
     return caught.value
 
 
-# Where it stops
+# Stop conditions
 
 
 async def test_length_is_exact(engine: Engine, babbler: Runnable) -> None:
@@ -75,7 +75,7 @@ async def test_token_limit_is_the_rest_of_the_context(engine: Engine, other: Run
     assert asked.started.max_tokens == whole.started.max_tokens
 
 
-# What it is made of
+# Parts of an answer
 
 
 async def test_reasoning_is_separated(engine: Engine, tiny: Runnable) -> None:
@@ -88,7 +88,7 @@ async def test_reasoning_is_separated(engine: Engine, tiny: Runnable) -> None:
 
 
 async def test_reasoning_opened_by_the_prompt_is_separated(engine: Engine, babbler: Runnable) -> None:
-    # The template of this model opens <think> where thinking is enabled, which is the default.
+    # The template of this model opens <think> if thinking is enabled, which is the default.
     thinking = await run(engine, babbler, chat("Hello", max_tokens=10))
     usage = thinking.finished.usage
     assert (thinking.text, usage.reasoning_tokens) == ("", usage.completion_tokens)
@@ -133,7 +133,7 @@ async def test_logprobs_and_token_ids_are_returned_on_request(engine: Engine, ba
     for item in result.logprobs:
         assert item.logprob is not None
         assert len(item.top) == 3
-        assert item.top[0].id == item.id  # greedy: the likeliest was drawn
+        assert item.top[0].id == item.id  # greedy: the most likely token was selected
         assert [top.logprob for top in item.top] == sorted((t.logprob for t in item.top), reverse=True)
         assert math.isclose(item.top[0].logprob, item.logprob)
     none = await run(engine, babbler, replace(PROMPT, max_tokens=3))
@@ -250,7 +250,7 @@ async def test_long_prompt_reports_progress_and_a_too_long_one_is_rejected(
     assert "4,096" in error.message
 
 
-# Bad input
+# Invalid input
 
 
 @pytest.mark.parametrize(

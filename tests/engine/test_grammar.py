@@ -137,7 +137,7 @@ async def test_answer_is_cut_off_by_max_tokens(engine: Engine, babbler: Runnable
 async def test_reasoning_is_free_and_the_answer_is_constrained(
     engine: Engine, tiny: Runnable, babbler: Runnable
 ) -> None:
-    # This one opens its reasoning itself, where it was taught to.
+    # This model opens its reasoning itself.
     free = await run(engine, tiny, chat(THOUGHT_OVER, max_tokens=300))
     assert free.reasoning
     schema = SCHEMAS["nested objects"]
@@ -145,7 +145,7 @@ async def test_reasoning_is_free_and_the_answer_is_constrained(
     assert result.reasoning == free.reasoning
     jsonschema.validate(json.loads(result.text), schema)
     assert 0 < result.finished.usage.reasoning_tokens < result.finished.usage.completion_tokens
-    # The template of this one opens it; left alone it never closes it.
+    # The template of this model opens the reasoning; by itself the model never closes it.
     closing = 4  # the token of </think>
     request = chat("Hello", max_tokens=60, grammar=json.dumps(schema))
     lost = await run(engine, babbler, request)
@@ -153,7 +153,7 @@ async def test_reasoning_is_free_and_the_answer_is_constrained(
     pushed = replace(request, sampling=replace(GREEDY, logit_bias={closing: 100.0}))
     result = await run(engine, babbler, pushed)
     jsonschema.validate(json.loads(result.text), schema)
-    ending = replace(request, sampling=replace(GREEDY, logit_bias={0: 100.0}))  # wants to end its turn
+    ending = replace(request, sampling=replace(GREEDY, logit_bias={0: 100.0}))  # tries to end its turn
     result = await run(engine, babbler, ending)
     jsonschema.validate(json.loads(result.text), schema)
 

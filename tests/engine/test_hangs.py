@@ -193,7 +193,7 @@ async def test_slow_disk_is_not_a_hang(engine: Engine, babbler: Runnable, tmp_pa
 
     def trickle() -> None:
         with weights.open("wb", buffering=0) as pipe:
-            pipe.write((10**8).to_bytes(8, "little"))  # what is said to be the length of the header
+            pipe.write((10**8).to_bytes(8, "little"))  # the claimed length of the header
             for _ in range(60):
                 pipe.write(bytes(8192))
                 threading.Event().wait(0.25)

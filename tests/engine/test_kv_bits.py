@@ -40,7 +40,7 @@ def test_prefill_chunks_do_not_change_tokens_and_the_cache_is_small(
     full = said["answers"].pop("full/2048")
     assert len(set(full)) > 6
     assert all(tokens == said["mlx_lm"] for tokens in said["answers"].values()), said
-    if length == 1:  # nothing is read before the first token is drawn
+    if length == 1:  # no prefill before the first token
         return
     assert {tuple(kinds) for name, kinds in said["kinds"].items() if name != "full/2048"} == {
         ("QuantizedKVCache",)
@@ -81,7 +81,7 @@ async def test_sliding_window_cannot_be_quantized(engine: Engine, sliding: Runna
 async def test_draft_model_is_rejected_beyond_a_sliding_window(engine: Engine, sliding: Runnable) -> None:
     request = Generation(tokens=PROMPT[:30], max_tokens=30, sampling=GREEDY, want_tokens=True)
     alone = await run(engine, sliding, request)
-    for _ in range(2):  # the second time from what the first has kept
+    for _ in range(2):  # the second time with the prompt cache
         drafted = await run(
             engine,
             sliding,

@@ -59,7 +59,7 @@ def test_step_without_progress_is_stuck_after_ten_times_its_duration() -> None:
     assert beating(watch, 2, busy(1, 3.0)) == "did not get on with its work for 10 seconds"
     patient = Watch(Patience())
     long = Heartbeat(step=1, expected_s=5.0, cpu_s=3.0)
-    assert beating(patient, 49, long) is None  # a tenth of a minute was to be expected
+    assert beating(patient, 49, long) is None  # the expected duration is a tenth of a minute
     assert beating(patient, 3, long) is not None
 
 
@@ -121,14 +121,14 @@ def test_bytes_read_are_progress_while_starting_or_loading(tmp_path: Path) -> No
         for _ in range(60):
             process.stdin.write(b"\n")
             assert process.stdout.readline() == b"read\n"
-            starting.pass_time(0.5, process.pid)  # it has not said anything yet
+            starting.pass_time(0.5, process.pid)  # it has not sent anything yet
             loading.hear(busy(1, 3.0, reads_files=True))
             loading.pass_time(0.5, process.pid)
             generating.hear(busy(1, 3.0))
             generating.pass_time(0.5, process.pid)
         assert starting.verdict() is None
         assert loading.verdict() is None
-        assert generating.verdict() is not None or look_at(process.pid).disk  # it may come from a real disk
+        assert generating.verdict() is not None or look_at(process.pid).disk  # the file may be on a real disk
     finally:
         process.stdin.close()
         process.stdout.close()

@@ -27,7 +27,7 @@ def steps(cost: Callable[[int, int], float], total: int, *, shared: bool = False
 @pytest.mark.parametrize("shared", [False, True])
 def test_steps_take_about_a_second_at_most_on_any_machine(rate: float, shared: bool) -> None:
     first, *more = steps(lambda tokens, _: tokens / rate, 170, shared=shared)
-    assert first[0] == 8  # nobody knows yet
+    assert first[0] == 8  # the speed is not known yet
     assert all(seconds <= 1.0 for _, seconds in more)
 
 
@@ -66,7 +66,7 @@ def test_short_prompts_do_not_reset_the_measured_speed() -> None:
         pace.learn(8, 0.01)
     assert pace.tokens(shared=False) == before
     for _ in range(10):
-        pace.learn(8, 4.0)  # that long, it is no trifle: the machine is crowded
+        pace.learn(8, 4.0)  # so long that the machine must be busy
     assert pace.tokens(shared=False) < 8
 
 

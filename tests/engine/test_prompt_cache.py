@@ -38,7 +38,7 @@ async def test_cancelled_prompt_is_reused(engine: Engine, babbler: Runnable) -> 
     prompt = Generation(prompt="Once upon a time. " + HISTORY, sampling=GREEDY, max_tokens=500)
     stream = engine.generate(babbler, prompt)
     async for event in stream:
-        if isinstance(event, Delta):  # it has been read
+        if isinstance(event, Delta):  # its prefill has ended
             stream.cancel()
     again = await run(engine, babbler, replace(prompt, max_tokens=5))
     assert again.started.cached_tokens > 0
@@ -56,7 +56,7 @@ async def test_common_prefix_is_shared_by_several_requests(engine: Engine, babbl
 
 
 async def test_sliding_window_is_reused_for_the_next_turn(engine: Engine, tmp_path: Path) -> None:
-    # Such a cache cannot be cut back once its window is full: what was kept is the end of the history.
+    # Such a cache cannot be trimmed once its window is full: the cached entry ends with the history.
     model = Runnable("test/sliding", make_model(tmp_path / "m", context=4096, sliding_window=64))
     first = await run(engine, model, chat(HISTORY, max_tokens=20))
     turns = chat(HISTORY, first.text, "And now?", max_tokens=20)

@@ -68,7 +68,7 @@ async def test_scoring_the_prompt_does_not_change_the_answer(engine: Engine, bab
         assert ours.logprob == pytest.approx(usual.logprob, abs=1e-3)
     assert len(echoed.logprobs) == 312
     assert plain.logprobs[0].offset == len(echoed.text) - len(plain.text)
-    only = (await run(engine, babbler, PROMPT)).text  # an unfinished character is marked
+    only = (await run(engine, babbler, PROMPT)).text  # an incomplete character is marked
     assert only.removesuffix("\ufffd") == echoed.text[: -len(plain.text)]
 
 

@@ -69,7 +69,7 @@ async def test_killed_worker_fails_running_requests_and_is_restarted(
 async def test_request_right_after_a_crash_starts_a_new_worker(engine: Engine, babbler: Runnable) -> None:
     await engine.load(babbler)
     os.kill(pid_of(engine), signal.SIGKILL)
-    while engine.status.pid is not None:  # noqa: ASYNC110 - the very next turn of the loop is wanted
+    while engine.status.pid is not None:  # noqa: ASYNC110 - checks in every turn of the loop
         await asyncio.sleep(0)
     await engine.load(babbler)
     assert engine.status.state is EngineState.READY
@@ -97,7 +97,7 @@ async def test_hanging_worker_is_stopped_and_other_models_are_served(
 
 
 async def test_suspended_process_is_unresponsive_and_stopped(engine: Engine, babbler: Runnable) -> None:
-    assert engine.patience == Patience()  # the bounds that everybody gets
+    assert engine.patience == Patience()  # the default limits
     stream = engine.generate(babbler, LONG)
     assert isinstance(await anext(stream), (Loading, Started))
     await until(engine, lambda status: status.tokens_per_s > 0)
@@ -107,7 +107,7 @@ async def test_suspended_process_is_unresponsive_and_stopped(engine: Engine, bab
     os.kill(pid, signal.SIGSTOP)
     stream.cancel()
     events = [event async for event in stream]
-    assert not running.done()  # it was let go long before the process is ended
+    assert not running.done()  # the stream ended long before the process is stopped
     last = events[-1]
     assert isinstance(last, Finished)
     assert last.finish_reason is FinishReason.CANCELLED
@@ -140,7 +140,7 @@ async def test_process_that_resumes_in_time_is_kept(engine: Engine, babbler: Run
 
 async def test_crash_while_idle_or_loading_is_detected(engine: Engine, babbler: Runnable) -> None:
     await engine.load(babbler)
-    os.kill(pid_of(engine), signal.SIGABRT)  # what Metal does when it is out of memory
+    os.kill(pid_of(engine), signal.SIGABRT)  # as Metal does if it is out of memory
     await until(engine, lambda status: status.state is EngineState.FAILED)
     assert "crashed (SIGABRT)" in str(engine.status.last_error)
     assert engine.status.model is None

@@ -105,7 +105,7 @@ def play(
         ("\n" + RED, "", RED, []),
         (MARKED, "", MARKED, []),
         (THOUGHT + MARKED, "Hm.", MARKED, []),
-        # Neither may follow the other, nor anything else either of them.
+        # Neither may follow the other, and nothing may follow either of them.
         (CALL + RED, "", "", ["it"]),
         (CALL + "Well.", "", "", ["it"]),
         (RED + CALL, "", RED, []),

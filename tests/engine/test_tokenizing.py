@@ -60,7 +60,7 @@ async def test_tokenizing_processes_have_a_tokenizer_and_no_mlx(engine: Engine, 
     first, loaded, working = family(engine)
     assert (len(first), len(loaded)) == (1, 1)
     assert working
-    await run(engine, tiny, chat("Hello", max_tokens=1))  # its heartbeats tell what was measured before
+    await run(engine, tiny, chat("Hello", max_tokens=1))  # its heartbeats contain earlier measurements
     await until(lambda: engine.status.tokenizing_bytes > 0)
     for process in (*first, *loaded, *working):
         assert not any("libmlx" in one.path for one in process.memory_maps())
@@ -76,19 +76,19 @@ async def test_lost_process_fails_no_request_or_stream(engine: Engine, babbler: 
         os.kill(process.pid, signal.SIGKILL)
     assert (await run(engine, babbler, chat("Hello", max_tokens=1))).finished.usage.completion_tokens == 1
     (loaded,) = family(engine)[1]
-    os.kill(loaded.pid, signal.SIGKILL)  # those that work go with it
+    os.kill(loaded.pid, signal.SIGKILL)  # the workers end with it
     assert (await run(engine, babbler, chat("Hello", max_tokens=1))).finished.usage.completion_tokens == 1
     assert engine.status.pid == pid
     assert engine.status.streams == 1
     await stream.aclose()
 
 
-@pytest.mark.slow  # it takes the processor time that is allowed
+@pytest.mark.slow  # it uses the allowed processor time
 async def test_endless_template_fails_only_its_request(engine: Engine, endless: Runnable) -> None:
     await run(engine, endless, chat("Hello", max_tokens=1))
     pid = engine.status.pid
     looping = asyncio.create_task(run(engine, endless, chat("loop", max_tokens=1)))
-    for _ in range(3):  # others are read and answered meanwhile
+    for _ in range(3):  # other requests are answered meanwhile
         assert not looping.done()
         await run(engine, endless, chat("Hello", max_tokens=1))
     with pytest.raises(OpError, match=r"^The chat template of test/endless ran for more than 5 seconds"):
@@ -134,14 +134,14 @@ def optional_keys(count: int) -> str:
     return json.dumps({"type": "object", "properties": {f"k{number}": {} for number in range(count)}})
 
 
-@pytest.mark.slow  # it takes the processor time that is allowed
+@pytest.mark.slow  # it uses the allowed processor time
 async def test_slow_schema_fails_only_its_request(engine: Engine, babbler: Runnable) -> None:
     await run(engine, babbler, chat("Hello", max_tokens=1))
     pid = engine.status.pid
     compiling = asyncio.create_task(
         run(engine, babbler, chat("Hello", max_tokens=1, grammar=optional_keys(9_000)))
     )
-    for _ in range(3):  # others are read and answered meanwhile
+    for _ in range(3):  # other requests are answered meanwhile
         assert not compiling.done()
         await run(engine, babbler, chat("Hello", max_tokens=1))
     said = r"takes more than 4 seconds to compile|too large"
@@ -172,7 +172,7 @@ async def test_far_too_long_text_is_rejected_before_it_is_fully_tokenized(
         overflow = refused.value.overflow
         assert overflow is not None
         assert (overflow.context_length, overflow.at_least) == (256, True)
-        assert 256 <= overflow.prompt_tokens < 100_000  # of two and a half million
+        assert 256 <= overflow.prompt_tokens < 100_000  # of 2.5 million
         assert "at least" in refused.value.message
 
 

@@ -39,5 +39,5 @@ def test_transformers_import_reads_half_the_source_with_the_same_result() -> Non
     assert said["changed"]
     assert said["same"]
     assert said["models"] > 1000
-    assert said["readings"] < 1.2 * said["models"]  # what is then imported may be compiled
+    assert said["readings"] < 1.2 * said["models"]  # later imports may be compiled
     assert said["names"] > 1

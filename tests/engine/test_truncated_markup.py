@@ -95,7 +95,7 @@ def test_truncated_call_grows_by_complete_parameters(kind: str) -> None:
         for call in calls:
             assert (call.index, call.name) == (2, "get_weather")
             assert whole[0].arguments.startswith(call.arguments)
-            if call.cut:  # closing it is up to whoever is told so
+            if call.cut:  # the client has to close it
                 assert call.arguments == "" or json.loads(call.arguments + "}")
             else:
                 assert call.arguments == whole[0].arguments

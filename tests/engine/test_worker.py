@@ -142,7 +142,7 @@ def test_worker_exits_with_its_killed_parent(babbler: Runnable, stage: str, tmp_
     if stage == "loading":
         folder = make_model(tmp_path / "m")
         (folder / "model.safetensors").unlink()
-        os.mkfifo(folder / "model.safetensors")  # weights that never come: a disk that hangs
+        os.mkfifo(folder / "model.safetensors")  # weights that are never read, as on a disk that hangs
     parent = subprocess.Popen(
         [executable(), "-c", _PARENT, str(folder), stage],
         cwd=ROOT,
@@ -156,7 +156,7 @@ def test_worker_exits_with_its_killed_parent(babbler: Runnable, stage: str, tmp_
     if stage == "loading":
         weights = os.open(folder / "model.safetensors", os.O_WRONLY)  # returns when the worker has opened it
     if sys.platform.startswith("linux"):
-        wait_until(lambda: psutil.Process(pid).num_threads() > 1)  # it has come to its own first lines
+        wait_until(lambda: psutil.Process(pid).num_threads() > 1)  # it has started to run its own code
         os.kill(pid, signal.SIGSTOP)
     os.kill(parent.pid, signal.SIGKILL)
     parent.communicate()

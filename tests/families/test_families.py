@@ -44,10 +44,10 @@ CHOICE = (
 )
 """What `.ci/run` takes."""
 IN_TURN = {
-    "afm7": BatchingReason.DIFFERENT,  # layers that reuse keys take the padding for positions
-    "bailing_moe_linear": BatchingReason.DIFFERENT,  # like the next: padding runs through the state
+    "afm7": BatchingReason.DIFFERENT,  # layers that reuse keys treat padding as positions
+    "bailing_moe_linear": BatchingReason.DIFFERENT,  # like the next one: padding changes the state
     "deepseek_v41": BatchingReason.CACHE,
-    "gemma2": BatchingReason.FAILED,  # the mask lacks a dimension where heads share keys
+    "gemma2": BatchingReason.FAILED,  # the mask lacks a dimension if heads share keys
     "gpt_bigcode": BatchingReason.FAILED,  # one position for all rows
     "jamba": BatchingReason.DIFFERENT,
     "llama4": BatchingReason.CACHE,
@@ -62,9 +62,9 @@ IN_TURN = {
 """What mlx-lm 0.32.2 cannot batch, by the trial at its first load."""
 NOT_HERE = {
     "bitnet": "No Metal back-end",
-    "gear": "`layer_types` entries must be",  # transformers refuses its config
+    "gear": "`layer_types` entries must be",  # transformers rejects its config
     "muse_spark": "has no attribute 'apply_chat_template'",
-    "olmo": "SystemExit",  # mlx-lm's module ends the process where hf_olmo is not installed
+    "olmo": "SystemExit",  # mlx-lm's module exits the process if hf_olmo is not installed
 }
 """What does not run everywhere, and how mlx_lm says so."""
 UNEQUAL = {

@@ -60,7 +60,7 @@ async def healthy_model(cache: Cache) -> str:
     """Return the name of a healthy model: the given one, or the smallest."""
     asked = os.environ.get("MLXK2_ISSUE27_MODEL")
     if asked:
-        snapshot_of(cache, asked)  # skips where it is not there
+        snapshot_of(cache, asked)  # skips if it is missing
         return cache.find(asked).ref.name
     found = [model for model in (await list_models(cache)).models if model.health is Health.HEALTHY]
     if not found:
@@ -187,7 +187,7 @@ async def test_deleted_shard_is_unhealthy(indexed: Indexed) -> None:
 
 async def test_truncated_shard_is_unhealthy(indexed: Indexed) -> None:
     if not indexed.copied[0].endswith(".safetensors"):
-        pytest.skip("a PyTorch file does not tell its length; pick a model with safetensors")
+        pytest.skip("the length of a PyTorch file is unknown; choose a model with safetensors")
     indexed.complete()
     shard = indexed.snapshot / indexed.copied[0]
     os.truncate(shard, shard.stat().st_size - 1)

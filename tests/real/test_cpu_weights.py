@@ -89,7 +89,7 @@ async def test_answers_match_mlx_lm_for_each_format_of_weights(
         finally:
             await engine.stop()
         assert result.token_ids == expected[: len(result.token_ids)]
-        assert len(result.token_ids) >= TOKENS - 1  # the token that ends a turn is none of the answer's
+        assert len(result.token_ids) >= TOKENS - 1  # the end-of-turn token is not part of the answer
 
 
 def test_quantized_model_has_the_same_perplexity_as_mlx_lm(smollm2_4bit: Runnable) -> None:

@@ -50,13 +50,13 @@ def thread_seconds(served: Served) -> float:
 
 @needs_mlx
 def test_bodies_with_millions_of_errors_do_not_block_the_event_loop(served: Served) -> None:
-    served.post(COMPLETIONS, FAULTS)  # starts the process that parses
+    served.post(COMPLETIONS, FAULTS)  # starts the parser process
     before = thread_seconds(served)
     with ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(lambda body: served.post(COMPLETIONS, body), [FAULTS, TEXTS] * 4))
     used = thread_seconds(served) - before
     assert {(reply.status, reply.error["param"]) for reply in replies} == {(400, "prompt[1]"), (413, None)}
-    # Seconds of processor time, not of the clock: one of them took 46 when it was validated in the loop.
+    # Processor time in seconds: one body took 46 when it was validated in the event loop.
     assert used < 8 * 0.25
     served.still_well()
 

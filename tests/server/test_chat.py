@@ -192,7 +192,7 @@ def test_seed_is_reproducible_and_choices_differ(served: Served) -> None:
     assert first == ask(7)
     assert first[0] != first[1]
     assert ask(8)[0] == first[1]
-    assert ask(2**64 - 1)[1] == ask(0)[0]  # after the last one comes the first
+    assert ask(2**64 - 1)[1] == ask(0)[0]  # the last seed is followed by the first
     assert ask(-1)[1] == ask(0)[0]
 
 

@@ -55,7 +55,7 @@ def test_echo_repeats_the_prompt(served: Served) -> None:
 def test_log_probabilities_have_offsets(served: Served) -> None:
     logprobs = served.post(COMPLETIONS, {**BODY, "logprobs": 2}).json["choices"][0]["logprobs"]
     assert len(logprobs["tokens"]) == len(logprobs["token_logprobs"]) == 8
-    assert all(len(top) in (2, 3) for top in logprobs["top_logprobs"])  # the token that came is among them
+    assert all(len(top) in (2, 3) for top in logprobs["top_logprobs"])  # the selected token is among them
     offsets = logprobs["text_offset"]
     assert (offsets[0], offsets) == (len("Hello, world!"), sorted(offsets))
 

@@ -128,7 +128,7 @@ async def test_unresponsive_engine_is_reported_and_replaced(served: Served) -> N
 
 
 def test_idle_engine_crash_is_not_a_failure(model_hub: Path) -> None:
-    # A server of its own: that of the other tests has seen so many deaths that one more is a failure.
+    # A separate server: the shared one has had so many crashes that another one is reported as failed.
     with contextlib.closing(Served(model_hub)) as served:
         served.post(COMPLETIONS, {**LONG, "max_tokens": 1})
         assert served.post("/v1/engine/unload", {}).status == 200
@@ -162,7 +162,7 @@ def test_many_requests_leave_nothing_behind(served: Served) -> None:
                 connection.close()
         connection.close()
 
-    some(100)  # whatever is made once is made now
+    some(100)  # warms up everything that is created only once
     wait_until(lambda: not served.server.log.live)
     files, memory = me.num_fds(), me.memory_info().rss
     some(REQUESTS)

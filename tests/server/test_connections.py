@@ -62,7 +62,7 @@ def test_server_answers_with_540_open_connections(served: Served, said: Callable
 def test_too_many_active_connections_are_rejected(served: Served) -> None:
     with connections(served.address.port, MANY, lambda at: HALF_A_BODY):
         served.until(lambda: len(served.server.log.live) >= 512)
-        # Those that came last are being turned away: until they are gone one of them makes room.
+        # The last connections are being rejected: until they are closed, one of them is replaced.
         reply = next(reply for reply in iter(lambda: served.get("/v1/models"), None) if reply.status == 503)
         assert reply.error["code"] == "server_busy"
         assert "Retry-After" in reply.headers

@@ -53,7 +53,7 @@ async def test_unexpected_exception_is_a_500_without_details(
                 changed.clear()
                 await asyncio.wait_for(changed.wait(), PATIENCE_S)
             unsubscribe()
-            # What does not end by itself is ended with its connection.
+            # A hanging handler is cancelled with its connection.
             await asyncio.wait_for(server.stop(grace_s=0.05), PATIENCE_S)
             with pytest.raises(aiohttp.ClientError):
                 await asking

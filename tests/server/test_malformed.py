@@ -35,7 +35,7 @@ DEEP = b'{"messages": ' + b"[" * 10_000 + b"]" * 10_000 + b"}"
 def test_requests_that_crash_mlx_lm_server_are_harmless(
     served: Served, path: str, more: dict[str, Any]
 ) -> None:
-    for _ in range(2):  # the second time the prompt is one that is cached
+    for _ in range(2):  # the second time the prompt is cached
         reply = served.post(path, {"model": TINY, "max_tokens": 2, **more})
         if path == COMPLETIONS:
             assert reply.status == 200

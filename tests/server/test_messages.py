@@ -76,7 +76,7 @@ def test_answer_and_counts_match_the_engine(served: Served, client: anthropic.An
     usage = answer.usage
     assert usage.input_tokens + (usage.cache_read_input_tokens or 0) == finished.usage.prompt_tokens
     assert usage.output_tokens == finished.usage.completion_tokens
-    assert (usage.cache_read_input_tokens or 0) > 0  # the engine has read this prompt before
+    assert (usage.cache_read_input_tokens or 0) > 0  # this prompt is in the prompt cache
 
 
 def test_stream_gives_the_same_answer_in_chunks(client: anthropic.Anthropic) -> None:
@@ -133,7 +133,7 @@ def test_thinking_is_a_separate_block_on_request(served: Served, client: anthrop
         {"role": "assistant", "content": [block.to_dict() for block in whole.content]},
         {"role": "user", "content": QUESTION},
     ]
-    assert client.messages.create(**asked).content[0].type == "text"  # unasked, nobody thinks
+    assert client.messages.create(**asked).content[0].type == "text"  # no thinking unless requested
     hidden = ask(served, messages=RUNS, thinking={"type": "enabled", "display": "omitted"}).json
     assert [block["type"] for block in hidden["content"]] == ["text"]
     assert hidden["usage"]["output_tokens_details"]["thinking_tokens"] > 10
@@ -352,7 +352,7 @@ def test_random_requests_are_answered_or_rejected(
     body = {"model": TINY, "messages": messages, **more, "max_tokens": 2}
     reply = served.post(COUNT if count else PATH, body)
     assert reply.status == 200 or 400 <= reply.status < 500, (reply.status, reply.body, body)
-    if reply.status not in {200, 408}:  # a request that comes too slow has no route yet
+    if reply.status not in {200, 408}:  # a request that arrives too slowly has no route yet
         assert reply.json["type"] == "error"
         assert reply.error["code"] != "internal_error"
 

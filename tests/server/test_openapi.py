@@ -196,7 +196,7 @@ def test_invalid_requests_are_rejected_as_documented(
 
 def test_every_route_was_tested_with_success_and_error() -> None:
     for route in WITH_BODY:
-        if route.path != "/v1/embeddings":  # none of these models makes embeddings
+        if route.path != "/v1/embeddings":  # none of these is an embedding model
             assert answered[f"{route.path} True"] > 1, answered
         assert answered[f"{route.path} False"] > 1, answered
 

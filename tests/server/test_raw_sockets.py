@@ -131,7 +131,7 @@ def test_half_close_or_disconnect_stops_the_generation(served: Served) -> None:
 
 def test_waiting_stream_gets_keep_alive_comments(served: Served) -> None:
     served.call(served.engine.unload())
-    # The prompt takes longer than keep_alive_s of this server to load and read.
+    # Loading and prefill take longer than this server's keep_alive_s.
     body = {"model": BABBLER, "prompt": "Hello, world! " * 250, "max_tokens": 2, "stream": True}
     reply = served.post(COMPLETIONS, body)
     assert reply.status == 200

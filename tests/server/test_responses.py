@@ -66,7 +66,7 @@ def test_answer_and_counts_match_the_engine(served: Served, client: openai.OpenA
     assert (answer.status, answer.model, answer.error) == ("completed", TINY, None)
     assert answer.usage is not None
     assert answer.usage.input_tokens == finished.usage.prompt_tokens
-    assert answer.usage.input_tokens_details.cached_tokens > 0  # the engine has read this prompt before
+    assert answer.usage.input_tokens_details.cached_tokens > 0  # this prompt is in the prompt cache
     assert answer.usage.output_tokens == finished.usage.completion_tokens
 
 

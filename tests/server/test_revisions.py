@@ -144,7 +144,7 @@ def test_same_revision_is_loaded_after_a_crash(revised: Served) -> None:
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     revised.until(lambda: revised.engine.status.model is None)
-    ask(revised, None)  # it waits for the one that is being loaded again
+    ask(revised, None)  # it waits for the model that is being reloaded
     revised.until(lambda: revised.server.health.value == "ready" and revised.engine.status.model is not None)
     assert commit(revised) == OLD
 

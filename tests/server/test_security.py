@@ -128,7 +128,7 @@ def test_cross_site_request_without_origin_is_rejected(served: Served, site: str
         for path in ("/v1/models", "/health", "/metrics", "/openapi.json", "/nowhere"):
             refused = served.get(path, **headers)
             assert (refused.status, refused.error["type"]) == (403, "access_denied"), (path, headers)
-    # A link that somebody follows shows its page to nobody else; what changes something is no link.
+    # Following a link reveals nothing to other pages, and links change nothing on the server.
     assert served.get("/v1/models", **link).status == 200
     assert served.post("/v1/engine/unload", {}, **link).status == 403
     for own in ("none", "same-origin"):
@@ -254,7 +254,7 @@ async def test_keys_removed_during_the_start_prevent_it(tmp_path: Path) -> None:
     options = ServerOptions(host="0.0.0.0", port=0, api_keys={"alice": "key-a"})
     server = Server(Engine(), Cache(tmp_path), options)
     starting = asyncio.create_task(server.start())
-    await asyncio.sleep(0)  # the start has taken its first step: a thread looks the host up
+    await asyncio.sleep(0)  # the start has begun: a thread resolves the host
     server.reload(replace(options, api_keys={}))
     with pytest.raises(OpError, match="API key") as caught:
         await starting
@@ -267,7 +267,7 @@ async def test_reload_does_not_remove_the_last_key_of_a_public_server(tmp_path: 
     server = Server(Engine(), Cache(tmp_path), options)
     address = await server.start()
     try:
-        # What is listened on counts, not what it was called; and no test listens beyond this machine.
+        # The actual address counts, not its name; and tests only listen on loopback.
         server._bound = ("127.0.0.1", "0.0.0.0")
         with pytest.raises(OpError, match="API key") as caught:
             server.reload(replace(options, api_keys={}, model="new"))
@@ -278,7 +278,9 @@ async def test_reload_does_not_remove_the_last_key_of_a_public_server(tmp_path: 
         assert await status_of(address, "/v1/models", "key-a") == 401
         assert await status_of(address, "/v1/models", "key-b") == 200
         server._bound = ("127.0.0.1",)
-        server.reload(replace(options, host="0.0.0.0", api_keys={}))  # the host counts from the next start on
+        server.reload(
+            replace(options, host="0.0.0.0", api_keys={})
+        )  # the host applies from the next start on
         assert await status_of(address, "/v1/models") == 200
         await server.stop()
         server.reload(replace(options, host="0.0.0.0", api_keys={}))

@@ -82,7 +82,7 @@ def test_client_parses_a_message(claude: anthropic.Anthropic, model: str) -> Non
 
 
 def test_json_object_without_schema_allows_any_object(served: Served, client: openai.OpenAI) -> None:
-    # A model of random weights never ends its object, but all of it is the beginning of one.
+    # A model with random weights never ends its object, but its text is the start of a valid one.
     body = {"model": TINY, "messages": [{"role": "user", "content": "Describe yourself as JSON"}]}
     reply = served.post(
         CHAT, {**body, "temperature": 0, "max_tokens": 400, "response_format": {"type": "json_object"}}

@@ -235,7 +235,7 @@ def test_codex_can_call_tools_in_namespaces(served: Served) -> None:
         )
         assert json.loads(item["arguments"])["city"] in {"Rome", "Oslo"}
 
-    # What the model hears is counted, so the tools have reached it.
+    # The token count shows that the tools are part of the prompt.
     def counted(**more: Any) -> int:
         body = {**codex(**more), "stream": False}
         return int(served.post("/v1/responses/input_tokens", body).json["input_tokens"])
@@ -243,7 +243,7 @@ def test_codex_can_call_tools_in_namespaces(served: Served) -> None:
     tools = codex()["tools"]
     assert counted() > counted(tools=tools[:1]) + 20
     assert counted(tools=tools[:3]) == counted()
-    # The call goes back with what came of it.
+    # The call is sent back with its result.
     said = [
         *codex()["input"],
         {**item, "status": "completed"},
@@ -259,7 +259,7 @@ def test_codex_can_call_tools_in_namespaces(served: Served) -> None:
 
 
 def test_free_call_may_omit_the_namespace(served: Served) -> None:
-    # The tiny model has learned to call get_weather, whatever it is offered.
+    # The tiny model is trained to call get_weather, even if it is not offered.
     (item,) = [item for item in items_of(served, codex(tools=codex()["tools"][1:2])) if "name" in item]
     assert (item["name"], item["namespace"]) == ("get_weather", "mcp__sky__")
 

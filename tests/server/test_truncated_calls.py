@@ -129,7 +129,7 @@ NAMED = {"type": "function", "function": {"name": "get_time"}}
 @pytest.mark.parametrize(
     ("model", "choice", "stream"),
     [
-        pytest.param(BABBLER, "required", True, marks=pytest.mark.slow),  # it is asked a hundred times
+        pytest.param(BABBLER, "required", True, marks=pytest.mark.slow),  # a hundred requests follow
         pytest.param(BABBLER, NAMED, False, marks=pytest.mark.slow),
         (TINY, "auto", False),
         (TINY, "auto", True),
@@ -155,7 +155,7 @@ def test_truncated_call_is_a_call_at_every_token(
         assert not any(word in (told.text or "") for word in WRAPPER)
         for called, given in told.calls:
             assert called == name
-            # A whole call is written anew where the model chose its blanks itself.
+            # A complete call is serialized again if the model chose the whitespace itself.
             assert given.startswith(before) or choice == "auto"
             assert arguments.startswith(given) or choice == "auto"
             before = given

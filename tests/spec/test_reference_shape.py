@@ -144,7 +144,7 @@ def _broken(envelope: Envelope) -> Iterator[Envelope]:
                 del holder[path[-1]]
             else:
                 holder[path[-1]] = damage
-            # What is no command of theirs is refused by both, for a reason of its own.
+            # Both reject other commands, for different reasons.
             if str(broken.get("command")) not in OWN_COMMANDS:
                 yield broken
 

@@ -20,7 +20,7 @@ else:
             self.module = name
 
         def __getattr__(self, name: str) -> Any:
-            if name.startswith("_"):  # pytest looks at everything that a test module has
+            if name.startswith("_"):  # pytest accesses all attributes of a test module
                 raise AttributeError(name)
             return getattr(importlib.import_module(self.module), name)
 

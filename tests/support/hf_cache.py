@@ -295,7 +295,7 @@ class HfRepo:
         for name, data in sorted(files.items()):
             entry: dict[str, object] = {"size": len(data), "blob_id": git_sha1(data)}
             if is_lfs(name):
-                # For an LFS file git holds a small pointer; its own hash is of no use to a reader.
+                # For an LFS file git stores a small pointer, whose hash readers do not need.
                 entry |= {"blob_id": git_sha1(sha256(data).encode()), "lfs_sha256": sha256(data)}
                 entry |= {"lfs_size": len(data)}
                 if shared is True or name in _names(shared):

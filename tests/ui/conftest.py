@@ -65,7 +65,7 @@ def unchanged(snap_compare: Callable[[App[None]], bool], monkeypatch: pytest.Mon
     """Return a function that compares a picture with the stored one; `snapshot_report.html` shows both."""
 
     def compare(drawn: str) -> bool:
-        # The plugin would run an app for each picture; its report is worth having.
+        # The plugin would run an app for each picture; only its report is used.
         monkeypatch.setattr(textual._doc, "take_svg_screenshot", lambda **_: drawn)
         return snap_compare(App[None]())
 
@@ -119,7 +119,7 @@ def _copy(source: str, target: str) -> None:
         while at < size:
             try:
                 at = os.lseek(old.fileno(), at, os.SEEK_DATA)
-            except OSError:  # nothing but a hole is left
+            except OSError:  # only a hole is left
                 break
             end = os.lseek(old.fileno(), at, os.SEEK_HOLE)
             os.pwrite(new.fileno(), os.pread(old.fileno(), end - at, at), at)

@@ -97,7 +97,7 @@ async def chat(pilot: Pilot[Any]) -> ChatPane:
     assert isinstance(pane, ChatPane)
     await wait_until(pilot, lambda: pane.opening.done and pane.talk.session.model is not None)
     await wait_until(pilot, lambda: pane.composer.has_focus)
-    if not pane.talk.saved:  # else the smallest answers, whose answers have no end
+    if not pane.talk.saved:  # otherwise the smallest model is used, whose answers are endless
         await pane.talk.use_model(tiny_model.NAME)
         pane.draw_state()
     return pane

@@ -62,7 +62,7 @@ def test_file_is_found_in_any_notation(folder: Path, name: str, way: str) -> Non
 def test_several_files_are_found_in_order(folder: Path, names: list[str], data: st.DataObject) -> None:
     paths = [str(folder / name) for name in names]
     ways = [data.draw(st.sampled_from(sorted(WAYS))) for _ in names]
-    # An apostrophe is the one thing that an address leaves as it is and a shell does not.
+    # An apostrophe is not escaped in a URL, but in a shell.
     words = [
         WAYS[way](path).replace("'", "%27") if "address" in way else WAYS[way](path)
         for way, path in zip(ways, paths, strict=True)

@@ -77,7 +77,7 @@ class Terminal:
         while select.select([self._master], [], [], 0.02)[0]:
             try:
                 read = os.read(self._master, 1 << 16)
-            except OSError:  # Linux: nobody is at the other side any more
+            except OSError:  # Linux: the other side is closed
                 return
             if not read:
                 return
@@ -148,7 +148,7 @@ def terminal(endless: Path, tmp_path: Path) -> Iterator[Terminal]:
         (signal.SIGTERM, True, {128 + signal.SIGTERM}),
         pytest.param(
             *(signal.SIGHUP, True, {-signal.SIGHUP, 128 + signal.SIGHUP}),
-            marks=pytest.mark.slow,  # it is heeded as SIGTERM is
+            marks=pytest.mark.slow,  # it is handled like SIGTERM
         ),
     ],
     ids=["kill", "kill-while-loading", "term", "hangup"],
@@ -164,7 +164,7 @@ def test_killed_program_leaves_no_worker(
     def asked() -> bool:
         terminal.press(
             b"\r"
-        )  # again and again: the chats may not be open yet, and sending nothing does nothing
+        )  # repeatedly: the chats may not be open yet, and sending an empty prompt does nothing
         terminal.look()
         return terminal.worker() is not None
 
@@ -249,14 +249,14 @@ async def test_model_that_does_not_fit_asks_with_its_sizes(
         await wait_until(pilot, lambda: "Not enough memory" in words(app))
         assert "needs about 1.00TB of memory; models can" in words(app)
         assert engine.status.pid is None
-        # Not wanted: the question is as it was, and nothing has been stored.
+        # Declined: the prompt is unchanged, and nothing is stored.
         await pilot.press("escape")
         await wait_until(pilot, lambda: app.screen is pane)
         assert pane.composer.text == "Tell me a tip"
         assert pane.composer.has_focus
         assert not pane.conversation.blocks
         assert not pane.talk.saved
-        # Wanted: it is loaded and answers, and is not asked about again.
+        # Confirmed: the model is loaded and answers, without another question.
         await pilot.press("enter")
         await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")

@@ -160,7 +160,7 @@ async def test_pending_callbacks_of_a_closed_screen_are_dropped(
         left = app.screen
         assert isinstance(left, Help)
         free = asyncio.Event()
-        app.screen_stack[0].call_later(free.wait)  # the pane below has something else to do
+        app.screen_stack[0].call_later(free.wait)  # the pane below is busy
         left.post_message(events.Resize(Size(79, 24), Size(79, 24)))
         left.dismiss()
         await until(lambda: not left.is_attached)

@@ -74,7 +74,7 @@ def test_finished_pieces_never_change(text: str) -> None:
         splitter.feed(character)
         assert splitter.done[: len(before)] == before
         before = list(splitter.done)
-        splitter.rest()  # looking changes nothing
+        splitter.rest()  # reading the pieces changes nothing
     assert splitter.pieces() == split(text)
 
 

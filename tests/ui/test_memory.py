@@ -171,7 +171,7 @@ async def test_footer_releases_hidden_keys(
     make_app: AppMaker, sample: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Textual's footer creates new keys whenever the focus moves, and never releases the old ones."""
-    monkeypatch.setattr("mlxk_tui.app.INTERVAL_S", 3600.0)  # nobody sweeps up behind it
+    monkeypatch.setattr("mlxk_tui.app.INTERVAL_S", 3600.0)  # no cleanup during the test
     app = make_app(sample)
 
     def kept() -> tuple[int, int]:

@@ -131,7 +131,7 @@ async def test_hidden_marks_are_counted_but_not_acted_on(make_app: AppMaker, hub
         await wait_until(pilot, lambda: len(app.library.entries) == 2)
         await wait_until(pilot, lambda: not app.tasks.running)
         assert (hub / "models--mlx-community--Alpha-Instruct-4bit").is_dir()
-        await pilot.press("escape")  # the filter: what is marked is marked still
+        await pilot.press("escape")  # the filter: marks are kept
         await wait_until(pilot, lambda: len(shorts(pilot)) == 2)
         assert [entry.short for entry in pane(pilot).chosen] == ["Alpha-Instruct-4bit"]
         await pilot.press("escape")

@@ -56,7 +56,7 @@ async def press_behind_q(make_app: AppMaker, sample: Cache, pane: str, key: str)
         app.action_pane(pane)
         await pilot.press("escape", "escape")
         leave = "ctrl+q" if isinstance(app.focused, (Input, TextArea)) else "q"  # q would be typed
-        # Both in one go, as a hand or a paste sends them; the second is read before the first is done.
+        # Both at once, as typed quickly or pasted; the second is read before the first is handled.
         for each in (leave, key):
             app.post_message(events.Key(each, key_to_character(each)))
         await until(lambda: app._exit)

@@ -25,7 +25,7 @@ def every_key() -> list[str]:
         if not binding.id.startswith("app.quit")  # type: ignore[union-attr]  # another test: each has one
         for key in binding.key.split(",")
     }
-    # Deleting is a key away in a dialog, and wanted here: the cache is a copy.
+    # Deleting is allowed here, because the cache is a copy.
     return sorted(
         (found - {"q", "ctrl+c", "ctrl+q"}) | {"tab", "shift+tab", "a", "colon", "z", "f3", "delete"}
     )
@@ -44,7 +44,7 @@ async def test_random_keys_do_not_crash_the_app(
         pressed = 0
         while pressed < PRESSES:
             burst = [chance.choice(choice) for _ in range(chance.randint(1, 12))]
-            if chance.random() < 0.3:  # so that it does not stay in one dialog for ever
+            if chance.random() < 0.3:  # so that it does not stay in one dialog forever
                 burst.append("escape")
             for key in burst:
                 app.simulate_key(key)

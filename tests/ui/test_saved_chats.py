@@ -57,7 +57,7 @@ async def test_palette_finds_a_chat_before_the_chat_pane_is_opened(app: MlxkApp,
     await keep(tmp_path / "state", "Where do zebras sleep?", "Something newer")
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await ready(pilot)
-        assert app.chats.opened is None  # nothing is opened before it is asked for
+        assert app.chats.opened is None  # nothing is opened before it is needed
         results = await typed_into_the_palette(pilot, "zebras")
         await wait_until(pilot, lambda: results.option_count == 1)
         await pilot.press("enter")
@@ -122,7 +122,7 @@ async def test_quitting_asks_about_unsent_drafts(app: MlxkApp, tmp_path: Path) -
         pane.sessions.open(pane.talk.session.id if pane.talk.saved else 2)
         await wait_until(pilot, lambda: pane.composer.text == "begun")
         pane.draft.clear()
-        # Taken up again and not changed: nothing would be lost.
+        # Opened for editing and not changed: nothing would be lost.
         pane.draft.recall(-1, pane.conversation.messages)
         assert pane.composer.text == "A question"
         await pilot.press("ctrl+q")
@@ -206,7 +206,7 @@ async def test_older_chats_are_loaded_when_scrolling_with_the_wheel(app: MlxkApp
         await wait_until(pilot, lambda: len(listing.keys) == PAGE + 50)
         await pilot.pause()
         assert listing.cursor == 0
-        assert round(listing.scroll_y) == 2 * PAGE - 60  # what is seen stays where it is
+        assert round(listing.scroll_y) == 2 * PAGE - 60  # the scroll position is kept
 
 
 async def test_older_chats_are_loaded_on_a_narrow_terminal(app: MlxkApp, tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ async def test_server_frees_its_port_and_can_be_restarted(open_app: OpenApp) -> 
         answer = await ask(client_of(app))
         assert answer.choices[0].message.content
         await wait_until(pilot, lambda: " 200 " in words(app))
-        # By mouse: the word of the switch.
+        # With the mouse: the label of the switch.
         await pilot.click(pane.status, offset=(3, 1))
         await wait_until(pilot, lambda: app.server.phase is ServerPhase.OFF)
 
@@ -236,7 +236,7 @@ async def test_api_key_is_created_required_shown_copied_and_deleted(
         await wait_until(pilot, lambda: " 401 " in words(app) and " 200 " in words(app))
         pane.side.open("curl")
         await wait_until(pilot, lambda: "Bearer YOUR-API-KEY" in words(app))
-        await pilot.press("d")  # not seen: the keys are shown first
+        await pilot.press("d")  # not visible: the keys are shown first
         await wait_until(pilot, lambda: pane.side.tab == KEYS)
         await pilot.press("d")
         await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
@@ -303,7 +303,7 @@ async def test_model_is_loaded_shown_in_the_snippets_and_unloaded(open_app: Open
                 assert app.server.url in app.clipboard
         await pilot.press("u")
         await wait_until(pilot, lambda: engine.status.model is None)
-        # It is also the one of requests that name none.
+        # It is also the default model for requests.
         body = json.dumps({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}).encode()
 
         def post() -> Any:
@@ -388,7 +388,7 @@ async def test_request_is_answered_during_a_chat(open_app: OpenApp, engine: Engi
         await pilot.press("4")
         await wait_until(pilot, lambda: bool(app.screen.query("#composer")))
         await wait_until(pilot, lambda: app.screen.query_one("#composer").has_focus)
-        await pilot.press(*"hello", "enter")  # the smallest model answers: the endless one
+        await pilot.press(*"hello", "enter")  # the smallest model is used: the one with endless answers
         await wait_until(pilot, lambda: engine.status.streams == 1)
         answer = await asyncio.wait_for(ask(client_of(app), model=ENDLESS), PATIENCE_S)
         assert answer.usage.completion_tokens == 8
@@ -413,7 +413,7 @@ async def test_keys_respond_while_32_clients_send_requests(open_app: OpenApp) ->
         begun = time.monotonic()
         asking = asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(crowd())))
         await wait_until(pilot, lambda: len(app.server.live) > 8 or asking.done())
-        # Counted in processor time of this thread, so that a busy machine matters little.
+        # Measured as processor time of this thread, so that a busy machine matters little.
         taken: list[float] = []
         while not asking.done() or not taken:
             before, key = pane.listed.cursor, "g" if len(taken) % 2 else "G"

@@ -83,13 +83,13 @@ async def test_too_large_model_asks_first_and_is_saved_once_loaded(
             pilot, lambda: isinstance(app.screen, QuestionDialog) and "Not enough memory" in words(app)
         )
         assert "needs about 1.00TB of memory" in said(app)
-        # Not wanted: nothing is kept, nothing loaded.
+        # Declined: nothing is saved or loaded.
         await pilot.press("escape")
         await wait_until(pilot, lambda: app.screen is pane)
         assert app.server.setup.model is None
         assert app.chats.status.model is None
         assert load({}, config).settings.server_model == ""
-        # Wanted: it is loaded, then kept.
+        # Confirmed: it is loaded, then saved.
         await choose(pilot, "huge")
         await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")
@@ -98,7 +98,7 @@ async def test_too_large_model_asks_first_and_is_saved_once_loaded(
         assert loaded is not None
         assert loaded.name == HUGE
         assert load({}, config).settings.server_model == HUGE
-        # And it answers, though nobody can force it by a request.
+        # It answers, although a request alone cannot force it.
         assert app.server.server is not None
         assert app.server.server.address is not None
         url = f"{app.server.server.address.url}/v1/completions"

@@ -71,14 +71,14 @@ async def test_snippets_and_keys_are_shown_while_the_server_is_off(
         await pilot.press("escape")
         await wait_until(pilot, lambda: app.screen is pane)
 
-        await pilot.press("d")  # not seen: the keys are shown first
+        await pilot.press("d")  # not visible: the keys are shown first
         await wait_until(pilot, lambda: isinstance(app.screen, ServerScreen) and app.screen.side.tab == KEYS)
         await pilot.press("d")
         await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: not app.server.setup.keys)
         await wait_until(pilot, lambda: isinstance(app.screen, ServerScreen))
-        # A terminal of another size is no reason to leave: the tabs are nowhere else.
+        # Resizing the terminal does not close the view, because the tabs are only here.
         await pilot.resize_terminal(130, 42)
         await wait_until(pilot, lambda: app.screen.size.width == 130)
         assert isinstance(app.screen, ServerScreen)
@@ -126,7 +126,7 @@ async def test_last_key_cannot_be_deleted_with_a_public_host(
 async def test_running_server_is_judged_by_its_actual_address(
     hub: Path, tmp_path: Path, keyed: Path, bound: tuple[str, ...]
 ) -> None:
-    app = app_of(hub, tmp_path, server_host="127.1")  # a name for the resolver, which finds 127.0.0.1
+    app = app_of(hub, tmp_path, server_host="127.1")  # resolves to 127.0.0.1
     async with app.run_test(size=SIZES["wide"], notifications=True) as pilot:
         await pane_of(pilot)
         await pilot.press("s")
@@ -134,7 +134,7 @@ async def test_running_server_is_judged_by_its_actual_address(
         server = app.server.server
         assert server is not None
         assert server._bound == ("127.0.0.1",)
-        server._bound = bound  # no test listens beyond this machine
+        server._bound = bound  # tests only listen on loopback
         await delete_key(pilot)
         await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")

@@ -67,7 +67,7 @@ async def test_server_stays_off_without_mlx(hub: Path, tmp_path: Path, size: tup
         await wait_until(pilot, lambda: "Models cannot run here" in words(app))
         assert "mlx-lm is not installed" in words(app)
         assert "pip install mlx-lm" in words(app)
-        # Nothing is switched, the key says why, and nothing is started.
+        # The server stays off, the key shows why, and nothing is started.
         await pilot.press("s")
         await wait_until(pilot, lambda: "mlx-lm is not installed, so no model can run" in words(app))
         await pilot.press("s", "m", "u", "x", "f")
@@ -111,7 +111,7 @@ async def test_crashed_engine_is_restarted_and_reported(hub: Path, tmp_path: Pat
         assert said
         await wait_until(pilot, lambda: " 200 " in words(app))
 
-        # With a model in memory it is started again at once, with a line above the requests meanwhile.
+        # With a loaded model the worker restarts at once, and a line above the requests shows it.
         first = kill(engine)
         await wait_until(pilot, lambda: "is being started again" in words(app))
         assert app.server.phase is ServerPhase.ON
@@ -120,7 +120,7 @@ async def test_crashed_engine_is_restarted_and_reported(hub: Path, tmp_path: Pat
         assert engine.status.pid not in {None, first}
         await wait_until(pilot, lambda: "started again" not in words(app) and not pane.note.display)
 
-        # Without one nobody waits for it: the next request starts it.
+        # Without one, the next request starts it.
         await pilot.press("u")
         await wait_until(pilot, lambda: engine.status.state is EngineState.IDLE)
         second = kill(engine)

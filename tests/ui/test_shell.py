@@ -192,5 +192,5 @@ async def test_palette_closed_during_a_search_shows_no_error(make_app: AppMaker,
         assert isinstance(palette, CommandPalette)
         await pilot.press("escape")
         await wait_until(pilot, lambda: palette._closed)
-        # What its search does with a hit that arrives now; a KeyError there ended the app.
+        # A search result that arrives now; a KeyError there crashed the app.
         assert Style.from_styles(palette.get_component_styles("command-palette--help-text"))

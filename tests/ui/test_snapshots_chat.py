@@ -202,7 +202,7 @@ async def _show(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
         wanted = next(item.session for item in listed if item.session.title == CHATS[look.chat][0].title)
         pane.sessions.open(wanted.id)
         await wait_until(pilot, lambda: pane.talk.session.id == wanted.id and pane.composer.has_focus)
-        await settle(pilot, "F8")  # the line of keys, which a dialog over it leaves as it is
+        await settle(pilot, "F8")  # the footer, which a dialog does not change
     if look.name == "live":
         pane.conversation.append(_message(901, None, Role.USER, "And now?"))
         answer = _answer(902, 901, "It is written **token** by token, `and`", usage={}, timings={})
@@ -214,7 +214,7 @@ async def _show(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
         assert isinstance(app.focused, Input)
         app.focused.value = look.text
     await settle(pilot, look.says)
-    if app.screen is not pane:  # a dialog: the keys below it may not be those of now yet, and nobody minds
+    if app.screen is not pane:  # a dialog: the footer below it may not be up to date yet
         pane.query_one(KeyLine).bindings_changed(pane)
         await settle(pilot, look.says)
 

@@ -257,7 +257,7 @@ async def draw(
                 app.theme = THEMES[look]
                 await settle(pilot, scene.says)
             picture = app.export_screenshot(title=app.title, simplify=True)
-            # The port is another one each time; it has five digits.
+            # The port differs each time; it has five digits.
             pictures[scene.name, look] = picture.replace(str(app.server.port or "no port"), "50000")
         for key in scene.back:
             await pilot.press(key)

@@ -86,7 +86,7 @@ async def draw(
                 app.theme = THEMES[look]
                 await settle(pilot, scene.says)
             picture = app.export_screenshot(title=app.title, simplify=True)
-            # The hub's port is another one each time; it has five digits.
+            # The hub's port differs each time; it has five digits.
             port = hub.url.rpartition(":")[2] if hub is not None else "none"
             pictures[scene.name, look] = picture.replace(port, "50000")
         await pilot.press(*scene.back)

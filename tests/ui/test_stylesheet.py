@@ -38,7 +38,7 @@ async def test_switching_panes_parses_no_style_twice(
         await pilot.press("2", "3", "4", "f5", "f1")
         await pilot.pause()
         sources = len(app.stylesheet.source)
-        assert 0 < parsed() <= sources + 20  # the rest: a source may first be read with another precedence
+        assert 0 < parsed() <= sources + 20  # the others: a source may first be read with another precedence
         seen, colour = parsed(), app.screen.styles.background
         app.register_theme(Theme("never-seen", primary="#123456", background="#0a0b0c"))
         app.theme = "never-seen"

@@ -158,7 +158,7 @@ async def test_model_that_cannot_be_pulled_shows_the_reason(
     async with app.run_test(size=NARROW, notifications=True) as pilot:
         await open_pane(pilot)
         search = await found(pilot, ("o", "r", "g", "slash", "n", "o"))  # type: ignore[arg-type]  # key names
-        assert search.results.keys == ["org/no"]  # a full name is taken as it stands
+        assert search.results.keys == ["org/no"]  # a full name is used unchanged
         await wait_until(pilot, lambda: search.results.has_focus)
         await pilot.press("enter")
         card = await asked(pilot)
@@ -250,7 +250,7 @@ async def test_quitting_asks_and_transfers_resume_at_the_next_start(
     async with again.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
         await wait_until(pilot, lambda: state_of(again, LARGE) == "done")
-        # Said where the user is: in the Models pane.
+        # The message appears in the current pane, Models.
         await wait_until(pilot, lambda: any("Large-4bit" in said for said in toasts(again)))
     sent = sum(request.bytes_sent for request in list(local.requests)[begun:] if "extra.bin" in request.path)
     assert sent < SIZE - 200_000
@@ -278,7 +278,7 @@ async def test_model_is_not_shown_as_broken_while_it_is_pulled(
         await wait_until(pilot, lambda: "Being downloaded" in text(app))
         assert "The Transfers pane shows how far it is." in flat(app)
         assert "Not sound" not in text(app)
-        assert "●" not in text(app).splitlines()[1]  # nothing to mend, says the tab
+        assert "●" not in text(app).splitlines()[1]  # the tab shows nothing to repair
         app.transfers.pause(transfer.id)
         await wait_until(pilot, lambda: verdict() is Verdict.BAD and "Not sound" in text(app))
         app.transfers.resume(transfer.id)
@@ -313,7 +313,7 @@ async def test_failed_transfer_shows_the_reason_and_can_be_retried(
         local.repos[GATED].granted = frozenset({"tester"})
         await pilot.press("r")
         await wait_until(pilot, lambda: state_of(app, GATED) == "done")
-        # A line that is bad for a while is tried again by itself.
+        # A temporary network fault is retried automatically.
         local.faults.add(Fault(kind="status", path="/api/models/*", status=503, times=None))
         app.transfers.add(Pull(TINY))
         await pilot.press("g")
@@ -321,7 +321,7 @@ async def test_failed_transfer_shows_the_reason_and_can_be_retried(
         local.faults.clear()
         await pilot.press("r")  # or wait
         await wait_until(pilot, lambda: state_of(app, TINY) == "done")
-        # Whatever a hub calls things is only text.
+        # Names of a hub are only text.
         last, _ = app.transfers.add(Pull(f"o/{evil}@{evil}"))
         await wait_until(pilot, lambda: last.state is TransferState.FAILED)
         await wait_until(pilot, lambda: "[bold]" in text(app))
@@ -348,7 +348,7 @@ async def test_transfer_details_on_a_narrow_screen_and_reordering(
         await wait_until(pilot, lambda: isinstance(app.screen, TransfersPane))
         await pilot.press("space", "enter")
         await wait_until(pilot, lambda: isinstance(app.screen, TransferScreen))
-        await pilot.resize_terminal(*WIDE)  # there is room for both again
+        await pilot.resize_terminal(*WIDE)  # there is space for both again
         await wait_until(pilot, lambda: isinstance(app.screen, TransfersPane))
         await pilot.press("escape")
 

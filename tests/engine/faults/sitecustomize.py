@@ -37,9 +37,9 @@ def get_stuck(place: str) -> None:
         lock.acquire()
         lock.acquire()
     elif how == "interpreter":
-        ctypes.PyDLL(None).sleep(10**6)  # without letting the interpreter's lock go
+        ctypes.PyDLL(None).sleep(10**6)  # without releasing the interpreter lock
     elif how == "spin":
-        collections.deque(itertools.repeat(0), maxlen=0)  # the same, and it burns a core
+        collections.deque(itertools.repeat(0), maxlen=0)  # the same, and keeps a core busy
 
 
 def stuck_first(function: Callable[..., Any], place: str) -> Callable[..., Any]:
@@ -86,4 +86,4 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 sys.meta_path.insert(0, _Finder())
-gc.collect = stuck_first(gc.collect, "unloading")  # the engine's last act before it says that it is done
+gc.collect = stuck_first(gc.collect, "unloading")  # the engine's last step before it reports that it is done

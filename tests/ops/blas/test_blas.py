@@ -171,7 +171,7 @@ def test_trial_is_stored_per_file_processor_and_mlx(tmp_path: Path, library: Bla
     other = tmp_path / "cpuinfo"
     other.write_text("processor\t: 0\nmodel name\t: Another\nflags\t\t: fpu sse\n\nprocessor\t: 1\n")
     assert _remembering(tmp_path, cpuinfo=str(other)).get(library) is None
-    os.utime(library.path, (1, 1))  # installed anew, the same content
+    os.utime(library.path, (1, 1))  # reinstalled with the same content
     assert _remembering(tmp_path).get(library) == GOOD
     Path(library.path).write_bytes(b"other code")
     assert _remembering(tmp_path).get(library) is None

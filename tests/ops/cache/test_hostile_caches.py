@@ -672,7 +672,7 @@ def test_unreadable_repo_is_a_single_unhealthy_row(open_hub: Path, part: str) ->
             path.chmod(0o755)
     assert f"('{GOOD[0]}', 'healthy')" in rows
     assert f"('{GOOD[1]}', 'healthy')" in rows
-    if part != "trees/*":  # a listing only adds to what the files say themselves
+    if part != "trees/*":  # the file list is only additional information
         assert f"('{BAD}', 'unhealthy')" in rows
         assert "unreadable" in codes
 

@@ -43,7 +43,7 @@ async def test_child_process_answers_in_json_lines() -> None:
     await child.drain()
     assert json.loads(await child.stdout.readline()) == {"type": None, "message": ""}
     assert await child.wait(PATIENCE_S) == 0
-    child.send(job)  # to nobody
+    child.send(job)  # nothing reads it
     assert child.pid is None
 
 
@@ -56,7 +56,7 @@ async def test_stopped_child_process_is_reaped() -> None:
     assert await child.end() == -signal.SIGKILL
     assert child.pid is None
     assert is_gone(pid)
-    child.kill()  # the number may be another's by now
+    child.kill()  # the pid may be reused
     assert await child.end() == -signal.SIGKILL
 
 

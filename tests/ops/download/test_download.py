@@ -99,7 +99,7 @@ async def test_untrusted_blob_is_downloaded_again_and_replaced(model: Model) -> 
     await model.download()
     blob = model.blobs / model.etag("model.safetensors")
     blob.write_bytes(b"\0" * 300_000)
-    assert (await model.download()).bytes_downloaded == 0  # the size is right: nobody looks closer
+    assert (await model.download()).bytes_downloaded == 0  # the size is right, so the file is not checked
     done = await model.download(replace(FAST, distrust=frozenset({blob.name})))
     assert done.bytes_downloaded == 300_000
     model.check_whole()
@@ -186,7 +186,7 @@ async def test_events_report_each_file_and_the_total(model: Model) -> None:
     assert {event.file_bytes_total for event in about} == {300_000}
     assert [event.file_bytes_done for event in about] == sorted(event.file_bytes_done for event in about)
     assert all(event.bytes_total == model.size and event.files_total == 4 for event in model.events)
-    for file in model.files:  # the small ones too: each is told of once more when it is in the snapshot
+    for file in model.files:  # also small files: each is reported again once it is in the snapshot
         ends = [event for event in model.events if event.file == file.path][-1]
         assert (ends.stage, ends.file_bytes_done, ends.file_bytes_total) == ("pull", file.size, file.size)
     last = model.events[-1]

@@ -177,7 +177,7 @@ def test_read_only_folder_can_be_read() -> None:
             assert store.get(KEY) == IN_TURN
             assert not store.put(KEY, BatchingVerdict(True))
             store.begin(KEY).end()
-            assert store.take_unfinished(KEY) == 0  # it could never be removed, and would count for ever
+            assert store.take_unfinished(KEY) == 0  # it could not be removed, and would count forever
             assert store.get(KEY) == IN_TURN
 
 

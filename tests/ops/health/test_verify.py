@@ -90,7 +90,7 @@ async def test_cancelled_verify_stops_reading(cache: Cache, repo: HfRepo) -> Non
     repo.add(files)
     big = repo.blobs / ("0" * 64)
     with big.open("wb") as stream:
-        stream.truncate(200_000_000_000)  # minutes of hashing, and a hole on disk
+        stream.truncate(200_000_000_000)  # takes minutes to hash, as a sparse file
     (repo.snapshot(next(iter(read_repo(cache, cache.find(NAME).ref).snapshots))) / "huge.bin").symlink_to(
         f"../../blobs/{big.name}"
     )

@@ -42,7 +42,7 @@ async def test_mlx_models_come_first_then_the_most_downloaded(server: LocalHub, 
     assert (gated.mlx, gated.gated, gated.cached) == (True, True, False)
     assert (cached.mlx, cached.cached, cached.downloads) == (True, True, 50)
     assert (cached.last_modified, cached.license) == ("2025-08-30T12:00:00Z", "apache-2.0")
-    assert cached.size_bytes == 64  # 32 elements of two bytes, as the safetensors header says
+    assert cached.size_bytes == 64  # 32 elements of two bytes, according to the safetensors header
     assert (torch.mlx, torch.downloads, torch.likes) == (False, 900, 9)
     assert (data.query, data.count) == ("tiny", 3)
 

@@ -266,7 +266,7 @@ async def test_only_broken_files_are_downloaded_again(
     else:
         os.unlink(cache.root / f"models--{NAME.replace('/', '--')}/snapshots/{commit}/{WEIGHTS}")
     server.requests.clear()
-    if fault == "rotten":  # its header is sound: only hashing tells
+    if fault == "rotten":  # its header is intact, so only hashing finds it
         plain = await pull(cache, NAME, hub=client(server))
         assert plain.download_status is DownloadStatus.ALREADY_EXISTS
     done = await pull(cache, NAME, hub=client(server), verify=fault == "rotten")
@@ -390,7 +390,7 @@ async def test_cancelled_pull_keeps_all_bytes(server: LocalHub, cache: Cache) ->
 
     task = asyncio.create_task(pull(cache, "org/large", hub=client(server), on_event=on_event))
     await asyncio.wait_for(halfway.wait(), PATIENCE_S)
-    server.rate_per_connection = 1000  # the rest would take longer than anybody's patience
+    server.rate_per_connection = 1000  # the rest would take longer than the timeout
     await cancel(task)
     folder = cache.root / "models--org--large"
     assert not (folder / "refs").exists()
@@ -499,7 +499,7 @@ async def test_clone_of_a_full_name_uses_only_that_repo(
     hub = client(server)
     assert (await clone(cache, "acme/Widget", tmp_path / "one", hub=hub)).expanded_name is None
     assert (tmp_path / "one" / "small.txt").exists()
-    data = await clone(cache, "acme/Widget-L", tmp_path / "two", hub=hub)  # no such repo anywhere
+    data = await clone(cache, "acme/Widget-L", tmp_path / "two", hub=hub)  # the repo does not exist
     assert data.expanded_name == "acme/Widget-Large"
 
 

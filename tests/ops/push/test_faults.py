@@ -78,7 +78,7 @@ def children() -> list[psutil.Process]:
     [
         Fault("cut", "/upload/*", method="PUT", after_bytes=SIZE // 2),
         Fault("status", "*/preupload/*", status=429, retry_after=0),
-        # The local hub commits before it answers: these answers are lost, or never were.
+        # The local hub commits before it answers, so only the answers are lost.
         Fault("status", "*/commit/*", status=500),
         Fault("status", "*/commit/*", status=503, retry_after=600),
         Fault("cut", "*/commit/*", method="POST", after_bytes=10),

@@ -79,7 +79,7 @@ def test_some_files_are_always_ignored(tmp_path: Path) -> None:
     assert listed(tmp_path) == {".gitattributes", "config.json", "sub/model.safetensors"}
     (tmp_path / ".hfignore").write_text("sub/\n!.env\n!.git\n!.cache\n")
     assert listed(tmp_path) == {".env", ".gitattributes", "config.json"}
-    (tmp_path / ".gitignore").write_text("*.json\n")  # the hub leaves these out whatever .hfignore says
+    (tmp_path / ".gitignore").write_text("*.json\n")  # the hub ignores these regardless of .hfignore
     (tmp_path / ".hfignore").write_text("!config.json\n")
     assert listed(tmp_path) == {".gitattributes", ".gitignore", "sub/model.safetensors"}
 
@@ -93,7 +93,7 @@ def test_hostile_patterns_do_not_hang(tmp_path: Path) -> None:
         "?*" * 200 + "b",
     ]
     patterns = Patterns(lines * 10)
-    with patience():  # a matcher that tries every way would not end
+    with patience():  # a backtracking matcher would not end
         assert not patterns.ignores("a" * 255, folder=False)
         assert not patterns.ignores("/".join("a" * 450), folder=False)
     assert patterns.ignores("a" * 254 + "b", folder=False)

@@ -164,7 +164,7 @@ async def test_dry_run_is_exact_and_changes_nothing(
     plan = await plan_push(request_, hub=hub)
     assert (plan.only_there, plan.commit, plan.repo_url) == (2, head, f"{server.url}/{NAME}")
     with_delete = await review(replace(request_, delete=True), hub=hub)
-    # Neither what the hub made itself goes nor what the folder ignores.
+    # Files created by the hub, and files that the folder ignores, are not deleted.
     assert (with_delete.deleted_files, with_delete.message) == (["old.txt"], "Dry-run: +1 ~2 -1")
     assert server.history(NAME)[0].oid == head
     assert not [request for request in server.requests if request.method != "GET"]

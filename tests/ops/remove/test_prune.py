@@ -195,7 +195,7 @@ async def test_pull_paused_for_days_keeps_its_files(cache: Cache, repo: HfRepo) 
         path = repo.path / "blobs" / f"{'e' * 64}{ending}"
         path.write_bytes(b"half of it")
         os.utime(path, (LONG_AGO, LONG_AGO))
-    assert await prunes_nothing(cache)  # nor its revision, which gets a ref only in the end
+    assert await prunes_nothing(cache)  # and so is its revision, which gets a ref only at the end
     for path in (repo.path / "blobs").glob("*.incomplete"):
         os.utime(path, (LONG_AGO - RESUMABLE_SECONDS, LONG_AGO - RESUMABLE_SECONDS))
     done = await prune(cache)
@@ -249,7 +249,7 @@ async def test_payload_of_two_unreferenced_revisions_is_freed_with_the_last(
     assert not hf.payload(WEIGHTS).exists()
     assert plan.revisions == done.revisions
     assert done.revisions[1].freed_bytes - done.revisions[0].freed_bytes == len(WEIGHTS)
-    # The dead lines of the lists that stay are dropped too, which is not counted as freed.
+    # Stale lines of the remaining manifests are also removed, which does not count as freed.
     assert plan.freed_bytes == done.freed_bytes <= before - payload_bytes(hf.root)
 
 
