@@ -1,6 +1,6 @@
-"""Files that an earlier version wrote (0.3.0 of the JSON API, before the packages moved) are read unchanged.
+"""Files of an earlier version (JSON API 0.3.0, before the packages moved) can be read.
 
-`old_data/` was written by the store, the queue and the settings of that version, once; nothing rewrites it.
+`old_data/` was written by the chat store, the queue and the settings of that version, and never changes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OLD = Path(__file__).parent / "old_data"
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """Return a copy of the old files that a test may change."""
+    """Return a copy of the old files that the test may change."""
     return Path(shutil.copytree(OLD, tmp_path / "old"))
 
 
@@ -62,7 +62,7 @@ async def test_chats_keep_their_messages_branches_and_settings(old: Path) -> Non
         assert found == [chat.id]
 
 
-async def test_an_exported_chat_is_imported_as_it_was(old: Path, tmp_path: Path) -> None:
+async def test_exported_chat_is_imported_unchanged(old: Path, tmp_path: Path) -> None:
     async with await ChatStore.open(tmp_path / "new.db") as store:
         session = await import_json(store, old / "chat.json")
         await export_json(store, session.id, tmp_path / "again.json")
@@ -72,7 +72,7 @@ async def test_an_exported_chat_is_imported_as_it_was(old: Path, tmp_path: Path)
     assert after == before
 
 
-def test_transfers_go_on_where_they_were(old: Path) -> None:
+def test_transfers_resume(old: Path) -> None:
     stored = Store(old / "transfers.json").read(repair=True)
     assert stored.problem is None
     waiting, paused, failed, done, cancelled = stored.transfers
@@ -86,7 +86,7 @@ def test_transfers_go_on_where_they_were(old: Path) -> None:
     assert cancelled.state is TransferState.CANCELLED
 
 
-def test_settings_and_keys_of_ones_own_stay(old: Path) -> None:
+def test_custom_settings_and_keys_are_kept(old: Path) -> None:
     loaded = load({}, old / "config.toml")
     assert loaded.problems == ()
     settings = loaded.settings
