@@ -8,13 +8,12 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import platformdirs
 from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.screen import Screen
-from textual.signal import Signal
 from textual.theme import Theme
 
 from mlxk_tui.config_file import ConfigError, save
@@ -28,11 +27,11 @@ from mlxk_tui.services.library import Library
 from mlxk_tui.services.server.control import ServerBackend
 from mlxk_tui.settings import LoadedSettings, weights_choice
 from mlxk_tui.terminal_app import TerminalApp
+from mlxk_tui.transfers.changes import Change
 from mlxk_tui.transfers.jobs import TransferState as Stage
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.runners import runners
 from mlxk_tui.transfers.store import state_file
-from mlxk_tui.transfers.teller import Change
 from mlxk_tui.ui.shell import themes
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.messages import ChatRequested
@@ -129,9 +128,7 @@ class MlxkApp(TerminalApp):
         self._loaded = loaded
         self._remember = remember
         self._temporary = temporary
-        self.library = Library(
-            self, cache, refresh_seconds=settings.refresh_seconds, clock=clock, runtime=runtime
-        )
+        self.library = Library(cache, refresh_seconds=settings.refresh_seconds, clock=clock, runtime=runtime)
         self.tasks = Tasks(self)
         self._hub = hub
         push = push_enabled(settings.push, os.environ)
@@ -146,24 +143,19 @@ class MlxkApp(TerminalApp):
             parallel=settings.parallel_transfers,
             clock=clock,
         )
-        self.transfers_changed: Signal[Change] = Signal(self, "transfers-changed")
         self.chats = ChatBackend(
-            self,
             state or platformdirs.user_data_path("mlxk-tui"),
             idle_unload_s=60 * settings.idle_unload_minutes,
             words=error_text,
             weights=lambda: weights_choice(loaded),
             engine=engine,
         )
-        self.server = ServerBackend(
-            self, loaded, cache, lambda: self.chats.engine, remember=remember, clock=clock
-        )
+        self.server = ServerBackend(loaded, cache, lambda: self.chats.engine, remember=remember, clock=clock)
         self.context = Context(
             self.library,
             settings,
             self.tasks,
             self.transfers,
-            self.transfers_changed,
             self._ask_hub,
             self.chats,
             self.server,
@@ -219,7 +211,7 @@ class MlxkApp(TerminalApp):
         self.run_worker(self._start_transfers(), name="transfers", group="transfers", exit_on_error=False)
 
     async def _start_transfers(self) -> None:
-        self.transfers.subscribe(self._follow_transfers)
+        self.transfers.changed.subscribe(self._follow_transfers)
         await self.transfers.start()
         if self.transfers.problem:
             self.notify(
@@ -227,8 +219,7 @@ class MlxkApp(TerminalApp):
             )
 
     def _follow_transfers(self, change: Change) -> None:
-        """Tell the panes what is different, and the user what ended while another pane was open."""
-        self.transfers_changed.publish(change)
+        """Tell the user what ended while another pane was open, and the library what has arrived."""
         for transfer in change.ended:
             failed = transfer.state is Stage.FAILED
             if self.current_mode != "transfers":
@@ -290,12 +281,7 @@ class MlxkApp(TerminalApp):
 
     def _sweep(self) -> None:
         """Let go of the widgets that were removed."""
-        chats = self.chats
-        signals: tuple[Signal[Any], ...] = (
-            *(self.tasks.changed, self.library.changed, self.transfers_changed, self.server.changed),
-            *(chats.engine_changed, chats.answers_changed, chats.storing_changed),
-        )
-        sweep(self, signals)
+        sweep(self)
 
     # -- global actions ------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ from mlxk_tui.engine.protocol import (
 from mlxk_tui.engine.status import EngineState, EngineStatus, ModelStatus
 from mlxk_tui.engine.stream import GenerationStream
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.events import OnEvent, Progress, ignore
+from mlxk_tui.ops.core.events import OnEvent, Progress, Publisher, Unsubscribe, ignore
 from mlxk_tui.ops.core.remedies import Remedy
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ class Engine:
         self._stopping: asyncio.Task[None] | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._subscribers: list[Callable[[EngineStatus], None]] = []
-        self._told = EngineStatus()
+        self._changes: Publisher[EngineStatus] = Publisher()
+        self._published = EngineStatus()
 
     @property
     def patience(self) -> Patience:
@@ -136,15 +136,9 @@ class Engine:
         """Whether anything is being generated."""
         return self._connection.streams > 0 and not self._connection.unresponsive
 
-    def subscribe(self, callback: Callable[[EngineStatus], None]) -> Callable[[], None]:
+    def subscribe(self, callback: Callable[[EngineStatus], object]) -> Unsubscribe:
         """Call `callback` in the event loop with each new status; returns what ends that."""
-        self._subscribers.append(callback)
-
-        def unsubscribe() -> None:
-            with contextlib.suppress(ValueError):
-                self._subscribers.remove(callback)
-
-        return unsubscribe
+        return self._changes.subscribe(callback)
 
     async def load(self, model: Runnable, *, on_event: OnEvent = ignore) -> ModelStatus:
         """Load a model, waiting for the streams of another one to end.
@@ -350,10 +344,9 @@ class Engine:
     def _changed(self) -> None:
         self._watch_idle()
         status = self.status
-        if status != self._told:
-            self._told = status
-            for callback in list(self._subscribers):
-                callback(status)
+        if status != self._published:
+            self._published = status
+            self._changes.publish(status)
 
     def _lost(self, error: OpError) -> None:
         """The worker is gone."""

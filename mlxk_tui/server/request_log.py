@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+
+from mlxk_tui.ops.core.events import Publisher
 
 
 class RequestState(str, Enum):
@@ -85,10 +86,6 @@ class RequestEntry:
         return (self.completion_tokens - 1) / generating if generating > 0.05 else None
 
 
-OnRequest = Callable[[RequestEntry], None]
-"""Called in the event loop when a request came, changed its state, or ended; not for each token."""
-
-
 class RequestLog:
     """The live requests and the last finished ones. Belongs to one event loop."""
 
@@ -97,7 +94,8 @@ class RequestLog:
         """Requests ever."""
         self._live: dict[int, RequestEntry] = {}
         self._finished: deque[RequestEntry] = deque(maxlen=size)
-        self._subscribers: list[OnRequest] = []
+        self.changed: Publisher[RequestEntry] = Publisher()
+        """A request came, is in another state, or ended; not published for each token."""
 
     def __len__(self) -> int:
         return len(self._live) + len(self._finished)
@@ -117,29 +115,19 @@ class RequestLog:
         """What was answered, in the order of ending."""
         return tuple(self._finished)
 
-    def subscribe(self, callback: OnRequest) -> Callable[[], None]:
-        """Call `callback` with each request that changed; returns what ends that."""
-        self._subscribers.append(callback)
-
-        def unsubscribe() -> None:
-            with contextlib.suppress(ValueError):
-                self._subscribers.remove(callback)
-
-        return unsubscribe
-
     def begin(self, id: str, client: str, method: str, route: str) -> RequestEntry:  # noqa: A002
         """Add a request that has just come."""
         self.total += 1
         entry = RequestEntry(self.total, id, client, method, route)
         self._live[entry.number] = entry
-        self._tell(entry)
+        self.changed.publish(entry)
         return entry
 
     def move(self, entry: RequestEntry, state: RequestState) -> None:
         """Note how far a request is."""
         if entry.state is not state:
             entry.state = state
-            self._tell(entry)
+            self.changed.publish(entry)
 
     def end(self, entry: RequestEntry, status: int) -> None:
         """Note that a request was answered, or given up by its client (499)."""
@@ -149,12 +137,8 @@ class RequestLog:
         entry.status = status
         entry.state = RequestState.DONE
         self._finished.append(entry)
-        self._tell(entry)
+        self.changed.publish(entry)
 
     def clear(self) -> None:
         """Forget the finished ones."""
         self._finished.clear()
-
-    def _tell(self, entry: RequestEntry) -> None:
-        for callback in list(self._subscribers):
-            callback(entry)

@@ -164,7 +164,7 @@ class Server:
     async def _drained(self, seconds: float) -> None:
         """Wait until no request is open, at most so long."""
         ended = asyncio.Event()
-        unsubscribe = self.log.subscribe(lambda entry: ended.set() if not self.log.live else None)
+        unsubscribe = self.log.changed.subscribe(lambda entry: ended.set() if not self.log.live else None)
         try:
             if self.log.live and seconds > 0:
                 await asyncio.wait_for(ended.wait(), seconds)

@@ -15,14 +15,12 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from textual.dom import DOMNode
-from textual.signal import Signal
-
 from mlxk_tui.ops.cache.cache import Cache, RepoRef
 from mlxk_tui.ops.cache.names import name_to_dir
 from mlxk_tui.ops.cache.watch import Changes, Watcher
 from mlxk_tui.ops.contract.terms import Health, MemoryFit, Severity
 from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.events import Publisher
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.health.report import Report
@@ -154,7 +152,6 @@ class Library:
     """Reports of every repo in one cache.
 
     Args:
-        owner: the node that publishes changes (the app).
         cache: the cache to show.
         refresh_seconds: how often the cache is looked at for changes; 0 never.
         clock: seconds since the epoch.
@@ -163,7 +160,6 @@ class Library:
 
     def __init__(
         self,
-        owner: DOMNode,
         cache: Cache,
         *,
         refresh_seconds: float = 2.0,
@@ -178,7 +174,7 @@ class Library:
         self.phase = ScanPhase.LOADING
         self.error: OpError | None = None
         """Why the cache cannot be read, in phase FAILED."""
-        self.changed: Signal[Changed] = Signal(owner, "library-changed")
+        self.changed: Publisher[Changed] = Publisher()
         self._arriving: frozenset[str] = frozenset()
         self._watcher = Watcher(cache)
         self._given_runtime = runtime

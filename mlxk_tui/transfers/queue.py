@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.events import OnEvent, Progress
+from mlxk_tui.ops.core.events import OnEvent, Progress, Publisher
 from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.transfers.changes import INTERVAL, Change, ChangeNotifier
 from mlxk_tui.transfers.jobs import Failure, Job, Transfer, TransferState
 from mlxk_tui.transfers.keeper import QueuePersistence
 from mlxk_tui.transfers.progress import take_in
 from mlxk_tui.transfers.store import Stored, document_of
-from mlxk_tui.transfers.teller import INTERVAL, ChangeNotifier, Subscriber
 
 Runner = Callable[[Any, OnEvent], Awaitable[str]]
 """Does one job and returns what came of it, in a sentence; progress may be sent from any thread."""
@@ -75,6 +75,8 @@ class TransferQueue:
         """Why nothing can be changed here, as a sentence."""
         self.ready = False
         """Whether the file has been read."""
+        self.changed: Publisher[Change] = Publisher()
+        """What changed, on the event loop."""
         self.monotonic = monotonic
         self._keeper = QueuePersistence(
             path, take=self._take, document=lambda: document_of(self.transfers), trouble=self._trouble
@@ -83,7 +85,7 @@ class TransferQueue:
         self._parallel = parallel
         self._clock = clock
         self._delays = delays
-        self._teller = ChangeNotifier()
+        self._notifier = ChangeNotifier(self.changed)
         self._tasks: dict[str, asyncio.Task[str]] = {}
         self._sinks: dict[str, deque[Progress]] = {}
         self._alarm: asyncio.TimerHandle | None = None
@@ -112,7 +114,7 @@ class TransferQueue:
         self._sort()
         self.ready = True
         self.problem = stored.problem or self.problem
-        self._tell(structure=True)
+        self._publish_soon(structure=True)
         if owner:
             self._pump()
         if owner and self.transfers:
@@ -120,14 +122,14 @@ class TransferQueue:
 
     def _trouble(self, text: str) -> None:
         self.problem = text
-        self._tell(structure=True)
+        self._publish_soon(structure=True)
 
     async def close(self) -> None:
         """Stop what runs, keep everything for the next start, and let another process have the queue."""
         if self._closed:
             return
         self._closed = True
-        self._teller.close()
+        self._notifier.close()
         for later in (self._alarm, self._ticking):
             if later is not None:
                 later.cancel()
@@ -141,10 +143,6 @@ class TransferQueue:
             if self._keeper.owner:
                 transfer.state = TransferState.WAITING
         await self._keeper.close()
-
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call `subscriber` on the loop whenever something is different; returns how to end that."""
-        return self._teller.subscribe(subscriber)
 
     # -- what there is ---------------------------------------------------------------------------
 
@@ -316,7 +314,7 @@ class TransferQueue:
         task.add_done_callback(lambda ended: self._finish(transfer, ended))
         if self._ticking is None or self._ticking.done():
             self._ticking = asyncio.create_task(self._tick())
-        self._tell([transfer.id], structure=True)
+        self._publish_soon([transfer.id], structure=True)
 
     def _finish(self, transfer: Transfer, task: asyncio.Task[str]) -> None:
         """Note how an attempt ended; called by the loop whichever way that was."""
@@ -344,7 +342,7 @@ class TransferQueue:
         transfer.files_done = transfer.files_total or transfer.files_done
         for file in transfer.files.values():
             file.done = file.total
-        self._tell(ended=[transfer])
+        self._publish_soon(ended=[transfer])
 
     def _fail(self, transfer: Transfer, error: BaseException) -> None:
         if isinstance(error, OpError):
@@ -360,7 +358,7 @@ class TransferQueue:
             transfer.retry_at = self.monotonic() + self._delays[transfer.attempts - 1]
         else:
             transfer.state, transfer.ended = TransferState.FAILED, self._clock()
-            self._tell(ended=[transfer])
+            self._publish_soon(ended=[transfer])
 
     async def _tick(self) -> None:
         """Take what the runners reported a few times a second, for as long as any runs."""
@@ -374,7 +372,7 @@ class TransferQueue:
                     transfer.rates.add(now, transfer.bytes_done)
                 if transfer.failure is not None and transfer.rates.rate(now) > 0:
                     transfer.failure = None  # bytes move again: why the last attempt ended is of no interest
-            self._tell(transfer.id for transfer in self.running)
+            self._publish_soon(transfer.id for transfer in self.running)
             if now - saved >= _SAVE_SECONDS:
                 saved = now
                 self._keeper.save()
@@ -384,16 +382,16 @@ class TransferQueue:
         if (events := self._sinks.get(transfer.id)) is not None:
             take_in(transfer, events)
 
-    # -- telling and keeping ---------------------------------------------------------------------
+    # -- publishing and saving -------------------------------------------------------------------
 
     def _changed(self) -> None:
-        """Something is in another state: start what can start, tell, and keep it."""
+        """Start what can start now, publish the change, and save it."""
         self._pump()
-        self._tell(structure=True)
+        self._publish_soon(structure=True)
         self._keeper.save()
 
-    def _tell(
+    def _publish_soon(
         self, ids: Iterable[str] = (), *, structure: bool = False, ended: Iterable[Transfer] = ()
     ) -> None:
         if not self._closed:
-            self._teller.tell(ids, structure=structure, ended=ended)
+            self._notifier.publish_soon(ids, structure=structure, ended=ended)

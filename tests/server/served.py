@@ -144,7 +144,7 @@ class Served:
             changed = asyncio.Event()
             ends = [
                 self.engine.subscribe(lambda status: changed.set()),
-                self.server.log.subscribe(lambda entry: changed.set()),
+                self.server.log.changed.subscribe(lambda entry: changed.set()),
             ]
             try:
                 while not condition():

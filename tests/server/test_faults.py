@@ -48,7 +48,7 @@ async def test_unexpected_exception_is_a_500_without_details(
             assert "Traceback" not in str(told)
             asking = asyncio.create_task(client.get("/hang"))
             changed = asyncio.Event()
-            unsubscribe = server.log.subscribe(lambda entry: changed.set())
+            unsubscribe = server.log.changed.subscribe(lambda entry: changed.set())
             while not server.log.live:
                 changed.clear()
                 await asyncio.wait_for(changed.wait(), PATIENCE_S)

@@ -144,7 +144,7 @@ def test_openapi_document_has_every_route_and_valid_schemas(served: Served) -> N
 
 def test_log_entry_follows_a_request_from_start_to_end(served: Served) -> None:
     seen: list[tuple[str, RequestState]] = []
-    unsubscribe = served.server.log.subscribe(lambda entry: seen.append((entry.id, entry.state)))
+    unsubscribe = served.server.log.changed.subscribe(lambda entry: seen.append((entry.id, entry.state)))
     reply = served.ask(
         "POST",
         CHAT,

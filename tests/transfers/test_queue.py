@@ -9,9 +9,9 @@ import pytest
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.transfers.changes import Change
 from mlxk_tui.transfers.jobs import Pull, Push, TransferState
 from mlxk_tui.transfers.queue import KEPT, TransferQueue
-from mlxk_tui.transfers.teller import Change
 from tests.support.waiting import until
 from tests.transfers.conftest import QueueMaker, Works, put, states
 
@@ -190,7 +190,7 @@ async def test_progress_is_published_at_most_five_times_per_second(
 ) -> None:
     told: list[tuple[float, Change]] = []
     loop = asyncio.get_running_loop()
-    leave = queue.subscribe(lambda change: told.append((loop.time(), change)))
+    leave = queue.changed.subscribe(lambda change: told.append((loop.time(), change)))
     (transfer,) = put(queue, "o/a")
     await until(lambda: works.began == ["o/a"])
     number = 0

@@ -36,7 +36,7 @@ async def main():
     path, root, url, name = sys.argv[1:]
     hub = Hub(url)
     queue = TransferQueue(Path(path), runners(Cache(Path(root)), lambda: hub))
-    queue.subscribe(lambda change: [print(t.bytes_done, flush=True) for t in queue.transfers])
+    queue.changed.subscribe(lambda change: [print(t.bytes_done, flush=True) for t in queue.transfers])
     await queue.start()
     queue.add(Pull(name))
     await asyncio.Event().wait()

@@ -14,6 +14,7 @@ import tracemalloc
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from textual import events
@@ -25,6 +26,7 @@ from textual.widgets._footer import FooterKey
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.ops.core.events import Publisher
 from mlxk_tui.ui.shell.footer import KeyLine
 from tests.ui.conftest import AppMaker, ready, wait_until
 
@@ -146,6 +148,37 @@ async def test_memory_does_not_grow_in_any_place(make_app: AppMaker, sample: Cac
             await check_flat(pilot, [CYCLES[name]], warm_up=3, times=PRESSES // len(CYCLES[name]))
         finally:
             tracemalloc.stop()
+
+
+def subscriptions(app: MlxkApp) -> list[int]:
+    """Return how many subscriptions each service has."""
+    chats = app.chats
+    publishers: tuple[Publisher[Any], ...] = (
+        *(app.tasks.changed, app.library.changed, app.transfers.changed, app.server.changed),
+        *(chats.engine_changed, chats.answers_changed, chats.storing_changed),
+    )
+    return [publisher.subscriptions for publisher in publishers]
+
+
+async def test_closed_screen_has_no_subscription(
+    make_app: AppMaker, sample: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlxk_tui.app.INTERVAL_S", 3600.0)  # nobody sweeps up behind it
+    app = make_app(sample)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await ready(pilot)
+        for pane in ("f2", "f3", "f4", "f5", "f1"):  # a pane stays once it has been opened
+            await press(pilot, [pane])
+        before = subscriptions(app)
+        assert all(before)
+        for keys, back in ((("f1", "enter"), "escape"), (("f3", "n"), "escape"), (("f5", "i"), "escape")):
+            await press(pilot, keys)
+            await wait_until(pilot, lambda: len(app.screen_stack) > 1 and app.screen.is_running)
+            assert subscriptions(app) != before
+            await press(pilot, [back])
+            await wait_until(pilot, lambda: len(app.screen_stack) == 1)
+            await wait_until(pilot, lambda: subscriptions(app) == before)
+    assert subscriptions(app) == [0, 0, 1, 0, 0, 0, 0]  # the app's own, which hears of every transfer
 
 
 async def test_closed_screen_is_released(make_app: AppMaker, sample: Cache) -> None:

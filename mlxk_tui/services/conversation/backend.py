@@ -13,11 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textual.dom import DOMNode
-from textual.signal import Signal
-
 from mlxk_tui.engine.status import EngineStatus
 from mlxk_tui.ops.core.errors import OpError
+from mlxk_tui.ops.core.events import Publisher, Unsubscribe
 
 if TYPE_CHECKING:
     from mlxk_tui.chats.store import ChatStore
@@ -34,7 +32,6 @@ class ChatBackend:
     """Engine, store and answers of one app.
 
     Args:
-        owner: the node that publishes changes (the app).
         folder: where the chats are kept.
         idle_unload_s: seconds without a request after which a model leaves the memory; 0 never.
         weights: tells how weights are held where there is no GPU.
@@ -44,7 +41,6 @@ class ChatBackend:
 
     def __init__(
         self,
-        owner: DOMNode,
         folder: Path,
         *,
         words: Callable[[OpError], str],
@@ -54,10 +50,10 @@ class ChatBackend:
     ) -> None:
         self.answers: dict[int, Answer] = {}
         """What is being written, by session."""
-        self.engine_changed: Signal[EngineStatus] = Signal(owner, "engine-changed")
-        self.answers_changed: Signal[Answer] = Signal(owner, "answers-changed")
+        self.engine_changed: Publisher[EngineStatus] = Publisher()
+        self.answers_changed: Publisher[Answer] = Publisher()
         """An answer began or ended."""
-        self.storing_changed: Signal[ChatStore] = Signal(owner, "storing-changed")
+        self.storing_changed: Publisher[ChatStore] = Publisher()
         """What is written cannot be stored, or can be again; `write_error` says which."""
         self.unsent: Callable[[], int] = lambda: 0
         """Returns how many questions were begun and not sent; the pane that takes them says so."""
@@ -68,7 +64,7 @@ class ChatBackend:
         """Returns what is kept of an answer's error, for people."""
         self._given = engine
         self._engine: Engine | None = None
-        self._unsubscribe: Callable[[], None] | None = None
+        self._unsubscribe: Unsubscribe | None = None
         self._store: ChatStore | None = None
         self._opening: asyncio.Task[ChatStore] | None = None
         self._tasks: set[asyncio.Task[None]] = set()

@@ -12,12 +12,10 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from textual.dom import DOMNode
-from textual.signal import Signal
-
 from mlxk_tui.config_file import ConfigError, save
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.events import Publisher, Unsubscribe
 from mlxk_tui.ops.core.os_errors import reason_of
 from mlxk_tui.server.http.keys import needs_key, save_keys
 from mlxk_tui.server.options import Address
@@ -54,7 +52,6 @@ class ServerBackend:
     """The server of one app.
 
     Args:
-        owner: the node that publishes changes (the app).
         loaded: the settings, and the file that new ones are written to.
         cache: where the models are.
         engine: returns the engine, which this shares with the chats and never stops.
@@ -64,7 +61,6 @@ class ServerBackend:
 
     def __init__(
         self,
-        owner: DOMNode,
         loaded: LoadedSettings,
         cache: Cache,
         engine: Callable[[], Engine],
@@ -72,7 +68,7 @@ class ServerBackend:
         remember: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.changed: Signal[bool] = Signal(owner, "server-changed")
+        self.changed: Publisher[bool] = Publisher()
         """True where more than requests is different: the switch, the setup, a problem."""
         self.phase = ServerPhase.OFF
         self.problem: OpError | None = None
@@ -106,7 +102,7 @@ class ServerBackend:
         self._switching: asyncio.Task[None] | None = None
         self._telling: asyncio.TimerHandle | None = None
         self._sampling: asyncio.TimerHandle | None = None
-        self._unsubscribe: Callable[[], None] | None = None
+        self._unsubscribe: Unsubscribe | None = None
         self._ended_tokens = 0
         self._seen_tokens = 0
         self._sampled_at = 0.0
@@ -212,7 +208,7 @@ class ServerBackend:
         # A quarter of a second of imports: not on the loop that draws.
         module = await asyncio.to_thread(importlib.import_module, "mlxk_tui.server.server")
         server: Server = module.Server(self._engine(), self._cache, self.setup.options)
-        self._unsubscribe = server.log.subscribe(self._request_changed)
+        self._unsubscribe = server.log.changed.subscribe(self._request_changed)
         self.server = server
         return server
 

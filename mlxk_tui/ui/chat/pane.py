@@ -97,8 +97,8 @@ class ChatPane(Pane):
 
     def on_mount(self) -> None:
         """Open the chats."""
-        self.context.chats.answers_changed.subscribe(self, self._answer_changed)
-        self.context.chats.storing_changed.subscribe(self, lambda _: self.draw_note())
+        self.subscribe(self.context.chats.answers_changed, self._answer_changed)
+        self.subscribe(self.context.chats.storing_changed, lambda _: self.draw_note())
         self.context.chats.unsent = self.draft.unsent
         self.renderer.mount()
         self.sessions.open_store()

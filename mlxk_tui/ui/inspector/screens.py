@@ -73,7 +73,7 @@ class InspectorScreen(Transient[None]):
     def on_mount(self) -> None:
         """Show the model and follow it."""
         self.query_one(Inspector).show(self.entry)
-        self.context.library.changed.subscribe(self, self._library_changed)
+        self.subscribe(self.context.library.changed, self._library_changed)
 
     def _library_changed(self, change: Changed) -> None:
         if self._key in change.removed:

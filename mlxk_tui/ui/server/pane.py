@@ -99,7 +99,7 @@ class ServerPane(Pane):
         """Show what there is; a timer runs only while requests are open."""
         self._growing = self.set_interval(_GROW_SECONDS, self._grow, pause=True)
         self.context.server.read_keys()
-        self.context.chats.engine_changed.subscribe(self, lambda _: self._engine_moved())
+        self.subscribe(self.context.chats.engine_changed, lambda _: self._engine_moved())
         self._fold()
         self.draw_server(structure=True)
 

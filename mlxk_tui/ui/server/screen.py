@@ -90,8 +90,8 @@ class ServerScreen(Transient[None]):
         """Show what there is and follow it."""
         self._draw()
         self.side.take_focus()
-        self.context.server.changed.subscribe(self, lambda _: self._draw())
-        self.context.chats.engine_changed.subscribe(self, lambda _: self._draw())
+        self.subscribe(self.context.server.changed, lambda _: self._draw())
+        self.subscribe(self.context.chats.engine_changed, lambda _: self._draw())
         if self._entry is not None and self._entry.live:
             self.set_interval(_GROW_SECONDS, self._draw)
 

@@ -6,15 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from textual.signal import Signal
-
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.services.conversation.backend import ChatBackend
 from mlxk_tui.services.library import Library
 from mlxk_tui.services.server.control import ServerBackend
 from mlxk_tui.settings import Settings
 from mlxk_tui.transfers.queue import TransferQueue
-from mlxk_tui.transfers.teller import Change
 from mlxk_tui.ui.shell.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -29,8 +26,6 @@ class Context:
     settings: Settings
     tasks: Tasks
     transfers: TransferQueue
-    transfers_changed: Signal[Change]
-    """What is different in the queue, on the app's loop."""
     hub: Callable[[], Hub]
     """Returns the hub that is asked; raises OpError where its address or token cannot be used."""
     chats: ChatBackend

@@ -12,7 +12,7 @@ from textual.widgets import Static
 from mlxk_tui.ops.core.text import plural, printable, spaced_size
 from mlxk_tui.services.library import Changed, ScanPhase
 from mlxk_tui.services.server.control import ServerPhase as Switch
-from mlxk_tui.transfers.teller import Change
+from mlxk_tui.transfers.changes import Change
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.footer import KeyLine
 from mlxk_tui.ui.shell.registry import PANES
@@ -140,10 +140,10 @@ class Pane(BaseScreen[None]):
 
     def on_mount(self) -> None:
         """Follow the library."""
-        self.context.library.changed.subscribe(self, self._library_changed)
-        self.context.transfers_changed.subscribe(self, self._transfers_changed)
-        self.context.chats.engine_changed.subscribe(self, lambda _: self._engine_changed())
-        self.context.server.changed.subscribe(self, self._server_changed)
+        self.subscribe(self.context.library.changed, self._library_changed)
+        self.subscribe(self.context.transfers.changed, self._transfers_changed)
+        self.subscribe(self.context.chats.engine_changed, lambda _: self._engine_changed())
+        self.subscribe(self.context.server.changed, self._server_changed)
         self._library_changed(Changed(frozenset(self.context.library.entries)))
 
     def _library_changed(self, change: Changed) -> None:

@@ -2,7 +2,7 @@
 
 Textual 8.2.8 looks after most of what a removed widget leaves behind. Each of these held whole screens:
 
-- a `Signal` is held by its subscribers' callbacks, and so holds the subscribers, until it is published;
+- a `Signal` of Textual's is held by its subscribers' callbacks, and so holds them, until it is published;
 - who watches a reactive of another node (every `TextArea` the app's theme) is held until that changes;
 - a toast that gives way to a newer one (`ToastRack.show`) leaves its holder, which holds it, on the screen;
 - a timer that was cancelled is kept by asyncio until it would have been due, with the context of the widget
@@ -14,7 +14,6 @@ Textual 8.2.8 looks after most of what a removed widget leaves behind. Each of t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Any
 
 from textual._styles_cache import StylesCache
@@ -27,21 +26,15 @@ INTERVAL_S = 2.0
 """Seconds between two sweeps: a hand at the keyboard opens a dozen screens meanwhile."""
 
 
-def sweep(app: App[Any], signals: Iterable[Signal[Any]]) -> None:
-    """Forget every removed widget.
-
-    Args:
-        app: its nodes are gone through.
-        signals: those that do not belong to a node.
-    """
+def sweep(app: App[Any]) -> None:
+    """Forget every removed widget in the nodes of an app."""
     nodes: list[DOMNode] = [app, *(node for node in app._registry if node is not app)]
     for node in nodes:
         watched: dict[str, list[tuple[DOMNode, object]]] = getattr(node, "__watchers", {})
         for watchers in watched.values():
             if any(_removed(watcher) for watcher, _ in watchers):
                 watchers[:] = [pair for pair in watchers if not _removed(pair[0])]
-    owned = (value for node in nodes for value in vars(node).values() if isinstance(value, Signal))
-    for signal in (*signals, *owned):
+    for signal in (value for node in nodes for value in vars(node).values() if isinstance(value, Signal)):
         for node in [node for node in signal._subscriptions if _removed(node)]:
             signal.unsubscribe(node)
     for node in nodes:

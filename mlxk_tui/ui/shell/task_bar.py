@@ -11,12 +11,13 @@ from textual.widgets import Static
 
 from mlxk_tui.ops.core.text import printable, spaced_size
 from mlxk_tui.ui.shell.tasks import Task, Tasks
+from mlxk_tui.ui.widgets.subscriber import Subscriber
 from mlxk_tui.ui.widgets.text import Part, cut, gauge, line
 
 _GAUGE = 12
 
 
-class TaskBar(Static):
+class TaskBar(Subscriber, Static):
     """Title, gauge, share, bytes and rate of the task started last; hidden while nothing runs.
 
     Args:
@@ -33,7 +34,7 @@ class TaskBar(Static):
 
     def on_mount(self) -> None:
         """Follow the tasks."""
-        self._tasks.changed.subscribe(self, lambda _: self._follow())
+        self.subscribe(self._tasks.changed, lambda _: self._follow())
         self._timer = self.set_interval(0.1, self._draw, pause=True)
         self._follow()
 

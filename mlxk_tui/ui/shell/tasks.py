@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from textual.app import App
-from textual.signal import Signal
 from textual.worker import Worker
 
 from mlxk_tui.ops.core.errors import OpError
-from mlxk_tui.ops.core.events import OnEvent, Progress
+from mlxk_tui.ops.core.events import OnEvent, Progress, Publisher
 from mlxk_tui.ui.widgets.error_text import error_text
 
 Work = Callable[[OnEvent], Awaitable[str]]
@@ -49,7 +48,7 @@ class Tasks:
     def __init__(self, app: App[Any]) -> None:
         self._app = app
         self.running: list[Task] = []
-        self.changed: Signal[None] = Signal(app, "tasks-changed")
+        self.changed: Publisher[None] = Publisher()
 
     def start(self, title: str, work: Work, *, about: Iterable[str] = ()) -> Task:
         """Start a task; its end, its error or its cancellation is told in a toast."""

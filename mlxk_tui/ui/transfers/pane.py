@@ -14,8 +14,8 @@ from textual.widgets import Static
 
 from mlxk_tui.ops.core.text import plural
 from mlxk_tui.services.library import Changed
+from mlxk_tui.transfers.changes import Change
 from mlxk_tui.transfers.jobs import Transfer, TransferState
-from mlxk_tui.transfers.teller import Change
 from mlxk_tui.ui.inspector import pull_actions
 from mlxk_tui.ui.inspector.screens import WIDE
 from mlxk_tui.ui.shell.pane import Pane

@@ -8,8 +8,8 @@ from textual import getters
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
+from mlxk_tui.transfers.changes import Change
 from mlxk_tui.transfers.jobs import Transfer
-from mlxk_tui.transfers.teller import Change
 from mlxk_tui.ui.inspector import pull_actions
 from mlxk_tui.ui.inspector.screens import WIDE
 from mlxk_tui.ui.shell.context import Context
@@ -60,7 +60,7 @@ class TransferScreen(Transient[None]):
     def on_mount(self) -> None:
         """Show the transfer and follow it."""
         self.detail.show(self.transfer)
-        self.context.transfers_changed.subscribe(self, self._changed)
+        self.subscribe(self.context.transfers.changed, self._changed)
         self.set_interval(1.0, self.detail.draw)
 
     def _changed(self, change: Change) -> None:

@@ -17,9 +17,9 @@ from textual.widgets import Input, Static
 from mlxk_tui.ops.cache.names import is_clean, parse_spec
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.text import plural
+from mlxk_tui.transfers.changes import Change
 from mlxk_tui.transfers.jobs import Pull
 from mlxk_tui.transfers.starters import STARTERS
-from mlxk_tui.transfers.teller import Change
 from mlxk_tui.ui.inspector import model_actions, pull_actions
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.footer import KeyLine
@@ -100,7 +100,7 @@ class SearchScreen(ModalScreen[None], Transient[None]):
 
     def on_mount(self) -> None:
         """Offer small models until something is typed."""
-        self._given.transfers_changed.subscribe(self, self._transfers_changed)
+        self.subscribe(self._given.transfers.changed, self._transfers_changed)
         self._draw()
 
     def on_resize(self) -> None:

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 from textual._callback import invoke
-from textual.dom import DOMNode
 from textual.events import ScreenSuspend, Unmount
 from textual.message import Message
 from textual.message_pump import MessagePump
@@ -24,16 +23,12 @@ from textual.messages import CloseMessages, Prune
 from textual.screen import Screen, ScreenResultType
 from textual.worker import Worker, WorkerState
 
+from mlxk_tui.ui.widgets.subscriber import Subscriber, is_leaving
+
 _CLOSING = (Prune, CloseMessages, Unmount, ScreenSuspend)
 
 
-def is_leaving(node: MessagePump) -> bool:
-    """Tell whether a node is being removed, or was, or the app is leaving."""
-    pruning = isinstance(node, DOMNode) and node._pruning
-    return pruning or node._closing or node._closed or not node.is_attached
-
-
-class BaseScreen(Screen[ScreenResultType]):
+class BaseScreen(Subscriber, Screen[ScreenResultType]):
     """A screen that leaves nothing behind that looks for its widgets."""
 
     def _post_mount(self) -> None:

@@ -1,12 +1,12 @@
-"""Telling whoever listens what is different: another state at once, progress five times a second."""
+"""Publishes what changed in the queue: another state at once, progress five times a second."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from mlxk_tui.ops.core.events import Publisher
 from mlxk_tui.transfers.jobs import Transfer
 
 INTERVAL = 0.2
@@ -27,35 +27,26 @@ class Change:
     """Transfers that were done or failed just now."""
 
 
-Subscriber = Callable[[Change], None]
-
-
 class ChangeNotifier:
-    """Gathers what happens and hands it out on the event loop, together."""
+    """Gathers changes and publishes them together, on the event loop.
 
-    def __init__(self) -> None:
-        self._subscribers: list[Subscriber] = []
+    Args:
+        publisher: gets the changes.
+    """
+
+    def __init__(self, publisher: Publisher[Change]) -> None:
+        self._publisher = publisher
         self._ids: set[str] = set()
         self._structure = False
         self._ended: list[Transfer] = []
-        self._told = 0.0
+        self._published_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._soon = False
 
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call `subscriber` with each change; returns how to end that."""
-        self._subscribers.append(subscriber)
-
-        def leave() -> None:
-            with suppress(ValueError):
-                self._subscribers.remove(subscriber)
-
-        return leave
-
-    def tell(
+    def publish_soon(
         self, ids: Iterable[str] = (), *, structure: bool = False, ended: Iterable[Transfer] = ()
     ) -> None:
-        """Have this told soon."""
+        """Publish this with the next change."""
         self._ids.update(ids)
         self._structure = self._structure or structure
         self._ended += ended
@@ -65,19 +56,17 @@ class ChangeNotifier:
                 return
             self._timer.cancel()
         loop = asyncio.get_running_loop()
-        due = self._told + (_AT_ONCE if soon else INTERVAL)
+        due = self._published_at + (_AT_ONCE if soon else INTERVAL)
         self._timer, self._soon = loop.call_later(max(0.0, due - loop.time()), self._publish), soon
 
     def _publish(self) -> None:
         change = Change(frozenset(self._ids), self._structure, tuple(self._ended))
         self._ids, self._structure, self._ended = set(), False, []
         self._timer, self._soon = None, False
-        self._told = asyncio.get_running_loop().time()
-        for subscriber in list(self._subscribers):
-            subscriber(change)
+        self._published_at = asyncio.get_running_loop().time()
+        self._publisher.publish(change)
 
     def close(self) -> None:
-        """Tell nothing more."""
-        self._subscribers.clear()
+        """Drop what has not been published."""
         if self._timer is not None:
             self._timer.cancel()
