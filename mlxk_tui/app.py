@@ -7,6 +7,7 @@ import gc
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -25,6 +26,7 @@ from mlxk_tui.ops.push.terms import push_enabled
 from mlxk_tui.services.conversation.backend import ChatBackend
 from mlxk_tui.services.library import Library
 from mlxk_tui.services.server.control import ServerBackend
+from mlxk_tui.services.tasks import Tasks
 from mlxk_tui.settings import LoadedSettings, weights_choice
 from mlxk_tui.terminal_app import TerminalApp
 from mlxk_tui.transfers.changes import Change
@@ -38,7 +40,7 @@ from mlxk_tui.ui.shell.messages import ChatRequested
 from mlxk_tui.ui.shell.registry import PANES
 from mlxk_tui.ui.shell.stylesheet import Sheet
 from mlxk_tui.ui.shell.sweep import INTERVAL_S, sweep
-from mlxk_tui.ui.shell.tasks import Tasks
+from mlxk_tui.ui.shell.tasks import notify_end, stop_latest_task
 from mlxk_tui.ui.widgets.error_text import error_text
 
 if TYPE_CHECKING:
@@ -129,7 +131,8 @@ class MlxkApp(TerminalApp):
         self._remember = remember
         self._temporary = temporary
         self.library = Library(cache, refresh_seconds=settings.refresh_seconds, clock=clock, runtime=runtime)
-        self.tasks = Tasks(self)
+        self.tasks = Tasks()
+        self.tasks.ended.subscribe(partial(notify_end, self))
         self._hub = hub
         push = push_enabled(settings.push, os.environ)
         self.transfers = transfers or TransferQueue(
@@ -254,9 +257,9 @@ class MlxkApp(TerminalApp):
         return self._hub
 
     async def on_unmount(self) -> None:
-        """Stop what is being transferred, which goes on at the next start, and what is being answered."""
+        """Stop what runs: transfers, which go on at the next start, answers and tasks."""
         await self.server.close()  # first: it answers with the engine of the chats
-        await asyncio.gather(self.transfers.close(), self.chats.close())
+        await asyncio.gather(self.transfers.close(), self.chats.close(), self.tasks.close())
 
     def _use_keymap(self) -> None:
         keymap = self.context.settings.keymap
@@ -323,7 +326,7 @@ class MlxkApp(TerminalApp):
         """Copy the selected text; with nothing selected, stop what runs or say how to leave."""
         if (selected := self.screen.get_selected_text()) is not None:
             self.copy_to_clipboard(selected)
-        elif not self.tasks.stop():
+        elif not stop_latest_task(self, self.tasks):
             self.notify("Press q to quit.", markup=False, timeout=3)
 
     def action_leave_app(self) -> None:

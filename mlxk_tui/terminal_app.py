@@ -25,8 +25,8 @@ from textual.types import CSSPathType
 from textual.widget import MountError
 from textual.worker import Worker, WorkerFailed, WorkerState
 
-from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ui.shell import clipboard
+from mlxk_tui.ui.widgets.error_text import fault_text
 
 _LOOK_S = 2.0
 """Seconds between two looks whether the terminal is still there."""
@@ -101,8 +101,8 @@ class TerminalApp(App[None]):
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
         """Say so when something failed that nobody expected; the app goes on."""
         if event.state is WorkerState.ERROR:
-            text = f"{event.worker.name or 'A task'} failed: {event.worker.error!r}. Please report this."
-            self.notify(printable(text), severity="error", timeout=20, markup=False)
+            text = fault_text(event.worker.name or "A task", event.worker.error)
+            self.notify(text, severity="error", timeout=20, markup=False)
 
     async def run_action(
         self,

@@ -11,8 +11,9 @@ from textual.widgets import Button, Input
 
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache.cache import Cache
+from mlxk_tui.services.tasks import Task
 from mlxk_tui.ui.inspector.clone_dialog import CloneDialog, problem_with
-from mlxk_tui.ui.shell.tasks import LONG_SECONDS, Task
+from mlxk_tui.ui.shell.tasks import LONG_SECONDS, stop_latest_task
 from mlxk_tui.ui.widgets.dialogs import Dialog, DialogList, QuestionDialog
 from tests.support.hf_cache import HfCache, model_files
 from tests.ui.conftest import AppMaker, ready, wait_until
@@ -137,7 +138,7 @@ async def test_task_cancelled_before_its_start_is_removed(make_app: AppMaker, hu
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
         app.tasks.start("Waiting", endless)
-        app.tasks.stop()
+        stop_latest_task(app, app.tasks)
         await wait_until(pilot, lambda: not app.tasks.running)
         assert toasts(app) == ["Waiting: stopped."]
 

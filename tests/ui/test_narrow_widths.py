@@ -10,10 +10,10 @@ from rich.cells import cell_len
 from mlxk_tui.ops.catalog.filters import parse
 from mlxk_tui.ops.contract.terms import MemoryFit
 from mlxk_tui.ops.core.events import Progress
+from mlxk_tui.services.tasks import Task
 from mlxk_tui.ui.inspector.description import memory_gauge
 from mlxk_tui.ui.models.filter_bar import placeholder
 from mlxk_tui.ui.shell import task_bar
-from mlxk_tui.ui.shell.tasks import Task
 from mlxk_tui.ui.widgets.text import short_age
 
 NAME = "Verifying Qwen3-Coder-30B-A3B-Instruct-4bit"

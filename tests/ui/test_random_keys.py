@@ -52,7 +52,7 @@ async def test_random_keys_do_not_crash_the_app(
             await pilot.pause()
             failed += [worker for worker in app.workers if worker.state is WorkerState.ERROR]
             for task in list(app.tasks.running):  # V reads the whole sample, which takes a minute
-                app.tasks._cancel(task)
+                app.tasks.cancel(task)
         await wait_until(pilot, lambda: not app._exception)
         for _ in range(6):
             await pilot.press("escape")

@@ -391,5 +391,5 @@ class ChatPane(Pane):
         """Stop the answer or a running task, else go back to the composer."""
         if self.talk.answer is not None:
             self.talk.answer.stop()
-        elif not (self.focused is self.conversation and self.context.tasks.stop()):
+        elif not (self.focused is self.conversation and self.stop_task()):
             self.composer.focus()

@@ -162,4 +162,4 @@ class HealthPane(Pane):
 
     def action_leave(self) -> None:
         """Stop the running task."""
-        self.context.tasks.stop()
+        self.stop_task()

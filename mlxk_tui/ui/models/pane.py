@@ -391,4 +391,4 @@ class ModelsPane(Pane):
         elif self.disk_use.display:
             self._show_disk_use(False)
         else:
-            self.context.tasks.stop()
+            self.stop_task()

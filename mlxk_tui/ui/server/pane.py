@@ -326,4 +326,4 @@ class ServerPane(Pane):
         if not self.listed.has_focus:
             self.listed.focus()
         else:
-            self.context.tasks.stop()
+            self.stop_task()

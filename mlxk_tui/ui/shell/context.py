@@ -10,9 +10,9 @@ from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.services.conversation.backend import ChatBackend
 from mlxk_tui.services.library import Library
 from mlxk_tui.services.server.control import ServerBackend
+from mlxk_tui.services.tasks import Tasks
 from mlxk_tui.settings import Settings
 from mlxk_tui.transfers.queue import TransferQueue
-from mlxk_tui.ui.shell.tasks import Tasks
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.hub.hub import Hub

@@ -17,6 +17,7 @@ from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.footer import KeyLine
 from mlxk_tui.ui.shell.registry import PANES
 from mlxk_tui.ui.shell.task_bar import TaskBar
+from mlxk_tui.ui.shell.tasks import stop_latest_task
 from mlxk_tui.ui.widgets.base_screen import BaseScreen
 from mlxk_tui.ui.widgets.tab_strip import Tab, TabStrip
 from mlxk_tui.ui.widgets.text import Part, cut, flush_right, line
@@ -207,6 +208,10 @@ class Pane(BaseScreen[None]):
         """Switch to the pane whose tab was clicked, unless a dialog has opened meanwhile."""
         if event.source.id == "tabs":
             await self.app.run_action(f"app.pane('{event.id}')")
+
+    def stop_task(self) -> bool:
+        """Stop the task that was started last; False where none runs."""
+        return stop_latest_task(self.app, self.context.tasks)
 
     # -- actions that are not possible now ---------------------------------------------------------
 

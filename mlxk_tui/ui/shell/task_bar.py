@@ -10,7 +10,8 @@ from textual.timer import Timer
 from textual.widgets import Static
 
 from mlxk_tui.ops.core.text import printable, spaced_size
-from mlxk_tui.ui.shell.tasks import Task, Tasks
+from mlxk_tui.services.tasks import Task, Tasks
+from mlxk_tui.ui.shell.tasks import stop_latest_task
 from mlxk_tui.ui.widgets.subscriber import Subscriber
 from mlxk_tui.ui.widgets.text import Part, cut, gauge, line
 
@@ -54,7 +55,7 @@ class TaskBar(Subscriber, Static):
 
     def on_click(self) -> None:
         """Stop the task."""
-        self._tasks.stop()
+        stop_latest_task(self.app, self._tasks)
 
     def _draw(self) -> None:
         if self._tasks.running and self.is_attached and self.screen.is_current:

@@ -221,4 +221,4 @@ class TransfersPane(Pane):
         if not self.listed.has_focus:
             self.listed.focus()
         else:
-            self.context.tasks.stop()
+            self.stop_task()

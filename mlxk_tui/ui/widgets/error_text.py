@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.remedies import Remedy, joined, words_for
+from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ui.widgets.text import sentence
 
 WORDS: dict[Remedy, str] = {
@@ -30,6 +31,11 @@ WORDS: dict[Remedy, str] = {
     Remedy.CHANGE_DRAFT: "F10 chooses another one, or none.",
 }
 """What the shared words leave open, or say too generally."""
+
+
+def fault_text(title: str, error: BaseException | None) -> str:
+    """Return what is shown of an exception that nobody expected, as one safe line; `title` names the work."""
+    return printable(f"{title} failed: {error!r}. Please report this.")
 
 
 def error_text(error: OpError) -> str:
