@@ -25,7 +25,7 @@ from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.push.terms import push_enabled
 from mlxk_tui.services.conversation.backend import ChatBackend
 from mlxk_tui.services.library import Library
-from mlxk_tui.services.server.control import ServerBackend
+from mlxk_tui.services.server.control import ServerControl
 from mlxk_tui.services.tasks import Tasks
 from mlxk_tui.settings import LoadedSettings, weights_choice
 from mlxk_tui.terminal_app import TerminalApp
@@ -153,7 +153,7 @@ class MlxkApp(TerminalApp):
             weights=lambda: weights_choice(loaded),
             engine=engine,
         )
-        self.server = ServerBackend(loaded, cache, lambda: self.chats.engine, remember=remember, clock=clock)
+        self.server = ServerControl(loaded, cache, lambda: self.chats.engine, remember=remember)
         self.context = Context(
             self.library,
             settings,

@@ -22,6 +22,7 @@ from mlxk_tui.ops.contract.terms import CpuWeights
 if TYPE_CHECKING:
     from mlxk_tui.engine.memory import WeightsChoice
     from mlxk_tui.ops.cache.cache import Cache
+    from mlxk_tui.server.options import ServerOptions
 
 ENV_PREFIX = "MLXK_"
 """Prefix of the environment variables of settings, such as `MLXK_THEME`."""
@@ -185,6 +186,30 @@ def weights_choice(loaded: LoadedSettings) -> WeightsChoice:
     return WeightsChoice(
         loaded.settings.cpu_weights, {} if for_all else dict(loaded.settings.model_cpu_weights)
     )
+
+
+def server_options(settings: Settings, given: Mapping[str, Any] | None = None) -> ServerOptions:
+    """Return the options of the server, without the API keys that are stored elsewhere.
+
+    Args:
+        settings: where an option that is not given comes from.
+        given: options of a command line by their names in `ServerOptions`; None means not given. Origins and
+            host names are added to those of the settings.
+    """
+    from mlxk_tui.server.options import ServerOptions, listed
+
+    options = ServerOptions(
+        host=settings.server_host,
+        port=settings.server_port,
+        origins=listed(settings.server_origins),
+        hosts=listed(settings.server_hosts),
+        model=settings.server_model or None,
+        max_tokens=settings.server_max_tokens or None,
+    )
+    more = {name: value for name, value in (given or {}).items() if value is not None}
+    for name in ("origins", "hosts"):
+        more[name] = (*getattr(options, name), *more.get(name, ()))
+    return replace(options, **more)
 
 
 def for_demo(loaded: LoadedSettings, folder: Path) -> LoadedSettings:

@@ -9,16 +9,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlxk_tui import settings
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.models import Runnable, find_runnable
+from mlxk_tui.engine.models import Runnable
 from mlxk_tui.engine.status import EngineStatus, ModelStatus
 from mlxk_tui.ops.contract.inference import ServerData
 from mlxk_tui.ops.contract.matrices import BlasState
@@ -26,9 +24,9 @@ from mlxk_tui.ops.contract.results import Command, Envelope
 from mlxk_tui.ops.contract.terms import CpuWeights
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable, size
-from mlxk_tui.server.http import keys
-from mlxk_tui.server.options import ServerOptions, listed
-from mlxk_tui.server.server import Server
+from mlxk_tui.server.options import Address
+from mlxk_tui.services.server.control import ServerControl
+from mlxk_tui.settings import LoadedSettings
 from mlxk_tui_headless import output
 from mlxk_tui_headless.background_output import write_in_background
 from mlxk_tui_headless.cancellation import wake_on_signals
@@ -40,40 +38,34 @@ if TYPE_CHECKING:
 _log = logging.getLogger("mlxk_tui.server")
 
 
-@dataclass(frozen=True)
-class ServeOptions:
-    """The options of the command line; None means the value of the settings."""
-
-    model: str | None
-    host: str | None
-    port: int | None
-    max_tokens: int | None
-    api_keys: tuple[str, ...]
-    origins: tuple[str, ...]
-    hosts: tuple[str, ...]
-    aliases: tuple[str, ...]
-    cpu_weights: CpuWeights | None
-    force: bool
-    max_queue: int | None
-    idle_unload_minutes: float | None
-    grace_s: float
-    log_level: str
-    log_prompts: bool
-
-
-def serve(session: CommandSession, options: ServeOptions) -> None:
+def serve(
+    session: CommandSession,
+    given: Mapping[str, Any],
+    *,
+    cpu_weights: CpuWeights | None,
+    idle_unload_minutes: float | None,
+    grace_s: float,
+    log_level: str,
+) -> None:
     """Serve until a signal stops the server; the envelope is printed as soon as it listens.
+
+    Args:
+        session: what the command works with.
+        given: options of the command line by their names in `ServerOptions`; None means that of the settings.
+        cpu_weights: the format of weights without a GPU; None means that of the settings.
+        idle_unload_minutes: idle time after which a model is unloaded; None means that of the settings.
+        grace_s: how long running answers may continue after the first signal.
+        log_level: log level on stderr.
 
     Raises:
         OpError: `port_in_use`, `validation_error`, `permission_denied`, and those of `find_runnable`.
     """
-    gc.enable()  # off at the start, because most commands end at once
-    command = _ServeCommand(session, options)
+    command = _ServeCommand(session, given, cpu_weights, idle_unload_minutes, grace_s)
     try:
         with (
             write_in_background("stdout", note=None),
             write_in_background(),
-            _log_to_stderr(options.log_level),
+            _log_to_stderr(log_level),
             session.interrupts.handled_by(command.on_signal),
         ):
             asyncio.run(command.run())
@@ -82,9 +74,19 @@ def serve(session: CommandSession, options: ServeOptions) -> None:
 
 
 class _ServeCommand:
-    def __init__(self, session: CommandSession, options: ServeOptions) -> None:
+    def __init__(
+        self,
+        session: CommandSession,
+        given: Mapping[str, Any],
+        cpu_weights: CpuWeights | None,
+        idle_unload_minutes: float | None,
+        grace_s: float,
+    ) -> None:
         self._session = session
-        self._options = options
+        self._given = given
+        self._cpu_weights = cpu_weights
+        self._idle_unload_minutes = idle_unload_minutes
+        self._grace_s = grace_s
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._had_terminal = _has_terminal()
@@ -108,58 +110,47 @@ class _ServeCommand:
             await self._run()
 
     async def _run(self) -> None:
-        server_options, idle_unload_s = load_options(self._options)
-        loaded = settings.load({"cpu_weights": self._options.cpu_weights})
-        engine = Engine(idle_unload_s=idle_unload_s, weights=settings.weights_choice(loaded))
+        loaded = self._load_settings()
+        engine = Engine(idle_unload_s=self._idle_unload_s(loaded), weights=settings.weights_choice(loaded))
         engine.subscribe(_EngineLog().on_status)
-        server = Server(engine, self._session.cache, server_options)
-        self._reload = partial(self._reload_settings, engine, server)
+        control = ServerControl(
+            loaded, self._session.cache, lambda: engine, given=self._given, remember=False, sample_seconds=0
+        )
+        self._reload = partial(self._reload_settings, engine, control)
         loading: asyncio.Task[None] | None = None
         try:
-            model = await self._find_model(server_options)
-            address = await server.start()
-            self._report(
-                ServerData(
-                    url=address.url,
-                    host=address.host,
-                    port=address.port,
-                    model=model.name if model is not None else None,
-                    pid=os.getpid(),
-                )
-            )
-            if model is not None:
-                loading = asyncio.create_task(_load(engine, model))
+            address = await control.start()
+            gc.enable()  # off at the start, because most commands end at once
+            if (problem := control.model_problem) is not None:
+                name = printable(control.options.model or "")
+                why = error_text(problem)
+                output.warn(f"Warning: {name}, the model of the setting server_model, was not loaded: {why}")
+            self._report(address, control.model)
+            if control.model is not None:
+                loading = asyncio.create_task(_load(engine, control.model))
             await self._stop.wait()
-            await self._finish(server)
+            await self._finish(control)
         finally:
             if loading is not None:
                 loading.cancel()
-            await server.stop()
+            await control.stop()
             await engine.stop()
 
-    async def _find_model(self, server_options: ServerOptions) -> Runnable | None:
-        """Find the model to load at the start; if only the settings name it, an error is just a warning."""
-        if server_options.model is None:
-            return None
-        spec = server_options.aliases.get(server_options.model, server_options.model)
-        try:
-            return await find_runnable(self._session.cache, spec, force=server_options.force)
-        except OpError as error:
-            if self._options.model is not None:
-                raise
-            output.warn(
-                f"Warning: {printable(spec)}, the model of the setting server_model, was not loaded: "
-                f"{error_text(error)}"
-            )
-            return None
+    def _load_settings(self) -> LoadedSettings:
+        loaded = settings.load({"cpu_weights": self._cpu_weights})
+        for problem in loaded.problems:
+            output.warn(f"Warning: {problem}")
+        return loaded
 
-    async def _finish(self, server: Server) -> None:
+    def _idle_unload_s(self, loaded: LoadedSettings) -> float:
+        minutes = self._idle_unload_minutes
+        return 60 * (loaded.settings.idle_unload_minutes if minutes is None else minutes)
+
+    async def _finish(self, control: ServerControl) -> None:
         """Wait for running answers to finish; a second signal ends the wait."""
-        if server.generations:
-            _log.info(
-                "Stopping: waiting %g s for %d running answers.", self._options.grace_s, server.generations
-            )
-        stopping = asyncio.create_task(server.stop(self._options.grace_s))
+        if control.server is not None and (answers := control.server.generations):
+            _log.info("Stopping: waiting %g s for %d running answers.", self._grace_s, answers)
+        stopping = asyncio.create_task(control.stop(self._grace_s))
         second_signal = asyncio.create_task(self._stop_now.wait())
         await asyncio.wait({stopping, second_signal}, return_when=asyncio.FIRST_COMPLETED)
         second_signal.cancel()
@@ -177,17 +168,24 @@ class _ServeCommand:
         else:
             self._reload()
 
-    def _reload_settings(self, engine: Engine, server: Server) -> None:
+    def _reload_settings(self, engine: Engine, control: ServerControl) -> None:
         try:
-            server_options, idle_unload_s = load_options(self._options)
-            server.reload(server_options)
+            loaded = self._load_settings()
+            control.reload(loaded)
         except OpError as error:
             _log.error("The settings were not reloaded: %s", error_text(error))
             return
-        engine.idle_unload_s = idle_unload_s
+        engine.idle_unload_s = self._idle_unload_s(loaded)
         _log.info("Settings reloaded.")
 
-    def _report(self, data: ServerData) -> None:
+    def _report(self, address: Address, model: Runnable | None) -> None:
+        data = ServerData(
+            url=address.url,
+            host=address.host,
+            port=address.port,
+            model=model.name if model is not None else None,
+            pid=os.getpid(),
+        )
         envelope = Envelope(status="success", command=Command.SERVER, data=data, error=None)
         if self._session.options.json:
             output.write(output.envelope_json(envelope) + "\n")
@@ -244,66 +242,25 @@ async def _load(engine: Engine, model: Runnable) -> None:
         _log.info("Loaded %s in %.1f s.", model.name, loaded.load_s)
 
 
-def load_options(given: ServeOptions) -> tuple[ServerOptions, float]:
-    """Return the server's options and the idle time in seconds, from command line, settings and key file.
+def check_numbers(options: Mapping[str, float | None], least: int, most: float) -> None:
+    """Refuse options that are out of range; None means not given.
 
     Raises:
-        OpError: `validation_error`, `permission_denied`.
+        OpError: `validation_error`.
     """
-    loaded = settings.load()
-    for problem in loaded.problems:
-        output.warn(f"Warning: {problem}")
-    stored = loaded.settings
-    idle_minutes = (
-        stored.idle_unload_minutes if given.idle_unload_minutes is None else given.idle_unload_minutes
-    )
-    _check(given, idle_minutes)
-    defaults = ServerOptions()
-    options = ServerOptions(
-        host=given.host if given.host is not None else stored.server_host,
-        port=given.port if given.port is not None else stored.server_port,
-        api_keys=_keys(given.api_keys, loaded.key_file),
-        origins=(*listed(stored.server_origins), *_origins(given.origins)),
-        hosts=(*listed(stored.server_hosts), *(host for text in given.hosts for host in listed(text))),
-        model=given.model if given.model is not None else stored.server_model or None,
-        aliases=_aliases(given.aliases),
-        force=given.force,
-        max_tokens=given.max_tokens or stored.server_max_tokens or None,
-        max_queue=given.max_queue or defaults.max_queue,
-        log_prompts=given.log_prompts,
-    )
-    return options, idle_minutes * 60
+    for name, value in options.items():
+        if value is not None and not least <= value <= most:
+            raise _invalid(f"{name} must be {least} or more.")
 
 
-def _check(given: ServeOptions, idle_minutes: float) -> None:
-    for name, value in (("--max-tokens", given.max_tokens), ("--max-queue", given.max_queue)):
-        if value is not None and value < 1:
-            raise _invalid(f"{name} must be 1 or more.")
-    for name, number in (("--idle-unload", idle_minutes), ("--grace", given.grace_s)):
-        if not 0 <= number <= 1e6:
-            raise _invalid(f"{name} must be 0 or more.")
+def parse_aliases(texts: Iterable[str]) -> dict[str, str]:
+    """Return the models of `NAME=MODEL`, by name.
 
-
-def _keys(given: tuple[str, ...], key_file: Path) -> dict[str, str]:
-    """Return the keys of the command line, or else of the environment, or else of the key file."""
-    if given:
-        return keys.parse_keys(given, "--api-key")
-    return keys.from_environment(os.environ) or keys.read_keys(key_file)
-
-
-def _origins(given: tuple[str, ...]) -> tuple[str, ...]:
-    origins = tuple(origin for text in given for origin in listed(text))
-    for origin in origins:
-        if origin != "*" and "://" not in origin:
-            raise _invalid(
-                f"--allow-origin {origin} is not a valid origin. Use the form https://chat.example.org."
-            )
-    return origins
-
-
-def _aliases(given: tuple[str, ...]) -> dict[str, str]:
+    Raises:
+        OpError: `validation_error`.
+    """
     aliases = {}
-    for text in given:
+    for text in texts:
         name, equals, model = text.partition("=")
         if not (equals and name.strip() and model.strip()):
             raise _invalid(f"--alias {text} is not valid. Use the form NAME=MODEL.")

@@ -1,4 +1,8 @@
-"""What a server is told: where it listens, whom it lets in, and how much it takes."""
+"""The configuration of a server: where it listens, whom it lets in, and how much it takes.
+
+The app's form, the command line of `serve`, the settings and the HTTP server all work with `ServerOptions`.
+The functions below make its values of what a person types.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from mlxk_tui.ops.core.addresses import is_loopback
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.text import printable
+
 DEFAULT_PORT = 8000
+_MAX_HOST_CHARACTERS = 253
+"""Of a DNS name."""
 
 
 @dataclass(frozen=True)
@@ -69,5 +79,69 @@ class Address(NamedTuple):
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """Return the parts of a list that commas or blanks part: origins, hosts."""
+    """Return the items of a list that is separated by commas or blanks: origins, hosts."""
     return tuple(text.replace(",", " ").split())
+
+
+def parse_host(text: str) -> str:
+    """Return the host to listen on that was typed; whether it is one of this machine's only binding tells.
+
+    Raises:
+        OpError: `validation_error`.
+    """
+    host = text.strip()
+    if not host:
+        raise _invalid("Enter a host, such as 127.0.0.1 for this machine alone.")
+    if len(host) > _MAX_HOST_CHARACTERS or any(not one.isprintable() or one.isspace() for one in host):
+        raise _invalid("A host is a name or an address, without blanks.")
+    if "/" in host:
+        raise _invalid("Enter the host alone, without http:// or a path.")
+    return host
+
+
+def parse_port(value: str | int) -> int:
+    """Return the port to listen on.
+
+    Raises:
+        OpError: `validation_error`.
+    """
+    try:
+        port = int(value)
+    except ValueError:
+        raise _invalid("The port must be a whole number, such as 8000; 0 takes a free one.") from None
+    if not 0 <= port <= 65535:
+        raise _invalid("The port must be between 0 (any free one) and 65535.")
+    return port
+
+
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Return the origins of web pages that may call.
+
+    Raises:
+        OpError: `validation_error`.
+    """
+    origins = tuple(origin.rstrip("/") for origin in listed(text))
+    for origin in origins:
+        scheme, _, host = origin.partition("://")
+        if origin != "*" and not (scheme and host and "/" not in host and origin.isprintable()):
+            shown = printable(origin)[:60]
+            raise _invalid(f"'{shown}' is not an origin. Write one like https://chat.example.org.")
+    return origins
+
+
+def _invalid(message: str) -> OpError:
+    return OpError(ErrorType.VALIDATION_ERROR, message)
+
+
+def beyond_loopback(host: str) -> bool:
+    """Tell whether an address surely lets other machines in; of a name only binding tells."""
+    name = host.strip()
+    loopback = is_loopback(name)
+    return name.strip("[]") == "" if loopback is None else not loopback
+
+
+def may_reach_beyond(host: str) -> bool:
+    """Tell whether an address or name may let other machines in: any but this machine's own may."""
+    name = host.strip()
+    loopback = is_loopback(name)
+    return name.strip("[]").rstrip(".").lower() != "localhost" if loopback is None else not loopback

@@ -4,6 +4,7 @@ No `annotations` from `__future__` here, for the reason given in `cli.py`.
 """
 
 from enum import Enum
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -113,26 +114,33 @@ def server(  # noqa: PLR0917 - Typer takes a command's options from its paramete
     """Serve the cached models over an OpenAI- and Anthropic-compatible API. Ctrl-C stops the server."""
 
     def execute(session: "CommandSession") -> "Contract | None":
+        from mlxk_tui.server.http.keys import parse_keys
+        from mlxk_tui.server.options import listed, parse_origins
         from mlxk_tui_headless import serve
 
-        options = serve.ServeOptions(
-            model=model_option or model,
-            host=host,
-            port=port,
-            max_tokens=max_tokens,
-            api_keys=tuple(api_key or ()),
-            origins=tuple(allow_origin or ()),
-            hosts=tuple(allow_host or ()),
-            aliases=tuple(alias or ()),
+        serve.check_numbers({"--max-tokens": max_tokens, "--max-queue": max_queue}, 1, inf)
+        serve.check_numbers({"--idle-unload": idle_unload, "--grace": grace}, 0, 1e6)
+        given = {
+            "host": host,
+            "port": port,
+            "api_keys": parse_keys(api_key or (), "--api-key"),
+            "origins": parse_origins(" ".join(allow_origin or ())),
+            "hosts": listed(" ".join(allow_host or ())),
+            "model": model_option or model,
+            "aliases": serve.parse_aliases(alias or ()),
+            "force": force,
+            "max_tokens": max_tokens,
+            "max_queue": max_queue,
+            "log_prompts": log_prompts,
+        }
+        serve.serve(
+            session,
+            given,
             cpu_weights=cpu_weights,
-            force=force,
-            max_queue=max_queue,
             idle_unload_minutes=idle_unload,
             grace_s=grace,
             log_level=log_level.value,
-            log_prompts=log_prompts,
         )
-        serve.serve(session, options)
         return None  # the envelope has been printed already
 
     record_options(ctx, as_json)

@@ -241,7 +241,7 @@ async def test_api_key_is_created_required_shown_copied_and_deleted(
         await pilot.press("d")
         await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")
-        await wait_until(pilot, lambda: not app.server.setup.keys)
+        await wait_until(pilot, lambda: not app.server.options.api_keys)
         assert read_keys(file) == {}
         await ask(client_of(app))
 
@@ -266,7 +266,7 @@ async def test_public_address_requires_an_api_key(open_app: OpenApp, tmp_path: P
         problem = app.screen.query_one("#problem", Static)
         await wait_until(pilot, lambda: "✗" not in str(problem.render()))
         await pilot.press("enter")
-        await wait_until(pilot, lambda: app.server.setup.host == "127.0.0.1")
+        await wait_until(pilot, lambda: app.server.options.host == "127.0.0.1")
         await pilot.press("s")
         await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
         assert "https://chat.example.org" in words(app)

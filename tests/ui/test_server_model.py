@@ -86,14 +86,14 @@ async def test_too_large_model_asks_first_and_is_saved_once_loaded(
         # Declined: nothing is saved or loaded.
         await pilot.press("escape")
         await wait_until(pilot, lambda: app.screen is pane)
-        assert app.server.setup.model is None
+        assert app.server.options.model is None
         assert app.chats.status.model is None
         assert load({}, config).settings.server_model == ""
         # Confirmed: it is loaded, then saved.
         await choose(pilot, "huge")
         await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")
-        await wait_until(pilot, lambda: app.server.setup.model == HUGE)
+        await wait_until(pilot, lambda: app.server.options.model == HUGE)
         loaded = engine.status.model
         assert loaded is not None
         assert loaded.name == HUGE
@@ -136,7 +136,7 @@ async def test_server_starts_with_a_warning_if_the_saved_model_cannot_be_loaded(
         assert "cannot be loaded" in said(app)
         # Another one that can be loaded ends the warning.
         await choose(pilot, "tiny")
-        await wait_until(pilot, lambda: app.server.setup.model == tiny_model.NAME)
+        await wait_until(pilot, lambda: app.server.options.model == tiny_model.NAME)
         await wait_until(pilot, lambda: "Waiting for the first request" in words(app))
         assert "server_model" not in words(app)
     assert load({}, config).settings.server_model == tiny_model.NAME

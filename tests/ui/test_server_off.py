@@ -11,8 +11,8 @@ from textual.pilot import Pilot
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.server.http.keys import read_keys, save_keys
+from mlxk_tui.server.options import may_reach_beyond
 from mlxk_tui.services.server.control import ServerPhase
-from mlxk_tui.services.server.setup import may_reach_beyond
 from mlxk_tui.settings import load
 from mlxk_tui.ui.server.pane import ServerPane
 from mlxk_tui.ui.server.screen import ServerScreen
@@ -76,7 +76,7 @@ async def test_snippets_and_keys_are_shown_while_the_server_is_off(
         await pilot.press("d")
         await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")
-        await wait_until(pilot, lambda: not app.server.setup.keys)
+        await wait_until(pilot, lambda: not app.server.options.api_keys)
         await wait_until(pilot, lambda: isinstance(app.screen, ServerScreen))
         # Resizing the terminal does not close the view, because the tabs are only here.
         await pilot.resize_terminal(130, 42)
@@ -139,13 +139,14 @@ async def test_running_server_is_judged_by_its_actual_address(
         await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         await pilot.press("right", "enter")
         if len(bound) == 1:
-            await wait_until(pilot, lambda: not app.server.setup.keys)
+            await wait_until(pilot, lambda: not app.server.options.api_keys)
             assert read_keys(keyed) == {}
             assert not server.options.api_keys
         else:
             await wait_until(pilot, lambda: "it needs an API key" in said(app))
             assert "--api-key" not in words(app)
-            assert app.server.setup.keys == server.options.api_keys == read_keys(keyed) == {"editor": KEY}
+            assert read_keys(keyed) == {"editor": KEY}
+            assert app.server.options.api_keys == server.options.api_keys == {"editor": KEY}
 
 
 def occupy(path: Path) -> None:
@@ -166,4 +167,4 @@ async def test_keys_that_cannot_be_saved_stay_valid(hub: Path, tmp_path: Path, k
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: "were not saved" in words(app))
         assert app.server.server is not None
-        assert app.server.setup.keys == app.server.server.options.api_keys == {"editor": KEY}
+        assert app.server.options.api_keys == app.server.server.options.api_keys == {"editor": KEY}

@@ -146,9 +146,9 @@ def fill(app: MlxkApp) -> None:
     log = server.server.log
     log._finished.extend(ENDED)
     log._live.update({entry.number: entry for entry in OPEN})
-    server.failed = 5
-    server.rates.extend(RATES)
-    server.queue.extend(QUEUE)
+    server.measurements.failed = 5
+    server.measurements.rates.extend(RATES)
+    server.measurements.queue.extend(QUEUE)
     server.changed.publish(True)
 
 
@@ -229,7 +229,7 @@ async def opened(size: str, folder: Path) -> AsyncIterator[Pilot[Any]]:
         load({"refresh_seconds": 0, "server_port": 0}, config), Cache(folder / "hub"), clock=lambda: NOW,
         runtime=MACHINE, remember=False, engine=Posed(), state=folder / "state",
     )  # fmt: skip
-    app.server.sample_seconds = 3600
+    app.server.measurements.sample_seconds = 3600
     async with app.run_test(size=SIZES[size], notifications=True) as pilot:
         await pilot.press("5")
         await settle(pilot, "mlxk")

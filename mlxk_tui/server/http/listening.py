@@ -15,7 +15,9 @@ from mlxk_tui.ops.core.os_errors import error_type
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.server.http.keys import needs_key
-from mlxk_tui.server.options import ServerOptions
+from mlxk_tui.server.options import ServerOptions, parse_port
+
+_PORTS_TRIED = 100
 
 
 async def bind(options: ServerOptions) -> list[socket.socket]:
@@ -25,9 +27,7 @@ async def bind(options: ServerOptions) -> list[socket.socket]:
         OpError: `port_in_use`; `permission_denied`; `validation_error`: the host is unknown or not this
             machine's, or reaches beyond it while there is no API key.
     """
-    host, port = options.host.strip().strip("[]"), options.port
-    if not 0 <= port <= 65535:
-        raise _refused(f"{port} is no port. Take one from 0 (any free one) to 65535.")
+    host, port = options.host.strip().strip("[]"), parse_port(options.port)
     addresses = await _resolve(host, port)
     if not options.api_keys and not all(is_loopback(address[0]) for _, address in addresses):
         raise needs_key(host)
@@ -46,6 +46,20 @@ async def bind(options: ServerOptions) -> list[socket.socket]:
             sock.close()
         raise await _explain(error, host, port) from None
     return sockets
+
+
+def next_free_port(host: str, port: int) -> int | None:
+    """Return the next port after `port` that is free now; None where none of the next hundred is."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for candidate in range(port + 1, min(port + 1 + _PORTS_TRIED, 65536)):
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind((host.strip().strip("[]"), candidate))
+            except OSError:
+                continue
+            return candidate
+    return None
 
 
 async def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:

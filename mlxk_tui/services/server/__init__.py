@@ -1,1 +1,1 @@
-"""Switching, configuring and measuring the server."""
+"""Starting, stopping, configuring and measuring the server."""

@@ -1,13 +1,15 @@
-"""The app's one server: switched, set up and measured; nothing of it is made before the first on."""
+"""The one server of an app or a command: started, stopped and configured.
+
+The HTTP server is made, and what it needs imported, with the first start.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import importlib
-import time
-from collections import deque
-from collections.abc import Callable, Coroutine
+import os
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -16,30 +18,28 @@ from mlxk_tui.config_file import ConfigError, save
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import Publisher, Unsubscribe
-from mlxk_tui.ops.core.os_errors import reason_of
-from mlxk_tui.server.http.keys import needs_key, save_keys
-from mlxk_tui.server.options import Address
+from mlxk_tui.ops.core.os_errors import error_type, reason_of
+from mlxk_tui.server.http import keys
+from mlxk_tui.server.options import Address, ServerOptions, beyond_loopback, may_reach_beyond
 from mlxk_tui.server.request_log import RequestEntry
-from mlxk_tui.services.server import setup as setups
-from mlxk_tui.services.server.setup import Setup
-from mlxk_tui.settings import LoadedSettings
+from mlxk_tui.services.server.measurements import ServerMeasurements
+from mlxk_tui.settings import LoadedSettings, server_options
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.client import Engine
+    from mlxk_tui.engine.models import Runnable
     from mlxk_tui.server.server import Server
 
-SECONDS = 60
-"""How far the measured past reaches."""
-_TELL_SECONDS = 0.1
-"""Changes of requests are told at most this often, however many there are."""
+_PUBLISH_SECONDS = 0.1
+"""Changes of requests are published at most this often, however many there are."""
 _GRACE_SECONDS = 10.0
-"""How long answers may go on once the server was switched off."""
+"""How long answers may go on after `toggle` stopped the server."""
 _LAST_GRACE_SECONDS = 2.0
 """The same at the end of the program."""
 
 
 class ServerPhase(str, Enum):
-    """Where the switch stands."""
+    """How far starting or stopping is."""
 
     OFF = "off"
     STARTING = "starting"
@@ -48,15 +48,16 @@ class ServerPhase(str, Enum):
     """The port is free; the last answers may end."""
 
 
-class ServerBackend:
-    """The server of one app.
+class ServerControl:
+    """Starts and stops the server, and says why it could not start.
 
     Args:
-        loaded: the settings, and the file that new ones are written to.
+        loaded: the settings, and the file that changed ones are written to.
         cache: where the models are.
-        engine: returns the engine, which this shares with the chats and never stops.
-        remember: whether what is set here is written to the config file.
-        clock: seconds since the epoch.
+        engine: returns the engine, which the server shares and never stops.
+        given: options of the command line by their names in `ServerOptions`; they go before the settings.
+        remember: whether `change` writes to the config file.
+        sample_seconds: see `ServerMeasurements`.
     """
 
     def __init__(
@@ -65,241 +66,268 @@ class ServerBackend:
         cache: Cache,
         engine: Callable[[], Engine],
         *,
+        given: Mapping[str, Any] | None = None,
         remember: bool = True,
-        clock: Callable[[], float] = time.time,
+        sample_seconds: float = 1.0,
     ) -> None:
         self.changed: Publisher[bool] = Publisher()
-        """True where more than requests is different: the switch, the setup, a problem."""
+        """True where more than requests changed: the phase, the options, a problem."""
         self.phase = ServerPhase.OFF
         self.problem: OpError | None = None
-        """Why it could not be switched on."""
+        """Why the last start failed."""
         self.free_port: int | None = None
-        """The next free port, where the one asked for is taken."""
-        self.setup = setups.from_settings(loaded.settings)
+        """The next free port, where the configured one is taken."""
+        self.options = server_options(loaded.settings, given)
+        """With the stored API keys, once they have been read."""
+        self.keys_from_environment = False
+        """Whether the API keys come from the environment and cannot be changed here."""
         self.keys_problem: OpError | None = None
-        """Why the kept keys cannot be read; nothing is served without them."""
+        """Why the stored keys cannot be read; without them the server does not start."""
+        self.model: Runnable | None = None
+        """The default model, as it was last found."""
         self.model_problem: OpError | None = None
-        """Why the model of requests that name none cannot be loaded; the server is on all the same."""
+        """Why it cannot be loaded; where only the settings name it, the server starts all the same."""
         self.server: Server | None = None
-        """Made with the first on; stays, with its log."""
-        self.since = 0.0
-        """When it was switched on, in seconds since the epoch."""
-        self.rates: deque[float] = deque(maxlen=SECONDS)
-        """Tokens per second over all requests, a value for each of the last seconds."""
-        self.queue: deque[int] = deque(maxlen=SECONDS)
-        """Open requests, a value for each of the last seconds."""
-        self.failed = 0
-        """Requests that ended with an error."""
-        self.sample_seconds = 1.0
-        """How often rate and queue are measured while it is on."""
+        """Made with the first start; stays, with its log."""
+        self.measurements = ServerMeasurements(
+            lambda: self.live, lambda: self.changed.publish(False), sample_seconds=sample_seconds
+        )
+        """What the last minute was like."""
+        self._given = given or {}
         self._config = loaded.path
         self._key_file = loaded.key_file
         self._cache = cache
         self._engine = engine
         self._remember = remember
-        self._clock = clock
         self._keys_read = False
         self._switching: asyncio.Task[None] | None = None
-        self._telling: asyncio.TimerHandle | None = None
-        self._sampling: asyncio.TimerHandle | None = None
+        self._publishing: asyncio.TimerHandle | None = None
         self._unsubscribe: Unsubscribe | None = None
-        self._ended_tokens = 0
-        self._seen_tokens = 0
-        self._sampled_at = 0.0
 
     # -- what it is ----------------------------------------------------------------------------------
 
     @property
+    def address(self) -> Address | None:
+        """Where it listens; None where it does not."""
+        return self.server.address if self.server is not None else None
+
+    @property
     def url(self) -> str:
         """Base of all routes: where it listens, or would."""
-        if self.server is not None and self.server.address is not None:
-            return self.server.address.url
-        return Address(self.setup.host, self.setup.port).url
+        return (self.address or Address(self.options.host, self.options.port)).url
 
     @property
     def port(self) -> int:
         """The port it listens on; 0 where it does not."""
-        address = self.server.address if self.server is not None else None
-        return address.port if address is not None else 0
+        return self.address.port if self.address is not None else 0
 
     @property
     def live(self) -> tuple[RequestEntry, ...]:
-        """What is being answered now."""
+        """The requests that are being answered now."""
         return self.server.log.live if self.server is not None else ()
 
     @property
     def entries(self) -> list[RequestEntry]:
-        """Every request that is still known, what is being answered first, then the newest."""
+        """All requests in the log: first those that are being answered, then the newest."""
         return list(self.server.log) if self.server is not None else []
 
     @property
     def key_path(self) -> str:
-        """Where keys are kept."""
+        """The file of the stored keys."""
         return str(self._key_file)
 
     @property
     def keeps_last_key(self) -> bool:
         """Whether the last key must stay, because other machines get in or may do so.
 
-        Of a host name only a server that runs knows what it stands for; that one refuses by itself.
+        Only a running server knows what a host name stands for; it refuses by itself.
         """
-        host = self.setup.host
-        return setups.beyond_loopback(host) if self.port else setups.may_reach_beyond(host)
+        host = self.options.host
+        return beyond_loopback(host) if self.port else may_reach_beyond(host)
+
+    # -- API keys ------------------------------------------------------------------------------------
 
     def read_keys(self) -> None:
-        """Read the kept keys, unless that was done."""
+        """Read the stored keys, unless that was done; `keys_problem` says why they cannot be read."""
         if not self._keys_read:
-            self._read_keys()
+            with contextlib.suppress(OpError):
+                self._read_keys()
 
     def _read_keys(self) -> None:
         try:
-            found, foreign = setups.read_keys(self._key_file)
+            found, from_environment = self._stored_keys()
         except OpError as error:
             self.keys_problem = error
-            return
+            raise
         self._keys_read = True
         self.keys_problem = None
-        self.setup = replace(self.setup, keys=found, foreign_keys=foreign)
+        self.options = replace(self.options, api_keys=found)
+        self.keys_from_environment = from_environment
 
-    # -- the switch ----------------------------------------------------------------------------------
+    def _stored_keys(self) -> tuple[Mapping[str, str], bool]:
+        """Return the keys of command line, environment or file, in that order, and whether of the second."""
+        if given := self._given.get("api_keys"):
+            return given, False
+        if found := keys.from_environment(os.environ):
+            return found, True
+        return keys.read_keys(self._key_file), False
+
+    # -- start and stop ------------------------------------------------------------------------------
 
     def toggle(self) -> None:
-        """Switch on, or off; off while the last answers may end cuts them."""
+        """Start, or stop; stopping while the last answers may still end cuts them off."""
         if self.phase is ServerPhase.OFF:
-            self._start(self._on())
+            self._switch(self._start_quietly())
         elif self.phase is ServerPhase.ON:
-            self._start(self._off(_GRACE_SECONDS))
+            self._switch(self.stop(_GRACE_SECONDS))
         elif self.phase is ServerPhase.STOPPING and self._switching is not None:
             self._switching.cancel()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _switch(self, work: Coroutine[Any, Any, None]) -> None:
         self._switching = asyncio.create_task(work)
 
-    async def _on(self) -> None:
+    async def _start_quietly(self) -> None:
+        with contextlib.suppress(OpError):  # `problem` says why
+            await self.start()
+
+    async def start(self) -> Address:
+        """Listen, and return where.
+
+        Raises:
+            OpError: those of `Server.start`; the stored keys cannot be read; the model that the command line
+                names cannot be loaded.
+        """
         self._set(ServerPhase.STARTING, None)
         try:
             self._read_keys()
-            if self.keys_problem is not None:
-                raise self.keys_problem
-            if setups.beyond_loopback(self.setup.host) and not self.setup.keys:
-                raise needs_key(self.setup.host.strip())
             server = self.server or await self._make()
-            await self._judge_model()
-            server.reload(self.setup.options)
-            await server.start()
+            await self._find_model()
+            if self.model_problem is not None and self._given.get("model") is not None:
+                raise self.model_problem
+            server.reload(self.options)
+            address = await server.start()
         except OpError as error:
             self._set(ServerPhase.OFF, error)
-            return
+            raise
         except OSError as error:
-            cause = reason_of(error)
-            self._set(
-                ServerPhase.OFF, OpError(ErrorType.INTERNAL_ERROR, f"The server cannot listen: {cause}.")
-            )
-            return
+            kind = error_type(error) or ErrorType.INTERNAL_ERROR
+            problem = OpError(kind, f"The server cannot listen: {reason_of(error)}.")
+            self._set(ServerPhase.OFF, problem)
+            raise problem from error
         except BaseException:
             self._set(ServerPhase.OFF, None)
             raise
-        self.since = self._clock()
-        self._sampled_at = time.monotonic()
-        self._sample_later()
+        self.measurements.start()
         self._set(ServerPhase.ON, None)
+        return address
 
     async def _make(self) -> Server:
         # A quarter of a second of imports: not on the loop that draws.
         module = await asyncio.to_thread(importlib.import_module, "mlxk_tui.server.server")
-        server: Server = module.Server(self._engine(), self._cache, self.setup.options)
-        self._unsubscribe = server.log.changed.subscribe(self._request_changed)
+        server: Server = module.Server(self._engine(), self._cache, self.options)
+        self._unsubscribe = server.log.changed.subscribe(self._on_request)
         self.server = server
         return server
 
-    async def judge_model(self) -> None:
-        """Look again whether the model of requests that name none can be loaded."""
+    async def check_model(self) -> None:
+        """Look again whether the default model can be loaded."""
         before = self.model_problem
-        await self._judge_model()
+        await self._find_model()
         if str(before) != str(self.model_problem):
-            self._publish(True)
+            self.changed.publish(True)
 
-    async def _judge_model(self) -> None:
-        name, problem = self.setup.model, None
-        if name is not None:
+    async def _find_model(self) -> None:
+        options = self.options
+        model, problem = None, None
+        if options.model is not None:
             models = await asyncio.to_thread(importlib.import_module, "mlxk_tui.engine.models")
+            spec = options.aliases.get(options.model, options.model)
             try:
-                await models.find_runnable(self._cache, name)
+                model = await models.find_runnable(self._cache, spec, force=options.force)
             except OpError as error:
                 problem = error
             except OSError:
-                pass  # the first request tells
-        if name == self.setup.model:  # nobody chose another one meanwhile
-            self.model_problem = problem
+                pass  # the first request says why
+        if options.model == self.options.model:  # it was not changed meanwhile
+            self.model, self.model_problem = model, problem
 
-    async def _off(self, grace_s: float) -> None:
+    async def stop(self, grace_s: float = 0.0) -> None:
+        """Free the port at once and let answers go on for at most `grace_s` seconds.
+
+        When it is cancelled, the remaining answers are cut off.
+        """
         server = self.server
         if server is None:
             return
-        if self._sampling is not None:
-            self._sampling.cancel()
-            self._sampling = None
+        self.measurements.stop()
         self._set(ServerPhase.STOPPING, None)
         try:
             await server.stop(grace_s)
         finally:
-            self.rates.clear()
-            self.queue.clear()
             self._set(ServerPhase.OFF, None)
 
     async def close(self) -> None:
-        """Switch off for good: the port is free, and no request is left."""
+        """Stop for good: the port is free, and no request is left."""
         if self._switching is not None and not self._switching.done():
             if self.phase is ServerPhase.STOPPING:
                 self._switching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._switching
         if self.server is not None and self.server.running:
-            await self._off(_LAST_GRACE_SECONDS)
+            await self.stop(_LAST_GRACE_SECONDS)
         if self._unsubscribe is not None:
             self._unsubscribe()
-        for timer in (self._telling, self._sampling):
-            if timer is not None:
-                timer.cancel()
+        if self._publishing is not None:
+            self._publishing.cancel()
 
-    # -- the setup -----------------------------------------------------------------------------------
+    def _set(self, phase: ServerPhase, problem: OpError | None) -> None:
+        self.phase = phase
+        self.problem = problem
+        self.free_port = None
+        if problem is not None and problem.type is ErrorType.PORT_IN_USE:
+            from mlxk_tui.server.http.listening import next_free_port  # loaded: it said so
 
-    async def change(self, setup: Setup) -> None:
-        """Take another setup, keep it, and listen elsewhere where that is different.
+            self.free_port = next_free_port(self.options.host, self.options.port)
+        self.changed.publish(True)
+
+    # -- options -------------------------------------------------------------------------------------
+
+    async def change(self, options: ServerOptions) -> None:
+        """Use other options, save them, and listen elsewhere where the address is another one.
 
         Raises:
             OpError: keys or settings cannot be written, or other machines would get in without a key;
-                nothing was changed then.
+                then nothing has changed.
         """
-        before = self.setup
-        moves = self.phase is ServerPhase.ON and (before.host, before.port) != (setup.host, setup.port)
+        before = self.options
+        moves = self.phase is ServerPhase.ON and (before.host, before.port) != (options.host, options.port)
         server = None if moves else self.server
         if server is not None:
-            server.reload(setup.options)  # first: it may refuse
+            server.reload(options)  # first: it may refuse
         try:
-            if setup.keys != before.keys:
-                await asyncio.to_thread(save_keys, self._key_file, setup.keys)
+            if options.api_keys != before.api_keys:
+                await asyncio.to_thread(keys.save_keys, self._key_file, options.api_keys)
             if self._remember:
-                await asyncio.to_thread(self._save, before, setup)
+                await asyncio.to_thread(self._save, before, options)
         except OpError:
             if server is not None:
-                server.reload(before.options)
+                server.reload(before)
             raise
-        self.setup = setup
+        self.options = options
         self.problem = self.free_port = None
-        if setup.model != before.model:
-            self.model_problem = None
+        if options.model != before.model:
+            self.model = self.model_problem = None
         if moves:
-            await self._off(0)
-            await self._on()
-        self._publish(True)
+            await self.stop()
+            await self._start_quietly()
+        self.changed.publish(True)
 
-    def _save(self, before: Setup, setup: Setup) -> None:
+    def _save(self, before: ServerOptions, options: ServerOptions) -> None:
         values: dict[str, tuple[str | int, str | int]] = {
-            "server_host": (before.host, setup.host),
-            "server_port": (before.port, setup.port),
-            "server_origins": (", ".join(before.origins), ", ".join(setup.origins)),
-            "server_model": (before.model or "", setup.model or ""),
+            "server_host": (before.host, options.host),
+            "server_port": (before.port, options.port),
+            "server_origins": (", ".join(before.origins), ", ".join(options.origins)),
+            "server_model": (before.model or "", options.model or ""),
         }
         for name, (old, new) in values.items():
             if old != new:
@@ -308,49 +336,33 @@ class ServerBackend:
                 except ConfigError as error:
                     raise OpError(ErrorType.PERMISSION_DENIED, str(error)) from None
 
-    # -- what happens --------------------------------------------------------------------------------
+    def reload(self, loaded: LoadedSettings) -> None:
+        """Use settings and keys that were read again; host and port count from the next start on.
 
-    def _set(self, phase: ServerPhase, problem: OpError | None) -> None:
-        self.phase = phase
-        self.problem = problem
-        self.free_port = None
-        if problem is not None and problem.type is ErrorType.PORT_IN_USE:
-            self.free_port = setups.next_free_port(self.setup.host, self.setup.port)
-        self._publish(True)
+        Raises:
+            OpError: the keys cannot be read, or the last one is gone while other machines get in; then
+                nothing has changed.
+        """
+        found, from_environment = self._stored_keys()
+        options = replace(server_options(loaded.settings, self._given), api_keys=found)
+        if self.server is not None:
+            self.server.reload(options)
+        self.options, self.keys_from_environment = options, from_environment
 
-    def _request_changed(self, entry: RequestEntry) -> None:
-        if not entry.live:
-            self._ended_tokens += entry.completion_tokens
-            self.failed += entry.error is not None
-        if self._telling is None:
-            self._telling = asyncio.get_running_loop().call_later(_TELL_SECONDS, self._tell)
-
-    def _tell(self) -> None:
-        self._telling = None
-        self._publish(False)
-
-    def _publish(self, structure: bool) -> None:
-        self.changed.publish(structure)
+    # -- requests ------------------------------------------------------------------------------------
 
     def clear(self) -> None:
         """Forget the requests that have ended."""
         if self.server is not None:
             self.server.log.clear()
-            self.failed = 0
-            self._publish(True)
+            self.measurements.failed = 0
+            self.changed.publish(True)
 
-    def _sample_later(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._sampling = loop.call_later(self.sample_seconds, self._sample)
+    def _on_request(self, entry: RequestEntry) -> None:
+        self.measurements.count(entry)
+        if self._publishing is None:
+            self._publishing = asyncio.get_running_loop().call_later(_PUBLISH_SECONDS, self._publish_requests)
 
-    def _sample(self) -> None:
-        now = time.monotonic()
-        tokens = self._ended_tokens + sum(entry.completion_tokens for entry in self.live)
-        rate = max(0, tokens - self._seen_tokens) / max(now - self._sampled_at, 1e-3)
-        self._seen_tokens, self._sampled_at = tokens, now
-        moving = rate > 0 or self.live or any(self.rates) or any(self.queue)
-        self.rates.append(rate)
-        self.queue.append(len(self.live))
-        self._sample_later()
-        if moving:
-            self._publish(False)
+    def _publish_requests(self) -> None:
+        self._publishing = None
+        self.changed.publish(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
@@ -11,20 +11,13 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
+from mlxk_tui.ops.core.errors import OpError
+from mlxk_tui.server.options import ServerOptions, parse_host, parse_origins, parse_port
+from mlxk_tui.ui.widgets.error_text import error_text
 from mlxk_tui.ui.widgets.form import Form
 
-
-@dataclass(frozen=True)
-class ListenAddress:
-    """What the form holds, as it was typed."""
-
-    host: str
-    port: str
-    origins: str
-
-
-Check = Callable[[ListenAddress], tuple[bool, str]]
-"""Tells whether it will do, and a sentence about it."""
+Check = Callable[[ServerOptions], tuple[bool, str]]
+"""Tells whether the server can be configured so, and a sentence about it, empty for none."""
 _FIELDS = (
     ("host", "Host", "127.0.0.1", "127.0.0.1 is this machine alone"),
     ("port", "Port", "8000", "0 takes a free one"),
@@ -32,12 +25,12 @@ _FIELDS = (
 )
 
 
-class ServerForm(Form[ListenAddress]):
-    """Answers with what was typed, or None.
+class ServerForm(Form[ServerOptions]):
+    """Answers with the options that were filled in, or None.
 
     Args:
-        present: what holds now.
-        check: says while it is typed whether it will do.
+        options: the present ones; those without a field stay.
+        check: what else has to hold.
         field: the field that has the focus at first.
     """
 
@@ -46,17 +39,19 @@ class ServerForm(Form[ListenAddress]):
     ]
     AUTO_FOCUS = ""
 
-    def __init__(self, present: ListenAddress, check: Check, *, field: str = "host") -> None:
+    def __init__(self, options: ServerOptions, check: Check, *, field: str = "host") -> None:
         super().__init__("Where the server listens")
-        self._present = present
+        self._options = options
         self._check = check
         self._field = field
 
     def fields(self) -> Iterable[Widget]:
         """Return the fields, each with its hint."""
+        options = self._options
+        values = {"host": options.host, "port": str(options.port), "origins": ", ".join(options.origins)}
         for name, label, placeholder, hint in _FIELDS:
             field = Input(
-                getattr(self._present, name),
+                values[name],
                 placeholder=placeholder,
                 id=f"server-{name}",
                 compact=True,
@@ -73,9 +68,19 @@ class ServerForm(Form[ListenAddress]):
         self.say()
 
     def judge(self) -> tuple[bool, str]:
-        """Tell whether the server can be set up so."""
-        return self._check(self.answer())
+        """Tell whether the server can be configured so."""
+        try:
+            return self._check(self.answer())
+        except OpError as error:
+            return False, error_text(error)
 
-    def answer(self) -> ListenAddress:
-        """Return what stands in the fields."""
-        return ListenAddress(*(self.query_one(f"#server-{name}", Input).value for name, *_ in _FIELDS))
+    def answer(self) -> ServerOptions:
+        """Return the options with what stands in the fields.
+
+        Raises:
+            OpError: `validation_error`.
+        """
+        host, port, origins = (self.query_one(f"#server-{name}", Input).value for name, *_ in _FIELDS)
+        return replace(
+            self._options, host=parse_host(host), port=parse_port(port), origins=parse_origins(origins)
+        )

@@ -109,7 +109,7 @@ class ServerPane(Pane):
         """Name a model in the snippets once there is one."""
         del change
         if self.context.server.model_problem is not None:  # it may have come, or gone to another place
-            self.run_worker(self.context.server.judge_model(), group="server-judge", exit_on_error=False)
+            self.run_worker(self.context.server.check_model(), group="server-judge", exit_on_error=False)
         self._draw_side()
         self.update_keys()
 

@@ -11,11 +11,10 @@ from textual.screen import Screen
 from mlxk_tui.engine.status import EngineState
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import plural, printable
-from mlxk_tui.server.options import listed
+from mlxk_tui.server.http.keys import needs_key
+from mlxk_tui.server.options import ServerOptions, beyond_loopback
 from mlxk_tui.services.conversation import models
-from mlxk_tui.services.server import setup as setups
 from mlxk_tui.services.server.control import ServerPhase
-from mlxk_tui.services.server.setup import Setup
 from mlxk_tui.ui.inspector.model_actions import ask, copy_text, tell_error
 from mlxk_tui.ui.server.side_panel import KEYS, REQUEST, ServerSide, Shown
 from mlxk_tui.ui.server.snippets import Snippet, snippets
@@ -25,7 +24,6 @@ from mlxk_tui.ui.widgets.error_text import error_text
 
 if TYPE_CHECKING:
     from mlxk_tui.server.request_log import RequestEntry
-    from mlxk_tui.ui.server.form import ListenAddress
 
 Host = Screen[Any]
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -42,16 +40,16 @@ def shown(context: Context, entry: RequestEntry | None) -> Shown:
         error_text(server.keys_problem)
         if server.keys_problem is not None
         else "From MLXK_API_KEY; another one is given there."
-        if server.setup.foreign_keys
+        if server.keys_from_environment
         else "Sent as 'Authorization: Bearer KEY'."
-        if server.setup.keys
+        if server.options.api_keys
         else "None is asked for: every program on this machine may call."
     )
-    hints = [] if server.setup.foreign_keys or server.keys_problem is not None else [("n", "new")]
-    if server.setup.keys:
+    hints = [] if server.keys_from_environment or server.keys_problem is not None else [("n", "new")]
+    if server.options.api_keys:
         hints += [("d", "delete")] if hints else []
         hints += [("v", "show"), ("Y", "copy")]
-    keys = None if server.keys_problem is not None else server.setup.keys
+    keys = None if server.keys_problem is not None else server.options.api_keys
     return Shown(entry, keys, about, hints, connect(context))
 
 
@@ -59,11 +57,11 @@ def connect(context: Context) -> tuple[Snippet, ...]:
     """Return the snippets for the model that is loaded, or would be."""
     server = context.server
     loaded = context.chats.status.model
-    name = loaded.name if loaded is not None else server.setup.model or models.suggested(context.library)
+    name = loaded.name if loaded is not None else server.options.model or models.suggested(context.library)
     entry = models.by_name(context.library, name)
     tokens = loaded.context_length if loaded is not None else entry.model.context_length if entry else None
     return snippets(
-        server.url, printable(name or "MODEL"), keyed=bool(server.setup.keys), context=tokens or None
+        server.url, printable(name or "MODEL"), keyed=bool(server.options.api_keys), context=tokens or None
     )
 
 
@@ -75,9 +73,9 @@ def why_not(context: Context, action: str, side: ServerSide | None) -> str | Non
     server = context.server
     if action in {*OF_KEYS, "new_key"} and server.keys_problem is not None:
         return error_text(server.keys_problem)
-    if action in OF_KEYS and not server.setup.keys:
+    if action in OF_KEYS and not server.options.api_keys:
         return "There is no API key; n makes one."
-    if action in {"new_key", "drop_key"} and server.setup.foreign_keys:
+    if action in {"new_key", "drop_key"} and server.keys_from_environment:
         return "The keys come from MLXK_API_KEY and are changed there."
     if action == "unload" and context.chats.status.state is not EngineState.READY:
         return "No model is loaded."
@@ -103,50 +101,29 @@ def edit_setup(host: Host, context: Context, *, field: str = "host") -> None:
 
 
 async def _edit(host: Host, context: Context, field: str) -> None:
-    from mlxk_tui.ui.server.form import ListenAddress, ServerForm
+    from mlxk_tui.ui.server.form import ServerForm
 
     server = context.server
     server.read_keys()
 
-    def check(place: ListenAddress) -> tuple[bool, str]:
-        missing = setups.key_problem(place.host, has_key=bool(server.setup.keys))
-        wrong = (
-            setups.host_problem(place.host)
-            or (
-                error_text(missing)
-                if (missing := setups.key_problem(place.host, has_key=bool(server.setup.keys)))
-                else None
-            )
-            or setups.port_problem(place.port)
-            or setups.origins_problem(place.origins)
-        )
-        if wrong:
-            return False, wrong
-        moved = (place.host.strip(), int(place.port)) != (server.setup.host, server.setup.port)
+    def check(options: ServerOptions) -> tuple[bool, str]:
+        if beyond_loopback(options.host) and not server.options.api_keys:
+            return False, error_text(needs_key(options.host))
+        moved = (options.host, options.port) != (server.options.host, server.options.port)
         if moved and server.live:
             return True, f"▲ {plural(len(server.live), 'open request')} will be cut: the server moves."
         return True, "The server moves there at once." if moved and server.phase is ServerPhase.ON else ""
 
-    present = ListenAddress(server.setup.host, str(server.setup.port), ", ".join(server.setup.origins))
-    place = await host.app.push_screen_wait(ServerForm(present, check, field=field))
-    if place is None:
-        return
-    await change(
-        host,
-        context,
-        replace(
-            server.setup,
-            host=place.host.strip(),
-            port=int(place.port),
-            origins=listed(place.origins),
-        ),
-    )
+    filled = await host.app.push_screen_wait(ServerForm(server.options, check, field=field))
+    if filled is not None:  # other options may have changed meanwhile
+        moved = replace(server.options, host=filled.host, port=filled.port, origins=filled.origins)
+        await change(host, context, moved)
 
 
-async def change(host: Host, context: Context, setup: Setup) -> bool:
-    """Take another setup; tell what went wrong, and whether it worked."""
+async def change(host: Host, context: Context, options: ServerOptions) -> bool:
+    """Use other options; notify of a failure, and return whether it worked."""
     try:
-        await context.server.change(setup)
+        await context.server.change(options)
     except OpError as error:
         host.notify(cause(error), severity="error", timeout=12, markup=False)
         return False
@@ -160,7 +137,7 @@ def take_free_port(host: Host, context: Context) -> None:
 
 
 async def _move(host: Host, context: Context, port: int) -> None:
-    if await change(host, context, replace(context.server.setup, port=port)):
+    if await change(host, context, replace(context.server.options, port=port)):
         context.server.toggle()
 
 
@@ -183,14 +160,15 @@ async def _new_key(host: Host, context: Context, side: ServerSide | None) -> Non
         name = text.strip()
         if not _NAME.fullmatch(name):
             return False, "A name has letters, digits, '.', '_' and '-', at most 64."
-        if name in server.setup.keys:
+        if name in server.options.api_keys:
             return False, f"There is a key '{name}' already."
-        return True, "Whoever calls without a key is refused from now on." if not server.setup.keys else ""
+        first = not server.options.api_keys
+        return True, "Whoever calls without a key is refused from now on." if first else ""
 
     proposal = next(
         name
         for name in ("default", *(f"key-{number}" for number in range(2, 1000)))
-        if name not in server.setup.keys
+        if name not in server.options.api_keys
     )
     name = await host.app.push_screen_wait(
         LineDialog(
@@ -204,8 +182,9 @@ async def _new_key(host: Host, context: Context, side: ServerSide | None) -> Non
     if name is None:
         return
     name = name.strip()
-    if await change(host, context, replace(server.setup, keys={**server.setup.keys, name: make_key()})):
-        copied = "Y copies it" if len(server.setup.keys) == 1 else "Y in the list of keys copies it"
+    api_keys = {**server.options.api_keys, name: make_key()}
+    if await change(host, context, replace(server.options, api_keys=api_keys)):
+        copied = "Y copies it" if len(server.options.api_keys) == 1 else "Y in the list of keys copies it"
         host.notify(f"The API key '{name}' is made; {copied}.", markup=False, timeout=6)
         if side is not None and side.is_attached:
             side.open(KEYS)
@@ -222,11 +201,11 @@ async def _drop_key(host: Host, context: Context, name: str) -> None:
     from mlxk_tui.ui.widgets.dialogs import QuestionDialog
 
     server = context.server
-    rest = {kept: key for kept, key in server.setup.keys.items() if kept != name}
+    rest = {kept: key for kept, key in server.options.api_keys.items() if kept != name}
     if not rest and server.keeps_last_key:
-        lets = "lets" if setups.beyond_loopback(server.setup.host) else "may let"
+        lets = "lets" if beyond_loopback(server.options.host) else "may let"
         host.notify(
-            f"This is the only key, and {printable(server.setup.host)} {lets} other machines in. Listen on "
+            f"This is the only key, and {printable(server.options.host)} {lets} other machines in. Listen on "
             "127.0.0.1 first (e), or make another key.",
             severity="warning",
             markup=False,
@@ -239,7 +218,7 @@ async def _drop_key(host: Host, context: Context, name: str) -> None:
         else f"'{name}' is the only key: without one, every program on this machine may call."
     )
     if await host.app.push_screen_wait(QuestionDialog("Delete the API key?", text, proceed="Delete")):
-        await change(host, context, replace(server.setup, keys=rest))
+        await change(host, context, replace(server.options, api_keys=rest))
 
 
 # -- model -----------------------------------------------------------------------------------------
@@ -255,7 +234,7 @@ async def _choose(host: Host, context: Context) -> None:
     from mlxk_tui.ui.widgets.model_options import model_options
 
     loaded = context.chats.status.model
-    current = loaded.name if loaded is not None else context.server.setup.model or ""
+    current = loaded.name if loaded is not None else context.server.options.model or ""
     name = await host.app.push_screen_wait(
         ChoiceDialog(
             "Model to serve",
@@ -285,7 +264,7 @@ async def _load(host: Host, context: Context, name: str, force: bool) -> None:
             host.notify(cause(error), severity="error", timeout=12, markup=False)
         return
     # Not earlier: a model that cannot be loaded would keep requests that name none from any answer.
-    await change(host, context, replace(context.server.setup, model=name))
+    await change(host, context, replace(context.server.options, model=name))
 
 
 async def _offer(host: Host, context: Context, name: str, error: OpError) -> None:
@@ -318,7 +297,7 @@ def copy_address(host: Host, context: Context) -> None:
 
 def copy_key(host: Host, context: Context, name: str | None) -> None:
     """Copy a key; what is said does not show it."""
-    keys = context.server.setup.keys
+    keys = context.server.options.api_keys
     name = name if name in keys else next(iter(keys), None)
     if name is not None:
         host.app.copy_to_clipboard(keys[name])

@@ -9,7 +9,7 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import plural, printable, size, spaced_size
 from mlxk_tui.server.request_log import RequestState
-from mlxk_tui.services.server.control import ServerBackend, ServerPhase
+from mlxk_tui.services.server.control import ServerControl, ServerPhase
 from mlxk_tui.ui.server.request_text import rate_text
 from mlxk_tui.ui.server.status_panel import Fact, Plot, ServerStatus
 from mlxk_tui.ui.shell.context import Context
@@ -31,12 +31,12 @@ SWITCH: dict[ServerPhase, Part] = {
 def status(context: Context) -> ServerStatus:
     """Return the upper panel."""
     server = context.server
-    keys = server.setup.keys
+    keys = server.options.api_keys
     if keys:
         who = f"{plural(len(keys), 'key')}: {', '.join(printable(name) for name in keys)}"
     else:
         who = "none: every program here may call"
-    origins = server.setup.origins
+    origins = server.options.origins
     pages = ", ".join(printable(origin) for origin in origins) if origins else "none: no web page may call"
     return ServerStatus(
         SWITCH[server.phase],
@@ -50,7 +50,7 @@ def status(context: Context) -> ServerStatus:
     )
 
 
-def _address(server: ServerBackend) -> str:
+def _address(server: ServerControl) -> str:
     if server.phase is ServerPhase.STOPPING:
         open_ = plural(len(server.live), "answer")
         return f"The port is free; {open_} may end. s ends them now." if server.live else "The port is free."
@@ -80,7 +80,7 @@ def _model(context: Context) -> Fact:
         return Fact("Model", _short(engine.model.name), "$strong", first, shorter)
     if engine.state is EngineState.FAILED:
         return Fact("Model", "✗ the engine ended", "$bad")
-    default = context.server.setup.model
+    default = context.server.options.model
     if default is not None and context.server.model_problem is not None:
         return Fact("Model", _short(default), "$attention", "  cannot be loaded")
     if default is not None:
@@ -102,7 +102,7 @@ def trouble(context: Context) -> tuple[str, str]:
         return "", ""
     if engine.last_error is not None:
         return f"✗ {error_text(engine.last_error)}", "$bad"
-    in_memory = engine.model is not None and engine.model.name == server.setup.model
+    in_memory = engine.model is not None and engine.model.name == server.options.model
     if server.model_problem is not None and not in_memory:
         return f"▲ {_about_model(server, server.model_problem)}", "$attention"
     if slow := _slow(engine):
@@ -116,13 +116,13 @@ def _slow(engine: EngineStatus) -> str:
     return printable(blas.message) if blas is not None and blas.state is BlasState.BUILT_IN else ""
 
 
-def _restarts(server: ServerBackend) -> bool:
+def _restarts(server: ServerControl) -> bool:
     return server.server is not None and server.server.health.value == "restarting"
 
 
-def _about_model(server: ServerBackend, error: OpError) -> str:
+def _about_model(server: ServerControl, error: OpError) -> str:
     """Return why requests that name no model fail."""
-    named, said = f"The setting server_model names {printable(server.setup.model or '')}", "m takes another"
+    named, said = f"The setting server_model names {printable(server.options.model or '')}", "m takes another"
     if error.type is ErrorType.MODEL_NOT_FOUND:
         why = "which is not in the cache."
     elif error.type is ErrorType.INSUFFICIENT_MEMORY:
@@ -138,11 +138,10 @@ def _short(name: str) -> str:
     return printable(name.rpartition("/")[2])
 
 
-def _plots(server: ServerBackend) -> tuple[Plot, ...]:
+def _plots(server: ServerControl) -> tuple[Plot, ...]:
     waiting = sum(entry.state in _WAITING for entry in server.live)
-    rates = server.rates
+    rates, queue = server.measurements.rates, server.measurements.queue
     peak = max(rates, default=0.0)
-    most = server.server.options.max_queue if server.server is not None else 0
     return (
         Plot(
             "Tokens/s",
@@ -153,8 +152,8 @@ def _plots(server: ServerBackend) -> tuple[Plot, ...]:
         Plot(
             "Queue",
             f"{len(server.live)}",
-            f"{waiting} waiting" if waiting else f"of {most:,}",
-            list(server.queue),
+            f"{waiting} waiting" if waiting else f"of {server.options.max_queue:,}",
+            list(queue),
         ),
     )
 
@@ -170,14 +169,14 @@ def _title(context: Context, mark: str, said: str) -> str:
     return "The server is on, without its model"
 
 
-def counts(server: ServerBackend) -> str:
+def counts(server: ServerControl) -> str:
     """Return how many requests there are, for the frame."""
     live = len(server.live)
     known = len(server.entries)
     ended = known - live
     parts = [f"{live} open"] if live else []
     parts += [f"{ended:,} ended"] if ended else []
-    parts += [f"{server.failed:,} failed"] if server.failed else []
+    parts += [f"{server.measurements.failed:,} failed"] if server.measurements.failed else []
     return " · ".join(parts)
 
 
@@ -213,7 +212,7 @@ def message(view: StateView, context: Context, *, no_mlx: bool) -> None:
             command="pip install mlx-lm",
         )
     else:
-        keys = server.setup.keys
+        keys = server.options.api_keys
         if keys:
             who = f"whoever has {'the key' if len(keys) == 1 else 'one of the keys'} may call"
         else:
@@ -236,7 +235,7 @@ def cause(error: OpError) -> str:
     return sentence(error.message) if error.remedy is Remedy.CHOOSE_ANOTHER_PORT else error_text(error)
 
 
-def _problem(view: StateView, server: ServerBackend, error: OpError) -> None:
+def _problem(view: StateView, server: ServerControl, error: OpError) -> None:
     title = "The port is taken" if error.type is ErrorType.PORT_IN_USE else "The server cannot be switched on"
     keys = [("s", "try again"), ("e", "set up")]
     sentences = wrap(cause(error), _LINE)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.services.conversation.backend import ChatBackend
 from mlxk_tui.services.library import Library
-from mlxk_tui.services.server.control import ServerBackend
+from mlxk_tui.services.server.control import ServerControl
 from mlxk_tui.services.tasks import Tasks
 from mlxk_tui.settings import Settings
 from mlxk_tui.transfers.queue import TransferQueue
@@ -30,7 +30,7 @@ class Context:
     """Returns the hub that is asked; raises OpError where its address or token cannot be used."""
     chats: ChatBackend
     """Engine and kept chats, made when they are first needed."""
-    server: ServerBackend
+    server: ServerControl
     """The server's switch; the server itself is made when it is first switched on."""
     runtime: Runtime | None = None
     """What this machine can run, where that was given; else it is looked at."""
