@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Started
+from mlxk_tui.engine.generation import Delta, FinishReason
 from mlxk_tui.ops.contract.inference import RunData, Timings, Usage
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from mlxk_tui.engine.client import Engine
     from mlxk_tui.engine.generation import Event, Generation
     from mlxk_tui.engine.models import Runnable
+    from mlxk_tui.services.conversation.generation import GenerationResult
 
 INTERRUPTED = "[Generation interrupted by user]"
 """Printed after an answer that Ctrl-C interrupted."""
@@ -36,88 +36,66 @@ class OutputClosedError(Exception):
         self.status = status
 
 
-@dataclass
-class TerminalAnswer:
-    """An answer, as far as it has been generated."""
+def run_data(
+    result: GenerationResult, model: str, prompt: str, seconds: float, *, load_s: float = 0.0
+) -> RunData:
+    """Return the result of the JSON contract; an unfinished answer counts as cancelled.
 
-    response: str = ""
-    reasoning: str = ""
-    calls: list[str] = field(default_factory=list)
-    """Tool calls, as JSON."""
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    tokens: int = 0
-    finished: Finished | None = None
-
-    def add(self, event: Event) -> None:
-        """Add an event of the generation."""
-        if isinstance(event, Started):
-            self.prompt_tokens, self.cached_tokens = event.prompt_tokens, event.cached_tokens
-        elif isinstance(event, Delta):
-            self.response += event.text
-            self.reasoning += event.reasoning
-            self.calls += [
-                f'{{"name": "{call.name}", "arguments": {call.arguments}}}' for call in event.tool_calls
-            ]
-            self.tokens += event.tokens
-        elif isinstance(event, Finished):
-            self.finished = event
-
-    def data(self, model: str, prompt: str, seconds: float, *, load_s: float = 0.0) -> RunData:
-        """Return the result; an unfinished answer counts as cancelled.
-
-        Args:
-            model: the model's name.
-            prompt: the prompt.
-            seconds: the duration, including loading.
-            load_s: the part of it spent on loading.
-        """
-        finished = self.finished
-        if finished is None:
-            usage = Usage(
-                prompt_tokens=self.prompt_tokens,
-                cached_tokens=self.cached_tokens,
-                completion_tokens=self.tokens,
-                reasoning_tokens=0,
-                total_tokens=self.prompt_tokens + self.tokens,
-            )
-            timings = Timings(
-                load_s=load_s,
-                time_to_first_token_s=None,
-                prompt_tokens_per_s=None,
-                tokens_per_s=None,
-                peak_memory_bytes=None,
-            )
-            reason = FinishReason.CANCELLED
-        else:
-            counts, durations = finished.usage, finished.timings
-            usage = Usage(
-                prompt_tokens=counts.prompt_tokens,
-                cached_tokens=counts.cached_tokens,
-                completion_tokens=counts.completion_tokens,
-                reasoning_tokens=counts.reasoning_tokens,
-                total_tokens=counts.prompt_tokens + counts.completion_tokens,
-            )
-            timings = Timings(
-                load_s=load_s + durations.load_s,
-                time_to_first_token_s=durations.time_to_first_token_s,
-                prompt_tokens_per_s=durations.prompt_tps or None,
-                tokens_per_s=durations.generation_tps or None,
-                peak_memory_bytes=durations.peak_memory_bytes or None,
-            )
-            reason = finished.finish_reason
-        return RunData(
-            model=model,
-            prompt=prompt,
-            response=self.response,
-            reasoning=self.reasoning or None,
-            tool_calls=self.calls,
-            finish_reason=reason.value,
-            tokens_generated=usage.completion_tokens,
-            generation_time_s=seconds,
-            usage=usage,
-            timings=timings,
+    Args:
+        result: what has been generated.
+        model: the model's name.
+        prompt: the prompt.
+        seconds: the duration, including loading.
+        load_s: the part of it spent on loading.
+    """
+    finished = result.finished
+    if finished is None:
+        usage = Usage(
+            prompt_tokens=result.prompt_tokens,
+            cached_tokens=result.cached_tokens,
+            completion_tokens=result.tokens,
+            reasoning_tokens=0,
+            total_tokens=result.prompt_tokens + result.tokens,
         )
+        timings = Timings(
+            load_s=load_s,
+            time_to_first_token_s=None,
+            prompt_tokens_per_s=None,
+            tokens_per_s=None,
+            peak_memory_bytes=None,
+        )
+        reason = FinishReason.CANCELLED
+    else:
+        counts, durations = finished.usage, finished.timings
+        usage = Usage(
+            prompt_tokens=counts.prompt_tokens,
+            cached_tokens=counts.cached_tokens,
+            completion_tokens=counts.completion_tokens,
+            reasoning_tokens=counts.reasoning_tokens,
+            total_tokens=counts.prompt_tokens + counts.completion_tokens,
+        )
+        timings = Timings(
+            load_s=load_s + durations.load_s,
+            time_to_first_token_s=durations.time_to_first_token_s,
+            prompt_tokens_per_s=durations.prompt_tps or None,
+            tokens_per_s=durations.generation_tps or None,
+            peak_memory_bytes=durations.peak_memory_bytes or None,
+        )
+        reason = finished.finish_reason
+    return RunData(
+        model=model,
+        prompt=prompt,
+        response=result.text,
+        reasoning=result.reasoning or None,
+        tool_calls=[
+            f'{{"name": "{call.name}", "arguments": {call.arguments}}}' for call in result.tool_calls
+        ],
+        finish_reason=reason.value,
+        tokens_generated=usage.completion_tokens,
+        generation_time_s=seconds,
+        usage=usage,
+        timings=timings,
+    )
 
 
 class AnswerPrinter:
@@ -184,7 +162,7 @@ async def generate_answer(
     model: Runnable,
     request: Generation,
     *,
-    into: TerminalAnswer,
+    into: GenerationResult,
     printer: AnswerPrinter | None = None,
 ) -> None:
     """Generate one answer into `into` and print it on the way.

@@ -23,13 +23,14 @@ from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable
+from mlxk_tui.services.conversation.generation import GenerationResult
 from mlxk_tui_headless import output
 from mlxk_tui_headless.chat.answer import (
     INTERRUPTED,
     AnswerPrinter,
     OutputClosedError,
-    TerminalAnswer,
     generate_answer,
+    run_data,
     summary,
 )
 from mlxk_tui_headless.chat.run_options import MAX_INPUT_BYTES, RunOptions, find_models, new_engine
@@ -122,14 +123,14 @@ class TerminalConversation:
         """Answer one prompt; Ctrl-C stops the answer, and its text so far stays in the conversation."""
         transcript = self._transcript
         request = transcript.request(text, draft)
-        answer = TerminalAnswer()
+        result = GenerationResult()
         printer = AnswerPrinter(show_reasoning=transcript.show_reasoning)
         start = time.monotonic()
         try:
-            self._run_in_loop(generate_answer(engine, model, request, into=answer, printer=printer))
+            self._run_in_loop(generate_answer(engine, model, request, into=result, printer=printer))
         except KeyboardInterrupt:
             printer.close(INTERRUPTED)
-            transcript.add(text, answer)
+            transcript.add(text, result)
         except OpError as error:
             printer.close()
             if not self._at_terminal:
@@ -137,9 +138,9 @@ class TerminalConversation:
             output.warn(f"Error: {error_text(error)}")
         else:
             printer.close()
-            transcript.add(text, answer)
+            transcript.add(text, result)
             if transcript.verbose:
-                output.warn(summary(answer.data(model.name, text, time.monotonic() - start)))
+                output.warn(summary(run_data(result, model.name, text, time.monotonic() - start)))
 
     # -- reading ---------------------------------------------------------------------------------
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import size
+from mlxk_tui.services.conversation.generation import GenerationResult
 from mlxk_tui_headless import output
 from mlxk_tui_headless.chat.answer import (
     INTERRUPTED,
     AnswerPrinter,
     OutputClosedError,
-    TerminalAnswer,
     generate_answer,
+    run_data,
     summary,
 )
 from mlxk_tui_headless.chat.conversation import TerminalConversation
@@ -78,7 +79,7 @@ def read_input(limit: int) -> str:
 async def _once(session: CommandSession, options: RunOptions, prompt: str) -> RunData | None:
     model, draft = await find_models(session, options)
     streaming = options.stream and not session.options.json
-    answer = TerminalAnswer()
+    result = GenerationResult()
     printer = AnswerPrinter(show_reasoning=options.show_reasoning) if streaming else None
     start = time.monotonic()
     engine = new_engine(options)
@@ -87,7 +88,7 @@ async def _once(session: CommandSession, options: RunOptions, prompt: str) -> Ru
             await engine.load(model, on_event=on_event)
         load_s = time.monotonic() - start
         request = options.to_generation(prompt, draft)
-        await generate_answer(engine, model, request, into=answer, printer=printer)
+        await generate_answer(engine, model, request, into=result, printer=printer)
         if printer is not None:
             printer.close()
     except asyncio.CancelledError:
@@ -96,7 +97,7 @@ async def _once(session: CommandSession, options: RunOptions, prompt: str) -> Ru
         raise OpError(
             ErrorType.CANCELLED,
             "Stopped by the user. You can run the same command again.",
-            data=answer.data(model.name, prompt, time.monotonic() - start),
+            data=run_data(result, model.name, prompt, time.monotonic() - start),
         ) from None
     except OpError:
         if printer is not None:
@@ -107,7 +108,7 @@ async def _once(session: CommandSession, options: RunOptions, prompt: str) -> Ru
         return None
     finally:
         await engine.stop()
-    data = answer.data(model.name, prompt, time.monotonic() - start, load_s=load_s)
+    data = run_data(result, model.name, prompt, time.monotonic() - start, load_s=load_s)
     if not streaming:
         return data
     if options.verbose:

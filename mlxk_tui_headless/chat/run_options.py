@@ -11,6 +11,7 @@ from mlxk_tui.engine.generation import Generation, Sampling
 from mlxk_tui.engine.models import Runnable, find_runnable, with_draft
 from mlxk_tui.ops.contract.terms import CpuWeights, MemoryFit
 from mlxk_tui.ops.core.text import size
+from mlxk_tui.services.conversation.generation import with_draft_model
 from mlxk_tui_headless import output
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class RunOptions:
         """Return the generation request for a prompt."""
         raw = not self.chat_template and self.system is None
         system = [{"role": "system", "content": self.system}] if self.system else []
-        return Generation(
+        request = Generation(
             prompt=prompt if raw else None,
             messages=None if raw else (*system, {"role": "user", "content": prompt}),
             sampling=self.sampling,
@@ -51,9 +52,8 @@ class RunOptions:
             stop=self.stop,
             chat_template=self.chat_template,
             kv_bits=self.kv_bits,
-            draft_model=str(draft.folder) if draft is not None else None,
-            draft_name=draft.name if draft is not None else None,
         )
+        return with_draft_model(request, draft)
 
 
 async def find_models(session: CommandSession, options: RunOptions) -> tuple[Runnable, Runnable | None]:

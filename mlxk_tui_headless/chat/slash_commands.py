@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from mlxk_tui.engine.generation import Generation, Sampling
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.core.text import plural, printable
+from mlxk_tui.services.conversation.generation import GenerationResult, with_draft_model
 
 if TYPE_CHECKING:
-    from mlxk_tui_headless.chat.answer import TerminalAnswer
     from mlxk_tui_headless.chat.run_options import RunOptions
 
 WriteText = Callable[[str], None]
@@ -52,24 +52,23 @@ class Transcript:
     def request(self, text: str, draft: Runnable | None) -> Generation:
         """Return the generation request for the next answer."""
         system = [{"role": "system", "content": self.system}] if self.system else []
-        return Generation(
+        request = Generation(
             messages=(*system, *self.messages, {"role": "user", "content": text}),
             sampling=self.sampling,
             max_tokens=self.max_tokens,
             stop=self.options.stop,
             chat_template=self.options.chat_template,
             kv_bits=self.options.kv_bits,
-            draft_model=str(draft.folder) if draft is not None else None,
-            draft_name=draft.name if draft is not None else None,
         )
+        return with_draft_model(request, draft)
 
-    def add(self, text: str, answer: TerminalAnswer) -> None:
+    def add(self, text: str, result: GenerationResult) -> None:
         """Add a prompt and its answer; if the answer is empty, add neither."""
-        if answer.response or answer.reasoning:
+        if result.text or result.reasoning:
             self.messages.append({"role": "user", "content": text})
-            message = {"role": "assistant", "content": answer.response}
-            if answer.reasoning:
-                message["reasoning_content"] = answer.reasoning
+            message = {"role": "assistant", "content": result.text}
+            if result.reasoning:
+                message["reasoning_content"] = result.reasoning
             self.messages.append(message)
 
 

@@ -18,7 +18,7 @@ from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.hub.hub import Hub
-from mlxk_tui.services.conversation.answer import Live
+from mlxk_tui.services.conversation.answer import AnswerProgress
 from mlxk_tui.settings import load
 from mlxk_tui.ui.chat.pane import ChatPane
 from mlxk_tui.ui.shell.footer import KeyLine
@@ -206,7 +206,7 @@ async def _show(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
     if look.name == "live":
         pane.conversation.append(_message(901, None, Role.USER, "And now?"))
         answer = _answer(902, 901, "It is written **token** by token, `and`", usage={}, timings={})
-        live = Live(reasoning_s=1.2, reasoning_tokens=20, tokens=57, tokens_per_s=38.2)
+        live = AnswerProgress(reasoning_s=1.2, reasoning_tokens=20, tokens=57, tokens_per_s=38.2)
         pane.conversation.append(replace(answer, reasoning="Hm."), live)
     await pilot.press(*look.keys)
     if look.text:

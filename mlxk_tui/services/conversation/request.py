@@ -12,6 +12,7 @@ from mlxk_tui.engine.generation import Generation, Sampling
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.engine.sampling import validate
 from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.services.conversation.generation import with_draft_model
 
 MAX_VOCABULARY = 2**31
 """Stands for the vocabulary of a model that is not loaded yet."""
@@ -38,14 +39,13 @@ def request_of(session: Session, history: Sequence[Message], draft: Runnable | N
         OpError: `validation_error` where the stored settings cannot be used.
     """
     sampling, max_tokens = sampling_of(session.settings)
-    return Generation(
+    request = Generation(
         messages=tuple(messages_of(session.system, history)),
         sampling=sampling,
         max_tokens=max_tokens,
         kv_bits=kv_bits_of(session.settings),
-        draft_model=str(draft.folder) if draft is not None else None,
-        draft_name=draft.name if draft is not None else None,
     )
+    return with_draft_model(request, draft)
 
 
 def messages_of(system: str, history: Sequence[Message]) -> list[dict[str, Any]]:

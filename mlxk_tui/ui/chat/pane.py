@@ -177,8 +177,8 @@ class ChatPane(Pane):
             self._tell_end(answer)
 
     def _tell_end(self, answer: Answer) -> None:
-        if answer.lost is not None:
-            self._host.tell_error(answer.lost)
+        if answer.store_error is not None:
+            self._host.tell_error(answer.store_error)
         here = self.app.current_mode == self.pane_id and answer.session.id == self.talk.session.id
         error = answer.error
         if here and error is not None and error.type is ErrorType.INSUFFICIENT_MEMORY:

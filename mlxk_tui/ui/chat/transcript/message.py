@@ -12,7 +12,7 @@ from textual.strip import Strip
 
 from mlxk_tui.chats.model import Message, MessageState, Role
 from mlxk_tui.ops.core.text import plural, printable, spaced_size
-from mlxk_tui.services.conversation.answer import Live
+from mlxk_tui.services.conversation.answer import AnswerProgress
 from mlxk_tui.ui.chat.transcript.markdown import Drawer, safe
 from mlxk_tui.ui.chat.transcript.markdown_pieces import Splitter
 from mlxk_tui.ui.widgets.text import Part, cut
@@ -33,7 +33,7 @@ class MessageBlock:
         live: how far it is, where this program is writing it now.
     """
 
-    def __init__(self, message: Message, live: Live | None = None) -> None:
+    def __init__(self, message: Message, live: AnswerProgress | None = None) -> None:
         self.message = message
         self.live = live
         self.unfolded = False
@@ -203,11 +203,11 @@ class MessageBlock:
     def _state(self, drawer: Drawer, inner: int) -> list[Strip]:
         message, live = self.message, self.live
         if live is not None:
-            if live.thinking or not live.doing:
+            if live.thinking or not live.activity:
                 speed = f" · {live.tokens_per_s:,.0f} tok/s" if live.tokens_per_s else ""
                 shown = f"{plural(live.tokens, 'token')}{speed}" if live.tokens else ""
             else:
-                shown = live.doing
+                shown = live.activity
             stop: list[Part] = [("   esc", "accent"), (" stop", "muted")]
             return [_line(drawer, [("● ", "accent"), (shown, "muted"), *stop])]
         rows: list[Strip] = []

@@ -83,8 +83,8 @@ class StreamRenderer:
         else:
             # What is stored may be behind: all of the text comes from the answer itself.
             found = [*found[:-1], replace(found[-1], content="", reasoning="")]
-            self._view.show(found, answer.live(), keep=keep)
-            self._view.feed(answer.message.id, *answer.all_text(), answer.live())
+            self._view.show(found, answer.progress(), keep=keep)
+            self._view.feed(answer.message.id, *answer.all_text(), answer.progress())
         self.follow()
         self._shown()
 
@@ -92,7 +92,7 @@ class StreamRenderer:
         """Draw a question and the answer that begins, below what is shown."""
         self._view.keep_last(WINDOW)
         self._view.append(asked)
-        self._view.append(answer.message, answer.live())
+        self._view.append(answer.message, answer.progress())
         self._view.follow()
 
     def begin(self, model: Runnable) -> None:
@@ -140,7 +140,7 @@ class StreamRenderer:
     def draw(self, answer: Answer) -> None:
         """Draw all that an answer has got."""
         content, reasoning = answer.new_text()
-        self._view.feed(answer.message.id, content, reasoning, answer.live())
+        self._view.feed(answer.message.id, content, reasoning, answer.progress())
         hidden = bool(content or reasoning) and not self._view.following and not self.below
         self.below = self.below or hidden
         self._grown(hidden)

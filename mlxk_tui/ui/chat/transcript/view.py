@@ -22,7 +22,7 @@ from textual.selection import Selection
 from textual.strip import Strip
 
 from mlxk_tui.chats.model import Message, Role
-from mlxk_tui.services.conversation.answer import Live
+from mlxk_tui.services.conversation.answer import AnswerProgress
 from mlxk_tui.ui.chat.transcript.line_painter import LinePainter, Marked
 from mlxk_tui.ui.chat.transcript.markdown import TOKENS, Drawer, Ink
 from mlxk_tui.ui.chat.transcript.message import MessageBlock
@@ -83,7 +83,9 @@ class ConversationView(ScrollView, can_focus=True):
 
     # -- content -----------------------------------------------------------------------------------
 
-    def show(self, messages: Sequence[Message], live: Live | None = None, *, keep: bool = False) -> None:
+    def show(
+        self, messages: Sequence[Message], live: AnswerProgress | None = None, *, keep: bool = False
+    ) -> None:
         """Show a conversation from its end.
 
         Args:
@@ -107,7 +109,7 @@ class ConversationView(ScrollView, can_focus=True):
             self.follow()
         self.post_message(self.Moved())
 
-    def append(self, message: Message, live: Live | None = None) -> None:
+    def append(self, message: Message, live: AnswerProgress | None = None) -> None:
         """Add a message at the end."""
         block = MessageBlock(message, live)
         self.blocks.append(block)
@@ -137,7 +139,7 @@ class ConversationView(ScrollView, can_focus=True):
         self.follow()
         return True
 
-    def feed(self, message_id: int, content: str, reasoning: str, live: Live) -> None:
+    def feed(self, message_id: int, content: str, reasoning: str, live: AnswerProgress) -> None:
         """Add text to the answer that is being written."""
         index = self._index(message_id)
         if index >= 0:
