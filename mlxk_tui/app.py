@@ -149,7 +149,7 @@ class MlxkApp(TerminalApp):
         self.chats = ChatBackend(
             state or platformdirs.user_data_path("mlxk-tui"),
             idle_unload_s=60 * settings.idle_unload_minutes,
-            words=error_text,
+            error_text=error_text,
             weights=lambda: weights_choice(loaded),
             engine=engine,
         )
@@ -214,14 +214,14 @@ class MlxkApp(TerminalApp):
         self.run_worker(self._start_transfers(), name="transfers", group="transfers", exit_on_error=False)
 
     async def _start_transfers(self) -> None:
-        self.transfers.changed.subscribe(self._follow_transfers)
+        self.transfers.changed.subscribe(self._on_transfers)
         await self.transfers.start()
         if self.transfers.problem:
             self.notify(
                 self.transfers.problem, title="Transfers", severity="warning", timeout=15, markup=False
             )
 
-    def _follow_transfers(self, change: Change) -> None:
+    def _on_transfers(self, change: Change) -> None:
         """Tell the user what ended while another pane was open, and the library what has arrived."""
         for transfer in change.ended:
             failed = transfer.state is Stage.FAILED
@@ -235,18 +235,18 @@ class MlxkApp(TerminalApp):
                     markup=False,
                 )
         if any(not transfer.is_push and transfer.state is Stage.DONE for transfer in change.ended):
-            self.run_worker(self._take_in(), group="refresh", exit_on_error=False)
+            self.run_worker(self._read_downloaded(), group="refresh", exit_on_error=False)
         elif change.structure:
-            self._tell_arriving()
+            self._mark_downloading()
 
-    async def _take_in(self) -> None:
-        """Judge what has arrived before it is no longer called arriving."""
+    async def _read_downloaded(self) -> None:
+        """Check what has been downloaded before it is no longer shown as being downloaded."""
         await self.library.refresh()
-        self._tell_arriving()
+        self._mark_downloading()
 
-    def _tell_arriving(self) -> None:
+    def _mark_downloading(self) -> None:
         going = (t for t in self.transfers.transfers if t.state in {Stage.WAITING, Stage.RUNNING})
-        self.library.set_arriving(t.job.name for t in going if not t.is_push)
+        self.library.set_downloading(t.job.name for t in going if not t.is_push)
 
     def _ask_hub(self) -> Hub:
         """Return the hub; what it takes is loaded when it is first asked."""

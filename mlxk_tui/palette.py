@@ -148,7 +148,7 @@ class PaletteCommands(Provider):
     async def _chats(self, query: str) -> Hits:
         """List the chats whose title or messages hold the words."""
         chats = self.host.context.chats
-        if self._unreadable or not query.strip() or not chats.any_kept:
+        if self._unreadable or not query.strip() or not chats.has_chats:
             return
         try:
             store = await chats.store()

@@ -1,7 +1,7 @@
-"""What the app knows about the cache: one report a repo, filled by a scan and kept true by a watch.
+"""The models of the cache in memory: one report a repo, filled by a scan and kept up to date by a watcher.
 
-State flows one way: the library's worker reads the cache, changes `entries`, and publishes what
-changed; panes draw from `entries` and never read the cache themselves.
+State flows one way: `Library.run` reads the cache, changes `entries`, and publishes the change; the front end
+shows `entries` and never reads the cache itself.
 """
 
 from __future__ import annotations
@@ -30,51 +30,52 @@ if TYPE_CHECKING:
     from mlxk_tui.ops.health.verify import Verification
 
 DEFAULT_ORG = "mlx-community"
-"""The organisation that goes without saying: most models for MLX come from there."""
+"""The organization that is not shown: most models for MLX come from it."""
 _BATCH_SECONDS = 0.1
 _CLOCK_GRAIN_NS = 2_000_000_000
 """Coarsest time stamp of a file system that is in use (FAT)."""
-_FOLLOW = 16
-"""Changed repos that are judged before the list is drawn again."""
+_BATCH_REPOS = 16
+"""Changed repos that are checked before the change is published."""
 
 
 class ModelState(Enum):
-    """What the table says about a model in one cell: a glyph, a colour and a word."""
+    """The state of a model in one word, with a glyph and a color."""
 
     GOOD = "good"
     ATTENTION = "attention"
-    ARRIVING = "arriving"
-    """Not whole, but a pull of this program is at work on it."""
+    DOWNLOADING = "downloading"
+    """Incomplete, and a pull of this program is running or queued."""
     BAD = "bad"
 
     @property
     def glyph(self) -> str:
-        """One cell that tells the state without colour."""
+        """One cell that shows the state without color."""
         return {
             ModelState.GOOD: "✓",
             ModelState.ATTENTION: "▲",
-            ModelState.ARRIVING: "↓",
+            ModelState.DOWNLOADING: "↓",
             ModelState.BAD: "✗",
         }[self]
 
     @property
     def token(self) -> str:
-        """The theme's name for the colour of the state."""
-        return "accent" if self is ModelState.ARRIVING else self.value
+        """The theme's name for the color of the state."""
+        return "accent" if self is ModelState.DOWNLOADING else self.value
 
     @property
     def style(self) -> str:
-        """The colour of the state as a style."""
+        """The color of the state as a style."""
         return f"${self.token}"
 
     @property
     def rank(self) -> int:
         """Sort order, worst first."""
-        return {ModelState.BAD: 0, ModelState.ARRIVING: 1, ModelState.ATTENTION: 2, ModelState.GOOD: 3}[self]
+        order = (ModelState.BAD, ModelState.DOWNLOADING, ModelState.ATTENTION, ModelState.GOOD)
+        return order.index(self)
 
 
 class ScanPhase(Enum):
-    """Where the first scan stands."""
+    """How far the first scan is."""
 
     LOADING = "loading"
     READY = "ready"
@@ -83,7 +84,7 @@ class ScanPhase(Enum):
 
 @dataclass(frozen=True)
 class Verified:
-    """What a checksum run of this session found."""
+    """The result of a verification in this session."""
 
     result: Verification
     at: float
@@ -92,7 +93,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Entry:
-    """One repo as the panes show it."""
+    """One repo as it is shown."""
 
     report: Report
     org: str
@@ -100,12 +101,12 @@ class Entry:
     short: str
     """The name without the organisation, safe to show."""
     verified: Verified | None = None
-    arriving: bool = False
-    """Whether a pull of this program is at work on it, or waits."""
+    downloading: bool = False
+    """Whether a pull of this program is running or queued."""
 
     @property
     def key(self) -> str:
-        """The folder name: unique, also where two names look the same."""
+        """The folder name, which is unique even where two names look the same."""
         return self.report.ref.folder_name
 
     @property
@@ -120,12 +121,12 @@ class Entry:
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """What is wrong, checksums first: they are the stronger proof."""
+        """What is wrong; first what the checksums prove."""
         return (self.verified.result.findings if self.verified else ()) + self.report.findings
 
     @cached_property
-    def sound(self) -> bool:
-        """Whether the files are whole, as far as is known."""
+    def intact(self) -> bool:
+        """Whether the files are complete and correct, as far as is known."""
         broken = self.verified is not None and any(
             finding.severity is Severity.ERROR for finding in self.verified.result.findings
         )
@@ -133,16 +134,16 @@ class Entry:
 
     @cached_property
     def state(self) -> ModelState:
-        """The verdict in one word."""
-        if not self.sound:
-            return ModelState.ARRIVING if self.arriving else ModelState.BAD
+        """The state that is shown."""
+        if not self.intact:
+            return ModelState.DOWNLOADING if self.downloading else ModelState.BAD
         tight = self.model.memory_fit in {MemoryFit.TIGHT, MemoryFit.TOO_LARGE}
         return ModelState.GOOD if self.model.runtime_compatible and not tight else ModelState.ATTENTION
 
 
 @dataclass(frozen=True)
 class Changed:
-    """The library changed; keys of entries."""
+    """Keys of the entries that changed."""
 
     updated: frozenset[str] = frozenset()
     removed: frozenset[str] = frozenset()
@@ -152,10 +153,10 @@ class Library:
     """Reports of every repo in one cache.
 
     Args:
-        cache: the cache to show.
-        refresh_seconds: how often the cache is looked at for changes; 0 never.
+        cache: the cache to read.
+        refresh_seconds: how often it is checked for changes; 0 never.
         clock: seconds since the epoch.
-        runtime: what this machine can run; looked at when left out.
+        runtime: what this machine can run; detected when left out.
     """
 
     def __init__(
@@ -175,19 +176,19 @@ class Library:
         self.error: OpError | None = None
         """Why the cache cannot be read, in phase FAILED."""
         self.changed: Publisher[Changed] = Publisher()
-        self._arriving: frozenset[str] = frozenset()
+        self._downloading: frozenset[str] = frozenset()
         self._watcher = Watcher(cache)
         self._given_runtime = runtime
         self._runtime = runtime
 
     @property
     def machine_bytes(self) -> int:
-        """Memory that a model can use here, in bytes; 0 until the first scan has looked."""
+        """Memory that a model can use here, in bytes; 0 until the first scan."""
         return self._runtime.memory_bytes if self._runtime else 0
 
     @property
     def without_gpu(self) -> bool:
-        """Whether models run on the CPU alone here; False until the first scan has looked."""
+        """Whether models run on the CPU alone here; False until the first scan."""
         return self._runtime.without_gpu if self._runtime else False
 
     @property
@@ -196,7 +197,7 @@ class Library:
         return sum(entry.model.disk_bytes for entry in self.entries.values())
 
     def now(self) -> datetime:
-        """Return the clock's time, for ages."""
+        """Return the time of the clock, in UTC."""
         return datetime.fromtimestamp(self.clock(), timezone.utc)
 
     def count(self, *states: ModelState) -> int:
@@ -204,14 +205,14 @@ class Library:
         return sum(entry.state in states for entry in self.entries.values())
 
     async def run(self) -> None:
-        """Scan, then watch until cancelled. A cache that cannot be read is looked at again until it can."""
+        """Scan, then watch until cancelled; a cache that cannot be read is tried again."""
         await self._scan()
         while self.refresh_seconds > 0:
             await asyncio.sleep(self.refresh_seconds)
             await self.refresh()
 
     async def rescan(self) -> None:
-        """Read everything again, the known reports staying until their new ones are there."""
+        """Read everything again; each known report stays until its new one is there."""
         self._watcher.reset()
         await self.refresh()
 
@@ -225,13 +226,13 @@ class Library:
         due = time.monotonic()
         baseline: asyncio.Task[Changes] | None = None
         try:
-            self._runtime = await asyncio.to_thread(self._look)
+            self._runtime = await asyncio.to_thread(self._detect_runtime)
             async for report in scan(self.cache, runtime=self._runtime):
                 batch.append(report)
                 if time.monotonic() >= due:
                     self.put(batch)
                     batch = []
-                    # Once the first models are on the screen: what the watch compares with from now on.
+                    # What the watcher compares with from now on; after the first models are on the screen.
                     baseline = baseline or asyncio.create_task(asyncio.to_thread(self._watcher.poll))
                     await asyncio.sleep(0)
                     due = time.monotonic() + _BATCH_SECONDS
@@ -241,17 +242,17 @@ class Library:
         except OpError as error:
             self._fail(error)
             return
-        # A repo may have changed after it was judged and before the baseline: judge those again.
+        # A repo may have changed between its report and the baseline: read those again.
         touched = self._watcher.touched_since(began_ns - _CLOCK_GRAIN_NS)
-        await self._follow(
+        await self._apply(
             replace(changes, changed=tuple(r for r in changes.changed if r.path.name in touched))
         )
 
-    def _look(self) -> Runtime:
+    def _detect_runtime(self) -> Runtime:
         return self._given_runtime or Runtime.here()
 
     async def refresh(self) -> None:
-        """Look for changes once and read what changed."""
+        """Check for changes once and read what changed."""
         try:
             changes = await asyncio.to_thread(self._watcher.poll)
         except OpError as error:
@@ -261,29 +262,29 @@ class Library:
             self.phase, self.error = ScanPhase.READY, None
             self.changed.publish(Changed())
         if changes:
-            self._runtime = await asyncio.to_thread(self._look)
-        await self._follow(changes)
+            self._runtime = await asyncio.to_thread(self._detect_runtime)
+        await self._apply(changes)
 
-    async def _follow(self, changes: Changes) -> None:
+    async def _apply(self, changes: Changes) -> None:
         self.drop(changes.removed)
         runtime = self._runtime
         if runtime is None:
             return
-        for start in range(0, len(changes.changed), _FOLLOW):
-            refs = changes.changed[start : start + _FOLLOW]
+        for start in range(0, len(changes.changed), _BATCH_REPOS):
+            refs = changes.changed[start : start + _BATCH_REPOS]
             reports = await asyncio.to_thread(self._inspect, refs, runtime)
             self.put([report for report in reports if isinstance(report, Report)])
             self.drop(report for report in reports if isinstance(report, str))
 
     def _inspect(self, refs: Sequence[RepoRef], runtime: Runtime) -> list[Report | str]:
-        """Return a report for each repo, or its folder name where it vanished meanwhile."""
+        """Return a report for each repo, or its folder name where it was removed meanwhile."""
         from mlxk_tui.ops.health.verdict import inspect
 
         reports: list[Report | str] = []
         for ref in refs:
             try:
                 reports.append(inspect(self.cache, ref, runtime))
-            except OpError:  # noqa: PERF203 - a repo that vanished must not stop the others
+            except OpError:  # noqa: PERF203 - a removed repo must not stop the others
                 reports.append(ref.folder_name)
         return reports
 
@@ -293,46 +294,46 @@ class Library:
         else:
             self.phase, self.error = ScanPhase.FAILED, error
             self.entries.clear()
-            self._watcher.reset()  # everything is news once it can be read again
+            self._watcher.reset()  # once it can be read again, everything counts as changed
         self.changed.publish(Changed())
 
     def put(self, reports: Iterable[Report]) -> None:
-        """Take reports in and publish them."""
+        """Add or replace reports and publish the change."""
         keys = set()
         for report in reports:
             key = report.ref.folder_name
             old = self.entries.get(key)
-            # A checksum result speaks about one revision's bytes: a new report of another drops it.
+            # A verification holds for the bytes of one revision: a report of another one drops it.
             same = old is not None and old.model.hash == report.model.hash
             same = same and old is not None and old.model.size_bytes == report.model.size_bytes
             verified = old.verified if same and old else None
-            self.entries[key] = entry_of(report, verified, arriving=key in self._arriving)
+            self.entries[key] = entry_of(report, verified, downloading=key in self._downloading)
             keys.add(key)
         self.changed.publish(Changed(updated=frozenset(keys)))
 
     def drop(self, keys: Iterable[str]) -> None:
-        """Forget repos that are gone."""
-        gone = frozenset(key for key in keys if self.entries.pop(key, None) is not None)
-        if gone:
-            self.changed.publish(Changed(removed=gone))
+        """Remove repos that no longer exist."""
+        removed = frozenset(key for key in keys if self.entries.pop(key, None) is not None)
+        if removed:
+            self.changed.publish(Changed(removed=removed))
 
-    def set_arriving(self, names: Iterable[str]) -> None:
-        """Know which models are being pulled, by their full names: until then they are not called broken."""
-        before, self._arriving = self._arriving, frozenset(map(name_to_dir, names))
-        changed = frozenset(key for key in before ^ self._arriving if key in self.entries)
+    def set_downloading(self, names: Iterable[str]) -> None:
+        """Set which models are being pulled, by their full names; an incomplete one of them is not broken."""
+        before, self._downloading = self._downloading, frozenset(map(name_to_dir, names))
+        changed = frozenset(key for key in before ^ self._downloading if key in self.entries)
         for key in changed:
-            self.entries[key] = replace(self.entries[key], arriving=key in self._arriving)
+            self.entries[key] = replace(self.entries[key], downloading=key in self._downloading)
         if changed:
             self.changed.publish(Changed(updated=changed))
 
     def set_verified(self, key: str, result: Verification) -> None:
-        """Keep what a checksum run found."""
+        """Keep the result of a verification."""
         if key in self.entries:
             self.entries[key] = replace(self.entries[key], verified=Verified(result, self.clock()))
             self.changed.publish(Changed(updated=frozenset({key})))
 
 
-def entry_of(report: Report, verified: Verified | None = None, *, arriving: bool = False) -> Entry:
+def entry_of(report: Report, verified: Verified | None = None, *, downloading: bool = False) -> Entry:
     """Return the entry of a report."""
     org, _, short = report.model.name.rpartition("/")
-    return Entry(report, printable(org), printable(short), verified, arriving)
+    return Entry(report, printable(org), printable(short), verified, downloading)

@@ -155,7 +155,7 @@ def subscriptions(app: MlxkApp) -> list[int]:
     chats = app.chats
     publishers: tuple[Publisher[Any], ...] = (
         *(app.tasks.changed, app.library.changed, app.transfers.changed, app.server.changed),
-        *(chats.engine_changed, chats.answers_changed, chats.storing_changed),
+        *(chats.engine_changed, chats.answers_changed, chats.write_error_changed),
     )
     return [publisher.subscriptions for publisher in publishers]
 

@@ -217,7 +217,7 @@ async def test_verify_finds_damaged_bytes_and_shows_them_everywhere(make_app: Ap
         await ready(pilot)
         weights.write_bytes(raw)
         await pilot.press("j", "v")
-        await wait_until(pilot, lambda: pane(pilot).selected is not None and not pane(pilot).selected.sound)  # type: ignore[union-attr]  # just checked
+        await wait_until(pilot, lambda: pane(pilot).selected is not None and not pane(pilot).selected.intact)  # type: ignore[union-attr]  # just checked
         await wait_until(pilot, lambda: "●2" in text(app))
         await pilot.press("2")
         await wait_until(pilot, lambda: "differs from its checksum" in text(app))

@@ -273,7 +273,7 @@ async def test_model_is_not_shown_as_broken_while_it_is_pulled(
         transfer, _ = app.transfers.add(Pull(HEAVY))
         await wait_until(pilot, lambda: transfer.bytes_done > 100_000)
         await app.library.refresh()
-        assert verdict() is Verdict.ARRIVING
+        assert verdict() is Verdict.DOWNLOADING
         await pilot.press("2")
         await wait_until(pilot, lambda: "Being downloaded" in text(app))
         assert "The Transfers pane shows how far it is." in flat(app)
@@ -282,7 +282,7 @@ async def test_model_is_not_shown_as_broken_while_it_is_pulled(
         app.transfers.pause(transfer.id)
         await wait_until(pilot, lambda: verdict() is Verdict.BAD and "Not sound" in text(app))
         app.transfers.resume(transfer.id)
-        await wait_until(pilot, lambda: verdict() is Verdict.ARRIVING)
+        await wait_until(pilot, lambda: verdict() is Verdict.DOWNLOADING)
         await pilot.press("q")
         await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
         assert "It goes with the demo, which is removed at its end." in flat(app)
@@ -391,7 +391,7 @@ async def test_broken_model_is_repaired_with_one_key(
     app = make_app(Cache(hub), hub=remote)
 
     def sound() -> int:
-        return sum(entry.sound for entry in app.library.entries.values())
+        return sum(entry.intact for entry in app.library.entries.values())
 
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)

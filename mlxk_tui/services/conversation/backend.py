@@ -1,6 +1,6 @@
-"""What chats need and the app has one of: the engine, the store, and the answers that are being written.
+"""What all chats share: the engine, the store, and the running answers.
 
-Nothing is made before it is asked for: the first frame of the app does without all of it.
+Each is made when it is first needed, because the first frame of the app needs none of them.
 """
 
 from __future__ import annotations
@@ -25,43 +25,42 @@ if TYPE_CHECKING:
 
 _FILE = "chats.db"
 _PATIENCE_SECONDS = 3.0
-"""How long the answers that run at the end may take to be stored."""
+"""How long running answers may take to be stored when the program ends."""
 
 
 class ChatBackend:
     """Engine, store and answers of one app.
 
     Args:
-        folder: where the chats are kept.
-        idle_unload_s: seconds without a request after which a model leaves the memory; 0 never.
-        weights: tells how weights are held where there is no GPU.
-        words: returns what is kept of an answer's error, for people.
-        engine: an engine to use; whoever gives one stops it.
+        folder: where the chats are stored.
+        error_text: returns what is stored of an answer's error, for people.
+        idle_unload_s: seconds without a request after which a model is unloaded; 0 never.
+        weights: returns how weights are held where there is no GPU.
+        engine: an engine to use, which its owner stops.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
-        words: Callable[[OpError], str],
+        error_text: Callable[[OpError], str],
         idle_unload_s: float = 0,
         weights: Callable[[], WeightsChoice] | None = None,
         engine: Engine | None = None,
     ) -> None:
         self.answers: dict[int, Answer] = {}
-        """What is being written, by session."""
+        """The running answers, by the id of their session."""
         self.engine_changed: Publisher[EngineStatus] = Publisher()
         self.answers_changed: Publisher[Answer] = Publisher()
-        """An answer began or ended."""
-        self.storing_changed: Publisher[ChatStore] = Publisher()
-        """What is written cannot be stored, or can be again; `write_error` says which."""
+        """An answer started or ended."""
+        self.write_error_changed: Publisher[ChatStore] = Publisher()
+        """The store failed to write, or can write again; its `write_error` says which."""
         self.unsent: Callable[[], int] = lambda: 0
-        """Returns how many questions were begun and not sent; the pane that takes them says so."""
+        """Returns how many drafts of questions there are; set by whoever has them."""
         self.folder = folder
         self._idle_unload_s = idle_unload_s
         self._weights = weights
-        self.words = words
-        """Returns what is kept of an answer's error, for people."""
+        self.error_text = error_text
         self._given = engine
         self._engine: Engine | None = None
         self._unsubscribe: Unsubscribe | None = None
@@ -72,12 +71,12 @@ class ChatBackend:
 
     @property
     def status(self) -> EngineStatus:
-        """What the engine does; asking does not start it."""
+        """The status of the engine; asking for it starts nothing."""
         return self._engine.status if self._engine is not None else EngineStatus()
 
     @property
     def engine(self) -> Engine:
-        """The engine."""
+        """The engine, made with the first access."""
         if self._engine is None:
             from mlxk_tui.engine.client import Engine
 
@@ -110,8 +109,8 @@ class ChatBackend:
         return self._store
 
     @property
-    def any_kept(self) -> bool:
-        """Whether there may be chats: asking neither opens nor makes anything."""
+    def has_chats(self) -> bool:
+        """Whether there may be chats; asking for it neither opens nor creates anything."""
         return self._store is not None or os.path.exists(self.folder / _FILE)
 
     async def _open(self) -> ChatStore:
@@ -120,17 +119,17 @@ class ChatBackend:
         from mlxk_tui.chats.store import ChatStore
 
         store = await ChatStore.open(self.folder / _FILE)
-        store.on_write_error(lambda: None if self._closed else self.storing_changed.publish(store))
+        store.on_write_error(lambda: None if self._closed else self.write_error_changed.publish(store))
         return store
 
-    def write(self, answer: Answer) -> None:
-        """Let an answer be written to its end, whichever chat is open meanwhile."""
+    def start(self, answer: Answer) -> None:
+        """Run an answer to its end, whichever chat is open meanwhile."""
         self.answers[answer.session.id] = answer
-        task = asyncio.create_task(self._write(answer))
+        task = asyncio.create_task(self._run(answer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _write(self, answer: Answer) -> None:
+    async def _run(self, answer: Answer) -> None:
         self.answers_changed.publish(answer)
         try:
             await answer.run()
@@ -141,7 +140,7 @@ class ChatBackend:
                 self.answers_changed.publish(answer)
 
     async def close(self) -> None:
-        """Stop what is being written, store it, and leave no process behind."""
+        """Stop the running answers, store them, and end the engine."""
         self._closed = True
         if self._unsubscribe is not None:
             self._unsubscribe()
@@ -157,5 +156,5 @@ class ChatBackend:
             with contextlib.suppress(OpError):
                 self._store = await self._opening
         if self._store is not None:
-            with contextlib.suppress(OpError):  # told while it ran
+            with contextlib.suppress(OpError):  # shown while it ran
                 await self._store.close()

@@ -1,4 +1,4 @@
-"""What is said in the open chat: sending, answering again, branches. It knows no widget."""
+"""The open chat: sending, regenerating, branches. It knows no widget."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from mlxk_tui.services.conversation.request import ChatSettings, draft_of
 from mlxk_tui.services.library import Library
 
 WINDOW = 20
-"""Messages that are read at once."""
+"""Messages that are read from the store at once."""
 _UNSAVED = 0
 
 
 @dataclass(frozen=True)
 class PendingQuestion:
-    """What is to be sent."""
+    """A question to send."""
 
     text: str
     attachments: tuple[Attachment, ...] = ()
     instead_of: int | None = None
-    """The question that it is another version of."""
+    """The id of the question that it is an edit of."""
 
 
 class ConversationController:
@@ -38,7 +38,7 @@ class ConversationController:
 
     Args:
         backend: engine, store and running answers.
-        library: the models.
+        library: the models of the cache.
     """
 
     def __init__(self, backend: ChatBackend, library: Library) -> None:
@@ -55,7 +55,7 @@ class ConversationController:
             OpError: it is not open.
         """
         if (store := self.backend.opened) is None:
-            raise OpError(ErrorType.VALIDATION_ERROR, "The chats are not open yet. Wait a moment.")
+            raise OpError(ErrorType.VALIDATION_ERROR, "The chats are not open yet. Try again in a moment.")
         return store
 
     @property
@@ -65,21 +65,21 @@ class ConversationController:
 
     @property
     def answer(self) -> Answer | None:
-        """What is being written in this chat."""
+        """The answer that is being generated in this chat."""
         return self.backend.answers.get(self.session.id)
 
     def begin(self, model: str | None = None) -> None:
-        """Go to a new chat; it takes the model of the present one, where that is still there."""
+        """Open a new chat, with the model of the present one where that is still in the cache."""
         present = self.session.model if by_name(self.library, self.session.model) else None
         self.session = _unsaved(model or present or suggested(self.library))
 
-    def choose_a_model(self) -> None:
-        """Take a first model where none is chosen."""
+    def choose_default_model(self) -> None:
+        """Select the suggested model where none is selected."""
         if self.session.model is None and (name := suggested(self.library)):
             self.session = replace(self.session, model=name)
 
     async def open(self, session_id: int) -> list[Message]:
-        """Go to a chat and return its last messages."""
+        """Open a chat and return its last messages."""
         session = await self.store.session(session_id)
         messages = await self.store.messages(session_id, limit=WINDOW)
         self.session = session
@@ -92,33 +92,33 @@ class ConversationController:
         self.session = await self.store.session(self.session.id)
         return await self.store.messages(self.session.id, limit=max(count, WINDOW))
 
-    async def before(self, message_id: int) -> list[Message]:
-        """Return messages above one."""
+    async def messages_before(self, message_id: int) -> list[Message]:
+        """Return the messages above one."""
         return await self.store.messages(self.session.id, before=message_id, limit=WINDOW)
 
     async def runnable(self, *, force: bool = False) -> Runnable:
-        """Return the model that answers next.
+        """Return the model of the next answer; `force` allows it to be too large, from now on.
 
         Raises:
-            OpError: with what is in the way.
+            OpError: why it cannot run.
         """
         name = self.session.model
         if name is None:
-            raise OpError(ErrorType.MODEL_NOT_FOUND, "No model is chosen.", remedy=Remedy.CHOOSE_MODEL)
+            raise OpError(ErrorType.MODEL_NOT_FOUND, "No model is selected.", remedy=Remedy.CHOOSE_MODEL)
         if force:
             self._forced.add(name)
         try:
             return await find_runnable(self.library.cache, name, force=name in self._forced)
         except OpError as error:
             if error.type is ErrorType.MODEL_NOT_FOUND:
-                raise gone(name) from error
+                raise missing_model_error(name) from error
             raise
 
     async def models(self, *, force: bool = False) -> tuple[Runnable, Runnable | None]:
-        """Return the model that answers next, and the one that guesses ahead, where the chat has one.
+        """Return the model of the next answer, and its draft model where the chat has one.
 
         Raises:
-            OpError: with what is in the way, such as too little memory for both.
+            OpError: why they cannot run, such as too little memory for both.
         """
         model = await self.runnable(force=force)
         draft = await self.draft()
@@ -127,10 +127,10 @@ class ConversationController:
         return model, draft
 
     async def draft(self) -> Runnable | None:
-        """Return the model that guesses ahead; None where the chat has none.
+        """Return the draft model; None where the chat has none.
 
         Raises:
-            OpError: with what is in the way.
+            OpError: why it cannot run.
         """
         name = draft_of(self.session.settings)
         if name is None:
@@ -145,13 +145,13 @@ class ConversationController:
                     f"{shown}, the draft model of this chat, is not in the cache any more.",
                     remedy=Remedy.CHANGE_DRAFT,
                 ) from error
-            said = f"{error.message} It is the draft model of this chat."
-            raise OpError(error.type, said, remedy=Remedy.CHANGE_DRAFT) from error
+            message = f"{error.message} It is the draft model of this chat."
+            raise OpError(error.type, message, remedy=Remedy.CHANGE_DRAFT) from error
 
     async def ask(
         self, question: PendingQuestion, model: Runnable, draft: Runnable | None = None
     ) -> tuple[Message, Answer]:
-        """Store a question and begin to answer it."""
+        """Store a question and start to answer it."""
         store = self.store
         if not self.saved:
             new = self.session
@@ -167,8 +167,8 @@ class ConversationController:
         )
         return asked, await self._answer(model, draft)
 
-    async def again(self, message: Message, model: Runnable, draft: Runnable | None = None) -> Answer:
-        """Answer once more: beside an answer, or below a question that has none."""
+    async def regenerate(self, message: Message, model: Runnable, draft: Runnable | None = None) -> Answer:
+        """Start another answer: as a branch of an answer, or below a question that has none."""
         return await self._answer(model, draft, message.id if message.role is Role.ASSISTANT else None)
 
     async def _answer(self, model: Runnable, draft: Runnable | None, sibling_of: int | None = None) -> Answer:
@@ -182,27 +182,27 @@ class ConversationController:
         )
         self.session = await store.session(self.session.id)
         backend = self.backend
-        answer = Answer(self.session, message, model, backend.engine, store, backend.words, draft)
-        backend.write(answer)
+        answer = Answer(self.session, message, model, backend.engine, store, backend.error_text, draft)
+        backend.start(answer)
         return answer
 
-    async def turn(self, message: Message, way: int) -> int:
-        """Show the branch before (-1) or after (1) the one through a message; return its message there."""
+    async def select_branch(self, message: Message, step: int) -> int:
+        """Show the branch before (-1) or after (1) that of a message; return the id of its first message."""
         siblings = await self.store.siblings(message.id)
-        place = next((i for i, one in enumerate(siblings) if one.id == message.id), 0)
-        other = siblings[(place + way) % len(siblings)]
+        index = next((i for i, one in enumerate(siblings) if one.id == message.id), 0)
+        other = siblings[(index + step) % len(siblings)]
         self.session = await self.store.select_branch(other.id)
         return other.id
 
     async def use_model(self, name: str) -> None:
-        """Let another model answer from now on."""
+        """Use another model from now on."""
         if self.saved:
             self.session = await self.store.change_session(self.session.id, model=name)
         else:
             self.session = replace(self.session, model=name)
 
     async def use_settings(self, settings: ChatSettings) -> None:
-        """Answer differently from now on."""
+        """Use other settings from now on."""
         values = dict(settings.values)
         if self.saved:
             self.session = await self.store.change_session(
@@ -213,12 +213,12 @@ class ConversationController:
 
 
 def questions_in(messages: Sequence[Message]) -> list[Message]:
-    """Return the questions among messages, the last first."""
+    """Return the questions among messages, latest first."""
     return [message for message in reversed(messages) if message.role is Role.USER]
 
 
-def gone(name: str) -> OpError:
-    """Return the error of a model that is not there any more."""
+def missing_model_error(name: str) -> OpError:
+    """Return the error of a chat whose model is no longer in the cache."""
     return OpError(
         ErrorType.MODEL_NOT_FOUND,
         f"{printable(name)} is not in the cache any more.",

@@ -1,4 +1,4 @@
-"""Which models of the cache can answer a chat, and what is said of those that cannot."""
+"""Which models of the cache can chat, and why the others cannot."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _ORDER = {ModelType.CHAT: 0, ModelType.UNKNOWN: 1, ModelType.BASE: 1}
 
 
 def name_of(entry: Entry) -> str:
-    """Return the name that the engine and the store know a model by."""
+    """Return the full name of a model, as the engine and the store use it."""
     return entry.report.ref.name
 
 
 def by_name(library: Library, name: str | None) -> Entry | None:
-    """Return the model of a name, where it is in the cache."""
+    """Return the model of a full name; None where it is not in the cache."""
     return next((entry for entry in library.entries.values() if name_of(entry) == name), None)
 
 
-def is_gone(library: Library, name: str | None) -> bool:
-    """Tell whether a chat's model is not in the cache any more."""
+def is_missing(library: Library, name: str | None) -> bool:
+    """Tell whether the model of a chat is no longer in the cache."""
     ready = library.phase is ScanPhase.READY
     return ready and name is not None and by_name(library, name) is None
 
@@ -31,50 +31,50 @@ def draft_name(library: Library, typed: str) -> str:
     """Return the full name that a typed draft model stands for.
 
     Raises:
-        OpError: those of `Cache.find`, in the same words; `model_not_runnable` where it cannot guess ahead.
+        OpError: those of `Cache.find`, in the same words; `model_not_runnable` where it cannot run.
     """
     if library.phase is not ScanPhase.READY:
         return typed
     spec = parse_spec(typed)
     name = resolve([name_of(entry) for entry in library.entries.values()], spec.name).name
-    if reason := why_not(library, name):
+    if reason := disabled_reason(library, name):
         raise OpError(ErrorType.MODEL_NOT_RUNNABLE, reason)
     return f"{name}@{spec.revision}" if spec.revision else name
 
 
-def runs(entry: Entry) -> bool:
-    """Tell whether a model can answer here."""
-    return entry.sound and entry.model.runtime_compatible and entry.model.model_type in _ORDER
+def can_chat(entry: Entry) -> bool:
+    """Tell whether a model can chat here."""
+    return entry.intact and entry.model.runtime_compatible and entry.model.model_type in _ORDER
 
 
-def answering(library: Library) -> list[Entry]:
-    """Return the models that can answer, chat models first, then by name."""
-    found = [entry for entry in library.entries.values() if runs(entry)]
+def chat_models(library: Library) -> list[Entry]:
+    """Return the models that can chat, those made for it first, then by name."""
+    found = [entry for entry in library.entries.values() if can_chat(entry)]
     return sorted(found, key=lambda entry: (_ORDER[entry.model.model_type], entry.name.casefold()))
 
 
 def suggested(library: Library) -> str | None:
     """Return the model of a first chat: the smallest chat model that fits comfortably."""
-    found = [entry for entry in answering(library) if entry.model.memory_fit is not MemoryFit.TOO_LARGE]
+    found = [entry for entry in chat_models(library) if entry.model.memory_fit is not MemoryFit.TOO_LARGE]
     chat = [entry for entry in found if entry.model.model_type is ModelType.CHAT]
     best = min(chat or found, key=lambda entry: entry.model.size_bytes, default=None)
     return name_of(best) if best is not None else None
 
 
-def why_not(library: Library, name: str | None) -> str | None:
-    """Return why a model of the cache cannot answer, as a sentence; None where it can or is not there."""
+def disabled_reason(library: Library, name: str | None) -> str | None:
+    """Return why a model cannot chat, as a sentence; None where it can, or is not in the cache."""
     entry = by_name(library, name)
-    return why_no_chat(entry) if entry is not None else None
+    return entry_disabled_reason(entry) if entry is not None else None
 
 
-def why_no_chat(entry: Entry | None) -> str | None:
-    """Return why a model cannot answer, as a sentence; None where it can."""
+def entry_disabled_reason(entry: Entry | None) -> str | None:
+    """Return why a model cannot chat, as a sentence; None where it can."""
     if entry is None:
         return "No model is selected."
-    if runs(entry):
+    if can_chat(entry):
         return None
     if entry.model.model_type is ModelType.EMBEDDING:
-        return f"{entry.short} makes embeddings and cannot chat."
-    if not entry.sound:
-        return f"{entry.short} is not sound; Health says why."
-    return f"{entry.short} cannot run here: {printable(entry.model.reason or 'nobody knows why.')}"
+        return f"{entry.short} is an embedding model and cannot chat."
+    if not entry.intact:
+        return f"{entry.short} is broken. The Health pane says why."
+    return f"{entry.short} cannot run here: {printable(entry.model.reason or 'unknown reason.')}"

@@ -1,4 +1,4 @@
-"""Turns a kept chat into what the engine is asked: messages, sampling, limits."""
+"""From a stored chat to a request to the engine: messages, sampling, limits."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.services.conversation.generation import with_draft_model
 
 MAX_VOCABULARY = 2**31
-"""Stands for the vocabulary of a model that is not loaded yet."""
+"""Size of the vocabulary of a model that is not loaded yet: sampling is checked against it."""
 _NUMBERS = {item.name for item in fields(Sampling)} - {"logit_bias"}
 
 
 @dataclass(frozen=True)
 class ChatSettings:
-    """What the form holds."""
+    """What the settings form of a chat holds."""
 
     system: str
     values: Mapping[str, Any]
@@ -32,8 +32,8 @@ def request_of(session: Session, history: Sequence[Message], draft: Runnable | N
 
     Args:
         session: the chat, with its system prompt and settings.
-        history: the shown conversation up to the question that is to be answered.
-        draft: the model that guesses ahead.
+        history: the shown conversation up to the question to answer.
+        draft: the draft model.
 
     Raises:
         OpError: `validation_error` where the stored settings cannot be used.
@@ -49,9 +49,9 @@ def request_of(session: Session, history: Sequence[Message], draft: Runnable | N
 
 
 def messages_of(system: str, history: Sequence[Message]) -> list[dict[str, Any]]:
-    """Return a conversation in OpenAI's shape: what failed without a word is left out.
+    """Return a conversation in OpenAI's shape; an empty answer is left out.
 
-    Two questions in a row become one, as most chat templates want turns to alternate.
+    Two questions in a row become one, because most chat templates require turns to alternate.
     """
     found: list[dict[str, Any]] = [{"role": "system", "content": system}] if system.strip() else []
     for message in history:
@@ -72,7 +72,7 @@ def messages_of(system: str, history: Sequence[Message]) -> list[dict[str, Any]]
 
 
 def with_attachments(message: Message) -> str:
-    """Return what a message says, its files before it, each in a fence longer than any in it."""
+    """Return the text of a message after its files, each in a code fence longer than any in the file."""
     parts = []
     for item in message.attachments:
         longest = max((len(ticks) for ticks in re.findall("`+", item.text)), default=0)
@@ -84,7 +84,7 @@ def with_attachments(message: Message) -> str:
 
 
 def sampling_of(settings: Mapping[str, Any], vocab_size: int = MAX_VOCABULARY) -> tuple[Sampling, int | None]:
-    """Return sampling and the limit of tokens from a chat's settings; unknown keys are ignored.
+    """Return sampling and the token limit from a chat's settings; unknown keys are ignored.
 
     Raises:
         OpError: `validation_error`, naming the setting.
@@ -96,10 +96,10 @@ def sampling_of(settings: Mapping[str, Any], vocab_size: int = MAX_VOCABULARY) -
 
 
 def kv_bits_of(settings: Mapping[str, Any]) -> int | None:
-    """Return the bits that the KV cache is kept in; None for full precision.
+    """Return the bits of the KV cache; None for full precision.
 
     Raises:
-        OpError: `validation_error`, in the engine's words.
+        OpError: `validation_error`, with the engine's message.
     """
     bits = settings.get("kv_bits")
     if bits is None:
@@ -110,20 +110,20 @@ def kv_bits_of(settings: Mapping[str, Any]) -> int | None:
 
 
 def draft_of(settings: Mapping[str, Any]) -> str | None:
-    """Return the name of the model that guesses ahead; None for none."""
+    """Return the name of the draft model; None for none."""
     name = settings.get("draft_model")
     return name if isinstance(name, str) and name.strip() else None
 
 
 def shown_settings(settings: Mapping[str, Any], system: str) -> str:
-    """Return what a chat sets apart from the model's own, in a few words."""
-    said = []
+    """Return which settings of a chat differ from the defaults of its model, in a few words."""
+    parts = []
     if isinstance(value := settings.get("temperature"), (int, float)):
-        said.append(f"temperature {value:g}")
+        parts.append(f"temperature {value:g}")
     names = (*_NUMBERS, "max_tokens", "kv_bits", "draft_model")
     others = sum(settings.get(name) is not None for name in names if name != "temperature")
     if others:
-        said.append(f"{others} more set" if said else f"{others} set")
+        parts.append(f"{others} more set" if parts else f"{others} set")
     if system.strip():
-        said.append("system prompt")
-    return " · ".join(said)
+        parts.append("system prompt")
+    return " · ".join(parts)

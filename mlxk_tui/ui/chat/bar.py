@@ -13,7 +13,7 @@ from mlxk_tui.chats.model import Message as ChatMessage
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.services.conversation import models
-from mlxk_tui.services.conversation.controller import ConversationController, gone
+from mlxk_tui.services.conversation.controller import ConversationController, missing_model_error
 from mlxk_tui.services.conversation.request import shown_settings
 from mlxk_tui.ui.widgets.error_text import error_text
 from mlxk_tui.ui.widgets.text import Part, cut, gauge, line
@@ -139,7 +139,7 @@ def bar_state(talk: ConversationController, last: ChatMessage | None) -> BarStat
         used, known = _context_of(last) if last is not None else (0, 0)
     return BarState(
         model=printable((session.model or "").rpartition("/")[2]),
-        gone=models.is_gone(talk.library, session.model),
+        gone=models.is_missing(talk.library, session.model),
         settings=shown_settings(session.settings, session.system),
         used=used,
         total=known or total,
@@ -161,7 +161,7 @@ def note(notes: Notes) -> tuple[str, str]:
     if notes.write_error is not None:
         return f"✗ {error_text(notes.write_error)}", "$bad"
     if notes.gone is not None:
-        return f"✗ {error_text(gone(notes.gone))}", "$bad"
+        return f"✗ {error_text(missing_model_error(notes.gone))}", "$bad"
     if notes.editing:
         return "Another version of a question: ⏎ sends it as a branch, esc leaves it.", "$accent"
     if notes.below:

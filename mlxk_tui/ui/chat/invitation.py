@@ -91,7 +91,7 @@ def invite(view: StateView, opening: Opening, talk: ConversationController) -> t
             style="$attention",
             command="pip install mlx-lm",
         )
-    elif not models.answering(library):
+    elif not models.chat_models(library):
         if not empty_states.show_unread(view, library, reading="Looking for models"):
             some = bool(library.entries)
             said = "None of the models here can answer." if some else "The cache is empty."

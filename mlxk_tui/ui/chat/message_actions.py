@@ -157,7 +157,7 @@ class MessageActions:
 
     async def _turn(self, message: Message, way: int) -> None:
         try:
-            shown = await self._talk.turn(message, way)
+            shown = await self._talk.select_branch(message, way)
             self._renderer.show(await self._talk.reload(self._renderer.count), keep=True)
             self._view.select(shown)
         except OpError as error:
@@ -174,7 +174,7 @@ class MessageActions:
     async def _read_more(self, before: int) -> None:
         view = self._view
         try:
-            found = await self._talk.before(before)
+            found = await self._talk.messages_before(before)
         except OpError as error:
             self._host.tell_error(error)
             return

@@ -98,7 +98,7 @@ class ChatPane(Pane):
     def on_mount(self) -> None:
         """Open the chats."""
         self.subscribe(self.context.chats.answers_changed, self._answer_changed)
-        self.subscribe(self.context.chats.storing_changed, lambda _: self.draw_note())
+        self.subscribe(self.context.chats.write_error_changed, lambda _: self.draw_note())
         self.context.chats.unsent = self.draft.unsent
         self.renderer.mount()
         self.sessions.open_store()
@@ -114,7 +114,7 @@ class ChatPane(Pane):
         """Draw what depends on which models there are."""
         del change
         if self.opening.done:
-            self.talk.choose_a_model()
+            self.talk.choose_default_model()
         self.draw_state()
 
     def draw_state(self) -> None:
@@ -150,7 +150,7 @@ class ChatPane(Pane):
         text, style = note(
             Notes(
                 write_error=store.write_error if store is not None else None,
-                gone=name if models.is_gone(self.context.library, name) else None,
+                gone=name if models.is_missing(self.context.library, name) else None,
                 editing=self.draft.editing is not None,
                 below=self.renderer.below,
                 tight=self.renderer.tight,
@@ -282,9 +282,9 @@ class ChatPane(Pane):
             return "The chats are open." if self.opening.done else "The chats are being opened."
         if action == "export" and not self.talk.saved:
             return "There is nothing to export yet."
-        if action == "model" and not models.answering(self.context.library):
+        if action == "model" and not models.chat_models(self.context.library):
             return "No model of the cache can answer here."
-        if action == "pull" and not models.is_gone(self.context.library, self.talk.session.model):
+        if action == "pull" and not models.is_missing(self.context.library, self.talk.session.model):
             return "The model of this chat is there."
         if action in _OF_MESSAGE:
             reason = self.messages.why_not(action)

@@ -14,7 +14,7 @@ from mlxk_tui.services.conversation import models
 from mlxk_tui.services.conversation.controller import (
     ConversationController,
     PendingQuestion,
-    gone,
+    missing_model_error,
     questions_in,
 )
 from mlxk_tui.ui.chat import dialog_flows
@@ -198,9 +198,9 @@ class PromptSubmission:
         name = self._talk.session.model
         if name is None:
             return "There is no model that can answer. F3 finds one."
-        if models.is_gone(library, name):
-            return error_text(gone(name))
-        return models.why_not(library, name)
+        if models.is_missing(library, name):
+            return error_text(missing_model_error(name))
+        return models.disabled_reason(library, name)
 
     def submit(self, text: str) -> None:
         """Send what stands in the composer with its files, where there is anything."""
@@ -262,7 +262,7 @@ class PromptSubmission:
     async def _again(self, message: Message, force: bool) -> None:
         talk = self._talk
         model, guessing = await talk.models(force=force)
-        await talk.again(message, model, guessing)
+        await talk.regenerate(message, model, guessing)
         self._renderer.show(await talk.reload(self._renderer.count))
         self._busy = False
         self._renderer.begin(model)

@@ -101,7 +101,7 @@ class SessionActions:
                 self.opening = replace(self.opening, problem=error)
                 self._renderer.focus()
         self._begun = self.opening.done
-        talk.choose_a_model()
+        talk.choose_default_model()
         self._changed()
         self.read()
 

@@ -36,12 +36,12 @@ def sections(entries: Iterable[Entry]) -> list[Section]:
     """Return what has findings, worst first; sections without models are left out."""
     ordered = sorted(entries, key=lambda entry: (entry.short.casefold(), entry.org.casefold()))
     bad = [entry for entry in ordered if entry.state is ModelState.BAD]
-    arriving = [entry for entry in ordered if entry.state is ModelState.ARRIVING]
-    stuck = [entry for entry in ordered if entry.sound and not entry.model.runtime_compatible]
+    arriving = [entry for entry in ordered if entry.state is ModelState.DOWNLOADING]
+    stuck = [entry for entry in ordered if entry.intact and not entry.model.runtime_compatible]
     noted = [
         entry
         for entry in ordered
-        if entry.sound
+        if entry.intact
         and entry.model.runtime_compatible
         and (
             entry.state is not ModelState.GOOD or any(f.severity is Severity.WARNING for f in entry.findings)
@@ -113,7 +113,7 @@ class HealthList(RowList):
         head += [(" " * max(1, left), ""), (taken, "muted")]
         block: list[list[Part]] = [head]
         room = min(_TEXT, width - _INDENT - 1)
-        if entry.state is ModelState.ARRIVING:
+        if entry.state is ModelState.DOWNLOADING:
             found: list[list[Part]] = [[("  ", ""), (text, "muted")] for text in wrap(ARRIVING, room)]
         else:
             found = findings_rows(entry.findings, entry.model.name, room, limit=_MAX_FINDINGS)

@@ -74,7 +74,7 @@ class HealthPane(Pane):
         counts: list[Part] = []
         for state, word in (
             (ModelState.BAD, "unsound"),
-            (ModelState.ARRIVING, "arriving"),
+            (ModelState.DOWNLOADING, "arriving"),
             (ModelState.ATTENTION, "won't run or tight"),
             (ModelState.GOOD, "sound"),
         ):

@@ -43,9 +43,9 @@ _TYPES = {ModelType.CHAT: "chat", ModelType.EMBEDDING: "embedding", ModelType.BA
 
 def verdict(entry: Entry) -> tuple[ModelState, str]:
     """Return the state of a model and the sentence for it."""
-    if entry.state is ModelState.ARRIVING:
-        return ModelState.ARRIVING, "Being downloaded"
-    if not entry.sound:
+    if entry.state is ModelState.DOWNLOADING:
+        return ModelState.DOWNLOADING, "Being downloaded"
+    if not entry.intact:
         return ModelState.BAD, "Not sound"
     if not entry.model.runtime_compatible:
         return ModelState.ATTENTION, "Sound, but it will not run here"
@@ -160,7 +160,7 @@ def overview(
     rows += [[], [(f"{state.glyph} ", state.style), (words, state.style)]]
     # The findings know of checksums too, which the model's own reason does not.
     first = next((f.message for f in entry.findings if f.severity is Severity.ERROR), model.reason)
-    if state is ModelState.ARRIVING:
+    if state is ModelState.DOWNLOADING:
         first = ARRIVING
     if state is not ModelState.GOOD and first:
         rows += [[("  ", ""), (text, "$muted")] for text in wrap(printable(first), width - 2)]
@@ -229,7 +229,7 @@ def health(entry: Entry, now: datetime, width: int) -> Content:
     """Return the health tab: the verdict, every finding, and what a checksum run found."""
     state, words = verdict(entry)
     rows: list[list[Part]] = [[(f"{state.glyph} ", state.style), (words, f"{state.style} bold")]]
-    if state is ModelState.ARRIVING:
+    if state is ModelState.DOWNLOADING:
         rows += [[("  ", ""), (text, "$muted")] for text in wrap(ARRIVING, width - 2)]
     elif entry.findings:
         rows += [[], *findings_rows(entry.findings, entry.model.name, width, "$")]

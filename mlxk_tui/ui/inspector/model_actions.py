@@ -106,7 +106,7 @@ async def _verify(context: Context, entries: list[Entry], on_event: OnEvent) -> 
         return f"{about}: no file with a checksum to compare{skipped}."
     compared = f"{about}: {plural(checked, 'file')} compared; "
     known = [context.library.entries.get(entry.key, entry) for entry in entries]
-    unsound = [entry for entry in known if not entry.sound]
+    unsound = [entry for entry in known if not entry.intact]
     if not unsound:
         return f"{compared}checksums right{skipped}."
     if len(entries) > 1:

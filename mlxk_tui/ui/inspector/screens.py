@@ -109,7 +109,7 @@ class InspectorScreen(Transient[None]):
 
     def action_chat(self) -> None:
         """Begin a chat with the model."""
-        if reason := models.why_no_chat(self.entry):
+        if reason := models.entry_disabled_reason(self.entry):
             self.notify(reason, severity="warning", markup=False, timeout=4)
         elif (entry := self.entry) is not None:
             model_actions.chat_with(self, entry)

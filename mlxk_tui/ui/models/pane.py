@@ -260,7 +260,7 @@ class ModelsPane(Pane):
             unknown = empty or (None if self.chosen else "No model is selected.")
             return unknown or pull_actions.why_no_pull(self.context, self.chosen)
         if action == "chat":
-            return empty or models.why_no_chat(self.selected)
+            return empty or models.entry_disabled_reason(self.selected)
         if action == "clone":
             if len(self.chosen) > 1:
                 return "Only one model at a time can be cloned; escape takes the marks away."

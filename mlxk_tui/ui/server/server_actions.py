@@ -87,7 +87,7 @@ def why_not(context: Context, action: str, side: ServerSide | None) -> str | Non
         return "No request has ended."
     if action == "copy" and side is not None and side.tab == KEYS:
         return why_not(context, "copy_key", side)
-    if action == "model" and not models.answering(context.library):
+    if action == "model" and not models.chat_models(context.library):
         return "None of the models here can answer."
     return None
 

@@ -12,7 +12,7 @@ from mlxk_tui.ui.widgets.choice_dialogs import Option
 def model_options(library: Library) -> list[Option]:
     """Return the models as lines to choose from."""
     made = []
-    for entry in models.answering(library):
+    for entry in models.chat_models(library):
         fit = entry.model.memory_fit
         about, style = spaced_size(entry.model.size_bytes), "muted"
         if fit is MemoryFit.TIGHT:
