@@ -173,8 +173,7 @@ async def test_closed_screen_has_no_subscription(
         assert all(before)
         for keys, back in ((("f1", "enter"), "escape"), (("f3", "n"), "escape"), (("f5", "i"), "escape")):
             await press(pilot, keys)
-            await wait_until(pilot, lambda: len(app.screen_stack) > 1 and app.screen.is_running)
-            assert subscriptions(app) != before
+            await wait_until(pilot, lambda: len(app.screen_stack) > 1 and subscriptions(app) != before)
             await press(pilot, [back])
             await wait_until(pilot, lambda: len(app.screen_stack) == 1)
             await wait_until(pilot, lambda: subscriptions(app) == before)

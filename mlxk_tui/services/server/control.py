@@ -238,7 +238,8 @@ class ServerControl:
 
     async def _find_model(self) -> None:
         options = self.options
-        model, problem = None, None
+        model: Runnable | None = None
+        problem: OpError | None = None
         if options.model is not None:
             models = await asyncio.to_thread(importlib.import_module, "mlxk_tui.engine.models")
             spec = options.aliases.get(options.model, options.model)
