@@ -79,6 +79,7 @@ COMMANDS = [
     ("nonsense", "--json"),
     ("server", "--help"),
     ("serve", "no-such-model", "--port", "0", "--json"),  # ends before it listens
+    ("run", "no-such-model", "Hello", "--json"),  # ends before the engine starts
 ]
 
 
@@ -104,6 +105,18 @@ def test_clone_imports_neither_textual_nor_mlx(filled: Path, tmp_path: Path) -> 
     loaded = modules_of(headless(*arguments), tmp_path)
     assert loaded & {*MLX, *HUB, *TEXTUAL} == set()
     assert (tmp_path / "clone" / "config.json").exists()
+
+
+def test_services_load_neither_a_screen_nor_mlx(tmp_path: Path) -> None:
+    code = (
+        "import importlib, pkgutil\n"
+        "import mlxk_tui.services as services\n"
+        "for found in pkgutil.walk_packages(services.__path__, 'mlxk_tui.services.'):\n"
+        "    importlib.import_module(found.name)\n"
+    )
+    loaded = modules_of(code, tmp_path)
+    assert {"mlxk_tui.services.library", "mlxk_tui.services.server.control"} <= loaded
+    assert loaded & {*MLX, *HUB, *SCREEN, "aiohttp", "typer"} == set()
 
 
 @pytest.mark.parametrize("command", ["list", "health", "version"])
