@@ -107,7 +107,7 @@ def test_clone_imports_neither_textual_nor_mlx(filled: Path, tmp_path: Path) -> 
     assert (tmp_path / "clone" / "config.json").exists()
 
 
-def test_services_load_neither_a_screen_nor_mlx(tmp_path: Path) -> None:
+def test_services_import_neither_textual_nor_mlx(tmp_path: Path) -> None:
     code = (
         "import importlib, pkgutil\n"
         "import mlxk_tui.services as services\n"
@@ -116,7 +116,7 @@ def test_services_load_neither_a_screen_nor_mlx(tmp_path: Path) -> None:
     )
     loaded = modules_of(code, tmp_path)
     assert {"mlxk_tui.services.library", "mlxk_tui.services.server.control"} <= loaded
-    assert loaded & {*MLX, *HUB, *SCREEN, "aiohttp", "typer"} == set()
+    assert loaded & {*MLX, *HUB, *TEXTUAL, "aiohttp", "typer"} == set()
 
 
 @pytest.mark.parametrize("command", ["list", "health", "version"])
