@@ -33,6 +33,11 @@ def control_of(loaded: LoadedSettings, hub: Path, **given: Any) -> ServerControl
     return ServerControl(loaded, Cache(hub), Engine, given={**FREE_PORT, **given}, sample_seconds=0)
 
 
+def problems_of(control: ServerControl) -> tuple[OpError | None, OpError | None]:
+    """Return why the last start failed, and why the stored keys cannot be read."""
+    return control.problem, control.keys_problem
+
+
 async def status_of(control: ServerControl, headers: str = "") -> int:
     """Return the status of a list of the models."""
     reader, writer = await asyncio.open_connection("127.0.0.1", control.port)
@@ -84,7 +89,8 @@ async def test_why_it_did_not_start_is_raised_and_kept(loaded: LoadedSettings, h
         assert control.problem is not None
         assert control.problem.type is ErrorType.PORT_IN_USE
     await control.start()
-    assert (control.problem, control.free_port) == (None, None)
+    assert problems_of(control) == (None, None)
+    assert control.address is not None
     await control.stop()
 
 
@@ -118,13 +124,13 @@ async def test_with_keys_that_cannot_be_read_it_does_not_start(loaded: LoadedSet
     loaded.key_file.chmod(0o644)
     control = control_of(loaded, hub)
     control.read_keys()
-    assert control.keys_problem is not None
+    assert isinstance(problems_of(control)[1], OpError)
     with pytest.raises(OpError) as caught:
         await control.start()
     assert caught.value.type is ErrorType.PERMISSION_DENIED
     loaded.key_file.chmod(0o600)
     await control.start()
-    assert control.keys_problem is None
+    assert problems_of(control) == (None, None)
     assert await status_of(control) == 401
     await control.stop()
 
