@@ -1,4 +1,4 @@
-"""MlxkApp: the composition root. It makes the long-lived things, knows the panes and the global keys."""
+"""MlxkApp, the composition root: it creates the services and the panes and binds the global keys."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mlxk_tui.services.tasks import Tasks
 from mlxk_tui.settings import LoadedSettings, weights_choice
 from mlxk_tui.terminal_app import TerminalApp
 from mlxk_tui.transfers.changes import Change
-from mlxk_tui.transfers.jobs import TransferState as Stage
+from mlxk_tui.transfers.jobs import TransferState
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.runners import runners
 from mlxk_tui.transfers.store import state_file
@@ -38,7 +38,7 @@ from mlxk_tui.ui.shell import themes
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.messages import ChatRequested
 from mlxk_tui.ui.shell.registry import PANES
-from mlxk_tui.ui.shell.stylesheet import Sheet
+from mlxk_tui.ui.shell.stylesheet import CachedStylesheet
 from mlxk_tui.ui.shell.sweep import INTERVAL_S, sweep
 from mlxk_tui.ui.shell.tasks import notify_end, stop_latest_task
 from mlxk_tui.ui.widgets.error_text import error_text
@@ -48,17 +48,17 @@ if TYPE_CHECKING:
     from mlxk_tui.ops.hub.hub import Hub
 
 
-def _commands() -> type[Provider]:
+def _palette_provider() -> type[Provider]:
     from mlxk_tui.palette import PaletteCommands
 
     return PaletteCommands
 
 
-def _collect_garbage_again() -> None:
+def _enable_garbage_collection() -> None:
     if gc.isenabled():  # not started by the command
         return
-    gc.freeze()  # modules, styles, classes: never looked at again
-    gc.set_threshold(10_000, 10, 10)  # frames come and go; nothing is large enough to hurry
+    gc.freeze()  # modules, styles, classes: never collected
+    gc.set_threshold(10_000, 10, 10)  # frames are many and small: collecting can wait
     gc.enable()
 
 
@@ -66,28 +66,28 @@ class MlxkApp(TerminalApp):
     """The interactive session.
 
     Args:
-        loaded: the settings and what was wrong with them.
+        loaded: the settings and their problems.
         cache: the cache to show.
-        label: what the cache is called in the header.
+        label: name of the cache in the header.
         clock: seconds since the epoch.
-        runtime: what this machine can run; looked at when left out.
+        runtime: what this machine can run; detected by default.
         remember: whether a theme picked in the palette is written to the config file.
-        state: folder for what outlives the program, such as the queue of transfers and the chats; the
-            user's own when left out.
-        hub: the hub to pull from and push to; the environment's when left out.
-        transfers: the queue; one on that folder, for this cache and this hub, when left out.
-        engine: what runs models; one that starts with the first chat and ends with the app when left out.
-        temporary: whether cache and state go with the session, as a demo's do.
+        state: folder for persistent state, such as the transfer queue and the chats; the user's by default.
+        hub: the hub to pull from and push to; the environment's by default.
+        transfers: the transfer queue; by default one in the state folder, for this cache and this hub.
+        engine: runs the models; by default it starts with the first chat and stops with the app.
+        temporary: whether cache and state are deleted at the end, as in the demo.
     """
 
     TITLE = "mlxk-tui"
-    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_commands}
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_palette_provider}
     DEFAULT_MODE = PANES[0].id
     COMMAND_PALETTE_BINDING = "ctrl+p"
     COMMAND_PALETTE_DISPLAY = "^p"
     ENABLE_COMMAND_PALETTE = True
     NOTIFICATION_TIMEOUT = 6
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
+    BINDING_GROUP_TITLE = "Everywhere"
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(f"{number},f{number}", f"pane('{pane.id}')", pane.title, show=False, id=f"pane.{pane.id}")
@@ -102,7 +102,7 @@ class MlxkApp(TerminalApp):
             key_display="^p",
             priority=True,
             id="app.palette",
-            tooltip="Find every action, pane, theme and model by name",
+            tooltip="Search actions, panes, themes, models and chats",
         ),
         Binding("q", "leave_app", "Quit", show=False, id="app.quit"),
         Binding("ctrl+q", "leave_app", "Quit", show=False, system=True, id="app.quit_always", priority=True),
@@ -125,7 +125,7 @@ class MlxkApp(TerminalApp):
         temporary: bool = False,
     ) -> None:
         super().__init__(css_path=list(themes.stylesheets()))
-        self.stylesheet = Sheet(variables=self.get_css_variables())
+        self.stylesheet = CachedStylesheet(variables=self.get_css_variables())
         settings = loaded.settings
         self._loaded = loaded
         self._remember = remember
@@ -139,7 +139,7 @@ class MlxkApp(TerminalApp):
             state_file(state or platformdirs.user_state_path("mlxk-tui"), cache.root),
             runners(
                 cache,
-                self._ask_hub,
+                self._get_hub,
                 via_hub=settings.transfer_backend == "hub",
                 push=push,
             ),
@@ -159,7 +159,7 @@ class MlxkApp(TerminalApp):
             settings,
             self.tasks,
             self.transfers,
-            self._ask_hub,
+            self._get_hub,
             self.chats,
             self.server,
             runtime,
@@ -170,36 +170,35 @@ class MlxkApp(TerminalApp):
             self.register_theme(theme)
         known = settings.theme in self.available_themes
         self.theme = settings.theme if known else themes.DEFAULT_THEME
-        self._theme_problem = "" if known else self._theme_unknown(settings.theme)
+        self._theme_problem = "" if known else self._unknown_theme(settings.theme)
         if not settings.animations:
             self.animation_level = "none"
         for pane in PANES:
-            self.add_mode(pane.id, self._maker(pane.id))
+            self.add_mode(pane.id, self._pane_factory(pane.id))
 
-    def _theme_unknown(self, name: str) -> str:
+    def _unknown_theme(self, name: str) -> str:
         own = (themes.DARK.name, themes.LIGHT.name, "ansi-dark", "ansi-light")
         others = sorted(set(self.available_themes) - set(own))
         return (
-            f"{self._loaded.where('theme')}: there is no theme '{printable(name)}'. "
-            f"The default is used. Themes are {', '.join((*own, *others))}."
+            f"{self._loaded.where('theme')}: unknown theme '{printable(name)}'. "
+            f"Using the default. Available themes: {', '.join((*own, *others))}."
         )
 
-    def _maker(self, pane_id: str) -> Callable[[], Screen[None]]:
+    def _pane_factory(self, pane_id: str) -> Callable[[], Screen[None]]:
         pane = next(pane for pane in PANES if pane.id == pane_id)
         return lambda: pane.make(self.context)
 
     def get_css_variables(self) -> dict[str, str]:
-        """Add this app's colour tokens to Textual's."""
+        """Add this app's color tokens to Textual's variables."""
         variables = super().get_css_variables()
         variables.update(themes.tokens(self.current_theme, variables))
         self.theme_variables = variables
         return variables
 
     def on_mount(self) -> None:
-        """Start reading the cache, and say what was wrong with the settings."""
-        # Not earlier: reading the cache, and importing what reads it, would hold up the first frame.
-        self.call_after_refresh(self._read_cache)
-        self.set_timer(1.0, _collect_garbage_again)
+        # Not earlier: scanning the cache, and the imports for it, would delay the first frame.
+        self.call_after_refresh(self._start_services)
+        self.set_timer(1.0, _enable_garbage_collection)
         self.set_interval(INTERVAL_S, self._sweep)
         self._use_keymap()
         problems = [*self._loaded.problems, *([self._theme_problem] if self._theme_problem else [])]
@@ -207,49 +206,51 @@ class MlxkApp(TerminalApp):
             self.notify(problem, title="Settings", severity="warning", timeout=15, markup=False)
         self.theme_changed_signal.subscribe(self, self._remember_theme)
 
-    def _read_cache(self) -> None:
+    def _start_services(self) -> None:
         if not gc.isenabled():  # started by the command: the process is the app's alone
             use_one_heap()
         self.run_worker(self.library.run(), name="library", group="library", exit_on_error=False)
         self.run_worker(self._start_transfers(), name="transfers", group="transfers", exit_on_error=False)
 
     async def _start_transfers(self) -> None:
-        self.transfers.changed.subscribe(self._on_transfers)
+        self.transfers.changed.subscribe(self._transfers_changed)
         await self.transfers.start()
         if self.transfers.problem:
             self.notify(
                 self.transfers.problem, title="Transfers", severity="warning", timeout=15, markup=False
             )
 
-    def _on_transfers(self, change: Change) -> None:
-        """Tell the user what ended while another pane was open, and the library what has arrived."""
+    def _transfers_changed(self, change: Change) -> None:
+        """Notify the user of transfers that ended, unless their pane is open; update the library."""
         for transfer in change.ended:
-            failed = transfer.state is Stage.FAILED
+            failed = transfer.state is TransferState.FAILED
             if self.current_mode != "transfers":
-                said = error_text(transfer.failure.error) if transfer.failure else transfer.result
+                text = error_text(transfer.failure.error) if transfer.failure else transfer.result
                 self.notify(
-                    printable(said),
+                    printable(text),
                     title=printable(transfer.job.name),
                     severity="error" if failed else "information",
                     timeout=12 if failed else None,
                     markup=False,
                 )
-        if any(not transfer.is_push and transfer.state is Stage.DONE for transfer in change.ended):
+        if any(not transfer.is_push and transfer.state is TransferState.DONE for transfer in change.ended):
             self.run_worker(self._read_downloaded(), group="refresh", exit_on_error=False)
         elif change.structure:
             self._mark_downloading()
 
     async def _read_downloaded(self) -> None:
-        """Check what has been downloaded before it is no longer shown as being downloaded."""
+        """Check the pulled models before they lose the state "downloading"."""
         await self.library.refresh()
         self._mark_downloading()
 
     def _mark_downloading(self) -> None:
-        going = (t for t in self.transfers.transfers if t.state in {Stage.WAITING, Stage.RUNNING})
-        self.library.set_downloading(t.job.name for t in going if not t.is_push)
+        active = (
+            t for t in self.transfers.transfers if t.state in {TransferState.WAITING, TransferState.RUNNING}
+        )
+        self.library.set_downloading(t.job.name for t in active if not t.is_push)
 
-    def _ask_hub(self) -> Hub:
-        """Return the hub; what it takes is loaded when it is first asked."""
+    def _get_hub(self) -> Hub:
+        """Return the hub; its modules are imported on first use."""
         if self._hub is None:
             from mlxk_tui.ops.hub.hub import Hub
 
@@ -257,8 +258,8 @@ class MlxkApp(TerminalApp):
         return self._hub
 
     async def on_unmount(self) -> None:
-        """Stop what runs: transfers, which go on at the next start, answers and tasks."""
-        await self.server.close()  # first: it answers with the engine of the chats
+        """Stop server, transfers, answers and tasks; transfers resume at the next start."""
+        await self.server.close()  # first: it uses the engine of the chats
         await asyncio.gather(self.transfers.close(), self.chats.close(), self.tasks.close())
 
     def _use_keymap(self) -> None:
@@ -267,11 +268,11 @@ class MlxkApp(TerminalApp):
             return
         from mlxk_tui.ui.shell.keys import known_ids
 
-        unknown = sorted(set(keymap) - known_ids())
+        unknown = sorted(set(keymap) - known_ids(type(self)))
         self.set_keymap({name: keys for name, keys in keymap.items() if name not in unknown})
         if unknown:
             names = ", ".join(printable(name) for name in unknown)
-            text = f"{self._loaded.path}: no key has the name {names}. docs/keys.md lists them."
+            text = f"{self._loaded.path}: unknown key binding {names}. docs/keys.md lists all ids."
             self.notify(text, title="Settings", severity="warning", timeout=15, markup=False)
 
     def _remember_theme(self, theme: Theme) -> None:
@@ -283,70 +284,66 @@ class MlxkApp(TerminalApp):
             self.notify(str(error), title="Settings", severity="warning", timeout=12, markup=False)
 
     def _sweep(self) -> None:
-        """Let go of the widgets that were removed."""
         sweep(self)
 
     # -- global actions ------------------------------------------------------------------------------
 
     def action_command_palette(self) -> None:
-        """Open the palette, unless it or a dialog is open already, maybe below another screen."""
+        """Open the palette, unless it or a dialog is on the stack, maybe below another screen."""
         if self.use_command_palette and not any(screen.is_modal for screen in self.screen_stack):
             from mlxk_tui.palette import Palette
 
             self.push_screen(Palette())
 
     def action_pane(self, pane_id: str) -> None:
-        """Switch to a pane."""
         while len(self.screen_stack) > 1:
             self.pop_screen()
         self.switch_mode(pane_id)
 
     def on_chat_requested(self, event: ChatRequested) -> None:
-        """Go to the Chat pane and begin a chat with a model."""
         from mlxk_tui.ui.chat.pane import ChatPane
 
         self.action_pane("chat")
         if isinstance(pane := self.screen, ChatPane):
-            pane.call_after_refresh(pane.sessions.begin, event.model)
+            pane.call_after_refresh(pane.sessions.start_chat, event.model)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leave dialogs alone: digits and q are theirs."""
+        """Disable the global letter and digit keys in dialogs, which use them."""
         del parameters
         own = action in {"pane", "keys", "leave_app"}
         return not (own and self._running and self.screen.is_modal)
 
     def action_keys(self) -> None:
-        """Explain the keys that work where the focus is."""
         from mlxk_tui.ui.shell.keys import help_sections
-        from mlxk_tui.ui.widgets.dialogs import Help
+        from mlxk_tui.ui.widgets.dialogs import HelpScreen
 
-        self.push_screen(Help("Keys", help_sections(self)))
+        self.push_screen(HelpScreen("Keys", help_sections(self)))
 
     async def action_interrupt(self) -> None:
-        """Copy the selected text; with nothing selected, stop what runs or say how to leave."""
+        """Copy the selected text; without a selection, stop the latest task or show how to quit."""
         if (selected := self.screen.get_selected_text()) is not None:
             self.copy_to_clipboard(selected)
         elif not stop_latest_task(self, self.tasks):
             self.notify("Press q to quit.", markup=False, timeout=3)
 
     def action_leave_app(self) -> None:
-        """Quit; ask where something would be stopped or lost.
+        """Quit; ask first if something would be stopped or lost.
 
-        Where there is nothing to ask it leaves at once: a key typed right behind could begin something.
+        Otherwise it exits at once: the next key in the queue could start something.
         """
         if any(worker.group == "quit" and not worker.is_finished for worker in self.workers):
             return
         answers, unsent = len(self.chats.answers), self.chats.unsent()
         if self.tasks.running or self.transfers.at_work or self.server.live or answers or unsent:
-            self.run_worker(self._leave(answers, unsent), group="quit", exit_on_error=False)
+            self.run_worker(self._confirm_quit(answers, unsent), group="quit", exit_on_error=False)
         else:
             self.exit()
 
-    async def _leave(self, answers: int, unsent: int) -> None:
-        from mlxk_tui.ui.shell.quit_prompt import leaving
-        from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+    async def _confirm_quit(self, answers: int, unsent: int) -> None:
+        from mlxk_tui.ui.shell.quit_prompt import quit_prompt
+        from mlxk_tui.ui.widgets.dialogs import ConfirmDialog
 
-        title, text = leaving(
+        title, text = quit_prompt(
             [task.title for task in self.tasks.running],
             len(self.transfers.at_work),
             len(self.server.live),
@@ -354,5 +351,5 @@ class MlxkApp(TerminalApp):
             unsent=unsent,
             temporary=self._temporary,
         )
-        if await self.push_screen_wait(QuestionDialog(title, text, proceed="Quit", cancel="Stay")):
+        if await self.push_screen_wait(ConfirmDialog(title, text, proceed="Quit", cancel="Stay")):
             self.exit()

@@ -1,4 +1,4 @@
-"""The command palette: every action that works now, every pane, every theme, every model and chat by name."""
+"""The command palette: active actions, panes, themes, and models and chats by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mlxk_tui.ui.models.pane import ModelsPane
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.keys import shown_keys
 from mlxk_tui.ui.shell.registry import PANES
-from mlxk_tui.ui.widgets.transient import Transient
+from mlxk_tui.ui.widgets.overlay_screen import OverlayScreen
 
 _OWN_THEMES = ("mlxk-dark", "mlxk-light", "ansi-dark", "ansi-light")
 _MAX_MODELS = 100
@@ -28,67 +28,66 @@ _MAX_CHATS = 20
 
 
 class PaletteHost(Protocol):
-    """What the palette needs of the app beside what every Textual app has."""
+    """What the palette needs of the app, beyond `textual.app.App`."""
 
     context: Context
 
-    def action_pane(self, pane_id: str) -> None:
-        """Switch to a pane."""
+    def action_pane(self, pane_id: str) -> None: ...
 
 
 @dataclass(frozen=True)
 class PaletteCommand:
-    """One line of the palette."""
+    """An entry of the palette."""
 
     title: str
     help: str
     run: Callable[[], object]
     discover: bool = True
-    """Whether it shows before anything is typed."""
+    """Whether it is listed before anything is typed."""
 
 
 class CommandLines(CommandList, can_focus=False):
-    """Textual's list, made safe against a click on a line that a shorter list has taken away (8.2.8)."""
+    """Textual's list, which fails on a click on a line that a shorter list no longer has (8.2.8)."""
 
     async def _on_click(self, event: events.Click) -> None:
-        place = event.style.meta.get("option")
-        if isinstance(place, int) and place >= self.option_count:
+        index = event.style.meta.get("option")
+        if isinstance(index, int) and index >= self.option_count:
             event.prevent_default()
 
 
-class Palette(CommandPalette, Transient[None]):
-    """Textual's palette, made safe against keys before its list is laid out, or after it was left."""
+class Palette(CommandPalette, OverlayScreen[None]):
+    """Textual's palette, which fails on keys before its list is mounted or after it was closed (8.2.8)."""
 
     DEFAULT_CLASSES = "--textual-command-palette"
 
     def __init__(self) -> None:
-        super().__init__()  # without Textual's id: one that was left may still be there when it opens again
+        super().__init__()  # without Textual's id: a closed one may still be mounted when it opens again
 
     def compose(self) -> ComposeResult:
-        """Lay it out with a list of our own."""
+        """Use `CommandLines` for Textual's list."""
         for widget in super().compose():
             yield CommandLines() if isinstance(widget, CommandList) else widget
 
     def _action_command_list(self, action: str) -> None:
-        with suppress(KeyError):  # paging in a list without lines (Textual 8.2.8)
+        with suppress(KeyError):  # paging in an empty list (Textual 8.2.8)
             super()._action_command_list(action)
 
     def get_component_styles(self, *names: str) -> RenderStyles:
-        """Return plain styles once it was left: its search may still be at work (Textual 8.2.8)."""
+        """Return plain styles once it is closed: its search may still be running (Textual 8.2.8)."""
         if self._closed or self._closing:
             return RenderStyles(self, Styles(), Styles())
         return super().get_component_styles(*names)
 
 
 class PaletteCommands(Provider):
-    """The one provider."""
+    """The only provider."""
 
     _unreadable = False
-    """Whether the chats could not be opened since the palette was: they are not tried at every letter."""
+    """Whether the chats failed to open; they are not tried again at every letter."""
 
     @property
     def host(self) -> PaletteHost:
-        """The app, as the palette knows it."""
+        """The app, typed for the palette."""
         return cast("PaletteHost", self.app)
 
     def _commands(self) -> Iterator[PaletteCommand]:
@@ -107,25 +106,26 @@ class PaletteCommands(Provider):
             if name in {"pane", "table", "inspector", "filter"} or binding.action.endswith("leave"):
                 continue
             run = partial(app.run_action, binding.action, active.node)
-            about = f"{shown_keys(binding)} · {binding.tooltip}" if binding.tooltip else shown_keys(binding)
-            yield PaletteCommand(binding.description, about, run)
+            help_text = (
+                f"{shown_keys(binding)} · {binding.tooltip}" if binding.tooltip else shown_keys(binding)
+            )
+            yield PaletteCommand(binding.description, help_text, run)
         for pane in PANES:
             yield PaletteCommand(f"Go to {pane.title}", "Pane", partial(host.action_pane, pane.id))
         others = sorted(set(app.available_themes) - set(_OWN_THEMES))
         for theme in (*_OWN_THEMES, *others):
-            text = "In use" if theme == app.theme else "Theme"
+            text = "Current theme" if theme == app.theme else "Theme"
             yield PaletteCommand(
                 f"Theme: {theme}", text, partial(setattr, app, "theme", theme), theme in _OWN_THEMES
             )
 
     async def discover(self) -> Hits:
-        """List what there is before anything is typed."""
+        """Yield the entries that are listed before anything is typed."""
         for command in self._commands():
             if command.discover:
                 yield DiscoveryHit(Content(command.title), command.run, command.title, command.help)
 
     async def search(self, query: str) -> Hits:
-        """List what matches."""
         matcher = self.matcher(query)
         seen = set()
         for command in self._commands():
@@ -146,21 +146,21 @@ class PaletteCommands(Provider):
             yield hit
 
     async def _chats(self, query: str) -> Hits:
-        """List the chats whose title or messages hold the words."""
+        """Yield the chats whose title or messages match."""
         chats = self.host.context.chats
         if self._unreadable or not query.strip() or not chats.has_chats:
             return
         try:
             store = await chats.store()
             listed = await store.list_sessions(query, limit=_MAX_CHATS)
-        except OpError:  # the Chat pane says why
+        except OpError:  # the Chat pane shows why
             self._unreadable = chats.opened is None
             return
         for item in listed:
             title = printable(item.session.title) or "New chat"
-            about = f"Chat · {item.match.text}" if item.match else "Chat"
+            help_text = f"Chat · {item.match.text}" if item.match else "Chat"
             run = partial(self._open_chat, item.session.id)
-            yield Hit(0.5, Content(title), run, title, about)
+            yield Hit(0.5, Content(title), run, title, help_text)
 
     async def _open_chat(self, session_id: int) -> None:
         from mlxk_tui.ui.chat.pane import ChatPane

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tomlkit
 
+from mlxk_tui.app import MlxkApp
 from mlxk_tui.chats.export import export_json, import_json
 from mlxk_tui.chats.model import MessageState, Role
 from mlxk_tui.chats.store import ChatStore
@@ -93,7 +94,7 @@ def test_custom_settings_and_keys_are_kept(old: Path) -> None:
     written = tomlkit.parse((old / "config.toml").read_text()).unwrap()
     assert {name for name in FIELDS if getattr(settings, name) != getattr(Settings(), name)} == set(written)
     assert len(settings.keymap) > 150
-    assert set(settings.keymap) - known_ids() == set()
+    assert set(settings.keymap) - known_ids(MlxkApp) == set()
 
 
 def test_api_keys_are_read(old: Path) -> None:

@@ -23,7 +23,7 @@ from mlxk_tui.ui.server.pane import ServerPane
 from mlxk_tui.ui.shell.registry import PANES
 from mlxk_tui.ui.transfers.pane import TransfersPane
 from mlxk_tui.ui.transfers.push_form import PushForm
-from mlxk_tui.ui.widgets.dialogs import Help
+from mlxk_tui.ui.widgets.dialogs import HelpScreen
 from mlxk_tui.ui.widgets.row_list import RowList
 from mlxk_tui.ui.widgets.tab_strip import TabStrip
 from tests.support.waiting import until
@@ -50,8 +50,8 @@ def openings(app: MlxkApp) -> list[Callable[[], object]]:
     pane = app.screen
     found: list[Callable[[], object]] = [app.action_keys, app.action_command_palette]
     if isinstance(pane, ModelsPane):
-        chosen = RowList.Chosen(pane.table, pane.table.cursor_key or "")
-        found += [pane.action_disk_use, lambda: pane.on_row_list_chosen(chosen)]
+        chosen = RowList.Selected(pane.table, pane.table.cursor_key or "")
+        found += [pane.action_disk_usage, lambda: pane.on_row_list_selected(chosen)]
     elif isinstance(pane, TransfersPane):
         found += [pane.action_find, pane.action_push]
     elif isinstance(pane, ChatPane):
@@ -142,7 +142,7 @@ async def test_tab_click_before_a_dialog_opened_does_not_affect_the_dialog(
         await ready(pilot)
         pane = app.screen
         assert isinstance(pane, ModelsPane)
-        pane.tabs.post_message(TabStrip.Opened(pane.tabs, "health"))
+        pane.tabs.post_message(TabStrip.Activated(pane.tabs, "health"))
         app.action_command_palette()
         await press(pilot, ["down"])
         assert isinstance(app.screen, CommandPalette)
@@ -158,7 +158,7 @@ async def test_pending_callbacks_of_a_closed_screen_are_dropped(
         await ready(pilot)
         await press(pilot, ["question_mark"])
         left = app.screen
-        assert isinstance(left, Help)
+        assert isinstance(left, HelpScreen)
         free = asyncio.Event()
         app.screen_stack[0].call_later(free.wait)  # the pane below is busy
         left.post_message(events.Resize(Size(79, 24), Size(79, 24)))

@@ -9,7 +9,7 @@ from textual.binding import Binding
 from textual.widgets import Button
 from textual.widgets._footer import FooterKey
 
-from mlxk_tui.ui.shell.footer import KeyLine
+from mlxk_tui.ui.shell.footer import KeyFooter
 from tests.ui.conftest import wait_until
 
 
@@ -28,7 +28,7 @@ class Keys(App[None]):
         yield Button("one", id="one")
         yield Button("two", id="two")
         yield Verbose("three", id="three")
-        yield KeyLine()
+        yield KeyFooter()
 
 
 async def test_footer_changes_with_its_keys_and_not_with_the_focus() -> None:

@@ -27,7 +27,7 @@ from textual.widgets._footer import FooterKey
 from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.core.events import Publisher
-from mlxk_tui.ui.shell.footer import KeyLine
+from mlxk_tui.ui.shell.footer import KeyFooter
 from tests.ui.conftest import AppMaker, ready, wait_until
 
 CYCLES = {
@@ -36,7 +36,7 @@ CYCLES = {
     "models: the filter": ("f1", "slash", "z", "backspace", "escape"),
     "models: deleting": ("f1", "d", "escape"),
     "models: cloning": ("f1", "C", "escape"),
-    "models: disk use": ("f1", "u", "escape"),
+    "models: disk usage": ("f1", "u", "escape"),
     "models: sorting": ("f1", "s", "S", "m"),
     "health: the cursor": ("f2", "down", "down", "up", "up"),
     "health: pruning": ("f2", "x", "escape"),
@@ -122,7 +122,7 @@ async def check_flat(
 
 
 PRESSES = 500 if os.environ.get("MLXK2_LONG_TESTS") == "1" else 25
-OFTEN = ("models: the cursor", "models: disk use", "help")
+OFTEN = ("models: the cursor", "models: disk usage", "help")
 """What is pressed in the quick run."""
 
 
@@ -209,7 +209,7 @@ async def test_footer_releases_hidden_keys(
     def kept() -> tuple[int, int]:
         gc.collect()
         keys = sum(isinstance(each, FooterKey) for each in gc.get_objects())
-        footer = app.screen.query_one(KeyLine)
+        footer = app.screen.query_one(KeyFooter)
         return keys, sum(map(len, getattr(footer, "__watchers", {}).values()))
 
     async with app.run_test(size=(120, 40), notifications=True) as pilot:

@@ -10,6 +10,7 @@ from textual import events
 from textual.keys import key_to_character
 from textual.widgets import Input, TextArea
 
+from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ui.shell import keys
 from mlxk_tui.ui.shell.registry import PANES
@@ -20,9 +21,8 @@ from tests.ui.test_random_keys import every_key
 
 def opening(pane: str) -> list[str]:
     """Return the keys of a pane and the global ones; each could open something."""
-    places = {place: heading for heading, place in keys.PLACES}
-    wanted = [place for place, heading in places.items() if heading.lower() in {pane, "everywhere"}]
-    found = {binding.key.split(",")[0].strip() for place in wanted for binding in keys.bindings_of(place)}
+    groups = [group for group in keys.binding_groups(MlxkApp) if group.title.lower() in {pane, "everywhere"}]
+    found = {binding.key.split(",")[0].strip() for group in groups for binding in group.bindings}
     return sorted(found & set(every_key()) - {"ctrl+p"})  # it overtakes q, which is typed into the palette
 
 

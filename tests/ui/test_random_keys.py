@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from textual.worker import WorkerState
 
+from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ui.shell import keys
 from mlxk_tui.ui.widgets.dialogs import Dialog
@@ -20,8 +21,8 @@ def every_key() -> list[str]:
     """Return the keys of every pane and dialog except those that quit, and some unbound keys."""
     found = {
         key.strip()
-        for _, place in keys.PLACES
-        for binding in keys.bindings_of(place)
+        for group in keys.binding_groups(MlxkApp)
+        for binding in group.bindings
         if not binding.id.startswith("app.quit")  # type: ignore[union-attr]  # another test: each has one
         for key in binding.key.split(",")
     }

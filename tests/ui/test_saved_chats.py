@@ -18,8 +18,8 @@ from mlxk_tui.settings import load
 from mlxk_tui.ui.chat.pane import ChatPane
 from mlxk_tui.ui.chat.session_actions import PAGE
 from mlxk_tui.ui.chat.sessions_screen import SessionsScreen
-from mlxk_tui.ui.shell.quit_prompt import leaving
-from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+from mlxk_tui.ui.shell.quit_prompt import quit_prompt
+from mlxk_tui.ui.widgets.dialogs import ConfirmDialog
 from tests.ui.conftest import MACHINE, NOW, NOWHERE, ready, wait_until
 from tests.ui.gallery import words
 
@@ -64,9 +64,9 @@ async def test_palette_finds_a_chat_before_the_chat_pane_is_opened(app: MlxkApp,
         await wait_until(pilot, lambda: isinstance(app.screen, ChatPane))
         pane = app.screen
         assert isinstance(pane, ChatPane)
-        await wait_until(pilot, lambda: pane.talk.session.title == "Where do zebras sleep?")
+        await wait_until(pilot, lambda: pane.controller.session.title == "Where do zebras sleep?")
         await wait_until(pilot, lambda: [block.message.content for block in pane.conversation.blocks] != [])
-        await wait_until(pilot, lambda: len(pane.own_list.listing.keys) == 2)
+        await wait_until(pilot, lambda: len(pane.session_panel.listing.keys) == 2)
         assert pane.conversation.blocks[0].message.content == "Where do zebras sleep?"
         assert "Something newer" in words(app)
 
@@ -99,7 +99,7 @@ async def chat(pilot: Pilot[Any]) -> ChatPane:
     await wait_until(pilot, lambda: isinstance(pilot.app.screen, ChatPane))
     pane = pilot.app.screen
     assert isinstance(pane, ChatPane)
-    await wait_until(pilot, lambda: pane.opening.done and pane.composer.has_focus)
+    await wait_until(pilot, lambda: pane.store_state.done and pane.composer.has_focus)
     return pane
 
 
@@ -110,16 +110,16 @@ async def test_quitting_asks_about_unsent_drafts(app: MlxkApp, tmp_path: Path) -
         await wait_until(pilot, lambda: len(pane.conversation.blocks) == 1)
         await pilot.press(*"begun")
         assert app.chats.unsent() == 1
-        pane.sessions.begin(None)
-        pane.draft.add(Attachment("notes.txt", "text"))
+        pane.sessions.start_chat(None)
+        pane.draft.attach(Attachment("notes.txt", "text"))
         assert app.chats.unsent() == 2
         await pilot.press("ctrl+q")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
-        await wait_until(pilot, lambda: "2 questions that were typed are not sent yet" in words(app))
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        await wait_until(pilot, lambda: "2 unsent drafts will be lost." in words(app))
         await pilot.press("escape")
         await wait_until(pilot, lambda: app.screen is pane)
         pane.draft.clear()
-        pane.sessions.open(pane.talk.session.id if pane.talk.saved else 2)
+        pane.sessions.open(pane.controller.session.id if pane.controller.saved else 2)
         await wait_until(pilot, lambda: pane.composer.text == "begun")
         pane.draft.clear()
         # Opened for editing and not changed: nothing would be lost.
@@ -134,35 +134,31 @@ async def test_quitting_asks_about_unsent_drafts(app: MlxkApp, tmp_path: Path) -
     [
         (
             {"answers": 1},
-            "Quit while 1 answer runs?",
-            "The answer that is being written will be stopped; what has come is kept.",
+            "Quit with 1 answer running?",
+            "The answer in progress will be stopped. The text so far is saved.",
         ),
         (
             {"answers": 2, "temporary": True},
-            "Quit while 2 answers run?",
-            (
-                "The answers that are being written will be stopped and go with the demo, "
-                "which is removed at its end."
-            ),
+            "Quit with 2 answers running?",
+            "2 answers in progress will be deleted with the demo.",
         ),
         (
             {"unsent": 1},
-            "Quit before the question is sent?",
-            "A question that was typed is not sent yet and will be lost.",
+            "Quit with an unsent draft?",
+            "Your unsent draft will be lost.",
         ),
         (
             {"transfers": 1, "unsent": 1, "answers": 1},
-            "Quit while 1 answer and 1 transfer run?",
+            "Quit with 1 answer and 1 transfer running?",
             (
-                "A question that was typed is not sent yet and will be lost. The answer that is being "
-                "written will be stopped; what has come is kept. The transfer goes on where it stopped "
-                "next time."
+                "Your unsent draft will be lost. The answer in progress will be stopped. The text so far is "
+                "saved. The transfer resumes at the next start."
             ),
         ),
     ],
 )
 def test_quit_message_is_accurate(options: dict[str, Any], title: str, text: str) -> None:
-    assert leaving([], options.pop("transfers", 0), **options) == (title, text)
+    assert quit_prompt([], options.pop("transfers", 0), **options) == (title, text)
 
 
 # -- long lists ------------------------------------------------------------------------------------
@@ -179,7 +175,7 @@ async def test_older_chats_are_loaded_when_the_cursor_approaches(app: MlxkApp, t
     await keep_many(tmp_path / "state", 2 * PAGE + 3)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         pane = await chat(pilot)
-        panel = pane.own_list
+        panel = pane.session_panel
         listing = panel.listing
         await wait_until(pilot, lambda: len(listing.keys) == PAGE)
         assert panel.border_subtitle == f"{PAGE}+"
@@ -192,7 +188,7 @@ async def test_older_chats_are_loaded_when_the_cursor_approaches(app: MlxkApp, t
         assert panel.border_subtitle == f"{2 * PAGE + 3}"
         await pilot.press("G")
         await wait_until(
-            pilot, lambda: listing.chosen is not None and listing.chosen.session.title == "Chat 0"
+            pilot, lambda: listing.selected is not None and listing.selected.session.title == "Chat 0"
         )
         assert "Chat 0" in words(app)
 
@@ -200,7 +196,7 @@ async def test_older_chats_are_loaded_when_the_cursor_approaches(app: MlxkApp, t
 async def test_older_chats_are_loaded_when_scrolling_with_the_wheel(app: MlxkApp, tmp_path: Path) -> None:
     await keep_many(tmp_path / "state", PAGE + 50)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
-        listing = (await chat(pilot)).own_list.listing
+        listing = (await chat(pilot)).session_panel.listing
         await wait_until(pilot, lambda: len(listing.keys) == PAGE)
         listing.scroll_to(y=2 * PAGE - 60, animate=False, immediate=True)
         await wait_until(pilot, lambda: len(listing.keys) == PAGE + 50)

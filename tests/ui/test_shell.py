@@ -8,13 +8,14 @@ from pathlib import Path
 from textual.command import CommandList, CommandPalette
 from textual.style import Style
 
+from mlxk_tui.app import MlxkApp
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.settings import load
 from mlxk_tui.ui.health.pane import HealthPane
 from mlxk_tui.ui.inspector.screens import InspectorScreen
 from mlxk_tui.ui.models.pane import ModelsPane
 from mlxk_tui.ui.shell import keys
-from mlxk_tui.ui.widgets.dialogs import Dialog, Help, QuestionDialog
+from mlxk_tui.ui.widgets.dialogs import ConfirmDialog, Dialog, HelpScreen
 from tests.support.hf_cache import HfCache, model_files
 from tests.ui.conftest import NOW, AppMaker, ready, wait_until
 from tests.ui.test_models_pane import text, three
@@ -23,14 +24,15 @@ DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "keys.md"
 
 
 def test_keys_page_is_up_to_date() -> None:
-    assert DOCUMENT.read_text(encoding="utf-8") == keys.document(), (
-        "run: python -m mlxk_tui.ui.shell.keys > docs/keys.md"
+    assert DOCUMENT.read_text(encoding="utf-8") == keys.document(MlxkApp), (
+        "run: python scripts/keys_page.py > docs/keys.md"
     )
 
 
 def test_every_binding_has_an_id_and_a_description() -> None:
-    for _, place in keys.PLACES:
-        for binding in keys.bindings_of(place):
+    for group in keys.binding_groups(MlxkApp):
+        assert group.title, group.bindings
+        for binding in group.bindings:
             assert binding.id, binding
             assert binding.description, binding
 
@@ -52,10 +54,10 @@ async def test_help_lists_the_keys_of_the_focused_part(make_app: AppMaker, sampl
     async with app.run_test(size=(120, 50), notifications=True) as pilot:
         await ready(pilot)
         await pilot.press("question_mark")
-        await wait_until(pilot, lambda: isinstance(app.screen, Help))
-        assert "Read every byte and compare" in text(app)
+        await wait_until(pilot, lambda: isinstance(app.screen, HelpScreen))
+        assert "Verify the checksums (reads every byte)" in text(app)
         await pilot.press("escape")
-        await wait_until(pilot, lambda: not isinstance(app.screen, Help))
+        await wait_until(pilot, lambda: not isinstance(app.screen, HelpScreen))
 
 
 async def test_palette_finds_a_model_by_name(make_app: AppMaker, sample: Cache) -> None:
@@ -124,9 +126,9 @@ async def test_quitting_asks_only_while_a_task_runs(make_app: AppMaker, hub: Pat
         await wait_until(pilot, started.is_set)
         assert "Waiting" in text(app)
         await pilot.press("q")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("enter")
-        await wait_until(pilot, lambda: not isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: not isinstance(app.screen, ConfirmDialog))
         await pilot.press("escape")
         await wait_until(pilot, lambda: not app.tasks.running)
         await pilot.press("q")
@@ -158,14 +160,14 @@ async def test_health_pane_lists_broken_models_first_and_deletes_with_one_key(
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await ready(pilot)
         await pilot.press("2")
-        await wait_until(pilot, lambda: "Not sound" in text(app))
+        await wait_until(pilot, lambda: "Broken" in text(app))
         shown = text(app)
-        assert shown.index("Gamma-4bit") < shown.index("sound and will run")
+        assert shown.index("Gamma-4bit") < shown.index("healthy and ready to run")
         await pilot.press("d")
         await wait_until(pilot, lambda: isinstance(app.screen, Dialog))
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: len(app.library.entries) == 2)
-        await wait_until(pilot, lambda: "All 2 models are sound" in text(app))
+        await wait_until(pilot, lambda: "All 2 models healthy" in text(app))
 
 
 async def test_prune_shows_the_plan_and_runs_it(make_app: AppMaker, hub: Path) -> None:
@@ -177,7 +179,7 @@ async def test_prune_shows_the_plan_and_runs_it(make_app: AppMaker, hub: Path) -
         await ready(pilot)
         await pilot.press("2", "x")
         await wait_until(pilot, lambda: isinstance(app.screen, Dialog))
-        assert "1 revision" in text(app)
+        assert "1 unreferenced revision" in text(app)
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: app.library.entries["models--org--Model"].model.revisions == 1)
         await wait_until(pilot, lambda: not app.tasks.running)

@@ -11,7 +11,7 @@ from textual.css.stylesheet import StylesheetParseError
 from textual.theme import Theme
 
 from mlxk_tui.ops.cache.cache import Cache
-from mlxk_tui.ui.shell.stylesheet import Sheet
+from mlxk_tui.ui.shell.stylesheet import CachedStylesheet
 from tests.ui.conftest import AppMaker, ready
 
 
@@ -53,7 +53,7 @@ async def test_switching_panes_parses_no_style_twice(
 
 
 def test_changed_variable_is_parsed_again() -> None:
-    sheet = Sheet(variables={"some": "red"})
+    sheet = CachedStylesheet(variables={"some": "red"})
     sheet.add_source("Screen { color: $some; }")
     assert "red" in sheet.css or "ff0000" in sheet.css.lower()
     before = sheet.css
@@ -66,7 +66,7 @@ def test_changed_variable_is_parsed_again() -> None:
 
 
 def test_broken_style_sheet_is_reported_and_the_rules_are_kept() -> None:
-    sheet = Sheet()
+    sheet = CachedStylesheet()
     sheet.add_source("Screen { color: red; }")
     sheet.reparse()
     rules = sheet.css

@@ -1,1 +1,1 @@
-"""What is around every pane: header, tabs, footer, tasks, keys, themes."""
+"""The shell around every pane: header, tabs, footer, tasks, keys, themes."""

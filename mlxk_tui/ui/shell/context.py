@@ -1,4 +1,4 @@
-"""What the app hands to every pane."""
+"""The services that the app passes to every pane."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """The long-lived things, made once by the app."""
+    """Long-lived services, created once by the app."""
 
     library: Library
     settings: Settings
     tasks: Tasks
     transfers: TransferQueue
     hub: Callable[[], Hub]
-    """Returns the hub that is asked; raises OpError where its address or token cannot be used."""
+    """Returns the hub; raises OpError if its address or token is invalid."""
     chats: ChatBackend
-    """Engine and kept chats, made when they are first needed."""
+    """Engine and saved chats, created on first use."""
     server: ServerControl
-    """The server's switch; the server itself is made when it is first switched on."""
+    """Controls the server, which is created when it is first turned on."""
     runtime: Runtime | None = None
-    """What this machine can run, where that was given; else it is looked at."""
+    """What this machine can run; None to detect it."""
     push: bool = False
-    """Whether the experimental push may be used."""
+    """Whether the experimental push is enabled."""
     label: str = "hub"
-    """What the cache is called in the header."""
+    """Name of the cache in the header."""

@@ -1,4 +1,4 @@
-"""What stands in a pane that has nothing to list, where every pane says the same."""
+"""The messages for a cache that is loading or failed to load, the same in all panes."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from mlxk_tui.ui.widgets.error_text import error_text
 from mlxk_tui.ui.widgets.state_view import StateView
 
 
-def where(library: Library) -> str:
+def cache_path(library: Library) -> str:
     """Return the cache's folder, safe to show."""
     return printable(str(library.cache.root))
 
 
-def show_unread(view: StateView, library: Library, *, reading: str) -> bool:
-    """Say that the cache cannot be read, or is being read; return False where neither is so.
+def show_scan_state(view: StateView, library: Library, *, loading: str) -> bool:
+    """Show that the cache failed to load, or is loading; return False if it is loaded.
 
     Args:
-        view: where the message goes.
-        library: what the pane shows.
-        reading: what is being done, in words, while the cache is being read.
+        view: shows the message.
+        library: the cache's models.
+        loading: the title while the cache is loading.
     """
     if library.phase is ScanPhase.FAILED and library.error is not None:
         view.show(
             "✗",
-            "The cache cannot be read",
+            "Can't read the cache",
             [error_text(library.error)],
             style="$bad",
-            keys=[("r", "try again"), ("q", "quit")],
+            keys=[("r", "retry"), ("q", "quit")],
         )
     elif library.phase is ScanPhase.LOADING:
-        view.show("·  ·  ·", reading, [where(library)])
+        view.show("·  ·  ·", loading, [cache_path(library)])
     else:
         return False
     return True

@@ -1,4 +1,4 @@
-"""The footer: the keys that work now, and on the right how to find everything else."""
+"""The footer: the keys that are active now, and the palette's key on the right."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from textual.screen import Screen
 from textual.widgets import Footer
 from textual.widgets._footer import FooterKey
 
-_ROOM_FOR_PALETTE = 76
-"""Below this many cells the palette's key would lie over the others."""
+_MIN_WIDTH_FOR_PALETTE = 76
+"""In fewer cells the palette's key would cover the others."""
 
 
 @dataclass(frozen=True)
 class _Key:
-    """What one key of the footer shows and does."""
+    """The label and the action of one key in the footer."""
 
     key: str
     display: str
@@ -27,12 +27,11 @@ class _Key:
     tooltip: str
 
 
-class KeyLine(Footer):
-    """Textual's compact footer, which leaves the palette's key out where there is no room for it.
+class KeyFooter(Footer):
+    """Textual's compact footer, which reuses its key widgets and hides the palette's key if it is narrow.
 
-    Textual (8.2.8) mounts new keys whenever the focus moves, and each binds the footer's `compact`: the
-    footer keeps what belongs to a key that was removed. Here a key is a widget that stays: it is given
-    something else to show, and hidden while there is nothing.
+    Textual (8.2.8) mounts new keys whenever the focus moves. Each binds the footer's `compact`, so the
+    footer keeps references to removed keys. Here a key widget is updated in place, or hidden.
     """
 
     def __init__(self) -> None:
@@ -42,27 +41,24 @@ class KeyLine(Footer):
         self._palette: FooterKey | None = None
 
     def compose(self) -> ComposeResult:
-        """Begin empty; the keys come with the first bindings."""
-        yield from ()
+        yield from ()  # `bindings_changed` mounts the keys
 
     def on_resize(self) -> None:
-        """Show the palette's key where it fits."""
-        self.show_command_palette = self.size.width >= _ROOM_FOR_PALETTE
+        self.show_command_palette = self.size.width >= _MIN_WIDTH_FOR_PALETTE
         if self._bindings_ready:
             self.bindings_changed(self.screen)
 
     def bindings_changed(self, screen: Screen[Any]) -> None:
-        """Show the keys that work now."""
         self._bindings_ready = True
         if not screen.app.app_focus or not self.is_attached or screen is not self.screen:
             return
-        shown = self._wanted(screen)
+        shown = self._active_keys(screen)
         if shown != self._shown:
             self._shown = shown
             self.call_after_refresh(self._update_keys)
 
-    def _wanted(self, screen: Screen[Any]) -> tuple[list[_Key], _Key | None]:
-        """Return the keys of what is focused, one an action, and the palette's."""
+    def _active_keys(self, screen: Screen[Any]) -> tuple[list[_Key], _Key | None]:
+        """Return the keys of the focused widget, one per action, and the palette's key."""
         keys: dict[str, _Key] = {}
         palette = None
         for name, (_, binding, enabled, tooltip) in screen.active_bindings.items():
@@ -77,7 +73,7 @@ class KeyLine(Footer):
         return _Key(binding.key, display, binding.description, binding.action, enabled, tooltip)
 
     def _update_keys(self) -> None:
-        """Let the widgets show what is wanted; new ones are made only when there are too few."""
+        """Update the key widgets; mount new ones only if there are too few."""
         if not self.is_attached or self.app._exit:
             return
         keys, palette = self._shown
@@ -86,11 +82,11 @@ class KeyLine(Footer):
                 _show(widget, key)
             for widget in self._keys[len(keys) :]:
                 widget.display = False
-            if more := [_made(key) for key in keys[len(self._keys) :]]:
+            if more := [_make_widget(key) for key in keys[len(self._keys) :]]:
                 self._keys += more
                 self.mount_all(more, before=self._palette)
             if self._palette is None and palette is not None:
-                self._palette = _made(palette, "-command-palette")
+                self._palette = _make_widget(palette, "-command-palette")
                 self.mount(self._palette)
             elif self._palette is not None:
                 if palette is not None:
@@ -99,7 +95,7 @@ class KeyLine(Footer):
                     self._palette.display = False
 
 
-def _made(key: _Key, classes: str = "") -> FooterKey:
+def _make_widget(key: _Key, classes: str = "") -> FooterKey:
     return FooterKey(
         key.key,
         key.display,
@@ -112,7 +108,6 @@ def _made(key: _Key, classes: str = "") -> FooterKey:
 
 
 def _show(widget: FooterKey, key: _Key) -> None:
-    """Let a key show another one."""
     before = (widget.key_display, widget.description)
     widget.key, widget.key_display = key.key, key.display
     widget.description, widget.action = key.description, key.action

@@ -1,77 +1,79 @@
-"""Keys as data: every binding there is, the help of a place, and the page of the documentation."""
+"""Key bindings as data: the ids that a keymap may use, the help for the focus, and docs/keys.md.
+
+A widget or screen names its group with Textual's `BINDING_GROUP_TITLE`. Help reads it from the nodes on the
+screen. The page and the ids come from every class of the interface that declares `BINDINGS`: there is no
+list of those classes that could go stale.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import import_module
+from pkgutil import walk_packages
 from typing import Any
 
 from textual.app import App
-from textual.binding import Binding, BindingType
+from textual.binding import Binding
+from textual.dom import DOMNode
 from textual.keys import format_key
 
-PLACES = (
-    ("Everywhere", "mlxk_tui.app:MlxkApp"),
-    ("Models", "mlxk_tui.ui.models.pane:ModelsPane"),
-    ("Models: the table", "mlxk_tui.ui.models.table:ModelTable"),
-    ("Models: the filter", "mlxk_tui.ui.models.filter_bar:FilterInput"),
-    ("Health", "mlxk_tui.ui.health.pane:HealthPane"),
-    ("Health: the list", "mlxk_tui.ui.health.findings:HealthList"),
-    ("Transfers", "mlxk_tui.ui.transfers.pane:TransfersPane"),
-    ("Transfers: one of them", "mlxk_tui.ui.transfers.detail:DetailBody"),
-    ("Transfers: one of them as a screen of its own", "mlxk_tui.ui.transfers.screen:TransferScreen"),
-    ("Transfers: the search of the hub", "mlxk_tui.ui.transfers.search:SearchScreen"),
-    ("Transfers: the words to search for", "mlxk_tui.ui.transfers.search:HubSearchInput"),
-    ("Transfers: before a pull", "mlxk_tui.ui.transfers.preflight:Preflight"),
-    ("Transfers: the push form", "mlxk_tui.ui.transfers.push_form:PushForm"),
-    ("Chat", "mlxk_tui.ui.chat.pane:ChatPane"),
-    ("Chat: the composer", "mlxk_tui.ui.chat.composer:Composer"),
-    ("Chat: the conversation", "mlxk_tui.ui.chat.transcript.view:ConversationView"),
-    ("Chat: the list of chats", "mlxk_tui.ui.chat.session_list:SessionList"),
-    ("Chat: the search", "mlxk_tui.ui.chat.session_list:SessionSearchInput"),
-    ("Chat: the list as a screen of its own", "mlxk_tui.ui.chat.sessions_screen:SessionsScreen"),
-    ("Chat: the settings", "mlxk_tui.ui.chat.settings_form:SettingsDialog"),
-    ("Chat: a line of text", "mlxk_tui.ui.widgets.choice_dialogs:LineDialog"),
-    ("Chat: a choice", "mlxk_tui.ui.widgets.choice_dialogs:ChoiceDialog"),
-    ("Chat: a choice's filter", "mlxk_tui.ui.widgets.choice_dialogs:OptionFilter"),
-    ("Server", "mlxk_tui.ui.server.pane:ServerPane"),
-    ("Server: the tabs", "mlxk_tui.ui.server.side_panel:SideBody"),
-    ("Server: the tabs as a screen of their own", "mlxk_tui.ui.server.screen:ServerScreen"),
-    ("Server: where it listens", "mlxk_tui.ui.server.form:ServerForm"),
-    ("Disk use", "mlxk_tui.ui.inspector.screens:DiskUseScreen"),
-    ("Every list", "mlxk_tui.ui.widgets.row_list:RowList"),
-    ("The inspector", "mlxk_tui.ui.inspector.inspector:InspectorBody"),
-    ("The inspector as a screen of its own", "mlxk_tui.ui.inspector.screens:InspectorScreen"),
-    ("Dialogs", "mlxk_tui.ui.widgets.dialogs:Dialog"),
-    ("The clone form", "mlxk_tui.ui.inspector.clone_dialog:CloneDialog"),
-    ("Help", "mlxk_tui.ui.widgets.dialogs:Help"),
-)
-"""Where keys are bound: a heading and the class."""
+from mlxk_tui.ui.shell.registry import PANES
+
+_UI = __name__.partition(".shell.")[0]
+_PACKAGES = (*(pane.factory.split(".")[2] for pane in PANES), "inspector", "shell", "widgets")
+"""Packages of the interface in the order of the page."""
 
 
-def bindings_of(place: str) -> list[Binding]:
-    """Return the bindings that a class itself declares."""
-    module, _, name = place.partition(":")
-    declared: Sequence[BindingType] = getattr(import_module(module), name).__dict__.get("BINDINGS", ())
-    return [binding for binding in declared if isinstance(binding, Binding)]
+@dataclass(frozen=True)
+class BindingGroup:
+    """The bindings that one class declares."""
+
+    title: str
+    bindings: list[Binding]
 
 
-def _all() -> Iterator[Binding]:
-    for _, place in PLACES:
-        yield from bindings_of(place)
+def binding_groups(app: type[App[Any]]) -> list[BindingGroup]:
+    """Return the groups in the order of the page: the app's, the panes', then those that panes share.
+
+    It imports every module of the interface, so nothing calls it at a start without a keymap.
+
+    Args:
+        app: the app's class, which lives outside the interface's packages.
+    """
+    return [_group(owner) for owner in (app, *sorted(_classes_with_bindings(), key=_page_order))]
 
 
-def known_ids() -> set[str]:
-    """Return the id of every binding, for keymaps."""
-    return {binding.id for binding in _all() if binding.id}
+def _page_order(owner: type[DOMNode]) -> tuple[int, bool, str]:
+    """Sort by package; within one, the pane first, then by title."""
+    is_pane = any(pane.factory == f"{owner.__module__}:{owner.__name__}" for pane in PANES)
+    return _PACKAGES.index(owner.__module__.split(".")[2]), not is_pane, owner.BINDING_GROUP_TITLE or ""
+
+
+def _classes_with_bindings() -> Iterator[type[DOMNode]]:
+    for module in walk_packages(import_module(_UI).__path__, f"{_UI}."):
+        members = vars(import_module(module.name)).values()
+        own = (value for value in members if isinstance(value, type) and value.__module__ == module.name)
+        yield from (value for value in own if issubclass(value, DOMNode) and "BINDINGS" in vars(value))
+
+
+def _group(owner: type[DOMNode]) -> BindingGroup:
+    declared = vars(owner).get("BINDINGS", ())
+    bindings = [binding for binding in declared if isinstance(binding, Binding)]
+    return BindingGroup(owner.BINDING_GROUP_TITLE or "", bindings)
+
+
+def known_ids(app: type[App[Any]]) -> set[str]:
+    """Return the ids of all bindings, for keymaps."""
+    return {binding.id for group in binding_groups(app) for binding in group.bindings if binding.id}
 
 
 def shown_keys(binding: Binding) -> str:
     """Return the keys of a binding as people write them."""
-    return " ".join(dict.fromkeys(_shown(key.strip()) for key in binding.key.split(",")))
+    return " ".join(dict.fromkeys(_key_label(key.strip()) for key in binding.key.split(",")))
 
 
-_NAMES = {
+_KEY_LABELS = {
     "escape": "esc",
     "enter": "⏎",
     "pagedown": "pgdn",
@@ -81,20 +83,23 @@ _NAMES = {
 }
 
 
-def _shown(key: str) -> str:
-    if key in _NAMES:
-        return _NAMES[key]
+def _key_label(key: str) -> str:
+    if key in _KEY_LABELS:
+        return _KEY_LABELS[key]
     if key.startswith("ctrl+"):
         return "^" + key[5:]
     return key if len(key) == 1 else format_key(key)
 
 
 def help_sections(app: App[Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return what works at the focus now, nearest first: heading and (keys, what they do)."""
+    """Return the bindings that are active now, by heading: (keys, description) pairs.
+
+    The screen comes first, then what is focused on it, then the app.
+    """
     sections: dict[int, tuple[str, list[tuple[str, str]]]] = {}
     seen: set[tuple[int, str]] = set()
-    titles = {place.partition(":")[2]: heading for heading, place in PLACES}
-    for active in app.screen.active_bindings.values():
+    active_bindings = app.screen.active_bindings.values()
+    for active in active_bindings:
         binding, node = active.binding, active.node
         if not binding.description or (binding.id is None and not binding.show):
             continue
@@ -104,26 +109,22 @@ def help_sections(app: App[Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         seen.add(key)
         same = [
             other.binding.key
-            for other in app.screen.active_bindings.values()
+            for other in active_bindings
             if other.node is node and other.binding.action == binding.action
         ]
-        heading = next(
-            (titles[base.__name__] for base in type(node).__mro__ if base.__name__ in titles), "Here"
-        )
-        section = sections.setdefault(id(node), (heading, []))
+        section = sections.setdefault(id(node), (node.BINDING_GROUP_TITLE or "Here", []))
         text = binding.tooltip or binding.description
-        section[1].append((" ".join(dict.fromkeys(_shown(each) for each in same)), text))
-    # The pane itself first, then what is focused inside it, then what works everywhere.
+        section[1].append((" ".join(dict.fromkeys(_key_label(each) for each in same)), text))
     first = id(app.screen)
     return sorted(sections.values(), key=lambda section: section is not sections.get(first))
 
 
-def document() -> str:
+def document(app: type[App[Any]]) -> str:
     """Return docs/keys.md."""
     parts = [
         "# Keys",
         "",
-        "Made from the bindings by `python -m mlxk_tui.ui.shell.keys`; a test fails when it is stale.",
+        "Generated from the bindings by `python scripts/keys_page.py`; a test fails when it is out of date.",
         "Every key can be changed in the config file by its id:",
         "",
         "```toml",
@@ -132,16 +133,9 @@ def document() -> str:
         '"list.down" = "down,j,n"',
         "```",
     ]
-    for heading, place in PLACES:
-        bindings = bindings_of(place)
-        if not bindings:
-            continue
-        parts += ["", f"## {heading}", "", "| keys | what they do | id |", "|---|---|---|"]
-        for binding in bindings:
+    for group in binding_groups(app):
+        parts += ["", f"## {group.title}", "", "| keys | what they do | id |", "|---|---|---|"]
+        for binding in group.bindings:
             keys = " ".join(f"`{key}`" for key in shown_keys(binding).split(" "))
             parts.append(f"| {keys} | {binding.tooltip or binding.description} | `{binding.id}` |")
     return "\n".join(parts) + "\n"
-
-
-if __name__ == "__main__":
-    print(document(), end="")  # noqa: T201 - this is what it is for

@@ -1,4 +1,4 @@
-"""What one pane asks of another, through the app: neither knows the other."""
+"""Messages from one pane to another, which the app handles: panes do not import each other."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from textual.message import Message
 
 
 class ChatRequested(Message):
-    """Somebody wants to chat with a model.
+    """A chat with a model was requested.
 
     Args:
-        model: its full name.
+        model: full name of the model.
     """
 
     def __init__(self, model: str) -> None:

@@ -1,4 +1,4 @@
-"""What every pane shares: header line, tab strip, task bar, footer, and how keys explain themselves."""
+"""The base of every pane: header, tab strip, task bar, footer, and the reasons for disabled keys."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from textual.widgets import Static
 
 from mlxk_tui.ops.core.text import plural, printable, spaced_size
 from mlxk_tui.services.library import Changed, ScanPhase
-from mlxk_tui.services.server.control import ServerPhase as Switch
+from mlxk_tui.services.server.control import ServerPhase
 from mlxk_tui.transfers.changes import Change
 from mlxk_tui.ui.shell.context import Context
-from mlxk_tui.ui.shell.footer import KeyLine
+from mlxk_tui.ui.shell.footer import KeyFooter
 from mlxk_tui.ui.shell.registry import PANES
 from mlxk_tui.ui.shell.task_bar import TaskBar
 from mlxk_tui.ui.shell.tasks import stop_latest_task
@@ -24,53 +24,52 @@ from mlxk_tui.ui.widgets.text import Part, cut, flush_right, line
 
 
 class HeaderLine(Static):
-    """What the cache holds; the right side belongs to engine and server."""
+    """The cache on the left; transfers, server and engine on the right."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(id="header")
-        self._given = context
+        self.context = context
 
     def draw(self) -> None:
-        """Draw what is known now."""
-        library = self._given.library
-        parts: list[Part] = [("mlxk", "$accent bold"), (f"   {self._given.label}", "$strong")]
+        library = self.context.library
+        parts: list[Part] = [("mlxk", "$accent bold"), (f"   {self.context.label}", "$strong")]
         if library.phase is ScanPhase.FAILED:
-            parts.append((" · cannot be read", "$bad"))
+            parts.append((" · unreadable", "$bad"))
         else:
             parts.append((f" · {plural(len(library.entries), 'model')}", ""))
             if library.entries:
                 parts.append((f" · {spaced_size(library.total_bytes)}", ""))
         if library.phase is ScanPhase.LOADING:
-            parts.append((" · reading …", "$muted"))
-        moving, server, engine = self._moving(), self._server(), self._engine()
-        brief = self._engine(16)
-        # What there is no room for goes, what is least urgent first.
-        for choice in (
-            (moving, server, engine),
+            parts.append((" · scanning …", "$muted"))
+        transfers, server, engine = self._transfers(), self._server(), self._engine()
+        short_engine = self._engine(16)
+        # The first combination that fits; the least urgent parts are dropped first.
+        for groups in (
+            (transfers, server, engine),
             (server, engine),
-            (server, brief),
+            (server, short_engine),
             (engine,),
             (server,),
-            (moving,),
+            (transfers,),
         ):
-            told: list[Part] = []
-            for group in choice:
-                told += [*([("   ", "")] if told and group else []), *group]
-            if right := flush_right(parts, told, self.size.width - 2):
+            joined: list[Part] = []
+            for group in groups:
+                joined += [*([("   ", "")] if joined and group else []), *group]
+            if right := flush_right(parts, joined, self.size.width - 2):
                 parts += right
                 break
         self.update(line(parts), layout=False)
 
     def _server(self) -> list[Part]:
-        """Return where the server listens; nothing while it is off."""
-        server = self._given.server
-        if server.phase is Switch.ON:
+        """Return the server's port; empty while the server is off."""
+        server = self.context.server
+        if server.phase is ServerPhase.ON:
             return [("▲ ", "$good"), (f"server :{server.port}", "")]
-        return [] if server.phase is Switch.OFF else [(f"△ server {server.phase.value}", "$muted")]
+        return [] if server.phase is ServerPhase.OFF else [(f"△ server {server.phase.value}", "$muted")]
 
-    def _moving(self) -> list[Part]:
-        """Return how much is being transferred and how fast, each direction by itself."""
-        queue = self._given.transfers
+    def _transfers(self) -> list[Part]:
+        """Return the number of running transfers and their rate, separately for each direction."""
+        queue = self.context.transfers
         parts: list[Part] = []
         for glyph, push in (("↓", False), ("↑", True)):
             running = [transfer for transfer in queue.running if transfer.is_push is push]
@@ -81,14 +80,14 @@ class HeaderLine(Static):
         return parts
 
     def _engine(self, width: int = 28) -> list[Part]:
-        """Return the model in memory, its name in at most so many cells, and how fast it answers."""
-        status = self._given.chats.status
+        """Return the loaded model, its name in at most `width` cells, and its tokens per second."""
+        status = self.context.chats.status
         if status.loading is not None:
             done, total = status.loading_done, status.loading_total
-            told = f" loading {100 * done // total} %" if total else " loading"
-            return [("○ ", "$accent"), (_short(status.loading, width), ""), (told, "$muted")]
+            progress = f" loading {done / total:.0%}" if total else " loading"
+            return [("○ ", "$accent"), (_short(status.loading, width), ""), (progress, "$muted")]
         if status.model is None:
-            return [("✗ ", "$bad"), ("engine ended", "$muted")] if status.state.value == "failed" else []
+            return [("✗ ", "$bad"), ("engine crashed", "$muted")] if status.state.value == "failed" else []
         busy = status.streams > 0
         parts: list[Part] = [("● ", "$good" if busy else "$muted"), (_short(status.model.name, width), "")]
         if busy and status.tokens_per_s >= 1:
@@ -96,7 +95,6 @@ class HeaderLine(Static):
         return parts
 
     def on_resize(self) -> None:
-        """Draw for the new width."""
         self.draw()
 
 
@@ -105,11 +103,11 @@ def _short(name: str, width: int) -> str:
 
 
 class Pane(BaseScreen[None]):
-    """One pane: subclasses compose the body and say why an action is not possible now."""
+    """A pane; subclasses return its body and the reasons why actions are disabled."""
 
     TITLE = "mlxk-tui"
     pane_id = ""
-    """The id in the registry."""
+    """Its id in the registry."""
 
     header = getters.query_one(HeaderLine)
     tabs = getters.query_one("#tabs", TabStrip)
@@ -118,15 +116,14 @@ class Pane(BaseScreen[None]):
         super().__init__()
         self.context = context
         self._stale = False
-        self._possible: tuple[bool, ...] = ()
+        self._enabled: tuple[bool, ...] = ()
 
     def compose(self) -> ComposeResult:
-        """Lay out the shell round the body."""
         yield HeaderLine(self.context)
         yield TabStrip(self._tabs(), self.pane_id, id="tabs")
         yield from self.body()
         yield TaskBar(self.context.tasks)
-        yield KeyLine()
+        yield KeyFooter()
 
     def body(self) -> Iterable[Widget]:
         """Return the pane's own widgets."""
@@ -140,7 +137,6 @@ class Pane(BaseScreen[None]):
         return tabs
 
     def on_mount(self) -> None:
-        """Follow the library."""
         self.subscribe(self.context.library.changed, self._library_changed)
         self.subscribe(self.context.transfers.changed, self._transfers_changed)
         self.subscribe(self.context.chats.engine_changed, lambda _: self._engine_changed())
@@ -149,10 +145,10 @@ class Pane(BaseScreen[None]):
 
     def _library_changed(self, change: Changed) -> None:
         if not self.is_current and self.app.screen_stack[0] is not self:
-            self._stale = True  # drawn when it is looked at again
-            self.forget(change)
+            self._stale = True  # drawn when the pane is shown again
+            self.drop_removed(change)
             return
-        self.forget(change)
+        self.drop_removed(change)
         self.draw_shell()
         self.draw_library(change)
 
@@ -178,7 +174,7 @@ class Pane(BaseScreen[None]):
             self._stale = True
 
     def on_screen_resume(self) -> None:
-        """Catch up with what happened while another pane was open."""
+        """Draw what changed while another pane was open."""
         if self._stale:
             self._stale = False
             self.draw_shell()
@@ -187,69 +183,68 @@ class Pane(BaseScreen[None]):
             self.draw_server(structure=True)
 
     def draw_shell(self) -> None:
-        """Draw header and tabs."""
         self.header.draw()
         self.tabs.tabs = tuple(self._tabs())
 
     def draw_library(self, change: Changed) -> None:
-        """Draw the pane for the library's present state."""
+        """Draw the pane after a change of the library."""
         raise NotImplementedError
 
     def draw_transfers(self, change: Change) -> None:
-        """Draw what the pane shows of the transfers; nothing by default."""
+        """Draw the transfers, in panes that show them."""
 
     def draw_server(self, *, structure: bool) -> None:
-        """Draw what the pane shows of the server; nothing by default."""
+        """Draw the server, in panes that show it; `structure`: more than the numbers changed."""
 
-    def forget(self, change: Changed) -> None:
-        """Drop what belongs to removed repos; called whether the pane is looked at or not."""
+    def drop_removed(self, change: Changed) -> None:
+        """Drop the state of removed repos, such as marks; called also while the pane is hidden."""
 
-    async def on_tab_strip_opened(self, event: TabStrip.Opened) -> None:
-        """Switch to the pane whose tab was clicked, unless a dialog has opened meanwhile."""
+    async def on_tab_strip_activated(self, event: TabStrip.Activated) -> None:
+        """Switch to the pane whose tab was clicked; the app refuses while a dialog is open."""
         if event.source.id == "tabs":
             await self.app.run_action(f"app.pane('{event.id}')")
 
     def stop_task(self) -> bool:
-        """Stop the task that was started last; False where none runs."""
+        """Stop the latest task, a long one after a confirmation; return False if none runs."""
         return stop_latest_task(self.app, self.context.tasks)
 
-    # -- actions that are not possible now ---------------------------------------------------------
+    # -- disabled actions --------------------------------------------------------------------------
 
-    def why_not(self, action: str) -> str | None:
-        """Return why an action is not possible now, as a sentence; None where it is."""
+    def disabled_reason(self, action: str) -> str | None:
+        """Return why an action is disabled, as a sentence; None if it is enabled."""
         del action
         return None
 
-    def why_nothing(self) -> str | None:
-        """Return why there is no model to act on, as a sentence; None where there is one."""
+    def no_models_reason(self) -> str | None:
+        """Return why there are no models to act on, as a sentence; None if there are some."""
         library = self.context.library
         if library.entries:
             return None
         if library.phase is ScanPhase.FAILED:
-            return "The cache cannot be read; r tries again."
+            return "Can't read the cache. Press r to retry."
         if library.phase is ScanPhase.LOADING:
-            return "The cache is still being read."
-        return "There is nothing in the cache."
+            return "Still scanning the cache."
+        return "The cache is empty."
 
     def update_keys(self) -> None:
-        """Draw the footer again where other keys work than before; that costs, so only then."""
+        """Refresh the footer if other keys are enabled than before: a refresh is expensive."""
         actions = [
             binding.action for bindings in self._bindings.key_to_bindings.values() for binding in bindings
         ]
-        possible = tuple(self.why_not(action) is None for action in actions)
-        if possible != self._possible:
-            self._possible = possible
+        enabled = tuple(self.disabled_reason(action) is None for action in actions)
+        if enabled != self._enabled:
+            self._enabled = enabled
             self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Dim the keys of actions that are not possible now."""
+        """Dim the keys of disabled actions."""
         del parameters
-        return None if self.why_not(action) else True
+        return None if self.disabled_reason(action) else True
 
     def on_key(self, event: events.Key) -> None:
-        """Say why a dimmed key does nothing."""
+        """Show why a dimmed key does nothing."""
         active = self.active_bindings.get(event.key)
         if active is not None and not active.enabled:
             action = active.binding.action.partition("(")[0].rpartition(".")[2]
-            if reason := self.why_not(action):
+            if reason := self.disabled_reason(action):
                 self.notify(reason, severity="warning", markup=False, timeout=4)

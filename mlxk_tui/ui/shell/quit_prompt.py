@@ -1,4 +1,4 @@
-"""What is said before the program ends while something runs."""
+"""The question before the app quits while something runs or is unsent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mlxk_tui.ops.core.text import plural
 
 
-def leaving(
+def quit_prompt(
     tasks: Sequence[str],
     transfers: int,
     requests: int = 0,
@@ -16,54 +16,42 @@ def leaving(
     unsent: int = 0,
     temporary: bool = False,
 ) -> tuple[str, str]:
-    """Return title and text of the question; what is lost first, then what is kept or goes on by itself.
+    """Return title and text of the question: first what is lost, then what is saved or resumes.
 
     Args:
         tasks: titles of the tasks that would be stopped.
-        transfers: how many transfers would be interrupted.
-        requests: how many requests of other programs would be cut.
-        answers: how many answers of chats would be stopped.
-        unsent: how many questions were typed and not sent.
-        temporary: whether everything is removed at the end, so that nothing is kept or goes on next time.
+        transfers: number of transfers that would be interrupted.
+        requests: number of server requests that would be aborted.
+        answers: number of chat answers that would be stopped.
+        unsent: number of drafts that were not sent.
+        temporary: whether all data is deleted at the end, as in the demo.
     """
-    counted, said = [], []
+    running, lines = [], []
     if tasks:
-        counted.append(plural(len(tasks), "task"))
-        verb = "is" if len(tasks) == 1 else "are"
-        said.append(f"{', '.join(tasks)} {verb} not finished and will be stopped.")
+        running.append(plural(len(tasks), "task"))
+        lines.append(f"{', '.join(tasks)} will be stopped.")
     if unsent:
-        what = "A question that was typed is" if unsent == 1 else f"{unsent} questions that were typed are"
-        said.append(f"{what} not sent yet and will be lost.")
-    if requests:
-        counted.append(plural(requests, "request"))
-        said.append("What the server is answering will be cut.")
-    if answers:
-        counted.append(plural(answers, "answer"))
-        said.append(_stopped(answers, temporary))
-    if transfers:
-        counted.append(plural(transfers, "transfer"))
-        goes = "goes on where it" if transfers == 1 else "go on where they"
-        who = (
-            ("The transfer" if transfers == 1 else "The transfers")
-            if said
-            else "It"
-            if transfers == 1
-            else "They"
+        lines.append(
+            "Your unsent draft will be lost." if unsent == 1 else f"{unsent} unsent drafts will be lost."
         )
-        removed = f"{who} {'goes' if transfers == 1 else 'go'} with the demo, which is removed at its end."
-        said.append(removed if temporary else f"{who} {goes} stopped next time.")
-    if not counted:
-        return f"Quit before the {'question is' if unsent == 1 else 'questions are'} sent?", " ".join(said)
-    verb = "runs" if len(tasks) + transfers + requests + answers == 1 else "run"
-    return f"Quit while {' and '.join(counted)} {verb}?", " ".join(said)
-
-
-def _stopped(answers: int, temporary: bool) -> str:
-    """Return what becomes of answers that are being written."""
-    if answers == 1:
-        what, goes = "The answer that is being written", "goes"
+    if requests:
+        running.append(plural(requests, "request"))
+        lines.append(f"{plural(requests, 'server request')} will be aborted.")
+    if answers:
+        running.append(plural(answers, "answer"))
+        what = "The answer in progress" if answers == 1 else f"{answers} answers in progress"
+        lines.append(
+            f"{what} will be deleted with the demo."
+            if temporary
+            else f"{what} will be stopped. The text so far is saved."
+        )
+    if transfers:
+        running.append(plural(transfers, "transfer"))
+        what = "The transfer" if transfers == 1 else f"{transfers} transfers"
+        resumes = f"{what} {'resumes' if transfers == 1 else 'resume'} at the next start."
+        lines.append(f"{what} will be deleted with the demo." if temporary else resumes)
+    if running:
+        title = f"Quit with {' and '.join(running)} running?"
     else:
-        what, goes = "The answers that are being written", "go"
-    if temporary:
-        return f"{what} will be stopped and {goes} with the demo, which is removed at its end."
-    return f"{what} will be stopped; what has come is kept."
+        title = "Quit with an unsent draft?" if unsent == 1 else f"Quit with {unsent} unsent drafts?"
+    return title, " ".join(lines)

@@ -1,4 +1,4 @@
-"""The panes, in the order of their keys, and the screens that any pane may open by name."""
+"""The panes, in the order of their keys, and the screens that every pane can open."""
 
 from __future__ import annotations
 
@@ -9,42 +9,40 @@ from importlib import import_module
 from textual.screen import Screen
 
 from mlxk_tui.services.library import ModelState
-from mlxk_tui.transfers.jobs import TransferState as Stage
+from mlxk_tui.transfers.jobs import TransferState
 from mlxk_tui.ui.shell.context import Context
 
 
 @dataclass(frozen=True)
 class Badge:
-    """What a pane's tab says behind its title."""
+    """The count or glyph after the title of a pane's tab."""
 
     text: str = ""
-    """Empty where nothing wants attention."""
+    """Empty for no badge."""
     style: str = "bad"
     """A component class of the tab strip."""
 
 
 @dataclass(frozen=True)
 class PaneInfo:
-    """What the shell knows of a pane before it is made."""
+    """A pane's title and badge, and how to create it."""
 
     id: str
-    """The mode's name."""
+    """Name of the pane's mode."""
     title: str
     factory: str
-    """`module:class`, imported when the pane is first opened."""
+    """`module:class`, imported when the pane is opened first."""
     badge: Callable[[Context], Badge] = lambda context: Badge()
-    """What wants attention, or moves."""
 
     def make(self, context: Context) -> Screen[None]:
-        """Return the pane's screen."""
         return make_screen(self.factory, context)
 
 
 def make_screen(factory: str, context: Context) -> Screen[None]:
-    """Return the screen of a `module:class`, which is imported now: panes open what others own by its name.
+    """Return a new screen of a `module:class`: panes open each other's screens without importing them.
 
     Raises:
-        TypeError: it is not a screen.
+        TypeError: the class is not a screen.
     """
     module, _, name = factory.partition(":")
     screen = getattr(import_module(module), name)(context)
@@ -53,28 +51,28 @@ def make_screen(factory: str, context: Context) -> Screen[None]:
     return screen
 
 
-def _unsound(context: Context) -> Badge:
+def _broken_models(context: Context) -> Badge:
     count = context.library.count(ModelState.BAD)
     return Badge(f"●{count}" if count else "")
 
 
-def _moving(context: Context) -> Badge:
+def _running_transfers(context: Context) -> Badge:
     running = context.transfers.running
     down = sum(not transfer.is_push for transfer in running)
     up = len(running) - down
-    moving = " ".join(text for text, count in ((f"↓{down}", down), (f"↑{up}", up)) if count)
-    failed = sum(transfer.state is Stage.FAILED for transfer in context.transfers.transfers)
-    if moving or not failed:
-        return Badge(moving, "accent")
+    running_text = " ".join(text for text, count in ((f"↓{down}", down), (f"↑{up}", up)) if count)
+    failed = sum(transfer.state is TransferState.FAILED for transfer in context.transfers.transfers)
+    if running_text or not failed:
+        return Badge(running_text, "accent")
     return Badge(f"●{failed}")
 
 
-def _answering(context: Context) -> Badge:
+def _running_answers(context: Context) -> Badge:
     count = len(context.chats.answers)
     return Badge(f"●{count}" if count else "", "accent")
 
 
-def _serving(context: Context) -> Badge:
+def _live_requests(context: Context) -> Badge:
     if context.server.problem is not None:
         return Badge("✗")
     count = len(context.server.live)
@@ -83,14 +81,14 @@ def _serving(context: Context) -> Badge:
 
 PANES = (
     PaneInfo("models", "Models", "mlxk_tui.ui.models.pane:ModelsPane"),
-    PaneInfo("health", "Health", "mlxk_tui.ui.health.pane:HealthPane", _unsound),
-    PaneInfo("transfers", "Transfers", "mlxk_tui.ui.transfers.pane:TransfersPane", _moving),
-    PaneInfo("chat", "Chat", "mlxk_tui.ui.chat.pane:ChatPane", _answering),
-    PaneInfo("server", "Server", "mlxk_tui.ui.server.pane:ServerPane", _serving),
+    PaneInfo("health", "Health", "mlxk_tui.ui.health.pane:HealthPane", _broken_models),
+    PaneInfo("transfers", "Transfers", "mlxk_tui.ui.transfers.pane:TransfersPane", _running_transfers),
+    PaneInfo("chat", "Chat", "mlxk_tui.ui.chat.pane:ChatPane", _running_answers),
+    PaneInfo("server", "Server", "mlxk_tui.ui.server.pane:ServerPane", _live_requests),
 )
-"""Every pane that works, left to right; the number keys follow."""
+"""All panes, left to right; their number keys follow the order."""
 
 SEARCH = "mlxk_tui.ui.transfers.search:SearchScreen"
-"""The search of the hub, for `make_screen`."""
+"""The hub search, for `make_screen`."""
 PUSH_FORM = "mlxk_tui.ui.transfers.push_form:PushForm"
 """The push form, for `make_screen`."""

@@ -1,8 +1,8 @@
-"""The app's style sheet, which is parsed once for each set of variables.
+"""The app's stylesheet, which is parsed once for each set of variables.
 
-Textual 8.2.8 parses every rule again whenever a screen is shown for the first time, and twice at the
-start, though rules depend on nothing but their text and the theme's variables. And for each widget that gets
-its styles, every rule is looked up in a set, through a `__hash__` written in Python.
+Textual 8.2.8 parses every rule again whenever a screen is shown for the first time, and twice at startup,
+although rules depend only on their text and the theme's variables. For each widget that is styled it looks up
+every rule in a set, with a `__hash__` in Python.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ _Variables = frozenset[tuple[str, str]]
 _Rules = LRUCache[tuple[object, ...], list[RuleSet]]
 
 _SOURCES = 512
-"""Sources (a widget class or a file) whose rules are kept for a theme; Textual itself keeps 64."""
+"""Sources (a widget class or a file) whose rules are cached per theme; Textual caches 64."""
 _THEMES = 4
-"""Themes whose rules are kept: going back to one costs no parsing."""
+"""Themes whose rules are cached: returning to one parses nothing."""
 
 _parsed: LRUCache[_Variables, _Rules] = LRUCache(_THEMES)
 
-# By identity as well: a fifth of the time that applying styles takes.
-RuleSet.__hash__ = object.__hash__  # type: ignore[method-assign]  # that is what it does
+# Identity is equivalent, and applying styles takes a fifth of the time.
+RuleSet.__hash__ = object.__hash__  # type: ignore[method-assign]  # the patch
 
 
-class Sheet(Stylesheet):
-    """A style sheet that knows what it has parsed; for what changes nothing, it does nothing."""
+class CachedStylesheet(Stylesheet):
+    """A stylesheet with a cache of parsed rules; setting the same variables again does nothing."""
 
     def __init__(self, *, variables: dict[str, str] | None = None) -> None:
         super().__init__(variables=variables)
-        self._use_parsed()
+        self._use_cached_rules()
 
-    def _use_parsed(self) -> None:
+    def _use_cached_rules(self) -> None:
         key = frozenset(self._variables.items())
         known = _parsed.get(key)
         if known is None:
@@ -40,17 +40,16 @@ class Sheet(Stylesheet):
         self._parse_cache = known
 
     def set_variables(self, variables: dict[str, str]) -> None:
-        """Take the variables of another theme."""
         if variables == self._variables:
             return
-        self._parse_cache = LRUCache(1)  # Textual empties it, and the one of a theme is to stay
+        self._parse_cache = LRUCache(1)  # Textual clears it; the theme's own must survive
         super().set_variables(variables)
-        self._use_parsed()
+        self._use_cached_rules()
 
     def reparse(self) -> None:
-        """Take over what changed in sources and variables.
+        """Parse what is not cached; Textual's own parses everything again.
 
         Raises:
-            StylesheetError: as Textual's own.
+            StylesheetError: like Textual's own.
         """
         self.parse()

@@ -1,4 +1,4 @@
-"""The line above the footer that shows a running task."""
+"""The line above the footer with the running task."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _GAUGE = 12
 
 
 class TaskBar(Subscriber, Static):
-    """Title, gauge, share, bytes and rate of the task started last; hidden while nothing runs.
+    """Title, gauge, percentage, bytes and rate of the latest task; hidden while none runs.
 
     Args:
-        tasks: what it follows.
-        stop_key: the key that stops the task on this screen, as it is shown.
+        tasks: the running tasks.
+        stop_key: the key that stops the task on this screen, as shown to the user.
     """
 
     def __init__(self, tasks: Tasks, *, stop_key: str = "esc") -> None:
@@ -34,12 +34,11 @@ class TaskBar(Subscriber, Static):
         self.display = False
 
     def on_mount(self) -> None:
-        """Follow the tasks."""
-        self.subscribe(self._tasks.changed, lambda _: self._follow())
+        self.subscribe(self._tasks.changed, lambda _: self._update())
         self._timer = self.set_interval(0.1, self._draw, pause=True)
-        self._follow()
+        self._update()
 
-    def _follow(self) -> None:
+    def _update(self) -> None:
         busy = bool(self._tasks.running)
         self.display = busy
         if self._timer is not None:
@@ -50,11 +49,9 @@ class TaskBar(Subscriber, Static):
         self._draw()
 
     def on_resize(self) -> None:
-        """Draw for the new width."""
         self._draw()
 
     def on_click(self) -> None:
-        """Stop the task."""
         stop_latest_task(self.app, self._tasks)
 
     def _draw(self) -> None:
@@ -63,11 +60,11 @@ class TaskBar(Subscriber, Static):
 
 
 def describe(running: list[Task], width: int, stop_key: str = "esc") -> Content:
-    """Return the line for the task started last, with the key that stops it."""
+    """Return the line for the latest task, with the key that stops it."""
     task = running[-1]
     progress = task.progress
     title = printable(task.title)
-    # What does not fit beside the name goes; the name is cut last.
+    # What does not fit beside the title is left out; the title is truncated last.
     share: list[Part] = []
     numbers: list[Part] = []
     rate: list[Part] = []

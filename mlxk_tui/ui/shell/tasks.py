@@ -1,4 +1,4 @@
-"""Long tasks on the screen: stopping the latest one, and a toast about the end of each."""
+"""Long tasks on the screen: how to stop the latest one, and a notification about the end of each."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mlxk_tui.services.tasks import Task, Tasks
 from mlxk_tui.ui.widgets.error_text import error_text, fault_text
 
 DIALOG_GROUP = "dialog"
-"""Group of the workers that ask the user something; one at a time."""
+"""Group of the workers that show a dialog; one at a time."""
 LONG_SECONDS = 30.0
-"""A task that has run for longer is not stopped by a key alone."""
+"""A task that has run longer is stopped only after a confirmation."""
 
 
 def stop_latest_task(app: App[Any], tasks: Tasks) -> bool:
-    """Stop the task that was started last, a long one after a question; False where none runs."""
+    """Stop the latest task, a long one after a confirmation; return False if none runs."""
     if not tasks.running:
         return False
     task = tasks.running[-1]
@@ -27,16 +27,16 @@ def stop_latest_task(app: App[Any], tasks: Tasks) -> bool:
     elif not app.screen.is_modal and not any(
         worker.group == DIALOG_GROUP and not worker.is_finished for worker in app.workers
     ):
-        app.run_worker(_ask(app, tasks, task), group=DIALOG_GROUP, exit_on_error=False)
+        app.run_worker(_confirm_stop(app, tasks, task), group=DIALOG_GROUP, exit_on_error=False)
     return True
 
 
-async def _ask(app: App[Any], tasks: Tasks, task: Task) -> None:
-    from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+async def _confirm_stop(app: App[Any], tasks: Tasks, task: Task) -> None:
+    from mlxk_tui.ui.widgets.dialogs import ConfirmDialog
 
-    text = "What it has done so far is lost."
-    question = QuestionDialog(f"Stop {task.title}?", text, proceed="Stop", cancel="Go on")
-    if await app.push_screen_wait(question):
+    text = "Its progress will be lost."
+    dialog = ConfirmDialog(f"Stop {task.title}?", text, proceed="Stop", cancel="Keep running")
+    if await app.push_screen_wait(dialog):
         tasks.cancel(task)
 
 

@@ -1,4 +1,4 @@
-"""How the app looks: its themes, the colour tokens every stylesheet uses, and where stylesheets lie."""
+"""Themes, the color tokens that all stylesheets use, and where the stylesheets are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from textual.theme import Theme
 
 DARK = Theme(
     name="mlxk-dark",
-    # Every value is one of xterm's 256 colours: Terminal.app and tmux without true colour show the same.
+    # All values are xterm 256 colors: Terminal.app and tmux without true color show the same.
     primary="#87afff",
     secondary="#87afff",
     accent="#87afff",
@@ -59,19 +59,19 @@ LIGHT = Theme(
     },
 )
 DEFAULT_THEME = DARK.name
-"""The theme of a first start."""
+"""The theme before the user picks one."""
 
 
 def tokens(theme: Theme, generated: dict[str, str]) -> dict[str, str]:
-    """Return this app's colour tokens for any theme, its own or one of Textual's.
+    """Return this app's color tokens for any theme, its own or one of Textual's.
 
     Args:
-        theme: the theme in use.
-        generated: the variables that Textual made from it.
+        theme: the current theme.
+        generated: the variables that Textual generated from it.
 
     Returns:
         `strong`, `muted`, `faint`, `line`, `cursor`, `cursor-blurred`, `raised`, `good`,
-        `attention` and `bad`, and Textual's own names for scrollbars and footers in line with them.
+        `attention` and `bad`, and matching values for Textual's own scrollbar and footer variables.
     """
     if theme.ansi:
         own = {
@@ -128,7 +128,7 @@ def _mix(front: str, back: str, share: float) -> str:
 
 
 def stylesheets() -> list[str | Path]:
-    """Return the stylesheets: those in the installed package, or the checkout's `styles/`."""
+    """Return the stylesheets: those of the installed package, else the checkout's `styles/`."""
     packaged = Path(__file__).parents[2] / "styles"
     folder = packaged if packaged.is_dir() else Path(__file__).parents[3] / "styles"
     return sorted(folder.glob("*.tcss"))

@@ -1,4 +1,4 @@
-"""What the Chat pane asks: a line of text, or one of a list."""
+"""Dialogs that ask for a line of text, or for one option of a list."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from mlxk_tui.ui.widgets.form import Form
+from mlxk_tui.ui.widgets.overlay_screen import OverlayScreen
 from mlxk_tui.ui.widgets.row_list import ListRow, RowList
 from mlxk_tui.ui.widgets.text import Part, cut, pad
-from mlxk_tui.ui.widgets.transient import Transient
 
 Check = Callable[[str], tuple[bool, str]]
-"""Tells of a text whether it will do, and a sentence about it (empty for none)."""
+"""Returns whether a text is valid, and a sentence to show below it (empty for none)."""
 
 
-def anything(text: str) -> tuple[bool, str]:
-    """Take every text."""
+def accept_any(text: str) -> tuple[bool, str]:
+    """Accept every text."""
     del text
     return True, ""
 
 
-class LineDialog(Form[str]):
-    """Asks for one line; answers with it, or None.
+class InputDialog(Form[str]):
+    """Returns a line of text, or None if cancelled.
 
     Args:
-        title: stands in the frame; plain text.
-        about: a sentence above the field.
-        value: what stands there at first.
-        proceed: label of the button.
-        check: says while it is typed whether it will do.
+        title: the title in the border; plain text.
+        prompt: a sentence above the input.
+        value: the initial text.
+        proceed: label of the button that submits.
+        check: validates the text while it is typed.
     """
 
+    BINDING_GROUP_TITLE = "Text dialog"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", show=False, id="line.cancel"),
     ]
@@ -49,41 +50,39 @@ class LineDialog(Form[str]):
 
     field = getters.query_one("#line", Input)
 
-    def __init__(self, title: str, about: str, value: str, *, proceed: str, check: Check = anything) -> None:
+    def __init__(
+        self, title: str, prompt: str, value: str, *, proceed: str, check: Check = accept_any
+    ) -> None:
         super().__init__(title, proceed=proceed)
-        self._about = about
+        self._prompt = prompt
         self._value = value
         self._check = check
 
     def fields(self) -> Iterable[Widget]:
-        """Return the sentence and the field."""
-        yield Static(Content.styled(self._about, "$muted"), classes="dialog-text")
+        yield Static(Content.styled(self._prompt, "$muted"), classes="dialog-text")
         yield Input(self._value, id="line", compact=True, select_on_focus=False)
 
-    def judge(self) -> tuple[bool, str]:
-        """Tell whether the line will do."""
+    def validate(self) -> tuple[bool, str]:
         return self._check(self.field.value)
 
-    def answer(self) -> str:
-        """Return the line."""
+    def result(self) -> str:
         return self.field.value
 
-    def refused(self) -> None:
-        """Go back to the field."""
+    def focus_invalid(self) -> None:
         self.field.focus()
 
 
 @dataclass(frozen=True)
 class Option:
-    """One line to choose."""
+    """One option of a list."""
 
     key: str
     text: str
     """Safe to show."""
-    about: str = ""
-    """Stands at the right; safe to show."""
+    detail: str = ""
+    """Right-aligned text; safe to show."""
     style: str = "muted"
-    """A component class of RowList for `about`."""
+    """A component class of RowList for `detail`."""
 
 
 class OptionRows(RowList):
@@ -94,22 +93,21 @@ class OptionRows(RowList):
         self._options: dict[str, Option] = {}
 
     def show(self, options: Sequence[Option]) -> None:
-        """Show options."""
         self._options = {option.key: option for option in options}
         self.set_rows([ListRow(key) for key in self._options])
 
     def row_line(self, row: ListRow, number: int, width: int) -> Sequence[Part]:
-        """Draw an option."""
         del number
         option = self._options[row.key]
-        about = cut(option.about, width // 2)
-        room = width - cell_len(about) - 2
-        return [(pad(option.text, room), ""), (f"  {about}", option.style)]
+        detail = cut(option.detail, width // 2)
+        room = width - cell_len(detail) - 2
+        return [(pad(option.text, room), ""), (f"  {detail}", option.style)]
 
 
 class OptionFilter(Input):
-    """The words that an option must hold; the arrows move in the list below."""
+    """Filters the options by words; the arrow keys move in the list below it."""
 
+    BINDING_GROUP_TITLE = "Choice dialog: filter"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down", "screen.step(1)", "Down", show=False, id="choice.down"),
         Binding("up", "screen.step(-1)", "Up", show=False, id="choice.up"),
@@ -117,21 +115,22 @@ class OptionFilter(Input):
     ]
 
     def check_consume_key(self, key: str, character: str | None) -> bool:
-        """Keep the keys that are typed out of the footer."""
+        """Treat `/` and `?` as typed text: Textual (8.2.8) would show them as key bindings in the footer."""
         return key in {"slash", "question_mark"} or super().check_consume_key(key, character)
 
 
-class ChoiceDialog(ModalScreen[str | None], Transient[str | None]):
-    """Asks for one of a list; answers with its key, or None.
+class ChoiceDialog(ModalScreen[str | None], OverlayScreen[str | None]):
+    """Returns the key of the selected option, or None if cancelled.
 
     Args:
-        title: stands in the frame; plain text.
-        options: what there is.
-        current: the key that the cursor stands on at first.
-        words: whether a field for words to look for stands above the list.
-        empty: a sentence for where nothing is there.
+        title: the title in the border; plain text.
+        options: the options, in order.
+        current: key of the option that is highlighted first.
+        searchable: whether there is a filter input above the list.
+        empty: the sentence that is shown if there are no options.
     """
 
+    BINDING_GROUP_TITLE = "Choice dialog"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", show=False, id="choice.cancel"),
     ]
@@ -147,29 +146,27 @@ class ChoiceDialog(ModalScreen[str | None], Transient[str | None]):
         options: Sequence[Option],
         *,
         current: str = "",
-        words: bool = False,
+        searchable: bool = False,
         empty: str = "",
     ) -> None:
         super().__init__()
         self._dialog_title = title
         self._options = options
         self._current = current
-        self._words = words
+        self._searchable = searchable
         self._empty = empty
 
     def compose(self) -> ComposeResult:
-        """Lay out the list."""
         with Vertical(classes="dialog choice") as frame:
             frame.border_title = Content(self._dialog_title)
             frame.border_subtitle = Content("⏎ choose · esc cancel")
-            if self._words:
-                yield OptionFilter(placeholder="part of a name", compact=True, id="choice-words")
+            if self._searchable:
+                yield OptionFilter(placeholder="Filter by name", compact=True, id="choice-words")
             yield OptionRows()
             yield Static(id="choice-note", markup=False)
 
     def on_mount(self) -> None:
-        """Show everything."""
-        if self._words:
+        if self._searchable:
             self.query_one(OptionFilter).focus()
         self._show(self._options)
         self.rows.move_to(self._current)
@@ -177,34 +174,29 @@ class ChoiceDialog(ModalScreen[str | None], Transient[str | None]):
     def _show(self, options: Sequence[Option]) -> None:
         self.rows.show(options)
         self.rows.styles.height = max(1, len(self._options))
-        text = "" if options else self._empty if not self._options else "No name holds these words."
+        text = "" if options else self._empty if not self._options else "No matches."
         self.note.display = bool(text)
         self.note.update(Content.styled(text, "$muted"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Show what holds the words."""
         words = event.value.casefold().split()
         self._show([one for one in self._options if all(word in one.text.casefold() for word in words)])
 
-    def on_row_list_chosen(self, event: RowList.Chosen) -> None:
-        """Answer."""
+    def on_row_list_selected(self, event: RowList.Selected) -> None:
         event.stop()
         self.dismiss(event.key)
 
     def action_choose(self) -> None:
-        """Answer with the option under the cursor."""
         if (key := self.rows.cursor_key) is not None:
             self.dismiss(key)
 
-    def action_step(self, way: int) -> None:
-        """Move in the list."""
-        self.rows.action_cursor_move(way)
+    def action_step(self, by: int) -> None:
+        self.rows.action_cursor_move(by)
 
     def on_click(self, event: events.Click) -> None:
-        """Leave when the click is outside the frame."""
+        """Cancel on a click outside the frame."""
         if event.widget is self:
             self.dismiss(None)
 
     def action_cancel(self) -> None:
-        """Leave."""
         self.dismiss(None)

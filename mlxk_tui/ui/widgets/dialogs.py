@@ -1,4 +1,4 @@
-"""Small modal screens: the frame of every dialog, a question, and help."""
+"""Small modal screens: the base of every dialog, a confirmation, and the help."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Button, Static
 
+from mlxk_tui.ui.widgets.overlay_screen import OverlayScreen
 from mlxk_tui.ui.widgets.text import Part, lines, pad, wrap
-from mlxk_tui.ui.widgets.transient import Transient
 
 
 class DialogList(VerticalScroll, can_focus=False):
-    """What a dialog lists; the keys of the dialog scroll it."""
+    """A list in a dialog; the dialog's keys scroll it."""
 
     DEFAULT_CLASSES = "dialog-list"
 
     def __init__(self, rows: Sequence[Sequence[Part]]) -> None:
         super().__init__(Static(lines(rows)))
 
-    def move(self, way: str) -> None:
+    def scroll(self, direction: str) -> None:
         """Scroll `up`, `down`, `page_up`, `page_down`, `home` or `end`."""
         scroll = {
             "up": self.scroll_up,
@@ -37,19 +37,21 @@ class DialogList(VerticalScroll, can_focus=False):
             "page_down": self.scroll_page_down,
             "home": self.scroll_home,
             "end": self.scroll_end,
-        }[way]
+        }[direction]
         scroll(animate=False)
 
 
-class Dialog(ModalScreen[bool], Transient[bool]):
-    """A framed question; the safe button stands first and has the focus.
+class Dialog(ModalScreen[bool], OverlayScreen[bool]):
+    """A dialog with two buttons; returns whether the second was pressed. The first, safe one has the focus.
 
     Args:
-        title: stands in the frame; plain text.
-        proceed: label of the button that does it; None for a message with one button.
-        danger: whether doing it loses something.
+        title: the title in the border; plain text.
+        proceed: label of the button that proceeds; None for a message with one button.
+        cancel: label of the safe button.
+        danger: whether proceeding destroys something.
     """
 
+    BINDING_GROUP_TITLE = "Dialogs"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "answer(False)", "Cancel", show=False, id="dialog.cancel"),
         Binding("left,h", "app.focus_previous", "Previous button", show=False, id="dialog.previous"),
@@ -73,7 +75,6 @@ class Dialog(ModalScreen[bool], Transient[bool]):
         self._danger = danger
 
     def compose(self) -> ComposeResult:
-        """Lay out the frame, its body and the buttons."""
         with Vertical(classes="dialog -danger" if self._danger else "dialog") as frame:
             frame.border_title = Content(self._dialog_title)
             yield from self.body()
@@ -88,47 +89,45 @@ class Dialog(ModalScreen[bool], Transient[bool]):
                     )
 
     def body(self) -> Iterable[Widget]:
-        """Return what stands between title and buttons."""
+        """Return the widgets above the buttons."""
         raise NotImplementedError
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Answer."""
         self.dismiss(event.button.id == "proceed")
 
     def on_click(self, event: events.Click) -> None:
-        """Leave when the click is outside the frame."""
+        """Cancel on a click outside the frame."""
         if event.widget is self:
             self.action_answer(False)
 
-    def action_scroll(self, way: str) -> None:
-        """Scroll the list, where there is one."""
+    def action_scroll(self, direction: str) -> None:
+        """Scroll the list, if there is one."""
         for box in self.query(DialogList):
-            box.move(way)
+            box.scroll(direction)
 
     def action_answer(self, answer: bool) -> None:
-        """Leave with an answer."""
         self.dismiss(answer)
 
 
-class QuestionDialog(Dialog):
-    """A yes-or-no question in a sentence."""
+class ConfirmDialog(Dialog):
+    """Asks for confirmation in a sentence."""
 
     def __init__(self, title: str, text: str, *, proceed: str, cancel: str = "Cancel") -> None:
         super().__init__(title, proceed=proceed, cancel=cancel)
         self._text = text
 
     def body(self) -> Iterable[Widget]:
-        """Return the sentence."""
         yield Static(Content(self._text), classes="dialog-text")
 
 
 HelpSection = tuple[str, Sequence[tuple[str, str]]]
-"""A heading and its (keys, what they do)."""
+"""A heading and its (keys, description) pairs."""
 
 
-class Help(ModalScreen[None], Transient[None]):
-    """The keys that work where the focus was."""
+class HelpScreen(ModalScreen[None], OverlayScreen[None]):
+    """Lists the key bindings that were active when it opened."""
 
+    BINDING_GROUP_TITLE = "Help"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,q", "dismiss", "Close", show=False, id="help.close"),
         Binding("down,j", "scroll(1)", "Down", show=False, id="help.down"),
@@ -144,14 +143,12 @@ class Help(ModalScreen[None], Transient[None]):
         self._sections = sections
 
     def compose(self) -> ComposeResult:
-        """Lay out the sections."""
         with VerticalScroll(classes="dialog help", can_focus=False) as frame:
             frame.border_title = Content(self._help_title)
             frame.border_subtitle = Content("esc close")
             yield Static(id="help-text")
 
     def on_resize(self) -> None:
-        """Draw for the new width."""
         self.call_after_refresh(self._draw)
 
     def _draw(self) -> None:
@@ -167,22 +164,20 @@ class Help(ModalScreen[None], Transient[None]):
             if rows:
                 rows.append([])
             rows.append([(heading, "$strong bold")])
-            for key, does in keys:
-                shown, said = wrap(key, column - 2), wrap(does, width - column)
-                for first, second in zip_longest(shown, said, fillvalue=""):
+            for key, description in keys:
+                left, right = wrap(key, column - 2), wrap(description, width - column)
+                for first, second in zip_longest(left, right, fillvalue=""):
                     rows.append([(pad(first, column), "$accent"), (second, "")])
         return lines(rows)
 
-    def action_page(self, way: int) -> None:
-        """Scroll by a screenful."""
+    def action_page(self, direction: int) -> None:
         box = self.query_one(VerticalScroll)
-        box.scroll_relative(y=way * max(1, box.scrollable_content_region.height - 1), animate=False)
+        box.scroll_relative(y=direction * max(1, box.scrollable_content_region.height - 1), animate=False)
 
     def action_scroll(self, by: int) -> None:
-        """Scroll by a line."""
         self.query_one(VerticalScroll).scroll_relative(y=by, animate=False)
 
     def on_click(self, event: events.Click) -> None:
-        """Leave when the click is outside the frame."""
+        """Close on a click outside the frame."""
         if event.widget is self:
             self.dismiss()

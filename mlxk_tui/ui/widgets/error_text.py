@@ -1,4 +1,4 @@
-"""What the app says of an error: the cause, and the remedy as a key or a place of the app."""
+"""Error messages of the app: the cause, then the remedy as a key or a place in the app."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ui.widgets.text import sentence
 
 WORDS: dict[Remedy, str] = {
-    Remedy.DELETE_AGAIN: "Repair that and delete it again; the rest goes then.",
-    Remedy.LIST_MODELS: "The Models pane shows what is there.",
-    Remedy.CHECK_HEALTH: "The Health pane tells more.",
-    Remedy.CHOOSE_MODEL: "m chooses one.",
-    Remedy.REPLACE_OR_PULL_MODEL: "F9 chooses another model; esc, then p, pulls it.",
-    Remedy.CHOOSE_SMALLER_MODEL: "Choose a smaller or more quantized one.",
-    Remedy.LEAVE_OUT_DRAFT: "Leave the draft model out: F10 changes that.",
-    Remedy.FREE_MEMORY_OR_FORCE: "Close other programs or take a smaller model.",
-    Remedy.CHANGE_MESSAGES: "Change the question, or take another model.",
-    Remedy.WAIT_OR_FORCE: "Wait until it has finished, then delete it again.",
+    Remedy.DELETE_AGAIN: "Fix that, then delete the model again.",
+    Remedy.LIST_MODELS: "The Models pane lists the installed models.",
+    Remedy.CHECK_HEALTH: "See the Health pane for details.",
+    Remedy.CHOOSE_MODEL: "Press m to choose one.",
+    Remedy.REPLACE_OR_PULL_MODEL: "Press F9 to switch models, or esc and then p to pull it.",
+    Remedy.CHOOSE_SMALLER_MODEL: "Choose a smaller or more quantized model.",
+    Remedy.LEAVE_OUT_DRAFT: "Press F10 to remove the draft model.",
+    Remedy.FREE_MEMORY_OR_FORCE: "Close other programs or choose a smaller model.",
+    Remedy.CHANGE_MESSAGES: "Edit the message or switch models.",
+    Remedy.WAIT_OR_FORCE: "Wait until it finishes, then delete the model again.",
     Remedy.REMOVE_OTHERS_OR_FORCE: "Delete those first.",
     Remedy.PULL_OR_CLONE_UNCHECKED: "Pull it again first.",
     Remedy.ENABLE_PUSH: "Set {variable}=1, or push = true in the config file.",
-    Remedy.CREATE_REPO: "Check the name, or let it be made with Create.",
-    Remedy.CREATE_BRANCH: "Let it be made with Create.",
-    Remedy.CONFIRM_PRIVATE: "Push to a private one.",
-    Remedy.GIVE_COMMIT_MESSAGE: "Give a sentence as message.",
-    Remedy.CHOOSE_ANOTHER_PORT: "Stop that program, or take another port.",
-    Remedy.CHOOSE_HIGHER_PORT: "Choose one above 1023.",
-    Remedy.SET_API_KEY: "Make one with n first. 127.0.0.1 needs none.",
-    Remedy.CHANGE_DRAFT: "F10 chooses another one, or none.",
+    Remedy.CREATE_REPO: "Check the name, or select Create.",
+    Remedy.CREATE_BRANCH: "Select Create to create it.",
+    Remedy.CONFIRM_PRIVATE: "Push to a private repo.",
+    Remedy.GIVE_COMMIT_MESSAGE: "Enter a commit message.",
+    Remedy.CHOOSE_ANOTHER_PORT: "Stop that program or choose another port.",
+    Remedy.CHOOSE_HIGHER_PORT: "Choose a port above 1023.",
+    Remedy.SET_API_KEY: "Press n to create one, or listen on 127.0.0.1.",
+    Remedy.CHANGE_DRAFT: "Press F10 to choose another one, or none.",
 }
-"""What the shared words leave open, or say too generally."""
+"""Remedies that need a key or a place of the app; the others have the shared text."""
 
 
 def fault_text(title: str, error: BaseException | None) -> str:
-    """Return what is shown of an exception that nobody expected, as one safe line; `title` names the work."""
+    """Return the text of an unexpected exception as one line, safe to show; `title` names the failed work."""
     return printable(f"{title} failed: {error!r}. Please report this.")
 
 
 def error_text(error: OpError) -> str:
-    """Return an error as one safe line."""
+    """Return the message and the remedy of an error as one line, safe to show."""
     return sentence(joined(error.message, words_for(error.remedy, error.facts, WORDS)))

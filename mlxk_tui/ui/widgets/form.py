@@ -1,4 +1,4 @@
-"""The frame of every form: fields, a line that says what is wrong, two buttons, and how it is left."""
+"""The base of every form: fields, a line with the validation result, and two buttons."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Button, Static
 
-from mlxk_tui.ui.widgets.transient import Transient
+from mlxk_tui.ui.widgets.overlay_screen import OverlayScreen
 
 T = TypeVar("T")
 
 
-class Form(ModalScreen[T | None], Transient[T | None]):
-    """Answers with what was filled in once that will do, or with None.
+class Form(ModalScreen[T | None], OverlayScreen[T | None]):
+    """Returns the filled-in values once they are valid, or None if cancelled.
 
-    Enter in a field and the second button send it; the first button and a click outside leave it, as
-    does the key that a form binds to `cancel`.
+    Enter in a field and the second button submit; the first button, a click outside and the key that a form
+    binds to `cancel` cancel.
 
     Args:
-        title: stands in the frame; plain text.
-        proceed: label of the button that sends it.
-        frame_id: the frame's id, for a style of its own.
+        title: the title in the border; plain text.
+        proceed: label of the button that submits.
+        frame_id: id of the frame, for its own style.
     """
 
     problem = getters.query_one("#problem", Static)
 
-    def __init__(self, title: str, *, proceed: str = "Use", frame_id: str | None = None) -> None:
+    def __init__(self, title: str, *, proceed: str = "Save", frame_id: str | None = None) -> None:
         super().__init__()
         self._form_title = title
         self._proceed = proceed
         self._frame_id = frame_id
 
     def compose(self) -> ComposeResult:
-        """Lay out the frame, its fields and the buttons."""
         with Vertical(classes="dialog", id=self._frame_id) as frame:
             frame.border_title = Content(self._form_title)
             yield from self.fields()
@@ -49,55 +48,51 @@ class Form(ModalScreen[T | None], Transient[T | None]):
                 yield Button(self._proceed, id="proceed", variant="primary", compact=True)
 
     def fields(self) -> Iterable[Widget]:
-        """Return what stands above the line that says what is wrong."""
+        """Return the widgets above the validation line."""
         raise NotImplementedError
 
-    def judge(self) -> tuple[bool, str]:
-        """Tell whether what stands there will do, and a sentence about it, empty for none."""
+    def validate(self) -> tuple[bool, str]:
+        """Return whether the fields are valid, and a sentence about them (empty for none)."""
         raise NotImplementedError
 
-    def answer(self) -> T:
-        """Return what was filled in; asked for only where it will do."""
+    def result(self) -> T:
+        """Return the filled-in values; called only while they are valid."""
         raise NotImplementedError
 
-    def refused(self) -> None:
-        """Lead back to the field that is wrong."""
+    def focus_invalid(self) -> None:
+        """Focus the field that is invalid."""
 
-    def say(self) -> bool:
-        """Show what `judge` says; return whether it will do."""
-        good, text = self.judge()
-        glyph = "" if good or not text else "✗ "
-        self.problem.update(Content.styled(f"{glyph}{text}", "$muted" if good else "$bad"))
-        return good
+    def show_validation(self) -> bool:
+        """Show the result of `validate`; return whether the fields are valid."""
+        valid, text = self.validate()
+        glyph = "" if valid or not text else "✗ "
+        self.problem.update(Content.styled(f"{glyph}{text}", "$muted" if valid else "$bad"))
+        return valid
 
     def submit(self) -> None:
-        """Send it, or say what is wrong."""
-        if self.say():
-            self.dismiss(self.answer())
+        """Dismiss the form with its result, or show what is invalid."""
+        if self.show_validation():
+            self.dismiss(self.result())
         else:
-            self.refused()
+            self.focus_invalid()
             self.app.bell()
 
     def on_input_changed(self) -> None:
-        """Say at once what is wrong."""
-        self.say()
+        self.show_validation()
 
     def on_input_submitted(self) -> None:
-        """Send it."""
         self.submit()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Send it, or leave."""
         if event.button.id == "proceed":
             self.submit()
         else:
             self.dismiss(None)
 
     def on_click(self, event: events.Click) -> None:
-        """Leave when the click is outside the frame."""
+        """Cancel on a click outside the frame."""
         if event.widget is self:
             self.dismiss(None)
 
     def action_cancel(self) -> None:
-        """Leave."""
         self.dismiss(None)

@@ -1,4 +1,4 @@
-"""The models that can answer, as lines of a choice."""
+"""The models that can chat, as options of a choice dialog."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mlxk_tui.ui.widgets.choice_dialogs import Option
 
 
 def model_options(library: Library) -> list[Option]:
-    """Return the models as lines to choose from."""
-    made = []
+    """Return an option for each model that can chat, with its size and memory fit."""
+    options = []
     for entry in models.chat_models(library):
         fit = entry.model.memory_fit
-        about, style = spaced_size(entry.model.size_bytes), "muted"
+        detail, style = spaced_size(entry.model.size_bytes), "muted"
         if fit is MemoryFit.TIGHT:
-            about, style = f"tight  {about}", "attention"
+            detail, style = f"tight  {detail}", "attention"
         elif fit is MemoryFit.TOO_LARGE:
-            about, style = f"too large  {about}", "bad"
-        made.append(Option(models.name_of(entry), entry.name, about, style))
-    return made
+            detail, style = f"too large  {detail}", "bad"
+        options.append(Option(models.name_of(entry), entry.name, detail, style))
+    return options

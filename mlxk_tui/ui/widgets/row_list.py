@@ -1,8 +1,8 @@
-"""A list that draws only the rows on screen, so that two thousand models cost what twenty do.
+"""A virtual list that renders only the visible rows: 2,000 models cost as much as 20.
 
-Textual's DataTable holds a rendered cell for each value and lays the whole table out again when
-it is filled, sorted or filtered (0.2-0.5 s for 1,000 rows in 8.2.8, on the event loop). Here a row
-is a key and a height; what it looks like is asked for when it is on screen.
+Textual's DataTable holds a rendered cell for each value and computes its whole layout again when it is
+filled, sorted or filtered (0.2-0.5 s for 1,000 rows in 8.2.8, on the event loop). Here a row is a key and a
+height; its content is requested when it is visible.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mlxk_tui.ui.widgets.text import Part
 
 @dataclass(frozen=True)
 class ListRow:
-    """One entry of a list."""
+    """A row: its key and its height."""
 
     key: str
     height: int = 1
@@ -38,7 +38,7 @@ class ListRow:
 
 
 class RowList(ScrollView, can_focus=True):
-    """A virtual list with a cursor; subclasses say what each line of a row looks like."""
+    """A virtual list with a cursor; subclasses render the lines of a row in `row_line`."""
 
     ALLOW_SELECT = False
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -53,6 +53,7 @@ class RowList(ScrollView, can_focus=True):
         "attention",
         "bad",
     }
+    BINDING_GROUP_TITLE = "Lists"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down,j", "cursor_move(1)", "Down", show=False, id="list.down"),
         Binding("up,k", "cursor_move(-1)", "Up", show=False, id="list.up"),
@@ -64,32 +65,30 @@ class RowList(ScrollView, can_focus=True):
     ]
 
     cursor: reactive[int] = reactive(-1, always_update=False)
-    """Index of the row under the cursor; -1 where there is none."""
+    """Index of the row under the cursor; -1 for none."""
     hover: reactive[int] = reactive(-1)
-    """Index of the row under the mouse; -1 where there is none."""
+    """Index of the row under the mouse; -1 for none."""
 
     @dataclass
     class Highlighted(Message):
-        """The cursor stands on another row."""
+        """The cursor moved to another row."""
 
         source: RowList
         key: str | None
 
         @property
         def control(self) -> RowList:
-            """The list that sent it."""
             return self.source
 
     @dataclass
-    class Chosen(Message):
-        """A row was opened: enter, or a double click."""
+    class Selected(Message):
+        """A row was selected with enter or a double click."""
 
         source: RowList
         key: str
 
         @property
         def control(self) -> RowList:
-            """The list that sent it."""
             return self.source
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's own name
@@ -97,7 +96,8 @@ class RowList(ScrollView, can_focus=True):
         self._rows: list[ListRow] = []
         self._index: dict[str, int] = {}
         self._tops: list[int] = []
-        self._moved = False
+        self._cursor_moved = False
+        """Whether the cursor was moved; until then it stays on the first row."""
 
     def row_line(self, row: ListRow, number: int, width: int) -> Sequence[Part]:
         """Return line `number` of `row` as (text, component class) parts, at most `width` cells."""
@@ -114,7 +114,7 @@ class RowList(ScrollView, can_focus=True):
         return [row.key for row in self._rows]
 
     def set_rows(self, rows: list[ListRow]) -> None:
-        """Show `rows`; the cursor stays on its row, and the row on its place on the screen."""
+        """Replace the rows; the cursor stays on its row, and the row at its place on the screen."""
         before = self.cursor_key
         offset = self._tops[self.cursor] - round(self.scroll_y) if before is not None else 0
         self._rows = rows
@@ -125,35 +125,34 @@ class RowList(ScrollView, can_focus=True):
             self._tops.append(total)
             total += row.height
         self.virtual_size = Size(0, total)
-        if before is not None and self._moved and before in self._index:
+        if before is not None and self._cursor_moved and before in self._index:
             new = self._index[before]
             self.set_reactive(RowList.cursor, new)
             self.scroll_to(y=max(0, self._tops[new] - offset), animate=False, immediate=True)
         else:
-            self.set_reactive(RowList.cursor, self._nearest(self.cursor if self._moved else 0))
+            self.set_reactive(RowList.cursor, self._nearest(self.cursor if self._cursor_moved else 0))
         self._show_cursor()
         self.refresh()
         if self.cursor_key != before:
             self.post_message(self.Highlighted(self, self.cursor_key))
 
     def move_to(self, key: str) -> None:
-        """Put the cursor on a row."""
         if key in self._index:
-            self._moved = True
+            self._cursor_moved = True
             self.cursor = self._index[key]
 
-    def _nearest(self, wanted: int) -> int:
+    def _nearest(self, index: int) -> int:
+        """Return the selectable row at `index`, else the next one below, else above; -1 for none."""
         last = len(self._rows) - 1
-        wanted = max(0, min(wanted, last))
-        for index in chain(range(wanted, last + 1), range(wanted - 1, -1, -1)):
-            if self._rows[index].selectable:
-                return index
+        index = max(0, min(index, last))
+        for candidate in chain(range(index, last + 1), range(index - 1, -1, -1)):
+            if self._rows[candidate].selectable:
+                return candidate
         return -1
 
     # -- drawing ---------------------------------------------------------------------------------
 
     def render_line(self, y: int) -> Strip:
-        """Draw one line of the visible part."""
         width = self.scrollable_content_region.width
         plain = self.get_component_rich_style("row-plain")
         number = y + round(self.scroll_y)
@@ -170,7 +169,7 @@ class RowList(ScrollView, can_focus=True):
             base = plain
         marker = "▌" if on_cursor and self.has_focus else " "
         segments = [Segment(marker, base + self._token("accent"))]
-        plainly = bool(base.reverse)  # where the cursor is reversed, colours would turn into patches
+        plainly = bool(base.reverse)  # colors would become blocks in a reversed row
         segments.extend(
             Segment(text, base + self._token(token) if token and not plainly else base)
             for text, token in self.row_line(row, number - self._tops[index], width - 1)
@@ -179,24 +178,21 @@ class RowList(ScrollView, can_focus=True):
 
     def _token(self, name: str) -> Style:
         style = self.get_component_rich_style(name, partial=True)
-        # Only colour and weight: the background is the row's.
+        # Color and weight only: the background is the row's.
         return Style(color=style.color, bold=style.bold, dim=style.dim)
 
     def refresh_row(self, key: str) -> None:
-        """Draw one row again."""
         if key in self._index:
             self.refresh()
 
     # -- cursor ----------------------------------------------------------------------------------
 
     def watch_cursor(self, _old: int, new: int) -> None:
-        """Scroll to the cursor and tell whoever listens."""
         self._show_cursor()
         self.refresh()
         self.post_message(self.Highlighted(self, self.cursor_key))
 
     def watch_hover(self) -> None:
-        """Draw the row under the mouse."""
         self.refresh()
 
     def _show_cursor(self) -> None:
@@ -227,28 +223,25 @@ class RowList(ScrollView, can_focus=True):
         return self.cursor
 
     def action_cursor_move(self, by: int) -> None:
-        """Move the cursor by one row."""
-        self._moved = True
+        self._cursor_moved = True
         self.cursor = self._step(self.cursor + by, by)
 
-    def action_cursor_edge(self, way: int) -> None:
-        """Move the cursor to the first or last row."""
-        self._moved = True
-        self.cursor = self._step(0, 1) if way < 0 else self._step(len(self._rows) - 1, -1)
+    def action_cursor_edge(self, direction: int) -> None:
+        """Move the cursor to the first (-1) or last (1) row."""
+        self._cursor_moved = True
+        self.cursor = self._step(0, 1) if direction < 0 else self._step(len(self._rows) - 1, -1)
 
-    def action_cursor_page(self, way: int) -> None:
-        """Move the cursor by one screenful."""
+    def action_cursor_page(self, direction: int) -> None:
         if self.cursor < 0:
             return
-        self._moved = True
-        goal = self._tops[self.cursor] + way * max(1, self.scrollable_content_region.height - 1)
+        self._cursor_moved = True
+        goal = self._tops[self.cursor] + direction * max(1, self.scrollable_content_region.height - 1)
         index = bisect_right(self._tops, max(0, goal)) - 1
         self.cursor = self._nearest(index)
 
     def action_choose(self) -> None:
-        """Open the row under the cursor."""
         if (key := self.cursor_key) is not None:
-            self.post_message(self.Chosen(self, key))
+            self.post_message(self.Selected(self, key))
 
     # -- mouse -----------------------------------------------------------------------------------
 
@@ -260,36 +253,31 @@ class RowList(ScrollView, can_focus=True):
         return index if inside and self._rows[index].selectable else -1
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        """Follow the mouse."""
         self.hover = self.row_at(event.y)
 
     def on_leave(self) -> None:
-        """Forget the mouse."""
         self.hover = -1
 
     def on_click(self, event: events.Click) -> None:
-        """Put the cursor where the click was; a second click opens."""
+        """Move the cursor to the click; a double click selects the row."""
         index = self.row_at(event.y)
         if index < 0:
             return
-        self._moved = True
+        self._cursor_moved = True
         self.cursor = index
-        self.clicked(self._rows[index], event)
+        self.row_clicked(self._rows[index], event)
         if event.chain == 2:
             self.action_choose()
 
-    def clicked(self, row: ListRow, event: events.Click) -> None:
-        """Handle a click inside a row; for subclasses."""
+    def row_clicked(self, row: ListRow, event: events.Click) -> None:
+        """Handle a click on a row; for subclasses."""
 
     def on_resize(self) -> None:
-        """Keep the cursor in view."""
         self._show_cursor()
         self.refresh()
 
     def on_focus(self) -> None:
-        """Draw the cursor as active."""
         self.refresh(Region(0, 0, self.size.width, self.size.height))
 
     def on_blur(self) -> None:
-        """Draw the cursor as passive."""
         self.refresh(Region(0, 0, self.size.width, self.size.height))

@@ -1,4 +1,4 @@
-"""A plot of blocks, one character a value."""
+"""A sparkline of block characters, one per value."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: Sequence[float], width: int, rows: int = 1) -> list[str]:
-    """Return the latest `width` values as columns of blocks, `rows` lines high, flush right.
+    """Return the latest `width` values as columns of blocks, `rows` lines high, right-aligned.
 
-    The highest value fills the height; whatever is above nothing shows at least the lowest block.
+    The highest value fills the height; any value above zero shows at least the lowest block.
     """
     shown = list(values)[-width:]
     peak = max(shown, default=0)

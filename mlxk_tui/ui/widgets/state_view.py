@@ -1,4 +1,4 @@
-"""The big quiet message that stands where a list would be: nothing there, loading, or an error."""
+"""The centered message in place of a list: empty, loading, or an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlxk_tui.ui.widgets.text import Part, lines
 
 
 class StateView(Static):
-    """A title, a few sentences, and the keys that help."""
+    """A title, a few sentences, and the keys for the next step."""
 
     def show(
         self,
@@ -22,15 +22,15 @@ class StateView(Static):
         command: str = "",
         keys: Sequence[tuple[str, str]] = (),
     ) -> None:
-        """Show a message; `keys` are (key, what it does), `command` is for a shell."""
+        """Show a message; `keys` are (key, description) pairs, `command` is a shell command."""
         rows: list[list[Part]] = [[(glyph, style)], [(title, "$strong bold")], []]
         rows += [[(text, "$muted")] for text in sentences]
         if command:
             rows += [[], [(command, "$accent")]]
         if keys:
             parts: list[Part] = []
-            for key, does in keys:
-                parts += [(f"{key} ", "$accent bold"), (f"{does}   ", "$muted")]
+            for key, description in keys:
+                parts += [(f"{key} ", "$accent bold"), (f"{description}   ", "$muted")]
             parts[-1] = (parts[-1][0].rstrip(), parts[-1][1])
             rows += [[], parts]
         self.update(lines(rows))

@@ -17,25 +17,25 @@ from textual.widget import Widget
 
 @dataclass(frozen=True)
 class Tab:
-    """One tab."""
+    """A tab's title, its key and its badge."""
 
     id: str
     title: str
     key: str = ""
-    """The key that opens it, drawn before the title."""
+    """The key that activates it, shown before the title."""
     badge: str = ""
-    """What wants attention, drawn behind the title."""
+    """A count or glyph, shown after the title."""
     badge_style: str = "attention"
 
 
-def _cells(tab: Tab) -> int:
-    words = [tab.key] if tab.key else []
-    words += [tab.title] + ([tab.badge] if tab.badge else [])
-    return cell_len(" ".join(words))
+def _width(tab: Tab) -> int:
+    parts = [tab.key] if tab.key else []
+    parts += [tab.title] + ([tab.badge] if tab.badge else [])
+    return cell_len(" ".join(parts))
 
 
 class TabStrip(Widget):
-    """Tabs side by side; a click opens one."""
+    """Tabs side by side; a click activates one."""
 
     ALLOW_SELECT = False
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -49,13 +49,13 @@ class TabStrip(Widget):
     }
 
     active: reactive[str] = reactive("")
-    """Id of the open tab."""
+    """Id of the active tab."""
     hover: reactive[str] = reactive("")
     """Id of the tab under the mouse."""
     tabs: reactive[tuple[Tab, ...]] = reactive(())
 
     @dataclass
-    class Opened(Message):
+    class Activated(Message):
         """A tab was clicked."""
 
         source: TabStrip
@@ -63,7 +63,6 @@ class TabStrip(Widget):
 
         @property
         def control(self) -> TabStrip:
-            """The strip that sent it."""
             return self.source
 
     def __init__(self, tabs: Sequence[Tab], active: str, *, id: str | None = None) -> None:  # noqa: A002
@@ -72,59 +71,55 @@ class TabStrip(Widget):
         self.set_reactive(TabStrip.active, active)
 
     def render_line(self, y: int) -> Strip:
-        """Draw the tabs."""
         style = self.get_component_rich_style
         plain = style("tab")
-        segments = [] if self._roomy else [Segment(" ", plain)]
-        around = " " if self._roomy else ""
+        segments = [] if self._has_padding else [Segment(" ", plain)]
+        padding = " " if self._has_padding else ""
         for tab in self.tabs:
             base = plain
             if tab.id == self.active:
                 base = style("tab-active")
             elif tab.id == self.hover:
                 base = style("tab-hover")
-            segments.append(Segment(around, base))
+            segments.append(Segment(padding, base))
             if tab.key:
                 key_style = style("tab-key", partial=True)
                 segments.append(Segment(f"{tab.key} ", base if tab.id == self.active else base + key_style))
             segments.append(Segment(tab.title, base))
             if tab.badge:
                 badge = style(tab.badge_style, partial=True)
-                # Reversed, a colour of its own would be a block in the tab.
+                # In a reversed tab the badge's color would become a block.
                 segments.append(Segment(f" {tab.badge}", base if base.reverse else base + badge))
-            segments.append(Segment(around, base))
+            segments.append(Segment(padding, base))
             segments.append(Segment(" ", plain))
         return Strip(segments).adjust_cell_length(self.size.width, plain)
 
     @property
-    def _roomy(self) -> bool:
-        """Whether every tab can have a blank cell on both sides."""
-        return sum(_cells(tab) + 3 for tab in self.tabs) - 1 <= self.size.width
+    def _has_padding(self) -> bool:
+        """Whether there is room for a blank cell on both sides of every tab."""
+        return sum(_width(tab) + 3 for tab in self.tabs) - 1 <= self.size.width
 
     def _at(self, x: int) -> str:
-        left, around = (0, 2) if self._roomy else (1, 0)
+        left, padding = (0, 2) if self._has_padding else (1, 0)
         for tab in self.tabs:
-            right = left + _cells(tab) + around
+            right = left + _width(tab) + padding
             if left <= x < right:
                 return tab.id
             left = right + 1
         return ""
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        """Follow the mouse."""
         self.hover = self._at(event.x)
 
     def on_leave(self) -> None:
-        """Forget the mouse."""
         self.hover = ""
 
     def on_click(self, event: events.Click) -> None:
-        """Open the tab under the mouse."""
-        if opened := self._at(event.x):
-            self.post_message(self.Opened(self, opened))
+        if tab_id := self._at(event.x):
+            self.post_message(self.Activated(self, tab_id))
 
-    def neighbour(self, by: int) -> str:
-        """Return the id of the tab `by` places from the open one, round the ends."""
+    def neighbor(self, by: int) -> str:
+        """Return the id of the tab `by` places from the active one, wrapping around."""
         ids = [tab.id for tab in self.tabs]
         place = ids.index(self.active) if self.active in ids else 0
         return ids[(place + by) % len(ids)]

@@ -1,4 +1,4 @@
-"""Words, glyphs and small drawings that several panes share; inert text, never markup."""
+"""Labels, gauges and text layout that several panes share; plain text, never markup."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ if TYPE_CHECKING:
     from mlxk_tui.ops.contract.results import Model, Quantization
 
 Part = tuple[str, str]
-"""A piece of text and its style: a theme token such as `$muted`, or empty."""
+"""A text and its style: a theme token such as `$muted`, or empty."""
 
 
-FIT_WORDS = {MemoryFit.FITS: "fits", MemoryFit.TIGHT: "tight", MemoryFit.TOO_LARGE: "too large"}
+FIT_LABELS = {MemoryFit.FITS: "fits", MemoryFit.TIGHT: "tight", MemoryFit.TOO_LARGE: "too large"}
 FIT_STYLES = {MemoryFit.FITS: "$good", MemoryFit.TIGHT: "$attention", MemoryFit.TOO_LARGE: "$bad"}
 
-_TYPE_WORDS = {
+_TYPE_LABELS = {
     ModelType.CHAT: "chat",
     ModelType.EMBEDDING: "embed",
     ModelType.BASE: "base",
     ModelType.UNKNOWN: "–",
 }
-_FRAMEWORK_WORDS = {Framework.GGUF: "GGUF", Framework.PYTORCH: "torch", Framework.UNKNOWN: "–"}
+_FRAMEWORK_LABELS = {Framework.GGUF: "GGUF", Framework.PYTORCH: "torch", Framework.UNKNOWN: "–"}
 
 
-def type_word(model: Model) -> str:
+def type_label(model: Model) -> str:
     """Return the model's type in at most five cells."""
-    return _TYPE_WORDS[model.model_type]
+    return _TYPE_LABELS[model.model_type]
 
 
-def quant_word(model: Model) -> str:
-    """Return the quantization in at most five cells; what else the weights are when not MLX."""
+def quant_label(model: Model) -> str:
+    """Return the quantization in at most five cells, or the framework of unquantized weights."""
     if model.quantization is not None:
         return f"{model.quantization.bits}bit"
-    return _FRAMEWORK_WORDS.get(model.framework, "–")
+    return _FRAMEWORK_LABELS.get(model.framework, "–")
 
 
-def quant_phrase(quantization: Quantization) -> str:
-    """Return the quantization in words."""
+def quant_description(quantization: Quantization) -> str:
+    """Return the quantization in full: `4 bit, groups of 64`."""
     group = quantization.group_size
     return f"{quantization.bits} bit" + (f", groups of {group}" if group else "")
 
 
 def cut(text: str, width: int) -> str:
-    """Return `text` cut in the middle to at most `width` terminal cells (wide characters count two)."""
+    """Return `text` truncated in the middle to at most `width` cells (wide characters take two)."""
     if cell_len(text) <= width:
         return text
     for characters in range(width, -1, -1):
@@ -62,7 +62,7 @@ def cut(text: str, width: int) -> str:
 
 
 def pad(text: str, width: int, *, right: bool = False) -> str:
-    """Return `text` cut or filled to exactly `width` cells, flush right if `right`."""
+    """Return `text` truncated or padded to exactly `width` cells, right-aligned if `right`."""
     text = cut(text, width)
     gap = width - cell_len(text)
     if gap <= 0:
@@ -76,7 +76,7 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def short_age(iso: str | None, now: datetime) -> str:
-    """Return how long ago a time of the contract was, in at most four cells: `25d`, `4mo`, `2y`."""
+    """Return the age of an ISO 8601 time in at most four cells: `25d`, `4mo`, `2y`."""
     if not iso:
         return "–"
     shown = age(iso, now)
@@ -99,7 +99,7 @@ def gauge(share: float, cells: int) -> tuple[str, str]:
 
 
 def bar(share: float, cells: int) -> tuple[str, str]:
-    """Return the drawn part and the rest of a bar of `share` (0 to 1), exact to half a cell."""
+    """Return the filled and the empty part of a bar of `share` (0 to 1), exact to half a cell."""
     halves = round(max(0.0, min(1.0, share)) * cells * 2)
     if share > 0:
         halves = max(1, halves)
@@ -109,9 +109,9 @@ def bar(share: float, cells: int) -> tuple[str, str]:
 
 
 def flush_right(left: Sequence[Part], right: Sequence[Part], width: int) -> list[Part]:
-    """Return what puts `right` at the end of a line of `width` cells that begins with `left`.
+    """Return the padding and `right` that complete a line of `width` cells after `left`.
 
-    Nothing where both do not fit.
+    The result is empty if both do not fit.
     """
     gap = width - sum(cell_len(text) for text, _ in (*left, *right))
     return [(" " * gap, ""), *right] if right and gap >= 2 else []
@@ -129,6 +129,13 @@ def line(parts: Sequence[Part]) -> Content:
     )
 
 
+def cut_end(text: str, width: int) -> str:
+    """Return `text` truncated at its end, for titles and sentences: their beginning identifies them."""
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, max(0, width - 1)).rstrip() + "…"
+
+
 def sentence(text: str) -> str:
-    """Return an error text as one safe line."""
+    """Return an error text as one line, safe to show."""
     return printable(" ".join(text.split()))
