@@ -21,9 +21,9 @@ async def test_both_panes_show_that_the_cache_is_being_scanned(hub: Path, size: 
         def said(text: str) -> bool:
             return text.replace(" ", "&#160;") in app.export_screenshot()
 
-        await wait_until(pilot, lambda: said("Reading the cache"))
+        await wait_until(pilot, lambda: said("Scanning the cache"))
         await pilot.press("2")
-        await wait_until(pilot, lambda: said("Looking at every model"))
+        await wait_until(pilot, lambda: said("Checking models"))
         assert app.library.phase is ScanPhase.LOADING
         app.busy.set()
-        await wait_until(pilot, lambda: app.library.phase is ScanPhase.READY and said("Nothing to judge yet"))
+        await wait_until(pilot, lambda: app.library.phase is ScanPhase.READY and said("No models to check"))

@@ -14,7 +14,7 @@ from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.services.tasks import Task
 from mlxk_tui.ui.inspector.clone_dialog import CloneDialog, problem_with
 from mlxk_tui.ui.shell.tasks import LONG_SECONDS, stop_latest_task
-from mlxk_tui.ui.widgets.dialogs import Dialog, DialogList, QuestionDialog
+from mlxk_tui.ui.widgets.dialogs import ConfirmDialog, Dialog, DialogList
 from tests.support.hf_cache import HfCache, model_files
 from tests.ui.conftest import AppMaker, ready, wait_until
 from tests.ui.test_models_pane import NARROW, WIDE, pane, text, three
@@ -59,7 +59,7 @@ async def test_unhealthy_model_cannot_be_cloned_and_the_key_shows_why(make_app: 
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
         await pilot.press("G", "C")
-        await wait_until(pilot, lambda: "Gamma-4bit is not sound and cannot be cloned" in flat(app))
+        await wait_until(pilot, lambda: "Gamma-4bit is broken and can't be cloned" in flat(app))
 
 
 async def test_long_list_in_a_dialog_is_scrolled_with_keys(make_app: AppMaker, hub: Path) -> None:
@@ -108,7 +108,7 @@ async def test_escape_closes_transient_states_first_and_stops_a_task_last(
         assert pane(pilot).table.marks
         await pilot.press("escape")
         assert not pane(pilot).table.marks
-        assert pane(pilot).disk_use.display
+        assert pane(pilot).disk_usage.display
         await pilot.press("escape")
         assert pane(pilot).inspector.display
         assert app.tasks.running
@@ -123,12 +123,12 @@ async def test_stopping_a_long_task_asks_first(make_app: AppMaker, hub: Path) ->
         task = await sole_task(pilot)
         task.began -= LONG_SECONDS + 1
         await pilot.press("escape")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("enter")
-        await wait_until(pilot, lambda: not isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: not isinstance(app.screen, ConfirmDialog))
         assert app.tasks.running
         await pilot.press("escape")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: not app.tasks.running)
 
@@ -151,9 +151,9 @@ async def test_verify_reports_only_what_it_checked(make_app: AppMaker, hub: Path
         await ready(pilot)
         keys = {entry.short: entry.key for entry in app.library.entries.values()}
         for short, words in (
-            ("Nothing", "Nothing: no file with a checksum to compare."),
-            ("Gamma-4bit", "checksums right, the model is still not sound: "),
-            ("Alpha-Instruct-4bit", "files compared; checksums right."),
+            ("Nothing", "Nothing: no files with checksums."),
+            ("Gamma-4bit", "all checksums match, but the model is still broken: "),
+            ("Alpha-Instruct-4bit", "files verified, all checksums match."),
         ):
             pane(pilot).select(keys[short])
             await pilot.press("v")
@@ -170,7 +170,7 @@ async def test_running_verify_is_not_started_again(make_app: AppMaker, hub: Path
         app.tasks.start("Verifying", endless, about=[f"verify {selected.key}"])
         await pilot.press("v", "v")
         assert len(app.tasks.running) == 1
-        assert toasts(app) == ["Alpha-Instruct-4bit is being verified already."]  # and it does not stack
+        assert toasts(app) == ["Already verifying Alpha-Instruct-4bit."]  # and it does not stack
 
 
 async def test_damaged_bytes_are_the_reason_in_the_overview(make_app: AppMaker, hub: Path) -> None:
@@ -253,14 +253,14 @@ def test_clone_form_accepts_only_valid_targets(tmp_path: Path, hub: Path) -> Non
     (tmp_path / "file").touch()
     for typed, words in (
         (str(hub / "inside"), "inside the cache"),
-        ("~nobody-of-this-name/x", "no user nobody-of-this-name"),
-        (".", "the folder you are in"),
+        ("~nobody-of-this-name/x", "Unknown user: nobody-of-this-name"),
+        (".", "the current folder"),
         (str(tmp_path / "file" / "below"), "not a folder"),
         (str(tmp_path / "file"), "not a folder"),
         ("a\0b", "NUL"),
-        ("\ud800", "cannot be used"),
-        ("x" * 400, "cannot be used"),
-        ("  ", "Give a folder"),
+        ("\ud800", "unsupported character"),
+        ("x" * 400, "Can't use this path"),
+        ("  ", "Enter a folder"),
     ):
         assert words in (problem_with(typed, hub) or ""), typed
     assert problem_with(str(tmp_path / "new" / "folder"), hub) is None
@@ -319,7 +319,7 @@ async def test_unreadable_cache_is_not_shown_as_empty(make_app: AppMaker, tmp_pa
         for key in ("u", "u", "1", "d", "2", "V"):
             await pilot.press(key)
             await pilot.pause()
-        assert toasts(app) == ["The cache cannot be read; r tries again."]
+        assert toasts(app) == ["Can't read the cache. Press r to retry."]
 
 
 async def test_rescan_in_the_health_pane_reports_its_result(make_app: AppMaker, hub: Path) -> None:
@@ -327,7 +327,7 @@ async def test_rescan_in_the_health_pane_reports_its_result(make_app: AppMaker, 
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
         await pilot.press("2", "r")
-        await wait_until(pilot, lambda: toasts(app) == ["The cache was read again: 3 models."])
+        await wait_until(pilot, lambda: toasts(app) == ["Cache rescanned: 3 models."])
 
 
 async def test_help_lists_the_palette_and_no_class_names(make_app: AppMaker, hub: Path) -> None:
@@ -336,7 +336,7 @@ async def test_help_lists_the_palette_and_no_class_names(make_app: AppMaker, hub
         await ready(pilot)
         await pilot.press("2", "question_mark")
         await wait_until(pilot, lambda: "^p" in text(app) and "Keys" in text(app))
-        await wait_until(pilot, lambda: "Health: the list" in text(app))
+        await wait_until(pilot, lambda: "Lists" in text(app))
         assert "HealthList" not in text(app)
 
 
@@ -348,5 +348,5 @@ async def test_unknown_theme_names_its_source_and_the_choices(
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
         assert len(toasts(app)) == 1
-        for words in (str(tmp_path / "config.toml"), "'nrod'", "The default is used.", "mlxk-light", "nord"):
+        for words in (str(tmp_path / "config.toml"), "'nrod'", "Using the default.", "mlxk-light", "nord"):
             assert words in toasts(app)[0]

@@ -122,8 +122,8 @@ async def test_hidden_marks_are_counted_but_not_acted_on(make_app: AppMaker, hub
         await pilot.press("space", "space")
         await wait_until(pilot, lambda: "◆ 2 marked" in text(app))
         await pilot.press("slash", *"beta", "enter")
-        await wait_until(pilot, lambda: "1 marked hidden by the filter" in text(app))
-        assert [entry.short for entry in pane(pilot).chosen] == ["Beta-4bit"]
+        await wait_until(pilot, lambda: "1 more hidden by the filter" in text(app))
+        assert [entry.short for entry in pane(pilot).targets] == ["Beta-4bit"]
         await pilot.press("d")
         await wait_until(pilot, lambda: isinstance(app.screen, Dialog))
         assert "Delete this model?" in text(app)
@@ -133,7 +133,7 @@ async def test_hidden_marks_are_counted_but_not_acted_on(make_app: AppMaker, hub
         assert (hub / "models--mlx-community--Alpha-Instruct-4bit").is_dir()
         await pilot.press("escape")  # the filter: marks are kept
         await wait_until(pilot, lambda: len(shorts(pilot)) == 2)
-        assert [entry.short for entry in pane(pilot).chosen] == ["Alpha-Instruct-4bit"]
+        assert [entry.short for entry in pane(pilot).targets] == ["Alpha-Instruct-4bit"]
         await pilot.press("escape")
         await wait_until(pilot, lambda: not pane(pilot).table.marks)
 
@@ -201,7 +201,7 @@ async def test_cache_created_later_fills_the_empty_list(make_app: AppMaker, tmp_
     app = make_app(Cache(tmp_path / "later"), refresh_seconds=0.05)
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
-        assert "choose and pull" in text(app)
+        assert "pull a model" in text(app)
         HfCache(tmp_path / "later").repo("org/Model").add(model_files())
         await wait_until(pilot, lambda: shorts(pilot) == ["Model"])
         await wait_until(pilot, lambda: pane(pilot).table.has_focus)
@@ -275,4 +275,4 @@ async def test_disabled_key_shows_the_reason(make_app: AppMaker, tmp_path: Path)
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
         await pilot.press("d")
-        await wait_until(pilot, lambda: "There is nothing in the cache" in text(app))
+        await wait_until(pilot, lambda: "The cache is empty" in text(app))

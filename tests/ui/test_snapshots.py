@@ -34,10 +34,10 @@ from tests.ui.gallery import NO_COLOR, Scene, draw, open_app
 SIZES = {"80x24": (80, 24), "120x40": (120, 40)}
 LOOKS = ("dark", "light", NO_COLOR)
 SAYS = {
-    "empty": {"models": "No models yet", "health": "Nothing to judge yet"},
-    "loading": {"models": "Reading the cache", "health": "Looking at every model"},
-    "error": {"models": "The cache cannot be read", "health": "The cache cannot be read"},
-    "full": {"models": "6/25", "health": "Not sound"},
+    "empty": {"models": "No models yet", "health": "No models to check"},
+    "loading": {"models": "Scanning the cache", "health": "Checking models"},
+    "error": {"models": "Can't read the cache", "health": "Can't read the cache"},
+    "full": {"models": "6/25", "health": "Broken"},
 }
 """What each pane says in each state of the cache, once it is drawn."""
 ROWS: dict[str, Sequence[str]] = {"models": "jjjjj", "health": "j"}

@@ -1,4 +1,4 @@
-"""The list of findings, grouped by model: the unsound first, what will not run next, then a calm summary."""
+"""The list of findings, grouped by model: broken models, then those that can't run, then a summary."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from datetime import datetime
 from rich.cells import cell_len
 
 from mlxk_tui.ops.contract.terms import Severity
-from mlxk_tui.ops.core.text import plural, size
+from mlxk_tui.ops.core.text import plural, spaced_size
 from mlxk_tui.services.library import DEFAULT_ORG, Entry, ModelState
-from mlxk_tui.ui.inspector.description import ARRIVING, checksum_sentence, findings_rows
+from mlxk_tui.ui.inspector.description import DOWNLOADING, checksum_sentence, findings_rows
 from mlxk_tui.ui.widgets.row_list import ListRow, RowList
 from mlxk_tui.ui.widgets.text import Part, cut, wrap
 
 _INDENT = 4
 _MAX_FINDINGS = 5
-_TEXT = 96
-"""Longest line of text that is comfortable to read, in cells."""
+_MAX_TEXT = 96
+"""Longest line that is comfortable to read, in cells."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Section:
 
 
 def sections(entries: Iterable[Entry]) -> list[Section]:
-    """Return what has findings, worst first; sections without models are left out."""
+    """Return the models that have findings, the worst first; empty sections are left out."""
     ordered = sorted(entries, key=lambda entry: (entry.short.casefold(), entry.org.casefold()))
-    bad = [entry for entry in ordered if entry.state is ModelState.BAD]
-    arriving = [entry for entry in ordered if entry.state is ModelState.DOWNLOADING]
-    stuck = [entry for entry in ordered if entry.intact and not entry.model.runtime_compatible]
-    noted = [
+    broken = [entry for entry in ordered if entry.state is ModelState.BAD]
+    downloading = [entry for entry in ordered if entry.state is ModelState.DOWNLOADING]
+    not_runnable = [entry for entry in ordered if entry.intact and not entry.model.runtime_compatible]
+    warned = [
         entry
         for entry in ordered
         if entry.intact
@@ -47,17 +47,17 @@ def sections(entries: Iterable[Entry]) -> list[Section]:
             entry.state is not ModelState.GOOD or any(f.severity is Severity.WARNING for f in entry.findings)
         )
     ]
-    every = (
-        Section("bad", "Not sound", "✗", "bad", tuple(bad)),
-        Section("arriving", "Being downloaded", "↓", "accent", tuple(arriving)),
-        Section("stuck", "Sound, but will not run here", "▲", "attention", tuple(stuck)),
-        Section("noted", "Worth knowing", "▲", "attention", tuple(noted)),
+    candidates = (
+        Section("broken", "Broken", "✗", "bad", tuple(broken)),
+        Section("downloading", "Downloading", "↓", "accent", tuple(downloading)),
+        Section("not-runnable", "Intact, but can't run here", "▲", "attention", tuple(not_runnable)),
+        Section("warnings", "Warnings", "▲", "attention", tuple(warned)),
     )
-    return [section for section in every if section.entries]
+    return [section for section in candidates if section.entries]
 
 
 class HealthList(RowList):
-    """The rows; each model is a block of lines."""
+    """One model per row, with a line for each of its findings."""
 
     def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
@@ -67,12 +67,10 @@ class HealthList(RowList):
         self._width = 0
 
     def show(self, entries: Iterable[Entry]) -> None:
-        """Show the findings of these entries."""
         self._entries = list(entries)
         self._layout()
 
     def on_resize(self) -> None:
-        """Lay the blocks out for the new width."""
         if self.scrollable_content_region.width != self._width:
             self._layout()
 
@@ -102,19 +100,19 @@ class HealthList(RowList):
 
     def _block(self, entry: Entry) -> list[list[Part]]:
         width = self._width - 1
-        taken = size(entry.model.disk_bytes)
-        name = cut(entry.short, max(12, width - len(taken) - 4))
+        size = spaced_size(entry.model.disk_bytes)
+        name = cut(entry.short, max(12, width - len(size) - 4))
         head: list[Part] = [(f"{entry.state.glyph} ", entry.state.token), (name, "strong")]
-        left = width - 2 - cell_len(name) - len(taken) - 2
+        left = width - 2 - cell_len(name) - len(size) - 2
         if entry.org not in {"", DEFAULT_ORG} and left > 8:
             org = cut(entry.org, left - 3)
             head.append((f"  {org}", "faint"))
             left -= 2 + cell_len(org)
-        head += [(" " * max(1, left), ""), (taken, "muted")]
+        head += [(" " * max(1, left), ""), (size, "muted")]
         block: list[list[Part]] = [head]
-        room = min(_TEXT, width - _INDENT - 1)
+        room = min(_MAX_TEXT, width - _INDENT - 1)
         if entry.state is ModelState.DOWNLOADING:
-            found: list[list[Part]] = [[("  ", ""), (text, "muted")] for text in wrap(ARRIVING, room)]
+            found: list[list[Part]] = [[("  ", ""), (text, "muted")] for text in wrap(DOWNLOADING, room)]
         else:
             found = findings_rows(entry.findings, entry.model.name, room, limit=_MAX_FINDINGS)
         block += [[("  ", ""), *row] for row in found]
@@ -128,21 +126,14 @@ class HealthList(RowList):
         total = len(self._entries)
         good = sum(entry.state is ModelState.GOOD for entry in self._entries)
         verified = sum(entry.verified is not None for entry in self._entries)
-        verb = "is" if good == 1 else "are"
-        if good == total:
-            rows: list[list[Part]] = [
-                [("✓ ", "good"), (f"All {total:,} models are sound and will run.", "strong")]
-            ]
-            if total == 1:
-                rows = [[("✓ ", "good"), ("The model is sound and will run.", "strong")]]
-        else:
-            rows = [[("✓ ", "good"), (f"{plural(good, 'model')} {verb} sound and will run.", "")]]
-        hint = f"Checksums compared in this session: {verified:,} of {total:,}."
-        rows.append([("  ", ""), (hint, "muted")])
+        ready = f"{plural(good, 'model')} healthy and ready to run"
+        if good == total > 1:
+            ready = f"All {ready}"
+        rows: list[list[Part]] = [[("✓ ", "good"), (ready, "strong" if good == total else "")]]
+        rows.append([("  ", ""), (f"Checksums verified this session: {verified:,} of {total:,}", "muted")])
         if verified < total:
-            rows.append([("  ", ""), ("V", "accent"), (" reads every byte of every model.", "muted")])
+            rows.append([("  ", ""), ("V", "accent"), (" verify all models", "muted")])
         return rows
 
     def row_line(self, row: ListRow, number: int, width: int) -> list[Part]:
-        """Draw one line of a block."""
         return self._blocks[row.key][number]

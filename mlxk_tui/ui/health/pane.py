@@ -1,4 +1,4 @@
-"""The Health pane: everything unsound first, each finding with its cause, its file and its fix."""
+"""The Health pane: broken models first, each finding with its cause, its file and its fix."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from mlxk_tui.ui.widgets.text import Part, line
 
 
 class HealthPane(Pane):
-    """Findings of the whole cache."""
+    """The findings of all models in the cache."""
 
     pane_id = "health"
     AUTO_FOCUS = "#health-list"
+    BINDING_GROUP_TITLE = "Health"
     BINDINGS: ClassVar[list[BindingType]] = [
         model_keys.PULL,
         model_keys.VERIFY,
@@ -35,7 +36,7 @@ class HealthPane(Pane):
             "verify_all",
             "Verify all",
             id="health.verify_all",
-            tooltip="Read every byte of every model and compare it with its checksum",
+            tooltip="Verify the checksums of all models",
         ),
         model_keys.DELETE,
         model_keys.PRUNE,
@@ -51,7 +52,6 @@ class HealthPane(Pane):
     message = getters.query_one("#health-message", StateView)
 
     def body(self) -> Iterable[Widget]:
-        """Lay out the pane."""
         panel = Vertical(
             HealthList(now=self.context.library.now, id="health-list"),
             StateView(id="health-message"),
@@ -66,17 +66,16 @@ class HealthPane(Pane):
         return self.context.library.entries.get(self.findings.cursor_key or "")
 
     def draw_library(self, change: Changed) -> None:
-        """Draw findings and counts."""
         del change
         library = self.context.library
         self.findings.show(library.entries.values())
         self.panel.set_class(not library.entries, "-message")
         counts: list[Part] = []
         for state, word in (
-            (ModelState.BAD, "unsound"),
-            (ModelState.DOWNLOADING, "arriving"),
-            (ModelState.ATTENTION, "won't run or tight"),
-            (ModelState.GOOD, "sound"),
+            (ModelState.BAD, "broken"),
+            (ModelState.DOWNLOADING, "downloading"),
+            (ModelState.ATTENTION, "need attention"),
+            (ModelState.GOOD, "healthy"),
         ):
             if count := library.count(state):
                 counts += [(f"{state.glyph} {count} ", state.style), (f"{word}   ", "$muted")]
@@ -88,78 +87,67 @@ class HealthPane(Pane):
 
     def _draw_message(self) -> None:
         library, view = self.context.library, self.message
-        if library.entries or empty_states.show_unread(view, library, reading="Looking at every model"):
+        if library.entries or empty_states.show_scan_state(view, library, loading="Checking models"):
             return
-        later = "Models appear here as soon as the cache holds some."
-        view.show("◇", "Nothing to judge yet", [later, empty_states.where(library)])
+        hint = "Models appear here once the cache has some."
+        view.show("◇", "No models to check", [hint, empty_states.cache_path(library)])
 
     def on_row_list_highlighted(self, event: RowList.Highlighted) -> None:
-        """Know which keys work for the model under the cursor."""
         event.stop()
         self.update_keys()
 
-    def on_row_list_chosen(self, event: RowList.Chosen) -> None:
-        """Open the model's inspector at its health."""
+    def on_row_list_selected(self, event: RowList.Selected) -> None:
+        """Open the Health tab of the model's inspector."""
         event.stop()
         self.app.push_screen(InspectorScreen(self.context, event.key, "health"))
 
     # -- actions -----------------------------------------------------------------------------------
 
-    def why_not(self, action: str) -> str | None:
-        """Return why an action is not possible now."""
+    def disabled_reason(self, action: str) -> str | None:
         if action == "push":
-            return pull_actions.why_no_push(self.context)
+            return pull_actions.push_disabled_reason(self.context)
         needs_models = {"pull", "verify", "verify_all", "delete", "prune", "copy_name", "copy_path"}
-        if action in needs_models and (reason := self.why_nothing()):
+        if action in needs_models and (reason := self.no_models_reason()):
             return reason
         if action in {"pull", "verify", "delete", "copy_name", "copy_path"} and self.selected is None:
-            return "No model is selected."
+            return "No model selected."
         if action == "pull" and self.selected is not None:
-            return pull_actions.why_no_pull(self.context, [self.selected])
+            return pull_actions.pull_disabled_reason(self.context, [self.selected])
         return None
 
     def action_pull(self) -> None:
-        """Fetch again what is missing or broken."""
         if entry := self.selected:
-            pull_actions.pull_again(self, self.context, [entry])
+            pull_actions.pull_entries(self, self.context, [entry])
 
     def action_push(self) -> None:
-        """Push a folder."""
-        pull_actions.push_folder(self, self.context)
+        pull_actions.open_push_form(self, self.context)
 
     def action_verify(self) -> None:
-        """Compare the checksums of the model under the cursor."""
         if entry := self.selected:
             model_actions.verify_models(self, self.context, [entry])
 
     def action_verify_all(self) -> None:
-        """Compare the checksums of every model."""
         model_actions.verify_models(self, self.context, list(self.context.library.entries.values()))
 
     def action_delete(self) -> None:
-        """Delete the model under the cursor."""
         if entry := self.selected:
-            model_actions.ask(self, model_actions.delete_models(self, self.context, [entry]))
+            model_actions.run_dialog(self, model_actions.delete_models(self, self.context, [entry]))
 
     def action_prune(self) -> None:
-        """Prune the cache."""
-        model_actions.ask(self, model_actions.prune_cache(self, self.context))
+        model_actions.run_dialog(self, model_actions.prune_cache(self, self.context))
 
     @work(group="rescan", exclusive=True, exit_on_error=False)
     async def action_rescan(self) -> None:
-        """Read the cache again."""
         await model_actions.rescan(self, self.context)
 
     def action_copy_name(self) -> None:
-        """Copy the model's name."""
         if entry := self.selected:
             model_actions.copy_name(self, [entry])
 
     def action_copy_path(self) -> None:
-        """Copy the model's path."""
         if entry := self.selected:
             model_actions.copy_path(self, [entry])
 
     def action_leave(self) -> None:
-        """Stop the running task."""
+        """Stop the latest task."""
         self.stop_task()

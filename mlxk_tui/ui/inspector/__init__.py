@@ -1,1 +1,1 @@
-"""Everything shown of one model and done with it, from whichever pane."""
+"""The inspector of one model, and the actions on models, for all panes."""

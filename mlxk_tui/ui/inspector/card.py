@@ -1,4 +1,4 @@
-"""A model card as quiet Markdown in one node: frozen, links as text, in the colours of the theme."""
+"""A model card as Markdown in one widget: static, with links as text, in the theme's colors."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from rich.theme import Theme
 
 
 class Card:
-    """Renders Markdown text; Rich's own colours for it are loud, so each is replaced.
+    """Renders Markdown in the theme's colors instead of Rich's.
 
     Args:
         text: Markdown without control characters.
-        colours: the theme's variables.
+        colors: the theme's variables.
     """
 
-    def __init__(self, text: str, colours: Mapping[str, str]) -> None:
+    def __init__(self, text: str, colors: Mapping[str, str]) -> None:
         self._markdown = Markdown(
             text, hyperlinks=False, code_theme="ansi_dark", inline_code_theme="ansi_dark"
         )
-        accent, muted = _style(colours, "accent"), _style(colours, "muted")
+        accent, muted = _style(colors, "accent"), _style(colors, "muted")
         heading = Style(bold=True)
         self._theme = Theme(
             {
@@ -47,6 +47,6 @@ class Card:
         yield from segments
 
 
-def _style(colours: Mapping[str, str], name: str) -> Style:
-    value = colours.get(name, "")
+def _style(colors: Mapping[str, str], name: str) -> Style:
+    value = colors.get(name, "")
     return Style(color=value) if value.startswith("#") else Style(color=value.removeprefix("ansi_") or None)

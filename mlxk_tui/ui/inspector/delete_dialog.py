@@ -1,4 +1,4 @@
-"""The question before models are deleted: exactly what goes and what that frees."""
+"""The confirmation before models are deleted: what is deleted and how much space that frees."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from textual.widget import Widget
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import plural, printable, size, spaced_size
+from mlxk_tui.ops.core.text import plural, printable, spaced_size
 from mlxk_tui.ops.remove.remove import RemovePlan
 from mlxk_tui.services.library import Entry
 from mlxk_tui.ui.widgets.dialogs import Dialog, DialogList
@@ -18,22 +18,21 @@ _SIZE = 9
 
 
 class DeleteDialog(Dialog):
-    """Lists the models with their files and bytes; says when another process is at work on one."""
+    """Lists the models with their files and sizes, and the locks of other processes."""
 
     def __init__(self, plans: Sequence[tuple[Entry, RemovePlan]]) -> None:
-        held = any(plan.held_locks for _, plan in plans)
+        locked = any(plan.held_locks for _, plan in plans)
         title = "Delete this model?" if len(plans) == 1 else f"Delete {len(plans)} models?"
-        super().__init__(title, proceed="Delete anyway" if held else "Delete", danger=True)
+        super().__init__(title, proceed="Delete anyway" if locked else "Delete", danger=True)
         self._plans = plans
 
     def body(self) -> Iterable[Widget]:
-        """Return the list."""
         rows: list[list[Part]] = []
         for entry, plan in self._plans:
             rows.append(
                 [
                     (pad(entry.short, _WIDTH - _SIZE), "$strong"),
-                    (pad(size(plan.freed_bytes), _SIZE, right=True), ""),
+                    (pad(spaced_size(plan.freed_bytes), _SIZE, right=True), ""),
                 ]
             )
             parts = [entry.org, plural(plan.files, "file"), plural(plan.revisions, "revision")]
@@ -48,9 +47,9 @@ class DeleteDialog(Dialog):
             [
                 ("Frees ", "$muted"),
                 (spaced_size(freed), "bold"),
-                (" on disk. This cannot be undone.", "$muted"),
+                (" on disk. This can't be undone.", "$muted"),
             ]
         ]
         if any(entry.model.disk_bytes > plan.freed_bytes for entry, plan in self._plans):
-            total.append([("Files that other models share stay.", "$muted")])
+            total.append([("Files that other models share are kept.", "$muted")])
         yield Static(lines(total), classes="dialog-total")

@@ -1,4 +1,4 @@
-"""What the inspector and the health list say about a model, as inert content of a given width."""
+"""Descriptions of a model for the inspector and the health list, as plain content of a given width."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from textual.content import Content
 
 from mlxk_tui.ops.cache.names import is_clean
 from mlxk_tui.ops.contract.terms import FindingCode, Fix, Framework, Health, MemoryFit, ModelType, Severity
-from mlxk_tui.ops.core.text import age, beside, plural, printable, size, spaced_size
+from mlxk_tui.ops.core.text import age, beside, plural, printable, spaced_size
 from mlxk_tui.services.library import Entry, ModelState
 from mlxk_tui.ui.widgets.text import (
+    FIT_LABELS,
     FIT_STYLES,
-    FIT_WORDS,
     Part,
     cut,
     gauge,
     line,
     lines,
     pad,
-    quant_phrase,
+    quant_description,
     wrap,
 )
 
@@ -34,36 +34,36 @@ _LABEL = 13
 _GAUGE = 10
 _MAX_FILES = 500
 _MAX_CONFIG = 400
-"""Lines shown; more is a file for an editor."""
+"""Lines of config.json that are shown."""
 
-ARRIVING = "The Transfers pane shows how far it is."
-"""What is said in place of findings while a model is being pulled: what it lacks is on its way."""
+DOWNLOADING = "See Transfers for progress."
+"""Shown in place of findings while a model is being pulled."""
 _TYPES = {ModelType.CHAT: "chat", ModelType.EMBEDDING: "embedding", ModelType.BASE: "base"}
 
 
 def verdict(entry: Entry) -> tuple[ModelState, str]:
-    """Return the state of a model and the sentence for it."""
+    """Return the state of a model and its description."""
     if entry.state is ModelState.DOWNLOADING:
-        return ModelState.DOWNLOADING, "Being downloaded"
+        return ModelState.DOWNLOADING, "Downloading"
     if not entry.intact:
-        return ModelState.BAD, "Not sound"
+        return ModelState.BAD, "Broken"
     if not entry.model.runtime_compatible:
-        return ModelState.ATTENTION, "Sound, but it will not run here"
+        return ModelState.ATTENTION, "Intact, but can't run here"
     if entry.model.memory_fit is MemoryFit.TOO_LARGE:
-        return ModelState.ATTENTION, "Sound, but too large for this machine"
+        return ModelState.ATTENTION, "Intact, but too large for this machine"
     if entry.model.memory_fit is MemoryFit.TIGHT:
-        return ModelState.ATTENTION, "Sound; memory will be tight"
-    return ModelState.GOOD, "Sound and ready to run"
+        return ModelState.ATTENTION, "Ready to run, but memory is tight"
+    return ModelState.GOOD, "Ready to run"
 
 
-def fix_phrase(finding: Finding, name: str) -> str:
-    """Return what mends a finding, as something to do now; empty where nothing can be done."""
+def fix_hint(finding: Finding, name: str) -> str:
+    """Return the next step that repairs a finding, with its key; empty if there is none."""
     if finding.fix is Fix.PULL:
-        return "fetch again what is broken (p)" if is_clean(name) else "fetch it again under its own name"
+        return "pull it again to repair it (p)" if is_clean(name) else "pull it again under its own name"
     return {
-        Fix.REMOVE: "remove the model (d)",
-        Fix.PRUNE: "prune what downloads left behind (x)",
-        Fix.UPGRADE: "install a newer mlx-lm: pip install -U mlx-lm",
+        Fix.REMOVE: "delete the model (d)",
+        Fix.PRUNE: "prune the leftovers of downloads (x)",
+        Fix.UPGRADE: "upgrade mlx-lm: pip install -U mlx-lm",
     }.get(finding.fix, "")
 
 
@@ -80,50 +80,52 @@ _RUNTIME = {
 }
 
 
-def finding_rows(finding: Finding, name: str, width: int, sigil: str = "") -> list[list[Part]]:
-    """Return a finding as lines: the cause, the file. `sigil` stands before each token name."""
+def finding_rows(finding: Finding, name: str, width: int, token_prefix: str = "") -> list[list[Part]]:
+    """Return a finding as lines: the cause, then the file. `token_prefix` precedes each token name."""
     glyph, token = _SEVERITY[finding.severity]
-    if finding.code in _RUNTIME:  # the files are sound: it is not an error of the cache
+    if finding.code in _RUNTIME:  # the files are intact: not an error of the cache
         glyph, token = "▲", "attention"
     room = width - 2
     rows: list[list[Part]] = []
     for number, text in enumerate(wrap(printable(finding.message), room)):
-        rows.append([(f"{glyph} " if number == 0 else "  ", f"{sigil}{token}"), (text, "")])
+        rows.append([(f"{glyph} " if number == 0 else "  ", f"{token_prefix}{token}"), (text, "")])
     path = beside(finding.message, finding.path)
     if path is not None:
-        rows.append([("  ", ""), (cut(path, room), f"{sigil}muted")])
+        rows.append([("  ", ""), (cut(path, room), f"{token_prefix}muted")])
     return rows
 
 
 def findings_rows(
-    findings: Sequence[Finding], name: str, width: int, sigil: str = "", limit: int = 100
+    findings: Sequence[Finding], name: str, width: int, token_prefix: str = "", limit: int = 100
 ) -> list[list[Part]]:
-    """Return findings as lines; neighbours that the same thing mends share one line that says so."""
+    """Return findings as lines; consecutive findings with the same fix share its line."""
     rows: list[list[Part]] = []
     shown = findings[:limit]
     for number, finding in enumerate(shown):
-        rows += finding_rows(finding, name, width, sigil)
-        fix = fix_phrase(finding, name)
+        rows += finding_rows(finding, name, width, token_prefix)
+        fix = fix_hint(finding, name)
         last = number == len(shown) - 1
-        if fix and (last or fix_phrase(shown[number + 1], name) != fix):
+        if fix and (last or fix_hint(shown[number + 1], name) != fix):
             for count, text in enumerate(wrap(fix, width - 4)):
                 arrow = "→ " if count == 0 else "  "
-                rows.append([("  ", ""), (arrow, f"{sigil}accent"), (text, f"{sigil}muted")])
+                rows.append([("  ", ""), (arrow, f"{token_prefix}accent"), (text, f"{token_prefix}muted")])
     if len(findings) > limit:
-        rows.append([("  ", ""), (f"… and {plural(len(findings) - limit, 'more finding')}", f"{sigil}muted")])
+        rows.append(
+            [("  ", ""), (f"… and {plural(len(findings) - limit, 'more finding')}", f"{token_prefix}muted")]
+        )
     return rows
 
 
 def memory_gauge(needed: int, machine: int, fit: MemoryFit | None, width: int) -> list[list[Part]]:
-    """Return the memory fit: what is needed, what there is, a gauge and the word; two lines if it must be."""
+    """Return the memory fit: needed and available bytes, a gauge and a label, in one line or two."""
     style = FIT_STYLES.get(fit, "$muted") if fit else "$muted"
     full, empty = gauge(needed / machine if machine else 0, _GAUGE)
     text = f"needs {spaced_size(needed)} of {spaced_size(machine)}"
-    word = f"  {FIT_WORDS[fit]}" if fit else ""
-    drawn: list[Part] = [(full, style), (empty, "$line"), (word, style)]
-    if cell_len(text) + 3 + _GAUGE + cell_len(word) <= width:
-        return [[(text + "   ", ""), *drawn]]
-    return [[(text, "")], drawn]
+    label = f"  {FIT_LABELS[fit]}" if fit else ""
+    parts: list[Part] = [(full, style), (empty, "$line"), (label, style)]
+    if cell_len(text) + 3 + _GAUGE + cell_len(label) <= width:
+        return [[(text + "   ", ""), *parts]]
+    return [[(text, "")], parts]
 
 
 def overview(
@@ -139,17 +141,17 @@ def overview(
 
     Args:
         entry: the model.
-        machine_bytes: memory that models can use here, in bytes.
-        now: for ages.
-        width: of a line, in cells.
-        in_turn: the sentence that its requests take turns, where they do.
-        without_gpu: models run on the CPU alone.
+        machine_bytes: memory that models can use on this machine, in bytes.
+        now: the current time, for ages.
+        width: cells of a line.
+        in_turn: why its requests can't be batched, as a sentence; anything else if they can.
+        without_gpu: whether models run on the CPU only.
     """
     model = entry.model
-    state, words = verdict(entry)
+    state, label = verdict(entry)
     kind = [part for part in (model.framework.value, _TYPES.get(model.model_type)) if part]
     if model.framework is Framework.UNKNOWN:
-        kind[0] = "no weights that are known"
+        kind[0] = "no known weights"
     org = f"{entry.org}/" if entry.org else ""
     if cell_len(org + entry.short) <= width:
         rows: list[list[Part]] = [[(org, "$muted"), (entry.short, "$strong bold")]]
@@ -157,11 +159,11 @@ def overview(
         rows = [[(text, "$muted")] for text in wrap(org, width) if org]
         rows += [[(text, "$strong bold")] for text in wrap(entry.short, width)]
     rows += [[(text, "$muted")] for text in wrap(" · ".join(kind), width)]
-    rows += [[], [(f"{state.glyph} ", state.style), (words, state.style)]]
-    # The findings know of checksums too, which the model's own reason does not.
+    rows += [[], [(f"{state.glyph} ", state.style), (label, state.style)]]
+    # The findings include checksums, the model's reason does not.
     first = next((f.message for f in entry.findings if f.severity is Severity.ERROR), model.reason)
     if state is ModelState.DOWNLOADING:
-        first = ARRIVING
+        first = DOWNLOADING
     if state is not ModelState.GOOD and first:
         rows += [[("  ", ""), (text, "$muted")] for text in wrap(printable(first), width - 2)]
     rows += _memory(entry, machine_bytes, width, without_gpu)
@@ -195,7 +197,7 @@ def _facts(entry: Entry, now: datetime) -> list[tuple[str, str, str]]:
     model, facts = entry.model, entry.report.facts
     rows: list[tuple[str, str, str]] = []
     if model.quantization is not None:
-        rows.append(("Quantisation", quant_phrase(model.quantization), ""))
+        rows.append(("Quantization", quant_description(model.quantization), ""))
     if model.context_length:
         rows.append(("Context", f"{model.context_length:,} tokens", ""))
     shape = [
@@ -219,55 +221,55 @@ def _facts(entry: Entry, now: datetime) -> list[tuple[str, str, str]]:
     if model.hash:
         rows.append(("Commit", printable(model.hash)[:12], ""))
     if facts.license:
-        rows.append(("Licence", printable(facts.license), ""))
+        rows.append(("License", printable(facts.license), ""))
     if facts.tags:
         rows.append(("Tags", printable(", ".join(facts.tags[:12])), ""))
     return rows
 
 
 def health(entry: Entry, now: datetime, width: int) -> Content:
-    """Return the health tab: the verdict, every finding, and what a checksum run found."""
-    state, words = verdict(entry)
-    rows: list[list[Part]] = [[(f"{state.glyph} ", state.style), (words, f"{state.style} bold")]]
+    """Return the health tab: the state, all findings, and the result of a checksum run."""
+    state, label = verdict(entry)
+    rows: list[list[Part]] = [[(f"{state.glyph} ", state.style), (label, f"{state.style} bold")]]
     if state is ModelState.DOWNLOADING:
-        rows += [[("  ", ""), (text, "$muted")] for text in wrap(ARRIVING, width - 2)]
+        rows += [[("  ", ""), (text, "$muted")] for text in wrap(DOWNLOADING, width - 2)]
     elif entry.findings:
         rows += [[], *findings_rows(entry.findings, entry.model.name, width, "$")]
     rows.append([])
     if entry.verified is None:
-        hint = "Checksums were not compared yet. Press v to read every byte."
+        hint = "Checksums not verified yet. Press v to verify."
         rows += [[(text, "$muted")] for text in wrap(hint, width)]
     else:
         rows += [[(text, "$muted")] for text in wrap(checksum_sentence(entry, now), width)]
     if entry.model.health is Health.HEALTHY and not entry.findings:
-        rows.insert(1, [("  Every file is there, whole and readable.", "$muted")])
+        rows.insert(1, [("  All files are present and readable.", "$muted")])
     return lines(rows)
 
 
 def checksum_sentence(entry: Entry, now: datetime) -> str:
-    """Return what the last checksum run found, in a sentence."""
+    """Return the result of the last checksum run, as a sentence."""
     verified = entry.verified
     if verified is None:
         return ""
     sums = verified.result.checksums
     when = age(datetime.fromtimestamp(verified.at, now.tzinfo).strftime("%Y-%m-%dT%H:%M:%SZ"), now)
     if not sums.files:
-        text = f"Verified {when}: no file with a checksum to compare"
+        text = f"Verified {when}: no files with checksums"
     else:
-        wrong = f"{sums.mismatched:,} wrong" if sums.mismatched else "none wrong"
-        text = f"Checksums compared {when}: {plural(sums.files, 'file')}, {spaced_size(sums.bytes)}, {wrong}"
+        result = f"{sums.mismatched:,} mismatched" if sums.mismatched else "all match"
+        text = f"Checksums verified {when}: {plural(sums.files, 'file')}, {spaced_size(sums.bytes)}, {result}"
     if sums.unverifiable:
         text += f"; {plural(sums.unverifiable, 'file')} without a checksum"
     return text + "."
 
 
 def files(listed: Sequence[ModelFile], width: int) -> Content:
-    """Return the files tab: one line a file, sizes flush right, the total below."""
+    """Return the files tab: a line per file with its size, and the total."""
     if not listed:
         return Content.styled("This revision has no files.", "$muted")
     rows: list[list[Part]] = []
     for file in listed[:_MAX_FILES]:
-        shown = size(file.size_bytes) if file.size_bytes is not None else "missing"
+        shown = spaced_size(file.size_bytes) if file.size_bytes is not None else "missing"
         style = "" if file.type == "weights" else "$muted"
         rows.append(
             [
@@ -282,16 +284,16 @@ def files(listed: Sequence[ModelFile], width: int) -> Content:
         [("─" * width, "$line")],
         [
             (pad(plural(len(listed), "file"), max(8, width - 9)), "$muted"),
-            (pad(size(total), 9, right=True), ""),
+            (pad(spaced_size(total), 9, right=True), ""),
         ],
     ]
     return lines(rows)
 
 
 def config(values: dict[str, Any] | None, width: int) -> Content:
-    """Return the config tab: config.json, keys muted, cut at a readable length."""
+    """Return the config tab: config.json with muted keys, truncated."""
     if values is None:
-        return Content.styled("There is no config.json that can be read.", "$muted")
+        return Content.styled("No readable config.json.", "$muted")
     text = json.dumps(values, indent=2, ensure_ascii=False, default=str)
     shown = text.split("\n")
     rows: list[list[Part]] = []
@@ -318,6 +320,6 @@ def _value_style(value: str) -> str:
     return ""
 
 
-def busy(text: str) -> Content:
-    """Return the quiet line that stands while something loads."""
+def placeholder(text: str) -> Content:
+    """Return a muted line in place of content that is missing or loading."""
     return line([(text, "$muted")])

@@ -1,4 +1,4 @@
-"""Who takes the disk: the total, and a bar for each organisation."""
+"""Disk usage: the total, a bar for each organization, and the largest models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import plural, size, spaced_size
+from mlxk_tui.ops.core.text import plural, spaced_size
 from mlxk_tui.services.library import Entry
 from mlxk_tui.ui.widgets.text import Part, bar, lines, pad
 
@@ -21,63 +21,60 @@ _MAX_BAR = 40
 _MAX_LARGEST = 8
 
 
-class DiskUse(VerticalScroll):
-    """The panel."""
+class DiskUsage(VerticalScroll):
+    """The disk usage of the cache."""
 
     def compose(self) -> Iterable[Static]:
-        """Lay out the text."""
         yield Static(id="disk-text", markup=False)
 
     def on_mount(self) -> None:
-        """Say what it is."""
-        self.border_title = "Disk use"
+        self.border_title = "Disk usage"
 
     def show(self, entries: list[Entry]) -> None:
-        """Draw the use of these entries."""
         width = self.scrollable_content_region.width
         if width > 0:
             self.query_one("#disk-text", Static).update(describe(entries, width))
 
 
 def describe(entries: list[Entry], width: int) -> Content:
-    """Return total, bars by organisation, and the largest models."""
-    use: Counter[str] = Counter()
+    """Return the total, bars by organization, and the largest models."""
+    usage: Counter[str] = Counter()
     count: Counter[str] = Counter()
     for entry in entries:
-        use[entry.org or "(no organisation)"] += entry.model.disk_bytes
-        count[entry.org or "(no organisation)"] += 1
-    total = sum(use.values())
+        usage[entry.org or "(no organization)"] += entry.model.disk_bytes
+        count[entry.org or "(no organization)"] += 1
+    total = sum(usage.values())
     rows: list[list[Part]] = [
         [(spaced_size(total), "$strong bold"), (f"  in {plural(len(entries), 'model')}", "$muted")],
         [],
-        [("By organisation", "$strong")],
+        [("By organization", "$strong")],
     ]
-    most = use.most_common(_MAX_BARS)
-    # Names have the room; a bar says enough with a few cells.
+    most = usage.most_common(_MAX_BARS)
+    # Names get the width first: a short bar is readable, a truncated name is not.
     longest = max((cell_len(org) for org, _ in most), default=0)
     name_width = max(10, min(longest, width - 7 - _SIZE - _MIN_BAR))
     cells = max(_MIN_BAR, min(_MAX_BAR, width - name_width - _SIZE - 7))
     peak = most[0][1] if most else 1
-    for org, taken in most:
-        drawn, rest = bar(taken / peak if peak else 0, cells)
+    for org, used in most:
+        drawn, rest = bar(used / peak if peak else 0, cells)
         rows.append(
             [
                 (pad(org, name_width), ""),
                 (f" {pad(str(count[org]), 4, right=True)}  ", "$muted"),
                 (drawn, "$accent"),
                 (rest, "$line"),
-                (pad(size(taken), _SIZE, right=True), ""),
+                (pad(spaced_size(used), _SIZE, right=True), ""),
             ]
         )
-    if len(use) > _MAX_BARS:
-        rows.append([(f"… and {len(use) - _MAX_BARS} more", "$muted")])
+    if len(usage) > _MAX_BARS:
+        rows.append([(f"… and {len(usage) - _MAX_BARS} more", "$muted")])
     largest = sorted(entries, key=lambda entry: -entry.model.disk_bytes)[:_MAX_LARGEST]
     if largest:
-        rows += [[], [("Largest", "$strong")]]
+        rows += [[], [("Largest models", "$strong")]]
         rows += [
             [
                 (pad(entry.short, width - _SIZE), ""),
-                (pad(size(entry.model.disk_bytes), _SIZE, right=True), ""),
+                (pad(spaced_size(entry.model.disk_bytes), _SIZE, right=True), ""),
             ]
             for entry in largest
         ]

@@ -1,4 +1,4 @@
-"""The inspector: everything about one model, in tabs that load when they are opened."""
+"""The inspector: one model in tabs, which load when they are opened."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ _MAX_CARD = 60_000
 
 
 class InspectorBody(VerticalScroll):
-    """The scrolling part."""
+    """The scrolling content of the open tab."""
 
+    BINDING_GROUP_TITLE = "Inspector"
     BINDINGS: ClassVar[list[BindingType]] = [
         *scroll_bindings("inspector"),
         Binding("left,h", "tab(-1)", "Tab left", show=False, id="inspector.previous_tab"),
@@ -50,14 +51,14 @@ class InspectorBody(VerticalScroll):
     ]
 
     def action_tab(self, by: int) -> None:
-        """Open the tab beside the open one."""
+        """Open the tab `by` places from the open one."""
         inspector = self.parent
         if isinstance(inspector, Inspector):
             inspector.step(by)
 
 
 class Inspector(Vertical):
-    """Shows one entry."""
+    """Shows one model."""
 
     tabs = getters.query_one("#inspector-tabs", TabStrip)
     body = getters.query_one("#inspector-body", InspectorBody)
@@ -83,17 +84,16 @@ class Inspector(Vertical):
         self._loaded: dict[str, object] = {}
 
     def compose(self) -> ComposeResult:
-        """Lay out the tabs over the text."""
         yield TabStrip(TABS, self._first_tab, id="inspector-tabs")
         with InspectorBody(id="inspector-body"):
             yield Static(id="inspector-text", markup=False)
 
     def on_mount(self) -> None:
-        """Draw again in the colours of another theme."""
+        """Draw again after a change of the theme: the card has its colors."""
         self.app.theme_changed_signal.subscribe(self, lambda _: self._draw())
 
     def show(self, entry: Entry | None) -> None:
-        """Show `entry`; the open tab stays open, and the place in it where the model is the same."""
+        """Show a model; the tab stays open, and its scroll position if the model is the same."""
         before = self._entry
         if entry == before and entry is not None:
             return
@@ -112,23 +112,20 @@ class Inspector(Vertical):
         return self.tabs.active
 
     def step(self, by: int) -> None:
-        """Open the tab `by` places on."""
-        self.open(self.tabs.neighbour(by))
+        """Open the tab `by` places from the open one."""
+        self.open(self.tabs.neighbor(by))
 
     def open(self, tab: str) -> None:
-        """Open a tab."""
         if tab != self.tabs.active:
             self.tabs.active = tab
             self.body.scroll_home(animate=False)
             self._draw()
 
-    def on_tab_strip_opened(self, event: TabStrip.Opened) -> None:
-        """Open the tab that was clicked."""
+    def on_tab_strip_activated(self, event: TabStrip.Activated) -> None:
         event.stop()
         self.open(event.id)
 
     def on_resize(self) -> None:
-        """Draw for the new width."""
         self._title()
         self._draw()
 
@@ -143,7 +140,7 @@ class Inspector(Vertical):
         if width <= 0:
             return
         if entry is None:
-            self.text.update(description.busy("No model is selected."))
+            self.text.update(description.placeholder("No model selected."))
             return
         tab = self.tabs.active
         if tab == "overview":
@@ -162,24 +159,24 @@ class Inspector(Vertical):
         elif tab == "health":
             self.text.update(description.health(entry, self._now(), width))
         elif tab in self._loaded:
-            self.text.update(self._drawn(tab, self._loaded[tab], width))
+            self.text.update(self._render_tab(tab, self._loaded[tab], width))
         else:
-            self.text.update(description.busy("Reading …"))
+            self.text.update(description.placeholder("Loading …"))
             self._start_loading(entry, tab)
 
     def _start_loading(self, entry: Entry, tab: str) -> None:
-        # Textual's type of a worker's job (8.2.8) fits no coroutine function that returns None. A coroutine
-        # itself would be left over where the worker is cancelled before its first step.
+        # Textual's type of a worker's function (8.2.8) does not accept coroutine functions that return None.
+        # A coroutine object would never be awaited if the worker is cancelled before its first step.
         job = cast("Callable[[], None]", partial(self._load, entry, tab))
         self.run_worker(job, group="inspector", exclusive=True, exit_on_error=False)
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
-        """Let the app tell of a tab that failed."""
+        """Pass failed workers on to the app, which reports them."""
         if event.state is WorkerState.ERROR:
             self.app.post_message(event)
 
     async def _load(self, entry: Entry, tab: str) -> None:
-        await asyncio.sleep(_SETTLE_SECONDS)  # a held key runs past many models; read only where it rests
+        await asyncio.sleep(_SETTLE_SECONDS)  # while a key is held the cursor passes many models
         from mlxk_tui.ops.catalog import show
 
         loaders: dict[str, Callable[..., Any]] = {
@@ -197,7 +194,7 @@ class Inspector(Vertical):
             if self.tabs.active == tab and not (tab == "overview" and value is None):
                 self._draw()
 
-    def _drawn(self, tab: str, value: object, width: int) -> VisualType:
+    def _render_tab(self, tab: str, value: object, width: int) -> VisualType:
         if isinstance(value, OpError):
             return Content.styled(error_text(value), "$bad")
         if tab == "files":
@@ -212,13 +209,13 @@ class Inspector(Vertical):
         return card(value if isinstance(value, str) else None, self.app.theme_variables)
 
 
-def card(text: str | None, colours: Mapping[str, str]) -> RenderableType | Content:
-    """Return a model card as Markdown; it is frozen, links are text, and nothing in it is markup."""
+def card(text: str | None, colors: Mapping[str, str]) -> RenderableType | Content:
+    """Return a model card as static Markdown: links are text, and nothing is Textual markup."""
     if not text or not text.strip():
-        return Content.styled("This model has no card.", "$muted")
-    from mlxk_tui.ui.inspector.card import Card  # 40 ms that only this tab needs
+        return Content.styled("No model card.", "$muted")
+    from mlxk_tui.ui.inspector.card import Card  # 40 ms for this tab only
 
     safe = printable(text[:_MAX_CARD], keep_newlines=True)
     if len(text) > _MAX_CARD:
-        safe += "\n\n---\nThe rest of the card is left out."
-    return Card(safe, colours)
+        safe += "\n\n---\nThe rest of the card is not shown."
+    return Card(safe, colors)

@@ -1,4 +1,4 @@
-"""What can be done with models, from whichever screen: verify, clone, delete, prune, copy."""
+"""Actions on models, for all screens: verify, clone, delete, prune, copy."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ from mlxk_tui.ui.widgets.text import sentence
 Host = Screen[Any]
 
 
-def tell_error(host: Host, error: OpError) -> None:
-    """Show an error as a sentence."""
+def notify_error(host: Host, error: OpError) -> None:
+    """Show an error as a notification."""
     host.notify(error_text(error), severity="error", timeout=12, markup=False)
 
 
-def subject(entries: Sequence[Entry]) -> str:
-    """Return what a task is about: the model's name, or how many there are."""
+def models_label(entries: Sequence[Entry]) -> str:
+    """Return the model's name, or the number of several models."""
     return entries[0].short if len(entries) == 1 else plural(len(entries), "model")
 
 
-def ask(host: Host, dialog: Coroutine[Any, Any, None]) -> None:
-    """Run an action that asks something, unless one is asking already.
+def run_dialog(host: Host, dialog: Coroutine[Any, Any, None]) -> None:
+    """Run an action that shows a dialog, unless another one is running.
 
-    It runs in a worker of the app that nothing cancels: in Textual 8.2.8 a worker that is cancelled
-    while it pushes a screen (its own screen was popped, or another worker of its group took over)
-    ends the app's message loop, and with it the app.
+    It runs in a worker of the app that nothing cancels: in Textual 8.2.8 a worker that is cancelled while
+    it pushes a screen (its own screen was popped, or another worker of its group started) ends the app.
     """
     app = host.app
     if any(worker.group == DIALOG_GROUP and not worker.is_finished for worker in app.workers):
@@ -47,8 +46,8 @@ def ask(host: Host, dialog: Coroutine[Any, Any, None]) -> None:
     app.run_worker(dialog, group=DIALOG_GROUP, exit_on_error=False)
 
 
-def _left(host: Host) -> bool:
-    """Tell whether the user went elsewhere before the question was ready."""
+def _screen_changed(host: Host) -> bool:
+    """Return whether another screen was opened before the dialog was ready."""
     return host.app.screen is not host
 
 
@@ -56,20 +55,19 @@ def _left(host: Host) -> bool:
 
 
 def verify_models(host: Host, context: Context, entries: Sequence[Entry]) -> None:
-    """Start comparing the checksums of models, one after the other; those at work already are left out."""
-    fresh = [entry for entry in entries if not context.tasks.works_on(_verifying(entry))]
-    if entries and not fresh:
-        verb = "is" if len(entries) == 1 else "are"
-        host.notify(f"{subject(entries)} {verb} being verified already.", markup=False, timeout=4)
-    if fresh:
+    """Verify the checksums of models, one after the other; those that are being verified are left out."""
+    new = [entry for entry in entries if not context.tasks.works_on(_verify_subject(entry))]
+    if entries and not new:
+        host.notify(f"Already verifying {models_label(entries)}.", markup=False, timeout=4)
+    if new:
         context.tasks.start(
-            f"Verifying {subject(fresh)}",
-            lambda on_event: _verify(context, fresh, on_event),
-            about=[_verifying(entry) for entry in fresh],
+            f"Verifying {models_label(new)}",
+            lambda on_event: _verify(context, new, on_event),
+            about=[_verify_subject(entry) for entry in new],
         )
 
 
-def _verifying(entry: Entry) -> str:
+def _verify_subject(entry: Entry) -> str:
     return f"verify {entry.key}"
 
 
@@ -77,7 +75,7 @@ async def _verify(context: Context, entries: list[Entry], on_event: OnEvent) -> 
     from mlxk_tui.ops.health.verify import verify_ref
 
     total = sum(entry.model.size_bytes for entry in entries)
-    done, wrong, checked = 0, 0, 0
+    done, mismatched, checked = 0, 0, 0
     problems: list[str] = []
     for entry in entries:
         start = done
@@ -93,52 +91,52 @@ async def _verify(context: Context, entries: list[Entry], on_event: OnEvent) -> 
         finally:
             done += entry.model.size_bytes
         checked += result.checksums.files
-        wrong += bool(result.checksums.mismatched)
+        mismatched += bool(result.checksums.mismatched)
         context.library.set_verified(entry.key, result)
     if problems and len(entries) == 1:
         return problems[0]
-    about = subject(entries)
-    if wrong:
-        where = "" if len(entries) == 1 else f" in {plural(wrong, 'model')}"
-        return f"{about}: checksums are wrong{where}. Health has the details."
+    label = models_label(entries)
+    if mismatched:
+        where = "" if len(entries) == 1 else f" in {plural(mismatched, 'model')}"
+        return f"{label}: checksum mismatch{where}. See Health for details."
     skipped = f"; {plural(len(problems), 'model')} could not be read" if problems else ""
     if not checked:
-        return f"{about}: no file with a checksum to compare{skipped}."
-    compared = f"{about}: {plural(checked, 'file')} compared; "
+        return f"{label}: no files with checksums{skipped}."
+    verified = f"{label}: {plural(checked, 'file')} verified, all checksums match"
     known = [context.library.entries.get(entry.key, entry) for entry in entries]
-    unsound = [entry for entry in known if not entry.intact]
-    if not unsound:
-        return f"{compared}checksums right{skipped}."
+    broken = [entry for entry in known if not entry.intact]
+    if not broken:
+        return f"{verified}{skipped}."
     if len(entries) > 1:
-        many = f"{plural(len(unsound), 'model')} {'is' if len(unsound) == 1 else 'are'} still not sound"
-        return f"{compared}checksums right, {many}{skipped}. Health has the details."
-    cause = next((f.message for f in unsound[0].findings if f.severity is Severity.ERROR), "see Health.")
-    return f"{compared}checksums right, the model is still not sound: {sentence(cause)}"
+        still = f"{plural(len(broken), 'model')} {'is' if len(broken) == 1 else 'are'} still broken"
+        return f"{verified}, but {still}{skipped}. See Health for details."
+    cause = next((f.message for f in broken[0].findings if f.severity is Severity.ERROR), "see Health.")
+    return f"{verified}, but the model is still broken: {sentence(cause)}"
 
 
 # -- copy ------------------------------------------------------------------------------------------
 
 
 def copy_text(host: Host, text: str, what: str) -> None:
-    """Copy text and say so; `what` names one line of it."""
+    """Copy text and notify the user; `what` names a line of it, such as `Path`."""
     host.app.copy_to_clipboard(text)
     count = text.count("\n") + 1
-    told = f"{what} copied: {printable(text)}" if count == 1 else f"{plural(count, what.lower())} copied."
-    host.notify(told, markup=False, timeout=3)
+    message = f"{what} copied: {printable(text)}" if count == 1 else f"{plural(count, what.lower())} copied."
+    host.notify(message, markup=False, timeout=3)
 
 
 def copy_name(host: Host, entries: Sequence[Entry]) -> None:
-    """Copy the names of models, one a line."""
+    """Copy the names of models, one per line."""
     copy_text(host, "\n".join(entry.report.ref.name for entry in entries), "Name")
 
 
 def copy_path(host: Host, entries: Sequence[Entry]) -> None:
-    """Copy the folders that other programs load, one a line."""
+    """Copy the folders that other programs can load, one per line."""
     copy_text(host, "\n".join(str(_folder(entry)) for entry in entries), "Path")
 
 
 def _folder(entry: Entry) -> Path:
-    """Return the selected snapshot, or the repo without one."""
+    """Return the folder of the selected snapshot, or of the repo if it has none."""
     path = entry.report.ref.path
     snapshot = path / "snapshots" / entry.model.hash if entry.model.hash else path
     return snapshot if snapshot.is_dir() else path
@@ -147,8 +145,8 @@ def _folder(entry: Entry) -> Path:
 # -- chat ------------------------------------------------------------------------------------------
 
 
-def chat_with(host: Host, entry: Entry) -> None:
-    """Ask for a chat with a model."""
+def start_chat(host: Host, entry: Entry) -> None:
+    """Open the Chat pane with a new chat."""
     host.post_message(ChatRequested(entry.report.ref.name))
 
 
@@ -156,7 +154,7 @@ def chat_with(host: Host, entry: Entry) -> None:
 
 
 async def delete_models(host: Host, context: Context, entries: Sequence[Entry]) -> None:
-    """Show what would go and, once confirmed, delete it. Run with `ask`."""
+    """Delete models after a confirmation. Run it with `run_dialog`."""
     from mlxk_tui.ops.remove.remove import RemovePlan, plan_remove_ref, remove
     from mlxk_tui.ui.inspector.delete_dialog import DeleteDialog
 
@@ -164,13 +162,13 @@ async def delete_models(host: Host, context: Context, entries: Sequence[Entry]) 
     for entry in entries:
         try:
             plans.append((entry, await plan_remove_ref(context.library.cache, entry.report.ref)))
-        except OpError as error:  # noqa: PERF203 - one model must not hide the others
-            tell_error(host, error)
-    if not plans or _left(host) or not await host.app.push_screen_wait(DeleteDialog(plans)):
+        except OpError as error:  # noqa: PERF203 - one model must not stop the others
+            notify_error(host, error)
+    if not plans or _screen_changed(host) or not await host.app.push_screen_wait(DeleteDialog(plans)):
         return
 
     async def work(on_event: OnEvent) -> str:
-        freed, gone = 0, 0
+        freed = 0
         total = sum(plan.freed_bytes for _, plan in plans)
         failures: list[OpError] = []
         for entry, plan in plans:
@@ -186,32 +184,31 @@ async def delete_models(host: Host, context: Context, entries: Sequence[Entry]) 
                 failures.append(error)
                 continue
             freed += result.freed_bytes
-            gone += 1
             context.library.drop([entry.key])
         if failures:
             raise failures[0]
-        return f"{subject([entry for entry, _ in plans])} deleted, {spaced_size(freed)} freed."
+        return f"{models_label([entry for entry, _ in plans])} deleted, {spaced_size(freed)} freed."
 
-    context.tasks.start(f"Deleting {subject([entry for entry, _ in plans])}", work)
+    context.tasks.start(f"Deleting {models_label([entry for entry, _ in plans])}", work)
 
 
 # -- prune -----------------------------------------------------------------------------------------
 
 
 async def prune_cache(host: Host, context: Context) -> None:
-    """Show what downloads left behind and, once confirmed, delete it. Run with `ask`."""
+    """Delete the leftovers of downloads and updates after a confirmation. Run it with `run_dialog`."""
     from mlxk_tui.ops.remove.prune import plan_prune, prune
     from mlxk_tui.ui.inspector.prune_dialog import PruneDialog
 
     try:
         plan = await plan_prune(context.library.cache)
     except OpError as error:
-        tell_error(host, error)
+        notify_error(host, error)
         return
     if not plan.revisions and not plan.blobs and not plan.incomplete:
-        host.notify("There is nothing to prune.", markup=False)
+        host.notify("Nothing to prune.", markup=False)
         return
-    if _left(host) or not await host.app.push_screen_wait(PruneDialog(plan)):
+    if _screen_changed(host) or not await host.app.push_screen_wait(PruneDialog(plan)):
         return
 
     async def work(on_event: OnEvent) -> str:
@@ -226,11 +223,11 @@ async def prune_cache(host: Host, context: Context) -> None:
 
 
 async def rescan(host: Host, context: Context) -> None:
-    """Read the cache again and say what there is."""
+    """Rescan the cache and notify the user."""
     await context.library.rescan()
     if context.library.phase is ScanPhase.READY:
         count = plural(len(context.library.entries), "model")
-        host.notify(f"The cache was read again: {count}.", markup=False, timeout=3)
+        host.notify(f"Cache rescanned: {count}.", markup=False, timeout=3)
 
 
 # -- clone -----------------------------------------------------------------------------------------
@@ -239,13 +236,13 @@ async def rescan(host: Host, context: Context) -> None:
 async def clone_model(
     host: Host, context: Context, entry: Entry, *, text: str | None = None, problem: str = ""
 ) -> None:
-    """Ask where to and copy a model there. Run with `ask`.
+    """Ask for a folder and clone a model to it. Run it with `run_dialog`.
 
     Args:
-        host: the screen that asks.
-        context: what every pane is given.
+        host: the screen below the dialog.
+        context: the app's services.
         entry: the model.
-        text: the folder that stands in the form; one named after the model when left out.
+        text: the initial folder; by default one named after the model.
         problem: why the last attempt failed.
     """
     from mlxk_tui.ops.clone.clone import clone
@@ -253,7 +250,7 @@ async def clone_model(
 
     cache = context.library.cache
     typed: str | None = None
-    if not _left(host):
+    if not _screen_changed(host):
         typed = await host.app.push_screen_wait(CloneDialog(entry, cache.root, text=text, problem=problem))
     if typed is None:
         return
@@ -263,12 +260,12 @@ async def clone_model(
         try:
             done = await clone(cache, entry.report.ref.name, target, on_event=on_event)
         except OpError as error:
-            if _left(host) or not host.is_attached:
+            if _screen_changed(host) or not host.is_attached:
                 raise
             cause = error_text(error)
-            ask(host, clone_model(host, context, entry, text=typed, problem=cause))
+            run_dialog(host, clone_model(host, context, entry, text=typed, problem=cause))
             return ""
-        how = " without using more disk" if done.reflinked else ""
+        how = " without using more disk space" if done.reflinked else ""
         return f"{entry.short} cloned to {printable(str(target))}{how}."
 
     context.tasks.start(f"Cloning {entry.short}", work)

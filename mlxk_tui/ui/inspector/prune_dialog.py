@@ -1,4 +1,4 @@
-"""The question before the cache is pruned: what downloads and updates left behind."""
+"""The confirmation before the cache is pruned of the leftovers of downloads and updates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from textual.widget import Widget
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import plural, printable, size, spaced_size
+from mlxk_tui.ops.core.text import plural, printable, spaced_size
 from mlxk_tui.ui.widgets.dialogs import Dialog, DialogList
 from mlxk_tui.ui.widgets.text import Part, lines, pad
 
@@ -21,40 +21,31 @@ _MAX_ROWS = 200
 
 
 class PruneDialog(Dialog):
-    """Lists detached revisions, orphan blobs and the rests of downloads, with their bytes."""
+    """Lists unreferenced revisions, orphan files and unfinished downloads, with their sizes."""
 
     def __init__(self, plan: PruneData) -> None:
         super().__init__("Prune the cache?", proceed="Prune", danger=True)
         self._plan = plan
 
     def body(self) -> Iterable[Widget]:
-        """Return the list."""
         plan = self._plan
         groups = (
-            (
-                "revision",
-                "that nothing names any more",
-                [(r.name, r.hash[:8], r.freed_bytes) for r in plan.revisions],
-            ),
-            ("orphan file", "that no revision uses", [(b.name, b.path, b.freed_bytes) for b in plan.blobs]),
-            (
-                "unfinished download",
-                "left behind",
-                [(b.name, b.path, b.freed_bytes) for b in plan.incomplete],
-            ),
+            ("unreferenced revision", [(r.name, r.hash[:8], r.freed_bytes) for r in plan.revisions]),
+            ("orphan file", [(b.name, b.path, b.freed_bytes) for b in plan.blobs]),
+            ("unfinished download", [(b.name, b.path, b.freed_bytes) for b in plan.incomplete]),
         )
         rows: list[list[Part]] = []
-        for noun, what, items in groups:
+        for noun, items in groups:
             if not items:
                 continue
             if rows:
                 rows.append([])
-            rows.append([(plural(len(items), noun), "$strong"), (f" {what}", "$muted")])
+            rows.append([(plural(len(items), noun), "$strong")])
             for name, detail, freed in items[:_MAX_ROWS]:
                 short = detail.rpartition("/")[2][:14]
                 shown = f"  {printable(name)}  {printable(short)}"
                 rows.append(
-                    [(pad(shown, _WIDTH - _SIZE), "$muted"), (pad(size(freed), _SIZE, right=True), "")]
+                    [(pad(shown, _WIDTH - _SIZE), "$muted"), (pad(spaced_size(freed), _SIZE, right=True), "")]
                 )
             if len(items) > _MAX_ROWS:
                 rows.append([(f"  … and {len(items) - _MAX_ROWS:,} more", "$muted")])
@@ -65,7 +56,7 @@ class PruneDialog(Dialog):
                     [
                         ("Frees ", "$muted"),
                         (spaced_size(plan.freed_bytes), "bold"),
-                        (" on disk. This cannot be undone.", "$muted"),
+                        (" on disk. This can't be undone.", "$muted"),
                     ]
                 ]
             ),

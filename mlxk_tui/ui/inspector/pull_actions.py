@@ -1,4 +1,4 @@
-"""Pulling and pushing from whichever screen: queued, or refused with a sentence."""
+"""Actions that queue pulls and pushes, for all screens."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from mlxk_tui.ui.widgets.error_text import error_text
 
 
 def short_name(transfer: Transfer) -> str:
-    """Return the model's own name, with the revision where one was asked for; safe to show."""
+    """Return the model's name without its organization, with the revision if there is one; safe to show."""
     name = printable(transfer.job.name.rpartition("/")[2] or transfer.job.name)
     revision = printable(transfer.job.revision)
     return f"{name}@{revision[:12]}" if revision else name
 
 
-def attempt(host: Host, act: Callable[[], object]) -> bool:
-    """Do something with the queue; why it cannot be done is told in a sentence."""
+def try_action(host: Host, action: Callable[[], object]) -> bool:
+    """Run an action on the queue; show its error, and return whether it succeeded."""
     try:
-        act()
+        action()
     except OpError as error:
-        model_actions.tell_error(host, error)
+        model_actions.notify_error(host, error)
         return False
     return True
 
@@ -38,60 +38,59 @@ def attempt(host: Host, act: Callable[[], object]) -> bool:
 # -- starting ------------------------------------------------------------------------------------------
 
 
-def queue(host: Host, context: Context, jobs: Sequence[Job]) -> None:
-    """Queue jobs and say so, once for all of them."""
+def enqueue(host: Host, context: Context, jobs: Sequence[Job]) -> None:
+    """Queue jobs; one notification covers all of them."""
     added: list[Transfer] = []
     known: list[Transfer] = []
     for job in jobs:
         try:
             transfer, new = context.transfers.add(job)
         except OpError as error:
-            model_actions.tell_error(host, error)
+            model_actions.notify_error(host, error)
             break
         (added if new else known).append(transfer)
     if added:
         what = short_name(added[0]) if len(added) == 1 else plural(len(added), "model")
-        where = "" if host.app.current_mode == "transfers" else " Transfers (3) shows how far it is."
-        verb = "is" if len(added) == 1 else "are"
-        host.notify(f"{what} {verb} queued.{where}", markup=False, timeout=4)
+        hint = "" if host.app.current_mode == "transfers" else ". See Transfers (3) for progress."
+        host.notify(f"Queued: {what}{hint}", markup=False, timeout=4)
     elif known:
         first = short_name(known[0])
-        text = f"{first} is in the queue already." if len(known) == 1 else "All are in the queue already."
+        text = f"{first} is already queued." if len(known) == 1 else "All of them are already queued."
         host.notify(text, markup=False, timeout=4)
 
 
-def why_no_pull(context: Context, entries: Sequence[Entry]) -> str | None:
-    """Return why models cannot be pulled again, as a sentence; None where they can."""
+def pull_disabled_reason(context: Context, entries: Sequence[Entry]) -> str | None:
+    """Return why models can't be pulled, as a sentence; None if they can."""
     if reason := context.transfers.locked:
         return reason
-    unknown = [entry for entry in entries if not is_clean(entry.report.ref.name)]
-    return f"{unknown[0].short} has a name that no hub knows." if unknown else None
+    invalid = [entry for entry in entries if not is_clean(entry.report.ref.name)]
+    return f"{invalid[0].short} can't be pulled: its name is not valid on the hub." if invalid else None
 
 
-def pull_again(host: Host, context: Context, entries: Sequence[Entry]) -> None:
-    """Queue pulls of cached models: what is missing, broken or older than on the hub is fetched."""
-    queue(host, context, [Pull(entry.report.ref.name, _doubted(entry)) for entry in entries])
+def pull_entries(host: Host, context: Context, entries: Sequence[Entry]) -> None:
+    """Queue pulls of cached models, which download missing, broken or newer files."""
+    enqueue(host, context, [Pull(entry.report.ref.name, _suspect_files(entry)) for entry in entries])
 
 
-def _doubted(entry: Entry) -> tuple[str, ...]:
-    """Return the files whose bytes are known to be wrong, so that the pull looks at them."""
+def _suspect_files(entry: Entry) -> tuple[str, ...]:
+    """Return the files with errors, which the pull checks byte by byte."""
     return tuple(
         finding.path for finding in entry.findings if finding.severity is Severity.ERROR and finding.path
     )
 
 
-def find_models(host: Host, context: Context) -> None:
-    """Open the search of the hub."""
+def open_hub_search(host: Host, context: Context) -> None:
+    """Open the hub search."""
     host.app.push_screen(make_screen(SEARCH, context))
 
 
-def why_no_push(context: Context) -> str | None:
-    """Return why nothing can be pushed, as a sentence; None where it can."""
+def push_disabled_reason(context: Context) -> str | None:
+    """Return why pushing is disabled, as a sentence; None if it is enabled."""
     if not context.push:
         return error_text(push_disabled())
     return context.transfers.locked
 
 
-def push_folder(host: Host, context: Context) -> None:
+def open_push_form(host: Host, context: Context) -> None:
     """Open the push form."""
     host.app.push_screen(make_screen(PUSH_FORM, context))

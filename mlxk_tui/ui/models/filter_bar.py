@@ -1,4 +1,4 @@
-"""The line in which a filter is typed; it says at once how many match, or what is wrong."""
+"""The filter input, with the number of matches and the problem of an invalid filter."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _EXAMPLES = (
 
 
 def placeholder(width: int) -> str:
-    """Return as many whole examples as fit into `width` cells."""
-    text = "part of a name"
+    """Return as many examples as fit into `width` cells."""
+    text = "name"
     for example in _EXAMPLES:
         if len(text) + 2 + len(example) > width:
             break
@@ -40,96 +40,93 @@ def placeholder(width: int) -> str:
 
 
 class FilterInput(Input):
-    """The input; its keys leave it."""
+    """The input; enter and down return to the table, escape also clears the filter."""
 
+    BINDING_GROUP_TITLE = "Models: filter"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave(True)", "Clear", id="filter.clear", tooltip="Clear the filter and leave it"),
-        Binding("enter,down", "leave(False)", "To the list", key_display="⏎", id="filter.leave"),
+        Binding("escape", "leave(True)", "Clear", id="filter.clear", tooltip="Clear and close the filter"),
+        Binding("enter,down", "leave(False)", "To the table", key_display="⏎", id="filter.leave"),
         Binding("f12", "app.keys", "Help", key_display="F12", id="filter.help"),
     ]
 
     @dataclass
-    class Left(Message):
-        """The input was left."""
+    class Closed(Message):
+        """A key returned to the table; `clear`: the filter is to be cleared."""
 
         clear: bool
 
     def check_consume_key(self, key: str, character: str | None) -> bool:
-        """Keep the keys that are typed out of the footer; Textual (8.2.8) does not know these as letters."""
+        """Treat `/` and `?` as typed text: Textual (8.2.8) would show them as key bindings in the footer."""
         return key in {"slash", "question_mark"} or super().check_consume_key(key, character)
 
     def on_resize(self) -> None:
-        """Show the examples that fit."""
         self.placeholder = placeholder(self.scrollable_content_region.width)
 
     def action_leave(self, clear: bool) -> None:
-        """Go back to the list."""
-        self.post_message(self.Left(clear))
+        self.post_message(self.Closed(clear))
 
 
 class FilterBar(Vertical):
-    """Prompt, input and answer."""
+    """The filter input between its prompt and the number of matches; hidden while it is empty."""
 
     input = getters.query_one(FilterInput)
-    answer = getters.query_one("#filter-answer", Static)
-    trouble = getters.query_one("#filter-problem", Static)
+    count = getters.query_one("#filter-answer", Static)
+    problem_line = getters.query_one("#filter-problem", Static)
 
     @dataclass
     class Changed(Message):
-        """There is another valid filter."""
+        """The filter changed."""
 
         filter: Filter
 
     def __init__(self, text: str) -> None:
         super().__init__(id="filter-bar")
-        self._first = text
+        self._initial = text
         self.filter = Filter()
+        """The valid terms of the input."""
         self.problem: str | None = None
 
     def compose(self) -> ComposeResult:
-        """Lay out the line."""
         with Horizontal(id="filter-line"):
             yield Static("/", id="filter-prompt", markup=False)
-            yield FilterInput(self._first, compact=True, select_on_focus=False)
+            yield FilterInput(self._initial, compact=True, select_on_focus=False)
             yield Static(id="filter-answer", markup=False)
         yield Static(id="filter-problem", markup=False)
 
     def on_mount(self) -> None:
-        """Hide an empty line."""
-        self.display = bool(self._first)
+        self.display = bool(self._initial)
 
     def open(self) -> None:
-        """Show the line and go into it."""
+        """Show the bar and focus the input."""
         self.display = True
         self.input.focus()
 
     def clear(self) -> None:
-        """Empty the line and hide it."""
+        """Clear the input and hide the bar."""
         self.input.value = ""
         self.display = False
 
     def close(self) -> None:
-        """Hide the line where it is empty."""
+        """Hide the bar if the input is empty."""
         self.display = bool(self.input.value.strip())
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Parse what is there."""
         event.stop()
         self.problem = None
-        good = []
+        valid = []
         for word in event.value.split():
             try:
                 parse(word)
-            except OpError as error:  # noqa: PERF203 - a half typed term leaves the others at work
+            except OpError as error:  # noqa: PERF203 - an unfinished term must not disable the others
                 self.problem = error_text(error)
             else:
-                good.append(word)
-        self.filter = parse(" ".join(good))
+                valid.append(word)
+        self.filter = parse(" ".join(valid))
         self.post_message(self.Changed(self.filter))
 
-    def draw_answer(self, counted: str) -> None:
-        """Show how many match, and on a line of its own what is wrong."""
-        self.answer.update(Content.styled(counted, "$muted"))
-        self.trouble.display = self.problem is not None
+    def show_count(self, text: str) -> None:
+        """Show the number of matches and, on its own line, the problem."""
+        self.count.update(Content.styled(text, "$muted"))
+        self.problem_line.display = self.problem is not None
         if self.problem is not None:
-            self.trouble.update(Content.styled(self.problem, "$bad"))
+            self.problem_line.update(Content.styled(self.problem, "$bad"))

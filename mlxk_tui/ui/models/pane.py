@@ -1,4 +1,4 @@
-"""The Models pane: every repo of the cache in a table, with an inspector beside it."""
+"""The Models pane: a table of all repos in the cache, with an inspector beside it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from mlxk_tui.services.conversation import models
 from mlxk_tui.services.library import Changed, Entry, ScanPhase
 from mlxk_tui.transfers.starters import STARTERS
 from mlxk_tui.ui.inspector import model_actions, model_keys, pull_actions
-from mlxk_tui.ui.inspector.disk_usage import DiskUse
+from mlxk_tui.ui.inspector.disk_usage import DiskUsage
 from mlxk_tui.ui.inspector.inspector import Inspector
-from mlxk_tui.ui.inspector.screens import WIDE, DiskUseScreen, InspectorScreen
+from mlxk_tui.ui.inspector.screens import WIDE, DiskUsageScreen, InspectorScreen
 from mlxk_tui.ui.models.filter_bar import FilterBar, FilterInput
 from mlxk_tui.ui.models.table import COLUMN_IDS, COLUMNS, ModelTable, TableHeader, sorted_entries
 from mlxk_tui.ui.shell import empty_states
@@ -30,14 +30,16 @@ from mlxk_tui.ui.shell.pane import Pane
 from mlxk_tui.ui.widgets.row_list import RowList
 from mlxk_tui.ui.widgets.state_view import StateView
 
-_PATIENCE_SECONDS = 0.4
+_MESSAGE_DELAY_SECONDS = 0.4
+"""How long an empty table is shown before a message replaces it: a fast scan shows no message."""
 
 
 class ModelsPane(Pane):
-    """Table and inspector."""
+    """The table and the inspector."""
 
     pane_id = "models"
     AUTO_FOCUS = "#table"
+    BINDING_GROUP_TITLE = "Models"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             "slash",
@@ -45,7 +47,7 @@ class ModelsPane(Pane):
             "Filter",
             key_display="/",
             id="models.filter",
-            tooltip=f"Filter by words of the name and by {', '.join(FIELDS)}",
+            tooltip=f"Filter by name, {', '.join(FIELDS)}",
         ),
         model_keys.CHAT,
         model_keys.PULL,
@@ -55,18 +57,18 @@ class ModelsPane(Pane):
         model_keys.COPY_NAME,
         model_keys.COPY_PATH,
         Binding("s", "sort_next", "Sort", show=False, id="models.sort", tooltip="Sort by the next column"),
-        Binding("S", "sort_turn", "Reverse the order", show=False, id="models.sort_reverse"),
-        Binding("u", "disk_use", "Disk", show=False, id="models.disk_use", tooltip="Who takes the disk"),
+        Binding("S", "sort_reverse", "Reverse the sort order", show=False, id="models.sort_reverse"),
+        Binding("u", "disk_usage", "Disk usage", show=False, id="models.disk_use", tooltip="Show disk usage"),
         replace(model_keys.PRUNE, show=False),  # the footer has no room for it at 80 columns
         model_keys.RESCAN,
         model_keys.PUSH,
         Binding(
             "m",
             "show_all",
-            "MLX only or all",
+            "MLX only / all",
             show=False,
             id="models.show_all",
-            tooltip="Show only models made for MLX, or everything",
+            tooltip="Show MLX models only, or all models",
         ),
         Binding("escape", "leave", "Back", show=False, id="models.leave"),
     ]
@@ -74,7 +76,7 @@ class ModelsPane(Pane):
     table = getters.query_one("#table", ModelTable)
     columns = getters.query_one("#table-header", TableHeader)
     inspector = getters.query_one("#inspector", Inspector)
-    disk_use = getters.query_one("#disk-use", DiskUse)
+    disk_usage = getters.query_one("#disk-use", DiskUsage)
     filter_bar = getters.query_one(FilterBar)
     panel = getters.query_one("#models-panel", Vertical)
     message = getters.query_one("#models-message", StateView)
@@ -85,10 +87,9 @@ class ModelsPane(Pane):
         self._reverse = context.settings.sort_reverse
         self._show_all = context.settings.show_all
         self._shown: list[Entry] = []
-        self._patience_over = False
+        self._delay_over = False
 
     def body(self) -> Iterable[Widget]:
-        """Lay out the pane."""
         library = self.context.library
         header, table = TableHeader(id="table-header"), ModelTable(now=library.now, id="table")
         panel = Vertical(
@@ -106,22 +107,19 @@ class ModelsPane(Pane):
             now=library.now,
             id="inspector",
         )
-        yield Horizontal(panel, inspector, DiskUse(id="disk-use"), id="models-body")
+        yield Horizontal(panel, inspector, DiskUsage(id="disk-use"), id="models-body")
 
     def on_mount(self) -> None:
-        """Show the sort order of the settings."""
         self.columns.show_sort(self._sort, reverse=self._reverse)
-        self.disk_use.display = False
-        self.set_timer(_PATIENCE_SECONDS, self._say_what_happens)
+        self.disk_usage.display = False
+        self.set_timer(_MESSAGE_DELAY_SECONDS, self._end_message_delay)
 
     # -- drawing -----------------------------------------------------------------------------------
 
-    def forget(self, change: Changed) -> None:
-        """Take marks of removed repos away."""
-        self.table.forget(change.removed)
+    def drop_removed(self, change: Changed) -> None:
+        self.table.unmark(change.removed)
 
     def draw_library(self, change: Changed) -> None:
-        """Draw table, messages and inspector."""
         entries = [
             entry
             for entry in self.context.library.entries.values()
@@ -134,38 +132,37 @@ class ModelsPane(Pane):
         self._draw_counts()
         if self.table.cursor_key in change.updated:
             self.inspector.show(self.selected)
-        if self.disk_use.display:
-            self.disk_use.show(list(self.context.library.entries.values()))
+        if self.disk_usage.display:
+            self.disk_usage.show(list(self.context.library.entries.values()))
         self.update_keys()
 
     def on_resize(self) -> None:
-        """Give the focus back to the table when what has it is not shown at this width."""
+        """Focus the table if the focused widget is hidden at this width."""
         focused = self.focused
-        beside = {self.inspector, self.disk_use}
+        beside = {self.inspector, self.disk_usage}
         if self.size.width < WIDE and (focused is None or beside.intersection(focused.ancestors_with_self)):
             self.table.focus()
 
-    def _say_what_happens(self) -> None:
-        self._patience_over = True
+    def _end_message_delay(self) -> None:
+        self._delay_over = True
         self._draw_message()
 
     def _draw_message(self) -> None:
         library = self.context.library
         filtered = bool(self.filter_bar.filter.text) or not self._show_all
         view = self.message
-        # While the first models are being judged an empty table stands: no flash of a message.
-        begun = library.phase is not ScanPhase.LOADING or self._patience_over
-        self.panel.set_class(not self._shown and begun, "-message")
-        self.query_one("#models-body").set_class(not library.entries and begun, "-empty")
-        if self._shown or not begun:
+        ready = library.phase is not ScanPhase.LOADING or self._delay_over
+        self.panel.set_class(not self._shown and ready, "-message")
+        self.query_one("#models-body").set_class(not library.entries and ready, "-empty")
+        if self._shown or not ready:
             return
-        if empty_states.show_unread(view, library, reading="Reading the cache"):
+        if empty_states.show_scan_state(view, library, loading="Scanning the cache"):
             return
         if library.entries and filtered:
             keys = [("esc", "clear the filter")] if self.filter_bar.filter.text else []
-            keys += [] if self._show_all else [("m", "show what is not made for MLX")]
+            keys += [] if self._show_all else [("m", "show all frameworks")]
             view.show(
-                "∅", "No model matches", [f"{plural(len(library.entries), 'model')} in the cache."], keys=keys
+                "∅", "No matches", [f"{plural(len(library.entries), 'model')} in the cache."], keys=keys
             )
         else:
             state = "is empty" if library.cache.root.exists() else "does not exist yet"
@@ -173,26 +170,27 @@ class ModelsPane(Pane):
                 "◇",
                 "No models yet",
                 [
-                    f"{empty_states.where(library)} {state}.",
+                    f"{empty_states.cache_path(library)} {state}.",
                     "",
-                    "Begin with a small one:",
+                    "Start with a small one:",
                     *(f"{starter.name}  {spaced_size(starter.size_bytes)}" for starter in STARTERS),
                 ],
-                keys=[("p", "choose and pull"), ("r", "look again")],
+                keys=[("p", "pull a model"), ("r", "rescan")],
             )
 
     def _draw_counts(self) -> None:
         marks = self._marked
         hidden = len(self.table.marks) - len(marks)
         total = len(self.context.library.entries)
-        counted = f"{len(self._shown):,} of {total:,}"
-        self.filter_bar.draw_answer(counted)
-        if marks or hidden:
-            taken = spaced_size(sum(entry.model.disk_bytes for entry in marks))
-            text = f"◆ {len(marks):,} marked · {taken}" if marks else "◆"
-            text += f"{' · ' if marks else ' '}{hidden:,} marked hidden by the filter" if hidden else ""
+        matches = f"{len(self._shown):,} of {total:,}"
+        self.filter_bar.show_count(matches)
+        if marks:
+            text = f"◆ {len(marks):,} marked · {spaced_size(sum(entry.model.disk_bytes for entry in marks))}"
+            text += f" · {hidden:,} more hidden by the filter" if hidden else ""
+        elif hidden:
+            text = f"◆ {hidden:,} marked, hidden by the filter"
         elif len(self._shown) < total:
-            text = f"{counted} · {spaced_size(sum(entry.model.disk_bytes for entry in self._shown))}"
+            text = f"{matches} · {spaced_size(sum(entry.model.disk_bytes for entry in self._shown))}"
         else:
             text = f"{self.table.cursor + 1:,}/{total:,}" if total else ""
         self.panel.border_subtitle = Content(text)
@@ -210,12 +208,12 @@ class ModelsPane(Pane):
         return [entry for entry in self._shown if entry.key in self.table.marks]
 
     @property
-    def chosen(self) -> list[Entry]:
-        """What actions act on: the marked models that are shown, or the one under the cursor."""
+    def targets(self) -> list[Entry]:
+        """The models that actions apply to: the marked ones that are shown, else the one under the cursor."""
         return self._marked or ([self.selected] if self.selected else [])
 
     def select(self, key: str) -> None:
-        """Put the cursor on a model, the filter cleared where it hides it."""
+        """Move the cursor to a model; the filter is cleared if it hides the model."""
         if key not in self.table.keys:
             self.filter_bar.clear()
             self._show_all = True
@@ -225,65 +223,58 @@ class ModelsPane(Pane):
         self.table.focus()
 
     def on_row_list_highlighted(self, event: RowList.Highlighted) -> None:
-        """Inspect the model under the cursor."""
         event.stop()
         self.inspector.show(self.selected)
         self._draw_counts()
         self.update_keys()
 
-    def on_row_list_chosen(self, event: RowList.Chosen) -> None:
-        """Go into the inspector."""
+    def on_row_list_selected(self, event: RowList.Selected) -> None:
         event.stop()
         if self.has_class("-narrow"):
             self.app.push_screen(InspectorScreen(self.context, event.key, self.inspector.tab, self.inspector))
         else:
-            self._show_disk_use(False)
+            self._show_disk_usage(False)
             self.inspector.body.focus()
 
-    def on_model_table_marked(self) -> None:
-        """Count the marks."""
+    def on_model_table_marks_changed(self) -> None:
         self._draw_counts()
         self.update_keys()
 
     # -- actions -----------------------------------------------------------------------------------
 
-    def why_not(self, action: str) -> str | None:
-        """Return why an action is not possible now."""
-        empty = self.why_nothing()
-        if action in {"filter", "disk_use", "prune", "sort_next", "sort_turn"}:
+    def disabled_reason(self, action: str) -> str | None:
+        empty = self.no_models_reason()
+        if action in {"filter", "disk_usage", "prune", "sort_next", "sort_reverse"}:
             return empty
-        if action in {"verify", "delete", "copy_name", "copy_path", "clone"} and not self.chosen:
-            return empty or "No model is selected."
+        if action in {"verify", "delete", "copy_name", "copy_path", "clone"} and not self.targets:
+            return empty or "No model selected."
         if action == "push":
-            return pull_actions.why_no_push(self.context)
-        if action == "pull" and not self._invites:
-            unknown = empty or (None if self.chosen else "No model is selected.")
-            return unknown or pull_actions.why_no_pull(self.context, self.chosen)
+            return pull_actions.push_disabled_reason(self.context)
+        if action == "pull" and not self._shows_starters:
+            reason = empty or (None if self.targets else "No model selected.")
+            return reason or pull_actions.pull_disabled_reason(self.context, self.targets)
         if action == "chat":
             return empty or models.entry_disabled_reason(self.selected)
         if action == "clone":
-            if len(self.chosen) > 1:
-                return "Only one model at a time can be cloned; escape takes the marks away."
-            if self.chosen[0].model.health is not Health.HEALTHY:
-                return f"{self.chosen[0].short} is not sound and cannot be cloned; Health says why."
+            if len(self.targets) > 1:
+                return "Clone one model at a time. Press esc to clear the marks."
+            if self.targets[0].model.health is not Health.HEALTHY:
+                return f"{self.targets[0].short} is broken and can't be cloned. See Health for details."
         return None
 
     @property
-    def _invites(self) -> bool:
-        """Whether the message of an empty cache stands there, with models to begin with."""
+    def _shows_starters(self) -> bool:
+        """Whether the message of an empty cache is shown, with small models to pull."""
         library = self.context.library
         return not library.entries and library.phase is ScanPhase.READY
 
     def action_filter(self) -> None:
-        """Go into the filter."""
         self.filter_bar.open()
 
     def on_filter_bar_changed(self) -> None:
-        """Draw what matches."""
         self.draw_library(Changed())
 
-    def on_filter_input_left(self, event: FilterInput.Left) -> None:
-        """Go back to the table."""
+    def on_filter_input_closed(self, event: FilterInput.Closed) -> None:
         if event.clear:
             self.filter_bar.clear()
         else:
@@ -291,104 +282,91 @@ class ModelsPane(Pane):
         self.table.focus()
 
     def action_sort_next(self) -> None:
-        """Sort by the next column that is shown."""
+        """Sort by the next visible column."""
         shown = self.columns.shown
-        place = COLUMN_IDS.index(self._sort)
-        around = (*COLUMN_IDS[place + 1 :], *COLUMN_IDS[: place + 1])
-        self._sort_by(next((column for column in around if column in shown), self._sort))
+        index = COLUMN_IDS.index(self._sort)
+        rotated = (*COLUMN_IDS[index + 1 :], *COLUMN_IDS[: index + 1])
+        self._sort_by(next((column for column in rotated if column in shown), self._sort))
 
-    def action_sort_turn(self) -> None:
-        """Reverse the order."""
+    def action_sort_reverse(self) -> None:
         self._sort_by(self._sort)
 
     def on_table_header_clicked(self, event: TableHeader.Clicked) -> None:
-        """Sort by the column that was clicked."""
         self._sort_by(event.column)
 
     def _sort_by(self, column_id: str) -> None:
         column = next(column for column in COLUMNS if column.id == column_id)
-        self._reverse = not self._reverse if column_id == self._sort else column.largest_first
+        self._reverse = not self._reverse if column_id == self._sort else column.descending_first
         self._sort = column_id
         self.columns.show_sort(column_id, reverse=self._reverse)
         self.draw_library(Changed())
 
     def action_show_all(self) -> None:
-        """Show only what is made for MLX, or everything."""
         self._show_all = not self._show_all
         self.draw_library(Changed())
-        text = "All models are shown." if self._show_all else "Only models made for MLX are shown."
+        text = "Showing all models." if self._show_all else "Showing MLX models only."
         self.notify(text, markup=False, timeout=3)
 
-    def action_disk_use(self) -> None:
-        """Show who takes the disk."""
+    def action_disk_usage(self) -> None:
         if self.has_class("-narrow"):
-            self.app.push_screen(DiskUseScreen(self.context))
+            self.app.push_screen(DiskUsageScreen(self.context))
         else:
-            self._show_disk_use(not self.disk_use.display)
+            self._show_disk_usage(not self.disk_usage.display)
 
-    def _show_disk_use(self, shown: bool) -> None:
-        self.disk_use.display = shown
+    def _show_disk_usage(self, shown: bool) -> None:
+        self.disk_usage.display = shown
         self.inspector.display = not shown
         if shown:
-            self.call_after_refresh(self.disk_use.show, list(self.context.library.entries.values()))
+            self.call_after_refresh(self.disk_usage.show, list(self.context.library.entries.values()))
 
     def action_pull(self) -> None:
-        """Pull what is chosen again; in an empty cache, choose a first model."""
-        if self._invites:
-            pull_actions.find_models(self, self.context)
+        """Pull the models again; in an empty cache, open the hub search."""
+        if self._shows_starters:
+            pull_actions.open_hub_search(self, self.context)
         else:
-            pull_actions.pull_again(self, self.context, self.chosen)
+            pull_actions.pull_entries(self, self.context, self.targets)
 
     def action_push(self) -> None:
-        """Push a folder."""
-        pull_actions.push_folder(self, self.context)
+        pull_actions.open_push_form(self, self.context)
 
     def action_verify(self) -> None:
-        """Compare checksums."""
-        model_actions.verify_models(self, self.context, self.chosen)
+        model_actions.verify_models(self, self.context, self.targets)
 
     def action_chat(self) -> None:
-        """Begin a chat with the model under the cursor."""
         if (entry := self.selected) is not None:
-            model_actions.chat_with(self, entry)
+            model_actions.start_chat(self, entry)
 
     def action_clone(self) -> None:
-        """Clone the model."""
-        if chosen := self.chosen:
-            model_actions.ask(self, model_actions.clone_model(self, self.context, chosen[0]))
+        if targets := self.targets:
+            model_actions.run_dialog(self, model_actions.clone_model(self, self.context, targets[0]))
 
     def action_delete(self) -> None:
-        """Delete what is chosen."""
-        model_actions.ask(self, model_actions.delete_models(self, self.context, self.chosen))
+        model_actions.run_dialog(self, model_actions.delete_models(self, self.context, self.targets))
 
     def action_prune(self) -> None:
-        """Prune the cache."""
-        model_actions.ask(self, model_actions.prune_cache(self, self.context))
+        model_actions.run_dialog(self, model_actions.prune_cache(self, self.context))
 
     @work(group="rescan", exclusive=True, exit_on_error=False)
     async def action_rescan(self) -> None:
-        """Read the cache again."""
         await model_actions.rescan(self, self.context)
 
     def action_copy_name(self) -> None:
-        """Copy the name of what is chosen."""
-        if chosen := self.chosen:
-            model_actions.copy_name(self, chosen)
+        if targets := self.targets:
+            model_actions.copy_name(self, targets)
 
     def action_copy_path(self) -> None:
-        """Copy the path of what is chosen."""
-        if chosen := self.chosen:
-            model_actions.copy_path(self, chosen)
+        if targets := self.targets:
+            model_actions.copy_path(self, targets)
 
     def action_leave(self) -> None:
-        """Leave what is transient, one thing at a time; a running task is stopped last."""
+        """Undo one step: focus, filter, marks, disk usage; at last, stop the latest task."""
         if not self.table.has_focus:
             self.table.focus()
         elif self.filter_bar.input.value:
             self.filter_bar.clear()
         elif self.table.marks:
             self.table.clear_marks()
-        elif self.disk_use.display:
-            self._show_disk_use(False)
+        elif self.disk_usage.display:
+            self._show_disk_usage(False)
         else:
             self.stop_task()

@@ -15,35 +15,35 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from mlxk_tui.ops.core.text import age, size
+from mlxk_tui.ops.core.text import age, spaced_size
 from mlxk_tui.services.library import DEFAULT_ORG, Entry
 from mlxk_tui.ui.widgets.row_list import ListRow, RowList
-from mlxk_tui.ui.widgets.text import Part, cut, pad, quant_word, short_age, type_word
+from mlxk_tui.ui.widgets.text import Part, cut, pad, quant_label, short_age, type_label
 
 _GAP = 2
 _MARK = 2
 _MIN_NAME = 20
-_ROOMY_NAME = 24
-"""With less room for the name the columns that have a short form take it."""
+_COMFORTABLE_NAME = 24
+"""With fewer cells for the name, columns that have a compact form use it."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the table."""
+    """A column: its title, width and sort key."""
 
     id: str
     title: str
     width: int
-    """Cells; 0 for the one that takes what is left."""
+    """Cells; 0 for the name, which takes the remaining width."""
     sort: Callable[[Entry], Any]
     right: bool = False
-    """Whether values stand flush right."""
-    largest_first: bool = False
-    """Which way the first press sorts."""
-    spare: int = 0
-    """Columns with a higher number go first when the table is narrow; 0 never goes."""
-    short: tuple[str, int] | None = None
-    """Title and width of the short form, where there is one."""
+    """Whether values are right-aligned."""
+    descending_first: bool = False
+    """Whether the first press sorts in descending order."""
+    drop_order: int = 0
+    """In a narrow table the column with the highest number is dropped first; 0 is never dropped."""
+    compact: tuple[str, int] | None = None
+    """Title and width of the compact form, if there is one."""
 
 
 def _name(entry: Entry) -> tuple[str, str]:
@@ -57,19 +57,21 @@ def _quant(entry: Entry) -> tuple[int, str]:
 
 COLUMNS = (
     Column("name", "Name", 0, _name),
-    Column("org", "Organisation", 16, lambda entry: (entry.org.casefold(), entry.short.casefold()), spare=4),
-    Column("type", "Type", 5, lambda entry: entry.model.model_type.value, spare=2),
-    Column("quant", "Quant", 5, _quant, spare=1),
-    Column("size", "Size", 6, lambda entry: entry.model.disk_bytes, right=True, largest_first=True),
+    Column(
+        "org", "Organization", 16, lambda entry: (entry.org.casefold(), entry.short.casefold()), drop_order=4
+    ),
+    Column("type", "Type", 5, lambda entry: entry.model.model_type.value, drop_order=2),
+    Column("quant", "Quant", 5, _quant, drop_order=1),
+    Column("size", "Size", 7, lambda entry: entry.model.disk_bytes, right=True, descending_first=True),
     Column(
         "modified",
         "Modified",
         10,
         lambda entry: entry.model.last_modified,
         right=True,
-        largest_first=True,
-        spare=3,
-        short=("Age", 5),
+        descending_first=True,
+        drop_order=3,
+        compact=("Age", 5),
     ),
     Column("state", "✓", 1, lambda entry: entry.state.rank),
 )
@@ -79,29 +81,29 @@ COLUMN_IDS = tuple(column.id for column in COLUMNS)
 
 def layout(width: int) -> list[tuple[Column, int]]:
     """Return the columns that fit into `width` cells, with their widths."""
-    chosen = list(COLUMNS)
+    columns = list(COLUMNS)
 
     def left() -> int:
-        return width - _MARK - sum(_GAP + column.width for column in chosen if column.width)
+        return width - _MARK - sum(_GAP + column.width for column in columns if column.width)
 
     def drop() -> None:
-        chosen.remove(max(chosen, key=lambda column: column.spare))
+        columns.remove(max(columns, key=lambda column: column.drop_order))
 
-    if left() < _ROOMY_NAME:
+    if left() < _COMFORTABLE_NAME:
         drop()
-    if left() < _ROOMY_NAME:
-        chosen = [
-            replace(column, title=column.short[0], width=column.short[1]) if column.short else column
-            for column in chosen
+    if left() < _COMFORTABLE_NAME:
+        columns = [
+            replace(column, title=column.compact[0], width=column.compact[1]) if column.compact else column
+            for column in columns
         ]
-    while left() < _MIN_NAME and any(column.spare for column in chosen):
+    while left() < _MIN_NAME and any(column.drop_order for column in columns):
         drop()
     name = max(4, left())
-    return [(column, column.width or name) for column in chosen]
+    return [(column, column.width or name) for column in columns]
 
 
 def sorted_entries(entries: Iterable[Entry], column_id: str, *, reverse: bool) -> list[Entry]:
-    """Return entries in the order of a column; equal ones by name, whichever way the column goes."""
+    """Return entries sorted by a column; equal ones by name in ascending order, also with `reverse`."""
     column = next(column for column in COLUMNS if column.id == column_id)
     by_name = sorted(entries, key=_name)
     return (
@@ -110,8 +112,9 @@ def sorted_entries(entries: Iterable[Entry], column_id: str, *, reverse: bool) -
 
 
 class ModelTable(RowList):
-    """The rows."""
+    """One model per row."""
 
+    BINDING_GROUP_TITLE = "Models: table"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             "space",
@@ -119,13 +122,13 @@ class ModelTable(RowList):
             "Mark",
             key_display="spc",
             id="table.mark",
-            tooltip="Mark the model, to act on several at once",
+            tooltip="Mark the model to act on several at once",
         ),
         Binding("ctrl+a", "mark_all", "Mark all shown", show=False, id="table.mark_all"),
     ]
 
     @dataclass
-    class Marked(Message):
+    class MarksChanged(Message):
         """The set of marked models changed."""
 
         marks: frozenset[str]
@@ -137,12 +140,10 @@ class ModelTable(RowList):
         self.marks: set[str] = set()
 
     def show(self, entries: Sequence[Entry]) -> None:
-        """Show entries in the given order."""
         self._entries = {entry.key: entry for entry in entries}
         self.set_rows([ListRow(entry.key) for entry in entries])
 
     def row_line(self, row: ListRow, number: int, width: int) -> list[Part]:
-        """Draw one model."""
         del number
         entry = self._entries[row.key]
         parts: list[Part] = [("◆ " if row.key in self.marks else "  ", "accent")]
@@ -160,80 +161,76 @@ class ModelTable(RowList):
         if column.id == "org":
             return entry.org, "faint" if entry.org == DEFAULT_ORG else "muted"
         if column.id == "type":
-            return type_word(model), "muted"
+            return type_label(model), "muted"
         if column.id == "quant":
-            return quant_word(model), "muted"
+            return quant_label(model), "muted"
         if column.id == "size":
-            return size(model.disk_bytes), ""
+            return spaced_size(model.disk_bytes), ""
         if column.id == "modified":
             if column.width < 10:
                 return short_age(model.last_modified, self._now()), "muted"
             return age(model.last_modified, self._now()), "muted"
         return entry.state.glyph, entry.state.token
 
-    def clicked(self, row: ListRow, event: events.Click) -> None:
-        """Mark with the mouse: a click left of the name, or with ctrl held."""
+    def row_clicked(self, row: ListRow, event: events.Click) -> None:
+        """Mark a row that is clicked left of its name, or with ctrl held."""
         if event.x <= _MARK or event.ctrl:
             self.toggle(row.key)
 
     def toggle(self, key: str) -> None:
-        """Mark a row, or take its mark away."""
         self.marks.symmetric_difference_update({key})
         self._marks_changed()
 
     def clear_marks(self) -> None:
-        """Take all marks away."""
         self.marks.clear()
         self._marks_changed()
 
-    def forget(self, keys: Iterable[str]) -> None:
-        """Take the marks of rows that are gone away."""
+    def unmark(self, keys: Iterable[str]) -> None:
         if self.marks.intersection(keys):
             self.marks.difference_update(keys)
             self._marks_changed()
 
     def _marks_changed(self) -> None:
         self.refresh()
-        self.post_message(self.Marked(frozenset(self.marks)))
+        self.post_message(self.MarksChanged(frozenset(self.marks)))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Dim marking where there is nothing to mark."""
         del parameters
         return None if action in {"mark", "mark_all"} and not self._entries else True
 
     def action_mark(self) -> None:
-        """Mark the row under the cursor and go on to the next."""
+        """Mark the row under the cursor and move to the next."""
         if (key := self.cursor_key) is not None:
             self.toggle(key)
             self.action_cursor_move(1)
 
     def action_mark_all(self) -> None:
-        """Mark every row that is shown; when all are, none."""
+        """Mark all rows that are shown, or unmark them if all are marked."""
         shown = set(self.keys)
         self.marks = self.marks - shown if shown <= self.marks else self.marks | shown
         self._marks_changed()
 
 
 def name_parts(entry: Entry, cells: int, *, org: bool) -> list[Part]:
-    """Return a name in exactly `cells`: the model's own, then flush right an unusual organisation, dimmed."""
+    """Return a name in exactly `cells`: the model's, then right-aligned an unusual organization, dimmed."""
     short = cut(entry.short, cells)
     left = cells - cell_len(short)
     parts: list[Part] = [(short, "strong")]
-    # Whole or not at all: rests of it are noise.
+    # In full or not at all: a truncated organization is noise.
     if org and entry.org not in {"", DEFAULT_ORG} and left >= 2 + cell_len(entry.org):
         return [*parts, (" " * (left - cell_len(entry.org)), ""), (entry.org, "faint")]
     return [*parts, (" " * left, "")]
 
 
 class TableHeader(Widget):
-    """The column titles; a click sorts."""
+    """The column titles; a click on one sorts."""
 
     ALLOW_SELECT = False
     COMPONENT_CLASSES: ClassVar[set[str]] = {"title", "title-sorted"}
 
     @dataclass
     class Clicked(Message):
-        """A title was clicked."""
+        """A column title was clicked."""
 
         column: str
 
@@ -242,21 +239,21 @@ class TableHeader(Widget):
         self._sorted = ("name", False)
 
     def show_sort(self, column: str, *, reverse: bool) -> None:
-        """Put the arrow on a column."""
+        """Show the sort arrow on a column."""
         self._sorted = (column, reverse)
         self.refresh()
 
     def _columns(self) -> list[tuple[Column, int]]:
-        # One cell for the cursor bar on the left, one of air and one for the scrollbar on the right.
+        # One cell for the cursor bar on the left, one of padding and one for the scrollbar on the right.
         return layout(self.size.width - 3)
 
     @property
     def shown(self) -> list[str]:
-        """Ids of the columns that are shown, left to right."""
+        """Ids of the visible columns, left to right."""
         return [column.id for column, _ in self._columns()]
 
     def _titles(self) -> list[tuple[Column, str]]:
-        """Return each column with its title and the gap behind it, which an arrow may reach into."""
+        """Return each column with its padded title; a sort arrow may use the gap after it."""
         column_id, reverse = self._sorted
         titles = []
         for column, cells in self._columns():
@@ -270,7 +267,6 @@ class TableHeader(Widget):
         return titles
 
     def render_line(self, y: int) -> Strip:
-        """Draw the titles."""
         plain, active = self.get_component_rich_style("title"), self.get_component_rich_style("title-sorted")
         segments = [Segment(" " * (1 + _MARK), plain)]
         for column, title in self._titles():
@@ -279,7 +275,6 @@ class TableHeader(Widget):
         return Strip(segments).adjust_cell_length(self.size.width, plain)
 
     def on_click(self, event: events.Click) -> None:
-        """Sort by the column under the mouse."""
         left = 1 + _MARK
         for column, title in self._titles():
             right = left + cell_len(title)
