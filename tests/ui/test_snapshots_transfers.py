@@ -128,9 +128,9 @@ QUEUE = (
     Scene("done", ("G", "k"), "Pulled mlx-community/SmolLM3"),
 )
 DETAILS = (
-    Scene("running", ("g", "enter"), "a minute ago", ("escape",)),
+    Scene("running", ("g", "enter"), "1 min ago", ("escape",)),
     Scene("paused", ("g", "j", "j", "enter"), "Paused at 34%", ("escape",)),
-    Scene("failed", ("g", "j", "j", "j", "enter"), "try again", ("escape",)),
+    Scene("failed", ("g", "j", "j", "j", "enter"), "retry", ("escape",)),
     Scene("done", ("G", "k", "enter"), "9 files", ("escape",)),
     Scene("list", ("g",), "Finished"),
 )
@@ -176,20 +176,20 @@ async def standing(size: str, folder: Path, wait: str) -> AsyncIterator[Pilot[An
 # -- the hub -------------------------------------------------------------------------------------------
 
 OVER = (
-    Scene("empty", (), "Nothing is being transferred"),
-    Scene("starters", ("slash",), "Small models to begin with", ("escape",)),
+    Scene("empty", (), "No transfers yet"),
+    Scene("starters", ("slash",), "Small models to start with", ("escape",)),
     Scene("results", ("slash", Text("qwen"), "enter"), "4 models"),
-    Scene("preflight", ("g", "enter"), "To fetch", ("escape",)),
+    Scene("preflight", ("g", "enter"), "Download", ("escape",)),
     Scene("preflight-gated", ("G", "enter"), "is gated", ("escape", "escape")),
-    Scene("push", ("P",), "Give the folder"),
-    Scene("push-checked", (Text("./my-model"), "tab", Text("me/my-model")), "nothing is wrong"),
+    Scene("push", ("P",), "Enter the folder"),
+    Scene("push-checked", (Text("./my-model"), "tab", Text("me/my-model")), "no problems found"),
     Scene("push-refused", ("enter",), "✗", ("escape",)),
     Scene(
-        "searching", ("slash", Text("gemma"), "enter"), "Asking the hub", ("escape",),
+        "searching", ("slash", Text("gemma"), "enter"), "Searching the hub", ("escape",),
         lambda hub: hub.faults.add(Fault(kind="silent", path="/api/models", times=None)),
     ),
 )  # fmt: skip
-UNREACHABLE = Scene("unreachable", ("slash", Text("qwen"), "enter"), "did not answer")
+UNREACHABLE = Scene("unreachable", ("slash", Text("qwen"), "enter"), "Search failed")
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ async def with_hub(size: str, folder: Path, hub: Hub) -> AsyncIterator[Pilot[Any
     async with app.run_test(size=SIZES[size], notifications=True) as pilot:
         await wait_until(pilot, lambda: app.transfers.ready)
         await pilot.press("3")
-        await settle(pilot, "Nothing is being transferred")
+        await settle(pilot, "No transfers yet")
         yield pilot
 
 

@@ -19,11 +19,11 @@ from mlxk_tui.transfers.starters import STARTERS
 from mlxk_tui.transfers.store import Store, state_file
 from mlxk_tui.ui.models.pane import ModelsPane
 from mlxk_tui.ui.transfers.pane import TransfersPane
-from mlxk_tui.ui.transfers.preflight import Preflight
+from mlxk_tui.ui.transfers.preflight import PreflightDialog
 from mlxk_tui.ui.transfers.push_form import PushForm, ReviewDialog
 from mlxk_tui.ui.transfers.screen import TransferScreen
 from mlxk_tui.ui.transfers.search import SearchScreen
-from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+from mlxk_tui.ui.widgets.dialogs import ConfirmDialog
 from mlxk_tui.ui.widgets.row_list import ListRow
 from mlxk_tui.ui.widgets.text import Part
 from tests.support.hf_cache import HfCache, model_files, safetensors
@@ -78,16 +78,16 @@ async def found(pilot: Pilot[Any], words: str) -> SearchScreen:
     return screen
 
 
-async def asked(pilot: Pilot[Any]) -> Preflight:
+async def asked(pilot: Pilot[Any]) -> PreflightDialog:
     """Wait for the preflight card of a pull."""
 
     def there() -> bool:
         screen = pilot.app.screen
-        return isinstance(screen, Preflight) and (screen.plan or screen.error) is not None
+        return isinstance(screen, PreflightDialog) and (screen.plan or screen.error) is not None
 
     await wait_until(pilot, there)
     screen = pilot.app.screen
-    assert isinstance(screen, Preflight)
+    assert isinstance(screen, PreflightDialog)
     return screen
 
 
@@ -109,16 +109,16 @@ async def test_model_is_found_inspected_and_pulled_with_keys(
         assert app.screen.results.keys == [starter.name for starter in STARTERS]
         await pilot.press("escape")
         await open_pane(pilot)
-        assert "Nothing is being transferred" in text(app)
+        assert "No transfers yet" in text(app)
         search = await found(pilot, "tiny")
         assert search.results.keys == [TINY, GATED]
         assert "1.2k" in text(app)
         assert "gated" in text(app)
         await wait_until(pilot, lambda: search.results.has_focus)
-        assert "Look at it" in text(app)
+        assert "Details" in text(app)
         await pilot.press("enter")
         await asked(pilot)
-        for said in ("To fetch", "in 5 files", "free", "fits", "apache-2.0"):
+        for said in ("Download", "in 5 files", "free", "fits", "apache-2.0"):
             assert said in text(app)
         await pilot.press("enter")
         await wait_until(pilot, lambda: state_of(app, TINY) == "done")
@@ -173,12 +173,12 @@ async def test_model_that_cannot_be_pulled_shows_the_reason(
         await pilot.press("enter")
         await asked(pilot)
         assert "is gated, and the token's account has no access yet" in flat(app)
-        assert "press r" in flat(app)
+        assert "press r to retry" in flat(app)
         assert app.screen.query_one("#proceed").disabled
         local.repos[GATED].granted = frozenset({"tester"})
         await pilot.press("r")
         await wait_until(pilot, lambda: not app.screen.query_one("#proceed").disabled)
-        assert "gated; your account may read it" in flat(app)
+        assert "gated, your account has access" in flat(app)
         await pilot.press("escape", "escape")
         assert not app.transfers.transfers
         assert not cache.root.joinpath("models--closed--Gated-Tiny").exists()
@@ -192,7 +192,7 @@ async def test_unavailable_actions_show_a_message(make_app: AppMaker, hub: Path)
         await wait_until(pilot, lambda: "Push is experimental and switched off" in flat(app))
         await pilot.press("slash", *"qwen", "enter")
         await wait_until(pilot, lambda: "cannot be reached" in flat(app))
-        assert "ask again" in text(app)
+        assert "retry" in text(app)
 
 
 async def test_pausing_resuming_and_cancelling_keep_the_bytes(
@@ -213,13 +213,13 @@ async def test_pausing_resuming_and_cancelling_keep_the_bytes(
         await pilot.press("space")
         await wait_until(pilot, lambda: transfer.state is TransferState.RUNNING and transfer.bytes_done > had)
         await pilot.press("x")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
-        assert "stay on disk" in flat(app)
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        assert "stays on disk" in flat(app)
         await pilot.press("enter")
         await wait_until(pilot, lambda: isinstance(app.screen, TransfersPane))
         assert transfer.state is TransferState.RUNNING
         await pilot.press("x")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: transfer.state is TransferState.CANCELLED)
         assert list(cache.root.rglob("*.incomplete"))
@@ -240,8 +240,8 @@ async def test_quitting_asks_and_transfers_resume_at_the_next_start(
         transfer, _ = app.transfers.add(Pull(LARGE))
         await wait_until(pilot, lambda: transfer.bytes_done > 400_000)
         await pilot.press("q")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
-        assert "It goes on where it stopped next time." in flat(app)
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        assert "The transfer resumes at the next start." in flat(app)
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: app._exit)
     local.rate_per_connection = None
@@ -275,17 +275,17 @@ async def test_model_is_not_shown_as_broken_while_it_is_pulled(
         await app.library.refresh()
         assert verdict() is Verdict.DOWNLOADING
         await pilot.press("2")
-        await wait_until(pilot, lambda: "Being downloaded" in text(app))
-        assert "The Transfers pane shows how far it is." in flat(app)
-        assert "Not sound" not in text(app)
+        await wait_until(pilot, lambda: "Downloading" in text(app))
+        assert "See Transfers for progress." in flat(app)
+        assert "Broken" not in text(app)
         assert "●" not in text(app).splitlines()[1]  # the tab shows nothing to repair
         app.transfers.pause(transfer.id)
-        await wait_until(pilot, lambda: verdict() is Verdict.BAD and "Not sound" in text(app))
+        await wait_until(pilot, lambda: verdict() is Verdict.BAD and "Broken" in text(app))
         app.transfers.resume(transfer.id)
         await wait_until(pilot, lambda: verdict() is Verdict.DOWNLOADING)
         await pilot.press("q")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
-        assert "It goes with the demo, which is removed at its end." in flat(app)
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        assert "The transfer will be deleted with the demo." in flat(app)
         await pilot.press("escape")
         local.rate_per_connection = None
         seen: list[Verdict | None] = []
@@ -309,7 +309,7 @@ async def test_failed_transfer_shows_the_reason_and_can_be_retried(
         await wait_until(pilot, lambda: state_of(app, GATED) == "failed")
         await wait_until(pilot, lambda: "● 1" in text(app) or "●1" in text(app))
         assert "is gated" in flat(app)
-        assert "try again" in text(app)
+        assert "retry" in text(app)
         local.repos[GATED].granted = frozenset({"tester"})
         await pilot.press("r")
         await wait_until(pilot, lambda: state_of(app, GATED) == "done")
@@ -317,7 +317,7 @@ async def test_failed_transfer_shows_the_reason_and_can_be_retried(
         local.faults.add(Fault(kind="status", path="/api/models/*", status=503, times=None))
         app.transfers.add(Pull(TINY))
         await pilot.press("g")
-        await wait_until(pilot, lambda: "tries again in" in flat(app))
+        await wait_until(pilot, lambda: "retrying in" in flat(app))
         local.faults.clear()
         await pilot.press("r")  # or wait
         await wait_until(pilot, lambda: state_of(app, TINY) == "done")
@@ -418,7 +418,7 @@ async def test_second_app_shows_the_transfers_read_only(
         async with app.run_test(size=NARROW, notifications=True) as pilot:
             await ready(pilot)
             await pilot.press("3")
-            await wait_until(pilot, lambda: "Transfers run elsewhere" in text(app))
+            await wait_until(pilot, lambda: "Transfers run in another window" in text(app))
     finally:
         first.release()
 
@@ -440,7 +440,7 @@ async def test_folder_is_pushed_but_never_to_a_public_repo(
         form.folder.value = "./nowhere"
         await wait_until(pilot, lambda: "There is no folder" in flat(app))
         form.folder.value = "./model"
-        await wait_until(pilot, lambda: "5 files" in text(app) and "nothing is wrong" in text(app))
+        await wait_until(pilot, lambda: "5 files" in text(app) and "no problems found" in text(app))
         form.repo.value = "tester/public"
         await wait_until(pilot, lambda: not form.proceed.disabled)
         await pilot.click("#proceed")
@@ -453,7 +453,7 @@ async def test_folder_is_pushed_but_never_to_a_public_repo(
         await wait_until(pilot, lambda: "is not on the hub" not in flat(app))
         await pilot.click("#proceed")
         await wait_until(pilot, lambda: isinstance(app.screen, ReviewDialog))
-        for said in ("+ config.json", "+ model.safetensors", "+5 new", "the repo is made, private"):
+        for said in ("+ config.json", "+ model.safetensors", "+5 new", "Creates a private repo"):
             assert said in text(app)
         assert "tester/mine" not in local.repos
         assert not app.transfers.transfers

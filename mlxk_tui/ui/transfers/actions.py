@@ -1,4 +1,4 @@
-"""What changes transfers: paused, resumed, canceled, taken out of the list."""
+"""Actions on transfers: pause, resume, cancel, remove from the list."""
 
 from __future__ import annotations
 
@@ -6,44 +6,42 @@ from mlxk_tui.ops.core.text import spaced_size
 from mlxk_tui.transfers.jobs import Transfer, TransferState
 from mlxk_tui.ui.inspector import model_actions
 from mlxk_tui.ui.inspector.model_actions import Host
-from mlxk_tui.ui.inspector.pull_actions import attempt, short_name
+from mlxk_tui.ui.inspector.pull_actions import short_name, try_action
 from mlxk_tui.ui.shell.context import Context
 
-# -- changing ------------------------------------------------------------------------------------------
 
-
-def toggle(host: Host, context: Context, transfer: Transfer) -> None:
-    """Pause a transfer, or let it go on."""
-    going = transfer.state in {TransferState.RUNNING, TransferState.WAITING}
-    change = context.transfers.pause if going else context.transfers.resume
-    attempt(host, lambda: change(transfer.id))
+def toggle_pause(host: Host, context: Context, transfer: Transfer) -> None:
+    """Pause a transfer, or resume it."""
+    active = transfer.state in {TransferState.RUNNING, TransferState.WAITING}
+    change = context.transfers.pause if active else context.transfers.resume
+    try_action(host, lambda: change(transfer.id))
 
 
 async def cancel(host: Host, context: Context, transfer: Transfer) -> None:
-    """Stop a transfer for good, after a question where bytes were moved. Run with `actions.ask`."""
-    from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+    """Cancel a transfer, after a confirmation if bytes were transferred. Run it with `run_dialog`."""
+    from mlxk_tui.ui.widgets.dialogs import ConfirmDialog
 
     if transfer.bytes_done and transfer.state is not TransferState.FAILED:
         name = short_name(transfer)
         if transfer.is_push:
-            text = "Nothing of it is on the hub yet; pushing it again begins anew."
+            kind, text = "upload", "Nothing is on the hub yet. Push again to start over."
         else:
-            much = spaced_size(transfer.bytes_done)
-            text = f"The {much} that are there stay on disk: pulling {name} again goes on from there."
-        question = QuestionDialog(f"Cancel {name}?", text, proceed="Cancel it", cancel="Go on")
-        if not await host.app.push_screen_wait(question):
+            kind = "download"
+            text = f"{spaced_size(transfer.bytes_done)} stays on disk. Pull again to resume."
+        dialog = ConfirmDialog(f"Cancel {name}?", text, proceed=f"Cancel {kind}", cancel=f"Keep {kind}ing")
+        if not await host.app.push_screen_wait(dialog):
             return
-    attempt(host, lambda: context.transfers.cancel(transfer.id))  # does nothing where it ended meanwhile
+    try_action(host, lambda: context.transfers.cancel(transfer.id))  # no effect if it ended meanwhile
 
 
-def drop(host: Host, context: Context, transfer: Transfer) -> None:
-    """Cancel a transfer; one that has ended is taken out of the list."""
+def cancel_or_remove(host: Host, context: Context, transfer: Transfer) -> None:
+    """Cancel a transfer, or remove it from the list if it has ended."""
     if transfer.state.finished or transfer.state is TransferState.FAILED:
-        attempt(host, lambda: context.transfers.remove(transfer.id))
+        try_action(host, lambda: context.transfers.remove(transfer.id))
     else:
-        model_actions.ask(host, cancel(host, context, transfer))
+        model_actions.run_dialog(host, cancel(host, context, transfer))
 
 
 def clear_finished(host: Host, context: Context) -> None:
-    """Take out of the list whatever is finished."""
-    attempt(host, context.transfers.clear_finished)
+    """Remove all finished transfers from the list."""
+    try_action(host, context.transfers.clear_finished)

@@ -1,4 +1,4 @@
-"""Everything about one transfer: its progress, the rate of the last minute, its files, or why it failed."""
+"""Details of one transfer: progress, the rate of the last minute, files, or why it failed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,11 @@ from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import plural, printable, size, spaced_size
+from mlxk_tui.ops.core.text import plural, printable, spaced_size
 from mlxk_tui.transfers.jobs import FileProgress, Push, Transfer, TransferState
 from mlxk_tui.transfers.rates import SECONDS
 from mlxk_tui.ui.inspector.pull_actions import short_name
-from mlxk_tui.ui.transfers.text import (
-    amount,
-    cause,
-    duration,
-    glyph,
-    rate_text,
-    standing,
-)
+from mlxk_tui.ui.transfers.text import amount, duration, failure_text, glyph, rate_text, state_text
 from mlxk_tui.ui.widgets.scrolling import scroll_bindings
 from mlxk_tui.ui.widgets.sparkline import sparkline
 from mlxk_tui.ui.widgets.text import Part, bar, cut, flush_right, lines, pad, wrap
@@ -36,17 +29,18 @@ _MAX_WIDTH = 96
 
 
 class DetailBody(VerticalScroll):
-    """The scrolling part."""
+    """The scrolling content."""
 
+    BINDING_GROUP_TITLE = "Transfers: details"
     BINDINGS: ClassVar[list[BindingType]] = scroll_bindings("transfer")
 
 
 class TransferDetail(Vertical):
-    """Shows one transfer; drawn in place while it moves.
+    """Shows one transfer; its progress is updated in place.
 
     Args:
-        now: seconds of the monotonic clock.
-        wall: seconds since the epoch.
+        now: returns seconds of the monotonic clock.
+        wall: returns seconds since the epoch.
     """
 
     body = getters.query_one(DetailBody)
@@ -66,12 +60,11 @@ class TransferDetail(Vertical):
         self._height = -1
 
     def compose(self) -> ComposeResult:
-        """Lay out the text."""
         with DetailBody():
             yield Static(id="transfer-text", markup=False)
 
     def show(self, transfer: Transfer | None) -> None:
-        """Show `transfer`; the place in it stays where it is the same."""
+        """Show a transfer; the scroll position stays if it is the same one."""
         if transfer is not self._transfer:
             same = transfer and self._transfer and transfer.id == self._transfer.id
             self._transfer = transfer
@@ -80,11 +73,9 @@ class TransferDetail(Vertical):
         self.draw()
 
     def on_resize(self) -> None:
-        """Draw for the new width."""
         self.draw()
 
     def draw(self) -> None:
-        """Draw what is known now."""
         width = self.body.scrollable_content_region.width
         if width <= 0:
             return
@@ -92,40 +83,40 @@ class TransferDetail(Vertical):
         name = short_name(transfer) if transfer is not None else "Transfer"
         self.border_title = Content(cut(name, max(8, self.size.width - 4)))
         if transfer is None:
-            rows: list[list[Part]] = [[("No transfer is selected.", "$muted")]]
+            rows: list[list[Part]] = [[("No transfer selected.", "$muted")]]
         else:
             rows = describe(transfer, self._now(), self._wall(), min(width, _MAX_WIDTH))
-        # The same number of lines needs no new layout: nothing around it moves.
+        # The same number of lines needs no new layout.
         self.text.update(lines(rows), layout=len(rows) != self._height)
         self._height = len(rows)
 
 
 def describe(transfer: Transfer, now: float, wall: float, width: int) -> list[list[Part]]:
-    """Return the lines about a transfer; styles are theme tokens."""
+    """Return the description of a transfer as lines; styles are theme tokens."""
     mark, token = glyph(transfer)
-    said = standing(transfer, now, wall)
+    state = state_text(transfer, now, wall)
     rows: list[list[Part]] = [
         [(cut(printable(transfer.job.name), width), "$muted")],
         [],
-        [(f"{mark} ", f"${token}"), (said[:1].upper() + said[1:], f"${token}")],
+        [(f"{mark} ", f"${token}"), (state[:1].upper() + state[1:], f"${token}")],
     ]
     if transfer.failure is not None:
-        rows += [[("  ", ""), (text, "")] for text in wrap(cause(transfer), width - 2)]
+        rows += [[("  ", ""), (text, "")] for text in wrap(failure_text(transfer), width - 2)]
         if transfer.state is TransferState.FAILED:
-            rows += [[], _keys(("r", "try again"), ("x", "take it out of the list"))]
+            rows += [[], _keys(("r", "retry"), ("x", "remove from the list"))]
         else:
-            tried = f"{plural(transfer.attempts, 'attempt')} failed; nothing that was fetched is lost."
-            rows += [[("  ", ""), (text, "$muted")] for text in wrap(tried, width - 2)]
+            attempts = f"{plural(transfer.attempts, 'failed attempt')}. Downloaded data is kept."
+            rows += [[("  ", ""), (text, "$muted")] for text in wrap(attempts, width - 2)]
     elif transfer.state is TransferState.DONE:
         rows += [[("  ", ""), (text, "$muted")] for text in wrap(printable(transfer.result), width - 2)]
     elif transfer.state is TransferState.CANCELLED:
-        kept = "What was fetched stays on disk; r goes on from there."
-        rows += [[("  ", ""), (text, "$muted")] for text in wrap(kept, width - 2)]
+        hint = "Downloaded data is kept. Press r to resume."
+        rows += [[("  ", ""), (text, "$muted")] for text in wrap(hint, width - 2)]
     if transfer.share is not None and transfer.state is not TransferState.DONE:
         rows += [[], *_progress(transfer, now, width)]
     if transfer.state is TransferState.RUNNING and transfer.share is not None:
         rows += [[], *_rate(transfer, now, width)]
-    rows += _what(transfer, width)
+    rows += _job_facts(transfer, width)
     if transfer.files and transfer.state is not TransferState.DONE:
         rows += [[], *_files(transfer, width)]
     return rows
@@ -133,8 +124,8 @@ def describe(transfer: Transfer, now: float, wall: float, width: int) -> list[li
 
 def _keys(*keys: tuple[str, str]) -> list[Part]:
     parts: list[Part] = [("  ", "")]
-    for key, does in keys:
-        parts += [(key, "$accent bold"), (f" {does}   ", "$muted")]
+    for key, description in keys:
+        parts += [(key, "$accent bold"), (f" {description}   ", "$muted")]
     return parts
 
 
@@ -155,17 +146,17 @@ def _rate(transfer: Transfer, now: float, width: int) -> list[list[Part]]:
     history = transfer.rates.history(now)
     label: list[Part] = [("Rate", "$strong"), (f"  {rate_text(transfer.rates.rate(now))}", "")]
     peak = max(history, default=0)
-    most: list[Part] = [(f"at most {spaced_size(peak)}/s", "$faint")] if peak else []
+    peak_text: list[Part] = [(f"peak {spaced_size(peak)}/s", "$faint")] if peak else []
     cells = min(width, SECONDS)
-    rows: list[list[Part]] = [[*label, *flush_right(label, most, cells)]]
+    rows: list[list[Part]] = [[*label, *flush_right(label, peak_text, cells)]]
     rows += [[(drawn, "$accent")] for drawn in sparkline(history, cells, _SPARK_ROWS)]
-    begin, end = "a minute ago" if cells == SECONDS else f"{cells} s ago", "now"
+    begin, end = "1 min ago" if cells == SECONDS else f"{cells} s ago", "now"
     room = cells - len(begin) - len(end)
     rows.append([(f"{begin}{' ' * max(1, room)}{end}", "$faint")])
     return rows
 
 
-def _what(transfer: Transfer, width: int) -> list[list[Part]]:
+def _job_facts(transfer: Transfer, width: int) -> list[list[Part]]:
     job = transfer.job
     facts: list[tuple[str, str]] = []
     if isinstance(job, Push):
@@ -188,7 +179,7 @@ def _files(transfer: Transfer, width: int) -> list[list[Part]]:
     head: list[Part] = [("Files", "$strong")]
     counted = f"{transfer.files_done:,} of {total:,} done" if total else ""
     rows: list[list[Part]] = [[*head, *flush_right(head, [(counted, "$muted")], width)]]
-    # What moves comes first; each group in the order in which its files began.
+    # Unfinished files come first; within a group, in the order in which they started.
     files = sorted(transfer.files.items(), key=lambda item: item[1].whole)
     rows += [_file(path, file, width) for path, file in files[:_MAX_FILES]]
     if len(files) > _MAX_FILES:
@@ -200,14 +191,14 @@ def _file(path: str, file: FileProgress, width: int) -> list[Part]:
     name = pad(printable(path), max(8, width - _FILE_BAR - 17))
     share = min(1.0, file.done / file.total) if file.total else 1.0
     drawn, rest = bar(share, _FILE_BAR)
-    much = pad(size(file.total), 8, right=True)
+    size = pad(spaced_size(file.total), 8, right=True)
     if file.whole:
-        return [(name, "$muted"), (" " * (_FILE_BAR + 6), ""), ("✓", "$good"), (much, "$muted")]
+        return [(name, "$muted"), (" " * (_FILE_BAR + 6), ""), ("✓", "$good"), (size, "$muted")]
     return [
         (name, ""),
         ("  ", ""),
         (drawn, "$accent"),
         (rest, "$line"),
         (f"{share:>5.0%}", ""),
-        (much, "$muted"),
+        (size, "$muted"),
     ]

@@ -1,4 +1,4 @@
-"""The keys that act on transfers, the same on every screen that shows some."""
+"""Key bindings for transfers, the same on every screen that shows transfers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FIND = Binding(
     "Find",
     key_display="/",
     id="transfers.find",
-    tooltip="Find models on the hub and pull them",
+    tooltip="Search the hub and pull models",
 )
 PAUSE = Binding(
     "space",
@@ -20,45 +20,49 @@ PAUSE = Binding(
     "Pause/resume",
     key_display="spc",
     id="transfers.pause",
-    tooltip="Pause the transfer, or let it go on",
+    tooltip="Pause or resume the transfer",
 )
 DROP = Binding(
     "x",
     "drop",
     "Cancel",
     id="transfers.cancel",
-    tooltip="Cancel the transfer (what is there stays on disk); take an ended one out of the list",
+    tooltip="Cancel the transfer (downloaded data is kept), or remove an ended one from the list",
 )
-RETRY = Binding(
-    "r", "retry", "Retry", id="transfers.retry", tooltip="Try a failed or cancelled transfer again"
-)
+RETRY = Binding("r", "retry", "Retry", id="transfers.retry", tooltip="Retry a failed or canceled transfer")
 UP = Binding(
-    "K", "move_up", "Earlier", show=False, id="transfers.up", tooltip="Let the transfer be done earlier"
+    "K", "move_up", "Move up", show=False, id="transfers.up", tooltip="Move the transfer up in the queue"
 )
 DOWN = Binding(
-    "J", "move_down", "Later", show=False, id="transfers.down", tooltip="Let the transfer be done later"
+    "J",
+    "move_down",
+    "Move down",
+    show=False,
+    id="transfers.down",
+    tooltip="Move the transfer down in the queue",
 )
 CLEAR = Binding(
-    "c", "clear", "Clear", id="transfers.clear", tooltip="Take finished transfers out of the list"
+    "c", "clear", "Clear", id="transfers.clear", tooltip="Remove finished transfers from the list"
 )
 PUSH = Binding(
-    "P", "push", "Push", id="transfers.push", tooltip="Push a folder of yours to a private repo of the hub"
+    "P", "push", "Push", id="transfers.push", tooltip="Push a local folder to a private repo on the hub"
 )
 
 
-def why_not(action: str, transfer: Transfer | None) -> str | None:
-    """Return why an action is not possible for a transfer, as a sentence; None where it is."""
+def disabled_reason(action: str, transfer: Transfer | None) -> str | None:
+    """Return why an action is disabled for a transfer, as a sentence; None if it is enabled."""
     if transfer is None:
-        return "No transfer is selected."
+        return "No transfer selected."
     state = transfer.state
     if action == "pause" and state.finished:
-        return "It has ended; r begins it again." if state is TransferState.CANCELLED else "It is done."
+        canceled = state is TransferState.CANCELLED
+        return "The transfer was canceled. Press r to resume." if canceled else "The transfer is complete."
     if (
         action == "retry"
         and state not in {TransferState.FAILED, TransferState.CANCELLED}
         and transfer.retry_at is None
     ):
-        return "Only what failed or was cancelled is tried again."
+        return "Only failed or canceled transfers can be retried."
     if action in {"move_up", "move_down"} and state.finished:
-        return "It has ended: its place does not matter any more."
+        return "The transfer has ended."
     return None

@@ -1,4 +1,4 @@
-"""The Transfers pane: the queue of pulls and pushes, with everything about one of them beside it."""
+"""The Transfers pane: the queue of pulls and pushes, with the details of one beside it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlxk_tui.transfers.jobs import Transfer, TransferState
 from mlxk_tui.ui.inspector import pull_actions
 from mlxk_tui.ui.inspector.screens import WIDE
 from mlxk_tui.ui.shell.pane import Pane
-from mlxk_tui.ui.transfers import actions as acts, keys
+from mlxk_tui.ui.transfers import actions, keys
 from mlxk_tui.ui.transfers.detail import TransferDetail
 from mlxk_tui.ui.transfers.list import TransferList
 from mlxk_tui.ui.transfers.screen import TransferScreen
@@ -28,14 +28,15 @@ from mlxk_tui.ui.widgets.row_list import RowList
 from mlxk_tui.ui.widgets.state_view import StateView
 from mlxk_tui.ui.widgets.text import sentence
 
-_ON_ONE = {"pause", "drop", "retry", "move_up", "move_down"}
+_ON_SELECTED = {"pause", "drop", "retry", "move_up", "move_down"}
 
 
 class TransfersPane(Pane):
-    """List and detail."""
+    """The list of transfers and the details of the selected one."""
 
     pane_id = "transfers"
     AUTO_FOCUS = "#transfers"
+    BINDING_GROUP_TITLE = "Transfers"
     BINDINGS: ClassVar[list[BindingType]] = [
         keys.FIND,
         keys.PAUSE,
@@ -55,7 +56,6 @@ class TransfersPane(Pane):
     message = getters.query_one("#transfers-message", StateView)
 
     def body(self) -> Iterable[Widget]:
-        """Lay out the pane."""
         now, wall = self.context.transfers.monotonic, self.context.library.clock
         panel = Vertical(
             Static(id="transfers-note", markup=False),
@@ -67,18 +67,17 @@ class TransfersPane(Pane):
         yield Horizontal(panel, TransferDetail(now=now, wall=wall, id="transfer-detail"), id="transfers-body")
 
     def on_mount(self) -> None:
-        """Show what there is; ages and times to the next attempt go on by themselves."""
+        """Draw, and update ages and the times to the next attempt every second."""
         self.draw_transfers(Change(structure=True))
-        self.set_interval(1.0, self._pass_time)
+        self.set_interval(1.0, self._update_times)
 
     # -- drawing -----------------------------------------------------------------------------------
 
     def draw_library(self, change: Changed) -> None:
-        """Nothing here comes from the cache."""
-        del change
+        del change  # nothing here comes from the cache
 
     def draw_transfers(self, change: Change) -> None:
-        """Draw list, detail and messages; where only bytes moved, in place."""
+        """Draw list, details and messages; in place if only the progress changed."""
         if change.structure:
             self.listed.show(self.context.transfers.transfers)
             self._draw_message()
@@ -90,34 +89,34 @@ class TransfersPane(Pane):
                 self.detail.show(self.selected)
         self._draw_counts()
 
-    def _pass_time(self) -> None:
+    def _update_times(self) -> None:
         if self.is_current and not self.context.transfers.running:
             self.listed.refresh()
             self.detail.draw()
 
     def _draw_message(self) -> None:
         queue, view = self.context.transfers, self.message
-        there = bool(queue.transfers)
-        self.panel.set_class(not there, "-message")
-        self.query_one("#transfers-body").set_class(not there, "-empty")
-        said = [text for text in (queue.locked, queue.problem) if text]
-        self.note.display = bool(said) and there
-        if said:
-            self.note.update(Content.styled("\n".join(f"▲ {sentence(text)}" for text in said), "$attention"))
-        if there:
+        listed = bool(queue.transfers)
+        self.panel.set_class(not listed, "-message")
+        self.query_one("#transfers-body").set_class(not listed, "-empty")
+        warnings = [f"▲ {sentence(text)}" for text in (queue.locked, queue.problem) if text]
+        self.note.display = bool(warnings) and listed
+        if warnings:
+            self.note.update(Content.styled("\n".join(warnings), "$attention"))
+        if listed:
             return
         if not queue.ready:
-            view.show("·  ·  ·", "Reading the list of transfers", [])
+            view.show("·  ·  ·", "Loading transfers", [])
         elif queue.locked:
-            view.show("▲", "Transfers run elsewhere", [queue.locked], style="$attention")
+            view.show("▲", "Transfers run in another window", [queue.locked], style="$attention")
         else:
             view.show(
                 "⇅",
-                "Nothing is being transferred",
+                "No transfers yet",
                 [
                     *([sentence(queue.problem), ""] if queue.problem else []),
-                    "Find a model on the hub and pull it. Whatever ends the program,",
-                    "a transfer goes on where it stopped.",
+                    "Search the hub and pull a model.",
+                    "Interrupted transfers resume at the next start.",
                 ],
                 keys=[("/", "find a model"), ("P", "push a folder")],
             )
@@ -136,7 +135,7 @@ class TransfersPane(Pane):
         self.panel.border_subtitle = Content(" · ".join(parts) or total)
 
     def on_resize(self) -> None:
-        """Give the focus back to the list when the detail is not shown at this width."""
+        """Focus the list if the details are hidden at this width."""
         focused = self.focused
         if self.size.width < WIDE and (focused is None or self.detail in focused.ancestors_with_self):
             self.listed.focus()
@@ -149,13 +148,11 @@ class TransfersPane(Pane):
         return self.context.transfers.get(self.listed.cursor_key or "")
 
     def on_row_list_highlighted(self, event: RowList.Highlighted) -> None:
-        """Show the transfer under the cursor."""
         event.stop()
         self.detail.show(self.selected)
         self.update_keys()
 
-    def on_row_list_chosen(self, event: RowList.Chosen) -> None:
-        """Go into the detail."""
+    def on_row_list_selected(self, event: RowList.Selected) -> None:
         event.stop()
         if self.has_class("-narrow"):
             self.app.push_screen(TransferScreen(self.context, event.key, self.detail))
@@ -164,60 +161,51 @@ class TransfersPane(Pane):
 
     # -- actions -----------------------------------------------------------------------------------
 
-    def why_not(self, action: str) -> str | None:
-        """Return why an action is not possible now."""
+    def disabled_reason(self, action: str) -> str | None:
         queue = self.context.transfers
         if action == "push":
-            return pull_actions.why_no_push(self.context)
-        if action in {*_ON_ONE, "clear"} and queue.locked:
+            return pull_actions.push_disabled_reason(self.context)
+        if action in {*_ON_SELECTED, "clear"} and queue.locked:
             return queue.locked
-        if action in _ON_ONE:
-            return keys.why_not(action, self.selected)
+        if action in _ON_SELECTED:
+            return keys.disabled_reason(action, self.selected)
         if action == "clear" and not any(transfer.state.finished for transfer in queue.transfers):
-            return "Nothing is finished."
+            return "No finished transfers."
         return None
 
     def action_find(self) -> None:
-        """Search the hub."""
-        pull_actions.find_models(self, self.context)
+        pull_actions.open_hub_search(self, self.context)
 
     def action_push(self) -> None:
-        """Open the push form."""
-        pull_actions.push_folder(self, self.context)
+        pull_actions.open_push_form(self, self.context)
 
     def action_pause(self) -> None:
-        """Pause, or go on."""
         if transfer := self.selected:
-            acts.toggle(self, self.context, transfer)
+            actions.toggle_pause(self, self.context, transfer)
 
     def action_drop(self) -> None:
-        """Cancel, or take out of the list."""
         if transfer := self.selected:
-            acts.drop(self, self.context, transfer)
+            actions.cancel_or_remove(self, self.context, transfer)
 
     def action_retry(self) -> None:
-        """Try again."""
         if transfer := self.selected:
-            pull_actions.attempt(self, lambda: self.context.transfers.retry(transfer.id))
+            pull_actions.try_action(self, lambda: self.context.transfers.retry(transfer.id))
 
     def _move(self, by: int) -> None:
         if transfer := self.selected:
-            pull_actions.attempt(self, lambda: self.context.transfers.move(transfer.id, by))
+            pull_actions.try_action(self, lambda: self.context.transfers.move(transfer.id, by))
 
     def action_move_up(self) -> None:
-        """Let it be done earlier."""
         self._move(-1)
 
     def action_move_down(self) -> None:
-        """Let it be done later."""
         self._move(1)
 
     def action_clear(self) -> None:
-        """Take out whatever is finished."""
-        acts.clear_finished(self, self.context)
+        actions.clear_finished(self, self.context)
 
     def action_leave(self) -> None:
-        """Leave the detail; a running task is stopped last."""
+        """Focus the list; if it is focused, stop the latest task."""
         if not self.listed.has_focus:
             self.listed.focus()
         else:

@@ -1,4 +1,4 @@
-"""The card before a pull: what it would bring, and whether it may and fits."""
+"""The dialog before a pull: what it downloads, whether it fits and whether access is granted."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.pull.plan import PullPlan, plan_pull
 from mlxk_tui.transfers.jobs import Pull
 from mlxk_tui.ui.shell.context import Context
-from mlxk_tui.ui.transfers.preflight_card import card, trouble
+from mlxk_tui.ui.transfers.preflight_card import failure_rows, plan_rows
 from mlxk_tui.ui.widgets.error_text import error_text
+from mlxk_tui.ui.widgets.overlay_screen import OverlayScreen
 from mlxk_tui.ui.widgets.text import Part, cut, lines
-from mlxk_tui.ui.widgets.transient import Transient
 
 _HINTS = {
-    ErrorType.ACCESS_DENIED: "Once you have access, press r: nothing was written so far.",
-    ErrorType.NETWORK_ERROR: "r asks again.",
+    ErrorType.ACCESS_DENIED: "Request access, then press r to retry.",
+    ErrorType.NETWORK_ERROR: "Press r to retry.",
 }
 
 
-class Preflight(ModalScreen[Pull | None], Transient[Pull | None]):
-    """Answers with the pull to queue, or None.
+class PreflightDialog(ModalScreen[Pull | None], OverlayScreen[Pull | None]):
+    """Returns the pull to queue, or None if cancelled.
 
     Args:
-        context: what every pane is given.
+        context: the app's services.
         spec: `NAME[@REV]`.
     """
 
+    BINDING_GROUP_TITLE = "Pull preview"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", show=False, id="preflight.cancel"),
         Binding("left,h", "app.focus_previous", "Previous button", show=False, id="preflight.previous"),
         Binding("right,l", "app.focus_next", "Next button", show=False, id="preflight.next"),
-        Binding("r", "ask", "Ask again", show=False, id="preflight.again"),
+        Binding("r", "load", "Retry", show=False, id="preflight.again"),
     ]
     AUTO_FOCUS = "#safe"
 
@@ -51,15 +52,14 @@ class Preflight(ModalScreen[Pull | None], Transient[Pull | None]):
 
     def __init__(self, context: Context, spec: str) -> None:
         super().__init__()
-        self._given = context
+        self.context = context
         self._spec = spec
         self.plan: PullPlan | None = None
-        """What the hub said."""
+        """What the pull would download; None until the hub has answered."""
         self.error: OpError | None = None
         """Why there is no plan."""
 
     def compose(self) -> ComposeResult:
-        """Lay out the frame."""
         with Vertical(classes="dialog") as frame:
             frame.border_title = Content(cut(f"Pull {printable(self._spec)}", 60))
             with VerticalScroll(id="preflight-box", can_focus=False):
@@ -69,21 +69,19 @@ class Preflight(ModalScreen[Pull | None], Transient[Pull | None]):
                 yield Button("Pull", id="proceed", variant="primary", compact=True, disabled=True)
 
     def on_mount(self) -> None:
-        """Ask the hub."""
-        self.action_ask()
+        self.action_load()
 
     def on_resize(self) -> None:
-        """Draw for the new width."""
         self.call_after_refresh(self._draw)
 
     @work(group="preflight", exclusive=True, exit_on_error=False)
-    async def action_ask(self) -> None:
-        """Ask the hub, again where that failed."""
+    async def action_load(self) -> None:
+        """Request the plan from the hub."""
         self.plan = self.error = None
         self._draw()
         try:
             self.plan = await plan_pull(
-                self._given.library.cache, self._spec, hub=self._given.hub(), runtime=self._given.runtime
+                self.context.library.cache, self._spec, hub=self.context.hub(), runtime=self.context.runtime
             )
         except OpError as error:
             self.error = error
@@ -101,17 +99,16 @@ class Preflight(ModalScreen[Pull | None], Transient[Pull | None]):
     def _draw(self) -> None:
         width = self.box.scrollable_content_region.width or 60
         if self.plan is not None:
-            rows = card(self.plan, self._given.library.machine_bytes, width)
+            rows = plan_rows(self.plan, self.context.library.machine_bytes, width)
         elif self.error is not None:
             hint = _HINTS.get(self.error.type)
-            rows = trouble(self._spec, error_text(self.error), [hint] if hint else [], width)
+            rows = failure_rows(self._spec, error_text(self.error), [hint] if hint else [], width)
         else:
-            asking: list[Part] = [("Asking the hub what it would bring …", "$muted")]
-            rows = [[(cut(printable(self._spec), width), "$strong bold")], [], asking]
+            loading: list[Part] = [("Checking with the hub …", "$muted")]
+            rows = [[(cut(printable(self._spec), width), "$strong bold")], [], loading]
         self.text.update(lines(rows))
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Queue it, or not."""
         if event.button.id == "proceed" and self.plan is not None:
             revision = self.plan.spec.revision
             self.dismiss(Pull(f"{self.plan.repo}@{revision}" if revision else self.plan.repo))
@@ -119,10 +116,9 @@ class Preflight(ModalScreen[Pull | None], Transient[Pull | None]):
             self.dismiss(None)
 
     def on_click(self, event: events.Click) -> None:
-        """Leave when the click is outside the frame."""
+        """Cancel on a click outside the frame."""
         if event.widget is self:
             self.dismiss(None)
 
     def action_cancel(self) -> None:
-        """Leave."""
         self.dismiss(None)

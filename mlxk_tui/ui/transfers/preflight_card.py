@@ -1,4 +1,4 @@
-"""What a pull would bring, before a byte moves: size, disk, memory, licence, access."""
+"""The plan of a pull as text: download size, disk, memory, license, access."""
 
 from __future__ import annotations
 
@@ -14,43 +14,42 @@ _LABEL = 10
 _GAUGE = 10
 
 
-def fetched(plan: PullPlan) -> str:
-    """Return how much would be fetched, in words."""
+def download_text(plan: PullPlan) -> str:
+    """Return the size and the number of the files to download: `2.28 GB in 5 files`."""
     if not plan.missing:
-        return "nothing: every file is there, whole"
+        return "Already complete"
     files = plural(len(plan.missing), "file")
     return f"{spaced_size(plan.bytes_to_fetch)} in {files}"
 
 
-def card(plan: PullPlan, machine_bytes: int, width: int) -> list[list[Part]]:
-    """Return the card's lines; styles are theme tokens.
+def plan_rows(plan: PullPlan, machine_bytes: int, width: int) -> list[list[Part]]:
+    """Return the plan as lines; styles are theme tokens.
 
     Args:
-        plan: what the hub and the cache say.
-        machine_bytes: memory that a model can use here; 0 while unknown.
+        plan: what the pull would download.
+        machine_bytes: memory that models can use on this machine, in bytes; 0 while unknown.
         width: cells of a line.
     """
-    where = f"{printable(plan.ref)} · {plan.commit[:12]}" if plan.ref != plan.commit else plan.commit[:12]
+    revision = f"{printable(plan.ref)} · {plan.commit[:12]}" if plan.ref != plan.commit else plan.commit[:12]
     rows: list[list[Part]] = [
         [(cut(printable(plan.repo), width), "$strong bold")],
-        [(cut(where, width), "$muted")],
+        [(cut(revision, width), "$muted")],
         [],
-        *_fact("To fetch", fetched(plan), width),
+        *_fact("Download", download_text(plan), width),
     ]
-    there = plan.bytes_total - plan.bytes_to_fetch
-    if plan.missing and there > 0:
-        rows += _fact(
-            "", f"{spaced_size(there)} of {spaced_size(plan.bytes_total)} are there already", width, "$muted"
-        )
+    on_disk = plan.bytes_total - plan.bytes_to_fetch
+    if plan.missing and on_disk > 0:
+        text = f"{spaced_size(on_disk)} of {spaced_size(plan.bytes_total)} already on disk"
+        rows += _fact("", text, width, "$muted")
     rows += _disk(plan, width)
     if plan.memory_bytes is not None and machine_bytes:
-        drawn = memory_gauge(plan.memory_bytes, machine_bytes, plan.memory_fit, width - _LABEL)
-        for number, row in enumerate(drawn):
+        lines = memory_gauge(plan.memory_bytes, machine_bytes, plan.memory_fit, width - _LABEL)
+        for number, row in enumerate(lines):
             rows.append([(pad("Memory" if number == 0 else "", _LABEL), "$muted"), *row])
-    rows += _fact("Licence", printable(plan.license) if plan.license else "none is named", width)
+    rows += _fact("License", printable(plan.license) if plan.license else "not specified", width)
     if plan.gated or plan.private:
         kind = "gated" if plan.gated else "private"
-        rows += _fact("Access", f"{kind}; your account may read it", width)
+        rows += _fact("Access", f"{kind}, your account has access", width)
     if plan.lacks_space:
         rows += [[], *_marked("✗", "$bad", error_text(plan.lacks_space), width)]
     for warning in plan.warnings[:3]:
@@ -64,13 +63,13 @@ def _disk(plan: PullPlan, width: int) -> list[list[Part]]:
     share = plan.bytes_to_fetch / plan.disk_free if plan.disk_free else 1.0
     style = "$bad" if plan.lacks_space else "$attention" if share > 0.9 else "$good"
     full, empty = gauge(min(1.0, share), _GAUGE)
-    word = "too little" if plan.lacks_space else "enough"
-    text = f"takes {spaced_size(plan.bytes_to_fetch)} of {spaced_size(plan.disk_free)} free"
-    drawn: list[Part] = [(full, style), (empty, "$line"), (f"  {word}", style)]
-    label: Part = (pad("Disk", _LABEL), "$muted")
-    if len(text) + 3 + _GAUGE + 2 + len(word) <= width - _LABEL:
-        return [[label, (f"{text}   ", ""), *drawn]]
-    return [[label, (text, "")], [(" " * _LABEL, ""), *drawn]]
+    label = "not enough" if plan.lacks_space else "enough"
+    text = f"needs {spaced_size(plan.bytes_to_fetch)} of {spaced_size(plan.disk_free)} free"
+    parts: list[Part] = [(full, style), (empty, "$line"), (f"  {label}", style)]
+    title: Part = (pad("Disk", _LABEL), "$muted")
+    if len(text) + 3 + _GAUGE + 2 + len(label) <= width - _LABEL:
+        return [[title, (f"{text}   ", ""), *parts]]
+    return [[title, (text, "")], [(" " * _LABEL, ""), *parts]]
 
 
 def _fact(label: str, value: str, width: int, style: str = "") -> list[list[Part]]:
@@ -87,8 +86,8 @@ def _marked(glyph: str, style: str, text: str, width: int) -> list[list[Part]]:
     ]
 
 
-def trouble(name: str, message: str, hints: Sequence[str], width: int) -> list[list[Part]]:
-    """Return the lines of a preflight that failed: the cause, and what can be done."""
+def failure_rows(name: str, message: str, hints: Sequence[str], width: int) -> list[list[Part]]:
+    """Return the lines of a failed preflight: the cause, then the next step."""
     rows: list[list[Part]] = [[(cut(printable(name), width), "$strong bold")], []]
     rows += _marked("✗", "$bad", sentence(message), width)
     for hint in hints:

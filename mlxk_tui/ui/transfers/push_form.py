@@ -1,4 +1,4 @@
-"""The push form: which folder goes where; it is checked while it is typed, and compared before it goes."""
+"""The push form: folder and repo, validated while typed, and a review before the upload."""
 
 from __future__ import annotations
 
@@ -26,27 +26,26 @@ from mlxk_tui.transfers.jobs import DEFAULT_MESSAGE, Push
 from mlxk_tui.ui.inspector import pull_actions
 from mlxk_tui.ui.inspector.clone_dialog import absolute
 from mlxk_tui.ui.shell.context import Context
-from mlxk_tui.ui.transfers.push_text import changes, summary, workspace
+from mlxk_tui.ui.transfers.push_text import change_rows, summary_rows, workspace_rows
 from mlxk_tui.ui.widgets.dialogs import Dialog, DialogList
 from mlxk_tui.ui.widgets.error_text import error_text
+from mlxk_tui.ui.widgets.overlay_screen import OverlayScreen
 from mlxk_tui.ui.widgets.text import Part, lines, wrap
-from mlxk_tui.ui.widgets.transient import Transient
 
 _SETTLE_SECONDS = 0.3
 _LINE = 62
 
 
 class PlainCheckbox(Checkbox):
-    """A checkbox whose mark is only there when it is checked: Textual's (8.2.8) differ by colour alone."""
+    """A checkbox with a mark only if it is checked: Textual's (8.2.8) states differ in color alone."""
 
     def render(self) -> Content:
-        """Draw the mark, or none."""
         self.BUTTON_INNER = "✓" if self.value else " "
         return super().render()
 
 
 class ReviewDialog(Dialog):
-    """Exactly what a push would change; nothing has been uploaded when it shows."""
+    """Shows what a push would change, before anything is uploaded."""
 
     def __init__(self, job: Push, plan: PushData) -> None:
         name = printable(job.repo)
@@ -55,27 +54,27 @@ class ReviewDialog(Dialog):
         self._plan = plan
 
     def body(self) -> list[Widget]:
-        """Return the list of files over the summary."""
-        found = changes(self._plan, _LINE)
+        changes = change_rows(self._plan, _LINE)
         rows = [
             [("Branch ", "$muted"), (printable(self._plan.branch), ""), ("  ", ""), ("private", "$muted")]
         ]
         widgets: list[Widget] = [Static(lines([*rows, []]), markup=False)]
-        if found:
-            widgets.append(DialogList(found))
+        if changes:
+            widgets.append(DialogList(changes))
         widgets.append(
-            Static(lines([*([[]] if found else []), *summary(self._plan)]), classes="dialog-total")
+            Static(lines([*([[]] if changes else []), *summary_rows(self._plan)]), classes="dialog-total")
         )
         return widgets
 
 
-class PushForm(ModalScreen[None], Transient[None]):
-    """Asks for folder and repo; what it queues goes on by itself.
+class PushForm(ModalScreen[None], OverlayScreen[None]):
+    """Asks for folder and repo, and queues the push after a review.
 
     Args:
-        context: what every pane is given.
+        context: the app's services.
     """
 
+    BINDING_GROUP_TITLE = "Push form"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", show=False, id="push.cancel"),
         Binding("down", "app.focus_next", "Next field", show=False, id="push.next"),
@@ -95,28 +94,25 @@ class PushForm(ModalScreen[None], Transient[None]):
 
     def __init__(self, context: Context) -> None:
         super().__init__()
-        self._given = context
+        self.context = context
         self._health: WorkspaceHealth | None = None
         self._checked = ""
         self._busy = False
 
     def compose(self) -> ComposeResult:
-        """Lay out the form."""
         with Vertical(classes="dialog", id="push-frame") as frame:
             frame.border_title = "Push a folder to the hub"
             frame.border_subtitle = "experimental"
-            yield from self._field(
-                "Folder", "push-folder", "", "the folder with the model, such as ./my-model"
-            )
+            yield from self._field("Folder", "push-folder", "", "path of the model, such as ./my-model")
             with VerticalScroll(id="push-check-box", can_focus=False):
                 yield Static(id="push-check", markup=False)
-            yield from self._field("Repo", "push-repo", "", "organisation/model")
+            yield from self._field("Repo", "push-repo", "", "organization/model")
             yield from self._field("Branch", "push-branch", "main", "main")
-            yield from self._field("Message", "push-commit", DEFAULT_MESSAGE, "what this commit is about")
+            yield from self._field("Message", "push-commit", DEFAULT_MESSAGE, "commit message")
             with Horizontal(classes="push-line"):
                 yield Static("Private", classes="push-label")
                 yield PlainCheckbox(
-                    "always: push never uploads to a public repo",
+                    "always (never pushes to a public repo)",
                     True,
                     id="push-private",
                     compact=True,
@@ -124,13 +120,11 @@ class PushForm(ModalScreen[None], Transient[None]):
                 )
             with Horizontal(classes="push-line"):
                 yield Static("Create", classes="push-label")
-                yield PlainCheckbox(
-                    "make repo and branch where they do not exist", id="push-create", compact=True
-                )
+                yield PlainCheckbox("create repo and branch if missing", id="push-create", compact=True)
             with Horizontal(classes="push-line"):
                 yield Static("Delete", classes="push-label")
                 yield PlainCheckbox(
-                    "files on the branch that the folder lacks", id="push-delete", compact=True
+                    "remote files that the folder does not have", id="push-delete", compact=True
                 )
             with VerticalScroll(id="push-problem-box", can_focus=False):
                 yield Static(id="push-problem", markup=False)
@@ -144,14 +138,13 @@ class PushForm(ModalScreen[None], Transient[None]):
             yield Input(value, id=identity, compact=True, placeholder=placeholder, select_on_focus=False)
 
     def on_mount(self) -> None:
-        """Say what is missing."""
         self._draw()
 
-    # -- what is typed -----------------------------------------------------------------------------
+    # -- fields ------------------------------------------------------------------------------------
 
     @property
     def job(self) -> Push:
-        """The push that stands in the form."""
+        """The push of the current values."""
         return Push(
             absolute(self.folder.value),
             self.repo.value.strip(),
@@ -161,34 +154,34 @@ class PushForm(ModalScreen[None], Transient[None]):
             self.delete.value,
         )
 
-    def wrong(self) -> str | None:
-        """Return what is wrong with the form, as a sentence; None where it can be reviewed."""
+    def validation_error(self) -> str | None:
+        """Return what is invalid, as a sentence; empty while unknown, None if the push can be reviewed."""
         if not self.folder.value.strip():
-            return "Give the folder that holds the model."
+            return "Enter the folder of the model."
         if self._health is None:
-            return ""  # it is being looked at, or the line below the folder says what is wrong
+            return ""  # still checking, or the line below the folder shows the error
         repo = self.repo.value.strip()
         if not repo:
-            return "Give the repo as organisation/model."
+            return "Enter the repo as organization/model."
         if "/" not in repo or not is_clean(repo):
-            return "The repo is an organisation and a name, such as me/my-model."
+            return "Use organization/model, such as me/my-model."
         return None
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Check the folder once the typing rests."""
+        """Check the folder after a pause in the typing."""
         event.stop()
         if event.input is self.folder:
             self._health = None
-            self._look(event.value)
+            self._check_folder(event.value)
         self._draw()
 
     @work(group="push-check", exclusive=True, exit_on_error=False)
-    async def _look(self, text: str) -> None:
+    async def _check_folder(self, text: str) -> None:
         self.check.update("")
         if not text.strip() or "\0" in text:
             return
         await asyncio.sleep(_SETTLE_SECONDS)
-        self.check.update(Content.styled("Looking at it …", "$muted"))
+        self.check.update(Content.styled("Checking …", "$muted"))
         folder = Path(absolute(text))
         try:
             self._health = await check_workspace(folder)
@@ -196,41 +189,40 @@ class PushForm(ModalScreen[None], Transient[None]):
             self.check.update(Content.styled(f"✗ {error_text(error)}", "$bad"))
             return
         if self.is_attached:
-            self.check.update(lines(workspace(self._health, _LINE - 10)))
+            self.check.update(lines(workspace_rows(self._health, _LINE - 10)))
             self._draw()
 
     def on_checkbox_changed(self, event: Checkbox.Changed) -> None:
-        """Forget why the form as it was before was refused."""
+        """Clear the error of the previous values."""
         event.stop()
         self._draw()
 
-    def _draw(self, refused: str = "") -> None:
-        wrong = self.wrong()
-        self.proceed.disabled = wrong is not None or self._busy
+    def _draw(self, error: str = "") -> None:
+        invalid = self.validation_error()
+        self.proceed.disabled = invalid is not None or self._busy
         rows: list[list[Part]] = []
         if self._busy:
             rows = [[("Comparing with the hub …", "$muted")]]
-        elif refused:
+        elif error:
             rows = [
                 [("✗ " if number == 0 else "  ", "$bad"), (text, "")]
-                for number, text in enumerate(wrap(refused, _LINE))
+                for number, text in enumerate(wrap(error, _LINE))
             ]
-        elif wrong:
-            rows = [[(wrong, "$muted")]]
+        elif invalid:
+            rows = [[(invalid, "$muted")]]
         self.problem.update(lines(rows))
 
-    # -- going -------------------------------------------------------------------------------------
+    # -- submitting --------------------------------------------------------------------------------
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Go to the next field; from the last one, go."""
+        """Review the push if it is valid, else focus the next field."""
         event.stop()
-        if self.wrong() is None:
+        if self.validation_error() is None:
             self._review()
         else:
             self.focus_next()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Go, or not."""
         if event.button.id == "proceed":
             self._review()
         else:
@@ -242,7 +234,7 @@ class PushForm(ModalScreen[None], Transient[None]):
         self._busy = True
         self._draw()
         try:
-            plan = await pushing.review(job, hub=self._given.hub())
+            plan = await pushing.review(job, hub=self.context.hub())
         except OpError as error:
             self._busy = False
             self._draw(error_text(error))
@@ -250,17 +242,18 @@ class PushForm(ModalScreen[None], Transient[None]):
         self._busy = False
         self._draw()
         if self.app.screen is self:
-            self.app.push_screen(ReviewDialog(job, plan), lambda go: self._go(job) if go else None)
+            self.app.push_screen(
+                ReviewDialog(job, plan), lambda confirmed: self._enqueue(job) if confirmed else None
+            )
 
-    def _go(self, job: Push) -> None:
-        pull_actions.queue(self, self._given, [job])
+    def _enqueue(self, job: Push) -> None:
+        pull_actions.enqueue(self, self.context, [job])
         self.dismiss()
 
     def on_click(self, event: events.Click) -> None:
-        """Leave when the click is outside the frame."""
+        """Cancel on a click outside the frame."""
         if event.widget is self:
             self.dismiss()
 
     def action_cancel(self) -> None:
-        """Leave."""
         self.dismiss()

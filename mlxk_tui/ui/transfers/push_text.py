@@ -1,4 +1,4 @@
-"""What is said about a folder that is to be pushed: its state, and exactly what would change."""
+"""The folder of a push as text: its health, and what the push would change."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from mlxk_tui.ui.widgets.text import Part, cut, sentence, wrap
 
 _MAX_ANOMALIES = 3
 _MAX_LINES = 2
-"""Lines of each; the health of the folder is judged in full before anything is uploaded."""
+"""Lines of an anomaly; the full list is checked again before the upload."""
 _MAX_FILES = 500
 
 
-def workspace(health: WorkspaceHealth, width: int) -> list[list[Part]]:
-    """Return the verdict on a folder, the worst first."""
+def workspace_rows(health: WorkspaceHealth, width: int) -> list[list[Part]]:
+    """Return the health of a folder, the worst anomaly first."""
     files = f"{plural(health.files_count, 'file')}, {spaced_size(health.total_bytes)}"
     worst = [("✗", "$bad") if item.severity == "error" else ("▲", "$attention") for item in health.anomalies]
     if not health.anomalies:
-        return [[("✓ ", "$good"), (f"{files}; nothing is wrong with it.", "")]]
-    count = plural(len(health.anomalies), "thing")
-    good = "not sound" if not health.healthy else "sound"
-    rows: list[list[Part]] = [[(f"{worst[0][0]} ", worst[0][1]), (f"{files}; {good}, {count} to know:", "")]]
+        return [[("✓ ", "$good"), (f"{files}; no problems found", "")]]
+    count = plural(len(health.anomalies), "problem" if not health.healthy else "warning")
+    rows: list[list[Part]] = [[(f"{worst[0][0]} ", worst[0][1]), (f"{files}; {count}:", "")]]
     for anomaly, (glyph, style) in list(zip(health.anomalies, worst, strict=True))[:_MAX_ANOMALIES]:
         for number, text in enumerate(wrap(sentence(anomaly.message), width - 4)[:_MAX_LINES]):
             rows.append([(f"  {glyph} " if number == 0 else "    ", style), (text, "$muted")])
@@ -32,10 +31,10 @@ def workspace(health: WorkspaceHealth, width: int) -> list[list[Part]]:
     return rows
 
 
-def summary(plan: PushData) -> list[list[Part]]:
-    """Return what a push would do, in a few lines."""
+def summary_rows(plan: PushData) -> list[list[Part]]:
+    """Return the summary of a push."""
     if plan.no_changes:
-        return [[("✓ ", "$good"), ("The hub has every file as it is here: nothing would change.", "")]]
+        return [[("✓ ", "$good"), ("Nothing to push: the hub has the same files.", "")]]
     changed = plan.change_summary
     parts: list[Part] = [
         (f"+{changed.added} ", "$good"),
@@ -48,21 +47,21 @@ def summary(plan: PushData) -> list[list[Part]]:
     rows = [parts]
     if plan.bytes_total is not None:
         rows.append([(f"{spaced_size(plan.bytes_total)} to upload", "$muted")])
-    made = [
+    created = [
         text
-        for text, would in (
-            ("the repo is made, private", plan.would_create_repo),
-            (f"the branch {printable(plan.branch)} is made", plan.would_create_branch),
+        for text, would_create in (
+            ("a private repo", plan.would_create_repo),
+            (f"the branch {printable(plan.branch)}", plan.would_create_branch),
         )
-        if would
+        if would_create
     ]
-    if made:
-        rows.append([("First ", "$muted"), (", and ".join(made), ""), (".", "$muted")])
+    if created:
+        rows.append([("Creates ", "$muted"), (" and ".join(created), "")])
     return rows
 
 
-def changes(plan: PushData, width: int) -> list[list[Part]]:
-    """Return every file that a push would change, one a line, in exactly the words of the plan."""
+def change_rows(plan: PushData, width: int) -> list[list[Part]]:
+    """Return the files that a push would change, one per line."""
     groups: tuple[tuple[str, str, Sequence[str]], ...] = (
         ("+", "$good", plan.added_files or ()),
         ("~", "$attention", plan.modified_files or ()),

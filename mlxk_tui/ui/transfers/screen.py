@@ -1,4 +1,4 @@
-"""One transfer as a screen of its own, for terminals below 100 columns."""
+"""The details of a transfer as a full screen, for terminals below 100 columns."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from mlxk_tui.transfers.jobs import Transfer
 from mlxk_tui.ui.inspector import pull_actions
 from mlxk_tui.ui.inspector.screens import WIDE
 from mlxk_tui.ui.shell.context import Context
-from mlxk_tui.ui.shell.footer import KeyLine
+from mlxk_tui.ui.shell.footer import KeyFooter
 from mlxk_tui.ui.shell.task_bar import TaskBar
-from mlxk_tui.ui.transfers import actions as acts, keys
+from mlxk_tui.ui.transfers import actions, keys
 from mlxk_tui.ui.transfers.detail import TransferDetail
-from mlxk_tui.ui.widgets.transient import Transient
+from mlxk_tui.ui.widgets.overlay_screen import OverlayScreen
 
 
-class TransferScreen(Transient[None]):
-    """One transfer, over the whole screen.
+class TransferScreen(OverlayScreen[None]):
+    """One transfer on the full screen.
 
     Args:
-        context: what every pane is given.
-        identity: the transfer.
-        below: the pane's own detail: this screen goes once that can be seen again.
+        context: the app's services.
+        identity: id of the transfer.
+        below: the details in the pane below: this screen closes once there is room for them.
     """
 
+    BINDING_GROUP_TITLE = "Transfers: details on a narrow terminal"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "dismiss", "Back", key_display="esc", id="transfer.back"),
         keys.PAUSE,
@@ -47,29 +48,27 @@ class TransferScreen(Transient[None]):
 
     @property
     def transfer(self) -> Transfer | None:
-        """The transfer; None once it was taken out of the list."""
+        """The transfer; None once it was removed from the list."""
         return self.context.transfers.get(self._identity)
 
     def compose(self) -> ComposeResult:
-        """Lay out the detail."""
         now, wall = self.context.transfers.monotonic, self.context.library.clock
         yield TransferDetail(now=now, wall=wall, id="transfer-detail")
         yield TaskBar(self.context.tasks)
-        yield KeyLine()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
-        """Show the transfer and follow it."""
         self.detail.show(self.transfer)
         self.subscribe(self.context.transfers.changed, self._changed)
         self.set_interval(1.0, self.detail.draw)
 
     def _changed(self, change: Change) -> None:
         if change.structure:
-            self._follow()
+            self._update()
         elif self._identity in change.ids:
             self.detail.show(self.transfer)
 
-    def _follow(self) -> None:
+    def _update(self) -> None:
         if self.transfer is None:
             self.dismiss()
         else:
@@ -77,35 +76,31 @@ class TransferScreen(Transient[None]):
             self.refresh_bindings()
 
     def on_screen_resume(self) -> None:
-        """Leave when that was due while a dialog lay over this screen."""
-        self._follow()
+        """Close if the transfer was removed or the terminal resized while a dialog was open."""
+        self._update()
         self.on_resize()
 
     def on_resize(self) -> None:
-        """Make way for the detail below once the terminal is wide enough for both."""
+        """Close once there is room for the details in the pane below."""
         if self.size.width >= WIDE:
             self._below.body.focus()
             self.dismiss()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Dim the keys of actions that are not possible now."""
         del parameters
         if action not in {"pause", "drop", "retry"}:
             return True
-        blocked = self.context.transfers.locked or keys.why_not(action, self.transfer)
-        return None if blocked else True
+        reason = self.context.transfers.locked or keys.disabled_reason(action, self.transfer)
+        return None if reason else True
 
     def action_pause(self) -> None:
-        """Pause, or go on."""
         if transfer := self.transfer:
-            acts.toggle(self, self.context, transfer)
+            actions.toggle_pause(self, self.context, transfer)
 
     def action_drop(self) -> None:
-        """Cancel, or take out of the list."""
         if transfer := self.transfer:
-            acts.drop(self, self.context, transfer)
+            actions.cancel_or_remove(self, self.context, transfer)
 
     def action_retry(self) -> None:
-        """Try again."""
         if transfer := self.transfer:
-            pull_actions.attempt(self, lambda: self.context.transfers.retry(transfer.id))
+            pull_actions.try_action(self, lambda: self.context.transfers.retry(transfer.id))

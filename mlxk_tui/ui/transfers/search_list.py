@@ -1,4 +1,4 @@
-"""The models that a search of the hub found, one line each."""
+"""The results of the hub search, one line each."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import ClassVar
 from rich.cells import cell_len
 from textual.binding import Binding, BindingType
 
-from mlxk_tui.ops.core.text import printable, size
+from mlxk_tui.ops.core.text import printable, spaced_size
 from mlxk_tui.ui.widgets.row_list import ListRow, RowList
 from mlxk_tui.ui.widgets.text import Part, cut, pad, short_age
 
 
 @dataclass(frozen=True)
 class SearchHit:
-    """A model that can be pulled."""
+    """A model on the hub."""
 
     name: str
-    """Full name as the hub has it."""
+    """Full name on the hub."""
     size_bytes: int | None = None
     downloads: int | None = None
     modified: str | None = None
@@ -29,10 +29,10 @@ class SearchHit:
     cached: bool = False
     mlx: bool = True
     note: str = ""
-    """Stands in the place of downloads and date."""
+    """Shown in place of downloads and date."""
 
 
-def count_word(count: int | None) -> str:
+def count_label(count: int | None) -> str:
     """Return a count in at most five cells: `980`, `12.4k`, `1.2M`."""
     if count is None:
         return "–"
@@ -45,16 +45,17 @@ def count_word(count: int | None) -> str:
     return "–"
 
 
-_SIZE, _COUNT, _AGE, _STATE, _GAP, _NOTE = 6, 5, 4, 6, 2, 24
+_SIZE, _COUNT, _AGE, _STATE, _GAP, _NOTE = 7, 5, 4, 6, 2, 24
 
 
 class SearchList(RowList):
-    """The rows; which are queued already is told beside them."""
+    """One model per row, with its state: queued, cached or gated."""
 
+    BINDING_GROUP_TITLE = "Hub search: results"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
-            "enter", "choose", "Look at it", key_display="⏎", id="search.look",
-            tooltip="See what a pull of the model would bring, and pull it",
+            "enter", "choose", "Details", key_display="⏎", id="search.look",
+            tooltip="Show download size and memory fit, and pull the model",
         ),
     ]  # fmt: skip
 
@@ -65,31 +66,29 @@ class SearchList(RowList):
         self._queued: frozenset[str] = frozenset()
 
     def show(self, found: Sequence[SearchHit], queued: Collection[str] = ()) -> None:
-        """Show models; `queued` are names in lower case."""
+        """Show models; `queued` are the names in the transfer queue, in lower case."""
         self._found = {model.name: model for model in found}
         self._queued = frozenset(queued)
         self.set_rows([ListRow(model.name) for model in self._found.values()])
 
     def model(self, key: str) -> SearchHit | None:
-        """Return what a row is about."""
         return self._found.get(key)
 
     def row_line(self, row: ListRow, number: int, width: int) -> list[Part]:
-        """Draw one model."""
         del number
         model = self._found[row.key]
         tail: list[Part] = []
         if model.note:
-            word, style = self._state(model)
+            state, style = self._state(model)
             tail = [
                 (" " * _GAP + pad(_size(model.size_bytes), _SIZE, right=True), ""),
-                (" " * _GAP + pad(word or model.note, _NOTE), style or "muted"),
+                (" " * _GAP + pad(state or model.note, _NOTE), style or "muted"),
             ]
         else:
             tail = [
                 (" " * _GAP + pad(self._state(model)[0], _STATE), self._state(model)[1]),
                 (" " * _GAP + pad(_size(model.size_bytes), _SIZE, right=True), ""),
-                (" " * _GAP + pad(count_word(model.downloads), _COUNT, right=True), "muted"),
+                (" " * _GAP + pad(count_label(model.downloads), _COUNT, right=True), "muted"),
                 (" " * _GAP + pad(short_age(model.modified, self._now()), _AGE, right=True), "muted"),
             ]
         room = max(8, width - 1 - sum(cell_len(text) for text, _ in tail))
@@ -104,14 +103,14 @@ class SearchList(RowList):
 
 
 def titles(width: int) -> list[Part]:
-    """Return the line over the columns, `width` cells like a row's."""
+    """Return the column titles, in the `width` of a row."""
     tail = " " * (_GAP + _STATE + _GAP) + pad("Size", _SIZE, right=True)
     tail += " " * _GAP + pad("Pulls", _COUNT, right=True) + " " * _GAP + pad("Age", _AGE, right=True)
     return [(pad(" Name", max(0, width - 1 - cell_len(tail))) + tail, "$muted")]
 
 
 def _size(count: int | None) -> str:
-    return size(count) if count is not None else "–"
+    return spaced_size(count) if count is not None else "–"
 
 
 def _name(model: SearchHit, room: int) -> list[Part]:
