@@ -127,22 +127,22 @@ async def _streaming(folder: Path) -> tuple[list[float], list[float], float, lis
         await pilot.press("f4")
         pane = app.screen
         assert isinstance(pane, ChatPane)
-        await _until(lambda: pane.opening.done and pane.talk.session.model is not None)
+        await _until(lambda: pane.store_state.done and pane.controller.session.model is not None)
         await _ask(pane, "What do the panes do?")
         await _until(lambda: bool(app.chats.answers))
         await _until(lambda: not app.chats.answers)
-        pane.composer.put("")
+        pane.composer.set_text("")
         idle = await _keys(app, pane, KEYS)
         streaming: list[float] = []
         lags: list[float] = []
         rates: list[float] = []
         watch = asyncio.create_task(_lag(lags))
         for _ in range(12):
-            await pane.talk.use_settings(_long())
+            await pane.controller.use_settings(_long())
             await _ask(pane, "Give me a tour of the app")
-            await _until(lambda: pane.talk.answer is not None and pane.talk.answer.tokens > 0)
-            pane.composer.put("")
-            streaming += await _keys(app, pane, KEYS, lambda: pane.talk.answer is not None)
+            await _until(lambda: pane.controller.answer is not None and pane.controller.answer.tokens > 0)
+            pane.composer.set_text("")
+            streaming += await _keys(app, pane, KEYS, lambda: pane.controller.answer is not None)
             await _until(lambda: not app.chats.answers)
             rates.append(pane.conversation.blocks[-1].message.timings.get("generation_tps", 0.0))
             if len(streaming) >= KEYS:
@@ -165,7 +165,7 @@ async def _lag(lags: list[float]) -> None:
 
 
 async def _ask(pane: ChatPane, text: str) -> None:
-    pane.composer.put(text)
+    pane.composer.set_text(text)
     pane.composer.action_send()
     await asyncio.sleep(0)
 
@@ -184,10 +184,10 @@ async def _history(folder: Path, messages: int) -> list[float]:
         await pilot.press("f4")
         pane = app.screen
         assert isinstance(pane, ChatPane)
-        await _until(lambda: pane.opening.done and (not messages or bool(pane.conversation.blocks)))
+        await _until(lambda: pane.store_state.done and (not messages or bool(pane.conversation.blocks)))
         while messages and len(pane.conversation.blocks) < messages:  # scroll up until all are loaded
             known = len(pane.conversation.blocks)
-            pane.messages.read_more()
+            pane.messages.load_earlier()
             await _until(partial(_longer, pane, known))
         await pilot.pause()
         return await _keys(app, pane, KEYS)

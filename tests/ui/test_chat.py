@@ -27,12 +27,12 @@ from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.services.conversation.request import ChatSettings
 from mlxk_tui.settings import load
-from mlxk_tui.ui.chat.invitation import Suggestion
+from mlxk_tui.ui.chat.empty_chat import SuggestionButton
 from mlxk_tui.ui.chat.pane import ChatPane
 from mlxk_tui.ui.chat.sessions_screen import SessionsScreen
 from mlxk_tui.ui.chat.settings_form import SettingsDialog
-from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog, LineDialog
-from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog, InputDialog
+from mlxk_tui.ui.widgets.dialogs import ConfirmDialog
 from tests.engine.conftest import needs_mlx, new_engine
 from tests.engine.small_models import make_model
 from tests.ui.conftest import NOWHERE, wait_until
@@ -95,10 +95,10 @@ async def chat(pilot: Pilot[Any]) -> ChatPane:
     await wait_until(pilot, lambda: isinstance(app.screen, ChatPane))
     pane = app.screen
     assert isinstance(pane, ChatPane)
-    await wait_until(pilot, lambda: pane.opening.done and pane.talk.session.model is not None)
+    await wait_until(pilot, lambda: pane.store_state.done and pane.controller.session.model is not None)
     await wait_until(pilot, lambda: pane.composer.has_focus)
-    if not pane.talk.saved:  # otherwise the smallest model is used, whose answers are endless
-        await pane.talk.use_model(tiny_model.NAME)
+    if not pane.controller.saved:  # otherwise the smallest model is used, whose answers are endless
+        await pane.controller.use_model(tiny_model.NAME)
         pane.draw_state()
     return pane
 
@@ -109,7 +109,7 @@ async def answered(pilot: Pilot[Any], pane: ChatPane, count: int) -> None:
         pilot,
         lambda: (
             len(pane.conversation.blocks) == count
-            and pane.talk.answer is None
+            and pane.controller.answer is None
             and all(block.live is None for block in pane.conversation.blocks)
         ),
     )
@@ -119,7 +119,7 @@ async def ask(pilot: Pilot[Any], pane: ChatPane, text: str) -> None:
     """Type a prompt, send it, and wait for its answer."""
     before = len(pane.conversation.blocks)
     pane.composer.focus()
-    pane.composer.put(text)
+    pane.composer.set_text(text)
     await pilot.press("enter")
     await answered(pilot, pane, before + 2)
 
@@ -129,10 +129,12 @@ GREEDY = ChatSettings("", {"temperature": 0})
 
 async def let_it_ramble(pilot: Pilot[Any], pane: ChatPane) -> None:
     """Send a prompt to the model with endless answers, and wait for its first words."""
-    await pane.talk.use_model("mlx-community/endless")
-    pane.composer.put("Tell me a tip")
+    await pane.controller.use_model("mlx-community/endless")
+    pane.composer.set_text("Tell me a tip")
     await pilot.press("enter")
-    await wait_until(pilot, lambda: pane.talk.answer is not None and len(pane.talk.answer.content) > 20)
+    await wait_until(
+        pilot, lambda: pane.controller.answer is not None and len(pane.controller.answer.content) > 20
+    )
 
 
 async def test_prompt_is_answered_and_saved(open_app: OpenApp, tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ async def test_answer_matches_the_engine(open_app: OpenApp, engine: Engine, hub:
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
         pane = await chat(pilot)
-        await pane.talk.use_settings(GREEDY)
+        await pane.controller.use_settings(GREEDY)
         await ask(pilot, pane, question)
         assert pane.conversation.blocks[-1].message.content == expected.text
 
@@ -177,8 +179,8 @@ async def test_suggestion_is_sent_with_a_click(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(80, 24)) as pilot:
         pane = await chat(pilot)
-        await wait_until(pilot, lambda: len(pane.query(Suggestion)) == len(tiny_model.SUGGESTIONS))
-        await pilot.click(pane.query(Suggestion).first())
+        await wait_until(pilot, lambda: len(pane.query(SuggestionButton)) == len(tiny_model.SUGGESTIONS))
+        await pilot.click(pane.query(SuggestionButton).first())
         await answered(pilot, pane, 2)
         assert pane.conversation.blocks[0].message.content == tiny_model.SUGGESTIONS[0]
 
@@ -194,7 +196,7 @@ async def test_escape_stops_the_answer_and_keeps_its_text(open_app: OpenApp) -> 
         assert message.state is MessageState.STOPPED
         assert len(message.content) > 20
         assert "■ stopped" in words(app)
-        await pane.talk.use_model(tiny_model.NAME)
+        await pane.controller.use_model(tiny_model.NAME)
         await ask(pilot, pane, "Tell me a tip")
         assert pane.conversation.blocks[-1].message.content
 
@@ -264,11 +266,11 @@ async def test_newlines_can_be_typed_and_pasted(open_app: OpenApp) -> None:
         pane = await chat(pilot)
         await pilot.press("a", "backslash", "enter", "b", "shift+enter", "c")
         assert pane.composer.text == "a\nb\nc"
-        pane.composer.put("")
+        pane.composer.set_text("")
         pasted = "\n".join(f"line {number} [/x]" for number in range(40))
         app.post_message(Paste(pasted.replace("\n", "\r\n")))
         await wait_until(pilot, lambda: pane.composer.text == pasted)
-        pane.composer.put("")
+        pane.composer.set_text("")
         app.post_message(Paste("x" * 20_000))
         await wait_until(pilot, lambda: [len(one.text) for one in pane.draft.attachments] == [20_000])
         assert "pasted-1.txt" in words(app)
@@ -287,9 +289,9 @@ async def test_files_are_attached_by_drag_mention_and_name(open_app: OpenApp, tm
         app.post_message(Paste(str(notes).replace(" ", "\\ ")))
         await wait_until(pilot, lambda: [one.name for one in pane.draft.attachments] == ["my notes.txt"])
         await pilot.press("f6")
-        await wait_until(pilot, lambda: isinstance(app.screen, LineDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, InputDialog))
         await pilot.press(*"c.bin", "enter")
-        await wait_until(pilot, lambda: "not text in UTF-8" in words(app))
+        await wait_until(pilot, lambda: "not UTF-8 text" in words(app))
         await ask(pilot, pane, "What is in @b.py?")
         sent = pane.conversation.blocks[0].message
         assert [one.text for one in sent.attachments] == ["remember [the] milk", "print(1)"]
@@ -321,6 +323,9 @@ async def test_settings_are_validated_while_typing_and_saved(open_app: OpenApp) 
         pane = await chat(pilot)
         await pilot.press("f10")
         await wait_until(pilot, lambda: isinstance(app.screen, SettingsDialog))
+        await wait_until(
+            pilot, lambda: "default 0.3" in words(app)
+        )  # the tiny model's generation_config.json
         await pilot.press(*"Be", "space", *"brief", "tab", "9")
         await wait_until(pilot, lambda: "from 0 to 2" in words(app))
         await pilot.press("enter")
@@ -329,7 +334,7 @@ async def test_settings_are_validated_while_typing_and_saved(open_app: OpenApp) 
         await wait_until(pilot, lambda: isinstance(app.screen, ChatPane))
         await wait_until(pilot, lambda: "temperature 0.5 · system prompt" in words(app))
         await ask(pilot, pane, "Tell me a tip")
-        session = await pane.talk.store.session(pane.talk.session.id)
+        session = await pane.controller.store.session(pane.controller.session.id)
         assert (session.system, dict(session.settings)) == ("Be brief", {"temperature": 0.5})
 
 
@@ -350,15 +355,15 @@ async def test_kv_cache_bits_and_draft_model_are_set_for_a_chat_and_used(open_ap
         await pilot.press(*"none-such")
         await wait_until(pilot, lambda: "No model in the cache matches 'none-such'." in words(app))
         draft.value = "tiny-demo"
-        await wait_until(pilot, lambda: "left to the model" in words(app))
+        await wait_until(pilot, lambda: "Blank = model default." in words(app))
         await pilot.press("enter")
         await wait_until(pilot, lambda: app.screen is pane)
         await wait_until(pilot, lambda: "2 set" in words(app))
         await ask(pilot, pane, "Tell me a tip")
         assert pane.conversation.blocks[-1].message.state is MessageState.DONE
-        session = await pane.talk.store.session(pane.talk.session.id)
+        session = await pane.controller.store.session(pane.controller.session.id)
         assert dict(session.settings) == {"kv_bits": 8, "draft_model": tiny_model.NAME}
-        used = await pane.talk.draft()
+        used = await pane.controller.draft()
         assert used is not None
         assert used.name == tiny_model.NAME
 
@@ -367,7 +372,7 @@ async def test_unsuitable_or_missing_draft_model_is_reported(open_app: OpenApp, 
     app = open_app()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         pane = await chat(pilot)
-        await pane.talk.use_settings(ChatSettings("", {"draft_model": "mlx-community/endless"}))
+        await pane.controller.use_settings(ChatSettings("", {"draft_model": "mlx-community/endless"}))
         await ask(pilot, pane, "Tell me a tip")
         answer = pane.conversation.blocks[-1].message
         assert answer.state is MessageState.FAILED
@@ -376,7 +381,7 @@ async def test_unsuitable_or_missing_draft_model_is_reported(open_app: OpenApp, 
             "Take a draft model of its family."
         )
         shutil.rmtree(hub / "models--mlx-community--endless")
-        pane.composer.put("Once more")
+        pane.composer.set_text("Once more")
         await pilot.press("enter")
         gone = "mlx-community/endless, the draft model of this chat, is not in the cache any more."
         await wait_until(pilot, lambda: any(gone in one.message for one in app._notifications))
@@ -392,22 +397,22 @@ async def test_chats_are_searched_renamed_deleted_and_restored(open_app: OpenApp
         await pilot.press("f8")
         await wait_until(pilot, lambda: not pane.conversation.blocks)
         await ask(pilot, pane, "What does verify do?")
-        await wait_until(pilot, lambda: len(pane.own_list.listing.keys) == 2)
+        await wait_until(pilot, lambda: len(pane.session_panel.listing.keys) == 2)
         await pilot.press("escape", "slash", *"checksum")
-        await wait_until(pilot, lambda: len(pane.own_list.listing.keys) == 1)
+        await wait_until(pilot, lambda: len(pane.session_panel.listing.keys) == 1)
         await pilot.press("escape")
-        await wait_until(pilot, lambda: len(pane.own_list.listing.keys) == 2)
+        await wait_until(pilot, lambda: len(pane.session_panel.listing.keys) == 2)
         await pilot.press("R")
-        await wait_until(pilot, lambda: isinstance(app.screen, LineDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, InputDialog))
         await pilot.press("ctrl+u", *"[b]x", "enter")
         await wait_until(pilot, lambda: "[b]x" in words(app))
         await pilot.press("s", "d")
-        await wait_until(pilot, lambda: len(pane.own_list.listing.keys) == 1)
-        assert not pane.talk.saved
+        await wait_until(pilot, lambda: len(pane.session_panel.listing.keys) == 1)
+        assert not pane.controller.saved
         await pilot.press("escape", "escape")
         pane.conversation.focus()
         await pilot.press("u")
-        await wait_until(pilot, lambda: len(pane.own_list.listing.keys) == 2)
+        await wait_until(pilot, lambda: len(pane.session_panel.listing.keys) == 2)
 
 
 async def test_chats_are_a_separate_screen_on_a_narrow_terminal(open_app: OpenApp) -> None:
@@ -432,16 +437,16 @@ async def test_chat_is_exported(open_app: OpenApp, tmp_path: Path) -> None:
         for name in ("x.md", "x.json"):
             pane.conversation.focus()
             await pilot.press("e")
-            await wait_until(pilot, lambda: isinstance(app.screen, LineDialog))
+            await wait_until(pilot, lambda: isinstance(app.screen, InputDialog))
             await pilot.press("ctrl+u", *name.replace(".", "\x00").replace("\x00", "."), "enter")
             await wait_until(pilot, lambda: isinstance(app.screen, ChatPane))
             await wait_until(pilot, lambda name=name: (tmp_path / name).exists())  # type: ignore[misc]
         assert "## You\n\nTell me a tip" in (tmp_path / "x.md").read_text()
         assert json.loads((tmp_path / "x.json").read_text())["format"] == "mlxk-tui.chat"
         await pilot.press("e")
-        await wait_until(pilot, lambda: isinstance(app.screen, LineDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, InputDialog))
         await pilot.press("ctrl+u", *"x.md", "enter")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("escape", "escape")
 
 
@@ -458,8 +463,8 @@ async def test_engine_crash_keeps_the_text_and_r_retries(open_app: OpenApp, engi
         assert message.state is MessageState.FAILED
         assert len(message.content) > 20
         assert "✗ " in words(app)
-        assert "try again" in words(app)
-        await pane.talk.use_model(tiny_model.NAME)
+        assert "r retry" in words(app)
+        await pane.controller.use_model(tiny_model.NAME)
         await pilot.press("escape", "r")
         await wait_until(pilot, lambda: pane.conversation.blocks[-1].key != message.id)
         await answered(pilot, pane, 2)
@@ -472,10 +477,10 @@ async def test_chats_and_drafts_survive_a_restart(open_app: OpenApp) -> None:
         pane = await chat(pilot)
         await ask(pilot, pane, "Tell me a tip")
         said = pane.conversation.blocks[-1].message.content
-        pane.composer.put("a draft")
+        pane.composer.set_text("a draft")
         await pilot.press("f8")
         assert pane.composer.text == ""
-        pane.sessions.open(int(pane.own_list.listing.keys[0]))
+        pane.sessions.open(int(pane.session_panel.listing.keys[0]))
         await wait_until(pilot, lambda: pane.composer.text == "a draft")
     async with open_app().run_test(size=(120, 40)) as pilot:
         pane = await chat(pilot)
@@ -501,13 +506,13 @@ async def test_quitting_asks_during_an_answer_and_keeps_its_text(open_app: OpenA
         pane = await chat(pilot)
         await let_it_ramble(pilot, pane)
         await pilot.press("ctrl+q")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
-        await wait_until(pilot, lambda: "The answer that is being written will be" in words(app))
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        await wait_until(pilot, lambda: "The answer in progress will be stopped." in words(app))
         await pilot.press("escape")
         await wait_until(pilot, lambda: app.screen is pane)
-        assert pane.talk.answer is not None
+        assert pane.controller.answer is not None
         await pilot.press("ctrl+q")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: app._exit)
     async with await ChatStore.open(tmp_path / "state" / "chats.db") as store:
@@ -524,7 +529,7 @@ async def test_answer_that_ended_on_a_full_disk_is_stored_later(
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         pane = await chat(pilot)
         await let_it_ramble(pilot, pane)
-        store = pane.talk.store
+        store = pane.controller.store
         await store._database.write(lambda connection: connection.execute(FULL))
         await wait_until(pilot, lambda: store.write_error is not None)
         await wait_until(pilot, lambda: "✗ The disk is full" in words(app))
@@ -533,7 +538,7 @@ async def test_answer_that_ended_on_a_full_disk_is_stored_later(
         shown = pane.conversation.blocks[-1].message
         assert shown.state is MessageState.STOPPED
         assert shown.usage["completion_tokens"] > 5
-        assert "being written by another window" not in words(app)
+        assert "in progress in another window" not in words(app)
         await store._database.write(lambda connection: connection.execute("DROP TRIGGER full_disk"))
         await wait_until(pilot, lambda: store.write_error is None)
         await wait_until(pilot, lambda: pane.note.display is False)
@@ -576,7 +581,7 @@ async def test_missing_model_is_reported(open_app: OpenApp, hub: Path, tmp_path:
         await pilot.press("f9")
         await wait_until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
         await pilot.press(*"tiny", "enter")
-        await wait_until(pilot, lambda: pane.talk.session.model == tiny_model.NAME)
+        await wait_until(pilot, lambda: pane.controller.session.model == tiny_model.NAME)
         pane.composer.focus()
         await pilot.press("enter")
         await answered(pilot, pane, 4)
@@ -590,7 +595,7 @@ async def test_chat_is_opened_from_the_models_pane(open_app: OpenApp) -> None:
         await wait_until(pilot, lambda: isinstance(app.screen, ChatPane))
         pane = app.screen
         assert isinstance(pane, ChatPane)
-        await wait_until(pilot, lambda: pane.talk.session.model == tiny_model.NAME)
+        await wait_until(pilot, lambda: pane.controller.session.model == tiny_model.NAME)
         await ask(pilot, pane, "Tell me a tip")
 
 
@@ -599,7 +604,7 @@ async def test_answer_continues_in_another_pane_and_chat(open_app: OpenApp) -> N
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         pane = await chat(pilot)
         await let_it_ramble(pilot, pane)
-        answer = pane.talk.answer
+        answer = pane.controller.answer
         assert answer is not None
         await pilot.press("f1")
         await wait_until(pilot, lambda: app.current_mode == "models")
@@ -635,4 +640,4 @@ async def test_scroll_position_is_kept_during_an_answer(open_app: OpenApp) -> No
         await wait_until(pilot, lambda: view.following and "New text below" not in words(app))
         await pilot.press("escape")
         await asyncio.sleep(0)
-        await wait_until(pilot, lambda: pane.talk.answer is None)
+        await wait_until(pilot, lambda: pane.controller.answer is None)

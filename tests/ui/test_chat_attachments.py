@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ui.chat.attachments import MAX_BYTES, mentioned, paths_in_paste, read_attachment
+from mlxk_tui.ui.chat.attachments import MAX_BYTES, mentioned_files, paths_in_paste, read_attachment
 
 NAMES = [
     "notes.txt",
@@ -108,7 +108,7 @@ def test_other_pastes_are_text(folder: Path, text: str) -> None:
 def test_file_in_the_home_directory_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder))
     assert paths_in_paste("~/notes.txt") == [str(folder / "notes.txt")]
-    assert mentioned("@~/notes.txt") == [str(folder / "notes.txt")]
+    assert mentioned_files("@~/notes.txt") == [str(folder / "notes.txt")]
 
 
 HOSTILE = st.text(
@@ -120,7 +120,7 @@ HOSTILE = st.text(
 @settings(max_examples=300)
 @given(st.sampled_from(["", "/", "~", "file://", "@", "@~", '@"', "x @"]), HOSTILE)
 def test_any_paste_gives_only_existing_files(begin: str, text: str) -> None:
-    for path in (*paths_in_paste(begin + text), *mentioned(begin + text)):
+    for path in (*paths_in_paste(begin + text), *mentioned_files(begin + text)):
         assert os.path.isabs(path)
         assert os.path.isfile(path)
 
@@ -150,7 +150,7 @@ def test_mentions_are_parsed(
     folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, names: list[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    assert mentioned(text) == [str(folder / name) for name in names]
+    assert mentioned_files(text) == [str(folder / name) for name in names]
 
 
 @settings(max_examples=60)
@@ -160,8 +160,8 @@ def test_mention_ends_before_punctuation_and_needs_a_word_boundary(
 ) -> None:
     path = str(folder / name)
     if '"' not in name:
-        assert mentioned(f'{before}@"{path}"{punctuation} and so on') == [path]
-    assert mentioned(f'{before}x@"{path}"{punctuation}') == []
+        assert mentioned_files(f'{before}@"{path}"{punctuation} and so on') == [path]
+    assert mentioned_files(f'{before}x@"{path}"{punctuation}') == []
 
 
 def test_only_text_of_limited_size_is_read(tmp_path: Path) -> None:

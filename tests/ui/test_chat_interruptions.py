@@ -33,7 +33,7 @@ from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.services.conversation.request import ChatSettings
 from mlxk_tui.settings import load
 from mlxk_tui.ui.chat.pane import ChatPane
-from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+from mlxk_tui.ui.widgets.dialogs import ConfirmDialog
 from tests.engine.conftest import is_gone, needs_mlx, new_engine
 from tests.engine.small_models import make_model
 from tests.support.waiting import PATIENCE_S
@@ -158,7 +158,7 @@ def test_killed_program_leaves_no_worker(
 ) -> None:
     terminal.wait_until(lambda: "endless-chat" in terminal.words)
     terminal.press(F4)
-    terminal.wait_until(lambda: "Ask something" in terminal.words)
+    terminal.wait_until(lambda: "Ask anything" in terminal.words)
     terminal.press(b"hello")
 
     def asked() -> bool:
@@ -240,12 +240,12 @@ async def test_model_that_does_not_fit_asks_with_its_sizes(
         await wait_until(pilot, lambda: isinstance(app.screen, ChatPane))
         pane = app.screen
         assert isinstance(pane, ChatPane)
-        await wait_until(pilot, lambda: pane.opening.done and pane.talk.session.model == HUGE)
+        await wait_until(pilot, lambda: pane.store_state.done and pane.controller.session.model == HUGE)
         await wait_until(pilot, lambda: pane.composer.has_focus)
-        await pane.talk.use_settings(ChatSettings("", {"temperature": 0}))
-        pane.composer.put("Tell me a tip")
+        await pane.controller.use_settings(ChatSettings("", {"temperature": 0}))
+        pane.composer.set_text("Tell me a tip")
         await pilot.press("enter")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await wait_until(pilot, lambda: "Not enough memory" in words(app))
         assert "needs about 1.00TB of memory; models can" in words(app)
         assert engine.status.pid is None
@@ -255,10 +255,10 @@ async def test_model_that_does_not_fit_asks_with_its_sizes(
         assert pane.composer.text == "Tell me a tip"
         assert pane.composer.has_focus
         assert not pane.conversation.blocks
-        assert not pane.talk.saved
+        assert not pane.controller.saved
         # Confirmed: the model is loaded and answers, without another question.
         await pilot.press("enter")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("right", "enter")
         await answered(pilot, pane, 2)
         assert engine.status.model is not None
@@ -266,7 +266,7 @@ async def test_model_that_does_not_fit_asks_with_its_sizes(
         assert pane.conversation.blocks[-1].message.state is MessageState.DONE
         assert pane.conversation.blocks[-1].message.content
         assert pane.composer.text == ""
-        pane.composer.put("What does verify do?")
+        pane.composer.set_text("What does verify do?")
         await pilot.press("enter")
         await answered(pilot, pane, 4)
         assert pane.conversation.blocks[-1].message.state is MessageState.DONE

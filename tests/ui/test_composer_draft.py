@@ -38,15 +38,15 @@ async def test_each_chat_has_its_own_draft() -> None:
     app = Writing()
     async with app.run_test():
         draft, composer = app.draft(), app.query_one(Composer)
-        composer.put("for the first")
-        draft.paste("a long text")
-        draft.leave()
+        composer.set_text("for the first")
+        draft.attach_paste("a long text")
+        draft.stash()
         app.chat = 2
-        draft.resume()
+        draft.restore()
         assert (composer.text, draft.attachments, draft.unsent()) == ("", [], 1)
-        draft.leave()
+        draft.stash()
         app.chat = 1
-        draft.resume()
+        draft.restore()
         assert composer.text == "for the first"
         assert draft.attachments == [Attachment("pasted-1.txt", "a long text")]
 
@@ -59,9 +59,9 @@ async def test_too_many_files_and_binary_files_are_reported(tmp_path: Path) -> N
     (tmp_path / "picture").write_bytes(b"\xff\0")
     async with app.run_test() as pilot:
         draft = app.draft()
-        await draft.read([str(tmp_path / "picture"), *map(str, paths)])
+        await draft.attach_files([str(tmp_path / "picture"), *map(str, paths)])
         assert [one.name for one in draft.attachments] == [path.name for path in paths[:MAX_FILES]]
         await pilot.pause()
         no_text, too_many = (notice.message for notice in app._notifications)
-        assert "picture is not text" in no_text
+        assert "picture is not UTF-8 text" in no_text
         assert f"{MAX_FILES} files" in too_many

@@ -7,7 +7,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from mlxk_tui.ui.chat.transcript.line_painter import LinePainter, Marked
+from mlxk_tui.ui.chat.transcript.line_painter import LinePainter, LineSelection
 
 PLAIN, ACCENT, MARK = Style(color="white"), Style(color="red"), Style(reverse=True)
 
@@ -18,10 +18,10 @@ def paint(
     *,
     width: int = 12,
     on_cursor: bool = False,
-    marked: Marked | None = None,
+    selection: LineSelection | None = None,
 ) -> Strip:
     return painter.paint(
-        3, source, width=width, plain=PLAIN, accent=ACCENT, on_cursor=on_cursor, marked=marked
+        3, source, width=width, plain=PLAIN, accent=ACCENT, on_cursor=on_cursor, selection=selection
     )
 
 
@@ -30,7 +30,7 @@ def test_line_is_painted_once() -> None:
     first = paint(painter, source)
     assert (first.text, first.cell_length) == ("  text      ", 12)
     assert paint(painter, source) is first
-    painter.forget()
+    painter.clear_cache()
     assert paint(painter, source) is not first
 
 
@@ -46,7 +46,7 @@ def test_changed_text_width_or_cursor_is_painted_again() -> None:
 def test_only_marked_text_is_highlighted(span: tuple[int, int] | None, expected: str) -> None:
     painter, source = LinePainter(), Strip([Segment("日xt")])  # the first one takes two cells
     plain = paint(painter, source)
-    strip = paint(painter, source, marked=Marked(span, MARK))
+    strip = paint(painter, source, selection=LineSelection(span, MARK))
     assert "".join(part.text for part in strip if part.style and part.style.reverse) == expected
     assert strip.text == plain.text
     assert paint(painter, source) is plain

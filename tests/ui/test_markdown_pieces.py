@@ -7,7 +7,13 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mlxk_tui.ui.chat.transcript.markdown_pieces import CodeBlock, MarkdownPiece, Splitter, code_blocks, split
+from mlxk_tui.ui.chat.transcript.markdown_pieces import (
+    CodeBlock,
+    MarkdownPiece,
+    MarkdownSplitter,
+    code_blocks,
+    split,
+)
 
 LONG = 1_400
 """Characters from which a line is cut."""
@@ -41,10 +47,10 @@ LINES = st.one_of(
 TEXTS = st.lists(LINES, max_size=40).map("\n".join)
 
 
-def fed(text: str, cuts: list[int]) -> Splitter:
+def fed(text: str, cuts: list[int]) -> MarkdownSplitter:
     """Return a splitter after feeding it a text in parts that end at these positions."""
     places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    splitter = Splitter()
+    splitter = MarkdownSplitter()
     for begin, end in pairwise(places):
         splitter.feed(text[begin:end])
     return splitter
@@ -68,7 +74,7 @@ def test_pieces_do_not_depend_on_chunking(text: str, cuts: list[int]) -> None:
 @settings(max_examples=40)
 @given(st.lists(LINES, max_size=8).map("\n".join).map(lambda text: text[:3_000]))
 def test_finished_pieces_never_change(text: str) -> None:
-    splitter = Splitter()
+    splitter = MarkdownSplitter()
     before: list[MarkdownPiece] = []
     for character in text:
         splitter.feed(character)
@@ -149,7 +155,7 @@ def test_fences_are_recognized(text: str, blocks: list[CodeBlock]) -> None:
 
 
 def test_partial_fence_is_not_shown() -> None:
-    splitter = Splitter()
+    splitter = MarkdownSplitter()
     splitter.feed("Look:\n``")
     assert [piece.text for piece in splitter.pieces()] == ["Look:\n``"]
     splitter.feed("`py")

@@ -21,7 +21,7 @@ from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.services.conversation.answer import AnswerProgress
 from mlxk_tui.settings import load
 from mlxk_tui.ui.chat.pane import ChatPane
-from mlxk_tui.ui.shell.footer import KeyLine
+from mlxk_tui.ui.shell.footer import KeyFooter
 from tests.ui.conftest import MACHINE, NOW, NOWHERE, Unchanged, copy_sample, wait_until
 from tests.ui.gallery import NO_COLOR, THEMES, settle
 
@@ -138,23 +138,23 @@ LOOKS = (
     Look("unfolded", "never opened", ("escape", "t"), sizes=BOTH),
     Look("top", "notes.txt", ("escape", "g")),
     Look("code-choice", "Copy a code block", ("escape", "Y")),
-    Look("settings", "How this chat", ("f10",), sizes=BOTH),
+    Look("settings", "Chat settings", ("f10",), sizes=BOTH),
     Look("settings-wrong", "from 0 to 2", ("f10", "tab", "9")),
-    Look("models", "Who answers next", ("f9",)),
-    Look("export-wrong", "There is no folder", ("escape", "e", "ctrl+u"), text="/nowhere/x.md"),
+    Look("models", "Switch model", ("f9",)),
+    Look("export-wrong", "No such folder", ("escape", "e", "ctrl+u"), text="/nowhere/x.md"),
     Look("search", "1 found", ("escape", "slash"), text="answer that", sizes=BOTH),
     Look("sessions", "An old chat", ("escape", "s"), sizes=BOTH),
-    Look("edit", "Another version", ("up",)),
+    Look("edit", "Editing a message", ("up",)),
     Look("help", "esc close", ("escape", "question_mark")),
-    Look("failed", "try again", chat="failed"),
-    Look("stopped", "cut at the limit", chat="stopped"),
+    Look("failed", "retry", chat="failed"),
+    Look("stopped", "stopped at the token limit", chat="stopped"),
     Look("gone", "not in the cache any more", chat="gone"),
     Look("empty", "Give me a tour", chat="", sizes=BOTH),
     Look("live", "38 tok/s", sizes=BOTH),
-    Look("error", "cannot be opened", state="error", chat=""),
-    Look("opening", "Opening the chats", state="opening", chat=""),
-    Look("no-model", "No model to talk to", state="no-model", chat=""),
-    Look("no-mlx", "cannot run here", state="no-mlx", chat=""),
+    Look("error", "Can't open the chats", state="error", chat=""),
+    Look("opening", "Opening chats", state="opening", chat=""),
+    Look("no-model", "No chat model yet", state="no-model", chat=""),
+    Look("no-mlx", "Models can't run here", state="no-mlx", chat=""),
 )
 MORE = {"full", "empty"}
 """Pictures that are wanted in light and without colours too."""
@@ -187,9 +187,9 @@ async def _pane(pilot: Pilot[Any], state: str) -> ChatPane:
     assert isinstance(pane, ChatPane)
     pane.composer.cursor_blink = False
     if state != "opening":
-        await wait_until(pilot, lambda: pane.opening.done or pane.opening.problem is not None)
+        await wait_until(pilot, lambda: pane.store_state.done or pane.store_state.problem is not None)
     if not state:
-        await wait_until(pilot, lambda: len(pane.own_list.listing.keys) == len(CHATS))
+        await wait_until(pilot, lambda: len(pane.session_panel.listing.keys) == len(CHATS))
     return pane
 
 
@@ -201,7 +201,7 @@ async def _show(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
         listed = await store.list_sessions()
         wanted = next(item.session for item in listed if item.session.title == CHATS[look.chat][0].title)
         pane.sessions.open(wanted.id)
-        await wait_until(pilot, lambda: pane.talk.session.id == wanted.id and pane.composer.has_focus)
+        await wait_until(pilot, lambda: pane.controller.session.id == wanted.id and pane.composer.has_focus)
         await settle(pilot, "F8")  # the footer, which a dialog does not change
     if look.name == "live":
         pane.conversation.append(_message(901, None, Role.USER, "And now?"))
@@ -215,14 +215,14 @@ async def _show(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
         app.focused.value = look.text
     await settle(pilot, look.says)
     if app.screen is not pane:  # a dialog: the footer below it may not be up to date yet
-        pane.query_one(KeyLine).bindings_changed(pane)
+        pane.query_one(KeyFooter).bindings_changed(pane)
         await settle(pilot, look.says)
 
 
 async def _leave(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
     """Go back to the pane without dialogs."""
     app = pilot.app
-    if app.screen is pane and pane.own_list.search.has_focus:
+    if app.screen is pane and pane.session_panel.search.has_focus:
         await pilot.press("escape")
     for _ in range(4):
         if app.screen is not pane:
@@ -230,7 +230,7 @@ async def _leave(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
     await wait_until(pilot, lambda: app.screen is pane)
     for block in pane.conversation.blocks:
         block.unfolded = False
-    pane.sessions.begin(None)
+    pane.sessions.start_chat(None)
     pane.draft.clear()
     await wait_until(pilot, lambda: pane.composer.has_focus)
 

@@ -83,6 +83,15 @@ async def read_config(cache: Cache, ref: RepoRef) -> dict[str, Any] | None:
     return await blocking(lambda: _config(read_repo(cache, ref).selected))
 
 
+async def read_generation_config(cache: Cache, ref: RepoRef) -> dict[str, Any] | None:
+    """Return generation_config.json of a repo's selected snapshot, or None where there is no readable one.
+
+    Raises:
+        OpError: `model_not_found` when the repo vanished.
+    """
+    return await blocking(lambda: _json(read_repo(cache, ref).selected, "generation_config.json"))
+
+
 async def read_card(cache: Cache, ref: RepoRef) -> str | None:
     """Return README.md without its front matter, at most 200 kB, made safe to show; None without one.
 
@@ -133,9 +142,13 @@ def _batching(config: dict[str, Any] | None) -> Batching | None:
 
 
 def _config(snapshot: Snapshot | None) -> dict[str, Any] | None:
+    return _json(snapshot, "config.json")
+
+
+def _json(snapshot: Snapshot | None, name: str) -> dict[str, Any] | None:
     if snapshot is None:
         return None
-    file = next((file for file in snapshot.files if file.name == "config.json"), None)
+    file = next((file for file in snapshot.files if file.name == name), None)
     return read_json(file, MAX_JSON_BYTES).value
 
 

@@ -1,4 +1,4 @@
-"""The lines above the composer: model, settings and context, and the note that matters most."""
+"""The lines above the composer: model, settings and context, and one note."""
 
 from __future__ import annotations
 
@@ -16,47 +16,50 @@ from mlxk_tui.services.conversation import models
 from mlxk_tui.services.conversation.controller import ConversationController, missing_model_error
 from mlxk_tui.services.conversation.request import shown_settings
 from mlxk_tui.ui.widgets.error_text import error_text
-from mlxk_tui.ui.widgets.text import Part, cut, gauge, line
+from mlxk_tui.ui.widgets.text import Part, cut, cut_end, gauge, line
 
 _GAUGE = 8
+_MIN_SETTINGS = 11
+"""Cells that truncated settings need to be readable."""
 
 
 @dataclass(frozen=True)
 class BarState:
-    """What the line says."""
+    """The content of the bar."""
 
     model: str = ""
-    """Safe to show; empty where none is chosen."""
-    gone: bool = False
-    """Whether the model is not there any more."""
+    """Safe to show; empty if none is selected."""
+    missing: bool = False
+    """Whether the model is no longer in the cache."""
     settings: str = ""
-    """What was set apart from the model's own: `temperature 0.7 · system prompt`."""
+    """The chat's own settings: `temperature 0.7 · system prompt`."""
     used: int = 0
-    """Tokens of the context that the conversation takes; 0 where nothing is known."""
+    """Tokens of the conversation; 0 while unknown."""
     total: int = 0
-    """Tokens of the context."""
+    """Context length in tokens; 0 if unknown."""
 
 
 @dataclass(frozen=True)
-class Notes:
-    """What the reader may have to be told."""
+class NoteConditions:
+    """The conditions of a note above the composer."""
 
     write_error: OpError | None = None
-    gone: str | None = None
-    """Name of the model that is not there any more."""
+    missing_model: str | None = None
+    """Name of the model that is no longer in the cache."""
     editing: bool = False
-    below: bool = False
-    tight: bool = False
+    unseen_below: bool = False
+    """Whether there is new text below the visible part."""
+    memory_tight: bool = False
 
 
 class ChatBar(Static):
-    """Model, settings and gauge; a click opens what it is on."""
+    """Model, settings and context gauge; a click on model or settings opens their dialog."""
 
     @dataclass
-    class Opened(Message):
+    class Clicked(Message):
         """`model` or `settings` was clicked."""
 
-        what: str
+        part: str
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's own name
         super().__init__(id=id)
@@ -65,44 +68,41 @@ class ChatBar(Static):
         self._settings_end = 0
 
     def show(self, state: BarState) -> None:
-        """Draw another state."""
         if state != self._state:
             self._state = state
             self._draw()
 
     def on_mount(self) -> None:
-        """Draw the first state."""
         self._draw()
 
     def on_resize(self) -> None:
-        """Draw for the new width."""
         self._draw()
 
     def _draw(self) -> None:
         state, width = self._state, self.size.width or 60
-        right = self._share()
+        right = self._context_usage()
         right_cells = sum(cell_len(text) for text, _ in right)
         if right_cells > width // 2:
             right = [part for part in right if "▰" not in part[0] and "▱" not in part[0]]
             right_cells = sum(cell_len(text) for text, _ in right)
         room = max(8, width - right_cells - 2)
         if not state.model:
-            left: list[Part] = [("no model chosen", "$attention")]
-        elif state.gone:
-            left = [("✗ ", "$bad"), (cut(state.model, room - 8), ""), (" is gone", "$bad")]
+            left: list[Part] = [("no model selected", "$attention")]
+        elif state.missing:
+            left = [("✗ ", "$bad"), (cut(state.model, room - 13), ""), (" is missing", "$bad")]
         else:
             left = [(cut(state.model, room), "")]
         self._model_cells = sum(cell_len(text) for text, _ in left)
-        settings = f"   {state.settings}" if state.settings else ""
-        if settings and self._model_cells + cell_len(settings) > room:
-            settings = "   set" if self._model_cells + 6 <= room else ""
+        settings = ""
+        if state.settings and self._model_cells + _MIN_SETTINGS <= room:
+            settings = cut_end(f"   {state.settings}", room - self._model_cells)
         self._settings_end = self._model_cells + cell_len(settings)
         if settings:
             left.append((settings, "$muted"))
         gap = max(1, width - self._settings_end - right_cells)
         self.update(line([*left, (" " * gap, ""), *right]), layout=False)
 
-    def _share(self) -> list[Part]:
+    def _context_usage(self) -> list[Part]:
         state = self._state
         if not state.used:
             return [(f"context {state.total:,}", "$muted")] if state.total else []
@@ -116,38 +116,37 @@ class ChatBar(Static):
         ]  # fmt: skip
 
     def on_click(self, event: events.Click) -> None:
-        """Open the choice of models, or the settings."""
         if event.x < self._model_cells:
-            self.post_message(self.Opened("model"))
+            self.post_message(self.Clicked("model"))
         elif event.x < self._settings_end or self._settings_end == self._model_cells:
-            self.post_message(self.Opened("settings"))
+            self.post_message(self.Clicked("settings"))
 
 
-def bar_state(talk: ConversationController, last: ChatMessage | None) -> BarState:
-    """Return what stands above the composer.
+def bar_state(controller: ConversationController, last: ChatMessage | None) -> BarState:
+    """Return the bar of the open chat.
 
     Args:
-        talk: the open chat.
+        controller: the open chat.
         last: its last answer.
     """
-    session = talk.session
-    entry = models.by_name(talk.library, session.model)
+    session = controller.session
+    entry = models.by_name(controller.library, session.model)
     total = (entry.model.context_length or 0) if entry else 0
-    if talk.answer is not None:
-        used, known = talk.answer.used, talk.answer.context_length
+    if controller.answer is not None:
+        used, context = controller.answer.used, controller.answer.context_length
     else:
-        used, known = _context_of(last) if last is not None else (0, 0)
+        used, context = _recorded_usage(last) if last is not None else (0, 0)
     return BarState(
         model=printable((session.model or "").rpartition("/")[2]),
-        gone=models.is_missing(talk.library, session.model),
+        missing=models.is_missing(controller.library, session.model),
         settings=shown_settings(session.settings, session.system),
         used=used,
-        total=known or total,
+        total=context or total,
     )
 
 
-def _context_of(answer: ChatMessage) -> tuple[int, int]:
-    """Return the tokens of prompt and answer, and those of the context; 0 where unknown."""
+def _recorded_usage(answer: ChatMessage) -> tuple[int, int]:
+    """Return the tokens of prompt and answer, and the context length; 0 if unknown."""
 
     def number(name: str) -> int:
         value = answer.usage.get(name)
@@ -156,16 +155,16 @@ def _context_of(answer: ChatMessage) -> tuple[int, int]:
     return number("prompt_tokens") + number("completion_tokens"), number("context_length")
 
 
-def note(notes: Notes) -> tuple[str, str]:
-    """Return the one note that matters most and its style; empty for none."""
-    if notes.write_error is not None:
-        return f"✗ {error_text(notes.write_error)}", "$bad"
-    if notes.gone is not None:
-        return f"✗ {error_text(missing_model_error(notes.gone))}", "$bad"
-    if notes.editing:
-        return "Another version of a question: ⏎ sends it as a branch, esc leaves it.", "$accent"
-    if notes.below:
-        return "↓ New text below: G goes there.", "$accent"
-    if notes.tight:
-        return "▲ The model fits tightly: other programs may become slow.", "$attention"
+def current_note(conditions: NoteConditions) -> tuple[str, str]:
+    """Return the most important note and its style; empty for none."""
+    if conditions.write_error is not None:
+        return f"✗ {error_text(conditions.write_error)}", "$bad"
+    if conditions.missing_model is not None:
+        return f"✗ {error_text(missing_model_error(conditions.missing_model))}", "$bad"
+    if conditions.editing:
+        return "Editing a message: ⏎ sends it as a new branch, esc cancels.", "$accent"
+    if conditions.unseen_below:
+        return "↓ New text below. Press G to follow.", "$accent"
+    if conditions.memory_tight:
+        return "▲ Memory is tight: other programs may slow down.", "$attention"
     return "", ""

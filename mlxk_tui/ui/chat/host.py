@@ -1,4 +1,4 @@
-"""What the chat's helpers may ask of the screen they work for: workers, dialogs, notices, the clipboard."""
+"""What the chat's helpers use of their screen: workers, dialogs, notifications, the clipboard."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ _Result = TypeVar("_Result")
 
 
 class ScreenHost:
-    """A screen, as the helpers know it: any screen of Textual's will do.
+    """The screen of the chat's helpers; any Textual screen works.
 
     Args:
-        screen: owns the workers and the timers, and shows what is notified.
+        screen: owns the workers and timers, and shows the notifications.
     """
 
     def __init__(self, screen: Screen[Any]) -> None:
         self._screen = screen
 
-    def start(self, group: str, job: Callable[[], Coroutine[Any, Any, None]], *, alone: bool = False) -> None:
-        """Run a job in a worker; `alone` ends the one before it, even before its first step."""
-        # Textual's type of a worker's job (8.2.8) fits no coroutine function that returns None.
-        todo = cast("Callable[[], None]", job)
-        self._screen.run_worker(todo, group=f"chat-{group}", exclusive=alone, exit_on_error=False)
+    def start(
+        self, group: str, job: Callable[[], Coroutine[Any, Any, None]], *, exclusive: bool = False
+    ) -> None:
+        """Run a job in a worker; `exclusive` cancels the workers of its group."""
+        # Textual's type of a worker's function (8.2.8) does not accept coroutine functions that return None.
+        work = cast("Callable[[], None]", job)
+        self._screen.run_worker(work, group=f"chat-{group}", exclusive=exclusive, exit_on_error=False)
 
-    def every(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Return a paused timer."""
+    def paused_timer(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Return a repeating timer that is paused."""
         return self._screen.set_interval(seconds, callback, pause=True)
 
-    def ask(self, dialog: Coroutine[Any, Any, None]) -> None:
-        """Run what asks something, unless a dialog is open already."""
-        model_actions.ask(self._screen, dialog)
+    def run_dialog(self, dialog: Coroutine[Any, Any, None]) -> None:
+        """Run an action that shows dialogs, unless another one is running."""
+        model_actions.run_dialog(self._screen, dialog)
 
-    async def answer_to(self, dialog: Screen[_Result]) -> _Result:
-        """Open a dialog and return its result; only inside of what `ask` runs."""
+    async def show_dialog(self, dialog: Screen[_Result]) -> _Result:
+        """Open a dialog and return its result; only within `run_dialog`."""
         return await self._screen.app.push_screen_wait(dialog)
 
     def notify(
@@ -51,13 +53,12 @@ class ScreenHost:
         severity: SeverityLevel = "information",
         timeout: float | None = None,
     ) -> None:
-        """Show a notice; the text is never markup."""
+        """Show a notification; the text is never markup."""
         self._screen.notify(text, title=title, severity=severity, timeout=timeout, markup=False)
 
-    def tell_error(self, error: OpError) -> None:
-        """Show an error as a sentence."""
-        model_actions.tell_error(self._screen, error)
+    def notify_error(self, error: OpError) -> None:
+        """Show an error as a notification."""
+        model_actions.notify_error(self._screen, error)
 
     def copy(self, text: str) -> None:
-        """Put a text on the clipboard."""
         self._screen.app.copy_to_clipboard(text)

@@ -1,60 +1,70 @@
-"""The keys of the Chat pane; those of the sessions are the same on the screen that lists them."""
+"""Key bindings of the Chat pane; those of the chats are the same on the screen that lists them."""
 
 from __future__ import annotations
 
 from textual.binding import Binding, BindingType
 
-NEW = Binding("n", "new", "New", id="chat.new", tooltip="Begin a new chat")
-SEARCH = Binding(
-    "slash", "search", "Search", key_display="/", id="chat.search", tooltip="Find chats by their words"
+NEW = Binding("n", "new", "New", id="chat.new", tooltip="Start a new chat")
+SEARCH = Binding("slash", "search", "Search", key_display="/", id="chat.search", tooltip="Search all chats")
+UNDO = Binding(
+    "u", "undo", "Undo delete", show=False, id="chat.undo", tooltip="Restore the chat that was deleted last"
 )
-UNDO = Binding("u", "undo", "Undo delete", show=False, id="chat.undo", tooltip="Bring a deleted chat back")
 PANE: list[BindingType] = [
-    Binding("i", "write", "Write", id="chat.write", tooltip="Go to the composer"),
-    Binding("r", "again", "Again", id="chat.again", tooltip="Let the model answer again, as another branch"),
-    Binding("E", "edit", "Edit", id="chat.edit", tooltip="Change the question and send it as another branch"),
+    Binding("i", "write", "Write", id="chat.write", tooltip="Focus the composer"),
+    Binding("r", "regenerate", "Retry", id="chat.again", tooltip="Regenerate the answer as a new branch"),
+    Binding("E", "edit", "Edit", id="chat.edit", tooltip="Edit the message and send it as a new branch"),
     Binding("y", "copy", "Copy", id="chat.copy", tooltip="Copy the message"),
-    Binding("Y", "copy_code", "Code", id="chat.copy_code", tooltip="Copy a code block of the message"),
-    Binding("t", "fold", "Thoughts", show=False, id="chat.fold", tooltip="Show or hide the reasoning"),
+    Binding("Y", "copy_code", "Code", id="chat.copy_code", tooltip="Copy a code block"),
+    Binding("t", "fold", "Reasoning", show=False, id="chat.fold", tooltip="Show or hide the reasoning"),
     NEW,
-    Binding("s", "sessions", "Chats", id="chat.sessions", tooltip="Go to the list of chats"),
+    Binding("s", "sessions", "Chats", id="chat.sessions", tooltip="Focus the list of chats"),
     SEARCH,
-    Binding("m", "model", "Model", id="chat.model", tooltip="Choose who answers next"),
+    Binding("m", "model", "Model", id="chat.model", tooltip="Switch model"),
     Binding(
         "o",
         "settings",
         "Settings",
         show=False,
         id="chat.settings",
-        tooltip="System prompt, sampling and limit of this chat",
+        tooltip="Set system prompt, sampling and token limit of the chat",
     ),
     Binding(
-        "e", "export", "Export", show=False, id="chat.export", tooltip="Write the chat to Markdown or JSON"
+        "e", "export", "Export", show=False, id="chat.export", tooltip="Export the chat as Markdown or JSON"
     ),
-    Binding(
-        "a", "attach", "Attach", show=False, id="chat.attach", tooltip="Attach a text file to the question"
-    ),
+    Binding("a", "attach", "Attach", show=False, id="chat.attach", tooltip="Attach a text file"),
     Binding(
         "left,h",
         "branch(-1)",
-        "Other branch",
+        "Previous branch",
         show=False,
         id="chat.branch_before",
-        tooltip="The branch before",
+        tooltip="Show the previous branch",
     ),
     Binding(
-        "right,l", "branch(1)", "Next branch", show=False, id="chat.branch_next", tooltip="The next branch"
+        "right,l",
+        "branch(1)",
+        "Next branch",
+        show=False,
+        id="chat.branch_next",
+        tooltip="Show the next branch",
     ),
-    Binding("p", "pull", "Pull the model", show=False, id="chat.pull", tooltip="Pull a model that is gone"),
+    Binding(
+        "p",
+        "pull",
+        "Pull the model",
+        show=False,
+        id="chat.pull",
+        tooltip="Pull the missing model of the chat",
+    ),
     Binding(
         "x",
         "retry_store",
-        "Open again",
+        "Reopen chats",
         show=False,
         id="chat.retry_store",
-        tooltip="Try again to open the chats",
+        tooltip="Retry opening the chats",
     ),
     UNDO,
     Binding("escape", "leave", "Back", show=False, id="chat.leave"),
 ]
-"""What works in the pane while the composer has not the focus; there the function keys do the same."""
+"""Bindings while the composer does not have the focus; in the composer, function keys do the same."""

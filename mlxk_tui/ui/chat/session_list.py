@@ -1,4 +1,4 @@
-"""The list of chats: title, model and age, or the words that a search found."""
+"""The list of chats: title, model and age, or the match of a search."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from textual import getters
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -19,16 +19,17 @@ from mlxk_tui.chats.model import Listed
 from mlxk_tui.ops.core.text import iso_utc, printable
 from mlxk_tui.ui.widgets.row_list import ListRow, RowList
 from mlxk_tui.ui.widgets.state_view import StateView
-from mlxk_tui.ui.widgets.text import Part, pad, short_age
+from mlxk_tui.ui.widgets.text import Part, cut_end, pad, short_age
 
 UNTITLED = "New chat"
-_NEAR = 20
-"""So many chats before the last one more are asked for."""
+_PRELOAD = 20
+"""More chats are requested when the cursor is this many before the last one."""
 
 
 class SessionSearchInput(Input):
-    """The words to look for."""
+    """The search input; enter and down return to the list, escape also clears the search."""
 
+    BINDING_GROUP_TITLE = "Chat: search"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave(True)", "Clear", id="chats.search_clear", tooltip="Clear the search"),
         Binding("enter,down", "leave(False)", "To the list", key_display="⏎", id="chats.search_leave"),
@@ -36,33 +37,31 @@ class SessionSearchInput(Input):
     ]
 
     @dataclass
-    class Left(Message):
-        """The input was left."""
+    class Closed(Message):
+        """A key returned to the list; `clear`: the search is to be cleared."""
 
         clear: bool
 
     def check_consume_key(self, key: str, character: str | None) -> bool:
-        """Keep the keys that are typed out of the footer; Textual (8.2.8) does not know these as letters."""
+        """Treat `/` and `?` as typed text: Textual (8.2.8) would show them as key bindings in the footer."""
         return key in {"slash", "question_mark"} or super().check_consume_key(key, character)
 
     def action_leave(self, clear: bool) -> None:
-        """Go back to the list."""
-        self.post_message(self.Left(clear))
+        self.post_message(self.Closed(clear))
 
 
 class SessionList(RowList):
     """Chats, newest first, two lines each."""
 
+    BINDING_GROUP_TITLE = "Chat: list of chats"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("R", "screen.rename", "Rename", id="chats.rename", tooltip="Give the chat another title"),
-        Binding(
-            "d", "screen.delete", "Delete", id="chats.delete", tooltip="Delete the chat; u brings it back"
-        ),
+        Binding("R", "screen.rename", "Rename", id="chats.rename", tooltip="Rename the chat"),
+        Binding("d", "screen.delete", "Delete", id="chats.delete", tooltip="Delete the chat (u restores it)"),
     ]
 
     @dataclass
-    class WantsMore(Message):
-        """The cursor, or what is seen, is near the last chat."""
+    class MoreRequested(Message):
+        """The cursor or the visible part is near the last chat."""
 
     def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
@@ -72,41 +71,38 @@ class SessionList(RowList):
         self._busy: Collection[int] = ()
 
     def show(self, listed: Sequence[Listed], open_id: int | None, busy: Collection[int]) -> None:
-        """Show chats; `open_id` is the one that is open, `busy` those that are being answered."""
+        """Show chats; `open_id` is the open one, `busy` are those with an answer in progress."""
         before, top = self.keys, self.scroll_y
         self._listed = {str(item.session.id): item for item in listed}
         self._open, self._busy = open_id, set(busy)
         self.set_rows([ListRow(key, 2) for key in self._listed])
         if before and len(before) < len(self.keys) and self.keys[: len(before)] == before:
-            # Older ones were added: what is seen stays, though the cursor may be far above.
+            # Older chats were appended: keep the scroll position, the cursor may be far above.
             self.scroll_to(y=top, animate=False, immediate=True)
 
     def watch_cursor(self, old: int, new: int) -> None:
-        """Ask for more before the cursor comes to the end."""
         super().watch_cursor(old, new)
-        if new >= len(self._listed) - _NEAR:
-            self.post_message(self.WantsMore())
+        if new >= len(self._listed) - _PRELOAD:
+            self.post_message(self.MoreRequested())
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Ask for more before the wheel comes to the end."""
         super().watch_scroll_y(old_value, new_value)
-        if self.virtual_size.height - new_value - self.size.height <= 2 * _NEAR:
-            self.post_message(self.WantsMore())
+        if self.virtual_size.height - new_value - self.size.height <= 2 * _PRELOAD:
+            self.post_message(self.MoreRequested())
 
-    def point(self, open_id: int | None) -> None:
-        """Mark another chat as open, with the cursor on it."""
+    def mark_open(self, open_id: int | None) -> None:
+        """Mark another chat as open and move the cursor to it."""
         self._open = open_id
         if open_id is not None:
             self.move_to(str(open_id))
         self.refresh()
 
     @property
-    def chosen(self) -> Listed | None:
+    def selected(self) -> Listed | None:
         """The chat under the cursor."""
         return self._listed.get(self.cursor_key or "")
 
     def row_line(self, row: ListRow, number: int, width: int) -> Sequence[Part]:
-        """Draw one of the two lines."""
         item = self._listed[row.key]
         session = item.session
         if number == 0:
@@ -117,26 +113,19 @@ class SessionList(RowList):
             title = cut_end(printable(session.title) or UNTITLED, width - 2)
             return [mark, (title, "strong" if session.id == self._open else "")]
         if item.match is not None:
-            return [("  ", ""), *_found(item, width - 2)]
+            return [("  ", ""), *_match_parts(item, width - 2)]
         age = short_age(iso_utc(session.updated), self._now())
         model = printable((session.model or "no model").rpartition("/")[2])
         return [("  ", ""), (pad(model, width - 2 - cell_len(age) - 1), "muted"), (f" {age}", "muted")]
 
 
-def cut_end(text: str, width: int) -> str:
-    """Return a title cut at its end: its first words tell it apart, unlike a model's name."""
-    if cell_len(text) <= width:
-        return text
-    return set_cell_size(text, max(0, width - 1)).rstrip() + "…"
-
-
-def _found(item: Listed, width: int) -> list[Part]:
+def _match_parts(item: Listed, width: int) -> list[Part]:
     match = item.match
     if match is None:
         return []
     text, spans = match.text, match.spans
     begin = 0
-    if spans and spans[0][0] > width // 2:  # let the first match be seen
+    if spans and spans[0][0] > width // 2:  # make the first match visible
         begin = spans[0][0] - width // 4
     parts: list[Part] = []
     place = begin
@@ -161,7 +150,7 @@ def _fit(parts: Sequence[Part], width: int) -> list[Part]:
 
 
 class SessionsPanel(Vertical):
-    """Search line and list."""
+    """The search input above the list of chats."""
 
     search = getters.query_one(SessionSearchInput)
     listing = getters.query_one(SessionList)
@@ -169,21 +158,20 @@ class SessionsPanel(Vertical):
 
     @dataclass
     class Searched(Message):
-        """Other words are looked for."""
+        """The search changed."""
 
         query: str
 
     def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._now = now
-        self.more = False
-        """Whether there are older chats than those that are shown."""
+        self.has_more = False
+        """Whether there are older chats than the listed ones."""
         self.border_title = "Chats"
 
     def compose(self) -> ComposeResult:
-        """Lay out the panel."""
         search = SessionSearchInput(
-            placeholder="words of a chat", compact=True, select_on_focus=False, id="chat-search"
+            placeholder="Search chats", compact=True, select_on_focus=False, id="chat-search"
         )
         search.display = False
         yield search
@@ -192,36 +180,37 @@ class SessionsPanel(Vertical):
 
     @property
     def query_text(self) -> str:
-        """The words that are looked for."""
         return self.search.value.strip()
 
     def show(
-        self, listed: Sequence[Listed], open_id: int | None, busy: Collection[int], *, more: bool = False
+        self,
+        listed: Sequence[Listed],
+        open_id: int | None,
+        busy: Collection[int],
+        *,
+        has_more: bool = False,
     ) -> None:
-        """Show chats; `more` says whether there are older ones too."""
-        self.more = more
+        """Show chats; see `SessionList.show`."""
+        self.has_more = has_more
         self.listing.show(listed, open_id, busy)
         self.set_class(not listed, "-message")
         if not listed:
             if self.query_text:
-                self.message.show("∅", "Nothing found", [], keys=[("esc", "clear")])
+                self.message.show("∅", "No matches", [], keys=[("esc", "clear")])
             else:
-                self.message.show("◇", "No chats yet", ["They are kept here."])
-        count = f"{len(listed):,}{'+' if more else ''}"
+                self.message.show("◇", "No chats yet", ["Your chats appear here."])
+        count = f"{len(listed):,}{'+' if has_more else ''}"
         self.border_subtitle = f"{count} found" if self.query_text else count if listed else ""
 
     def open_search(self) -> None:
-        """Go into the search line."""
         self.search.display = True
         self.search.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Look for the words."""
         event.stop()
         self.post_message(self.Searched(event.value.strip()))
 
-    def on_session_search_input_left(self, event: SessionSearchInput.Left) -> None:
-        """Go back to the list."""
+    def on_session_search_input_closed(self, event: SessionSearchInput.Closed) -> None:
         event.stop()
         if event.clear:
             self.search.value = ""

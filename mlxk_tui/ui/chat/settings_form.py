@@ -1,8 +1,8 @@
-"""The form for how a chat is answered: system prompt, sampling, limit, cache, draft; checked while typed."""
+"""The settings of a chat: system prompt, sampling, token limit, KV cache and draft model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,60 +22,60 @@ from mlxk_tui.ui.widgets.text import sentence
 
 @dataclass(frozen=True)
 class Field:
-    """One value of the form."""
+    """An input of the form."""
 
     name: str
     label: str
     hint: str
-    whole: bool = False
-    unset: str = "the model's own"
-    words: bool = False
-    """Whether it is a text rather than a number."""
+    integer: bool = False
+    default: str = ""
+    """Placeholder if the model recommends no value."""
+    is_text: bool = False
+    """Whether it is a text and not a number."""
 
 
 FIELDS = (
-    Field("temperature", "temperature", "0 always the likeliest … 2"),
-    Field("top_p", "top p", "0 … 1"),
-    Field("top_k", "top k", "0 all tokens", whole=True),
-    Field("min_p", "min p", "0 … 1"),
-    Field("repetition_penalty", "repetition", "1 none … 2"),
-    Field("presence_penalty", "presence", "-2 … 2"),
-    Field("frequency_penalty", "frequency", "-2 … 2"),
-    Field("max_tokens", "most tokens", "in one answer", whole=True, unset="as many as fit"),
-    Field("seed", "seed", "makes answers repeatable", whole=True, unset="another each time"),
-    Field("kv_bits", "KV cache bits", "4 or 8: less memory", whole=True, unset="full precision"),
+    Field("temperature", "Temperature", "0 (deterministic) – 2", default="default 0"),
+    Field("top_p", "Top p", "0 – 1", default="off"),
+    Field("top_k", "Top k", "0 = all tokens", integer=True, default="off"),
+    Field("min_p", "Min p", "0 – 1", default="off"),
+    Field("repetition_penalty", "Repetition", "1 (off) – 2", default="off"),
+    Field("presence_penalty", "Presence", "-2 – 2", default="off"),
+    Field("frequency_penalty", "Frequency", "-2 – 2", default="off"),
+    Field("max_tokens", "Max tokens", "per answer", integer=True, default="up to the context length"),
+    Field("seed", "Seed", "for repeatable answers", integer=True, default="random"),
+    Field("kv_bits", "KV cache bits", "4 or 8 (saves memory)", integer=True, default="full precision"),
     Field(
-        "draft_model", "draft model", "", unset="none; a small one of its family guesses ahead", words=True
+        "draft_model", "Draft model", "", default="none (a smaller model of the same family)", is_text=True
     ),
 )
-"""The values; an empty one is left to the model."""
 
 Check = Callable[[Mapping[str, Any]], object]
-"""Raises OpError where values cannot be used."""
+"""Raises OpError if values are invalid."""
 
 
 def parsed(texts: Mapping[str, str]) -> tuple[dict[str, Any], str]:
-    """Return the values that were typed, and what is wrong with the first one that is no number."""
+    """Return the typed values, and the error of the first one that is not a number (empty for none)."""
     values: dict[str, Any] = {}
     for field in FIELDS:
         text = texts.get(field.name, "").strip()
-        if field.words and text:
+        if field.is_text and text:
             values[field.name] = text
-        if field.words or not text:
+        if field.is_text or not text:
             continue
         text = text.replace(",", ".")
         try:
-            values[field.name] = int(text) if field.whole else float(text)
+            values[field.name] = int(text) if field.integer else float(text)
         except ValueError:
-            kind = "a whole number" if field.whole else "a number"
+            kind = "a whole number" if field.integer else "a number"
             return values, f"{field.label}: '{printable(text[:20])}' is not {kind}."
         if field.name == "max_tokens" and values[field.name] < 1:
-            return values, "most tokens: at least 1."
+            return values, "Max tokens: at least 1."
     return values, ""
 
 
 class SystemPrompt(TextArea):
-    """The system prompt; tab goes on to the next field."""
+    """The input of the system prompt; tab moves to the next field."""
 
     def __init__(self, text: str) -> None:
         super().__init__(
@@ -90,27 +90,29 @@ class SystemPrompt(TextArea):
 
 
 class SettingsDialog(Form[ChatSettings]):
-    """Answers with the settings, or None where nothing is to change.
+    """Returns the settings, or None if cancelled.
 
     Args:
-        present: what holds now.
-        check: refuses values that cannot be used.
-        model: the model's name, safe to show.
+        present: the current settings.
+        check: validates the values.
+        load_defaults: returns the sampling values that the model recommends, which apply to blank inputs.
     """
 
+    BINDING_GROUP_TITLE = "Chat: settings"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", show=False, id="chat_settings.cancel"),
     ]
     AUTO_FOCUS = "#system"
 
-    def __init__(self, present: ChatSettings, check: Check, model: str) -> None:
-        super().__init__("How this chat is answered", frame_id="chat-settings")
+    def __init__(
+        self, present: ChatSettings, check: Check, load_defaults: Callable[[], Awaitable[Mapping[str, Any]]]
+    ) -> None:
+        super().__init__("Chat settings", frame_id="chat-settings")
         self._present = present
         self._check = check
-        self._model = model
+        self._load_defaults = load_defaults
 
     def fields(self) -> Iterable[Widget]:
-        """Return the system prompt and the settings."""
         yield VerticalScroll(*self._settings(), can_focus=False, id="chat-settings-fields")
 
     def _settings(self) -> Iterable[Widget]:
@@ -122,7 +124,7 @@ class SettingsDialog(Form[ChatSettings]):
                 Static(field.label, classes="setting-label", markup=False),
                 Input(
                     "" if value is None else _text(value),
-                    placeholder=field.unset,
+                    placeholder=field.default,
                     id=f"set-{field.name}",
                     compact=True,
                     select_on_focus=False,
@@ -132,21 +134,26 @@ class SettingsDialog(Form[ChatSettings]):
             )
 
     def on_mount(self) -> None:
-        """Judge what stands there."""
-        self.say()
+        self.show_validation()
+        self.run_worker(self._show_defaults(), exit_on_error=False)
 
-    def judge(self) -> tuple[bool, str]:
-        """Tell whether the values can be used."""
-        values, wrong = parsed(self._texts())
-        if not wrong:
+    async def _show_defaults(self) -> None:
+        """Show the model's defaults as placeholders; reading them must not delay the form."""
+        defaults = await self._load_defaults()
+        for field in FIELDS:
+            if (value := defaults.get(field.name)) is not None:
+                self.query_one(f"#set-{field.name}", Input).placeholder = f"default {_text(value)}"
+
+    def validate(self) -> tuple[bool, str]:
+        values, error = parsed(self._texts())
+        if not error:
             try:
                 self._check(values)
-            except OpError as error:
-                wrong = error_text(error)
-        return not wrong, sentence(wrong) if wrong else "What is empty is left to the model."
+            except OpError as invalid:
+                error = error_text(invalid)
+        return not error, sentence(error) if error else "Blank = model default."
 
-    def answer(self) -> ChatSettings:
-        """Return the settings."""
+    def result(self) -> ChatSettings:
         return ChatSettings(self.query_one("#system", TextArea).text, parsed(self._texts())[0])
 
     def _texts(self) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""The messages of the open chat, drawn line by line, also while an answer is written."""
+"""The messages of the open chat, rendered line by line, also while an answer streams."""

@@ -1,4 +1,4 @@
-"""Lines of the conversation as they stand on the screen: marker, background, and what the mouse marked."""
+"""Lines of the transcript as they appear on the screen: cursor mark, background, and text selection."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-_MOST_KEPT = 2_000
+_MAX_CACHED = 2_000
 
 
 @dataclass(frozen=True)
-class Marked:
-    """What the mouse marked of a line."""
+class LineSelection:
+    """The selected part of a line."""
 
     span: tuple[int, int] | None
-    """First and last character, -1 for the end of the line; None where nothing of the line is marked."""
+    """First and last character, -1 for the end of the line; None if nothing of the line is selected."""
     style: Style
 
 
@@ -29,14 +29,14 @@ class _Painted:
 
 
 class LinePainter:
-    """Paints lines, and keeps what it painted: making a strip takes time."""
+    """Paints lines and caches them: creating a strip is slow."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, _Painted] = {}
+        self._cache: dict[int, _Painted] = {}
 
-    def forget(self) -> None:
-        """Paint all of them again, as in another theme."""
-        self._kept.clear()
+    def clear_cache(self) -> None:
+        """Discard all painted lines, such as after a change of the theme."""
+        self._cache.clear()
 
     def paint(
         self,
@@ -47,40 +47,40 @@ class LinePainter:
         plain: Style,
         accent: Style,
         on_cursor: bool,
-        marked: Marked | None,
+        selection: LineSelection | None,
     ) -> Strip:
         """Return a line of the screen.
 
         Args:
-            number: the line's place in the whole conversation.
-            source: what stands in it.
+            number: index of the line in the transcript.
+            source: content of the line.
             width: cells of the screen.
-            plain: text and background where the line says nothing else; another one needs `forget`.
-            accent: the style of the cursor's mark; another one needs `forget`.
-            on_cursor: whether the mark is there.
-            marked: what the mouse marked; None where nothing is.
+            plain: the default style; after a change of it, call `clear_cache`.
+            accent: the style of the cursor mark; after a change of it, call `clear_cache`.
+            on_cursor: whether the line has the cursor mark.
+            selection: the text selection; None if nothing is selected.
         """
-        kept = self._kept.get(number) if marked is None else None
-        if kept and (kept.source is source and kept.width == width and kept.on_cursor is on_cursor):
-            return kept.strip
+        cached = self._cache.get(number) if selection is None else None
+        if cached and (cached.source is source and cached.width == width and cached.on_cursor is on_cursor):
+            return cached.strip
         strip = Strip([Segment("▌ " if on_cursor else "  ", accent), *source]).apply_style(plain)
-        if marked is not None:
-            strip = _mark(strip, marked)
+        if selection is not None:
+            strip = _select(strip, selection)
         strip = strip.adjust_cell_length(width, plain).apply_offsets(0, number)
-        if marked is None:
-            if len(self._kept) > _MOST_KEPT:
-                self._kept.clear()
-            self._kept[number] = _Painted(source, width, on_cursor, strip)
+        if selection is None:
+            if len(self._cache) > _MAX_CACHED:
+                self._cache.clear()
+            self._cache[number] = _Painted(source, width, on_cursor, strip)
         return strip
 
 
-def _mark(strip: Strip, marked: Marked) -> Strip:
-    if marked.span is None:
+def _select(strip: Strip, selection: LineSelection) -> Strip:
+    if selection.span is None:
         return strip
-    start, end = marked.span
+    start, end = selection.span
     text = strip.text
     end = len(text) if end == -1 else end
     cells = [Strip([Segment(text[:place])]).cell_length for place in (start, end)]
     before, middle, after = strip.divide([*cells, strip.cell_length])[:3] if text else (strip, strip, strip)
-    painted = [Segment(part.text, (part.style or Style.null()) + marked.style) for part in middle]
+    painted = [Segment(part.text, (part.style or Style.null()) + selection.style) for part in middle]
     return Strip([*before, *painted, *after])

@@ -1,7 +1,7 @@
-"""Draws pieces of an answer as lines for the terminal: quiet Markdown and highlighted code, inert.
+"""Renders pieces of an answer as terminal lines: Markdown and highlighted code.
 
-What a model writes is untrusted: it is Markdown for Rich alone, HTML stands as text, links are shown and
-never opened, and control characters are escaped before anything is parsed.
+The text of a model is untrusted: it is never Textual markup, HTML is shown as text, links are not clickable,
+and control characters are escaped before parsing.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ui.chat.transcript.markdown_pieces import MarkdownPiece
 
 TOKENS = ("strong", "muted", "faint", "accent", "good", "attention", "bad")
-"""The colours that are drawn with, by the names of the theme's tokens."""
+"""The theme tokens of the colors that are used."""
 _PARSER = MarkdownIt().enable("strikethrough").enable("table").disable(["html_block", "html_inline"])
 _LANGUAGE = re.compile(r"[^\w+#.-]")
 
 
 def safe(text: str) -> str:
-    """Return text from outside as it may be drawn: line ends are newlines, tabs spaces, controls escaped."""
+    """Return untrusted text with newlines as line ends, tabs as spaces, and control characters escaped."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return printable(text.expandtabs(4) if "\t" in text else text, keep_newlines=True)
 
 
 class _PlainHeading(Heading):
-    """A heading in bold at the left; Rich's own are centred or boxed, depending on its version."""
+    """A bold, left-aligned heading; Rich's own are centered or boxed, depending on its version."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         del console, options
@@ -66,19 +66,19 @@ class _Markdown(Markdown):
 
 
 @dataclass(frozen=True)
-class Ink:
-    """The styles of a theme, foreground only but for `code`."""
+class TranscriptStyles:
+    """The styles of a theme; foreground only, except for `code`."""
 
     styles: dict[str, Style]
-    """One for each of TOKENS."""
+    """A style for each of TOKENS."""
     code: Style
-    """The ground that code stands on."""
+    """The background of code."""
 
     def __getitem__(self, token: str) -> Style:
         return self.styles[token] if token else Style.null()
 
     def markdown_theme(self) -> Theme:
-        """Return what Rich's Markdown is drawn with."""
+        """Return the theme for Rich's Markdown."""
         muted, accent = self["muted"], self["accent"]
         heading = self["strong"] + Style(bold=True)
         return Theme(
@@ -101,7 +101,7 @@ class Ink:
         )
 
     def syntax_theme(self) -> ANSISyntaxTheme:
-        """Return what code is highlighted with: four colours, all of the theme."""
+        """Return the theme for code, in four colors of the app's theme."""
         quiet = self["muted"] + Style(italic=True)
         return ANSISyntaxTheme(
             {
@@ -126,48 +126,48 @@ class Ink:
         )
 
 
-class Drawer:
-    """Draws pieces in one theme.
+class MarkdownRenderer:
+    """Renders pieces in one theme.
 
     Args:
-        console: renders; nothing is written to it.
-        ink: the styles.
+        console: renders, nothing is written to it.
+        styles: the styles of the theme.
     """
 
-    def __init__(self, console: Console, ink: Ink) -> None:
-        self.ink = ink
+    def __init__(self, console: Console, styles: TranscriptStyles) -> None:
+        self.styles = styles
         self._console = console
-        self._markdown_theme = ink.markdown_theme()
-        self._syntax_theme = ink.syntax_theme()
+        self._markdown_theme = styles.markdown_theme()
+        self._syntax_theme = styles.syntax_theme()
 
     def piece(self, piece: MarkdownPiece, width: int, *, meta: tuple[object, ...] = ()) -> list[Strip]:
-        """Return the lines of a piece, the blank one before it included.
+        """Return the lines of a piece, including the blank line before it.
 
         Args:
-            piece: made of `safe` text.
+            piece: a piece of `safe` text.
             width: cells.
-            meta: what a click on a code block's `copy` stands for.
+            meta: the link of a code block's `copy`.
         """
-        drawn = self._code(piece, width, meta) if piece.code else self._prose(piece.text, width)
-        return [Strip.blank(0), *drawn] if piece.gap and drawn else drawn
+        lines = self._code(piece, width, meta) if piece.code else self._prose(piece.text, width)
+        return [Strip.blank(0), *lines] if piece.gap and lines else lines
 
     def _prose(self, text: str, width: int) -> list[Strip]:
         with self._console.use_theme(self._markdown_theme):
             return _trimmed(self._render(_Markdown(text), width))
 
     def plain(self, text: str, width: int, style: Style | None = None) -> list[Strip]:
-        """Return text as it stands, wrapped at words."""
+        """Return unformatted text, wrapped at words."""
         return [
             strip for line in text.split("\n") for strip in self._render(Text(line, style or ""), width)
         ] or [Strip.blank(0)]
 
-    def _render(self, what: RenderableType, width: int) -> list[Strip]:
+    def _render(self, renderable: RenderableType, width: int) -> list[Strip]:
         options = self._console.options.update(width=max(1, width), height=None)
-        lines = self._console.render_lines(what, options, pad=False, new_lines=False)
+        lines = self._console.render_lines(renderable, options, pad=False, new_lines=False)
         return [Strip(Segment.simplify(line)) for line in lines]
 
     def _code(self, piece: MarkdownPiece, width: int, meta: tuple[object, ...]) -> list[Strip]:
-        ground, quiet = self.ink.code, self.ink["muted"]
+        background, muted = self.styles.code, self.styles["muted"]
         inner = max(8, width - 3)
         syntax = Syntax(
             piece.text, piece.language or "text", theme=self._syntax_theme, word_wrap=True, tab_size=4
@@ -178,20 +178,20 @@ class Drawer:
             copy = Style(meta={"chat": meta}) if meta else Style.null()
             gap = " " * max(1, inner - len(label) - 4)
             rows.append(
-                Strip([Segment(label, quiet), Segment(gap), Segment("copy", self.ink["faint"] + copy)])
+                Strip([Segment(label, muted), Segment(gap), Segment("copy", self.styles["faint"] + copy)])
             )
         rows += list(self._render(syntax, inner)) if piece.text else []
-        edge = Segment("│ ", self.ink["faint"])
+        edge = Segment("│ ", self.styles["faint"])
         return [
-            Strip([edge, *row.crop(0, inner)]).extend_cell_length(width - 1).apply_style(ground)
+            Strip([edge, *row.crop(0, inner)]).extend_cell_length(width - 1).apply_style(background)
             for row in rows
         ]
 
 
 def _trimmed(lines: Sequence[Strip]) -> list[Strip]:
-    """Return lines without blank ones at the ends and without blank space at the right."""
-    kept = list(lines)
-    while kept and not kept[-1].text.strip():
-        kept.pop()
-    first = next((number for number, line in enumerate(kept) if line.text.strip()), len(kept))
-    return kept[first:]
+    """Return lines without the blank ones at the start and the end."""
+    trimmed = list(lines)
+    while trimmed and not trimmed[-1].text.strip():
+        trimmed.pop()
+    first = next((number for number, line in enumerate(trimmed) if line.text.strip()), len(trimmed))
+    return trimmed[first:]

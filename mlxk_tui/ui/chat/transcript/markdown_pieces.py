@@ -1,7 +1,7 @@
-"""Cuts an answer's Markdown into pieces that are drawn one by one, so that no paint costs more than one.
+"""Splits an answer's Markdown into pieces, so that new text renders only the last piece again.
 
-A piece ends where a block ends (a blank line, a fence), and before that where it grows too long: what
-stands before the last piece never changes again, however long the answer becomes.
+A piece ends where a block ends (at a blank line or a fence), and earlier where it is too long. The pieces
+before the last one never change, however long the answer becomes.
 """
 
 from __future__ import annotations
@@ -11,53 +11,53 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _LONG, _VERY_LONG = 700, 1_400
-"""Characters from which a piece ends at any blank line, and at any line end."""
+"""Characters after which a piece ends at the next blank line, and at the next line end."""
 _CODE_LINES, _MANY_CODE_LINES = 12, 24
-"""Lines of code after which a piece ends at a blank line, and anywhere."""
+"""Lines of code after which a piece ends at the next blank line, and at the next line."""
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,})[ \t]*([^`]*)$")
 _ITEM = re.compile(r"^ *(?:[-*+]|\d{1,9}[.)])(?: |$)")
 
 
 @dataclass(frozen=True)
 class MarkdownPiece:
-    """A part of an answer that is drawn by itself."""
+    """A part of an answer that is rendered separately."""
 
     text: str
-    """Markdown; for code, the code alone."""
+    """Markdown; for code, only the code."""
     code: bool = False
     language: str = ""
-    """The first word behind the fence."""
+    """The first word after the fence."""
     block: int = 0
-    """Number of the code block that it belongs to, from 0."""
+    """Number of its code block, from 0."""
     gap: bool = False
-    """Whether a blank line stands before it."""
+    """Whether a blank line precedes it."""
     first: bool = True
-    """Whether it begins its code block."""
+    """Whether it is the first of its code block."""
     joined: bool = False
-    """Whether it goes on with the last line of the code before it, which was too long for one piece."""
+    """Whether it continues the last line of the previous piece, which was too long for one piece."""
 
 
 @dataclass(frozen=True)
 class CodeBlock:
-    """A fenced block of an answer."""
+    """A fenced code block of an answer."""
 
     language: str
     text: str
 
 
-class Splitter:
-    """Takes Markdown as it comes; `done` grows, `rest` is what may still change."""
+class MarkdownSplitter:
+    """Splits streamed Markdown: `done` grows, `rest` may still change."""
 
     def __init__(self) -> None:
         self.done: list[MarkdownPiece] = []
-        """Pieces that never change again."""
+        """Pieces that do not change any more."""
         self._partial: list[str] = []
         """The unfinished last line, in parts."""
         self._partial_length = 0
         self._lines: list[str] = []
         self._length = 0
         self._fence: str | None = None
-        """The fence that the open code block began with."""
+        """The opening fence of the open code block."""
         self._indent = 0
         self._language = ""
         self._block = -1
@@ -67,16 +67,15 @@ class Splitter:
         self._blank = False
         """Whether the last line was blank."""
         self._gap = False
-        """Whether a blank line belongs before the open piece."""
-        self._goes_on = False
-        """Whether the unfinished line is the rest of a line of code that was cut."""
+        """Whether a blank line precedes the open piece."""
+        self._continues = False
+        """Whether the unfinished line is the rest of a line of code that was split."""
         self._joined = False
-        """Whether the open code begins with such a rest."""
+        """Whether the open code starts with such a rest."""
 
     def feed(self, text: str) -> None:
-        """Add text."""
-        *whole, last = text.split("\n")
-        for line in whole:
+        *complete, last = text.split("\n")
+        for line in complete:
             self._extend(line)
             self._line("".join(self._partial))
             self._partial, self._partial_length = [], 0
@@ -84,14 +83,14 @@ class Splitter:
             self._extend(last)
 
     def _extend(self, text: str) -> None:
-        """Add to the unfinished line; where it is cut follows from the line alone, not from how it came."""
+        """Add to the unfinished line; where it is split depends on the line, not on how it was streamed."""
         self._partial.append(text)
         self._partial_length += len(text)
         while self._partial_length > _VERY_LONG:
-            self._cut_partial()
+            self._split_partial()
 
     def rest(self) -> MarkdownPiece | None:
-        """Return what is not finished yet."""
+        """Return the unfinished piece."""
         partial = "".join(self._partial)
         if self._fence is not None:
             lines = [*self._lines, *([self._stripped(partial)] if partial else [])]
@@ -100,32 +99,32 @@ class Splitter:
             return self._code(lines) if lines or self._begins_block else None
         lines = [*self._lines, *([partial] if partial else [])]
         if partial and (found := _FENCE.match(partial)) and self._takes_fence(found):
-            lines.pop()  # half a fence: nothing to show yet
+            lines.pop()  # a fence that may be unfinished
         text = "\n".join(lines).strip("\n")
         return MarkdownPiece(text, gap=self._gap and bool(self.done)) if text.strip() else None
 
     def pieces(self) -> list[MarkdownPiece]:
-        """Return all there is."""
+        """Return all pieces, the unfinished one included."""
         rest = self.rest()
         return [*self.done, *([rest] if rest else [])]
 
-    def _cut_partial(self) -> None:
-        """End a line that never ends at a space."""
+    def _split_partial(self) -> None:
+        """Split a very long line at a space, if it has one."""
         line = "".join(self._partial)
-        place = line.rfind(" ", _VERY_LONG // 2, _VERY_LONG)
-        place = place if place > 0 else _VERY_LONG
+        end = line.rfind(" ", _VERY_LONG // 2, _VERY_LONG)
+        end = end if end > 0 else _VERY_LONG
         in_code = self._fence is not None
-        self._line(line[:place])
+        self._line(line[:end])
         self._flush(gap=False)
-        self._goes_on = self._joined = in_code and self._fence is not None
-        left = line[place + (self._fence is None and line[place] == " ") :]
-        self._partial, self._partial_length = [left], len(left)
+        self._continues = self._joined = in_code and self._fence is not None
+        rest = line[end + (self._fence is None and line[end] == " ") :]
+        self._partial, self._partial_length = [rest], len(rest)
 
     def _ends_code(self, line: str) -> bool:
-        return self._fence is not None and not self._goes_on and _closes(line, self._fence)
+        return self._fence is not None and not self._continues and _closes(line, self._fence)
 
     def _stripped(self, line: str) -> str:
-        if self._goes_on:
+        if self._continues:
             return line
         spaces = len(line) - len(line.lstrip(" "))
         return line[min(spaces, self._indent) :]
@@ -153,13 +152,13 @@ class Splitter:
                 self._lines.append("")
             return
         item = _ITEM.match(line) is not None
-        goes_on = self._list and (item or line[0] in " \t")
-        if self._lines and self._blank and (not (goes_on or line.startswith("    ")) or self._length > _LONG):
-            self._flush(gap=not goes_on)
+        in_list = self._list and (item or line[0] in " \t")
+        if self._lines and self._blank and (not (in_list or line.startswith("    ")) or self._length > _LONG):
+            self._flush(gap=not in_list)
         elif self._lines and self._length > _VERY_LONG:
             self._flush(gap=False)
         if not self._lines:
-            self._list = item or goes_on
+            self._list = item or in_list
         elif item and not self._list:
             self._list = True
         self._blank = False
@@ -174,7 +173,7 @@ class Splitter:
             self._gap = True
             return
         line = self._stripped(line)
-        self._goes_on = False
+        self._continues = False
         self._lines.append(line)
         self._length += len(line) + 1
         many = len(self._lines) >= _MANY_CODE_LINES or self._length > _VERY_LONG
@@ -192,7 +191,7 @@ class Splitter:
         return MarkdownPiece(text, True, self._language, self._block, gap, self._begins_block, self._joined)
 
     def _flush(self, *, gap: bool) -> None:
-        """End the open piece; `gap` tells whether the next one stands apart."""
+        """End the open piece; `gap`: whether a blank line precedes the next one."""
         if self._fence is not None:
             if self._lines:
                 self._end_code()
@@ -212,20 +211,20 @@ def _closes(line: str, fence: str) -> bool:
 
 def split(text: str) -> list[MarkdownPiece]:
     """Return the pieces of a whole answer."""
-    splitter = Splitter()
+    splitter = MarkdownSplitter()
     splitter.feed(text)
     return splitter.pieces()
 
 
 def code_blocks(text: str) -> list[CodeBlock]:
-    """Return the fenced blocks of an answer, in order, as they would be copied."""
+    """Return the code blocks of an answer, in order, without fences."""
     found: dict[int, list[MarkdownPiece]] = {}
     for piece in split(text):
         if piece.code:
             found.setdefault(piece.block, []).append(piece)
-    return [CodeBlock(parts[0].language, _whole(parts)) for parts in found.values()]
+    return [CodeBlock(parts[0].language, _joined(parts)) for parts in found.values()]
 
 
-def _whole(parts: Sequence[MarkdownPiece]) -> str:
+def _joined(parts: Sequence[MarkdownPiece]) -> str:
     first, *more = parts
     return first.text + "".join(part.text if part.joined else f"\n{part.text}" for part in more)

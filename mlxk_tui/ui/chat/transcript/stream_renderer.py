@@ -1,4 +1,4 @@
-"""Draws the open chat, and its answer as it is written: often enough to flow, but keys come first."""
+"""Draws the open chat and its streaming answer, at a rate that leaves time for keys."""
 
 from __future__ import annotations
 
@@ -17,130 +17,129 @@ from mlxk_tui.ui.chat.host import ScreenHost
 from mlxk_tui.ui.chat.transcript.view import ConversationView
 
 _PAINT_SECONDS = 0.04
-"""How often an answer that is being written is drawn: 25 times a second at most."""
-_SHARE = 12
-"""How many times as long as it took to draw nothing is drawn; Textual's part takes twice as long again."""
-_TYPING_SECONDS, _AT_LEAST_SECONDS = 0.05, 0.15
-"""For how long a key puts a drawing off, and for how long all keys together may."""
+"""Interval at which a streaming answer is drawn: at most 25 times a second."""
+_PAUSE_FACTOR = 12
+"""The pause after a drawing, as a multiple of its duration; Textual's part takes twice as long again."""
+_TYPING_SECONDS, _MAX_DELAY_SECONDS = 0.05, 0.15
+"""How long a key delays a drawing, and how long all keys together may."""
 
 
 class StreamRenderer:
-    """Draws the open chat's messages, and what its answer has got since the last time.
+    """Draws the messages of the open chat, and the new text of its answer.
 
     Args:
         host: owns the timer.
-        talk: the open chat.
-        view: what is drawn into.
-        seen: tells whether the view is on the screen.
-        shown: called when other messages are shown.
-        changed: called when an answer to these messages begins or ends.
-        grown: called when an answer has been drawn; with whether new text came below the screen.
+        controller: the open chat.
+        view: shows the messages.
+        is_visible: returns whether the view is on the screen.
+        on_show: called when another chat or branch is shown.
+        on_change: called when an answer starts or ends.
+        on_draw: called when new text was drawn; with whether that text is below the visible part.
     """
 
     def __init__(
         self,
         host: ScreenHost,
-        talk: ConversationController,
+        controller: ConversationController,
         view: ConversationView,
         *,
-        seen: Callable[[], bool],
-        shown: Callable[[], None],
-        changed: Callable[[], None],
-        grown: Callable[[bool], None],
+        is_visible: Callable[[], bool],
+        on_show: Callable[[], None],
+        on_change: Callable[[], None],
+        on_draw: Callable[[bool], None],
     ) -> None:
-        self.more = True
+        self.has_earlier = True
         """Whether there may be messages above the first one."""
-        self.below = False
-        """Whether there is new text that the reader has not seen."""
-        self.tight = False
-        """Whether the model that answers fits the memory only just."""
+        self.unseen_below = False
+        """Whether there is new text below the visible part."""
+        self.memory_tight = False
+        """Whether the answering model barely fits into memory."""
         self._host = host
-        self._talk = talk
+        self._controller = controller
         self._view = view
-        self._seen = seen
-        self._shown = shown
-        self._changed = changed
-        self._grown = grown
+        self._is_visible = is_visible
+        self._on_show = on_show
+        self._on_change = on_change
+        self._on_draw = on_draw
         self._timer: Timer | None = None
         self._next = self._typed_at = 0.0
 
-    def mount(self) -> None:
-        """Begin; nothing happens before there is an answer to `follow`."""
-        self._timer = self._host.every(_PAINT_SECONDS, self.paint)
+    def start(self) -> None:
+        """Create the timer; it runs only while there is an answer in progress."""
+        self._timer = self._host.paused_timer(_PAINT_SECONDS, self.paint)
 
     @property
     def count(self) -> int:
-        """Messages that are shown."""
+        """Number of messages that are shown."""
         return len(self._view.blocks)
 
-    def show(self, found: list[Message], *, keep: bool = False) -> None:
-        """Draw a conversation; `keep` leaves the place on the screen as it is."""
-        self.more = len(found) >= WINDOW
-        self.below = self.tight = False
-        answer = self._talk.answer
-        if answer is None or not found or found[-1].id != answer.message.id:
-            self._view.show(found, keep=keep)
+    def show(self, messages: list[Message], *, keep_position: bool = False) -> None:
+        """Show the messages of a chat; `keep_position`: do not scroll to the end."""
+        self.has_earlier = len(messages) >= WINDOW
+        self.unseen_below = self.memory_tight = False
+        answer = self._controller.answer
+        if answer is None or not messages or messages[-1].id != answer.message.id:
+            self._view.show(messages, keep_position=keep_position)
         else:
-            # What is stored may be behind: all of the text comes from the answer itself.
-            found = [*found[:-1], replace(found[-1], content="", reasoning="")]
-            self._view.show(found, answer.progress(), keep=keep)
+            # The stored text may be incomplete: all of the text comes from the answer itself.
+            messages = [*messages[:-1], replace(messages[-1], content="", reasoning="")]
+            self._view.show(messages, answer.progress(), keep_position=keep_position)
             self._view.feed(answer.message.id, *answer.all_text(), answer.progress())
-        self.follow()
-        self._shown()
+        self._update_timer()
+        self._on_show()
 
-    def append(self, asked: Message, answer: Answer) -> None:
-        """Draw a question and the answer that begins, below what is shown."""
-        self._view.keep_last(WINDOW)
-        self._view.append(asked)
+    def append(self, message: Message, answer: Answer) -> None:
+        """Add a user message and its answer, which has started."""
+        self._view.trim(WINDOW)
+        self._view.append(message)
         self._view.append(answer.message, answer.progress())
         self._view.follow()
 
-    def begin(self, model: Runnable) -> None:
-        """Follow the answer of a model."""
-        self.tight = model.fit is MemoryFit.TIGHT
-        self.follow()
-        self._changed()
+    def start_answer(self, model: Runnable) -> None:
+        """Draw the answer of a model from now on."""
+        self.memory_tight = model.fit is MemoryFit.TIGHT
+        self._update_timer()
+        self._on_change()
 
     def update(self, answer: Answer, *, ended: bool) -> None:
-        """Draw that an answer of the open chat began or ended."""
+        """Draw an answer of the open chat that started or ended."""
         if ended:
-            self.tight = False
+            self.memory_tight = False
             self.draw(answer)
-            self._view.settle(answer.message)
-        self.follow()
-        self._changed()
+            self._view.finish(answer.message)
+        self._update_timer()
+        self._on_change()
 
-    def follow(self) -> None:
-        """Draw from now on where an answer is being written, and rest where none is."""
-        if self._timer is not None and self._talk.answer is not None:
+    def _update_timer(self) -> None:
+        if self._timer is not None and self._controller.answer is not None:
             self._timer.resume()
         elif self._timer is not None:
             self._timer.pause()
 
     def focus(self) -> None:
-        """Go to the messages."""
+        """Focus the messages."""
         self._view.focus()
 
-    def typed(self) -> None:
-        """Let a key come first."""
+    def defer_for_typing(self) -> None:
+        """Delay the next drawing: a key was typed."""
         self._typed_at = time.monotonic()
 
     def paint(self) -> None:
-        """Draw what was written since the last time, where it is seen and time for it."""
-        answer = self._talk.answer
-        begun = time.monotonic()
+        """Draw the new text, if the view is visible and the pause is over."""
+        answer = self._controller.answer
+        now = time.monotonic()
         if answer is None:
-            self.follow()
-        elif self._seen() and begun >= self._next:
-            if begun - self._typed_at < _TYPING_SECONDS and begun < self._next + _AT_LEAST_SECONDS:
+            self._update_timer()
+        elif self._is_visible() and now >= self._next:
+            if now - self._typed_at < _TYPING_SECONDS and now < self._next + _MAX_DELAY_SECONDS:
                 return
             self.draw(answer)
-            self._next = begun + _SHARE * (time.monotonic() - begun)
+            self._next = now + _PAUSE_FACTOR * (time.monotonic() - now)
 
     def draw(self, answer: Answer) -> None:
-        """Draw all that an answer has got."""
+        """Draw all new text of an answer."""
         content, reasoning = answer.new_text()
         self._view.feed(answer.message.id, content, reasoning, answer.progress())
-        hidden = bool(content or reasoning) and not self._view.following and not self.below
-        self.below = self.below or hidden
-        self._grown(hidden)
+        hidden = bool(content or reasoning) and not self._view.following and not self.unseen_below
+        self.unseen_below = self.unseen_below or hidden
+        self._on_draw(hidden)

@@ -1,8 +1,8 @@
-"""The conversation: one widget that draws the lines on screen, however many messages there are.
+"""The transcript: one widget that renders only the visible lines, however many messages there are.
 
-Textual's Markdown makes a node of every block, and each token that is added lays the screen out again
-(8.2.8). Here a message is a list of lines that is made once; while an answer is written only its last
-piece is drawn again.
+Textual's Markdown (8.2.8) creates a widget for every block, and each added token computes the layout of the
+screen again. Here a message is a list of cached lines; while an answer streams only its last piece is
+rendered again.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from textual.strip import Strip
 
 from mlxk_tui.chats.model import Message, Role
 from mlxk_tui.services.conversation.answer import AnswerProgress
-from mlxk_tui.ui.chat.transcript.line_painter import LinePainter, Marked
-from mlxk_tui.ui.chat.transcript.markdown import TOKENS, Drawer, Ink
+from mlxk_tui.ui.chat.transcript.line_painter import LinePainter, LineSelection
+from mlxk_tui.ui.chat.transcript.markdown import TOKENS, MarkdownRenderer, TranscriptStyles
 from mlxk_tui.ui.chat.transcript.message import MessageBlock
 
-WIDEST = 104
-"""Cells that text takes at most: longer lines are hard to read."""
+MAX_WIDTH = 104
+"""Longest line in cells: longer ones are hard to read."""
 _GUTTER = 2
 _STEP = 3
 
 
 class ConversationView(ScrollView, can_focus=True):
-    """Messages, oldest first, with a cursor on one of them."""
+    """The messages of a chat, oldest first, with a cursor on one of them."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"plain", "code", *TOKENS}
+    BINDING_GROUP_TITLE = "Chat: messages"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down,j", "move(1)", "Down", show=False, id="conversation.down"),
         Binding("up,k", "move(-1)", "Up", show=False, id="conversation.up"),
@@ -48,21 +49,24 @@ class ConversationView(ScrollView, can_focus=True):
 
     @dataclass
     class Clicked(Event):
-        """Something inside a message was clicked: (`branch`, id, way), (`fold`, id), (`copy`, id, block)."""
+        """A link in a message was clicked.
 
-        what: tuple[object, ...]
+        `('branch', id, direction)`, `('fold', id)`, `('retry', id)` or `('copy', id, code block)`.
+        """
 
-    @dataclass
-    class Moved(Event):
-        """The cursor stands on another message."""
-
-    @dataclass
-    class WantsMore(Event):
-        """The reader is near the first message that is there."""
+        link: tuple[object, ...]
 
     @dataclass
-    class Followed(Event):
-        """The end came into sight, or left it."""
+    class CursorMoved(Event):
+        """The cursor moved to another message."""
+
+    @dataclass
+    class MoreRequested(Event):
+        """The visible part is near the first loaded message."""
+
+    @dataclass
+    class FollowChanged(Event):
+        """The view started or stopped following the end."""
 
         following: bool
 
@@ -73,52 +77,54 @@ class ConversationView(ScrollView, can_focus=True):
         """Whether the view stays at the end while text is added."""
         self.cursor = -1
         """Index of the message that keys act on; -1 for none."""
-        self._drawer: Drawer | None = None
+        self._renderer: MarkdownRenderer | None = None
         self._tops: list[int] = []
         self._height = 0
-        self._laid = 16
-        """Cells that the lines were made for: a frame may be drawn before a resize is told."""
-        self._moving = False
+        self._layout_width = 16
+        """Cells that the lines were rendered for: a frame may be drawn before the resize event."""
+        self._auto_scrolling = False
+        """Whether the view itself scrolls, and not the user."""
         self._painter = LinePainter()
 
     # -- content -----------------------------------------------------------------------------------
 
     def show(
-        self, messages: Sequence[Message], live: AnswerProgress | None = None, *, keep: bool = False
+        self, messages: Sequence[Message], live: AnswerProgress | None = None, *, keep_position: bool = False
     ) -> None:
-        """Show a conversation from its end.
+        """Show the messages of a chat.
 
         Args:
-            messages: its last messages, oldest first.
-            live: how far the last one is, where it is being written here.
-            keep: whether the place on the screen stays, as after a branch was switched.
+            messages: the last messages, oldest first.
+            live: the progress of the last one, where it is being generated.
+            keep_position: whether to keep the scroll position, as after a switch of branches; by default the
+                view scrolls to the end.
         """
         top = round(self.scroll_y)
-        open_ones = {block.key for block in self.blocks if block.unfolded}
+        unfolded = {block.key for block in self.blocks if block.unfolded}
         self.blocks = [MessageBlock(message) for message in messages]
         for block in self.blocks:
-            block.unfolded = block.key in open_ones
+            block.unfolded = block.key in unfolded
         if live is not None and self.blocks:
             self.blocks[-1].live = live
         self.cursor = len(self.blocks) - 1
         self._lay_out()
-        if keep:
+        if keep_position:
             self._scroll(min(top, self._last_top))
             self._set_following(top >= self._last_top)
         else:
             self.follow()
-        self.post_message(self.Moved())
+        self.post_message(self.CursorMoved())
 
     def append(self, message: Message, live: AnswerProgress | None = None) -> None:
         """Add a message at the end."""
         block = MessageBlock(message, live)
         self.blocks.append(block)
         self.cursor = len(self.blocks) - 1
-        self._grown(len(self.blocks) - 1)
-        self.post_message(self.Moved())
+        self._message_changed(len(self.blocks) - 1)
+        self.post_message(self.CursorMoved())
 
     def prepend(self, messages: Sequence[Message]) -> None:
-        """Add messages before the first; what is on the screen stays where it is."""
+        """Add messages before the first one; the visible part stays the same."""
         if not messages:
             return
         before = self._height
@@ -128,33 +134,32 @@ class ConversationView(ScrollView, can_focus=True):
         self._lay_out()
         self._scroll(top + self._height - before)
 
-    def keep_last(self, count: int) -> bool:
-        """Forget all but the last messages; return whether any were forgotten."""
+    def trim(self, count: int) -> None:
+        """Remove all messages but the last `count`."""
         if len(self.blocks) <= count:
-            return False
-        gone = len(self.blocks) - count
-        del self.blocks[:gone]
-        self.cursor = max(0, self.cursor - gone)
+            return
+        removed = len(self.blocks) - count
+        del self.blocks[:removed]
+        self.cursor = max(0, self.cursor - removed)
         self._lay_out()
         self.follow()
-        return True
 
     def feed(self, message_id: int, content: str, reasoning: str, live: AnswerProgress) -> None:
-        """Add text to the answer that is being written."""
+        """Add text to a streaming answer."""
         index = self._index(message_id)
         if index >= 0:
             block = self.blocks[index]
             block.live = live
             block.feed(content, reasoning)
-            self._grown(index)
+            self._message_changed(index)
 
-    def settle(self, message: Message) -> None:
-        """Show a finished message in the place of the one that was written."""
+    def finish(self, message: Message) -> None:
+        """Replace a streamed message by the stored one."""
         index = self._index(message.id)
         if index >= 0:
-            self.blocks[index].settle(message)
-            self._grown(index)
-            self.post_message(self.Moved())
+            self.blocks[index].finish(message)
+            self._message_changed(index)
+            self.post_message(self.CursorMoved())
 
     def _index(self, message_id: int) -> int:
         return next((i for i in range(len(self.blocks) - 1, -1, -1) if self.blocks[i].key == message_id), -1)
@@ -164,21 +169,21 @@ class ConversationView(ScrollView, can_focus=True):
         index = self._index(message_id)
         if index >= 0 and (self.blocks[index].has_reasoning or self.blocks[index].unfolded):
             self.blocks[index].unfolded = not self.blocks[index].unfolded
-            self.blocks[index].touch()
-            self._grown(index)
+            self.blocks[index].invalidate()
+            self._message_changed(index)
 
     @property
     def messages(self) -> list[Message]:
-        """The messages, oldest first."""
+        """The loaded messages, oldest first."""
         return [block.message for block in self.blocks]
 
     @property
     def selected(self) -> MessageBlock | None:
-        """The message that keys act on."""
+        """The message under the cursor, which keys act on."""
         return self.blocks[self.cursor] if 0 <= self.cursor < len(self.blocks) else None
 
     def select(self, message_id: int) -> None:
-        """Put the cursor on a message and bring it into sight."""
+        """Move the cursor to a message and scroll to it."""
         index = self._index(message_id)
         if index >= 0:
             self._set_cursor(index)
@@ -189,30 +194,30 @@ class ConversationView(ScrollView, can_focus=True):
 
     @property
     def _width(self) -> int:
-        return max(16, min(WIDEST, self.scrollable_content_region.width - _GUTTER - 1))
+        return max(16, min(MAX_WIDTH, self.scrollable_content_region.width - _GUTTER - 1))
 
     @property
-    def drawer(self) -> Drawer:
-        """What draws in the present theme."""
-        if self._drawer is None:
+    def renderer(self) -> MarkdownRenderer:
+        """Renders in the current theme."""
+        if self._renderer is None:
             styles = {}
             for token in TOKENS:
                 style = self.get_component_rich_style(token, partial=True)
                 styles[token] = Style(color=style.color, bold=style.bold or None, dim=style.dim or None)
-            ground = self.get_component_rich_style("code")
-            self._drawer = Drawer(self.app.console, Ink(styles, Style(bgcolor=ground.bgcolor)))
-        return self._drawer
+            code = Style(bgcolor=self.get_component_rich_style("code").bgcolor)
+            self._renderer = MarkdownRenderer(self.app.console, TranscriptStyles(styles, code))
+        return self._renderer
 
     def _lines(self, index: int) -> list[Strip]:
-        return self.blocks[index].lines(self.drawer, self._laid)
+        return self.blocks[index].lines(self.renderer, self._layout_width)
 
     def _lay_out(self, first: int = 0) -> None:
-        """Measure the messages from one on."""
-        if not self.scrollable_content_region.width:  # not shown: a resize comes before it is
+        """Compute the positions of the messages from `first` on."""
+        if not self.scrollable_content_region.width:  # hidden: a resize event follows before it is shown
             self._tops, self._height = [], 0
             return
-        if self._laid != self._width:
-            self._laid, first = self._width, 0
+        if self._layout_width != self._width:
+            self._layout_width, first = self._width, 0
         first = min(first, len(self._tops))
         del self._tops[first:]
         top = self._tops[-1] + len(self._lines(first - 1)) if first else 0
@@ -223,7 +228,7 @@ class ConversationView(ScrollView, can_focus=True):
         self.virtual_size = Size(0, top)
         self.refresh()
 
-    def _grown(self, index: int) -> None:
+    def _message_changed(self, index: int) -> None:
         following = self.following
         self._lay_out(index)
         if following:
@@ -234,38 +239,37 @@ class ConversationView(ScrollView, can_focus=True):
         return max(0, self._height - self.scrollable_content_region.height)
 
     def _scroll(self, y: int) -> None:
-        self._moving = True
+        self._auto_scrolling = True
         self.scroll_to(y=max(0, y), animate=False, immediate=True, force=True)
-        self._moving = False
+        self._auto_scrolling = False
 
     def follow(self) -> None:
-        """Go to the end and stay there."""
+        """Scroll to the end and follow it."""
         self._scroll(self._last_top)
         self._set_following(True)
 
     def _set_following(self, following: bool) -> None:
         if following != self.following:
             self.following = following
-            self.post_message(self.Followed(following))
+            self.post_message(self.FollowChanged(following))
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Stop following where the reader scrolls up, and go on once the end is in sight."""
+        """Stop following when the user scrolls up; follow again once the end is visible."""
         super().watch_scroll_y(old_value, new_value)
-        if self._moving or not self._tops:
+        if self._auto_scrolling or not self._tops:
             return
         self._set_following(round(new_value) >= self._last_top)
         if new_value < old_value and new_value <= self.scrollable_content_region.height:
-            self.post_message(self.WantsMore())
+            self.post_message(self.MoreRequested())
 
     def notify_style_update(self) -> None:
-        """Draw in the new theme."""
         super().notify_style_update()
-        # Made again when a line is drawn: the component styles are still the old ones (Textual 8.2.8).
-        self._drawer = None
-        self._painter.forget()
+        # Created when a line is rendered: the component styles are still the old ones (Textual 8.2.8).
+        self._renderer = None
+        self._painter.clear_cache()
 
     def on_resize(self) -> None:
-        """Draw for the new width; the message at the top stays there, or the end."""
+        """Compute the layout for the new width; keep the top message in place, or the end."""
         index = bisect_right(self._tops, round(self.scroll_y)) - 1
         following = self.following
         offset = round(self.scroll_y) - self._tops[index] if index >= 0 else 0
@@ -278,7 +282,6 @@ class ConversationView(ScrollView, can_focus=True):
     # -- drawing -----------------------------------------------------------------------------------
 
     def render_line(self, y: int) -> Strip:
-        """Draw one line of the visible part."""
         plain = self.get_component_rich_style("plain")
         width = self.scrollable_content_region.width
         number = y + round(self.scroll_y)
@@ -288,29 +291,27 @@ class ConversationView(ScrollView, can_focus=True):
         lines = self._lines(index)
         row = number - self._tops[index]
         on_cursor = index == self.cursor and self.has_focus and row < len(lines) - 1
-        if (selection := self.text_selection) is not None:
-            mark = self.screen.get_component_rich_style("screen--selection")
-            marked = Marked(selection.get_span(number), mark)
+        if (selected := self.text_selection) is not None:
+            style = self.screen.get_component_rich_style("screen--selection")
+            selection = LineSelection(selected.get_span(number), style)
         else:
-            marked = None
+            selection = None
         return self._painter.paint(
             number,
             lines[row],
             width=width,
             plain=plain,
-            accent=self.drawer.ink["accent"],
+            accent=self.renderer.styles["accent"],
             on_cursor=on_cursor,
-            marked=marked,
+            selection=selection,
         )
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
-        """Return the text that was marked with the mouse."""
         rows = [line.text.rstrip() for index in range(len(self.blocks)) for line in self._lines(index)]
         text = selection.extract("\n".join(f"  {row}" if row else row for row in rows))
         return "\n".join(row.removeprefix("  ") for row in text.split("\n")), "\n"
 
     def selection_updated(self, selection: Selection | None) -> None:
-        """Draw what is marked."""
         del selection
         self.refresh()
 
@@ -321,73 +322,71 @@ class ConversationView(ScrollView, can_focus=True):
         if index != self.cursor and self.blocks:
             self.cursor = index
             self.refresh()
-            self.post_message(self.Moved())
+            self.post_message(self.CursorMoved())
 
-    def _scrolled(self, y: int) -> None:
-        """Scroll as the reader does."""
+    def _scroll_as_user(self, y: int) -> None:
+        """Scroll like the user does, so that following starts and stops."""
         self.scroll_to(y=max(0, min(y, self._last_top)), animate=False, immediate=True)
 
-    def action_move(self, way: int) -> None:
-        """Go to the next message; through a long one by a few lines."""
+    def action_move(self, direction: int) -> None:
+        """Move to the next message; within a long one, scroll by a few lines."""
         if self.cursor < 0 or not self._tops:
             return
         view = self.scrollable_content_region.height
         top = round(self.scroll_y)
         first = self._tops[self.cursor]
         last = first + len(self._lines(self.cursor))
-        if (way > 0 and last > top + view) or (way < 0 and first < top):
-            self._scrolled(top + way * _STEP)
+        if (direction > 0 and last > top + view) or (direction < 0 and first < top):
+            self._scroll_as_user(top + direction * _STEP)
             return
-        self._set_cursor(self.cursor + way)
+        self._set_cursor(self.cursor + direction)
         first = self._tops[self.cursor]
         last = first + len(self._lines(self.cursor))
-        if way > 0 and last > top + view:
-            self._scrolled(min(first, last - view) if last - first <= view else first)
-        elif way < 0 and first < top:
-            self._scrolled(first if last - first <= view else max(first, last - view))
-        if self.cursor == 0 and way < 0:
-            self._scrolled(0)
-            self.post_message(self.WantsMore())
+        if direction > 0 and last > top + view:
+            self._scroll_as_user(min(first, last - view) if last - first <= view else first)
+        elif direction < 0 and first < top:
+            self._scroll_as_user(first if last - first <= view else max(first, last - view))
+        if self.cursor == 0 and direction < 0:
+            self._scroll_as_user(0)
+            self.post_message(self.MoreRequested())
 
-    def action_page(self, way: int) -> None:
-        """Scroll by a screenful; the cursor comes along."""
+    def action_page(self, direction: int) -> None:
+        """Scroll by a screenful, with the cursor."""
         view = self.scrollable_content_region.height
-        self._scrolled(round(self.scroll_y) + way * max(1, view - 2))
+        self._scroll_as_user(round(self.scroll_y) + direction * max(1, view - 2))
         top = round(self.scroll_y)
-        inside = bisect_right(self._tops, top + (view - 1 if way > 0 else 0)) - 1
+        inside = bisect_right(self._tops, top + (view - 1 if direction > 0 else 0)) - 1
         self._set_cursor(inside)
 
     def action_top(self) -> None:
-        """Go to the first message that is there."""
+        """Move to the first loaded message."""
         self._set_cursor(0)
-        self._scrolled(0)
-        self.post_message(self.WantsMore())
+        self._scroll_as_user(0)
+        self.post_message(self.MoreRequested())
 
     def action_bottom(self) -> None:
-        """Go to the end and follow it."""
+        """Move to the last message and follow the end."""
         self._set_cursor(len(self.blocks) - 1)
         self.follow()
 
     def last(self, role: Role) -> MessageBlock | None:
-        """Return the last message of a role."""
+        """Return the last message of a role; None if there is none."""
         return next((block for block in reversed(self.blocks) if block.message.role is role), None)
 
     # -- mouse and focus ---------------------------------------------------------------------------
 
     def on_click(self, event: events.Click) -> None:
-        """Do what was clicked on, or put the cursor there."""
+        """Move the cursor to the clicked message; report a clicked link."""
         number = event.y + round(self.scroll_y)
         index = bisect_right(self._tops, number) - 1
         if 0 <= index < len(self.blocks) and number < self._height:
             self._set_cursor(index)
-        what = event.style.meta.get("chat")
-        if isinstance(what, tuple):
-            self.post_message(self.Clicked(what))
+        link = event.style.meta.get("chat")
+        if isinstance(link, tuple):
+            self.post_message(self.Clicked(link))
 
     def on_focus(self) -> None:
-        """Show the cursor."""
         self.refresh()
 
     def on_blur(self) -> None:
-        """Hide the cursor."""
         self.refresh()
