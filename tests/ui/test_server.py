@@ -34,8 +34,8 @@ from mlxk_tui.ui.server.form import ServerForm
 from mlxk_tui.ui.server.pane import ServerPane
 from mlxk_tui.ui.server.screen import ServerScreen
 from mlxk_tui.ui.server.side_panel import KEYS, REQUEST
-from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog, LineDialog
-from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog, InputDialog
+from mlxk_tui.ui.widgets.dialogs import ConfirmDialog
 from tests.engine.conftest import is_gone, needs_mlx, new_engine
 from tests.engine.small_models import make_model
 from tests.support.clients import openai
@@ -144,7 +144,7 @@ async def test_requests_are_shown_live_and_with_their_figures_afterwards(open_ap
 
         stream = await ask(client, **BABBLE)
         await wait_until(pilot, lambda: "1 open" in words(app))
-        await wait_until(pilot, lambda: "writing" in words(app) or "reading" in words(app))
+        await wait_until(pilot, lambda: "decode" in words(app) or "prefill" in words(app))
         await stream.close()
         await wait_until(pilot, lambda: "1 open" not in words(app))
 
@@ -189,7 +189,7 @@ async def test_used_port_is_reported_and_a_key_picks_a_free_one(open_app: OpenAp
         async with app.run_test(size=NARROW) as pilot:
             await pane_of(pilot, on=False)
             await pilot.press("s")
-            await wait_until(pilot, lambda: "The port is taken" in words(app))
+            await wait_until(pilot, lambda: "Port already in use" in words(app))
             assert f"Port {port} of 127.0.0.1 is taken" in words(app)
             assert "--port" not in words(app)
             assert app.server.problem is not None
@@ -209,12 +209,12 @@ async def test_api_key_is_created_required_shown_copied_and_deleted(
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         pane = await pane_of(pilot)
         await pilot.press("n")
-        await wait_until(pilot, lambda: isinstance(app.screen, LineDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, InputDialog))
         field = app.screen.query_one(Input)
         field.value = "not a name"
-        await wait_until(pilot, lambda: "A name has letters" in words(app))
+        await wait_until(pilot, lambda: "Use up to 64 letters" in words(app))
         await pilot.press("enter")
-        assert isinstance(app.screen, LineDialog)
+        assert isinstance(app.screen, InputDialog)
         field.value = "editor"
         await pilot.press("enter")
         await wait_until(pilot, lambda: pane.side.tab == KEYS and pane.side.listed.keys == ["editor"])
@@ -239,7 +239,7 @@ async def test_api_key_is_created_required_shown_copied_and_deleted(
         await pilot.press("d")  # not visible: the keys are shown first
         await wait_until(pilot, lambda: pane.side.tab == KEYS)
         await pilot.press("d")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: not app.server.options.api_keys)
         assert read_keys(file) == {}
@@ -348,8 +348,8 @@ async def test_quitting_asks_while_requests_run(open_app: OpenApp) -> None:
         pid = app.chats.status.pid
         assert pid is not None
         await pilot.press("q")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
-        assert "Quit while 1 request runs?" in words(app)
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        assert "Quit with 1 request running?" in words(app)
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: app._exit)
     assert stream.response.status_code == 200

@@ -21,7 +21,7 @@ from mlxk_tui.services.server.control import ServerPhase
 from mlxk_tui.settings import load
 from mlxk_tui.ui.server.pane import ServerPane
 from mlxk_tui.ui.widgets.choice_dialogs import ChoiceDialog
-from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+from mlxk_tui.ui.widgets.dialogs import ConfirmDialog
 from tests.engine.conftest import needs_mlx, new_engine
 from tests.ui.conftest import NOWHERE, wait_until
 from tests.ui.gallery import words
@@ -80,7 +80,7 @@ async def test_too_large_model_asks_first_and_is_saved_once_loaded(
         await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
         await choose(pilot, "huge")
         await wait_until(
-            pilot, lambda: isinstance(app.screen, QuestionDialog) and "Not enough memory" in words(app)
+            pilot, lambda: isinstance(app.screen, ConfirmDialog) and "Not enough memory" in words(app)
         )
         assert "needs about 1.00TB of memory" in said(app)
         # Declined: nothing is saved or loaded.
@@ -91,7 +91,7 @@ async def test_too_large_model_asks_first_and_is_saved_once_loaded(
         assert load({}, config).settings.server_model == ""
         # Confirmed: it is loaded, then saved.
         await choose(pilot, "huge")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: app.server.options.model == HUGE)
         loaded = engine.status.model
@@ -113,8 +113,8 @@ async def test_too_large_model_asks_first_and_is_saved_once_loaded(
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        (HUGE, "which needs about 1.00TB of memory; models can use"),
-        ("mlx-community/gone", "which is not in the cache."),
+        (HUGE, "needs about 1.00 TB of memory,"),
+        ("mlx-community/gone", "is not in the cache."),
     ],
     ids=["too-large", "gone"],
 )
@@ -130,10 +130,10 @@ async def test_server_starts_with_a_warning_if_the_saved_model_cannot_be_loaded(
         await pane_of(pilot)
         await pilot.press("s")
         await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
-        await wait_until(pilot, lambda: f"The setting server_model names {name}, {why}" in said(app))
-        assert "The server is on, without its model" in said(app)
+        await wait_until(pilot, lambda: f"The server_model {name} {why}" in said(app))
+        assert "The server is on, but its model is missing" in said(app)
         assert "force it" not in said(app)
-        assert "cannot be loaded" in said(app)
+        assert "can't be loaded" in said(app)
         # Another one that can be loaded ends the warning.
         await choose(pilot, "tiny")
         await wait_until(pilot, lambda: app.server.options.model == tiny_model.NAME)
@@ -151,7 +151,7 @@ async def test_warning_ends_when_the_saved_model_is_pulled(hub: Path, tmp_path: 
     async with app.run_test(size=SIZES["wide"]) as pilot:
         await pane_of(pilot, models=1)
         await pilot.press("s")
-        await wait_until(pilot, lambda: "which is not in the cache" in said(app))
+        await wait_until(pilot, lambda: "is not in the cache" in said(app))
         tiny_model.install(hub)
         await app.library.refresh()
         await wait_until(pilot, lambda: "Waiting for the first request" in words(app))

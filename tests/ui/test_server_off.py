@@ -17,7 +17,7 @@ from mlxk_tui.settings import load
 from mlxk_tui.ui.server.pane import ServerPane
 from mlxk_tui.ui.server.screen import ServerScreen
 from mlxk_tui.ui.server.side_panel import KEYS
-from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+from mlxk_tui.ui.widgets.dialogs import ConfirmDialog
 from tests.ui.conftest import MACHINE, wait_until
 from tests.ui.gallery import words
 from tests.ui.test_server_model import said
@@ -74,7 +74,7 @@ async def test_snippets_and_keys_are_shown_while_the_server_is_off(
         await pilot.press("d")  # not visible: the keys are shown first
         await wait_until(pilot, lambda: isinstance(app.screen, ServerScreen) and app.screen.side.tab == KEYS)
         await pilot.press("d")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: not app.server.options.api_keys)
         await wait_until(pilot, lambda: isinstance(app.screen, ServerScreen))
@@ -108,17 +108,17 @@ async def delete_key(pilot: Pilot[Any]) -> None:
     await pilot.press("d")
 
 
-@pytest.mark.parametrize(("host", "lets"), [("mymachine.local", "may let"), ("0.0.0.0", "lets")])
+@pytest.mark.parametrize(("host", "verb"), [("mymachine.local", "may be"), ("0.0.0.0", "is")])
 async def test_last_key_cannot_be_deleted_with_a_public_host(
-    hub: Path, tmp_path: Path, keyed: Path, host: str, lets: str
+    hub: Path, tmp_path: Path, keyed: Path, host: str, verb: str
 ) -> None:
     app = app_of(hub, tmp_path, server_host=host)
     async with app.run_test(size=SIZES["wide"], notifications=True) as pilot:
         await pane_of(pilot)
         await delete_key(pilot)
-        await wait_until(pilot, lambda: "This is the only key" in words(app))
-        assert f"{host} {lets} other machines in" in said(app)
-        assert not isinstance(app.screen, QuestionDialog)
+        await wait_until(pilot, lambda: "Can't delete the only key" in words(app))
+        assert f"{host} {verb} reachable from other machines" in said(app)
+        assert not isinstance(app.screen, ConfirmDialog)
     assert read_keys(keyed) == {"editor": KEY}
 
 
@@ -136,7 +136,7 @@ async def test_running_server_is_judged_by_its_actual_address(
         assert server._bound == ("127.0.0.1",)
         server._bound = bound  # tests only listen on loopback
         await delete_key(pilot)
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("right", "enter")
         if len(bound) == 1:
             await wait_until(pilot, lambda: not app.server.options.api_keys)
@@ -163,7 +163,7 @@ async def test_keys_that_cannot_be_saved_stay_valid(hub: Path, tmp_path: Path, k
         await wait_until(pilot, lambda: app.server.phase is ServerPhase.ON)
         occupy(keyed)
         await delete_key(pilot)
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionDialog))
+        await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("right", "enter")
         await wait_until(pilot, lambda: "were not saved" in words(app))
         assert app.server.server is not None

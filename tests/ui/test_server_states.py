@@ -64,7 +64,7 @@ async def test_server_stays_off_without_mlx(hub: Path, tmp_path: Path, size: tup
     app = app_on(hub, tmp_path / "state", runtime=machine)
     async with app.run_test(size=size, notifications=True) as pilot:
         pane = await pane_of(pilot)
-        await wait_until(pilot, lambda: "Models cannot run here" in words(app))
+        await wait_until(pilot, lambda: "Models can't run here" in words(app))
         assert "mlx-lm is not installed" in words(app)
         assert "pip install mlx-lm" in words(app)
         # The server stays off, the key shows why, and nothing is started.
@@ -76,7 +76,7 @@ async def test_server_stays_off_without_mlx(hub: Path, tmp_path: Path, size: tup
         assert app.server.problem is None
         assert app.chats.status.pid is None
         assert app.screen is pane
-        assert "Models cannot run here" in words(app)
+        assert "Models can't run here" in words(app)
 
 
 async def answer_of(app: MlxkApp) -> str:
@@ -113,21 +113,21 @@ async def test_crashed_engine_is_restarted_and_reported(hub: Path, tmp_path: Pat
 
         # With a loaded model the worker restarts at once, and a line above the requests shows it.
         first = kill(engine)
-        await wait_until(pilot, lambda: "is being started again" in words(app))
+        await wait_until(pilot, lambda: "The engine crashed and is restarting." in words(app))
         assert app.server.phase is ServerPhase.ON
         assert await answer_of(app) == said
         assert is_gone(first)
         assert engine.status.pid not in {None, first}
-        await wait_until(pilot, lambda: "started again" not in words(app) and not pane.note.display)
+        await wait_until(pilot, lambda: "is restarting" not in words(app) and not pane.note.display)
 
         # Without one, the next request starts it.
         await pilot.press("u")
         await wait_until(pilot, lambda: engine.status.state is EngineState.IDLE)
         second = kill(engine)
-        await wait_until(pilot, lambda: "the engine ended" in words(app))
+        await wait_until(pilot, lambda: "✗ engine crashed" in words(app))
         assert "restarts with the next request" in words(app)
         assert engine.status.state is EngineState.FAILED
         assert await answer_of(app) == said
         assert is_gone(second)
         await wait_until(pilot, lambda: "the next request" not in words(app))
-        assert "✗ the engine" not in words(app)
+        assert "✗ engine crashed" not in words(app)

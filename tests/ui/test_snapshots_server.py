@@ -195,18 +195,18 @@ def empty(app: MlxkApp) -> None:
 
 
 SMALL = (
-    Scene("off", (), "switch on"),
-    Scene("setup", ("e",), "takes a free one", ("escape",)),
+    Scene("off", (), "turn on"),
+    Scene("setup", ("e",), "0 = any free port", ("escape",)),
     Scene("setup-refused", ("e", *["backspace"] * 9, *"0.0.0.0"), "needs an API", ("escape",)),
-    Scene("new-key", ("n",), "is refused from now on", ("escape",)),
-    Scene("port-taken", (), "The port is taken", before=lambda app: refuse(app, TAKEN)),
+    Scene("new-key", ("n",), "will be refused", ("escape",)),
+    Scene("port-taken", (), "Port already in use", before=lambda app: refuse(app, TAKEN)),
     Scene("unreadable-keys", (), "Others can read", before=lambda app: refuse(app, UNREADABLE)),
     Scene("waiting", ("s",), "first request", before=keep_keys),
     Scene("loading", (), "loading …", before=pose(LOADING)),
     Scene("failed", (), "was killed", before=pose(DIED)),
     Scene("no-library", (), "read slowly", before=pose(WITHOUT_BLAS)),
     Scene("requests", (), "writing", before=fill),
-    Scene("copies", (), "in turn", before=pose(ON_CPU)),
+    Scene("copies", (), "no batching", before=pose(ON_CPU)),
     Scene("slow", (), "read slowly", before=pose(WITHOUT_BLAS)),
     Scene("request", ("g", "j", "j", "j", "enter"), "Tokens out", ("escape",), pose(READY)),
     Scene("refused", ("G", "k", "k", "enter"), "key is missing", ("escape",)),

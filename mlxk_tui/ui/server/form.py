@@ -1,4 +1,4 @@
-"""The form for where the server listens and which web pages may call it; checked while it is typed."""
+"""The settings of the server: host, port and CORS origins, validated while typed."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from mlxk_tui.ui.widgets.error_text import error_text
 from mlxk_tui.ui.widgets.form import Form
 
 Check = Callable[[ServerOptions], tuple[bool, str]]
-"""Tells whether the server can be configured so, and a sentence about it, empty for none."""
+"""Returns whether the server can use the options, and a sentence about them (empty for none)."""
 _FIELDS = (
-    ("host", "Host", "127.0.0.1", "127.0.0.1 is this machine alone"),
-    ("port", "Port", "8000", "0 takes a free one"),
-    ("origins", "Origins", "none: no web page may call", "such as https://chat.example.org; commas between"),
+    ("host", "Host", "127.0.0.1", "127.0.0.1: this machine only"),
+    ("port", "Port", "8000", "0 = any free port"),
+    ("origins", "Origins", "CORS off", "comma-separated, such as https://chat.example.org"),
 )
 
 
 class ServerForm(Form[ServerOptions]):
-    """Answers with the options that were filled in, or None.
+    """Returns the options with the values of the form, or None if cancelled.
 
     Args:
-        options: the present ones; those without a field stay.
-        check: what else has to hold.
-        field: the field that has the focus at first.
+        options: the current options; those without a field stay the same.
+        check: validates the options while they are typed.
+        field: the field that has the focus first.
     """
 
+    BINDING_GROUP_TITLE = "Server: settings"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", show=False, id="server_form.cancel"),
     ]
     AUTO_FOCUS = ""
 
     def __init__(self, options: ServerOptions, check: Check, *, field: str = "host") -> None:
-        super().__init__("Where the server listens")
+        super().__init__("Server settings")
         self._options = options
         self._check = check
         self._field = field
 
     def fields(self) -> Iterable[Widget]:
-        """Return the fields, each with its hint."""
         options = self._options
         values = {"host": options.host, "port": str(options.port), "origins": ", ".join(options.origins)}
         for name, label, placeholder, hint in _FIELDS:
@@ -63,19 +63,17 @@ class ServerForm(Form[ServerOptions]):
             yield Static(hint, classes="server-hint", markup=False)
 
     def on_mount(self) -> None:
-        """Judge what stands there."""
         self.query_one(f"#server-{self._field}", Input).focus()
-        self.say()
+        self.show_validation()
 
-    def judge(self) -> tuple[bool, str]:
-        """Tell whether the server can be configured so."""
+    def validate(self) -> tuple[bool, str]:
         try:
-            return self._check(self.answer())
+            return self._check(self.result())
         except OpError as error:
             return False, error_text(error)
 
-    def answer(self) -> ServerOptions:
-        """Return the options with what stands in the fields.
+    def result(self) -> ServerOptions:
+        """Return the options with the values of the form.
 
         Raises:
             OpError: `validation_error`.

@@ -1,4 +1,4 @@
-"""What is said of a request: glyph, words, times; whatever a client sent is made safe here."""
+"""A request as text: glyph, status, times; everything that a client sent is made safe here."""
 
 from __future__ import annotations
 
@@ -8,71 +8,71 @@ from mlxk_tui.ops.core.text import printable
 from mlxk_tui.server.request_log import RequestEntry, RequestState
 from mlxk_tui.ui.widgets.text import Part, sentence
 
-_GONE = 499
-_WORDS = {
+_DISCONNECTED = 499
+_LABELS = {
     RequestState.WAITING: "waiting",
     RequestState.LOADING: "loading",
-    RequestState.READING: "reading",
-    RequestState.GENERATING: "writing",
+    RequestState.READING: "prefill",
+    RequestState.GENERATING: "decode",
 }
-_LONG = {
-    RequestState.WAITING: "Waiting for its turn",
-    RequestState.LOADING: "Its model is being loaded",
-    RequestState.READING: "Its prompt is being read",
-    RequestState.GENERATING: "The answer is being written",
+_DESCRIPTIONS = {
+    RequestState.WAITING: "Waiting in the queue",
+    RequestState.LOADING: "Loading the model",
+    RequestState.READING: "Processing the prompt",
+    RequestState.GENERATING: "Generating the answer",
 }
 _MEANINGS = {
-    400: "the request is malformed",
-    401: "the key is missing or wrong",
-    403: "not allowed",
+    400: "bad request",
+    401: "missing or invalid API key",
+    403: "forbidden",
     404: "not found",
-    405: "the route takes another method",
-    408: "it came too slowly",
-    413: "it is too large",
-    422: "it cannot be processed",
-    429: "the queue was full",
-    499: "the client went away",
-    500: "a fault of the server",
-    503: "no engine to answer",
-    504: "it took too long",
+    405: "method not allowed",
+    408: "request timeout",
+    413: "request too large",
+    422: "unprocessable request",
+    429: "queue full",
+    499: "client disconnected",
+    500: "server error",
+    503: "engine unavailable",
+    504: "timeout",
     507: "not enough memory",
 }
 
 
 def glyph(entry: RequestEntry) -> Part:
-    """Return one cell that tells the state without colour, and its token."""
+    """Return a one-cell glyph for the state, which needs no color, and its token."""
     if entry.live:
         return ("●", "accent") if entry.state is RequestState.GENERATING else ("·", "accent")
     status = entry.status or 0
-    if status == _GONE:
+    if status == _DISCONNECTED:
         return "∅", "faint"
     if status >= 500 or (entry.error is not None and status < 400):
         return "✗", "bad"
     return ("▲", "attention") if status >= 400 else ("✓", "good")
 
 
-def status_word(entry: RequestEntry) -> str:
-    """Return the state in at most seven cells: a word while it is open, then the HTTP status."""
+def status_label(entry: RequestEntry, width: int) -> str:
+    """Return the state of an open request, else its HTTP status, in at most `width` (7 or more) cells."""
     if entry.live:
-        return _WORDS.get(entry.state, "open")
-    if entry.status == _GONE:
-        return "gone"
-    return "broke" if entry.error is not None and (entry.status or 0) < 400 else str(entry.status or "–")
+        return _LABELS.get(entry.state, "open")
+    if entry.status == _DISCONNECTED and width >= len("disconnected"):
+        return "disconnected"
+    return "aborted" if entry.error is not None and (entry.status or 0) < 400 else str(entry.status or "–")
 
 
-def status_phrase(entry: RequestEntry) -> str:
-    """Return the state in words."""
+def status_description(entry: RequestEntry) -> str:
+    """Return the state in full, such as `404, not found`."""
     if entry.live:
-        return _LONG.get(entry.state, "Open")
+        return _DESCRIPTIONS.get(entry.state, "Open")
     status = entry.status or 0
     if entry.error is not None and status < 400:
-        return f"{status}, but the stream broke off"
+        return f"{status}, stream aborted"
     meaning = _MEANINGS.get(status)
-    return f"{status}, {meaning}" if meaning else f"{status}, answered"
+    return f"{status}, {meaning}" if meaning else f"{status}, OK"
 
 
 def clock_time(seconds: float, *, exact: bool = False) -> str:
-    """Return a time of day of this machine; with its date where it must be exact."""
+    """Return a local time of day; with `exact`, with its date."""
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S" if exact else "%H:%M:%S")
 
 
@@ -95,23 +95,23 @@ def rate_text(rate: float | None) -> str:
 
 
 def count_text(tokens: int) -> str:
-    """Return a number of tokens in at most six cells; nothing for none."""
+    """Return a number of tokens in at most six cells; empty for 0."""
     if not tokens:
         return ""
     return f"{tokens:,}" if tokens < 100_000 else f"{tokens / 1000:,.0f}k"
 
 
 def short_route(route: str) -> str:
-    """Return a route without what all have, in a word where it is the common one."""
+    """Return a route without `/v1/`; `chat` for `chat/completions`."""
     short = printable(route).removeprefix("/v1/")
     return "chat" if short == "chat/completions" else short
 
 
 def model_name(entry: RequestEntry) -> str:
-    """Return the model's own name, safe to show; empty where none is known."""
+    """Return the model's name without its organization, safe to show; empty if unknown."""
     return printable((entry.model or "").rpartition("/")[2])
 
 
 def error_text(entry: RequestEntry) -> str:
-    """Return what went wrong as one safe line."""
+    """Return the error as one line, safe to show; empty for none."""
     return sentence(entry.error or "")

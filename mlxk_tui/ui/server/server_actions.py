@@ -1,4 +1,4 @@
-"""What can be done with the server, from the pane or from the screen over it: set up, keys, model, copy."""
+"""Actions on the server, for the pane and the screen over it: settings, API keys, model, copy."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mlxk_tui.server.http.keys import needs_key
 from mlxk_tui.server.options import ServerOptions, beyond_loopback
 from mlxk_tui.services.conversation import models
 from mlxk_tui.services.server.control import ServerPhase
-from mlxk_tui.ui.inspector.model_actions import ask, copy_text, tell_error
-from mlxk_tui.ui.server.side_panel import KEYS, REQUEST, ServerSide, Shown
+from mlxk_tui.ui.inspector.model_actions import copy_text, notify_error, run_dialog
+from mlxk_tui.ui.server.side_panel import KEYS, REQUEST, SidePanel, SidePanelState
 from mlxk_tui.ui.server.snippets import Snippet, snippets
 from mlxk_tui.ui.server.status_text import cause
 from mlxk_tui.ui.shell.context import Context
@@ -27,34 +27,35 @@ if TYPE_CHECKING:
 
 Host = Screen[Any]
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-OF_KEYS = {"copy_key", "drop_key", "reveal"}
+KEY_ACTIONS = {"copy_key", "drop_key", "reveal"}
+"""Actions on the selected API key."""
 
 
-# -- what is shown ---------------------------------------------------------------------------------
+# -- content of the tabs ---------------------------------------------------------------------------
 
 
-def shown(context: Context, entry: RequestEntry | None) -> Shown:
-    """Return what the tabs show now."""
+def side_panel_state(context: Context, entry: RequestEntry | None) -> SidePanelState:
+    """Return the content of the tabs; `entry` is the selected request."""
     server = context.server
     about = (
         error_text(server.keys_problem)
         if server.keys_problem is not None
-        else "From MLXK_API_KEY; another one is given there."
+        else "Set by MLXK_API_KEY. Change it there."
         if server.keys_from_environment
-        else "Sent as 'Authorization: Bearer KEY'."
+        else "Send as 'Authorization: Bearer KEY'."
         if server.options.api_keys
-        else "None is asked for: every program on this machine may call."
+        else "No key required: any program on this machine can connect."
     )
     hints = [] if server.keys_from_environment or server.keys_problem is not None else [("n", "new")]
     if server.options.api_keys:
         hints += [("d", "delete")] if hints else []
         hints += [("v", "show"), ("Y", "copy")]
     keys = None if server.keys_problem is not None else server.options.api_keys
-    return Shown(entry, keys, about, hints, connect(context))
+    return SidePanelState(entry, keys, about, hints, connect(context))
 
 
 def connect(context: Context) -> tuple[Snippet, ...]:
-    """Return the snippets for the model that is loaded, or would be."""
+    """Return the snippets, with the loaded model or the one that would be loaded."""
     server = context.server
     loaded = context.chats.status.model
     name = loaded.name if loaded is not None else server.options.model or models.suggested(context.library)
@@ -65,30 +66,30 @@ def connect(context: Context) -> tuple[Snippet, ...]:
     )
 
 
-# -- why not ---------------------------------------------------------------------------------------
+# -- disabled actions ------------------------------------------------------------------------------
 
 
-def why_not(context: Context, action: str, side: ServerSide | None) -> str | None:
-    """Return why an action is not possible now, as a sentence; None where it is."""
+def disabled_reason(context: Context, action: str, side: SidePanel | None) -> str | None:
+    """Return why an action is disabled, as a sentence; None if it is enabled."""
     server = context.server
-    if action in {*OF_KEYS, "new_key"} and server.keys_problem is not None:
+    if action in {*KEY_ACTIONS, "new_key"} and server.keys_problem is not None:
         return error_text(server.keys_problem)
-    if action in OF_KEYS and not server.options.api_keys:
-        return "There is no API key; n makes one."
+    if action in KEY_ACTIONS and not server.options.api_keys:
+        return "No API key yet. Press n to create one."
     if action in {"new_key", "drop_key"} and server.keys_from_environment:
-        return "The keys come from MLXK_API_KEY and are changed there."
+        return "The keys are set by MLXK_API_KEY. Change them there."
     if action == "unload" and context.chats.status.state is not EngineState.READY:
-        return "No model is loaded."
+        return "No model loaded."
     if action in {"setup", "model"} and server.phase in {ServerPhase.STARTING, ServerPhase.STOPPING}:
-        return "The server is just being switched."
+        return "The server is starting or stopping."
     if action == "free_port" and server.free_port is None:
-        return "No port is asked for."
+        return "The port is not taken."
     if action == "clear" and not any(not entry.live for entry in server.entries):
-        return "No request has ended."
+        return "No finished requests."
     if action == "copy" and side is not None and side.tab == KEYS:
-        return why_not(context, "copy_key", side)
+        return disabled_reason(context, "copy_key", side)
     if action == "model" and not models.chat_models(context.library):
-        return "None of the models here can answer."
+        return "None of the installed models can chat."
     return None
 
 
@@ -96,8 +97,8 @@ def why_not(context: Context, action: str, side: ServerSide | None) -> str | Non
 
 
 def edit_setup(host: Host, context: Context, *, field: str = "host") -> None:
-    """Ask where to listen, and do so."""
-    ask(host, _edit(host, context, field))
+    """Ask for host, port and origins, and apply them."""
+    run_dialog(host, _edit(host, context, field))
 
 
 async def _edit(host: Host, context: Context, field: str) -> None:
@@ -111,8 +112,8 @@ async def _edit(host: Host, context: Context, field: str) -> None:
             return False, error_text(needs_key(options.host))
         moved = (options.host, options.port) != (server.options.host, server.options.port)
         if moved and server.live:
-            return True, f"▲ {plural(len(server.live), 'open request')} will be cut: the server moves."
-        return True, "The server moves there at once." if moved and server.phase is ServerPhase.ON else ""
+            return True, f"▲ {plural(len(server.live), 'open request')} will be aborted: the address changes."
+        return True, "Takes effect immediately." if moved and server.phase is ServerPhase.ON else ""
 
     filled = await host.app.push_screen_wait(ServerForm(server.options, check, field=field))
     if filled is not None:  # other options may have changed meanwhile
@@ -121,7 +122,7 @@ async def _edit(host: Host, context: Context, field: str) -> None:
 
 
 async def change(host: Host, context: Context, options: ServerOptions) -> bool:
-    """Use other options; notify of a failure, and return whether it worked."""
+    """Apply options; show its error, and return whether it succeeded."""
     try:
         await context.server.change(options)
     except OpError as error:
@@ -131,9 +132,9 @@ async def change(host: Host, context: Context, options: ServerOptions) -> bool:
 
 
 def take_free_port(host: Host, context: Context) -> None:
-    """Listen on the next free port."""
+    """Listen on the next free port and turn the server on."""
     if (port := context.server.free_port) is not None:
-        ask(host, _move(host, context, port))
+        run_dialog(host, _move(host, context, port))
 
 
 async def _move(host: Host, context: Context, port: int) -> None:
@@ -144,14 +145,14 @@ async def _move(host: Host, context: Context, port: int) -> None:
 # -- keys ------------------------------------------------------------------------------------------
 
 
-def new_key(host: Host, context: Context, side: ServerSide | None) -> None:
-    """Ask for a name and make a key."""
-    ask(host, _new_key(host, context, side))
+def new_key(host: Host, context: Context, side: SidePanel | None) -> None:
+    """Ask for a name and create an API key."""
+    run_dialog(host, _new_key(host, context, side))
 
 
-async def _new_key(host: Host, context: Context, side: ServerSide | None) -> None:
+async def _new_key(host: Host, context: Context, side: SidePanel | None) -> None:
     from mlxk_tui.server.http.keys import new_key as make_key
-    from mlxk_tui.ui.widgets.choice_dialogs import LineDialog
+    from mlxk_tui.ui.widgets.choice_dialogs import InputDialog
 
     server = context.server
     server.read_keys()
@@ -159,11 +160,10 @@ async def _new_key(host: Host, context: Context, side: ServerSide | None) -> Non
     def check(text: str) -> tuple[bool, str]:
         name = text.strip()
         if not _NAME.fullmatch(name):
-            return False, "A name has letters, digits, '.', '_' and '-', at most 64."
+            return False, "Use up to 64 letters, digits, '.', '_' or '-'."
         if name in server.options.api_keys:
-            return False, f"There is a key '{name}' already."
-        first = not server.options.api_keys
-        return True, "Whoever calls without a key is refused from now on." if first else ""
+            return False, f"Key '{name}' already exists."
+        return True, "Requests without a key will be refused." if not server.options.api_keys else ""
 
     proposal = next(
         name
@@ -171,11 +171,11 @@ async def _new_key(host: Host, context: Context, side: ServerSide | None) -> Non
         if name not in server.options.api_keys
     )
     name = await host.app.push_screen_wait(
-        LineDialog(
+        InputDialog(
             "New API key",
-            "What it is for; the requests that come with it are listed by this name.",
+            "Name of the key, which identifies its client in the list of requests.",
             proposal,
-            proceed="Make it",
+            proceed="Create",
             check=check,
         )
     )
@@ -184,40 +184,40 @@ async def _new_key(host: Host, context: Context, side: ServerSide | None) -> Non
     name = name.strip()
     api_keys = {**server.options.api_keys, name: make_key()}
     if await change(host, context, replace(server.options, api_keys=api_keys)):
-        copied = "Y copies it" if len(server.options.api_keys) == 1 else "Y in the list of keys copies it"
-        host.notify(f"The API key '{name}' is made; {copied}.", markup=False, timeout=6)
+        hint = "Press Y to copy it." if len(api_keys) == 1 else "Press Y in the Keys tab to copy it."
+        host.notify(f"Created API key '{name}'. {hint}", markup=False, timeout=6)
         if side is not None and side.is_attached:
             side.open(KEYS)
             side.listed.move_to(name)
 
 
 def drop_key(host: Host, context: Context, name: str | None) -> None:
-    """Ask whether a key is to go, and delete it."""
+    """Delete an API key after a confirmation."""
     if name is not None:
-        ask(host, _drop_key(host, context, name))
+        run_dialog(host, _drop_key(host, context, name))
 
 
 async def _drop_key(host: Host, context: Context, name: str) -> None:
-    from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+    from mlxk_tui.ui.widgets.dialogs import ConfirmDialog
 
     server = context.server
-    rest = {kept: key for kept, key in server.options.api_keys.items() if kept != name}
+    rest = {other: key for other, key in server.options.api_keys.items() if other != name}
     if not rest and server.keeps_last_key:
-        lets = "lets" if beyond_loopback(server.options.host) else "may let"
+        reachable = "is" if beyond_loopback(server.options.host) else "may be"
         host.notify(
-            f"This is the only key, and {printable(server.options.host)} {lets} other machines in. Listen on "
-            "127.0.0.1 first (e), or make another key.",
+            f"Can't delete the only key: {printable(server.options.host)} {reachable} reachable from other "
+            "machines. Listen on 127.0.0.1 first (e), or create another key.",
             severity="warning",
             markup=False,
             timeout=8,
         )
         return
     text = (
-        f"Programs that use '{name}' are refused from now on."
+        f"Programs that use '{name}' will be refused."
         if rest
-        else f"'{name}' is the only key: without one, every program on this machine may call."
+        else f"'{name}' is the only key. Without one, any program on this machine can connect."
     )
-    if await host.app.push_screen_wait(QuestionDialog("Delete the API key?", text, proceed="Delete")):
+    if await host.app.push_screen_wait(ConfirmDialog("Delete the API key?", text, proceed="Delete")):
         await change(host, context, replace(server.options, api_keys=rest))
 
 
@@ -225,8 +225,8 @@ async def _drop_key(host: Host, context: Context, name: str) -> None:
 
 
 def choose_model(host: Host, context: Context) -> None:
-    """Ask for a model, load it, and let it answer requests that name none."""
-    ask(host, _choose(host, context))
+    """Ask for a model and load it; it then also answers requests that name none."""
+    run_dialog(host, _choose(host, context))
 
 
 async def _choose(host: Host, context: Context) -> None:
@@ -240,8 +240,8 @@ async def _choose(host: Host, context: Context) -> None:
             "Model to serve",
             model_options(context.library),
             current=current,
-            words=True,
-            empty="None of the models here can answer.",
+            searchable=True,
+            empty="None of the installed models can chat.",
         )
     )
     if name is not None:
@@ -259,24 +259,24 @@ async def _load(host: Host, context: Context, name: str, force: bool) -> None:
         await context.chats.engine.load(await find_runnable(context.library.cache, name, force=force))
     except OpError as error:
         if error.type is ErrorType.INSUFFICIENT_MEMORY and not force and host.app.screen is host:
-            ask(host, _offer(host, context, name, error))
+            run_dialog(host, _offer(host, context, name, error))
         else:
             host.notify(cause(error), severity="error", timeout=12, markup=False)
         return
-    # Not earlier: a model that cannot be loaded would keep requests that name none from any answer.
+    # Not earlier: with a model that fails to load, requests that name none would fail.
     await change(host, context, replace(context.server.options, model=name))
 
 
 async def _offer(host: Host, context: Context, name: str, error: OpError) -> None:
-    from mlxk_tui.ui.widgets.dialogs import QuestionDialog
+    from mlxk_tui.ui.widgets.dialogs import ConfirmDialog
 
-    question = QuestionDialog("Not enough memory", error_text(error), proceed="Load anyway")
+    question = ConfirmDialog("Not enough memory", error_text(error), proceed="Load anyway")
     if await host.app.push_screen_wait(question):
         _start_loading(host, context, name, force=True)
 
 
 def unload_model(host: Host, context: Context) -> None:
-    """Free the model once its answers have ended."""
+    """Unload the model once its answers have ended."""
     host.app.run_worker(_unload(host, context), group="server-load", exit_on_error=False)
 
 
@@ -284,19 +284,19 @@ async def _unload(host: Host, context: Context) -> None:
     try:
         await context.chats.engine.unload()
     except OpError as error:
-        tell_error(host, error)
+        notify_error(host, error)
 
 
 # -- copy ------------------------------------------------------------------------------------------
 
 
 def copy_address(host: Host, context: Context) -> None:
-    """Copy the base URL that OpenAI's clients take."""
-    copy_text(host, f"{context.server.url}/v1", "Address")
+    """Copy the base URL for OpenAI clients."""
+    copy_text(host, f"{context.server.url}/v1", "Base URL")
 
 
 def copy_key(host: Host, context: Context, name: str | None) -> None:
-    """Copy a key; what is said does not show it."""
+    """Copy an API key; the notification does not show it."""
     keys = context.server.options.api_keys
     name = name if name in keys else next(iter(keys), None)
     if name is not None:
@@ -304,8 +304,8 @@ def copy_key(host: Host, context: Context, name: str | None) -> None:
         host.notify(f"API key '{name}' copied.", markup=False, timeout=3)
 
 
-def copy_shown(host: Host, context: Context, side: ServerSide, entry: RequestEntry | None) -> None:
-    """Copy what the open tab shows."""
+def copy_shown(host: Host, context: Context, side: SidePanel, entry: RequestEntry | None) -> None:
+    """Copy the content of the open tab."""
     if side.tab == KEYS:
         copy_key(host, context, side.key_name)
     elif side.tab == REQUEST:
@@ -314,4 +314,4 @@ def copy_shown(host: Host, context: Context, side: ServerSide, entry: RequestEnt
             copy_text(host, printable(" ".join(parts)), "Request")
     elif (snippet := side.snippet) is not None:
         host.app.copy_to_clipboard(snippet.text)
-        host.notify(f"{snippet.title}: snippet copied.", markup=False, timeout=3)
+        host.notify(f"{snippet.title} snippet copied.", markup=False, timeout=3)

@@ -1,4 +1,4 @@
-"""How other programs are pointed at the server: texts to copy, with the real address and model."""
+"""Snippets that connect other programs to the server, with its URL and a model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _QUESTION = "Say hello."
 
 @dataclass(frozen=True)
 class Snippet:
-    """One text to copy."""
+    """A text to copy."""
 
     id: str
     title: str
-    """Of its tab."""
+    """Title of its tab."""
     where: str
-    """Where it goes, in a sentence."""
+    """Where to use it, in a few words."""
     text: str
 
 
@@ -25,20 +25,20 @@ def snippets(url: str, model: str, *, keyed: bool, context: int | None = None) -
     """Return the snippets.
 
     Args:
-        url: base of all routes, such as `http://127.0.0.1:8000`.
+        url: the server's URL without a path, such as `http://127.0.0.1:8000`.
         model: full name of a model, safe to show.
-        keyed: whether an API key is asked for; the key itself never stands in a snippet.
-        context: tokens that the model takes, where known.
+        keyed: whether an API key is required; a snippet never contains the key itself.
+        context: context length of the model in tokens; None if unknown.
     """
     key = "YOUR-API-KEY" if keyed else "not-needed"
     base = f"{url}/v1"
     name = json.dumps(model, ensure_ascii=False)
     return (
-        Snippet("curl", "curl", "For a shell.", _curl(base, model, key if keyed else None)),
+        Snippet("curl", "curl", "Run in a shell.", _curl(base, model, key if keyed else None)),
         Snippet(
             "python",
             "OpenAI",
-            "Python, with the package openai.",
+            "Python, needs the openai package.",
             f"""from openai import OpenAI
 
 client = OpenAI(base_url="{base}", api_key="{key}")
@@ -54,7 +54,7 @@ for chunk in stream:
         Snippet(
             "anthropic",
             "Anthropic",
-            "Python, with the package anthropic.",
+            "Python, needs the anthropic package.",
             f"""from anthropic import Anthropic
 
 client = Anthropic(base_url="{url}", api_key="{key}")
@@ -68,7 +68,7 @@ print(message.content[0].text)""",
         Snippet(
             "continue",
             "Continue",
-            "In ~/.continue/config.yaml, below models.",
+            "Add to models in ~/.continue/config.yaml.",
             f"""models:
   - name: mlxk-tui
     provider: openai
@@ -80,13 +80,13 @@ print(message.content[0].text)""",
         Snippet(
             "zed",
             "Zed",
-            f"In settings.json; Zed takes the key from MLXK_API_KEY ({key}).",
+            f"Add to settings.json. Zed reads the key from MLXK_API_KEY ({key}).",
             _zed(base, model, context or 32_768),
         ),
         Snippet(
             "others",
             "Others",
-            "Cline, Roo, Open WebUI and whatever takes an OpenAI-compatible provider.",
+            "Cline, Roo, Open WebUI and other OpenAI-compatible clients.",
             f"""Provider   OpenAI Compatible
 Base URL   {base}
 API key    {key}

@@ -1,4 +1,4 @@
-"""The upper panel: the switch, the address, who may call, the model, and what the last minute was like."""
+"""The status panel: switch, address, model, API keys, CORS, and sparklines of the last minute."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from mlxk_tui.ui.widgets.text import Part, cut, lines, pad
 _LABEL = 9
 _GAP = 2
 _WIDE_PLOT, _NARROW_PLOT = 30, 13
-_ROOMY = 96
-_LEAST = 10
-"""Cells that a text keeps beside its tail."""
+_WIDE = 96
+_MIN_TEXT = 10
+"""Cells that a text needs beside its detail."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure and its last minute."""
+    """A number and its sparkline of the last minute."""
 
     title: str
     now: str
-    below: str
+    caption: str
     values: Sequence[float]
 
 
@@ -37,42 +37,42 @@ class Fact:
 
     label: str
     text: str
-    """Cut where there is no room for all of it."""
+    """Truncated if it does not fit."""
     style: str = ""
     """A theme token."""
-    tail: str = ""
-    """Stands behind the text, whole."""
-    shorter: Sequence[str] = ()
-    """What stands there instead where the tail leaves the text no room, the longest first."""
+    detail: str = ""
+    """Follows the text, never truncated."""
+    shorter_details: Sequence[str] = ()
+    """Alternatives if the detail leaves too little room, the longest first."""
 
-    def tail_for(self, room: int) -> str:
-        """Return the longest tail that leaves enough of the text; the shortest where none does."""
-        tails = (self.tail, *self.shorter)
-        least = min(cell_len(self.text), _LEAST)
-        return next((tail for tail in tails if room - cell_len(tail) >= least), tails[-1])
+    def detail_for(self, room: int) -> str:
+        """Return the longest detail that leaves enough room for the text, else the shortest."""
+        details = (self.detail, *self.shorter_details)
+        needed = min(cell_len(self.text), _MIN_TEXT)
+        return next((detail for detail in details if room - cell_len(detail) >= needed), details[-1])
 
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """What the panel shows; every text is safe."""
+    """The content of the panel; all texts are safe to show."""
 
     switch: Part
-    """Glyph and word, and a theme token."""
+    """Glyph and label, and a theme token."""
     address: str = ""
     facts: Sequence[Fact] = ()
     plots: Sequence[Plot] = field(default=())
 
 
 class StatusPanel(Static):
-    """Four lines; the switch and the address can be clicked."""
+    """Four lines of status; switch and address are clickable."""
 
     ALLOW_SELECT = False
 
     @dataclass
     class Clicked(Message):
-        """Something was clicked."""
+        """A part was clicked."""
 
-        what: str
+        part: str
         """`switch` or `address`."""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's own name
@@ -80,12 +80,10 @@ class StatusPanel(Static):
         self._status = ServerStatus(("", ""))
 
     def show(self, status: ServerStatus) -> None:
-        """Show a status."""
         self._status = status
         self._draw()
 
     def on_resize(self) -> None:
-        """Draw for the new width."""
         self._draw()
 
     def _draw(self) -> None:
@@ -93,15 +91,15 @@ class StatusPanel(Static):
         if width <= 0:
             return
         status = self._status
-        plots = _plots(status.plots, _WIDE_PLOT if width >= _ROOMY else _NARROW_PLOT)
+        plots = _plots(status.plots, _WIDE_PLOT if width >= _WIDE else _NARROW_PLOT)
         taken = sum(cell_len(text) for text, _ in plots[0]) if plots else 0
         left = width - taken - (_GAP if taken else 0)
         rows = [self._first(left)]
         room = left - _LABEL
         for fact in status.facts:
-            tail = fact.tail_for(room)
-            text = cut(fact.text, room - cell_len(tail))
-            rows.append([(pad(fact.label, _LABEL), "$muted"), (text, fact.style), (tail, "$muted")])
+            detail = fact.detail_for(room)
+            text = cut(fact.text, room - cell_len(detail))
+            rows.append([(pad(fact.label, _LABEL), "$muted"), (text, fact.style), (detail, "$muted")])
         for number, row in enumerate(rows[: len(plots)]):
             used = sum(cell_len(text) for text, _ in row)
             row += [(" " * (left - used + (_GAP if taken else 0)), ""), *plots[number]]
@@ -113,7 +111,6 @@ class StatusPanel(Static):
         return [(head, f"{token} bold"), (cut(self._status.address, width - cell_len(head)), "$strong")]
 
     def on_click(self, event: events.Click) -> None:
-        """Switch, or copy the address."""
         offset = event.get_content_offset(self)
         if offset is None or offset.y != 0:
             return
@@ -137,7 +134,7 @@ def _plots(plots: Sequence[Plot], cells: int) -> list[list[Part]]:
                 [(title, "$muted"), (plot.now, "$strong")],
                 [(drawn[0], "$accent")],
                 [(drawn[1], "$accent")],
-                [(pad(plot.below, cells, right=True), "$faint")],
+                [(pad(plot.caption, cells, right=True), "$faint")],
             ),
             strict=True,
         ):

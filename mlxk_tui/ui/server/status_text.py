@@ -1,4 +1,4 @@
-"""What the Server pane says above the requests, and in their place: off, starting, a problem, none."""
+"""The texts of the Server pane: the status panel, problems, and the message in place of requests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mlxk_tui.ops.contract.matrices import BlasState
 from mlxk_tui.ops.contract.terms import CpuWeights
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
-from mlxk_tui.ops.core.text import plural, printable, size, spaced_size
+from mlxk_tui.ops.core.text import plural, printable, spaced_size
 from mlxk_tui.server.request_log import RequestState
 from mlxk_tui.services.server.control import ServerControl, ServerPhase
 from mlxk_tui.ui.server.request_text import rate_text
@@ -29,22 +29,22 @@ SWITCH: dict[ServerPhase, Part] = {
 
 
 def status(context: Context) -> ServerStatus:
-    """Return the upper panel."""
+    """Return the content of the status panel."""
     server = context.server
     keys = server.options.api_keys
     if keys:
-        who = f"{plural(len(keys), 'key')}: {', '.join(printable(name) for name in keys)}"
+        access = f"{plural(len(keys), 'key')}: {', '.join(printable(name) for name in keys)}"
     else:
-        who = "none: every program here may call"
+        access = "none required on this machine"
     origins = server.options.origins
-    pages = ", ".join(printable(origin) for origin in origins) if origins else "none: no web page may call"
+    cors = ", ".join(printable(origin) for origin in origins) if origins else "CORS off"
     return ServerStatus(
         SWITCH[server.phase],
         _address(server),
         (
             _model(context),
-            Fact("Keys", who, "" if keys else "$muted"),
-            Fact("Origins", pages, "" if origins else "$muted"),
+            Fact("Keys", access, "" if keys else "$muted"),
+            Fact("Origins", cors, "" if origins else "$muted"),
         ),
         _plots(server) if server.phase is ServerPhase.ON else (),
     )
@@ -52,52 +52,53 @@ def status(context: Context) -> ServerStatus:
 
 def _address(server: ServerControl) -> str:
     if server.phase is ServerPhase.STOPPING:
-        open_ = plural(len(server.live), "answer")
-        return f"The port is free; {open_} may end. s ends them now." if server.live else "The port is free."
+        if not server.live:
+            return "Port released."
+        return f"Port released. Finishing {plural(len(server.live), 'answer')}. Press s to abort."
     return printable(server.url)
 
 
 def _model(context: Context) -> Fact:
-    """Return what the engine has in memory."""
+    """Return the model in memory, or why there is none."""
     engine = context.chats.status
     if engine.loading is not None:
         total = engine.loading_total
-        read = f"  {spaced_size(engine.loading_done)} of {spaced_size(total)}" if total else "  loading …"
-        return Fact("Model", _short(engine.loading), "$accent", read)
+        progress = f"  {spaced_size(engine.loading_done)} of {spaced_size(total)}" if total else "  loading …"
+        return Fact("Model", _short(engine.loading), "$accent", progress)
     if engine.model is not None:
         model, used = engine.model, engine.memory_bytes or engine.model.memory_bytes
-        held = [spaced_size(used)]
+        details = [spaced_size(used)]
         if model.weights is CpuWeights.FLOAT32 and model.stored_bytes < used / 1.5:
             stored = spaced_size(model.stored_bytes)
-            held = [
-                f"{held[0]} as float32, {stored} as stored",
-                f"{held[0]} float32, {stored} stored",
-                f"{held[0]} float32",
+            details = [
+                f"{details[0]} as float32, {stored} as stored",
+                f"{details[0]} float32, {stored} stored",
+                f"{details[0]} float32",
             ]
         if model.in_turn is not None:
-            held = [*(f"{text} · requests take turns" for text in held), f"{held[-1]} · in turn"]
-        first, *shorter = (f"  {text}" for text in held)
+            details = [f"{text} · no batching" for text in details]
+        first, *shorter = (f"  {text}" for text in details)
         return Fact("Model", _short(engine.model.name), "$strong", first, shorter)
     if engine.state is EngineState.FAILED:
-        return Fact("Model", "✗ the engine ended", "$bad")
+        return Fact("Model", "✗ engine crashed", "$bad")
     default = context.server.options.model
     if default is not None and context.server.model_problem is not None:
-        return Fact("Model", _short(default), "$attention", "  cannot be loaded")
+        return Fact("Model", _short(default), "$attention", "  can't be loaded")
     if default is not None:
         return Fact("Model", _short(default), "$muted", "  not loaded")
-    return Fact("Model", "none loaded: a request loads its own", "$muted")
+    return Fact("Model", "none (loads with the first request)", "$muted")
 
 
-def trouble(context: Context) -> tuple[str, str]:
-    """Return what hinders the service now, with what to do, and a token; empty for nothing."""
+def current_problem(context: Context) -> tuple[str, str]:
+    """Return the current problem with its next step, and a token; empty for none."""
     server, engine = context.server, context.chats.status
     if server.problem is not None:
-        free = f" f takes {server.free_port}, which is free." if server.free_port is not None else ""
+        free = f" Press f to use {server.free_port}, which is free." if server.free_port is not None else ""
         return f"✗ {cause(server.problem)}{free}", "$bad"
     if server.phase is not ServerPhase.ON:
         return "", ""
     if _restarts(server):
-        return "▲ The inference process ended and is being started again.", "$attention"
+        return "▲ The engine crashed and is restarting.", "$attention"
     if engine.loading is not None:
         return "", ""
     if engine.last_error is not None:
@@ -105,13 +106,13 @@ def trouble(context: Context) -> tuple[str, str]:
     in_memory = engine.model is not None and engine.model.name == server.options.model
     if server.model_problem is not None and not in_memory:
         return f"▲ {_about_model(server, server.model_problem)}", "$attention"
-    if slow := _slow(engine):
+    if slow := _slow_prompts(engine):
         return f"▲ {slow}", "$attention"
     return "", ""
 
 
-def _slow(engine: EngineStatus) -> str:
-    """Return why prompts are read slowly, with what helps; empty where they are not."""
+def _slow_prompts(engine: EngineStatus) -> str:
+    """Return why prompts are processed slowly, with the next step; empty if they are not."""
     blas = engine.blas
     return printable(blas.message) if blas is not None and blas.state is BlasState.BUILT_IN else ""
 
@@ -121,17 +122,17 @@ def _restarts(server: ServerControl) -> bool:
 
 
 def _about_model(server: ServerControl, error: OpError) -> str:
-    """Return why requests that name no model fail."""
-    named, said = f"The setting server_model names {printable(server.options.model or '')}", "m takes another"
+    """Return why requests that name no model fail, with the next step."""
+    name, hint = printable(server.options.model or ""), "Press m to choose another"
     if error.type is ErrorType.MODEL_NOT_FOUND:
-        why = "which is not in the cache."
+        why = "is not in the cache."
     elif error.type is ErrorType.INSUFFICIENT_MEMORY:
-        needed, here = size(error.facts.needed_bytes), size(error.facts.available_bytes)
-        why = f"which needs about {needed} of memory; models can use {here} here."
-        said += ", or loads it all the same"
+        needed, here = spaced_size(error.facts.needed_bytes), spaced_size(error.facts.available_bytes)
+        why = f"needs about {needed} of memory, {here} available."
+        hint += " or load it anyway"
     else:
-        why = f"which cannot be loaded: {sentence(error.message)}"
-    return f"{named}, {why} Requests that name no model fail; {said}."
+        why = f"can't be loaded: {sentence(error.message)}"
+    return f"The server_model {name} {why} Requests without a model fail. {hint}."
 
 
 def _short(name: str) -> str:
@@ -146,103 +147,103 @@ def _plots(server: ServerControl) -> tuple[Plot, ...]:
         Plot(
             "Tokens/s",
             rate_text(rates[-1]) if rates else "0.0",
-            f"at most {rate_text(peak)}" if peak else "last minute",
+            f"peak {rate_text(peak)}" if peak else "last minute",
             list(rates),
         ),
         Plot(
             "Queue",
             f"{len(server.live)}",
-            f"{waiting} waiting" if waiting else f"of {server.options.max_queue:,}",
+            f"{waiting} waiting" if waiting else f"max {server.options.max_queue:,}",
             list(queue),
         ),
     )
 
 
-def _title(context: Context, mark: str, said: str) -> str:
-    """Return what stands above a trouble that fills the pane."""
+def _problem_title(context: Context, mark: str, text: str) -> str:
+    """Return the title of a problem that fills the pane."""
     if mark == "✗":
-        return "The engine has a problem"
+        return "Engine error"
     if _restarts(context.server):
-        return "The engine is being started again"
-    if said == _slow(context.chats.status):
+        return "Engine restarting"
+    if text == _slow_prompts(context.chats.status):
         return "The server is on, but slow"
-    return "The server is on, without its model"
+    return "The server is on, but its model is missing"
 
 
 def counts(server: ServerControl) -> str:
-    """Return how many requests there are, for the frame."""
+    """Return the numbers of requests, for the border."""
     live = len(server.live)
     known = len(server.entries)
     ended = known - live
     parts = [f"{live} open"] if live else []
-    parts += [f"{ended:,} ended"] if ended else []
+    parts += [f"{ended:,} finished"] if ended else []
     parts += [f"{server.measurements.failed:,} failed"] if server.measurements.failed else []
     return " · ".join(parts)
 
 
 def message(view: StateView, context: Context, *, no_mlx: bool) -> None:
-    """Show what stands where no request does."""
+    """Show the message in place of requests."""
     server = context.server
-    if server.phase is ServerPhase.ON and trouble(context)[0]:
-        said, style = trouble(context)
-        mark, _, said = said.partition(" ")
+    if server.phase is ServerPhase.ON and current_problem(context)[0]:
+        problem, style = current_problem(context)
+        mark, _, text = problem.partition(" ")
         view.show(
-            mark, _title(context, mark, said), wrap(said, _LINE), style=style, keys=[("m", "load a model")]
+            mark,
+            _problem_title(context, mark, text),
+            wrap(text, _LINE),
+            style=style,
+            keys=[("m", "load a model")],
         )
     elif server.phase is ServerPhase.ON:
         view.show(
             "▲",
             "Waiting for the first request",
-            [f"Point a program at {printable(server.url)}/v1."],
+            [f"Base URL: {printable(server.url)}/v1"],
             style="$accent",
-            keys=[("i", "how"), ("y", "copy the address")],
+            keys=[("i", "connect a program"), ("y", "copy URL")],
         )
     elif server.phase is ServerPhase.STARTING:
         view.show("·  ·  ·", "Starting the server", [])
     elif server.phase is ServerPhase.STOPPING:
-        view.show("·  ·  ·", "Stopping the server", ["The port is free already."])
+        view.show("·  ·  ·", "Stopping the server", ["The port is already free."])
     elif server.problem is not None:
         _problem(view, server, server.problem)
     elif no_mlx:
         view.show(
             "▲",
-            "Models cannot run here",
+            "Models can't run here",
             ["mlx-lm is not installed. It needs Apple silicon or Linux."],
             style="$attention",
             command="pip install mlx-lm",
         )
     else:
-        keys = server.options.api_keys
-        if keys:
-            who = f"whoever has {'the key' if len(keys) == 1 else 'one of the keys'} may call"
-        else:
-            who = "every program on this machine may call"
+        access = "API key required" if server.options.api_keys else "no API key required"
         view.show(
             "▲",
             "The server is off",
             [
-                "Editors, agents and scripts talk to your models through it,",
-                "over the API of OpenAI, or of Anthropic.",
+                "Lets editors, agents and scripts use your models",
+                "over an OpenAI- or Anthropic-compatible API.",
                 "",
-                f"It listens on {printable(server.url)}; {who}.",
+                f"Address: {printable(server.url)} ({access})",
             ],
-            keys=[("s", "switch on"), ("e", "set up"), ("n", "new key")],
+            keys=[("s", "turn on"), ("e", "settings"), ("n", "new key")],
         )
 
 
 def cause(error: OpError) -> str:
-    """Return what went wrong, and what to do where no key of this pane stands below it."""
+    """Return the error, without a remedy for which the pane shows a key."""
     return sentence(error.message) if error.remedy is Remedy.CHOOSE_ANOTHER_PORT else error_text(error)
 
 
 def _problem(view: StateView, server: ServerControl, error: OpError) -> None:
-    title = "The port is taken" if error.type is ErrorType.PORT_IN_USE else "The server cannot be switched on"
-    keys = [("s", "try again"), ("e", "set up")]
+    title = "Port already in use" if error.type is ErrorType.PORT_IN_USE else "Can't start the server"
+    keys = [("s", "retry"), ("e", "settings")]
     sentences = wrap(cause(error), _LINE)
     if error.remedy is Remedy.CHOOSE_ANOTHER_PORT:
         sentences.append(WORDS[error.remedy])
         if server.free_port is not None:
-            keys.insert(0, ("f", f"take {server.free_port}, which is free"))
+            keys.insert(0, ("f", f"use {server.free_port} (free)"))
     elif error.remedy is Remedy.SET_API_KEY:
         keys.insert(0, ("n", "new key"))
     view.show("✗", title, sentences, style="$bad", keys=keys)
