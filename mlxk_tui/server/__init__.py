@@ -1,1 +1,1 @@
-"""The OpenAI-compatible server over an engine; embedded in the app, or `mlxk-headless serve`."""
+"""The HTTP server with OpenAI- and Anthropic-compatible APIs, used by the app and `mlxk-headless serve`."""

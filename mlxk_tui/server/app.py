@@ -1,4 +1,4 @@
-"""From an HTTP request to its answer: who may, which route, what went wrong."""
+"""Dispatches HTTP requests: checks access, finds the route, and turns errors into responses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlxk_tui.server.anthropic.models import is_anthropic
 from mlxk_tui.server.calls import Call, Route, Service
 from mlxk_tui.server.errors import BUSY, NO_ROUTE, STOPPING, ApiError, api_error, json_response
 from mlxk_tui.server.http.connections import HttpConnection, common_headers
-from mlxk_tui.server.http.sse import GoneError
+from mlxk_tui.server.http.sse import ClientDisconnectedError
 from mlxk_tui.server.openai import chat, completions, embeddings, models, responses, tokenizing
 from mlxk_tui.server.operations import openapi, operational
 from mlxk_tui.server.request_log import RequestEntry
@@ -31,54 +31,59 @@ APIS: tuple[tuple[Route, ...], ...] = (
     models.ROUTES,
     operational.ROUTES,
 )
-"""The routes of each API; a new one is added here."""
+"""The routes of each API; add new ones here."""
 
-CLIENT_GONE = 499
-"""Status in the log of a request whose client went away."""
-_MAX_LOGGED = 1000
-"""Characters of a prompt in a log line, where prompts are logged."""
+CLIENT_CLOSED_REQUEST = 499
+"""Status in the log for a client that disconnected before the response (nginx's number)."""
+_MAX_LOGGED_PROMPT = 1000
+"""Maximum characters of a prompt in a log line, if prompts are logged."""
 _log = logging.getLogger("mlxk_tui.server")
 
 
 def all_routes() -> tuple[Route, ...]:
-    """Return every route, that of the OpenAPI document included."""
+    """Return every route, including that of the OpenAPI document."""
     routes = tuple(route for api in APIS for route in api)
-    return (*routes, openapi.route_of(routes))
+    return (*routes, openapi.document_route(routes))
 
 
 class App:
-    """Answers requests.
+    """The request handler of the HTTP server.
 
     Args:
-        service: what the handlers work with.
+        service: the objects that handlers share.
     """
 
     def __init__(self, service: Service) -> None:
         self.stopping = False
-        """Whether new requests are refused."""
+        """Whether new requests are rejected with 503."""
         self._service = service
         routes = all_routes()
         self._exact = {(route.method, route.path): route for route in routes if route.prefix is None}
         self._prefixed = [(route.prefix, route) for route in routes if route.prefix is not None]
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request; raises nothing but cancellation and a broken connection."""
+        """Respond to a request.
+
+        Raises:
+            asyncio.CancelledError: the client disconnected or the server stops.
+            ConnectionResetError: the connection broke while the response was sent.
+        """
         connection = request.protocol
         if isinstance(connection, HttpConnection):
             connection.begin()
         call = self._call(request)
         status = 500
         try:
-            with self._service.bodies.hold() as call.held:
+            with self._service.bodies.reserve() as call.reservation:
                 response = await self._respond(call)
             status = response.status
             return response
         except asyncio.CancelledError:
-            status = CLIENT_GONE
+            status = CLIENT_CLOSED_REQUEST
             raise
-        except GoneError as gone:
-            status = CLIENT_GONE
-            raise ConnectionResetError from gone
+        except ClientDisconnectedError as error:
+            status = CLIENT_CLOSED_REQUEST
+            raise ConnectionResetError from error
         finally:
             if isinstance(connection, HttpConnection):
                 connection.end()
@@ -86,14 +91,14 @@ class App:
 
     def _call(self, request: web.BaseRequest) -> Call:
         headers = common_headers(request.headers)
-        number = headers["X-Request-ID"]
-        route, rest = self._find(request)
+        request_id = headers["X-Request-ID"]
+        route, path_id = self._find(request)
         path = route.path if route is not None else "-"
         if route is not None and route.quiet:
-            entry = RequestEntry(0, number, request.remote or "-", request.method, path)
+            entry = RequestEntry(0, request_id, request.remote or "-", request.method, path)
         else:
-            entry = self._service.log.begin(number, request.remote or "-", request.method, path)
-        return Call(request, entry, self._service, headers, rest)
+            entry = self._service.log.begin(request_id, request.remote or "-", request.method, path)
+        return Call(request, entry, self._service, headers, path_id)
 
     def _find(self, request: web.BaseRequest) -> tuple[Route | None, str]:
         method = "GET" if request.method == "HEAD" else request.method
@@ -108,34 +113,34 @@ class App:
 
     async def _respond(self, call: Call) -> web.StreamResponse:
         try:
-            response = await self._answer(call)
-        except (asyncio.CancelledError, GoneError):
+            response = await self._dispatch(call)
+        except (asyncio.CancelledError, ClientDisconnectedError):
             raise
         except Exception as error:
             if call.request.transport is None:
-                raise GoneError from error
-            # The border: every fault becomes an answer.
-            told = api_error(error)
-            if told.status >= 500 and not isinstance(error, ApiError):
+                raise ClientDisconnectedError from error
+            # The boundary: every exception becomes a response.
+            sent = api_error(error)
+            if sent.status >= 500 and not isinstance(error, ApiError):
                 _log.debug("%s %s failed", call.entry.method, call.entry.route, exc_info=error)
-            call.entry.error, call.entry.error_type = told.message, told.type
-            shape = self._error_shape(call.request)
-            if shape is not None:
-                response = json_response(shape(told, call.entry.id), told.status, told.headers)
+            call.entry.error, call.entry.error_type = sent.message, sent.type
+            error_body = self._error_body(call.request)
+            if error_body is not None:
+                response = json_response(error_body(sent, call.entry.id), sent.status, sent.headers)
             else:
-                response = told.response()
+                response = sent.response()
         if not response.prepared:
             response.headers.update(call.headers)
         return response
 
-    def _error_shape(self, request: web.BaseRequest) -> Callable[[ApiError, str], dict[str, Any]] | None:
-        """Return what writes an error for this client; None for OpenAI's shape."""
+    def _error_body(self, request: web.BaseRequest) -> Callable[[ApiError, str], dict[str, Any]] | None:
+        """Return the function that formats errors for this client; None for OpenAI's format."""
         route, _ = self._find(request)
-        if (route is None or route.either) and is_anthropic(request.headers):
+        if (route is None or route.anthropic_too) and is_anthropic(request.headers):
             return messages.error_body
         return route.error_body if route is not None else None
 
-    async def _answer(self, call: Call) -> web.StreamResponse:
+    async def _dispatch(self, call: Call) -> web.StreamResponse:
         request, guard = call.request, self._service.guard
         guard.check_host(request)
         guard.check_site(request)
@@ -147,20 +152,20 @@ class App:
         if guard.needs_key:
             call.entry.key = guard.key_name(request)
             call.trusted = call.entry.key is not None
-        if not call.trusted and not (route is not None and route.open):
-            raise guard.refuse_key()
+        if not call.trusted and not (route is not None and route.public):
+            raise guard.invalid_key_error()
         if route is None:
-            raise self._no_route(request)
+            raise self._route_not_found(request)
         if self.stopping and not route.quiet:
             raise ApiError(
                 503,
                 STOPPING,
-                "The server is stopping. Ask again when it is back.",
+                "The server is stopping. Try again when it is running again.",
                 headers={"Connection": "close"},
                 retry_after_s=5,
             )
         connection = request.protocol
-        if isinstance(connection, HttpConnection) and connection.one_too_many and not route.quiet:
+        if isinstance(connection, HttpConnection) and connection.over_limit and not route.quiet:
             raise ApiError(
                 503,
                 BUSY,
@@ -170,7 +175,7 @@ class App:
             )
         return await route.handler(call)
 
-    def _no_route(self, request: web.BaseRequest) -> ApiError:
+    def _route_not_found(self, request: web.BaseRequest) -> ApiError:
         path = request.path
         methods = sorted({method for method, exact in self._exact if exact == path})
         methods += [
@@ -180,26 +185,26 @@ class App:
             return ApiError(
                 405,
                 NO_ROUTE,
-                f"{path[:200]} takes {' and '.join(methods)} only.",
+                f"{request.method} is not allowed for {path[:200]}. Use {' or '.join(methods)}.",
                 headers={"Allow": ", ".join([*methods, "OPTIONS"])},
             )
         hint = " Did you mean /v1" + path[:200] + "?" if ("POST", f"/v1{path}") in self._exact else ""
-        return ApiError(404, NO_ROUTE, f"There is no {path[:200]} here.{hint} GET /openapi.json lists all.")
+        return ApiError(404, NO_ROUTE, f"Not found: {path[:200]}.{hint} GET /openapi.json lists all routes.")
 
     def _end(self, call: Call, status: int) -> None:
         entry = call.entry
-        if entry.number == 0:  # a quiet one
+        if entry.number == 0:  # of a quiet route
             return
         self._service.log.end(entry, status)
         self._service.metrics.count(entry)
         if _log.isEnabledFor(logging.INFO):
-            _log.info("%s", line_of(entry))
+            _log.info("%s", log_line(entry))
             if entry.prompt is not None:
-                _log.info("prompt of %s: %s", entry.id, printable(entry.prompt[:_MAX_LOGGED]))
+                _log.info("prompt of %s: %s", entry.id, printable(entry.prompt[:_MAX_LOGGED_PROMPT]))
 
 
-def line_of(entry: RequestEntry) -> str:
-    """Return one line about a finished request: no text of prompts, no keys."""
+def log_line(entry: RequestEntry) -> str:
+    """Return the log line of a finished request; it contains no prompt text and no API keys."""
     words = [entry.client, entry.method, entry.route, str(entry.status)]
     if entry.key is not None:
         words.append(f"key={entry.key}")

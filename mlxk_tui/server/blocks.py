@@ -1,7 +1,8 @@
-"""An answer as blocks in their order: reasoning, text, tool calls; for APIs that write it so.
+"""Splits a response into ordered content blocks: reasoning, text, tool calls.
 
-Both `/v1/messages` and `/v1/responses` do. What a client sees as a block of its own must hold something:
-blanks between two others (a line break before a tool call) are dropped, leading ones wait for text.
+Used by `/v1/messages` and `/v1/responses`. No block consists of whitespace only: whitespace between two
+other blocks (a line break before a tool call) is dropped, leading whitespace is held back until text
+follows.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from enum import Enum
 from mlxk_tui.engine.formats.tool_calls import Tools
 from mlxk_tui.engine.formats.truncated_calls import forced_call
 from mlxk_tui.engine.generation import Delta, Finished, FinishReason, TokenLogprob, ToolCall
-from mlxk_tui.server.generation import Answers
+from mlxk_tui.server.generation import ChoiceStream
 
 
 class BlockKind(Enum):
-    """What a block is."""
+    """The kind of a content block."""
 
     REASONING = "reasoning"
     TEXT = "text"
@@ -26,31 +27,31 @@ class BlockKind(Enum):
 
 @dataclass
 class Block:
-    """A part of an answer; it grows until its end."""
+    """A content block; text is appended until it ends."""
 
     index: int
     kind: BlockKind
     call: ToolCall | None = None
-    """Of a tool call, which always comes in one piece."""
+    """The tool call of a `CALL` block; it always arrives complete."""
     parts: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
     @property
     def text(self) -> str:
-        """All of it so far."""
+        """The text so far."""
         return "".join(self.parts)
 
 
 @dataclass(frozen=True)
-class Begun:
-    """A block begins; a tool call is whole with this."""
+class BlockStarted:
+    """A block starts; a tool call is complete with this event."""
 
     block: Block
 
 
 @dataclass(frozen=True)
-class More:
-    """Text of a block."""
+class BlockDelta:
+    """BlockDelta text of a block."""
 
     block: Block
     text: str
@@ -58,22 +59,22 @@ class More:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """Nothing more comes of a block."""
+class BlockEnded:
+    """A block is complete."""
 
     block: Block
 
 
-Step = Begun | More | Ended
+BlockEvent = BlockStarted | BlockDelta | BlockEnded
 
 
-class Blocks:
-    """Sorts what the engine says into blocks.
+class BlockBuilder:
+    """Turns the engine's events into blocks.
 
     Args:
-        forced: the text is a call of one of these tools by its grammar, to be read at its end.
-        reasoning: whether reasoning becomes blocks; else it is left out.
-        one_call: leave out all tool calls but the first.
+        forced: if set, a grammar makes the text a call of one of these tools; it is parsed at the end.
+        reasoning: whether to include reasoning.
+        one_call: whether to drop all tool calls but the first.
     """
 
     def __init__(
@@ -87,81 +88,81 @@ class Blocks:
         self._one_call = one_call
         self._open: Block | None = None
         self._kind = BlockKind.TEXT
-        self._held = ""
-        self._held_logprobs: list[TokenLogprob] = []
+        self._pending = ""
+        self._pending_logprobs: list[TokenLogprob] = []
 
-    def push(self, delta: Delta) -> list[Step]:
-        """Return what a delta adds."""
-        steps: list[Step] = []
+    def push(self, delta: Delta) -> list[BlockEvent]:
+        """Add a delta and return the resulting events."""
+        events: list[BlockEvent] = []
         if delta.reasoning and self._reasoning:
-            steps += self._more(BlockKind.REASONING, delta.reasoning)
+            events += self._append(BlockKind.REASONING, delta.reasoning)
         if delta.text:
             if self._forced is not None:
                 self._forced.append(delta.text)
             else:
-                steps += self._more(BlockKind.TEXT, delta.text, delta.logprobs)
+                events += self._append(BlockKind.TEXT, delta.text, delta.logprobs)
         for call in delta.tool_calls:
-            steps += self._call(call)
-        return steps
+            events += self._add_call(call)
+        return events
 
-    def finish(self, event: Finished) -> list[Step]:
-        """Return what the end adds."""
+    def finish(self, event: Finished) -> list[BlockEvent]:
+        """Add the end of the generation and return the resulting events."""
         self.finished = event
-        steps: list[Step] = []
+        events: list[BlockEvent] = []
         if self._forced and self._tools is not None:
             ended = event.finish_reason is not FinishReason.LENGTH
             call = forced_call("".join(self._forced), self._tools, ended=ended)
             if call is not None:
-                steps += self._call(call)
-        return steps + self._close()
+                events += self._add_call(call)
+        return events + self._close()
 
     @property
-    def reason(self) -> FinishReason:
-        """Why the answer ended."""
+    def finish_reason(self) -> FinishReason:
+        """Why the generation ended; `TOOL_CALLS` if it ended regularly with a call."""
         reason = self.finished.finish_reason if self.finished is not None else FinishReason.STOP
         called = any(block.kind is BlockKind.CALL for block in self.blocks)
         return FinishReason.TOOL_CALLS if called and reason is FinishReason.STOP else reason
 
-    def _more(self, kind: BlockKind, text: str, logprobs: Sequence[TokenLogprob] = ()) -> list[Step]:
-        steps: list[Step] = []
+    def _append(self, kind: BlockKind, text: str, logprobs: Sequence[TokenLogprob] = ()) -> list[BlockEvent]:
+        events: list[BlockEvent] = []
         if self._open is None or self._open.kind is not kind:
             if self._kind is not kind:
-                steps += self._close()
+                events += self._close()
                 self._kind = kind
-            self._held += text
-            self._held_logprobs += logprobs
-            if not self._held.strip():
-                return steps
-            text, logprobs = self._held, self._held_logprobs
-            self._held, self._held_logprobs = "", []
+            self._pending += text
+            self._pending_logprobs += logprobs
+            if not self._pending.strip():
+                return events
+            text, logprobs = self._pending, self._pending_logprobs
+            self._pending, self._pending_logprobs = "", []
             self._open = self._add(kind)
-            steps.append(Begun(self._open))
+            events.append(BlockStarted(self._open))
         self._open.parts.append(text)
         self._open.logprobs += logprobs
-        steps.append(More(self._open, text, logprobs))
-        return steps
+        events.append(BlockDelta(self._open, text, logprobs))
+        return events
 
-    def _call(self, call: ToolCall) -> list[Step]:
+    def _add_call(self, call: ToolCall) -> list[BlockEvent]:
         if self._one_call and any(block.kind is BlockKind.CALL for block in self.blocks):
             return []
-        steps = self._close()
+        events = self._close()
         block = self._add(BlockKind.CALL, call)
-        return [*steps, Begun(block), Ended(block)]
+        return [*events, BlockStarted(block), BlockEnded(block)]
 
     def _add(self, kind: BlockKind, call: ToolCall | None = None) -> Block:
         block = Block(len(self.blocks), kind, call)
         self.blocks.append(block)
         return block
 
-    def _close(self) -> list[Step]:
-        self._held, self._held_logprobs = "", []
+    def _close(self) -> list[BlockEvent]:
+        self._pending, self._pending_logprobs = "", []
         block, self._open = self._open, None
-        return [Ended(block)] if block is not None else []
+        return [BlockEnded(block)] if block is not None else []
 
 
-async def collect_blocks(answers: Answers, blocks: Blocks) -> None:
-    """Take the whole answer of a request into `blocks`."""
-    async for _, event in answers:
+async def collect_blocks(stream: ChoiceStream, blocks: BlockBuilder) -> None:
+    """Add all events of a request to `blocks`."""
+    async for _, event in stream:
         if isinstance(event, Delta):
             blocks.push(event)
         elif isinstance(event, Finished):

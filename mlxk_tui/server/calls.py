@@ -1,4 +1,4 @@
-"""One call of the API and what its handler works with, and the entries of the table of routes."""
+"""The context that route handlers get, and the entries of the route table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.limits import too_long
 from mlxk_tui.server.errors import ApiError, json_response
 from mlxk_tui.server.generation import Generator
-from mlxk_tui.server.http.body import BodyBudget, Held, read_body
+from mlxk_tui.server.http.body import BodyBudget, BodyReservation, read_body
 from mlxk_tui.server.http.parser import RequestParser
 from mlxk_tui.server.http.security import Guard
 from mlxk_tui.server.http.sse import COMMENT, EventStream
@@ -26,18 +26,18 @@ from mlxk_tui.server.supervisor import Supervisor
 
 S = TypeVar("S", bound=Schema)
 
-_FEW_IDS = 4096
-"""A prompt of more token ids is compared with the model's context before it is unpacked."""
+_MAX_UNCHECKED_IDS = 4096
+"""A prompt with more token ids is compared with the model's context length before it is unpickled."""
 
 
 @dataclass
 class Service:
-    """What all handlers share. `options` and what follows from them may change between requests."""
+    """Objects shared by all handlers. `options` and `guard` are replaced when the options change."""
 
     options: ServerOptions
     guard: Guard
     engine: Engine
-    chooser: ModelResolver
+    resolver: ModelResolver
     generator: Generator
     log: RequestLog
     metrics: Metrics
@@ -48,44 +48,44 @@ class Service:
 
 @dataclass
 class Call:
-    """One request on its way to an answer."""
+    """One request and its context; the argument of every handler."""
 
     request: web.BaseRequest
     entry: RequestEntry
     service: Service
     headers: dict[str, str] = field(default_factory=dict)
-    """Headers of the answer, whatever it is: request id, CORS."""
-    rest: str = ""
-    """What follows the prefix of a route that has one."""
+    """Headers of every response to this request: request id, CORS."""
+    path_id: str = ""
+    """The value of `{id}` in the route's path."""
     trusted: bool = True
-    """False where keys are asked for and none was given: only open routes are called so."""
-    held: Held | None = None
-    """What its body takes of the memory for bodies, until it has been answered."""
+    """False if the server has API keys and the request has none; only public routes get such calls."""
+    reservation: BodyReservation | None = None
+    """Memory reserved for its body until the response is complete."""
 
     async def body(self, schema: type[S]) -> S:
-        """Return the request's body.
+        """Read, parse and validate the request's body.
 
         Raises:
-            ApiError: it is malformed, too large or too slow, or its prompt has more token ids than the
-                model's context holds.
+            ApiError: the body is invalid, too large or arrives too slowly (400, 408, 413, 415, 429, 503),
+                or its prompt has more token ids than the model's context.
         """
         service, options = self.service, self.service.options
-        held = self.held or Held(service.bodies)
+        reservation = self.reservation or BodyReservation(service.bodies)
         parsed = await service.parser.parse(
-            schema, await read_body(self.request, options.max_body_bytes, options.body_timeout_s, held)
+            schema, await read_body(self.request, options.max_body_bytes, options.body_timeout_s, reservation)
         )
-        if parsed.longest_ids > _FEW_IDS:
-            model = await service.chooser.choose(parsed.model)
+        if parsed.longest_ids > _MAX_UNCHECKED_IDS:
+            model = await service.resolver.resolve(parsed.model)
             if model.context_length and parsed.longest_ids > model.context_length:
                 raise too_long(parsed.longest_ids, model.context_length)
         return parsed.unpack()
 
     def json(self, value: Any) -> web.Response:
-        """Return an answer with this JSON."""
+        """Return a response with status 200 and this JSON."""
         return json_response(value)
 
     def event_stream(self, keep_alive: bytes = COMMENT) -> EventStream:
-        """Return an answer of events; `keep_alive` is sent in silence."""
+        """Return a response of server-sent events; `keep_alive` is sent while no event comes."""
         self.entry.stream = True
         options = self.service.options
         return EventStream(
@@ -98,7 +98,7 @@ class Call:
 
     @property
     def created(self) -> int:
-        """When it came, in seconds since the epoch, as answers have it."""
+        """The arrival in seconds since the epoch, for the `created` field of responses."""
         return int(self.entry.started_at or time.time())
 
 
@@ -107,36 +107,36 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True)
 class Route:
-    """One operation of the API."""
+    """One entry of the route table."""
 
     method: str
     path: str
-    """`{id}` at its end takes the rest of the path, slashes included."""
+    """A path, which may end with `{id}`: that matches the rest of the path, slashes included."""
     handler: Handler
     summary: str
     """One line for the OpenAPI document."""
     schema: type[Schema] | None = None
-    """What the body is."""
+    """Schema of the request body."""
     streams: bool = False
-    """Whether it can answer with events."""
-    open: bool = False
-    """Whether it needs no key."""
+    """Whether it can respond with server-sent events."""
+    public: bool = False
+    """Whether it needs no API key."""
     error_body: Callable[[ApiError, str], dict[str, Any]] | None = None
-    """An error in another shape than OpenAI's, from it and the id of the request."""
-    either: bool = False
-    """Whether a client of Anthropic's API is answered in its shape, by its headers."""
+    """Returns the body of an error, given the error and the request id; None for OpenAI's format."""
+    anthropic_too: bool = False
+    """Whether clients with Anthropic's version header get responses in the format of its API."""
     parameters: tuple[tuple[str, str, dict[str, Any]], ...] = ()
-    """What a query may hold: name, description, schema."""
-    answer: tuple[str, ...] = ()
-    """Fields that the JSON of an answer always has."""
-    media: str = "application/json"
-    """What an answer is, where it is no stream."""
+    """Query parameters: name, description, JSON schema."""
+    response_fields: tuple[str, ...] = ()
+    """Fields that a JSON response always has."""
+    media_type: str = "application/json"
+    """Media type of a response that isn't a stream."""
     statuses: tuple[int, ...] = (200,)
-    """Statuses of answers that are no errors."""
+    """Statuses of successful responses."""
     quiet: bool = False
-    """Whether it stays out of the request log: programs ask for it all the time."""
+    """Whether requests stay out of the request log, because programs poll the route."""
 
     @property
     def prefix(self) -> str | None:
-        """The path without its parameter; None where it has none."""
+        """The path before `{id}`; None if the path has no `{id}`."""
         return self.path[: -len("{id}")] if self.path.endswith("{id}") else None

@@ -1,4 +1,4 @@
-"""What HTTP answers say of an error: the cause, and the remedy as whoever sends requests can follow it."""
+"""Error messages for HTTP clients: the cause, then the remedy in terms of the API."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from mlxk_tui.ops.core.remedies import Remedy, joined, words_for
 WORDS: dict[Remedy, str] = {
     Remedy.LIST_MODELS: "GET /v1/models lists the names.",
     Remedy.CHECK_HEALTH: "Its files on the server may be damaged.",
-    Remedy.CHOOSE_MODEL: "Name one in the request's field 'model'.",
-    Remedy.REPLACE_OR_PULL_MODEL: "Choose another one.",
-    Remedy.CHOOSE_SMALLER_MODEL: "Choose a smaller or more quantized one.",
+    Remedy.CHOOSE_MODEL: "Set one in the request's field 'model'.",
+    Remedy.REPLACE_OR_PULL_MODEL: "Choose another model.",
+    Remedy.CHOOSE_SMALLER_MODEL: "Choose a smaller or more quantized model.",
     Remedy.LEAVE_OUT_DRAFT: "Leave the draft model out.",
-    Remedy.FREE_MEMORY_OR_FORCE: "Choose a smaller or more quantized one.",
-    Remedy.FREE_MEMORY: "Choose a smaller or more quantized one.",
-    Remedy.CHANGE_MESSAGES: "Change the messages, or use /v1/completions, which goes without the template.",
-    Remedy.SHORTEN_PROMPT: "Shorten the prompt, or take a model with a longer context.",
-    Remedy.CHANGE_DRAFT: "Name another one.",
+    Remedy.FREE_MEMORY_OR_FORCE: "Choose a smaller or more quantized model.",
+    Remedy.FREE_MEMORY: "Choose a smaller or more quantized model.",
+    Remedy.CHANGE_MESSAGES: "Change the messages, or use /v1/completions, which doesn't use the template.",
+    Remedy.SHORTEN_PROMPT: "Shorten the prompt, or choose a model with a longer context.",
+    Remedy.CHANGE_DRAFT: "Choose another draft model.",
 }
-"""What the shared words leave open, or say for somebody who sits before the program."""
+"""Remedies that the shared texts don't cover, or word for a user at the terminal."""
 NEVER = frozenset(
     {
         Remedy.DELETE_AGAIN,
@@ -35,9 +35,9 @@ NEVER = frozenset(
         Remedy.SET_API_KEY,
     }
 )
-"""Remedies of what no request can ask for."""
+"""Remedies of operations that no request can start."""
 
 
 def error_text(error: OpError) -> str:
-    """Return an error as an HTTP answer says it; not yet safe to show."""
+    """Return the message of an error for an HTTP client; control characters are not removed yet."""
     return joined(error.message, words_for(error.remedy, error.facts, WORDS))

@@ -1,4 +1,7 @@
-"""Faults as HTTP answers, in the shape of OpenAI's API."""
+"""Errors as HTTP responses in the format of OpenAI's API.
+
+See https://platform.openai.com/docs/guides/error-codes.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +18,27 @@ from mlxk_tui.ops.core.text import printable
 from mlxk_tui.server.error_text import error_text
 
 BUSY, NO_ROUTE, STOPPING = "server_busy", "route_not_found", "server_stopping"
-"""Words of `error.type` that concern HTTP alone; every other one is a type of the JSON contract."""
-_LONGEST_MESSAGE = 2000
+"""Values of `error.type` that only the server has; all others are `ErrorType`s of the JSON contract."""
+_MAX_MESSAGE_CHARS = 2000
 
 
 class ApiError(Exception):
-    """A request cannot be answered.
+    """An error to send to the client as the response.
 
     Attributes:
         status: HTTP status.
-        type: a type of the JSON contract, or one of the words above.
-        message: what happened and what to do next.
-        param: the field of the request that is to blame.
-        headers: headers that go with it, `Retry-After` among them where the client may come back.
-        overflow: figures of a prompt that is too long, where they are known.
+        type: an `ErrorType` of the JSON contract, or one of the constants above.
+        message: the cause and what to do next; control characters are removed, and it is cut at 2,000
+            characters.
+        param: the request field that caused the error.
+        headers: response headers, including `Retry-After` if the client may try again.
+        overflow: the token counts of a prompt that exceeds the model's context, if known.
     """
 
     def __init__(
         self,
         status: int,
-        type: str,  # noqa: A002 - OpenAI's own name
+        type: str,  # noqa: A002 - the name in OpenAI's API
         message: str,
         *,
         param: str | None = None,
@@ -45,7 +49,7 @@ class ApiError(Exception):
         super().__init__(message)
         self.status = status
         self.type = type
-        self.message = printable(message, keep_newlines=True)[:_LONGEST_MESSAGE]
+        self.message = printable(message, keep_newlines=True)[:_MAX_MESSAGE_CHARS]
         self.param = param
         self.headers = dict(headers or {})
         if retry_after_s is not None:
@@ -53,24 +57,26 @@ class ApiError(Exception):
         self.overflow = overflow
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON of the answer."""
+        """Return the JSON body of the response."""
         kind = self.type
         if kind == ErrorType.CONTEXT_LENGTH_EXCEEDED.value:
-            kind = "invalid_request_error"  # OpenAI's own; its clients look at this, the code and the words
-        return {"error": {"message": self.in_words, "type": kind, "param": self.param, "code": self.type}}
+            kind = "invalid_request_error"  # OpenAI's type; clients check type, code and message
+        return {
+            "error": {"message": self.openai_message, "type": kind, "param": self.param, "code": self.type}
+        }
 
     @property
-    def in_words(self) -> str:
-        """The message in the words of OpenAI's API, where clients look for them."""
+    def openai_message(self) -> str:
+        """The message, in the wording of OpenAI's API if clients search for it."""
         return self.message if self.overflow is None else _overflow_message(self.overflow)
 
     def response(self) -> web.Response:
-        """Return the answer."""
+        """Return the HTTP response."""
         return json_response(self.body(), self.status, self.headers)
 
 
 def _overflow_message(overflow: ContextOverflow) -> str:
-    """Return the sentence of OpenAI's API: litellm, LangChain and others search for its words."""
+    """Return the sentence of OpenAI's API; litellm, LangChain and other clients search for it."""
     return (
         f"This model's maximum context length is {overflow.context_length} tokens. However, your prompt "
         f"resulted in {overflow.counted}. Please reduce its length."
@@ -78,24 +84,24 @@ def _overflow_message(overflow: ContextOverflow) -> str:
 
 
 def invalid(message: str, param: str | None = None, *, status: int = 400) -> ApiError:
-    """Return the error of a request that is malformed."""
+    """Return the error for an invalid request."""
     return ApiError(status, ErrorType.VALIDATION_ERROR.value, message, param=param)
 
 
 def api_error(error: Exception) -> ApiError:
-    """Return what a client is told about any fault; nothing of the inside of this program."""
+    """Return the error to send for any exception; it reveals no internals of this program."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, OpError):
         status = ERRORS[error.type].http_status
         message = error_text(error)
         headers, retry_after_s = {}, None
-        if error.type is ErrorType.CANCELLED:  # the server stopped it: its client is still there
+        if error.type is ErrorType.CANCELLED:  # cancelled by the server; the client is still connected
             status = 503
         if len(error.matches) > 1:
             message = f"{message} Matches: {', '.join(error.matches[:10])}."
-        if error.type in _SAME_AGAIN:
-            headers["X-Should-Retry"] = "false"  # OpenAI's and Anthropic's clients repeat any other 409, 503
+        if error.type in _NOT_RETRYABLE:
+            headers["X-Should-Retry"] = "false"  # OpenAI's and Anthropic's clients retry any other 409, 503
         elif status == 503:
             retry_after_s = 2
         param = "model" if error.type in _ABOUT_THE_MODEL else None
@@ -113,12 +119,12 @@ def api_error(error: Exception) -> ApiError:
     return ApiError(
         500,
         ErrorType.INTERNAL_ERROR.value,
-        f"A fault of this program ({type(error).__name__}); please report it.",
+        f"An internal error occurred ({type(error).__name__}). Please report it.",
     )
 
 
-_SAME_AGAIN = {ErrorType.INSUFFICIENT_MEMORY, ErrorType.AMBIGUOUS_MATCH}
-"""Faults that the next seconds do not change."""
+_NOT_RETRYABLE = {ErrorType.INSUFFICIENT_MEMORY, ErrorType.AMBIGUOUS_MATCH}
+"""Errors that retrying within seconds does not resolve."""
 _ABOUT_THE_MODEL = {
     ErrorType.MODEL_NOT_FOUND,
     ErrorType.AMBIGUOUS_MATCH,
@@ -129,7 +135,7 @@ _ABOUT_THE_MODEL = {
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return a JSON answer, in ASCII: a lone surrogate that a client sent cannot spoil it."""
+    """Return a JSON response. It is ASCII, so a lone surrogate sent by a client can't make encoding fail."""
     return web.Response(
         body=json.dumps(value, separators=(",", ":")).encode("ascii"),
         status=status,

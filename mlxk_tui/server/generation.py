@@ -1,6 +1,6 @@
-"""Turns neutral requests into the engine's events: several answers as one stream, ended together.
+"""Runs the generations of a request and merges their events into one stream.
 
-Every API of the server (chat, completions, ...) ends here; none of them talks to the engine itself.
+Every generating route (chat, completions, ...) uses this module; none of them calls the engine directly.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ from mlxk_tui.ops.core.text import plural
 from mlxk_tui.server.errors import BUSY, ApiError
 from mlxk_tui.server.request_log import RequestEntry, RequestLog, RequestState
 
-_MAX_KEPT_ANSWER = 20_000
-"""Characters of an answer that the request log keeps, where it keeps answers."""
+_MAX_LOGGED_ANSWER = 20_000
+"""Maximum characters of an answer in the request log, if it keeps answers."""
 
 
 @dataclass(frozen=True)
 class GenerationPlan:
-    """What a request comes down to: one model, and a generation for each choice of the answer."""
+    """The model of a request and the generation of each choice."""
 
     model: Runnable
     generations: tuple[Generation, ...]
     n: int = 1
-    """How many of them in a row answer the same prompt."""
+    """Choices per prompt; choices of the same prompt are consecutive."""
 
 
 @dataclass
 class Choice:
-    """One answer as it was collected."""
+    """One collected choice of a response."""
 
-    said: list[str] = field(default_factory=list)
-    """Text and reasoning in their order."""
+    output: list[str] = field(default_factory=list)
+    """Text and reasoning in the order of generation."""
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     tool_calls: list[ToolCall] = field(default_factory=list)
@@ -62,14 +62,14 @@ class Choice:
     finished: Finished | None = None
 
     def add(self, event: Event) -> None:
-        """Take an event in."""
+        """Add an event of this choice."""
         if isinstance(event, Delta):
             if event.reasoning:
                 self.reasoning.append(event.reasoning)
-                self.said.append(event.reasoning)
+                self.output.append(event.reasoning)
             if event.text:
                 self.text.append(event.text)
-                self.said.append(event.text)
+                self.output.append(event.text)
             self.tool_calls += event.tool_calls
             self.logprobs += event.logprobs
         elif isinstance(event, Finished):
@@ -77,7 +77,7 @@ class Choice:
 
     @property
     def finish_reason(self) -> str:
-        """The word of OpenAI's API."""
+        """The `finish_reason` of OpenAI's API."""
         if self.finished is None or self.finished.finish_reason is FinishReason.CANCELLED:
             return FinishReason.STOP.value
         reason: str = self.finished.finish_reason.value
@@ -85,75 +85,81 @@ class Choice:
 
 
 class Cancellable(Protocol):
-    """What counts as a generation."""
+    """Work that counts as a generation and can be cancelled."""
 
     def cancel(self) -> None:
-        """End it from outside."""
+        """Cancel the work; whoever awaits it gets `cancelled`."""
 
 
 class Generator:
-    """Lets requests generate, so many at a time, and ends them all when the server stops."""
+    """Starts generations, limits their number, and cancels them all when the server stops."""
 
     def __init__(self, engine: Engine, log: RequestLog) -> None:
         self.max_queue = 128
-        """Most generations at once, those that wait included."""
+        """Maximum number of generations, queued ones included."""
         self.running = 0
-        """Generations at present."""
+        """Number of running and queued generations."""
         self.rejected = 0
-        """Requests that were refused because too many others were there."""
+        """Number of requests rejected because the queue was full."""
         self.log_prompts = False
         self._engine = engine
         self._log = log
-        self._working: set[Cancellable] = set()
+        self._active: set[Cancellable] = set()
 
-    def generate(self, wanted: GenerationPlan, entry: RequestEntry) -> Answers:
-        """Return the events of a request, to be used as an async context.
+    def generate(self, plan: GenerationPlan, entry: RequestEntry) -> ChoiceStream:
+        """Return the events of all choices of a request; use it as an async context manager.
 
         Raises:
-            ApiError: on entering: 429, too many generations.
+            ApiError: when the context is entered: 429 if the queue is full, 400 if the request alone has
+                more choices than the queue takes.
         """
-        return Answers(self, self._engine, self._log, wanted, entry)
+        return ChoiceStream(self, self._engine, self._log, plan, entry)
 
     def cancel_all(self) -> None:
-        """End every generation; their requests fail with `cancelled`."""
-        for work in self._working:
+        """Cancel every generation; their requests fail with `cancelled`."""
+        for work in self._active:
             work.cancel()
 
-    def enter(self, work: Cancellable, count: int) -> None:
-        """Count a request in; for `Answers` and its like."""
+    def admit(self, work: Cancellable, count: int) -> None:
+        """Add `count` generations to the queue.
+
+        Raises:
+            ApiError: 429 if the queue is full; 400 if `count` is more than the queue takes.
+        """
         if self.running + count > self.max_queue:
             self.rejected += 1
             if count > self.max_queue:
                 raise ApiError(
                     400,
                     ErrorType.VALIDATION_ERROR.value,
-                    f"The request asks for {count} answers; the server takes at most {self.max_queue}.",
+                    f"The request asks for {count} choices, but the server takes at most {self.max_queue}. "
+                    "Ask for fewer.",
                 )
             raise ApiError(
                 429,
                 BUSY,
-                f"{plural(self.running, 'generation')} run or wait, which is all this server takes. "
-                "Try again a little later.",
+                f"The queue is full ({plural(self.running, 'generation')}). Try again later.",
                 retry_after_s=self._retry_after(),
             )
         self.running += count
-        self._working.add(work)
+        self._active.add(work)
 
-    def leave(self, work: Cancellable, count: int) -> None:
-        """Count a request out; for `Answers` and its like."""
+    def release(self, work: Cancellable, count: int) -> None:
+        """Remove `count` generations that `admit` added."""
         self.running -= count
-        self._working.discard(work)
+        self._active.discard(work)
 
     def _retry_after(self) -> int:
-        """Return seconds: what an answer took lately, since one of those that run has to end."""
+        """Return the seconds until a running generation has probably ended: the mean of recent requests."""
         recent = [entry.duration_s or 0.0 for entry in self._log.finished[-20:] if entry.completion_tokens]
         return max(1, min(60, math.ceil(sum(recent) / len(recent)))) if recent else 1
 
 
-class Answers:
-    """The events of all choices of one request, each with its index; an async context and iterator.
+class ChoiceStream:
+    """The events of all choices of one request, each with the index of its choice.
 
-    Leaving it frees every row that still runs, within a step.
+    An async context manager and iterator. Leaving the context cancels running generations within one step
+    of the engine.
     """
 
     def __init__(
@@ -161,29 +167,29 @@ class Answers:
         generator: Generator,
         engine: Engine,
         log: RequestLog,
-        wanted: GenerationPlan,
+        plan: GenerationPlan,
         entry: RequestEntry,
     ) -> None:
         self.usages: dict[int, TokenUsage] = {}
-        """Counted tokens of the choices that have ended."""
+        """Token counts of the finished choices, by index."""
         self._generator = generator
         self._log = log
-        self._wanted = wanted
+        self._plan = plan
         self._entry = entry
         self._streams: list[GenerationStream] = []
         self._engine = engine
         self._merged: AsyncGenerator[tuple[int, Event], None] | None = None
         self._cancelled = False
-        self._kept = 0
+        self._logged = 0
 
-    async def __aenter__(self) -> Answers:
-        self._generator.enter(self, len(self._wanted.generations))
-        self._entry.model = self._wanted.model.name
+    async def __aenter__(self) -> ChoiceStream:
+        self._generator.admit(self, len(self._plan.generations))
+        self._entry.model = self._plan.model.name
         if self._generator.log_prompts:
-            self._entry.prompt = text_of(self._wanted.generations[0])
+            self._entry.prompt = prompt_text(self._plan.generations[0])
             self._entry.answer = ""
         self._streams = [
-            self._engine.generate(self._wanted.model, generation) for generation in self._wanted.generations
+            self._engine.generate(self._plan.model, generation) for generation in self._plan.generations
         ]
         if len(self._streams) > 1:
             self._merged = _merge(self._streams)
@@ -192,13 +198,13 @@ class Answers:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._generator.leave(self, len(self._wanted.generations))
+        self._generator.release(self, len(self._plan.generations))
         for stream in self._streams:
             await stream.aclose()
         if self._merged is not None:
             await self._merged.aclose()
 
-    def __aiter__(self) -> Answers:
+    def __aiter__(self) -> ChoiceStream:
         return self
 
     async def __anext__(self) -> tuple[int, Event]:
@@ -206,21 +212,21 @@ class Answers:
             index, event = 0, await self._streams[0].__anext__()
         else:
             index, event = await self._merged.__anext__()
-        self._note(index, event)
+        self._record(index, event)
         return index, event
 
     def cancel(self) -> None:
-        """End it from outside: its consumer gets `cancelled`."""
+        """Cancel all generations; iterating then raises `cancelled`."""
         self._cancelled = True
         for stream in self._streams:
             stream.cancel()
 
     @property
     def usage(self) -> TokenUsage:
-        """Counted tokens of the whole request; a prompt that several choices share counts once."""
+        """Token counts of the whole request; a prompt shared by several choices counts once."""
         prompts: dict[int, TokenUsage] = {}
         for index, usage in self.usages.items():
-            prompts.setdefault(index // self._wanted.n, usage)
+            prompts.setdefault(index // self._plan.n, usage)
         return TokenUsage(
             prompt_tokens=sum(usage.prompt_tokens for usage in prompts.values()),
             cached_tokens=sum(usage.cached_tokens for usage in prompts.values()),
@@ -228,29 +234,29 @@ class Answers:
             reasoning_tokens=sum(usage.reasoning_tokens for usage in self.usages.values()),
         )
 
-    def _note(self, index: int, event: Event) -> None:
+    def _record(self, index: int, event: Event) -> None:
         entry = self._entry
         if isinstance(event, Delta):
             if entry.ttft_s is None and event.tokens:
-                entry.ttft_s = time.monotonic() - entry.begun
-                self._log.move(entry, RequestState.GENERATING)
+                entry.ttft_s = time.monotonic() - entry.arrived
+                self._log.set_state(entry, RequestState.GENERATING)
             entry.completion_tokens += event.tokens
-            if entry.answer is not None and self._kept < _MAX_KEPT_ANSWER and index == 0:
+            if entry.answer is not None and self._logged < _MAX_LOGGED_ANSWER and index == 0:
                 entry.answer += event.text
-                self._kept += len(event.text)
+                self._logged += len(event.text)
         elif isinstance(event, Started):
             entry.prompt_tokens = max(entry.prompt_tokens, event.prompt_tokens)
-            self._log.move(entry, RequestState.READING)
+            self._log.set_state(entry, RequestState.READING)
         elif isinstance(event, Prefill):
-            self._log.move(entry, RequestState.READING)
+            self._log.set_state(entry, RequestState.READING)
         elif isinstance(event, Loading):
-            self._log.move(entry, RequestState.LOADING)
+            self._log.set_state(entry, RequestState.LOADING)
         else:
             self._finish(index, event)
 
     def _finish(self, index: int, event: Finished) -> None:
         if self._cancelled or event.finish_reason is FinishReason.CANCELLED:
-            raise OpError(ErrorType.CANCELLED, "The server stopped the answer.", remedy=Remedy.TRY_LATER)
+            raise OpError(ErrorType.CANCELLED, "The server cancelled the response.", remedy=Remedy.TRY_LATER)
         self.usages[index] = event.usage
         usage, entry = self.usage, self._entry
         entry.prompt_tokens = usage.prompt_tokens
@@ -260,16 +266,16 @@ class Answers:
         entry.finish_reason = event.finish_reason.value
 
 
-async def collect(answers: Answers, count: int) -> list[Choice]:
-    """Return all choices of a request, whole."""
+async def collect(stream: ChoiceStream, count: int) -> list[Choice]:
+    """Return all `count` choices of a request, once they have finished."""
     choices = [Choice() for _ in range(count)]
-    async for index, event in answers:
+    async for index, event in stream:
         choices[index].add(event)
     return choices
 
 
 async def _merge(streams: Iterable[GenerationStream]) -> AsyncGenerator[tuple[int, Event], None]:
-    """Yield the events of several streams as they come; one that fails ends them all."""
+    """Yield the events of several streams as they arrive; if one fails, all end."""
     queue: asyncio.Queue[tuple[int, Event | BaseException | None]] = asyncio.Queue(64)
 
     async def pump(index: int, stream: GenerationStream) -> None:
@@ -283,11 +289,11 @@ async def _merge(streams: Iterable[GenerationStream]) -> AsyncGenerator[tuple[in
 
     tasks = [asyncio.create_task(pump(index, stream)) for index, stream in enumerate(streams)]
     try:
-        left = len(tasks)
-        while left:
+        running = len(tasks)
+        while running:
             index, event = await queue.get()
             if event is None:
-                left -= 1
+                running -= 1
             elif isinstance(event, BaseException):
                 raise event
             else:
@@ -300,8 +306,8 @@ async def _merge(streams: Iterable[GenerationStream]) -> AsyncGenerator[tuple[in
                 await task
 
 
-def text_of(generation: Generation) -> str:
-    """Return a prompt, for a log that holds prompts."""
+def prompt_text(generation: Generation) -> str:
+    """Return the prompt as text, for the request log."""
     if generation.messages is not None:
         return "\n".join(
             f"{message['role']}: {message.get('content') or ''}" for message in generation.messages

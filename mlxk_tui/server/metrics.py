@@ -1,4 +1,7 @@
-"""Counts for Prometheus, in its text format (version 0.0.4)."""
+"""Prometheus metrics in the text exposition format, version 0.0.4.
+
+See https://prometheus.io/docs/instrumenting/exposition_formats/.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _DURATION_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 class Histogram:
-    """Observations in buckets.
+    """A Prometheus histogram: observations in buckets.
 
     Args:
         bounds: upper bounds, ascending.
@@ -25,12 +28,12 @@ class Histogram:
         self._sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Count a value."""
+        """Add an observation."""
         self._sum += value
         self._counts[next((i for i, bound in enumerate(self._bounds) if value <= bound), -1)] += 1
 
     def lines(self, name: str) -> Iterator[str]:
-        """Yield its samples."""
+        """Yield the sample lines of the metric `name`."""
         total = 0
         for bound, count in zip((*self._bounds, "+Inf"), self._counts, strict=True):
             total += count
@@ -40,7 +43,7 @@ class Histogram:
 
 
 class Metrics:
-    """Sums over everything since the program started."""
+    """Counters and histograms of all requests since the process started."""
 
     def __init__(self) -> None:
         self._requests: Counter[tuple[str, int]] = Counter()
@@ -61,47 +64,55 @@ class Metrics:
     def text(
         self, status: EngineStatus, *, in_flight: int, generations: int, rejected: int, restarts: int
     ) -> str:
-        """Return all samples."""
+        """Return the text that `/metrics` serves."""
         lines: list[str] = []
 
-        def add(name: str, kind: str, about: str, samples: Iterable[str]) -> None:
-            lines.append(f"# HELP {name} {about}")
+        def add(name: str, kind: str, help_text: str, samples: Iterable[str]) -> None:
+            lines.append(f"# HELP {name} {help_text}")
             lines.append(f"# TYPE {name} {kind}")
             lines.extend(samples)
 
-        def one(name: str, kind: str, about: str, value: float) -> None:
-            add(name, kind, about, [f"{name} {value:.12g}"])
+        def add_value(name: str, kind: str, help_text: str, value: float) -> None:
+            add(name, kind, help_text, [f"{name} {value:.12g}"])
 
         add(
             "mlxk_requests_total",
             "counter",
-            "Requests that were answered.",
+            "Finished requests by route and status.",
             (
                 f'mlxk_requests_total{{route="{route}",status="{code}"}} {count}'
                 for (route, code), count in sorted(self._requests.items())
             ),
         )
-        one("mlxk_requests_in_flight", "gauge", "Requests that are being answered.", in_flight)
-        one("mlxk_generations", "gauge", "Generations that run or wait.", generations)
-        one("mlxk_requests_rejected_total", "counter", "Requests refused because of too many.", rejected)
+        add_value("mlxk_requests_in_flight", "gauge", "Requests in progress.", in_flight)
+        add_value("mlxk_generations", "gauge", "Generations that are running or queued.", generations)
+        add_value(
+            "mlxk_requests_rejected_total",
+            "counter",
+            "Requests rejected because the queue was full.",
+            rejected,
+        )
         for kind in ("prompt", "cached", "completion"):
-            about = "Prompt tokens that the cache spared." if kind == "cached" else f"Tokens: {kind}."
-            one(f"mlxk_{kind}_tokens_total", "counter", about, self._tokens[kind])
-        for name, about, histogram in (
-            ("mlxk_time_to_first_token_seconds", "From arrival to the first token.", self._ttft),
-            ("mlxk_generation_duration_seconds", "From arrival to the last byte.", self._duration),
+            cached = kind == "cached"
+            help_text = "Prompt tokens read from the prompt cache." if cached else f"Tokens: {kind}."
+            add_value(f"mlxk_{kind}_tokens_total", "counter", help_text, self._tokens[kind])
+        for name, help_text, histogram in (
+            ("mlxk_time_to_first_token_seconds", "From request to first token.", self._ttft),
+            ("mlxk_generation_duration_seconds", "From request to last byte.", self._duration),
         ):
-            add(name, "histogram", about, histogram.lines(name))
-        one("mlxk_tokens_per_second", "gauge", "Over all streams, the last second.", status.tokens_per_s)
-        one("mlxk_engine_memory_bytes", "gauge", "Memory that MLX holds.", status.memory_bytes)
-        about = "Memory of the processes that read prompts."
-        one("mlxk_tokenizing_memory_bytes", "gauge", about, status.tokenizing_bytes)
-        one("mlxk_engine_waiting", "gauge", "Requests that wait for another model.", status.waiting)
-        one("mlxk_engine_restarts_total", "counter", "Ends of the inference process.", restarts)
+            add(name, "histogram", help_text, histogram.lines(name))
+        add_value(
+            "mlxk_tokens_per_second", "gauge", "All streams, averaged over a second.", status.tokens_per_s
+        )
+        add_value("mlxk_engine_memory_bytes", "gauge", "Memory used by MLX.", status.memory_bytes)
+        help_text = "Memory of the tokenizing processes."
+        add_value("mlxk_tokenizing_memory_bytes", "gauge", help_text, status.tokenizing_bytes)
+        add_value("mlxk_engine_waiting", "gauge", "Requests waiting for another model.", status.waiting)
+        add_value("mlxk_engine_restarts_total", "counter", "Crashes of the inference process.", restarts)
         add(
             "mlxk_engine_state",
             "gauge",
-            "1 for the present state of the engine.",
+            "1 for the current state of the engine.",
             (f'mlxk_engine_state{{state="{s.value}"}} {int(s is status.state)}' for s in EngineState),
         )
         return "\n".join(lines) + "\n"

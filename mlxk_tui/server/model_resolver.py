@@ -1,7 +1,7 @@
-"""Which model a request means: its full name or last part, a revision of it, an alias, or none.
+"""Resolves the `model` of a request: a full name or its last part, `NAME@REV`, an alias, or nothing.
 
-A part of a name is for people at a keyboard. A program that sends one has a typo or another server's
-name in its settings, and is better told than answered by whatever model has that part in its name.
+Requests can't use other parts of a name. In a program such a name is a typo or belongs to another server,
+and an error is better than a response by some model whose name happens to contain it.
 """
 
 from __future__ import annotations
@@ -25,89 +25,88 @@ from mlxk_tui.ops.core.text import printable
 from mlxk_tui.server.error_text import error_text
 from mlxk_tui.server.errors import ApiError, invalid
 
-_REMEMBERED_S = 5.0
-"""How long a found model is taken for what it was; the cache may change at any time."""
-_REMEMBERED = 64
+_TTL_S = 5.0
+"""Seconds for which a resolved model is reused; the cache may change at any time."""
+_MAX_RESOLVED = 64
 
 
 @dataclass(frozen=True)
-class _Known:
+class _Resolved:
     model: Runnable
     until: float
 
 
 @dataclass(frozen=True)
-class Offered:
-    """A model under a name that requests may use."""
+class ServedModel:
+    """A model and the id under which requests can use it."""
 
     id: str
-    """Its own name, with the revision where one was asked for, or an alias."""
+    """Its full name, with the revision if the request has one, or an alias."""
     model: Model
 
 
-def commit_of(loaded: ModelStatus) -> str:
-    """Return the commit of the model in memory: its folder is the snapshot's."""
+def loaded_commit(loaded: ModelStatus) -> str:
+    """Return the commit hash of the loaded model: the name of its snapshot folder."""
     return Path(loaded.folder).name
 
 
-def spec_of(loaded: ModelStatus) -> str:
-    """Return the `NAME@REV` that stands for the model in memory, whatever its repo's `main` is now."""
-    return f"{loaded.name}@{commit_of(loaded)}"
+def loaded_spec(loaded: ModelStatus) -> str:
+    """Return the `NAME@REV` of the loaded model, even if its repo's `main` has moved on."""
+    return f"{loaded.name}@{loaded_commit(loaded)}"
 
 
 @dataclass(frozen=True)
 class _Spec:
-    """What to look for in the cache."""
+    """A model to look up in the cache."""
 
     text: str
     """`NAME[@REV]`."""
     partial: bool
-    """Whether a part of a name will do: whoever runs the server wrote it, not a request."""
+    """Whether a part of a name is enough: only in the server's options, not in requests."""
 
 
 class ModelResolver:
-    """Finds models in the cache; nothing that a request says is ever a path or is downloaded."""
+    """Finds models in the cache. A name in a request is never used as a path and never downloaded."""
 
     def __init__(self, engine: Engine, cache: Cache) -> None:
         self.default: str | None = None
-        """The model of requests that name none."""
+        """The model for requests that don't name one."""
         self.aliases: Mapping[str, str] = {}
         self.force = False
-        """Whether models are loaded that do not fit into memory."""
-        self.lost: Callable[[], str | None] = lambda: None
-        """Returns the `NAME@REV` of a model that was in memory when the engine crashed, until it is back."""
+        """Whether to load models that don't fit in memory."""
+        self.last_model: Callable[[], str | None] = lambda: None
+        """Returns the `NAME@REV` of the model that was loaded when the engine crashed, if any."""
         self._engine = engine
         self._cache = cache
-        self._known: OrderedDict[_Spec, _Known] = OrderedDict()
-        self._listing: asyncio.Task[list[Offered]] | None = None
+        self._resolved: OrderedDict[_Spec, _Resolved] = OrderedDict()
+        self._listing: asyncio.Task[list[ServedModel]] | None = None
         self._listed_aliases: Mapping[str, str] = {}
         self._listed_until = 0.0
 
-    async def choose(self, name: str | None) -> Runnable:
+    async def resolve(self, name: str | None) -> Runnable:
         """Return the model for a request.
 
         Raises:
-            ApiError: 400: no model is named, and there is none to take instead; 404: there is none of
-                that name; 409: there are several.
-            OpError: those of `find_runnable`.
+            ApiError: 400 if no model is given and there is no default; 404 if the model isn't in the cache.
+            OpError: the errors of `find_runnable`, such as `ambiguous_match` (409).
         """
         spec = self._spec(name)
-        known = self._known.get(spec)
+        resolved = self._resolved.get(spec)
         now = time.monotonic()
-        if known is not None and known.until > now:
-            return known.model
+        if resolved is not None and resolved.until > now:
+            return resolved.model
         try:
             model = await self._find(spec)
         except OpError as error:
-            raise _told(error, spec) from None
-        self._known[spec] = _Known(model, time.monotonic() + _REMEMBERED_S)
-        self._known.move_to_end(spec)
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
+            raise _to_client_error(error, spec) from None
+        self._resolved[spec] = _Resolved(model, time.monotonic() + _TTL_S)
+        self._resolved.move_to_end(spec)
+        while len(self._resolved) > _MAX_RESOLVED:
+            self._resolved.popitem(last=False)
         return model
 
     async def _find(self, spec: _Spec) -> Runnable:
-        """Find a model; one that is too large only where somebody has forced it, for good or into memory."""
+        """Find a model. One that is too large needs `force`, unless it is the one in memory."""
         try:
             return await find_runnable(self._cache, spec.text, force=self.force, partial=spec.partial)
         except OpError as error:
@@ -126,85 +125,83 @@ class ModelResolver:
         if self.default is not None:
             return _Spec(self.aliases.get(self.default, self.default), partial=True)
         loaded = self._engine.status.model
-        coming = spec_of(loaded) if loaded is not None else self.lost() or self._engine.status.loading
-        if coming is not None:
-            return _Spec(coming, partial=False)
-        raise invalid("No model is named and none is loaded. GET /v1/models lists the names.", "model")
+        current = (
+            loaded_spec(loaded) if loaded is not None else self.last_model() or self._engine.status.loading
+        )
+        if current is not None:
+            return _Spec(current, partial=False)
+        raise invalid(
+            "The request names no model and none is loaded. GET /v1/models lists the names.", "model"
+        )
 
-    async def models(self) -> list[Offered]:
-        """Return the sound models that can run here, sorted by name, then the aliases that lead to one.
+    async def list_models(self) -> list[ServedModel]:
+        """Return the healthy models that can run here, sorted by name, then the aliases of such models.
 
         Raises:
-            OpError: those of `list_models`.
+            OpError: the errors of `catalog.list_models`.
         """
-        old = self._listing is None or (self._listing.done() and time.monotonic() > self._listed_until)
-        if self._listing is None or old or self._listed_aliases != self.aliases:
+        expired = self._listing is None or (self._listing.done() and time.monotonic() > self._listed_until)
+        if self._listing is None or expired or self._listed_aliases != self.aliases:
             self._listed_aliases = self.aliases
             self._listing = asyncio.create_task(self._list(self.aliases))
         return await asyncio.shield(self._listing)
 
-    async def _list(self, aliases: Mapping[str, str]) -> list[Offered]:
+    async def _list(self, aliases: Mapping[str, str]) -> list[ServedModel]:
         try:
             found = (await catalog.list_models(self._cache)).models
         except BaseException:
             self._listed_until = 0.0
             raise
-        sound = {model.name: model for model in found if _can_run(model)}
-        offered = {name: Offered(name, model) for name, model in sound.items()}
+        runnable = {model.name: model for model in found if _can_run(model)}
+        served = {name: ServedModel(name, model) for name, model in runnable.items()}
         for alias, spec in aliases.items():
-            offered.pop(alias, None)  # it hides a model of that name
+            served.pop(alias, None)  # an alias hides a model of the same name
             try:
-                model = sound[spec] if spec in sound else await self._inspect(_Spec(spec, partial=True))
-            except (OpError, ApiError):  # a request for it finds out why
+                model = runnable[spec] if spec in runnable else await self._inspect(_Spec(spec, partial=True))
+            except (OpError, ApiError):  # a request for it gets the error
                 continue
-            offered[alias] = Offered(alias, model)
-        self._listed_until = time.monotonic() + _REMEMBERED_S / 2
-        return list(offered.values())
+            served[alias] = ServedModel(alias, model)
+        self._listed_until = time.monotonic() + _TTL_S / 2
+        return list(served.values())
 
-    async def model(self, name: str) -> Offered:
+    async def get_model(self, name: str) -> ServedModel:
         """Return one model that can run here.
 
         Raises:
-            ApiError: 422 where it cannot run; 404, 409: there is none of that name, or several.
-            OpError: those of `inspect_model`.
+            ApiError: 404 if it isn't in the cache; 422 if it can't run here.
+            OpError: the errors of `catalog.inspect_model`, such as `ambiguous_match` (409).
         """
         if not name.strip():
-            raise ApiError(
-                404, ErrorType.MODEL_NOT_FOUND.value, "A blank is no name of a model.", param="model"
-            )
+            raise ApiError(404, ErrorType.MODEL_NOT_FOUND.value, "The model name is blank.", param="model")
         spec = self._spec(name)
         try:
             model = await self._inspect(spec)
         except OpError as error:
-            told = _told(error, spec)
-            if (
-                isinstance(told, ApiError) and told.status == 400
-            ):  # here a name is a place, and nothing is there
-                told = ApiError(404, ErrorType.MODEL_NOT_FOUND.value, told.message, param="model")
-            raise told from None
+            sent = _to_client_error(error, spec)
+            if isinstance(sent, ApiError) and sent.status == 400:  # the name is part of the path here
+                sent = ApiError(404, ErrorType.MODEL_NOT_FOUND.value, sent.message, param="model")
+            raise sent from None
         if name in self.aliases:
-            return Offered(name, model)
+            return ServedModel(name, model)
         revision = parse_spec(name).revision
-        return Offered(model.name if revision is None else f"{model.name}@{revision}", model)
+        return ServedModel(model.name if revision is None else f"{model.name}@{revision}", model)
 
     async def _inspect(self, spec: _Spec) -> Model:
         model = (await catalog.inspect_model(self._cache, spec.text, partial=spec.partial)).model
         if not _can_run(model):
             reason = model.reason or "it has no snapshot"
-            raise ApiError(
-                422, "model_not_runnable", f"{model.name} cannot run here: {reason}", param="model"
-            )
+            raise ApiError(422, "model_not_runnable", f"{model.name} can't run here: {reason}", param="model")
         return model
 
 
-def _told(error: OpError, spec: _Spec) -> Exception:
-    """Return a fault of finding a model as a client can make use of it."""
+def _to_client_error(error: OpError, spec: _Spec) -> Exception:
+    """Return an error of the lookup in terms of the request."""
     shown = printable(spec.text)[:120]
     if error.type is ErrorType.MODEL_NOT_FOUND:
         return ApiError(
             404,
             error.type.value,
-            f"There is no model '{shown}' here. GET /v1/models lists the names.",
+            f"Model '{shown}' not found. GET /v1/models lists the names.",
             param="model",
         )
     if error.type is ErrorType.VALIDATION_ERROR:

@@ -1,7 +1,7 @@
-"""The configuration of a server: where it listens, whom it lets in, and how much it takes.
+"""The options of the server: address, access and limits.
 
-The app's form, the command line of `serve`, the settings and the HTTP server all work with `ServerOptions`.
-The functions below make its values of what a person types.
+The app's form, the command line of `serve`, the settings and the HTTP server all use `ServerOptions`. The
+functions in this module parse its values from user input.
 """
 
 from __future__ import annotations
@@ -16,78 +16,78 @@ from mlxk_tui.ops.core.text import printable
 
 DEFAULT_PORT = 8000
 _MAX_HOST_CHARACTERS = 253
-"""Of a DNS name."""
+"""Maximum length of a DNS name (RFC 1035, section 2.3.4)."""
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Everything that can be set; `Server.reload` takes another one while it runs."""
+    """Options of a `Server`; `Server.reload` applies new ones while it runs."""
 
     host: str = "127.0.0.1"
-    """Name or address to listen on."""
+    """Host name or IP address to listen on."""
     port: int = DEFAULT_PORT
-    """0 takes a free one."""
+    """0 for any free port."""
     api_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Name to key; without any, everybody on this machine is let in."""
+    """API keys by name; without any, every client on this machine has access."""
     origins: tuple[str, ...] = ()
-    """Origins of web pages that may call, such as `https://chat.example.org`; `*` is every one."""
+    """Allowed CORS origins, such as `https://chat.example.org`; `*` allows all."""
     hosts: tuple[str, ...] = ()
-    """Names that the `Host` header may have, beyond addresses, this machine's name and `localhost`."""
+    """Allowed names in the `Host` header besides IP addresses, this machine's name and `localhost`."""
     model: str | None = None
-    """Model of requests that name none."""
+    """Model for requests that don't name one."""
     aliases: Mapping[str, str] = field(default_factory=dict)
-    """Names that requests may use, to models: `gpt-4o` to `mlx-community/Qwen3-8B-4bit`."""
+    """Aliases and the models they stand for: `gpt-4o` to `mlx-community/Qwen3-8B-4bit`."""
     force: bool = False
-    """Whether models are loaded that do not fit into memory."""
+    """Whether to load models that don't fit in memory."""
     max_tokens: int | None = None
-    """Most tokens of an answer where the request does not say; None is half of the model's context."""
+    """Default for `max_tokens` of requests; None for half of the model's context."""
     max_queue: int = 128
-    """Most generations at once, those that wait included; one more is refused with 429."""
+    """Maximum number of generations, queued ones included; more are rejected with 429."""
     max_connections: int = 512
-    """Most connections at once; one more takes the place of the one that waited longest for a request."""
+    """Maximum number of connections; one more closes the connection that has been idle the longest."""
     max_body_bytes: int = 16_000_000
     header_timeout_s: float = 15.0
-    """How long a request line with its headers may take to arrive."""
+    """Seconds in which the request line and headers must arrive."""
     body_timeout_s: float = 60.0
-    """How long a body may take to arrive."""
+    """Seconds in which the body must arrive."""
     write_timeout_s: float = 60.0
-    """How long a client may not read before it counts as gone."""
+    """Seconds after which a client that reads nothing is disconnected."""
     keep_alive_s: float = 10.0
-    """Silence in a stream after which a comment is sent."""
+    """Seconds without an event after which a stream sends a keep-alive comment."""
     idle_timeout_s: float = 75.0
-    """How long a connection without a request stays open."""
+    """Seconds for which an idle connection stays open."""
     log_prompts: bool = False
-    """Whether the request log keeps the text of prompts and answers."""
+    """Whether the request log keeps the text of prompts and responses."""
     log_size: int = 1000
-    """Finished requests that the request log keeps."""
+    """Number of finished requests in the request log."""
 
 
 class Address(NamedTuple):
-    """Where a server listens."""
+    """The address of a running server."""
 
     host: str
-    """As given."""
+    """As configured."""
     port: int
-    """The real one."""
+    """The actual port, also if 0 was configured."""
 
     @property
     def url(self) -> str:
-        """The base of all routes, such as `http://127.0.0.1:8000`."""
+        """The base URL, such as `http://127.0.0.1:8000`."""
         reachable = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - shown, not bound
         host = reachable.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """Return the items of a list that is separated by commas or blanks: origins, hosts."""
+    """Split a list at commas and whitespace: origins, hosts."""
     return tuple(text.replace(",", " ").split())
 
 
 def parse_host(text: str) -> str:
-    """Return the host to listen on that was typed; whether it is one of this machine's only binding tells.
+    """Parse the host to listen on. Whether it belongs to this machine is only known after binding.
 
     Raises:
-        OpError: `validation_error`.
+        OpError: `validation_error` if it can't be a host name or an IP address.
     """
     host = text.strip()
     if not host:
@@ -100,10 +100,10 @@ def parse_host(text: str) -> str:
 
 
 def parse_port(value: str | int) -> int:
-    """Return the port to listen on.
+    """Parse the port to listen on; 0 means any free port.
 
     Raises:
-        OpError: `validation_error`.
+        OpError: `validation_error` if it is not a number from 0 to 65535.
     """
     try:
         port = int(value)
@@ -115,10 +115,10 @@ def parse_port(value: str | int) -> int:
 
 
 def parse_origins(text: str) -> tuple[str, ...]:
-    """Return the origins of web pages that may call.
+    """Parse the allowed CORS origins.
 
     Raises:
-        OpError: `validation_error`.
+        OpError: `validation_error` if one is not an origin.
     """
     origins = tuple(origin.rstrip("/") for origin in listed(text))
     for origin in origins:
@@ -134,14 +134,14 @@ def _invalid(message: str) -> OpError:
 
 
 def beyond_loopback(host: str) -> bool:
-    """Tell whether an address surely lets other machines in; of a name only binding tells."""
+    """Return whether an address is certainly reachable from other machines; False for host names."""
     name = host.strip()
     loopback = is_loopback(name)
     return name.strip("[]") == "" if loopback is None else not loopback
 
 
 def may_reach_beyond(host: str) -> bool:
-    """Tell whether an address or name may let other machines in: any but this machine's own may."""
+    """Return whether a host may be reachable from other machines: any but a loopback one."""
     name = host.strip()
     loopback = is_loopback(name)
     return name.strip("[]").rstrip(".").lower() != "localhost" if loopback is None else not loopback

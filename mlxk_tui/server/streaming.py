@@ -1,4 +1,4 @@
-"""Sends the events of a request as server-sent events, in whatever shape an API writes them."""
+"""Sends generation events as server-sent events, in the format of each API."""
 
 from __future__ import annotations
 
@@ -10,67 +10,67 @@ from mlxk_tui.engine.generation import Delta, Finished, Started, TokenUsage
 from mlxk_tui.server.calls import Call
 from mlxk_tui.server.errors import ApiError, api_error
 from mlxk_tui.server.generation import GenerationPlan
-from mlxk_tui.server.http.sse import COMMENT, GoneError
+from mlxk_tui.server.http.sse import COMMENT, ClientDisconnectedError
 
 
 class EventWriter(Protocol):
-    """How an API writes its events; each method returns whole events, or nothing."""
+    """Encodes events in the format of one API; each method returns complete events, or `b""`."""
 
     def started(self, index: int, event: Started) -> bytes:
-        """The prompt has been accepted; what this returns goes out with the first delta."""
+        """Encode the start of a choice; it is sent with the first delta."""
 
     def delta(self, index: int, event: Delta) -> bytes:
-        """More of a choice."""
+        """Encode new text, reasoning or tool calls of a choice."""
 
     def finished(self, index: int, event: Finished) -> bytes:
-        """The end of a choice."""
+        """Encode the end of a choice."""
 
     def end(self, usage: TokenUsage) -> bytes:
-        """The end of the answer."""
+        """Encode the end of the response."""
 
     def failed(self, error: ApiError) -> bytes:
-        """The answer broke off, and this is the last that the client hears."""
+        """Encode an error; it is the last event of the stream."""
 
 
 async def stream(
-    call: Call, wanted: GenerationPlan, writer: EventWriter, *, keep_alive: bytes = COMMENT
+    call: Call, plan: GenerationPlan, writer: EventWriter, *, keep_alive: bytes = COMMENT
 ) -> web.StreamResponse:
-    """Answer with events as they come: one write for each delta of the engine.
+    """Respond with a stream of events: one write for each delta of the engine.
 
     Args:
         call: the request.
-        wanted: what it comes down to.
-        writer: how its API writes events.
-        keep_alive: what is sent in silence.
+        plan: the model and the generations to run.
+        writer: encodes the events.
+        keep_alive: bytes to send while no event comes.
 
     Raises:
-        Exception: what went wrong before anything was sent; later faults are told inside the stream.
-        GoneError: the client does not read any more.
+        Exception: any error before the first byte was sent; later errors are sent as an event.
+        ClientDisconnectedError: the client closed the connection.
     """
     async with (
         call.event_stream(keep_alive) as out,
-        call.service.generator.generate(wanted, call.entry) as answers,
+        call.service.generator.generate(plan, call.entry) as choices,
     ):
-        held = b""
+        pending = b""
         try:
-            async for index, event in answers:
+            async for index, event in choices:
                 if isinstance(event, Delta):
                     data = writer.delta(index, event)
                     if data:
-                        await out.write(held + data)
-                        held = b""
+                        await out.write(pending + data)
+                        pending = b""
                 elif isinstance(event, Finished):
-                    held += writer.finished(index, event)
+                    pending += writer.finished(index, event)
                 elif isinstance(event, Started):
-                    held += writer.started(index, event)
-            await out.write(held + writer.end(answers.usage))
-        except GoneError:
+                    pending += writer.started(index, event)
+            await out.write(pending + writer.end(choices.usage))
+        except ClientDisconnectedError:
             raise
         except Exception as error:
-            if not out.begun:
+            if not out.headers_sent:
                 raise
-            told = api_error(error)  # a fault of this program too: nothing may follow half a stream
-            call.entry.error, call.entry.error_type = told.message, told.type
-            await out.write(writer.failed(told))
+            sent = api_error(error)  # internal errors too: a stream must not break off without an error event
+            call.entry.error, call.entry.error_type = sent.message, sent.type
+            await out.write(writer.failed(sent))
         await out.finish()
     return out.response

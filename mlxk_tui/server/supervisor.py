@@ -1,4 +1,4 @@
-"""Whether the service can answer, and the restart of an engine that died."""
+"""The health of the server, and restarts of the engine after a crash."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ from enum import Enum
 from mlxk_tui.engine.client import Engine, EngineState, EngineStatus
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.core.errors import OpError
-from mlxk_tui.server.model_resolver import spec_of
+from mlxk_tui.server.model_resolver import loaded_spec
 
-_MOST_RESTARTS, _WINDOW_S = 3, 120.0
+_MAX_RESTARTS, _WINDOW_S = 3, 120.0
 
 
 class HealthState(str, Enum):
-    """The word that `/health` says."""
+    """The `status` that `/health` reports."""
 
     READY = "ready"
-    """A request is answered at once, or as soon as its model is loaded."""
+    """Requests are served, after loading their model if needed."""
     LOADING = "loading"
     UNRESPONSIVE = "unresponsive"
-    """The inference process stands still; it is ended and started again soon, unless it goes on."""
+    """The inference process doesn't respond; unless it recovers, it is killed and restarted."""
     RESTARTING = "restarting"
-    """The inference process died and is being started again."""
+    """The inference process crashed and is being restarted."""
     FAILED = "failed"
-    """It died too often, or its model cannot be loaded any more; the next request tries once more."""
+    """It crashed too often, or the model can't be loaded again; the next request tries once more."""
     STOPPING = "stopping"
 
 
 class Supervisor:
-    """Watches the engine while the server runs, and loads the model again after a crash.
+    """Watches the engine while the server runs, and reloads the model after a crash.
 
     Args:
-        engine: the engine.
-        find: finds a model of the cache by its `NAME@REV`.
+        engine: the engine to watch.
+        resolve: finds a cached model by `NAME@REV`.
     """
 
-    def __init__(self, engine: Engine, find: Callable[[str], Awaitable[Runnable]]) -> None:
+    def __init__(self, engine: Engine, resolve: Callable[[str], Awaitable[Runnable]]) -> None:
         self.restarts = 0
-        """How often the engine has died under this server."""
+        """Number of engine crashes while this server ran."""
         self.stopping = False
         self._engine = engine
-        self._find = find
+        self._resolve = resolve
         self._model: str | None = None
-        self._failed = self._often = False
-        self._died: deque[float] = deque(maxlen=_MOST_RESTARTS)
+        self._failed = self._crash_loop = False
+        self._crash_times: deque[float] = deque(maxlen=_MAX_RESTARTS)
         self._restart: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
-    def lost(self) -> str | None:
-        """Return the `NAME@REV` of the model that was in memory last, unless it was unloaded on purpose."""
+    def last_model(self) -> str | None:
+        """Return the `NAME@REV` of the last loaded model, or None if it was unloaded on request."""
         return self._model
 
     @property
     def health(self) -> HealthState:
-        """What the service can do now."""
+        """The current state, as `/health` reports it."""
         if self.stopping:
             return HealthState.STOPPING
         if self._restart is not None:
@@ -68,19 +68,19 @@ class Supervisor:
         state = self._engine.status.state
         if state in {EngineState.LOADING, EngineState.STARTING}:
             return HealthState.LOADING
-        # Without a model there is nothing to bring back: the next request starts another process anyway.
-        lost = state is EngineState.FAILED and (self._model is not None or self._often)
+        # Without a model there is nothing to reload: the next request starts a new process anyway.
+        lost = state is EngineState.FAILED and (self._model is not None or self._crash_loop)
         return HealthState.FAILED if lost else HealthState.READY
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Subscribe to the engine's status."""
         self.stopping = False
         self._model = None
-        self._unsubscribe = self._engine.subscribe(self._look)
-        self._look(self._engine.status)
+        self._unsubscribe = self._engine.subscribe(self._on_status)
+        self._on_status(self._engine.status)
 
     async def stop(self) -> None:
-        """Watch no longer."""
+        """Unsubscribe, and cancel a restart in progress."""
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
@@ -90,25 +90,32 @@ class Supervisor:
             with suppress(asyncio.CancelledError):
                 await restart
 
-    def _look(self, status: EngineStatus) -> None:
+    def _on_status(self, status: EngineStatus) -> None:
         if status.model is not None:
-            self._model = spec_of(status.model)
+            self._model = loaded_spec(status.model)
         failed = status.state is EngineState.FAILED
         if failed and not self._failed:
             self.restarts += 1
             now = time.monotonic()
-            self._often = len(self._died) == _MOST_RESTARTS and now - self._died[0] < _WINDOW_S
-            self._died.append(now)
-            if self._model is not None and not self._often and self._restart is None and not self.stopping:
+            self._crash_loop = (
+                len(self._crash_times) == _MAX_RESTARTS and now - self._crash_times[0] < _WINDOW_S
+            )
+            self._crash_times.append(now)
+            if (
+                self._model is not None
+                and not self._crash_loop
+                and self._restart is None
+                and not self.stopping
+            ):
                 self._restart = asyncio.create_task(self._load(self._model))
         elif status.state in {EngineState.IDLE, EngineState.STOPPED}:
-            self._model = None  # unloaded on purpose
+            self._model = None  # unloaded on request
         self._failed = failed
 
     async def _load(self, spec: str) -> None:
         try:
-            await self._engine.load(await self._find(spec))
-        except OpError:  # the status tells; the next request finds out the same
+            await self._engine.load(await self._resolve(spec))
+        except OpError:  # the engine's status has it, and the next request gets the same error
             pass
         finally:
             self._restart = None

@@ -160,7 +160,7 @@ class Served:
         """Return the engine's own answer."""
         choice = self.own_choice(generation, model)
         assert choice.finished is not None
-        return "".join(choice.said), choice.finished
+        return "".join(choice.output), choice.finished
 
     def own_choice(self, generation: Generation, model: str = TINY) -> Choice:
         """Return the engine's own answer, split into parts."""

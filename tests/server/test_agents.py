@@ -9,7 +9,7 @@ import pytest
 
 from mlxk_tui.engine.generation import Delta, ToolCall
 from mlxk_tui.server.generation import Choice
-from mlxk_tui.server.openai.chat import CallForm, ChatWriter, choice_json
+from mlxk_tui.server.openai.chat import ChatWriter, ToolCallFormat, choice_json
 from tests.engine.conftest import needs_mlx
 from tests.server.served import TINY, Served
 from tests.support.clients import anthropic, openai
@@ -74,11 +74,13 @@ def test_beta_methods_of_anthropics_client_work(served: Served) -> None:
 def test_without_parallel_calls_only_one_call_is_returned() -> None:
     calls = tuple(ToolCall(number, f"call_{number}", "look", "{}") for number in range(3))
     choice = Choice(tool_calls=list(calls))
-    form = CallForm(one=True)
-    assert len(choice_json(0, choice, None, form, False)["message"]["tool_calls"]) == 1
-    assert len(choice_json(0, choice, None, CallForm(), False)["message"]["tool_calls"]) == 3
+    call_format = ToolCallFormat(first_only=True)
+    assert len(choice_json(0, choice, None, call_format, False)["message"]["tool_calls"]) == 1
+    assert len(choice_json(0, choice, None, ToolCallFormat(), False)["message"]["tool_calls"]) == 3
     for one, expected in ((True, ["call_0"]), (False, ["call_0", "call_1", "call_2"])):
-        writer = ChatWriter("x", 0, "m", 1, include_usage=False, forced=None, form=CallForm(one=one))
+        writer = ChatWriter(
+            "x", 0, "m", 1, include_usage=False, forced=None, call_format=ToolCallFormat(first_only=one)
+        )
         sent = writer.delta(0, Delta(tool_calls=calls[:2])) + writer.delta(0, Delta(tool_calls=calls[2:]))
         told = [json.loads(line[6:])["choices"][0]["delta"] for line in sent.decode().splitlines() if line]
         assert [call["id"] for delta in told for call in delta.get("tool_calls", ())] == expected

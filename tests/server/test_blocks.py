@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxk_tui.engine.generation import Delta, Finished, FinishReason, GenerationTimings, TokenUsage, ToolCall
-from mlxk_tui.server.blocks import Begun, BlockKind, Blocks, Ended, More, Step
+from mlxk_tui.server.blocks import BlockBuilder, BlockDelta, BlockEnded, BlockEvent, BlockKind, BlockStarted
 
 CALL = ToolCall(0, "call_a", "look", "{}")
 OTHER_CALL = ToolCall(1, "call_b", "listen", "{}")
@@ -13,13 +13,13 @@ def finished(reason: FinishReason = FinishReason.STOP) -> Finished:
     return Finished(reason, TokenUsage(1, 0, 1, 0), GenerationTimings(0, 0, 0, 0, 0, 0, 0))
 
 
-def shown(blocks: Blocks) -> list[tuple[BlockKind, str]]:
+def shown(blocks: BlockBuilder) -> list[tuple[BlockKind, str]]:
     return [(block.kind, block.call.name if block.call else block.text) for block in blocks.blocks]
 
 
 def test_each_kind_is_a_separate_block() -> None:
-    blocks = Blocks()
-    steps: list[Step] = []
+    blocks = BlockBuilder()
+    steps: list[BlockEvent] = []
     for delta in (
         Delta(reasoning="Hm"),
         Delta(reasoning="m.", text="Let me "),
@@ -33,15 +33,15 @@ def test_each_kind_is_a_separate_block() -> None:
         (BlockKind.CALL, "look"),
     ]
     assert [(type(step), step.block.index) for step in steps] == [
-        *((Begun, 0), (More, 0), (More, 0), (Ended, 0)),
-        *((Begun, 1), (More, 1), (More, 1), (Ended, 1)),
-        *((Begun, 2), (Ended, 2)),
+        *((BlockStarted, 0), (BlockDelta, 0), (BlockDelta, 0), (BlockEnded, 0)),
+        *((BlockStarted, 1), (BlockDelta, 1), (BlockDelta, 1), (BlockEnded, 1)),
+        *((BlockStarted, 2), (BlockEnded, 2)),
     ]
-    assert blocks.reason is FinishReason.TOOL_CALLS
+    assert blocks.finish_reason is FinishReason.TOOL_CALLS
 
 
 def test_whitespace_is_no_block_but_is_kept_before_text() -> None:
-    blocks = Blocks()
+    blocks = BlockBuilder()
     for delta in (
         Delta(reasoning="\n\n"),
         Delta(text="\n"),
@@ -61,7 +61,7 @@ def test_whitespace_is_no_block_but_is_kept_before_text() -> None:
 
 
 def test_reasoning_and_further_calls_are_dropped_if_not_requested() -> None:
-    blocks = Blocks(reasoning=False, one_call=True)
+    blocks = BlockBuilder(reasoning=False, one_call=True)
     blocks.push(Delta(reasoning="Hmm.", text="Yes.", tool_calls=(CALL, OTHER_CALL)))
     blocks.push(Delta(tool_calls=(OTHER_CALL,)))
     blocks.finish(finished())
@@ -70,17 +70,17 @@ def test_reasoning_and_further_calls_are_dropped_if_not_requested() -> None:
 
 def test_forced_call_is_parsed_at_its_end_even_if_truncated() -> None:
     tools = [{"function": {"name": "look"}}, {"function": {"name": "leave"}}]
-    whole = Blocks(forced=tools)
+    whole = BlockBuilder(forced=tools)
     assert whole.push(Delta(text='{"name": "look", ')) == []
     whole.push(Delta(text='"arguments": {"at": 1}}'))
     whole.finish(finished())
     assert [(block.call.name, block.call.arguments) for block in whole.blocks if block.call] == [
         ("look", '{"at": 1}')
     ]
-    assert whole.reason is FinishReason.TOOL_CALLS
+    assert whole.finish_reason is FinishReason.TOOL_CALLS
     for text, expected in (('{"name": "l', []), ('{"name": "lo', [(BlockKind.CALL, "look")])):
-        cut = Blocks(forced=tools)
+        cut = BlockBuilder(forced=tools)
         cut.push(Delta(text=text))
         cut.finish(finished(FinishReason.LENGTH))
         assert shown(cut) == expected
-        assert cut.reason is FinishReason.LENGTH
+        assert cut.finish_reason is FinishReason.LENGTH

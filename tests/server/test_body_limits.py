@@ -180,18 +180,18 @@ def test_parser_processes_end_with_the_server(model_hub: Path) -> None:
 
 
 async def test_bodies_beyond_the_memory_limit_are_rejected_temporarily() -> None:
-    budget = BodyBudget(100_000, patience_s=0.01)
-    with budget.hold() as first, budget.hold() as second:
+    budget = BodyBudget(100_000, timeout_s=0.01)
+    with budget.reserve() as first, budget.reserve() as second:
         await first.grow(90_000)
         await second.grow(60_000)  # a small one
         with pytest.raises(ApiError) as refused:
             await second.grow(70_000)
         assert (refused.value.status, refused.value.type) == (429, "server_busy")
         assert refused.value.headers["Retry-After"]
-    assert budget.held == 0
-    with budget.hold() as third:
+    assert budget.reserved == 0
+    with budget.reserve() as third:
         await third.grow(100_000)
-        assert budget.held == 100_000
+        assert budget.reserved == 100_000
 
 
 def test_error_names_the_first_invalid_field() -> None:

@@ -17,7 +17,7 @@ from mlxk_tui.demo.layout import RepoLayout
 from mlxk_tui.engine.client import Embeddings
 from mlxk_tui.engine.models import find_runnable
 from mlxk_tui.ops.cache.cache import Cache
-from mlxk_tui.server.openai.embeddings import EmbeddingsRequest, shortened
+from mlxk_tui.server.openai.embeddings import EmbeddingsRequest, truncate
 from tests.engine.conftest import needs_mlx
 from tests.engine.small_models import make_model
 from tests.server.fuzzing import fuzz
@@ -100,7 +100,7 @@ def test_fewer_dimensions_are_truncated_and_normalized(served: Served) -> None:
     assert short["embedding"] == pytest.approx([value * ratio for value in whole[:8]], abs=1e-6)
     refused = served.post(PATH, {"model": EMBEDDER, "input": "x", "dimensions": len(whole) + 1})
     assert (refused.status, refused.error["param"]) == (400, "dimensions")
-    assert shortened([0.0, 0.0, 1.0], 2) == [0.0, 0.0]
+    assert truncate([0.0, 0.0, 1.0], 2) == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(

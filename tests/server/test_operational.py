@@ -200,7 +200,7 @@ def test_log_line_has_everything_except_prompts_and_keys(
 def test_log_entry_has_a_rate_while_running() -> None:
     assert RequestEntry(1, "a", "b", "GET", "/").rate is None
     entry = RequestEntry(1, "a", "b", "GET", "/")
-    entry.ttft_s, entry.completion_tokens, entry.begun = 0.5, 101, entry.begun - 2.5
+    entry.ttft_s, entry.completion_tokens, entry.arrived = 0.5, 101, entry.arrived - 2.5
     assert entry.rate is not None
     assert 45 < entry.rate < 55
     entry.tokens_per_s = 60.0

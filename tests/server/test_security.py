@@ -308,8 +308,8 @@ def test_keys_have_names() -> None:
         with pytest.raises(OpError) as caught:
             keys.parse_keys(bad, "x")
         assert not any(len(part) > 1 and part in caught.value.message for part in bad)
-    assert keys.name_of("two", {"a": "one", "b": "two"}) == "b"
-    assert keys.name_of("", {"a": "one"}) is keys.name_of(None, {"a": "one"}) is None
+    assert keys.find_key_name("two", {"a": "one", "b": "two"}) == "b"
+    assert keys.find_key_name("", {"a": "one"}) is keys.find_key_name(None, {"a": "one"}) is None
 
 
 def test_key_file_must_be_private(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_key_file_must_be_private(tmp_path: Path) -> None:
         stream.write("# a comment\n\ncarol:three\n")
     assert keys.read_keys(path)["carol"] == "three"
     os.chmod(path, 0o644)
-    with pytest.raises(OpError, match="Others can read"):
+    with pytest.raises(OpError, match="Other users can read"):
         keys.read_keys(path)
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from mlxk_tui.server.http.sse import EventStream, GoneError
+from mlxk_tui.server.http.sse import ClientDisconnectedError, EventStream
 from tests.support.waiting import PATIENCE_S
 
 Work = Callable[[EventStream], Awaitable[None]]
@@ -58,7 +58,7 @@ async def test_client_that_does_not_read_is_disconnected() -> None:
         try:
             while True:
                 await out.write(b"data: " + b"x" * 1_000_000 + b"\n\n")
-        except GoneError:
+        except ClientDisconnectedError:
             ended.set_result("gone")
         except asyncio.CancelledError:
             ended.set_result("cancelled")
@@ -72,9 +72,9 @@ async def test_nothing_is_sent_before_the_first_event() -> None:
     begun: list[bool] = []
 
     async def work(out: EventStream) -> None:
-        begun.append(out.begun)
+        begun.append(out.headers_sent)
         await out.write(b"data: 1\n\n")
-        begun.append(out.begun)
+        begun.append(out.headers_sent)
         await out.finish()
 
     async with streaming(work) as (reader, _):

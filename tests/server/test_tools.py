@@ -310,7 +310,7 @@ def test_allowed_tools_restrict_the_calls(client: openai.OpenAI) -> None:
         (call,) = allowed("required", name)
         assert call.function.name == name
     assert [call.function.name for call in allowed("auto", "get_time", "get_weather")] == ["get_weather"]
-    with pytest.raises(openai.BadRequestError, match="needs tools"):
+    with pytest.raises(openai.BadRequestError, match="requires tools"):
         allowed("required", "get_nothing")
 
 

@@ -190,7 +190,7 @@ async def test_used_port_is_reported_and_a_key_picks_a_free_one(open_app: OpenAp
             await pane_of(pilot, on=False)
             await pilot.press("s")
             await wait_until(pilot, lambda: "Port already in use" in words(app))
-            assert f"Port {port} of 127.0.0.1 is taken" in words(app)
+            assert f"Port {port} of 127.0.0.1 is already in use" in words(app)
             assert "--port" not in words(app)
             assert app.server.problem is not None
             assert app.server.problem.type is ErrorType.PORT_IN_USE
@@ -281,7 +281,7 @@ async def test_keys_readable_by_others_are_rejected(open_app: OpenApp, tmp_path:
     async with app.run_test(size=WIDE) as pilot:
         await pane_of(pilot, on=False)
         await pilot.press("s")
-        await wait_until(pilot, lambda: "Others can read the API keys" in words(app))
+        await wait_until(pilot, lambda: "Other users can read the API keys" in words(app))
         assert app.server.phase is ServerPhase.OFF
 
 

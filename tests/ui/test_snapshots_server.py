@@ -95,7 +95,7 @@ ENDED = (
            prompt_tokens=88, completion_tokens=1_204, ttft_s=2.31, duration_s=21.8, tokens_per_s=61.8,
            finish_reason="end_turn"),
     _entry(5, 433, HOME, "GET", "-", status=404, duration_s=0.001, error_type="not_found",
-           error="There is no /chat/completions here. Did you mean /v1/chat/completions?"),
+           error="Not found: /chat/completions. Did you mean /v1/chat/completions?"),
     _entry(6, 402, HOME, "POST", "/v1/embeddings", key="editor",
            model="mlx-community/Qwen3-Embedding-0.6B-4bit-DWQ", status=200, prompt_tokens=6_120,
            duration_s=0.8),
@@ -164,12 +164,12 @@ def pose(status: EngineStatus) -> Callable[[MlxkApp], None]:
 
 TAKEN = OpError(
     ErrorType.PORT_IN_USE,
-    "Port 8000 of 127.0.0.1 is taken by python3.12 (process 4711).",
+    "Port 8000 of 127.0.0.1 is already in use by python3.12 (process 4711).",
     remedy=Remedy.CHOOSE_ANOTHER_PORT,
 )
 UNREADABLE = OpError(
     ErrorType.PERMISSION_DENIED,
-    "Others can read the API keys in /home/me/api-keys.",
+    "Other users can read the API keys in /home/me/api-keys.",
     remedy=Remedy.RESTRICT_FILE,
 )
 
@@ -200,7 +200,7 @@ SMALL = (
     Scene("setup-refused", ("e", *["backspace"] * 9, *"0.0.0.0"), "needs an API", ("escape",)),
     Scene("new-key", ("n",), "will be refused", ("escape",)),
     Scene("port-taken", (), "Port already in use", before=lambda app: refuse(app, TAKEN)),
-    Scene("unreadable-keys", (), "Others can read", before=lambda app: refuse(app, UNREADABLE)),
+    Scene("unreadable-keys", (), "Other users can read", before=lambda app: refuse(app, UNREADABLE)),
     Scene("waiting", ("s",), "first request", before=keep_keys),
     Scene("loading", (), "loading …", before=pose(LOADING)),
     Scene("failed", (), "was killed", before=pose(DIED)),

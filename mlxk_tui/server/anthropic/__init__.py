@@ -1,1 +1,1 @@
-"""The routes of Anthropic's API."""
+"""The routes of Anthropic's Messages API."""

@@ -1,4 +1,7 @@
-"""POST /v1/messages and /v1/messages/count_tokens: Anthropic's Messages API."""
+"""The routes POST /v1/messages and /v1/messages/count_tokens.
+
+Reference: https://docs.anthropic.com/en/api/messages.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,27 @@ from pydantic_core import from_json
 from mlxk_tui.engine.formats.tool_calls import Tools
 from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Started, TokenUsage, ToolCall
 from mlxk_tui.ops.core.errors import ErrorType
-from mlxk_tui.server.anthropic.requests import MessagesPrompt, MessagesRequest, chat_request_of
-from mlxk_tui.server.blocks import Begun, Block, BlockKind, Blocks, More, Step, collect_blocks
+from mlxk_tui.server.anthropic.requests import MessagesPrompt, MessagesRequest, to_chat_request
+from mlxk_tui.server.blocks import (
+    Block,
+    BlockBuilder,
+    BlockDelta,
+    BlockEvent,
+    BlockKind,
+    BlockStarted,
+    collect_blocks,
+)
 from mlxk_tui.server.calls import Call, Route
+from mlxk_tui.server.engine_work import count_prompt
 from mlxk_tui.server.errors import ApiError
 from mlxk_tui.server.generation import GenerationPlan
-from mlxk_tui.server.requests.conversation import generation_of
+from mlxk_tui.server.requests.conversation import to_generation
 from mlxk_tui.server.streaming import stream
-from mlxk_tui.server.work import count_prompt
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
-"""Sent while nothing else is."""
+"""Keep-alive event of Anthropic's streams."""
 _SIGNATURE = "unsigned"
-"""Clients want thinking to be signed before they send it back; nothing here needs that."""
+"""Clients send thinking back only with a signature; this server doesn't check it."""
 _STOP_REASONS = {
     FinishReason.STOP: "end_turn",
     FinishReason.LENGTH: "max_tokens",
@@ -44,14 +55,14 @@ _ERROR_TYPES = {
 
 
 def error_body(error: ApiError, request_id: str) -> dict[str, Any]:
-    """Return an error in Anthropic's shape; `code` is the type of the JSON contract."""
+    """Return the body of an error in Anthropic's format; `code` is the `ErrorType` of the JSON contract."""
     kind = _ERROR_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
     message = error.message
     if error.type == ErrorType.CONTEXT_LENGTH_EXCEEDED.value:
         figures = ""
         if error.overflow is not None:
             figures = f"{error.overflow.counted} > {error.overflow.context_length} maximum. "
-        # The words by which clients know that it is time to compact.
+        # Clients such as Claude Code search for this text to compact the conversation.
         message = f"prompt is too long: {figures}{message}"
     return {
         "type": "error",
@@ -61,41 +72,42 @@ def error_body(error: ApiError, request_id: str) -> dict[str, Any]:
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Answer a conversation."""
-    asked = await call.body(MessagesRequest)
-    wanted, forced = await _wanted(call, asked)
-    blocks = Blocks(forced=forced, reasoning=asked.shows_thinking, one_call=asked.one_call)
+    """Handle POST /v1/messages."""
+    request = await call.body(MessagesRequest)
+    plan, forced = await _make_plan(call, request)
+    blocks = BlockBuilder(forced=forced, reasoning=request.shows_thinking, one_call=request.one_call)
     message = {
         "id": f"msg_{call.entry.id}",
         "type": "message",
         "role": "assistant",
-        "model": wanted.model.name,
+        "model": plan.model.name,
     }
-    if asked.stream:
-        return await stream(call, wanted, _Writer(message, blocks, call.entry.id), keep_alive=PING)
-    async with call.service.generator.generate(wanted, call.entry) as answers:
-        await collect_blocks(answers, blocks)
+    if request.stream:
+        return await stream(call, plan, _MessagesWriter(message, blocks, call.entry.id), keep_alive=PING)
+    async with call.service.generator.generate(plan, call.entry) as choices:
+        await collect_blocks(choices, blocks)
     content = [_block_json(block) for block in blocks.blocks]
-    return call.json({**message, "content": content, **_ending(blocks), "usage": usage_json(answers.usage)})
+    usage = usage_json(choices.usage)
+    return call.json({**message, "content": content, **_stop_fields(blocks), "usage": usage})
 
 
 async def count_tokens(call: Call) -> web.StreamResponse:
-    """Count the tokens of a conversation as the model reads it, its tools included."""
-    asked = await call.body(MessagesPrompt)
-    wanted, _ = await _wanted(call, asked)
-    return call.json({"input_tokens": await count_prompt(call, wanted.model, wanted.generations[0])})
+    """Handle POST /v1/messages/count_tokens: count the prompt's tokens, chat template and tools included."""
+    request = await call.body(MessagesPrompt)
+    plan, _ = await _make_plan(call, request)
+    return call.json({"input_tokens": await count_prompt(call, plan.model, plan.generations[0])})
 
 
-async def _wanted(call: Call, asked: MessagesPrompt) -> tuple[GenerationPlan, Tools | None]:
-    """Return what to generate, and the tools that it has to be a call of one of."""
-    chat = chat_request_of(asked)
-    generation = generation_of(chat, call.service.options.max_tokens)
-    model = await call.service.chooser.choose(asked.model)
+async def _make_plan(call: Call, request: MessagesPrompt) -> tuple[GenerationPlan, Tools | None]:
+    """Return the plan, and the tools one of which must be called, if any."""
+    chat = to_chat_request(request)
+    generation = to_generation(chat, call.service.options.max_tokens)
+    model = await call.service.resolver.resolve(request.model)
     return GenerationPlan(model, (generation,)), generation.tools if generation.forced_call else None
 
 
 def usage_json(usage: TokenUsage) -> dict[str, Any]:
-    """Return counted tokens as Anthropic writes them: cached ones are not part of the input."""
+    """Return token counts in Anthropic's format: `input_tokens` excludes cached tokens."""
     return {
         "input_tokens": usage.prompt_tokens - usage.cached_tokens,
         "cache_creation_input_tokens": 0,
@@ -105,35 +117,35 @@ def usage_json(usage: TokenUsage) -> dict[str, Any]:
     }
 
 
-def _ending(blocks: Blocks) -> dict[str, Any]:
-    """Return why the answer ended."""
+def _stop_fields(blocks: BlockBuilder) -> dict[str, Any]:
+    """Return the fields `stop_reason` and `stop_sequence`."""
     stop = blocks.finished.stop_string if blocks.finished is not None else None
-    reason = blocks.reason
+    reason = blocks.finish_reason
     if stop is not None and reason is FinishReason.STOP:
         return {"stop_reason": "stop_sequence", "stop_sequence": stop}
     return {"stop_reason": _STOP_REASONS[reason], "stop_sequence": None}
 
 
-def _block_json(block: Block, *, begun: bool = False) -> dict[str, Any]:
-    """Return a block; one that has only `begun` is empty, and its content follows."""
+def _block_json(block: Block, *, empty: bool = False) -> dict[str, Any]:
+    """Return a content block, or an `empty` one for the start of a stream."""
     if block.call is not None:
-        given = {} if begun else _input_of(block.call)
-        return {"type": "tool_use", "id": _tool_id(block.call), "name": block.call.name, "input": given}
-    text = "" if begun else block.text
+        arguments = {} if empty else _tool_input(block.call)
+        return {"type": "tool_use", "id": _tool_id(block.call), "name": block.call.name, "input": arguments}
+    text = "" if empty else block.text
     if block.kind is BlockKind.REASONING:
-        return {"type": "thinking", "thinking": text, "signature": "" if begun else _SIGNATURE}
+        return {"type": "thinking", "thinking": text, "signature": "" if empty else _SIGNATURE}
     return {"type": "text", "text": text}
 
 
-def _input_of(call: ToolCall) -> Any:
-    """Return arguments as an object; of cut-off ones what is whole, as Anthropic's client does."""
+def _tool_input(call: ToolCall) -> Any:
+    """Return the arguments as an object; truncated ones are completed like Anthropic's client does."""
     if not call.cut:
         return json.loads(call.arguments)
     try:
-        begun = from_json(call.arguments, allow_partial=True)
-    except ValueError:  # nothing of it, or no JSON
+        partial = from_json(call.arguments, allow_partial=True)
+    except ValueError:  # empty, or not JSON
         return {}
-    return begun if isinstance(begun, dict) else {}
+    return partial if isinstance(partial, dict) else {}
 
 
 def _tool_id(call: ToolCall) -> str:
@@ -145,16 +157,19 @@ def _event(kind: str, **more: Any) -> bytes:
     return f"event: {kind}\ndata: {data}\n\n".encode("ascii")
 
 
-class _Writer:
-    """Events of one answer."""
+class _MessagesWriter:
+    """Encodes the events of one response.
 
-    def __init__(self, message: dict[str, Any], blocks: Blocks, request_id: str) -> None:
+    See https://docs.anthropic.com/en/docs/build-with-claude/streaming.
+    """
+
+    def __init__(self, message: dict[str, Any], blocks: BlockBuilder, request_id: str) -> None:
         self._message = message
         self._blocks = blocks
         self._request_id = request_id
 
     def started(self, index: int, event: Started) -> bytes:
-        """Open the message."""
+        """Return `message_start`."""
         del index
         usage = usage_json(TokenUsage(event.prompt_tokens, event.cached_tokens, 0, 0))
         message = {
@@ -167,36 +182,36 @@ class _Writer:
         return _event("message_start", message=message)
 
     def delta(self, index: int, event: Delta) -> bytes:
-        """Return more of the blocks."""
+        """Return the events of content blocks."""
         del index
-        return self._written(self._blocks.push(event))
+        return self._encode_all(self._blocks.push(event))
 
     def finished(self, index: int, event: Finished) -> bytes:
-        """Close the last block."""
+        """Return the end of the last content block."""
         del index
-        return self._written(self._blocks.finish(event))
+        return self._encode_all(self._blocks.finish(event))
 
     def end(self, usage: TokenUsage) -> bytes:
-        """Tell why it ended, and the usage."""
-        ending = _event("message_delta", delta=_ending(self._blocks), usage=usage_json(usage))
-        return ending + _event("message_stop")
+        """Return `message_delta`, with the stop reason and the usage, and `message_stop`."""
+        delta = _event("message_delta", delta=_stop_fields(self._blocks), usage=usage_json(usage))
+        return delta + _event("message_stop")
 
     def failed(self, error: ApiError) -> bytes:
-        """Return the error."""
+        """Return an `error` event."""
         data = json.dumps(error_body(error, self._request_id), separators=(",", ":"))
         return f"event: error\ndata: {data}\n\n".encode("ascii")
 
-    def _written(self, steps: Iterable[Step]) -> bytes:
-        return b"".join(map(self._step, steps))
+    def _encode_all(self, events: Iterable[BlockEvent]) -> bytes:
+        return b"".join(map(self._encode, events))
 
-    def _step(self, step: Step) -> bytes:
-        block = step.block
-        if isinstance(step, More):
+    def _encode(self, event: BlockEvent) -> bytes:
+        block = event.block
+        if isinstance(event, BlockDelta):
             name = "thinking" if block.kind is BlockKind.REASONING else "text"
-            return _delta(block.index, f"{name}_delta", name, step.text)
-        if isinstance(step, Begun):
+            return _delta(block.index, f"{name}_delta", name, event.text)
+        if isinstance(event, BlockStarted):
             data = _event(
-                "content_block_start", index=block.index, content_block=_block_json(block, begun=True)
+                "content_block_start", index=block.index, content_block=_block_json(block, empty=True)
             )
             if block.call is not None:
                 data += _delta(block.index, "input_json_delta", "partial_json", block.call.arguments)
@@ -208,7 +223,7 @@ class _Writer:
 
 
 def _delta(index: int, kind: str, name: str, text: str) -> bytes:
-    """Return a piece of a block; written by hand, since most events are these."""
+    """Return a `content_block_delta`; formatted without `json` for speed, as most events are deltas."""
     return (
         f'event: content_block_delta\ndata: {{"type":"content_block_delta","index":{index},'
         f'"delta":{{"type":"{kind}","{name}":{quoted(text)}}}}}\n\n'
@@ -220,19 +235,19 @@ ROUTES = (
         "POST",
         "/v1/messages",
         create,
-        "Answer a conversation (Anthropic's API)",
+        "Create a message (Anthropic's API)",
         schema=MessagesRequest,
         streams=True,
-        answer=("id", "type", "role", "model", "content", "stop_reason", "usage"),
+        response_fields=("id", "type", "role", "model", "content", "stop_reason", "usage"),
         error_body=error_body,
     ),
     Route(
         "POST",
         "/v1/messages/count_tokens",
         count_tokens,
-        "Count the tokens of a conversation (Anthropic's API)",
+        "Count the tokens of a message (Anthropic's API)",
         schema=MessagesPrompt,
-        answer=("input_tokens",),
+        response_fields=("input_tokens",),
         error_body=error_body,
     ),
 )

@@ -1,4 +1,7 @@
-"""The requests of Anthropic's Messages API, and what they are as a request of the chat API."""
+"""Schemas of Messages requests, and their conversion to chat requests.
+
+Reference: https://docs.anthropic.com/en/api/messages.
+"""
 
 from __future__ import annotations
 
@@ -10,40 +13,52 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 
 from mlxk_tui.server.errors import ApiError, invalid
 from mlxk_tui.server.requests.chat_request import MAX_MESSAGES, MAX_STOPS, MAX_TOOLS, ChatRequest
+from mlxk_tui.server.requests.json_schemas import (
+    INTEGER,
+    NON_EMPTY_STRING,
+    STRING,
+    any_of,
+    array,
+    enum_schema,
+    nullable,
+    object_schema,
+)
 from mlxk_tui.server.requests.schema import ModelName, Schema, parse
-from mlxk_tui.server.requests.shapes import NAME, TEXT, WHOLE, array, either, kind, nullable, shape
 
-_BILLING = "x-anthropic-billing-header:"
-_TEXTS = (
-    shape("type", "text", type=kind("text"), text=TEXT),
-    shape(
-        "type", "source", type=kind("document"), source=shape("type", "data", type=kind("text"), data=TEXT)
+_BILLING_PREFIX = "x-anthropic-billing-header:"
+_TEXT_BLOCKS = (
+    object_schema("type", "text", type=enum_schema("text"), text=STRING),
+    object_schema(
+        "type",
+        "source",
+        type=enum_schema("document"),
+        source=object_schema("type", "data", type=enum_schema("text"), data=STRING),
     ),
 )
-"""Blocks that hold a text."""
-_TEXT_BLOCK = {"anyOf": [*_TEXTS]}
-_USERS = {
+"""Content blocks with text."""
+_TEXT_BLOCK = {"anyOf": [*_TEXT_BLOCKS]}
+_USER_BLOCKS = {
     "anyOf": [
-        *_TEXTS,
-        shape(
+        *_TEXT_BLOCKS,
+        object_schema(
             *("type", "tool_use_id"),
-            type=kind("tool_result"),
-            tool_use_id=NAME,
-            content=nullable(TEXT, array(_TEXT_BLOCK)),
+            type=enum_schema("tool_result"),
+            tool_use_id=NON_EMPTY_STRING,
+            content=nullable(STRING, array(_TEXT_BLOCK)),
             is_error=nullable({"type": "boolean"}),
         ),
     ]
 }
-_ASSISTANTS = {
+_ASSISTANT_BLOCKS = {
     "anyOf": [
-        *_TEXTS,
-        shape("type", type=kind("thinking"), thinking=nullable(TEXT)),
-        shape("type", type=kind("redacted_thinking")),
-        shape(
+        *_TEXT_BLOCKS,
+        object_schema("type", type=enum_schema("thinking"), thinking=nullable(STRING)),
+        object_schema("type", type=enum_schema("redacted_thinking")),
+        object_schema(
             *("type", "name"),
-            type=kind("tool_use"),
-            id=nullable(TEXT),
-            name=NAME,
+            type=enum_schema("tool_use"),
+            id=nullable(STRING),
+            name=NON_EMPTY_STRING,
             input=nullable({"type": "object"}),
         ),
     ]
@@ -51,16 +66,16 @@ _ASSISTANTS = {
 
 
 class MessagesSource(Schema):
-    """Where the content of a document is."""
+    """The source of a document's content."""
 
     type: str
     data: str | None = None
 
 
 class MessagesPart(Schema):
-    """A piece of a tool's result; only text can be read."""
+    """A content block of a tool result; only text is supported."""
 
-    model_config = ConfigDict(json_schema_extra=either(*_TEXTS))
+    model_config = ConfigDict(json_schema_extra=any_of(*_TEXT_BLOCKS))
 
     type: str
     text: str | None = None
@@ -68,7 +83,7 @@ class MessagesPart(Schema):
 
 
 class MessagesBlock(Schema):
-    """A piece of a message; which fields count follows from its type."""
+    """A content block of a message; its type determines which fields are used."""
 
     type: str
     text: str | None = None
@@ -86,10 +101,19 @@ class MessagesMessage(Schema):
     """One message of a conversation."""
 
     model_config = ConfigDict(
-        json_schema_extra=either(
-            shape("role", "content", role=kind("user"), content={"anyOf": [TEXT, array(_USERS)]}),
-            shape("role", "content", role=kind("assistant"), content={"anyOf": [TEXT, array(_ASSISTANTS)]}),
-            shape("role", "content", role=kind("system"), content={"anyOf": [TEXT, array(_TEXT_BLOCK)]}),
+        json_schema_extra=any_of(
+            object_schema(
+                "role", "content", role=enum_schema("user"), content={"anyOf": [STRING, array(_USER_BLOCKS)]}
+            ),
+            object_schema(
+                "role",
+                "content",
+                role=enum_schema("assistant"),
+                content={"anyOf": [STRING, array(_ASSISTANT_BLOCKS)]},
+            ),
+            object_schema(
+                "role", "content", role=enum_schema("system"), content={"anyOf": [STRING, array(_TEXT_BLOCK)]}
+            ),
         )
     )
 
@@ -107,12 +131,12 @@ class MessagesTool(Schema):
 
 
 class MessagesToolChoice(Schema):
-    """Whether a tool has to be called."""
+    """Whether the model must call a tool."""
 
     model_config = ConfigDict(
-        json_schema_extra=either(
-            shape("type", type=kind("auto", "any", "none")),
-            shape("type", "name", type=kind("tool"), name=NAME),
+        json_schema_extra=any_of(
+            object_schema("type", type=enum_schema("auto", "any", "none")),
+            object_schema("type", "name", type=enum_schema("tool"), name=NON_EMPTY_STRING),
         )
     )
 
@@ -122,15 +146,15 @@ class MessagesToolChoice(Schema):
 
 
 class MessagesThinking(Schema):
-    """Whether the model reasons first; a budget is not kept."""
+    """Whether the model thinks first; `budget_tokens` is ignored."""
 
     type: str
-    budget_tokens: Annotated[int, WHOLE] | None = None
+    budget_tokens: Annotated[int, INTEGER] | None = None
     display: str | None = None
 
 
 class MessagesFormat(Schema):
-    """What the answer must look like."""
+    """The JSON schema of the response."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, populate_by_name=True)
 
@@ -139,14 +163,14 @@ class MessagesFormat(Schema):
 
 
 class MessagesOutput(Schema):
-    """More about the answer."""
+    """Options of the response: effort and format."""
 
     effort: str | None = None
     format: MessagesFormat | None = None
 
 
 class MessagesPrompt(Schema):
-    """POST /v1/messages/count_tokens: all that becomes the prompt."""
+    """POST /v1/messages/count_tokens: the fields that make up the prompt."""
 
     model: ModelName = None
     messages: list[MessagesMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
@@ -158,57 +182,57 @@ class MessagesPrompt(Schema):
 
     @property
     def thinks(self) -> bool:
-        """Whether the client asked for thinking; as in Anthropic's API nobody thinks unasked."""
+        """Whether thinking is enabled; as in Anthropic's API, it is off by default."""
         return self.thinking is not None and self.thinking.type != "disabled"
 
     @property
     def shows_thinking(self) -> bool:
-        """Whether the client wants to see it."""
+        """Whether the response includes thinking."""
         return self.thinks and self.thinking is not None and self.thinking.display != "omitted"
 
     @property
     def one_call(self) -> bool:
-        """Whether an answer may hold a single tool call only."""
+        """Whether the response may have only one tool call."""
         return self.tool_choice is not None and self.tool_choice.disable_parallel_tool_use is True
 
 
 class MessagesRequest(MessagesPrompt):
     """POST /v1/messages."""
 
-    max_tokens: Annotated[int, Field(ge=1), WHOLE] | None = None
+    max_tokens: Annotated[int, Field(ge=1), INTEGER] | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: Annotated[int, Field(ge=0), WHOLE] | None = None
+    top_k: Annotated[int, Field(ge=0), INTEGER] | None = None
     stop_sequences: list[str] | None = Field(None, max_length=MAX_STOPS)
     stream: bool | None = None
     metadata: dict[str, Any] | None = None
 
 
-def chat_request_of(asked: MessagesPrompt) -> ChatRequest:
-    """Return the same request as the chat API has it.
+def to_chat_request(request: MessagesPrompt) -> ChatRequest:
+    """Convert the request to a chat request.
 
     Raises:
-        ApiError: 400 what is not done here; 422 an image or another part that is no text.
+        ApiError: 400 if it uses an unsupported feature; 422 if it contains anything but text.
     """
     body: dict[str, Any] = {
-        "messages": _Conversation(asked).messages,
-        "tools": [_tool(tool, f"tools[{number}]") for number, tool in enumerate(asked.tools or ())] or None,
-        "tool_choice": _tool_choice(asked),
-        "enable_thinking": asked.thinks,
+        "messages": _MessagesBuilder(request).messages,
+        "tools": [_tool(tool, f"tools[{number}]") for number, tool in enumerate(request.tools or ())] or None,
+        "tool_choice": _tool_choice(request),
+        "enable_thinking": request.thinks,
     }
-    output = asked.output_config
-    if output is not None and output.effort is not None and asked.thinks:
+    output = request.output_config
+    if output is not None and output.effort is not None and request.thinks:
         body["reasoning_effort"] = output.effort
     if output is not None and output.format is not None:
         schema = output.format.schema_
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
-    if isinstance(asked, MessagesRequest):
+    if isinstance(request, MessagesRequest):
         body |= {
-            "max_completion_tokens": asked.max_tokens,
-            "temperature": asked.temperature,
-            "top_p": asked.top_p,
-            "top_k": asked.top_k,
-            "stop": asked.stop_sequences,
+            "max_completion_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "top_k": request.top_k,
+            "stop": request.stop_sequences,
         }
     return parse(ChatRequest, body)
 
@@ -216,7 +240,7 @@ def chat_request_of(asked: MessagesPrompt) -> ChatRequest:
 def _tool(tool: MessagesTool, where: str) -> dict[str, Any]:
     if tool.type not in {None, "custom"}:
         raise invalid(
-            f"{where}: no tool of type '{(tool.type or '')[:60]}' is run here. Give tools with a name "
+            f"{where}: tools of type '{(tool.type or '')[:60]}' are not supported. Send tools with a name "
             "and an input_schema.",
             where,
         )
@@ -230,66 +254,67 @@ def _tool(tool: MessagesTool, where: str) -> dict[str, Any]:
     }
 
 
-def _tool_choice(asked: MessagesPrompt) -> str | dict[str, Any] | None:
-    choice = asked.tool_choice
+def _tool_choice(request: MessagesPrompt) -> str | dict[str, Any] | None:
+    choice = request.tool_choice
     if choice is None:
         return None
     if choice.type == "tool":
         if not choice.name:
-            raise invalid("tool_choice: type 'tool' needs a name.", "tool_choice.name")
+            raise invalid("tool_choice: type 'tool' requires a name.", "tool_choice.name")
         return {"type": "function", "function": {"name": choice.name}}
     return "required" if choice.type == "any" else choice.type
 
 
-class _Conversation:
-    """Builds the messages: turns of one side become one, results of tools become messages of their own."""
+class _MessagesBuilder:
+    """Builds chat messages: merges consecutive turns of a role, and makes tool results messages."""
 
-    def __init__(self, asked: MessagesPrompt) -> None:
+    def __init__(self, request: MessagesPrompt) -> None:
         self.messages: list[dict[str, Any]] = []
-        given = list(asked.messages)
-        system = [_joined(_without_billing(asked.system), "system")]
-        while given and given[0].role == "system":
-            system.append(_texts(given.pop(0), "messages"))
+        remaining = list(request.messages)
+        system = [_join_parts(_without_billing(request.system), "system")]
+        while remaining and remaining[0].role == "system":
+            system.append(_message_text(remaining.pop(0), "messages"))
         text = "\n\n".join(part for part in system if part)
         if text:
             self.messages.append({"role": "system", "content": text})
-        skipped = len(asked.messages) - len(given)
-        for number, message in enumerate(given, skipped):
+        skipped = len(request.messages) - len(remaining)
+        for number, message in enumerate(remaining, skipped):
             where = f"messages[{number}]"
             if message.role == "system":
-                self.messages.append({"role": "system", "content": _texts(message, where)})
+                self.messages.append({"role": "system", "content": _message_text(message, where)})
             elif message.role == "user":
-                self._user(message.content, where)
+                self._add_user(message.content, where)
             else:
-                self._assistant(message.content, where)
-        if not given or self.messages[-1]["role"] == "assistant":
+                self._add_assistant(message.content, where)
+        if not remaining or self.messages[-1]["role"] == "assistant":
             raise invalid(
-                "messages: the last one must be the user's; an answer that is begun cannot be gone on with.",
+                "messages: the last message must have the role 'user'; prefilled responses are not "
+                "supported.",
                 "messages",
             )
 
-    def _user(self, content: str | Sequence[MessagesBlock], where: str) -> None:
+    def _add_user(self, content: str | Sequence[MessagesBlock], where: str) -> None:
         if isinstance(content, str) or not content:
-            self._say(content if isinstance(content, str) else "")
+            self._add_user_text(content if isinstance(content, str) else "")
             return
         for number, block in enumerate(content):
             at = f"{where}.content[{number}]"
             if block.type == "tool_result":
-                self._result(block, at)
+                self._add_tool_result(block, at)
             else:
-                self._say(_text(block, at))
+                self._add_user_text(_block_text(block, at))
 
-    def _say(self, text: str) -> None:
+    def _add_user_text(self, text: str) -> None:
         last = self.messages[-1] if self.messages else None
         if last is not None and last["role"] == "user":
             last["content"] += f"\n\n{text}"
         else:
             self.messages.append({"role": "user", "content": text})
 
-    def _result(self, block: MessagesBlock, where: str) -> None:
+    def _add_tool_result(self, block: MessagesBlock, where: str) -> None:
         if not block.tool_use_id:
-            raise invalid(f"{where}: a tool_result needs its tool_use_id.", f"{where}.tool_use_id")
-        text = _joined(block.content, f"{where}.content")
+            raise invalid(f"{where}: a tool_result requires a tool_use_id.", f"{where}.tool_use_id")
+        text = _join_parts(block.content, f"{where}.content")
         self.messages.append(
             {
                 "role": "tool",
@@ -298,7 +323,7 @@ class _Conversation:
             }
         )
 
-    def _assistant(self, content: str | Sequence[MessagesBlock], where: str) -> None:
+    def _add_assistant(self, content: str | Sequence[MessagesBlock], where: str) -> None:
         last = self.messages[-1] if self.messages else None
         if last is None or last["role"] != "assistant":
             last = {"role": "assistant", "content": "", "reasoning_content": "", "tool_calls": []}
@@ -312,55 +337,55 @@ class _Conversation:
                 last["reasoning_content"] += block.thinking or ""
             elif block.type == "tool_use":
                 if not block.name:
-                    raise invalid(f"{at}: a tool_use needs its name.", f"{at}.name")
+                    raise invalid(f"{at}: a tool_use requires a name.", f"{at}.name")
                 arguments = json.dumps(block.input or {})
                 function = {"name": block.name, "arguments": arguments}
                 last["tool_calls"].append({"id": block.id, "type": "function", "function": function})
-            elif block.type != "redacted_thinking":  # nobody else can read that one
-                last["content"] += _text(block, at)
+            elif block.type != "redacted_thinking":  # encrypted by Anthropic
+                last["content"] += _block_text(block, at)
 
 
 def _without_billing(system: str | Sequence[MessagesPart] | None) -> str | Sequence[MessagesPart] | None:
-    """Leave out what Claude Code 2.1 tells Anthropic's accounting at the head of the system prompt.
+    """Remove the billing text that Claude Code 2.1 puts at the start of the system prompt.
 
-    It holds a number that changes with each request, so that nothing of the prompt could be kept.
+    It contains a number that changes with each request, so the prompt cache would never match.
     """
     if system is None or isinstance(system, str):
         return system
-    return [part for part in system if not (part.text or "").startswith(_BILLING)]
+    return [part for part in system if not (part.text or "").startswith(_BILLING_PREFIX)]
 
 
-def _texts(message: MessagesMessage, where: str) -> str:
+def _message_text(message: MessagesMessage, where: str) -> str:
     if isinstance(message.content, str):
         return message.content
-    return "\n\n".join(_text(block, where) for block in message.content)
+    return "\n\n".join(_block_text(block, where) for block in message.content)
 
 
-def _joined(content: str | Sequence[MessagesPart] | None, where: str) -> str:
+def _join_parts(content: str | Sequence[MessagesPart] | None, where: str) -> str:
     if content is None or isinstance(content, str):
         return content or ""
-    return "\n\n".join(_text(part, f"{where}[{number}]") for number, part in enumerate(content))
+    return "\n\n".join(_block_text(part, f"{where}[{number}]") for number, part in enumerate(content))
 
 
-def _text(part: MessagesBlock | MessagesPart, where: str) -> str:
-    """Return what can be read of a part.
+def _block_text(part: MessagesBlock | MessagesPart, where: str) -> str:
+    """Return the text of a content block.
 
     Raises:
-        ApiError: 422: it is no text; 400: a text part without text.
+        ApiError: 422 if it is not text; 400 if a text block has no `text`.
     """
     if part.type == "text":
         if part.text is None:
-            raise invalid(f"{where}: a block of type 'text' needs a text.", f"{where}.text")
+            raise invalid(f"{where}: a block of type 'text' requires text.", f"{where}.text")
         return part.text
     source = part.source
     if part.type == "document" and source is not None and source.type == "text" and source.data is not None:
         return source.data
-    raise _not_text(part.type, where)
+    raise _unsupported_block(part.type, where)
 
 
-def _not_text(kind: str, where: str) -> ApiError:
+def _unsupported_block(kind: str, where: str) -> ApiError:
     return invalid(
-        f"{where}: models here read text only, and this block is of type '{kind[:40]}'. Leave it out.",
+        f"{where}: content of type '{kind[:40]}' is not supported, only text is. Remove it.",
         where,
         status=422,
     )

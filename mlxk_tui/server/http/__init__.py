@@ -1,1 +1,1 @@
-"""Connections, bodies, events, and who may call."""
+"""HTTP connections, request bodies, server-sent events and access control."""

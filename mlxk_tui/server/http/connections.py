@@ -1,4 +1,4 @@
-"""What aiohttp leaves open about connections: time for the headers, how many there are, errors in JSON."""
+"""Connection handling on top of aiohttp: a header timeout, a connection limit, and errors as JSON."""
 
 from __future__ import annotations
 
@@ -16,91 +16,91 @@ from mlxk_tui.server.errors import ApiError, invalid
 from mlxk_tui.server.options import ServerOptions
 
 SERVER = "mlxk-tui"
-"""What the answers say of the program: no versions."""
+"""The `Server` header, without version numbers."""
 _MAX_LINE_BYTES = 16_384
 _RESERVE = 32
-"""Connections beyond the most that are let in to be told so."""
+"""Connections above the limit that are accepted, so that they get an error response."""
 _OTHER_FILES = 128
-"""Descriptors that are kept for everything else: the cache, pipes to other processes, the chats."""
+"""File descriptors reserved for everything else: the cache, pipes to other processes, the chats."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-def common_headers(given: Mapping[str, str]) -> dict[str, str]:
-    """Return what every answer carries: the id of the request, and nothing of versions.
+def common_headers(request_headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of every response: `X-Request-ID` and `Server`.
 
     Args:
-        given: headers of the request; its own id is kept where it is a sane one.
+        request_headers: headers of the request; a valid `X-Request-ID` in them is reused.
     """
-    own = given.get("X-Request-ID", "")
-    number = own if _REQUEST_ID.fullmatch(own) else f"req-{secrets.token_hex(12)}"
-    return {"X-Request-ID": number, "Server": SERVER}
+    given = request_headers.get("X-Request-ID", "")
+    request_id = given if _REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
+    return {"X-Request-ID": request_id, "Server": SERVER}
 
 
-def room_for(connections: int) -> int:
-    """Return how many connections can be open at once, at most so many.
+def connection_limit(connections: int) -> int:
+    """Return how many connections can be open at once: `connections`, or fewer.
 
-    Each takes a file descriptor, of which macOS gives a process 256 at first: more are asked for.
+    Each needs a file descriptor, so this raises the soft limit of the process (256 on macOS) if needed.
     """
-    wanted = connections + _RESERVE + _OTHER_FILES
+    needed = connections + _RESERVE + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         connections = max(1, min(connections, soft - _RESERVE - _OTHER_FILES))
     return connections
 
 
 class HttpConnection(web.RequestHandler):
-    """One connection: a request has to arrive within a time, and nonsense is answered in JSON."""
+    """One connection. Request headers must arrive in time; invalid HTTP gets an error in JSON."""
 
     def __init__(self, manager: web.Server, *, header_timeout_s: float, **more: Any) -> None:
         super().__init__(manager, loop=asyncio.get_running_loop(), **more)
         self._header_timeout_s = header_timeout_s
-        self._answering = False
-        self._deadline: asyncio.TimerHandle | None = None
-        self.rests_since = asyncio.get_running_loop().time()
-        """Since when it has had no whole request, on the loop's clock."""
-        self.one_too_many = False
-        """Whether there was no room for it: it may only ask how the server is."""
+        self._handling = False
+        self._header_timer: asyncio.TimerHandle | None = None
+        self.idle_since = asyncio.get_running_loop().time()
+        """Since when it has had no complete request, in seconds of the loop's clock."""
+        self.over_limit = False
+        """Whether it exceeds the connection limit: only quiet routes, such as `/health`, respond then."""
 
     @property
-    def answering(self) -> bool:
-        """Whether a request with all its headers is here and has not been answered."""
-        return self._answering
+    def handling(self) -> bool:
+        """Whether a request with complete headers is in progress."""
+        return self._handling
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Expect a request from now on."""
-        self._expect_headers()
+        """Start the header timeout."""
+        self._start_header_timeout()
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Expect the rest of a request whose first bytes are here."""
-        if not self._answering and data:
-            self._expect_headers()
+        """Start the header timeout with the first bytes of a request."""
+        if not self._handling and data:
+            self._start_header_timeout()
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Forget the deadline."""
-        self._have_headers()
+        """Cancel the header timeout."""
+        self._cancel_header_timeout()
         super().connection_lost(exc)
 
     def begin(self) -> None:
-        """A request with its headers is here."""
-        self._answering = True
-        self._have_headers()
+        """Mark that the headers of a request have arrived."""
+        self._handling = True
+        self._cancel_header_timeout()
 
     def end(self) -> None:
-        """It has been answered; the connection may rest."""
-        self._answering = False
-        self.rests_since = asyncio.get_running_loop().time()
+        """Mark that the request has finished and the connection is idle."""
+        self._handling = False
+        self.idle_since = asyncio.get_running_loop().time()
 
     def close_if_idle(self) -> None:
-        """Close it, unless a request is being answered."""
-        if not self._answering:
+        """Close the connection, unless a request is in progress."""
+        if not self._handling:
             self.force_close()
 
     def handle_error(
@@ -110,34 +110,34 @@ class HttpConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is no HTTP in the shape of every other error."""
+        """Respond to invalid HTTP with an error in JSON, like every other error."""
         del exc
         if status >= 500:
-            error = ApiError(status, "internal_error", "A fault of this program; please report it.")
+            error = ApiError(status, "internal_error", "An internal error occurred. Please report it.")
         else:
-            # aiohttp's message quotes the bytes; its first line names the fault.
+            # aiohttp's message quotes the bytes; its first line names the error.
             lines = (message or "").strip().splitlines()
-            error = invalid(f"This is not HTTP that can be read: {lines[0] if lines else 'bad request'}.")
+            error = invalid(f"The request is not valid HTTP: {lines[0] if lines else 'bad request'}.")
         response = error.response()
         response.headers.update(common_headers(request.headers))
         response.force_close()
         return response
 
-    def _expect_headers(self) -> None:
-        if self._deadline is None:
+    def _start_header_timeout(self) -> None:
+        if self._header_timer is None:
             loop = asyncio.get_running_loop()
-            self._deadline = loop.call_later(self._header_timeout_s, self._give_up)
+            self._header_timer = loop.call_later(self._header_timeout_s, self._on_header_timeout)
 
-    def _have_headers(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _cancel_header_timeout(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
 
-    def _give_up(self) -> None:
-        self._deadline = None
-        if self._answering or self.transport is None:
+    def _on_header_timeout(self) -> None:
+        self._header_timer = None
+        if self._handling or self.transport is None:
             return
-        response = invalid("The request did not arrive in time. Send it faster.", status=408).response()
+        response = invalid("The request did not arrive in time. Send it again.", status=408).response()
         body = response.body if isinstance(response.body, bytes) else b""
         headers = "".join(f"{name}: {value}\r\n" for name, value in common_headers({}).items())
         self.transport.write(
@@ -148,12 +148,12 @@ class HttpConnection(web.RequestHandler):
 
 
 class WebServer(web.Server):
-    """Makes the connections. Its `handler` answers requests and raises nothing but cancellation."""
+    """Creates a `HttpConnection` for each client. `handler` must raise nothing but cancellation."""
 
     def __init__(self, handler: Handler, options: ServerOptions) -> None:
         super().__init__(handler, request_factory=self._request, handler_cancellation=True)
         self._options = options
-        self._most = room_for(options.max_connections)
+        self._max_connections = connection_limit(options.max_connections)
 
     def __call__(self) -> web.RequestHandler:
         """Return the protocol of a new connection."""
@@ -169,25 +169,25 @@ class WebServer(web.Server):
         )
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """Take a connection in, for another one where there are too many.
+        """Accept a connection; at the limit, close another one.
 
-        The one that has waited longest without a whole request goes. Where all are being answered, a few
-        more are let in, to be told so and to ask how the server is.
+        The connection that has been idle the longest is closed. If all have requests in progress, a few
+        more are accepted, to respond with an error or to `/health`.
         """
         super().connection_made(handler, transport)
-        if len(self.connections) <= self._most:
+        if len(self.connections) <= self._max_connections:
             return
         others = [one for one in self.connections if isinstance(one, HttpConnection) and one is not handler]
-        waiting = [one for one in others if not one.answering]
-        if waiting:
-            min(waiting, key=lambda one: one.rests_since).force_close()
-        elif len(others) >= self._most + _RESERVE:
+        idle = [one for one in others if not one.handling]
+        if idle:
+            min(idle, key=lambda one: one.idle_since).force_close()
+        elif len(others) >= self._max_connections + _RESERVE:
             transport.abort()
         elif isinstance(handler, HttpConnection):
-            handler.one_too_many = True
+            handler.over_limit = True
 
     def close_idle(self) -> None:
-        """Close the connections that rest, and each other one after its answer."""
+        """Close idle connections now, and the others after their response."""
         self.pre_shutdown()
         for connection in self.connections:
             if isinstance(connection, HttpConnection):

@@ -1,7 +1,7 @@
-"""The host that a request is for: what `Host` and an absolute target say, read strictly.
+"""Strict parsing of the host in the `Host` header and in absolute request targets.
 
-`urlsplit` is made for URLs: it takes `evil@localhost` and `localhost/x` for a host, and a stranger's name
-could pass for this machine's. Here a host is a name or an address with an optional port, and nothing else.
+`urlsplit` parses URLs and accepts `evil@localhost` and `localhost/x`, so a foreign name could pass for this
+machine's. Here a host is a name or an IP address with an optional port, and nothing else.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _AUTHORITY = re.compile(
 _ABSOLUTE = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 
 
-def host_of(authority: str) -> str | None:
-    """Return the host of `HOST[:PORT]` (RFC 9110, 7.2) in lower case, without brackets and final dot.
+def parse_host(authority: str) -> str | None:
+    """Return the host of `HOST[:PORT]` (RFC 9110, section 7.2), lower case, without brackets and final dot.
 
-    None where it is anything else: with user info, a path, percent-encoding, a zone, or a port that is none.
+    None if it is anything else: user info, a path, percent-encoding, an IPv6 zone, or an invalid port.
     """
     found = _AUTHORITY.fullmatch(authority)
     if found is None or int(found["port"] or 0) > 65535:
@@ -29,12 +29,12 @@ def host_of(authority: str) -> str | None:
     return name if all(name.split(".")) else None
 
 
-def authority_of(method: str, target: str) -> str | None:
-    """Return the authority that a request target holds, maybe malformed; None where it holds none.
+def target_authority(method: str, target: str) -> str | None:
+    """Return the authority in a request target (RFC 9112, section 3.2), unchecked; None if it has none.
 
     Args:
-        method: of the request; CONNECT has an authority alone as its target.
-        target: as it was sent: `/path`, `*`, or an absolute `http://HOST/path`.
+        method: the request's method; the target of CONNECT is an authority.
+        target: the raw request target: `/path`, `*`, or an absolute `http://HOST/path`.
     """
     if target.startswith("/") or target == "*":
         return None
@@ -45,7 +45,7 @@ def authority_of(method: str, target: str) -> str | None:
 
 
 def is_address(host: str) -> bool:
-    """Tell whether a host is an IPv4 or IPv6 address."""
+    """Return whether a host is an IPv4 or IPv6 address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

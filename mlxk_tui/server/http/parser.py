@@ -1,4 +1,4 @@
-"""Parses bodies: small ones here, large ones in processes of their own, so that the loop never stands."""
+"""Parses request bodies: small ones in place, large ones in worker processes that don't block the loop."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Generic, TypeVar
 from mlxk_tui.ops.core.child_process import ChildProcess
 from mlxk_tui.ops.core.errors import ErrorType
 from mlxk_tui.server.errors import BUSY, ApiError, invalid
-from mlxk_tui.server.http.parsing import Outcome, is_cheap, parse_request
+from mlxk_tui.server.http.json_body import ParseResult, is_cheap, parse_request
 from mlxk_tui.server.requests.schema import Schema
 
-_PROCESSES = 2
-"""Most processes; they start when they are needed."""
-_LIMIT_S = 30.0
-"""How long a body may take: the worst of 16 MB takes two seconds on a machine that does nothing else."""
+_MAX_WORKERS = 2
+"""Maximum number of worker processes; they are started on demand."""
+_TIMEOUT_S = 30.0
+"""Seconds to parse a body: the worst case of 16 MB takes two seconds on an idle machine."""
 _READ_BYTES = 1 << 20
 
 S = TypeVar("S", bound=Schema)
 
 
-class Parsed(Generic[S]):
-    """A valid request, which may not be unpacked yet.
+class ParsedRequest(Generic[S]):
+    """A valid request, which may still be pickled.
 
     Args:
-        model: the model that it names.
-        longest_ids: most token ids of one of its prompts.
+        model: its field `model`.
+        longest_ids: the number of token ids of its longest prompt.
         unpack: returns the request.
     """
 
@@ -38,105 +38,111 @@ class Parsed(Generic[S]):
 
 
 class RequestParser:
-    """Parses bodies for one server, a few large ones at once; belongs to one event loop."""
+    """Parses request bodies, a few large ones at a time. Not thread-safe: use it in one event loop."""
 
     def __init__(self) -> None:
-        self._idle: list[_Process] = []
-        self._busy: set[_Process] = set()
+        self._idle: list[_Worker] = []
+        self._busy: set[_Worker] = set()
         self._ending: set[asyncio.Task[None]] = set()
-        self._turns: asyncio.Semaphore | None = None
+        self._slots: asyncio.Semaphore | None = None
         self._closed = False
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the processes that live."""
-        return [process.pid for process in (*self._idle, *self._busy) if process.pid is not None]
+        """Process ids of the running workers."""
+        return [worker.pid for worker in (*self._idle, *self._busy) if worker.pid is not None]
 
-    async def parse(self, schema: type[S], raw: bytes) -> Parsed[S]:
-        """Return the request that a body is.
+    async def parse(self, schema: type[S], raw: bytes) -> ParsedRequest[S]:
+        """Parse a body as JSON and validate it against a schema.
 
         Raises:
-            ApiError: 400 it is malformed, 413 it holds too much or takes too long, 503 no process can be
-                had, or the server stops.
+            ApiError: 400 if it is invalid, 413 if it has too many values or takes too long to parse, 503 if
+                no worker can be started or the server stops.
         """
         if is_cheap(raw):
             request = parse_request(schema, raw)
-            return Parsed(getattr(request, "model", None), request.longest_ids, lambda: request)
-        outcome = await self._elsewhere(f"{schema.__module__}:{schema.__name__}".encode("ascii"), raw)
-        if outcome.error is not None:
-            status, kind, message, param = outcome.error
+            return ParsedRequest(getattr(request, "model", None), request.longest_ids, lambda: request)
+        path = f"{schema.__module__}:{schema.__name__}"
+        result = await self._parse_in_worker(path.encode("ascii"), raw)
+        if result.error is not None:
+            status, kind, message, param = result.error
             raise ApiError(status, kind, message, param=param)
-        packed = outcome.request
-        return Parsed(outcome.model, outcome.longest_ids, lambda: pickle.loads(packed))  # noqa: S301 - our own process wrote it
+        data = result.request
+        return ParsedRequest(
+            result.model,
+            result.longest_ids,
+            lambda: pickle.loads(data),  # noqa: S301 - our own process wrote it
+        )
 
     async def close(self) -> None:
-        """End the processes; bodies that are being parsed fail."""
+        """Stop the workers; bodies that are being parsed fail."""
         self._closed = True
-        for process in (*self._idle, *self._busy):
-            self._end(process)
+        for worker in (*self._idle, *self._busy):
+            self._end(worker)
         self._idle.clear()
         while self._ending:
             await asyncio.wait(self._ending)
         self._closed = False
 
-    def _end(self, process: _Process) -> None:
-        """End a process, and wait for it beside other work."""
-        task = asyncio.create_task(process.end())
+    def _end(self, worker: _Worker) -> None:
+        """Stop a worker, and wait for its exit in the background."""
+        task = asyncio.create_task(worker.end())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    async def _elsewhere(self, schema: bytes, raw: bytes) -> Outcome:
-        if self._turns is None:
-            self._turns = asyncio.Semaphore(_PROCESSES)
-        async with self._turns:
-            for _ in range(_PROCESSES + 1):  # processes that somebody has killed cost no request
-                process = self._idle.pop() if self._idle else _Process()
-                self._busy.add(process)
+    async def _parse_in_worker(self, schema: bytes, raw: bytes) -> ParseResult:
+        if self._slots is None:
+            self._slots = asyncio.Semaphore(_MAX_WORKERS)
+        async with self._slots:
+            for _ in range(_MAX_WORKERS + 1):  # killed workers must not make the request fail
+                worker = self._idle.pop() if self._idle else _Worker()
+                self._busy.add(worker)
                 try:
-                    outcome = await asyncio.wait_for(process.ask(schema + b"\n" + raw), _LIMIT_S)
+                    result = await asyncio.wait_for(worker.parse(schema + b"\n" + raw), _TIMEOUT_S)
                 except asyncio.TimeoutError:
-                    self._end(process)
-                    raise invalid("The body takes too long to be parsed. Send less.", status=413) from None
+                    self._end(worker)
+                    message = "The body takes too long to parse. Send a smaller one."
+                    raise invalid(message, status=413) from None
                 except (OSError, EOFError, asyncio.IncompleteReadError):
-                    self._end(process)
+                    self._end(worker)
                     if self._closed:
                         break
                 except BaseException:
-                    self._end(process)  # given up half-way: what it says next is nobody's
+                    self._end(worker)  # cancelled: it would send this result to the next request
                     raise
                 else:
-                    if outcome.leaves:
-                        self._end(process)
+                    if result.exits:
+                        self._end(worker)
                     else:
-                        self._idle.append(process)
-                    return outcome
+                        self._idle.append(worker)
+                    return result
                 finally:
-                    self._busy.discard(process)
+                    self._busy.discard(worker)
         kind = BUSY if self._closed else ErrorType.INTERNAL_ERROR.value
         raise ApiError(
             503,
             kind,
-            "The process that parses large requests has ended. Try again.",
+            "The process that parses large requests has exited. Try again.",
             retry_after_s=2,
         )
 
 
-class _Process:
-    """One process, started with its first body."""
+class _Worker:
+    """One worker process, started with its first body."""
 
     def __init__(self) -> None:
         self._process: ChildProcess | None = None
 
     @property
     def pid(self) -> int | None:
-        """Its process id while it lives."""
+        """Its process id, or None if it isn't running."""
         return self._process.pid if self._process is not None else None
 
-    async def ask(self, frame: bytes) -> Outcome:
-        """Return what becomes of a body.
+    async def parse(self, frame: bytes) -> ParseResult:
+        """Send a frame (see `parser_worker`) and return the result.
 
         Raises:
-            OSError, EOFError, asyncio.IncompleteReadError: the process has ended.
+            OSError, EOFError, asyncio.IncompleteReadError: the process has exited.
         """
         if self._process is None:
             self._process = await ChildProcess.start(
@@ -147,12 +153,13 @@ class _Process:
         process.write(frame)
         await process.drain()
         head = await process.stdout.readexactly(4)
-        outcome = pickle.loads(await process.stdout.readexactly(int.from_bytes(head, "big")))  # noqa: S301 - as above
-        if not isinstance(outcome, Outcome):
+        data = await process.stdout.readexactly(int.from_bytes(head, "big"))
+        result = pickle.loads(data)  # noqa: S301 - as above
+        if not isinstance(result, ParseResult):
             raise EOFError
-        return outcome
+        return result
 
     async def end(self) -> None:
-        """End it at once, and wait until it is gone."""
+        """Kill the process and wait for its exit."""
         if self._process is not None:
             await self._process.end()

@@ -1,8 +1,9 @@
-"""Parses large bodies in a process, `python -m mlxk_tui.server.http.parser_worker`: frames in, frames out.
+"""The worker process that parses large bodies: `python -m mlxk_tui.server.http.parser_worker`.
 
-A frame is its length in four bytes, big-endian, and then so many bytes. One that comes in is the import
-path of a schema (`module:name`), a line feed, and the body. One that goes out is a pickled `Outcome`: both
-sides are of one version and trust each other. It ends when stdin does.
+It reads frames from stdin and writes frames to stdout. A frame is a length in four bytes, big-endian, and
+that many bytes. An input frame is the import path of a schema (`module:name`), a line feed, and the body.
+An output frame is a pickled `ParseResult`: both sides have the same version and trust each other. The
+process exits when stdin is closed.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from typing import BinaryIO
 import psutil
 
 from mlxk_tui.ops.core.lifeline import die_with_parent
-from mlxk_tui.server.http.parsing import outcome_of
+from mlxk_tui.server.http.json_body import parse_frame
 
 _MAX_RESIDENT_BYTES = 256 * 2**20
-"""A process that has grown beyond this leaves after its answer: Python does not give all memory back."""
+"""A process larger than this exits after its result: Python doesn't return all memory to the system."""
 
 
 def read_frame(stream: BinaryIO) -> bytes | None:
-    """Return the next frame; None at the end."""
+    """Return the content of the next frame; None at the end of the stream."""
     head = stream.read(4)
     if len(head) < 4:
         return None
@@ -32,17 +33,17 @@ def read_frame(stream: BinaryIO) -> bytes | None:
 
 
 def main() -> int:
-    """Parse until stdin ends."""
+    """Parse frames until stdin is closed; return the exit status."""
     die_with_parent(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the parent's to handle
     while (frame := read_frame(sys.stdin.buffer)) is not None:
-        outcome = outcome_of(frame)
+        result = parse_frame(frame)
         del frame
-        leaves = psutil.Process().memory_info().rss > _MAX_RESIDENT_BYTES
-        written = pickle.dumps(outcome._replace(leaves=leaves), pickle.HIGHEST_PROTOCOL)
+        exits = psutil.Process().memory_info().rss > _MAX_RESIDENT_BYTES
+        written = pickle.dumps(result._replace(exits=exits), pickle.HIGHEST_PROTOCOL)
         sys.stdout.buffer.write(len(written).to_bytes(4, "big") + written)
         sys.stdout.buffer.flush()
-        if leaves:
+        if exits:
             break
     return 0
 

@@ -1,8 +1,8 @@
-"""Who may call: the `Host`, `Origin` and `Sec-Fetch-Site` of a request, CORS, and API keys.
+"""Access control: `Host`, `Origin` and `Sec-Fetch-Site` headers, CORS, and API keys.
 
-A web page that a user visits can send requests to this machine. Its browser says so in `Origin`, or, for an
-image, a script or a frame, in `Sec-Fetch-Site` alone; and where the page's own name was pointed here (DNS
-rebinding) that name is in `Host`.
+A web page that a user visits can send requests to this machine. The browser marks them with `Origin`, or,
+for images, scripts and frames, with `Sec-Fetch-Site` only. If the page's domain resolves to this machine
+(DNS rebinding), its name is in `Host`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from aiohttp import HttpVersion11, web
 from mlxk_tui.ops.core.errors import ErrorType
 from mlxk_tui.ops.core.retry_after import HEADER as RETRY_AFTER
 from mlxk_tui.server.errors import ApiError, invalid
-from mlxk_tui.server.http.hosts import authority_of, host_of, is_address
-from mlxk_tui.server.http.keys import name_of
+from mlxk_tui.server.http.hosts import is_address, parse_host, target_authority
+from mlxk_tui.server.http.keys import find_key_name
 from mlxk_tui.server.options import ServerOptions
 
 _ALLOWED_HEADERS = (
@@ -25,15 +25,15 @@ _ALLOWED_HEADERS = (
     *("OpenAI-Beta", "OpenAI-Organization", "OpenAI-Project"),
 )
 _SDK_HEADER = re.compile(r"x-stainless-[a-z0-9-]{1,50}")
-"""What OpenAI's and Anthropic's JavaScript clients tell of themselves; each version tells something else."""
+"""Headers of OpenAI's and Anthropic's JavaScript clients; the names differ between versions."""
 _MAX_SDK_HEADERS = 32
 _OWN_SITES = {"same-origin", "none"}
-"""Values of `Sec-Fetch-Site`: of a page that came from here, and of a user who typed the address."""
+"""Values of `Sec-Fetch-Site` for a page of this server, and for a user who entered the URL."""
 _EXPOSED_HEADERS = f"X-Request-ID, {RETRY_AFTER}"
 
 
 class Guard:
-    """The rules of some options."""
+    """Checks requests against the hosts, origins and API keys in the options."""
 
     def __init__(self, options: ServerOptions) -> None:
         self._keys = dict(options.api_keys)
@@ -44,67 +44,69 @@ class Guard:
         self._names |= {name.lower() for name in options.hosts}
 
     def check_host(self, request: web.BaseRequest) -> None:
-        """Refuse a `Host`, or the host of an absolute target, that may be a stranger's name for this machine.
+        """Check the `Host` header and the host of an absolute target, against DNS rebinding.
 
-        Addresses are safe: a page that was loaded from one has no other to lead here.
+        IP addresses are allowed: a page that was loaded from one can't make it resolve to this machine.
 
         Raises:
-            ApiError: 400 none, more than one, or malformed; 403 a stranger's.
+            ApiError: 400 if the header is missing, repeated or malformed; 403 if the name is not allowed.
         """
         hosts = request.headers.getall("Host", [])
         if len(hosts) > 1:
             raise invalid("The request has more than one Host header. Send one.")
         if not hosts and request.version >= HttpVersion11:
-            raise invalid("The request has no Host header. Send one, as HTTP/1.1 asks for.")
-        self._check_name(hosts[0] if hosts and hosts[0] else None, "Host header")  # no browser sends none
-        self._check_name(authority_of(request.method, request.raw_path), "request's target")
+            raise invalid("The request has no Host header. Send one; HTTP/1.1 requires it.")
+        # A missing or empty Host is allowed: browsers always send a name.
+        self._check_authority(hosts[0] if hosts and hosts[0] else None, "Host header")
+        self._check_authority(target_authority(request.method, request.raw_path), "request target")
 
-    def _check_name(self, authority: str | None, where: str) -> None:
+    def _check_authority(self, authority: str | None, where: str) -> None:
         if authority is None:
             return
-        name = host_of(authority)
+        name = parse_host(authority)
         if name is None:
-            raise invalid(f"The {where} is malformed: it needs a name or an address, and maybe a port.")
+            raise invalid(f"The {where} is malformed. Send a name or an IP address, optionally with a port.")
         if not (name in self._names or name.endswith(".localhost") or is_address(name)):
             raise ApiError(
                 403,
                 ErrorType.ACCESS_DENIED.value,
-                f"This server does not answer to the name in the {where}. Use its address, or have "
-                "the name added to the hosts that it allows.",
+                f"The name in the {where} is not allowed. Use the server's IP address, or add the name to "
+                "the server's allowed hosts.",
             )
 
     def check_site(self, request: web.BaseRequest) -> None:
-        """Refuse what a page of another site has a browser fetch without saying where the page is from.
+        """Reject requests that a browser makes for a page of another site without sending `Origin`.
 
-        That is how images, scripts, style sheets and frames are fetched. A link that somebody follows
-        opens a page of its own, which the other site cannot read.
+        Browsers fetch images, scripts, style sheets and frames this way. Links that a user follows are
+        allowed: they open a page that the other site can't read.
+        See https://www.w3.org/TR/fetch-metadata/.
 
         Raises:
-            ApiError: 403.
+            ApiError: 403 if another site made the request.
         """
         if self._any_origin or "Origin" in request.headers:  # see `cors`
             return
         sites = request.headers.getall("Sec-Fetch-Site", [])
         if all(site.strip().lower() in _OWN_SITES for site in sites):
             return
-        opened = (
+        navigation = (
             request.headers.get("Sec-Fetch-Mode") == "navigate"
             and request.headers.get("Sec-Fetch-Dest") == "document"
         )
-        if opened and request.method in {"GET", "HEAD"}:
+        if navigation and request.method in {"GET", "HEAD"}:
             return
         raise ApiError(
             403,
             ErrorType.ACCESS_DENIED.value,
-            "Pages of other web sites may not fetch this. Add the site to the origins that the server "
-            "allows, and have the page ask with CORS, if it should.",
+            "Pages of other websites may not request this. To allow it, add the site to the server's "
+            "allowed origins, and request it with CORS.",
         )
 
     def cors(self, request: web.BaseRequest) -> dict[str, str]:
-        """Return the CORS headers of the answer; none for a caller that is no web page.
+        """Return the CORS headers of the response; empty if the request has no `Origin`.
 
         Raises:
-            ApiError: 400 more than one origin; 403 a page of an origin that the user has not named.
+            ApiError: 400 if there are several `Origin` headers; 403 if the origin is not allowed.
         """
         origins = request.headers.getall("Origin", [])
         if not origins:
@@ -117,8 +119,8 @@ class Guard:
             raise ApiError(
                 403,
                 ErrorType.ACCESS_DENIED.value,
-                "Web pages of this origin may not call the server. Add it to the origins that the server "
-                "allows if they should.",
+                "Web pages of this origin may not call the server. To allow it, add it to the server's "
+                "allowed origins.",
                 headers={"Vary": "Origin"},
             )
         return {
@@ -128,7 +130,7 @@ class Guard:
         }
 
     def preflight(self, request: web.BaseRequest, allowed: dict[str, str]) -> web.Response:
-        """Answer a browser that asks before it calls; `allowed` comes from `cors`."""
+        """Return the response to a CORS preflight request; `allowed` are the headers from `cors`."""
         headers = {
             **allowed,
             "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
@@ -140,18 +142,18 @@ class Guard:
         return web.Response(status=204, headers=headers)
 
     def key_name(self, request: web.BaseRequest) -> str | None:
-        """Return the name of the request's key, or None: without keys, or with a wrong one."""
+        """Return the name of the request's API key; None if it is missing or unknown."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         given = token.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key")
-        return name_of(given, self._keys)
+        return find_key_name(given, self._keys)
 
     @property
     def needs_key(self) -> bool:
-        """Whether there are keys."""
+        """Whether requests need an API key."""
         return bool(self._keys)
 
-    def refuse_key(self) -> ApiError:
-        """Return the error of a request without a right key."""
+    def invalid_key_error(self) -> ApiError:
+        """Return the error for a request without a valid API key."""
         return ApiError(
             401,
             ErrorType.AUTH_ERROR.value,
@@ -161,7 +163,7 @@ class Guard:
 
 
 def _sdk_headers(request: web.BaseRequest) -> list[str]:
-    """Return which headers of clients a preflight names; a pattern cannot be allowed, only names can."""
-    asked = ",".join(request.headers.getall("Access-Control-Request-Headers", []))
-    names = (name.strip(" \t").lower() for name in asked.split(","))
+    """Return the SDK headers that a preflight request lists: CORS allows names only, no patterns."""
+    requested = ",".join(request.headers.getall("Access-Control-Request-Headers", []))
+    names = (name.strip(" \t").lower() for name in requested.split(","))
     return list(dict.fromkeys(filter(_SDK_HEADER.fullmatch, names)))[:_MAX_SDK_HEADERS]

@@ -1,4 +1,4 @@
-"""A stream of server-sent events: one write per piece, comments while nothing comes, gone clients noticed."""
+"""Server-sent events: a response stream with keep-alive comments and a write timeout."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from aiohttp import web
 from aiohttp.client_exceptions import ClientError
 
 COMMENT = b": keep-alive\n\n"
-"""Means nothing to any client."""
+"""A comment, which clients ignore."""
 
 
-class GoneError(Exception):
-    """The client does not read any more."""
+class ClientDisconnectedError(Exception):
+    """The client closed the connection."""
 
 
 class EventStream:
-    """The answer to one request; an async context.
+    """A response of server-sent events; use it as an async context manager.
 
-    Nothing is sent before the first `write` or the first comment, so that a request that turns out to
-    be impossible can still be refused with a status of its own.
+    The headers are sent with the first `write` or keep-alive comment, so an error before that can still
+    set the status of the response. Format: https://html.spec.whatwg.org/multipage/server-sent-events.html.
 
     Args:
-        request: the request.
-        headers: headers of the answer.
-        keep_alive_s: seconds of silence after which a comment is sent.
-        write_timeout_s: seconds that the client may leave everything unread.
-        keep_alive: what is sent in silence; a comment by default.
+        request: the request to respond to.
+        headers: headers of the response, besides those of the stream.
+        keep_alive_s: seconds without an event after which `keep_alive` is sent.
+        write_timeout_s: seconds after which a client that reads nothing is disconnected.
+        keep_alive: bytes to send while no event comes; a comment by default.
     """
 
     def __init__(
@@ -53,69 +53,73 @@ class EventStream:
         self._keep_alive_s = keep_alive_s
         self._write_timeout_s = write_timeout_s
         self._keep_alive = keep_alive
-        self._opening = asyncio.Lock()
-        self._open = False
+        self._prepare_lock = asyncio.Lock()
+        self._prepared = False
         self._writing_since: float | None = None
-        self._wrote = time.monotonic()
-        self._ticker: asyncio.Task[None] | None = None
+        self._last_write = time.monotonic()
+        self._monitor_task: asyncio.Task[None] | None = None
 
     @property
-    def begun(self) -> bool:
-        """Whether the client has seen the headers: too late for another status."""
-        return self._open
+    def headers_sent(self) -> bool:
+        """Whether the headers have been sent, so that the status can't change any more."""
+        return self._prepared
 
     async def __aenter__(self) -> EventStream:
-        self._ticker = asyncio.create_task(self._tick())
+        self._monitor_task = asyncio.create_task(self._monitor())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._ticker is not None:
-            self._ticker.cancel()
+        if self._monitor_task is not None:
+            self._monitor_task.cancel()
 
     async def write(self, data: bytes) -> None:
-        """Send whole events.
+        """Send complete events.
 
         Raises:
-            GoneError: nobody reads them.
+            ClientDisconnectedError: the client closed the connection.
         """
         try:
-            if not self._open:
-                await self._begin()
+            if not self._prepared:
+                await self._prepare()
             self._writing_since = time.monotonic()
             await self.response.write(data)
             self._writing_since = None
-            self._wrote = time.monotonic()
+            self._last_write = time.monotonic()
         except (ConnectionError, ClientError) as error:
-            raise GoneError from error
+            raise ClientDisconnectedError from error
 
     async def finish(self) -> None:
-        """End the answer."""
+        """End the response.
+
+        Raises:
+            ClientDisconnectedError: the client closed the connection.
+        """
         try:
             await self.response.write_eof()
         except (ConnectionError, ClientError) as error:
-            raise GoneError from error
+            raise ClientDisconnectedError from error
 
-    async def _begin(self) -> None:
-        async with self._opening:
-            if not self._open:
+    async def _prepare(self) -> None:
+        async with self._prepare_lock:
+            if not self._prepared:
                 await self.response.prepare(self._request)
-                self._open = True
+                self._prepared = True
 
-    async def _tick(self) -> None:
-        """Speak up in silence, and give up on a client that does not read."""
-        step = min(self._keep_alive_s, self._write_timeout_s)
+    async def _monitor(self) -> None:
+        """Send keep-alive comments, and disconnect a client that doesn't read."""
+        interval = min(self._keep_alive_s, self._write_timeout_s)
         while True:
-            await asyncio.sleep(step)
+            await asyncio.sleep(interval)
             now = time.monotonic()
             if self._writing_since is not None:
                 transport = self._request.transport
                 if now - self._writing_since > self._write_timeout_s and transport is not None:
                     transport.abort()
                     return
-            elif now - self._wrote >= self._keep_alive_s * 0.9:
+            elif now - self._last_write >= self._keep_alive_s * 0.9:
                 try:
                     await self.write(self._keep_alive)
-                except GoneError:
+                except ClientDisconnectedError:
                     return

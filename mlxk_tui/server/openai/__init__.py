@@ -1,1 +1,1 @@
-"""The routes of OpenAI's API."""
+"""The routes of OpenAI's API, and vLLM's tokenizing routes."""

@@ -1,4 +1,7 @@
-"""POST /v1/chat/completions."""
+"""The route POST /v1/chat/completions.
+
+Reference: https://platform.openai.com/docs/api-reference/chat.
+"""
 
 from __future__ import annotations
 
@@ -27,55 +30,63 @@ from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import ApiError
 from mlxk_tui.server.generation import Choice, GenerationPlan, collect
 from mlxk_tui.server.requests.chat_request import ChatRequest
-from mlxk_tui.server.requests.conversation import generation_of
-from mlxk_tui.server.requests.tools import chosen_tools, customs_of, input_of
+from mlxk_tui.server.requests.conversation import to_generation
+from mlxk_tui.server.requests.tools import custom_input, custom_tool_names, select_tools
 from mlxk_tui.server.streaming import stream
 
 DONE = b"data: [DONE]\n\n"
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Answer a conversation."""
-    asked = await call.body(ChatRequest)
-    generation = generation_of(asked, call.service.options.max_tokens)
-    model = await call.service.chooser.choose(asked.model)
-    n = asked.n or 1
-    wanted = GenerationPlan(model, choices_of(generation, n), n)
+    """Handle POST /v1/chat/completions."""
+    request = await call.body(ChatRequest)
+    generation = to_generation(request, call.service.options.max_tokens)
+    model = await call.service.resolver.resolve(request.model)
+    n = request.n or 1
+    plan = GenerationPlan(model, repeat_for_choices(generation, n), n)
     forced = generation.tools if generation.forced_call else None
-    form = CallForm(
-        customs_of(chosen_tools(asked)),
-        legacy=asked.functions is not None,
-        one=asked.parallel_tool_calls is False,
+    call_format = ToolCallFormat(
+        custom_tool_names(select_tools(request)),
+        legacy=request.functions is not None,
+        first_only=request.parallel_tool_calls is False,
     )
-    name, number = model.name, f"chatcmpl-{call.entry.id}"
-    if asked.stream:
-        include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+    name, completion_id = model.name, f"chatcmpl-{call.entry.id}"
+    if request.stream:
+        include_usage = bool(request.stream_options and request.stream_options.include_usage)
         return await stream(
             call,
-            wanted,
-            ChatWriter(number, call.created, name, n, include_usage=include_usage, forced=forced, form=form),
+            plan,
+            ChatWriter(
+                completion_id,
+                call.created,
+                name,
+                n,
+                include_usage=include_usage,
+                forced=forced,
+                call_format=call_format,
+            ),
         )
-    async with call.service.generator.generate(wanted, call.entry) as answers:
-        choices = await collect(answers, n)
+    async with call.service.generator.generate(plan, call.entry) as events:
+        choices = await collect(events, n)
     return call.json(
         {
-            "id": number,
+            "id": completion_id,
             "object": "chat.completion",
             "created": call.created,
             "model": name,
             "choices": [
-                choice_json(index, choice, forced, form, asked.logprobs is True)
+                choice_json(index, choice, forced, call_format, request.logprobs is True)
                 for index, choice in enumerate(choices)
             ],
-            "usage": usage_json(answers.usage),
+            "usage": usage_json(events.usage),
         }
     )
 
 
-def choices_of(generation: Generation, n: int) -> tuple[Generation, ...]:
-    """Return a generation for each of `n` choices; each draws its own numbers from a seed.
+def repeat_for_choices(generation: Generation, n: int) -> tuple[Generation, ...]:
+    """Return `n` generations; if a seed is given, each gets the next one.
 
-    After the largest seed comes 0.
+    Seeds wrap around at 2**64.
     """
     seed = generation.sampling.seed
     if seed is None:
@@ -88,60 +99,60 @@ def choices_of(generation: Generation, n: int) -> tuple[Generation, ...]:
 
 
 @dataclass(frozen=True)
-class CallForm:
-    """How calls are written in an answer."""
+class ToolCallFormat:
+    """How tool calls are encoded in a response."""
 
-    customs: frozenset[str] = frozenset()
+    custom_names: frozenset[str] = frozenset()
     """Names of the custom tools."""
     legacy: bool = False
-    """As `function_call`, for a request with the old `functions`; the first call only."""
-    one: bool = False
-    """The first call only."""
+    """Whether to encode the first call as `function_call`, for requests with deprecated `functions`."""
+    first_only: bool = False
+    """Whether to drop all calls but the first."""
 
-    def reason(self, reason: str) -> str:
-        """Return why an answer ended in the words of this form."""
+    def finish_reason(self, reason: str) -> str:
+        """Return the `finish_reason` in this format."""
         return "function_call" if self.legacy and reason == FinishReason.TOOL_CALLS.value else reason
 
 
 def choice_json(
-    index: int, choice: Choice, forced: Tools | None, form: CallForm, with_logprobs: bool
+    index: int, choice: Choice, forced: Tools | None, call_format: ToolCallFormat, with_logprobs: bool
 ) -> dict[str, Any]:
-    """Return one answer as this API writes it."""
+    """Return one element of `choices`."""
     text: str | None = "".join(choice.text)
     reason = choice.finish_reason
     calls: Sequence[ToolCall] = choice.tool_calls
     if forced is not None:
         call = forced_call(text or "", forced, ended=reason != FinishReason.LENGTH.value)
         text, calls = None, (call,) if call is not None else ()
-        reason = _reason_of_call(reason)
-    if form.one:
+        reason = _forced_call_reason(reason)
+    if call_format.first_only:
         calls = calls[:1]
     message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
     reasoning = "".join(choice.reasoning)
     if reasoning:
         message["reasoning_content"] = message["reasoning"] = reasoning
-    if calls and form.legacy:
+    if calls and call_format.legacy:
         message["function_call"] = call_json(calls[0])["function"]
     elif calls:
-        message["tool_calls"] = [call_json(call, form.customs) for call in calls]
+        message["tool_calls"] = [call_json(call, call_format.custom_names) for call in calls]
     message["refusal"] = None
     return {
         "index": index,
         "message": message,
         "logprobs": logprobs_json(choice.logprobs) if with_logprobs else None,
-        "finish_reason": form.reason(reason),
+        "finish_reason": call_format.finish_reason(reason),
     }
 
 
-def call_json(call: ToolCall, customs: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Return a tool call as OpenAI's chat API writes it.
+def call_json(call: ToolCall, custom_names: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Return an element of `tool_calls`.
 
     Args:
         call: the call.
-        customs: names of the custom tools.
+        custom_names: names of the custom tools.
     """
-    if call.name in customs:
-        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": input_of(call)}}
+    if call.name in custom_names:
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": custom_input(call)}}
     return {
         "id": call.id,
         "type": "function",
@@ -149,13 +160,13 @@ def call_json(call: ToolCall, customs: frozenset[str] = frozenset()) -> dict[str
     }
 
 
-def _reason_of_call(reason: str) -> str:
-    """Return why an answer that had to be a call ended."""
+def _forced_call_reason(reason: str) -> str:
+    """Return the `finish_reason` of a forced call."""
     return FinishReason.TOOL_CALLS.value if reason == FinishReason.STOP.value else reason
 
 
 def usage_json(usage: TokenUsage) -> dict[str, Any]:
-    """Return counted tokens as OpenAI writes them."""
+    """Return the `usage` object of completions."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -166,7 +177,7 @@ def usage_json(usage: TokenUsage) -> dict[str, Any]:
 
 
 def logprobs_json(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
-    """Return log-probabilities as the chat API writes them."""
+    """Return the `logprobs` object of a choice."""
     return {
         "content": [
             {
@@ -185,41 +196,44 @@ def _token(entry: TokenLogprob | TopToken) -> dict[str, Any]:
 
 
 def error_event(error: ApiError) -> bytes:
-    """Return an error as an event, in the shape that OpenAI's clients raise."""
+    """Return an error as an event; OpenAI's clients raise it."""
     return b"data: " + json.dumps(error.body(), separators=(",", ":")).encode("ascii") + b"\n\n"
 
 
 class ChatWriter:
-    """Chunks of one answer. What does not change is written once; a delta costs one quoted text."""
+    """Encodes the chunks of one response.
+
+    The constant part of a chunk is encoded once; a delta only needs to quote its text.
+    """
 
     def __init__(
         self,
-        id: str,  # noqa: A002 - OpenAI's own name
+        id: str,  # noqa: A002 - the name in OpenAI's API
         created: int,
         model: str,
         n: int,
         *,
         include_usage: bool,
         forced: Tools | None,
-        form: CallForm,
+        call_format: ToolCallFormat,
     ) -> None:
         head = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model}
         self._head = "data: " + json.dumps(head, separators=(",", ":"))[:-1]
         self._usage = ',"usage":null' if include_usage else ""
         self._include_usage = include_usage
-        self._opened = [False] * n
-        self._calls = [0] * n
+        self._started = [False] * n
+        self._call_counts = [0] * n
         self._tools = forced
-        self._form = form
+        self._call_format = call_format
         self._forced: list[list[str]] | None = [[] for _ in range(n)] if forced is not None else None
 
     def started(self, index: int, event: Started) -> bytes:
-        """Say nothing yet."""
+        """Return nothing: the first chunk is sent with the first delta."""
         del index, event
         return b""
 
     def delta(self, index: int, event: Delta) -> bytes:
-        """Return one chunk, or nothing where the text is held back."""
+        """Return a chunk, or nothing if the text is part of a forced call."""
         text = event.text
         if self._forced is not None and text:
             self._forced[index].append(text)
@@ -228,8 +242,8 @@ class ChatWriter:
             return b""
         parts = []
         if event.reasoning:
-            said = quoted(event.reasoning)
-            parts.append(f'"reasoning_content":{said},"reasoning":{said}')
+            reasoning = quoted(event.reasoning)
+            parts.append(f'"reasoning_content":{reasoning},"reasoning":{reasoning}')
         if text:
             parts.append(f'"content":{quoted(text)}')
         if event.tool_calls:
@@ -238,7 +252,7 @@ class ChatWriter:
         return self._chunk(index, parts, logprobs, "null")
 
     def finished(self, index: int, event: Finished) -> bytes:
-        """Return the chunk with the reason."""
+        """Return the chunk with the `finish_reason`."""
         choice = Choice(finished=event)
         reason = choice.finish_reason
         data = b""
@@ -247,26 +261,26 @@ class ChatWriter:
             call = forced_call("".join(self._forced[index]), self._tools, ended=ended)
             if call is not None:
                 data = self._chunk(index, self._tool_calls(index, (call,)), "null", "null")
-            reason = _reason_of_call(reason)
-        return data + self._chunk(index, [], "null", quoted(self._form.reason(reason)))
+            reason = _forced_call_reason(reason)
+        return data + self._chunk(index, [], "null", quoted(self._call_format.finish_reason(reason)))
 
     def end(self, usage: TokenUsage) -> bytes:
-        """Return the usage, where it is wanted, and the end."""
+        """Return the usage, if requested, and `[DONE]`."""
         if not self._include_usage:
             return DONE
         counted = json.dumps(usage_json(usage), separators=(",", ":"))
         return f'{self._head},"choices":[],"usage":{counted}}}\n\n'.encode("ascii") + DONE
 
     def failed(self, error: ApiError) -> bytes:
-        """Return the error and the end."""
+        """Return the error and `[DONE]`."""
         return error_event(error) + DONE
 
     def _chunk(self, index: int, parts: list[str], logprobs: str, reason: str) -> bytes:
-        if not self._opened[index]:
-            self._opened[index] = True
+        if not self._started[index]:
+            self._started[index] = True
             parts.insert(0, '"role":"assistant"')
             if not any(part.startswith('"content"') for part in parts):
-                # OpenAI's way: AI SDK 6 makes a text part of an empty text, and none of null.
+                # As in OpenAI's API. AI SDK 6 creates a text part for "", but not for null.
                 other = self._forced is not None or len(parts) > 1
                 parts.insert(1, '"content":null' if other else '"content":""')
         return (
@@ -275,21 +289,21 @@ class ChatWriter:
         ).encode("ascii")
 
     def _tool_calls(self, index: int, calls: Sequence[ToolCall]) -> list[str]:
-        """Return the part of a delta that tells of calls."""
-        before = self._calls[index]
-        if self._form.one:
+        """Return the fields of a delta with tool calls."""
+        before = self._call_counts[index]
+        if self._call_format.first_only:
             calls = calls[: 1 - before]
             if not calls:
                 return []
-        self._calls[index] += len(calls)
-        if self._form.legacy:
-            shown: Any = call_json(calls[0])["function"]
-            return [] if before else [f'"function_call":{json.dumps(shown, separators=(",", ":"))}']
-        shown = [
-            {"index": number, **call_json(call, self._form.customs)}
+        self._call_counts[index] += len(calls)
+        if self._call_format.legacy:
+            encoded: Any = call_json(calls[0])["function"]
+            return [] if before else [f'"function_call":{json.dumps(encoded, separators=(",", ":"))}']
+        encoded = [
+            {"index": number, **call_json(call, self._call_format.custom_names)}
             for number, call in enumerate(calls, before)
         ]
-        return [f'"tool_calls":{json.dumps(shown, separators=(",", ":"))}']
+        return [f'"tool_calls":{json.dumps(encoded, separators=(",", ":"))}']
 
 
 ROUTES = (
@@ -297,9 +311,9 @@ ROUTES = (
         "POST",
         "/v1/chat/completions",
         create,
-        "Answer a conversation",
+        "Create a chat completion",
         schema=ChatRequest,
         streams=True,
-        answer=("id", "object", "created", "model", "choices", "usage"),
+        response_fields=("id", "object", "created", "model", "choices", "usage"),
     ),
 )

@@ -1,21 +1,24 @@
-"""The request of the completions API, and prompts as it and the embeddings API take them."""
+"""The schema of completion requests, and the type of prompts, which embedding requests share.
+
+Reference: https://platform.openai.com/docs/api-reference/completions.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
-from mlxk_tui.server.requests.chat_request import MAX_CHOICES, Sampled
-from mlxk_tui.server.requests.shapes import NULL, PROMPTS, WHOLE, conditions, fields, refused
+from mlxk_tui.server.requests.chat_request import MAX_CHOICES, SamplingRequest
+from mlxk_tui.server.requests.json_schemas import INTEGER, NULL, PROMPT, all_of, condition, unsupported
 
 MAX_PROMPTS = 64
 
 
-def _kind_of_prompts(given: object) -> str:
-    """Tell by its first item what a prompt is, so that the rest is compared with one type only."""
-    if isinstance(given, str):
+def _prompt_tag(prompt: object) -> str:
+    """Return the type of a prompt by its first item, so that it is validated against one type only."""
+    if isinstance(prompt, str):
         return "str"
-    first = given[0] if isinstance(given, list) and given else None
+    first = prompt[0] if isinstance(prompt, list) and prompt else None
     if isinstance(first, list):
         return "list[list[int]]"
     return "list[int]" if isinstance(first, (int, float)) else "list[str]"
@@ -26,14 +29,14 @@ _Tokens = Annotated[list[int], Tag("list[int]")]
 _TokenLists = Annotated[list[list[int]], Tag("list[list[int]]")]
 Prompts = Annotated[
     Annotated[str, Tag("str")] | _Texts | _Tokens | _TokenLists,
-    Discriminator(_kind_of_prompts),
-    WithJsonSchema(PROMPTS),
+    Discriminator(_prompt_tag),
+    WithJsonSchema(PROMPT),
 ]
-"""A text, several, token ids, or several lists of them."""
+"""One text, several texts, a list of token ids, or several such lists."""
 
 
-def longest_ids_of(prompts: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> int:
-    """Return the most token ids of a prompt; 0 where there are none."""
+def longest_ids(prompts: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> int:
+    """Return the number of token ids of the longest prompt; 0 if the prompts are text."""
     if isinstance(prompts, str) or not prompts or isinstance(prompts[0], str):
         return 0
     if isinstance(prompts[0], int):
@@ -41,28 +44,28 @@ def longest_ids_of(prompts: str | Sequence[str] | Sequence[int] | Sequence[Seque
     return max(len(prompt) for prompt in prompts if isinstance(prompt, Sequence))
 
 
-class CompletionRequest(Sampled):
+class CompletionRequest(SamplingRequest):
     """POST /v1/completions."""
 
     model_config = ConfigDict(
-        json_schema_extra=conditions(
+        json_schema_extra=all_of(
             (
-                fields("echo", echo={"const": True}),
-                fields(max_tokens={"anyOf": [NULL, {"type": "integer", "minimum": 1}]}),
+                condition("echo", echo={"const": True}),
+                condition(max_tokens={"anyOf": [NULL, {"type": "integer", "minimum": 1}]}),
             ),
         )
     )
 
     prompt: Prompts
-    max_tokens: Annotated[int, Field(ge=0), WHOLE] | None = Field(
-        None, description="0 with echo: nothing but the prompt."
+    max_tokens: Annotated[int, Field(ge=0), INTEGER] | None = Field(
+        None, description="0 is allowed with echo, and returns only the prompt."
     )
-    suffix: Annotated[str | None, refused("")] = None
+    suffix: Annotated[str | None, unsupported("")] = None
     echo: bool | None = None
-    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
-    logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
+    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES), INTEGER] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20), INTEGER] | None = None
 
     @property
     def longest_ids(self) -> int:
-        """Most token ids of one of its prompts; 0 where there are none."""
-        return longest_ids_of(self.prompt)
+        """Number of token ids of the longest prompt; 0 if the prompts are text."""
+        return longest_ids(self.prompt)

@@ -1,4 +1,7 @@
-"""POST /v1/completions: text or tokens to go on with."""
+"""The route POST /v1/completions.
+
+Reference: https://platform.openai.com/docs/api-reference/completions.
+"""
 
 from __future__ import annotations
 
@@ -21,130 +24,131 @@ from mlxk_tui.engine.generation import (
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import ApiError, invalid
 from mlxk_tui.server.generation import Choice, GenerationPlan, collect
-from mlxk_tui.server.openai.chat import DONE, choices_of, error_event, usage_json
+from mlxk_tui.server.openai.chat import DONE, error_event, repeat_for_choices, usage_json
 from mlxk_tui.server.openai.completion_request import MAX_PROMPTS, CompletionRequest
-from mlxk_tui.server.requests.conversation import sampling_of, stops_of
+from mlxk_tui.server.requests.conversation import stop_strings, to_sampling
 from mlxk_tui.server.streaming import stream
 
 Prompt = str | tuple[int, ...]
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Go on with one or several texts."""
-    asked = await call.body(CompletionRequest)
-    prompts = _prompts(asked)
-    n = asked.n or 1
+    """Handle POST /v1/completions."""
+    request = await call.body(CompletionRequest)
+    prompts = _prompts(request)
+    n = request.n or 1
     generations: list[Generation] = []
     for prompt in prompts:
-        generations += choices_of(_generation(asked, prompt, call.service.options.max_tokens), n)
-    model = await call.service.chooser.choose(asked.model)
-    wanted = GenerationPlan(model, tuple(generations), n)
-    name, number = model.name, f"cmpl-{call.entry.id}"
-    if asked.stream:
-        include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
-        return await stream(call, wanted, _Writer(number, call.created, name, include_usage=include_usage))
-    async with call.service.generator.generate(wanted, call.entry) as answers:
-        choices = await collect(answers, len(generations))
+        generation = _to_generation(request, prompt, call.service.options.max_tokens)
+        generations += repeat_for_choices(generation, n)
+    model = await call.service.resolver.resolve(request.model)
+    plan = GenerationPlan(model, tuple(generations), n)
+    name, completion_id = model.name, f"cmpl-{call.entry.id}"
+    if request.stream:
+        include_usage = bool(request.stream_options and request.stream_options.include_usage)
+        writer = _CompletionWriter(completion_id, call.created, name, include_usage=include_usage)
+        return await stream(call, plan, writer)
+    async with call.service.generator.generate(plan, call.entry) as events:
+        choices = await collect(events, len(generations))
     return call.json(
         {
-            "id": number,
+            "id": completion_id,
             "object": "text_completion",
             "created": call.created,
             "model": name,
             "choices": [
-                _choice(index, choice, asked.logprobs is not None) for index, choice in enumerate(choices)
+                _choice_json(index, choice, request.logprobs is not None)
+                for index, choice in enumerate(choices)
             ],
-            "usage": usage_json(answers.usage),
+            "usage": usage_json(events.usage),
         }
     )
 
 
-def _prompts(asked: CompletionRequest) -> list[Prompt]:
-    """Return each prompt: a text, or token ids.
+def _prompts(request: CompletionRequest) -> list[Prompt]:
+    """Return the prompts, each a text or token ids.
 
     Raises:
-        ApiError: 400: something that is not done here, or no prompt.
+        ApiError: 400 if the request uses an unsupported feature, or a prompt is empty.
     """
-    if asked.suffix:
-        raise invalid("suffix: text cannot be filled in between two others here. Leave it out.", "suffix")
-    if asked.max_tokens == 0 and not asked.echo:
-        raise invalid(
-            "max_tokens: 0 leaves nothing to answer with, unless echo repeats the prompt.", "max_tokens"
-        )
-    if asked.best_of is not None and asked.best_of > (asked.n or 1):
-        raise invalid("best_of: all answers are returned. Use n instead.", "best_of")
-    given = asked.prompt
+    if request.suffix:
+        raise invalid("suffix: insertion is not supported. Remove it.", "suffix")
+    if request.max_tokens == 0 and not request.echo:
+        raise invalid("max_tokens: 0 is allowed with echo only. Use at least 1, or set echo.", "max_tokens")
+    if request.best_of is not None and request.best_of > (request.n or 1):
+        raise invalid("best_of: values above n are not supported. Use n instead.", "best_of")
+    value = request.prompt
     prompts: list[Prompt]
-    if isinstance(given, str):
-        prompts = [given]
-    elif given and isinstance(given[0], int):
-        prompts = [tuple(given)]  # the schema types a list by its first item
+    if isinstance(value, str):
+        prompts = [value]
+    elif value and isinstance(value[0], int):
+        prompts = [tuple(value)]  # the schema checks a list by the type of its first item
     else:
         prompts = [
-            item if isinstance(item, str) else tuple(item) for item in given if not isinstance(item, int)
+            item if isinstance(item, str) else tuple(item) for item in value if not isinstance(item, int)
         ]
     if not prompts:
-        raise invalid("prompt: it is empty. Give a text, a list of texts, or token ids.", "prompt")
+        raise invalid("prompt: it is empty. Send a text, a list of texts, or token ids.", "prompt")
     if len(prompts) > MAX_PROMPTS:
-        raise invalid(f"prompt: at most {MAX_PROMPTS} prompts are answered at once.", "prompt")
+        raise invalid(f"prompt: at most {MAX_PROMPTS} prompts are allowed. Send fewer.", "prompt")
     if not all(prompts):
-        raise invalid("prompt: an empty prompt leaves nothing to go on with.", "prompt")
+        raise invalid("prompt: an empty prompt can't be completed. Remove it.", "prompt")
     return prompts
 
 
-def _generation(asked: CompletionRequest, prompt: Prompt, max_tokens: int | None) -> Generation:
+def _to_generation(request: CompletionRequest, prompt: Prompt, max_tokens: int | None) -> Generation:
     return Generation(
         prompt=prompt if isinstance(prompt, str) else None,
         tokens=prompt if isinstance(prompt, tuple) else None,
-        sampling=sampling_of(asked),
-        max_tokens=max_tokens if asked.max_tokens is None else asked.max_tokens,
+        sampling=to_sampling(request),
+        max_tokens=max_tokens if request.max_tokens is None else request.max_tokens,
         budget="server",
-        stop=stops_of(asked.stop),
-        logprobs=asked.logprobs,
-        echo=bool(asked.echo),
+        stop=stop_strings(request.stop),
+        logprobs=request.logprobs,
+        echo=bool(request.echo),
     )
 
 
-def _choice(index: int, choice: Choice, with_logprobs: bool) -> dict[str, Any]:
+def _choice_json(index: int, choice: Choice, with_logprobs: bool) -> dict[str, Any]:
     return {
         "index": index,
-        "text": "".join(choice.said),
-        "logprobs": _logprobs(choice.logprobs) if with_logprobs else None,
+        "text": "".join(choice.output),
+        "logprobs": _logprobs_json(choice.logprobs) if with_logprobs else None,
         "finish_reason": choice.finish_reason,
     }
 
 
-def _logprobs(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
-    """Return log-probabilities as this API writes them; of a prompt's first token there are none."""
+def _logprobs_json(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
+    """Return the `logprobs` object of a choice; the first token of a prompt has no log-probability."""
     return {
-        "tokens": [_name(entry) for entry in logprobs],
+        "tokens": [_token_text(entry) for entry in logprobs],
         "token_logprobs": [entry.logprob for entry in logprobs],
-        "top_logprobs": [_top(entry) for entry in logprobs],
+        "top_logprobs": [_top_logprobs(entry) for entry in logprobs],
         "text_offset": [entry.offset for entry in logprobs],
     }
 
 
-def _top(entry: TokenLogprob) -> dict[str, float] | None:
-    """Return the likeliest tokens and the one that came; of two that are written alike, the likelier."""
+def _top_logprobs(entry: TokenLogprob) -> dict[str, float] | None:
+    """Return the most likely tokens and the sampled one; if two have the same text, the likelier one."""
     if entry.logprob is None:
         return None
     top: dict[str, float] = {}
-    for likely in (*entry.top, TopToken(entry.id, entry.text, entry.logprob, entry.raw)):
-        top.setdefault(_name(likely), likely.logprob)
+    for token in (*entry.top, TopToken(entry.id, entry.text, entry.logprob, entry.raw)):
+        top.setdefault(_token_text(token), token.logprob)
     return top
 
 
-def _name(entry: TokenLogprob | TopToken) -> str:
-    """Return a token's text; a part of a character as OpenAI writes it, so that no two are alike."""
+def _token_text(entry: TokenLogprob | TopToken) -> str:
+    """Return a token's text; an incomplete UTF-8 sequence as `bytes:\\x..`, as OpenAI's API does."""
     return "bytes:" + "".join(f"\\x{byte:02x}" for byte in entry.raw) if entry.raw else entry.text
 
 
-class _Writer:
-    """Chunks of one answer."""
+class _CompletionWriter:
+    """Encodes the chunks of one response."""
 
     def __init__(
         self,
-        id: str,  # noqa: A002 - OpenAI's own name
+        id: str,  # noqa: A002 - the name in OpenAI's API
         created: int,
         model: str,
         *,
@@ -156,33 +160,33 @@ class _Writer:
         self._include_usage = include_usage
 
     def started(self, index: int, event: Started) -> bytes:
-        """Say nothing yet."""
+        """Return nothing: the first chunk is sent with the first delta."""
         del index, event
         return b""
 
     def delta(self, index: int, event: Delta) -> bytes:
-        """Return one chunk, or nothing where the text is held back."""
+        """Return a chunk, or nothing if the delta has no text."""
         text = event.reasoning + event.text
         if not (text or event.logprobs):
             return b""
         logprobs = "null"
         if event.logprobs:
-            logprobs = json.dumps(_logprobs(event.logprobs))
+            logprobs = json.dumps(_logprobs_json(event.logprobs))
         return self._chunk(index, text, logprobs, "null")
 
     def finished(self, index: int, event: Finished) -> bytes:
-        """Return the chunk with the reason."""
+        """Return the chunk with the `finish_reason`."""
         return self._chunk(index, "", "null", quoted(Choice(finished=event).finish_reason))
 
     def end(self, usage: TokenUsage) -> bytes:
-        """Return the usage, where it is wanted, and the end."""
+        """Return the usage, if requested, and `[DONE]`."""
         if not self._include_usage:
             return DONE
         counted = json.dumps(usage_json(usage), separators=(",", ":"))
         return f'{self._head},"choices":[],"usage":{counted}}}\n\n'.encode("ascii") + DONE
 
     def failed(self, error: ApiError) -> bytes:
-        """Return the error and the end."""
+        """Return the error and `[DONE]`."""
         return error_event(error) + DONE
 
     def _chunk(self, index: int, text: str, logprobs: str, reason: str) -> bytes:
@@ -197,9 +201,9 @@ ROUTES = (
         "POST",
         "/v1/completions",
         create,
-        "Go on with a text",
+        "Create a completion",
         schema=CompletionRequest,
         streams=True,
-        answer=("id", "object", "created", "model", "choices", "usage"),
+        response_fields=("id", "object", "created", "model", "choices", "usage"),
     ),
 )

@@ -1,4 +1,7 @@
-"""POST /v1/embeddings: vectors of texts, by an embedding model."""
+"""The route POST /v1/embeddings.
+
+Reference: https://platform.openai.com/docs/api-reference/embeddings.
+"""
 
 from __future__ import annotations
 
@@ -16,94 +19,94 @@ from pydantic import Field, WithJsonSchema
 
 from mlxk_tui.engine.client import Embeddings
 from mlxk_tui.server.calls import Call, Route
+from mlxk_tui.server.engine_work import EngineWork
 from mlxk_tui.server.errors import invalid
-from mlxk_tui.server.openai.completion_request import Prompts, longest_ids_of
+from mlxk_tui.server.openai.completion_request import Prompts, longest_ids
+from mlxk_tui.server.requests.json_schemas import EMBEDDING_INPUT, INTEGER
 from mlxk_tui.server.requests.schema import ModelName, Schema
-from mlxk_tui.server.requests.shapes import TEXTS, WHOLE
-from mlxk_tui.server.work import EngineWork
 
 MAX_TEXTS = 2048
-_VECTORS_AT_A_TIME = 32
+_BATCH_SIZE = 32
 
 
 class EmbeddingsRequest(Schema):
     """POST /v1/embeddings."""
 
     model: ModelName = None
-    input: Annotated[Prompts, WithJsonSchema(TEXTS)]
+    input: Annotated[Prompts, WithJsonSchema(EMBEDDING_INPUT)]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Field(ge=1), WHOLE] | None = None
+    dimensions: Annotated[int, Field(ge=1), INTEGER] | None = None
     user: str | None = None
 
     @property
     def longest_ids(self) -> int:
-        """Most token ids of one of its texts; 0 where there are none."""
-        return longest_ids_of(self.input)
+        """Number of token ids of the longest input; 0 if the inputs are text."""
+        return longest_ids(self.input)
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Turn texts into vectors."""
-    asked = await call.body(EmbeddingsRequest)
-    texts = _texts(asked.input)
-    model = await call.service.chooser.choose(asked.model)
+    """Handle POST /v1/embeddings."""
+    request = await call.body(EmbeddingsRequest)
+    texts = _texts(request.input)
+    model = await call.service.resolver.resolve(request.model)
     found = await EngineWork[Embeddings](call, model, "\n".join(texts)).run(
         call.service.engine.embed(model, texts)
     )
     call.entry.prompt_tokens = found.tokens
     size = len(found.vectors[0])
-    if asked.dimensions is not None and asked.dimensions > size:
+    if request.dimensions is not None and request.dimensions > size:
         raise invalid(
-            f"dimensions: the vectors of {model.name} have {size} numbers. Ask for at most as many.",
+            f"dimensions: the embeddings of {model.name} have {size} dimensions. Use at most {size}.",
             "dimensions",
         )
-    body = await _written(
-        found, model.name, asked.dimensions or size, packed=asked.encoding_format == "base64"
+    body = await _encode(
+        found, model.name, request.dimensions or size, use_base64=request.encoding_format == "base64"
     )
     return web.Response(body=body, content_type="application/json")
 
 
 def _texts(given: str | Sequence[str | int | list[int]]) -> list[str]:
-    """Return the texts.
+    """Return the input as a list of texts.
 
     Raises:
-        ApiError: 400: there is none, one is empty, there are too many, or they are token ids.
+        ApiError: 400 if there is no text, one is empty, there are too many, or they are token ids.
     """
     texts = [given] if isinstance(given, str) else [text for text in given if isinstance(text, str)]
     if len(texts) != (1 if isinstance(given, str) else len(given)):
-        # Clients that send them count with a tokenizer of OpenAI's, whose ids mean nothing to other models.
-        raise invalid("input: token ids of other models mean nothing to this one. Send texts.", "input")
+        # Clients that send token ids use OpenAI's tokenizer, whose ids don't match those of other models.
+        raise invalid("input: token ids are not supported. Send texts.", "input")
     if not texts or not all(texts):
-        raise invalid("input: it is empty. Give a text, or a list of texts without empty ones.", "input")
+        raise invalid("input: a text is missing or empty. Send one or more non-empty texts.", "input")
     if len(texts) > MAX_TEXTS:
-        raise invalid(f"input: at most {MAX_TEXTS:,} texts are embedded at once.", "input")
+        raise invalid(f"input: at most {MAX_TEXTS:,} texts are allowed. Send fewer.", "input")
     return texts
 
 
-async def _written(found: Embeddings, model: str, size: int, *, packed: bool) -> bytes:
-    """Return the answer as JSON, a few vectors at a time: many take long to write.
+async def _encode(found: Embeddings, model: str, size: int, *, use_base64: bool) -> bytes:
+    """Return the JSON of the response, encoded in batches so that other requests aren't blocked.
 
     Args:
-        found: the vectors.
-        model: its name.
-        size: how many numbers of each to keep.
-        packed: write them as base64 of little-endian float32.
+        found: the embeddings.
+        model: the name of the model.
+        size: the number of dimensions to keep.
+        use_base64: whether to encode each embedding as base64 of little-endian float32.
     """
     parts: list[bytes] = []
     for index, vector in enumerate(found.vectors):
-        if index % _VECTORS_AT_A_TIME == _VECTORS_AT_A_TIME - 1:
+        if index % _BATCH_SIZE == _BATCH_SIZE - 1:
             await asyncio.sleep(0)
-        values = shortened(vector, size)
-        written = f'"{_packed(values)}"' if packed else json.dumps(values, separators=(",", ":"))
-        parts.append(f'{{"object":"embedding","index":{index},"embedding":{written}}}'.encode("ascii"))
+        values = truncate(vector, size)
+        encoded = f'"{_to_base64(values)}"' if use_base64 else json.dumps(values, separators=(",", ":"))
+        parts.append(f'{{"object":"embedding","index":{index},"embedding":{encoded}}}'.encode("ascii"))
     tail = {"model": model, "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens}}
     ending = json.dumps(tail, separators=(",", ":")).encode("ascii")
     return b'{"object":"list","data":[' + b",".join(parts) + b"]," + ending[1:]
 
 
-def shortened(vector: Sequence[float], size: int) -> list[float]:
-    """Return the first `size` numbers of a vector, of length one again.
+def truncate(vector: Sequence[float], size: int) -> list[float]:
+    """Return the first `size` dimensions of an embedding, normalized to length 1.
 
-    Models that were trained for it (Matryoshka) keep most of their meaning there.
+    Models with Matryoshka training lose little quality (https://arxiv.org/abs/2205.13147).
     """
     if size >= len(vector):
         return list(vector)
@@ -112,7 +115,7 @@ def shortened(vector: Sequence[float], size: int) -> list[float]:
     return [value / length for value in kept] if length else list(kept)
 
 
-def _packed(values: Sequence[float]) -> str:
+def _to_base64(values: Sequence[float]) -> str:
     numbers = array.array("f", values)
     if sys.byteorder == "big":
         numbers.byteswap()
@@ -124,8 +127,8 @@ ROUTES = (
         "POST",
         "/v1/embeddings",
         create,
-        "Turn texts into vectors",
+        "Create embeddings",
         schema=EmbeddingsRequest,
-        answer=("object", "data", "model", "usage"),
+        response_fields=("object", "data", "model", "usage"),
     ),
 )

@@ -1,4 +1,7 @@
-"""GET /v1/models and /v1/models/{id}: what can be asked here."""
+"""The routes GET /v1/models and /v1/models/{id}.
+
+Reference: https://platform.openai.com/docs/api-reference/models.
+"""
 
 from __future__ import annotations
 
@@ -10,37 +13,37 @@ from aiohttp import web
 from mlxk_tui.engine.status import ModelStatus
 from mlxk_tui.server.anthropic import models
 from mlxk_tui.server.calls import Call, Route
-from mlxk_tui.server.model_resolver import Offered, commit_of
+from mlxk_tui.server.model_resolver import ServedModel, loaded_commit
 
 
 async def list_models(call: Call) -> web.StreamResponse:
-    """List the models that can run here, and the aliases that lead to them."""
-    offered = await call.service.chooser.models()
+    """Handle GET /v1/models: list the models that can run here, and their aliases."""
+    served = await call.service.resolver.list_models()
     if models.is_anthropic(call.request.headers):
-        return call.json(models.list_json(offered, call.request.query))
+        return call.json(models.list_json(served, call.request.query))
     loaded = call.service.engine.status.model
-    return call.json({"object": "list", "data": [model_json(one, loaded) for one in offered]})
+    return call.json({"object": "list", "data": [model_json(model, loaded) for model in served]})
 
 
 async def get_model(call: Call) -> web.StreamResponse:
-    """Tell of one model."""
-    offered = await call.service.chooser.model(call.rest)
+    """Handle GET /v1/models/{id}."""
+    served = await call.service.resolver.get_model(call.path_id)
     if models.is_anthropic(call.request.headers):
-        return call.json(models.model_json(offered))
-    return call.json(model_json(offered, call.service.engine.status.model))
+        return call.json(models.model_json(served))
+    return call.json(model_json(served, call.service.engine.status.model))
 
 
-def model_json(offered: Offered, loaded: ModelStatus | None) -> dict[str, Any]:
-    """Return a model as OpenAI writes it, with what helps to choose one."""
-    model = offered.model
+def model_json(served: ServedModel, loaded: ModelStatus | None) -> dict[str, Any]:
+    """Return a model object of OpenAI's API, with additional fields: context, memory, quantization, ..."""
+    model = served.model
     return {
-        "id": offered.id,
+        "id": served.id,
         "object": "model",
-        "created": _seconds(model.last_modified),
+        "created": _to_epoch(model.last_modified),
         "owned_by": model.name.split("/")[0] if "/" in model.name else "local",
         "context_length": model.context_length,
         "max_model_len": model.context_length,
-        "loaded": loaded is not None and (model.name, model.hash) == (loaded.name, commit_of(loaded)),
+        "loaded": loaded is not None and (model.name, model.hash) == (loaded.name, loaded_commit(loaded)),
         "type": model.model_type.value,
         "capabilities": model.abilities,
         "quantization_bits": model.quantization.bits if model.quantization is not None else None,
@@ -49,18 +52,18 @@ def model_json(offered: Offered, loaded: ModelStatus | None) -> dict[str, Any]:
     }
 
 
-def _seconds(iso: str) -> int:
+def _to_epoch(iso: str) -> int:
     try:
         return int(datetime.fromisoformat(iso.replace("Z", "+00:00")).timestamp())
     except (ValueError, OverflowError, OSError):
         return 0
 
 
-_PAGED = "Counts with the header anthropic-version alone."
+_PAGED = "Only used with the header anthropic-version."
 PARAMETERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("limit", f"Most models of a page, 1 to 1000. {_PAGED}", {"type": "string"}),
-    ("after_id", f"The model that the page follows. {_PAGED}", {"type": "string"}),
-    ("before_id", f"The model that the page ends before. {_PAGED}", {"type": "string"}),
+    ("limit", f"Maximum number of models on a page, 1 to 1000. {_PAGED}", {"type": "string"}),
+    ("after_id", f"The id after which the page starts. {_PAGED}", {"type": "string"}),
+    ("before_id", f"The id before which the page ends. {_PAGED}", {"type": "string"}),
 )
 ROUTES = (
     Route(
@@ -68,9 +71,11 @@ ROUTES = (
         "/v1/models",
         list_models,
         "List the models that can run here",
-        answer=("data",),
+        response_fields=("data",),
         parameters=PARAMETERS,
-        either=True,
+        anthropic_too=True,
     ),
-    Route("GET", "/v1/models/{id}", get_model, "Tell of one model", answer=("id",), either=True),
+    Route(
+        "GET", "/v1/models/{id}", get_model, "Retrieve a model", response_fields=("id",), anthropic_too=True
+    ),
 )

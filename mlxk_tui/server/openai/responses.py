@@ -1,4 +1,7 @@
-"""POST /v1/responses: OpenAI's Responses API. Nothing is stored."""
+"""The routes POST /v1/responses and /v1/responses/input_tokens. Responses are not stored.
+
+Reference: https://platform.openai.com/docs/api-reference/responses.
+"""
 
 from __future__ import annotations
 
@@ -13,58 +16,66 @@ from aiohttp import web
 
 from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Started, TokenUsage
 from mlxk_tui.ops.core.errors import ErrorType
-from mlxk_tui.server.blocks import Begun, Block, BlockKind, Blocks, More, Step, collect_blocks
+from mlxk_tui.server.blocks import (
+    Block,
+    BlockBuilder,
+    BlockDelta,
+    BlockEvent,
+    BlockKind,
+    BlockStarted,
+    collect_blocks,
+)
 from mlxk_tui.server.calls import Call, Route
+from mlxk_tui.server.engine_work import count_prompt
 from mlxk_tui.server.errors import ApiError
 from mlxk_tui.server.generation import GenerationPlan
 from mlxk_tui.server.openai.chat import logprobs_json
-from mlxk_tui.server.openai.responses_request import ResponsesRequest, chat_request_of, echo_of
+from mlxk_tui.server.openai.responses_request import ResponsesRequest, echoed_fields, to_chat_request
 from mlxk_tui.server.openai.responses_tools import Toolbox
-from mlxk_tui.server.requests.conversation import generation_of
+from mlxk_tui.server.requests.conversation import to_generation
 from mlxk_tui.server.streaming import stream
-from mlxk_tui.server.work import count_prompt
 
-_CUSTOM, _CUSTOM_PREFIX = {"custom_tool_call"}, "ctc"
+_CUSTOM, _CUSTOM_PREFIX = "custom_tool_call", "ctc"
 _PREFIXES = {BlockKind.REASONING: "rs", BlockKind.TEXT: "msg", BlockKind.CALL: "fc"}
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Answer a conversation."""
-    asked = await call.body(ResponsesRequest)
-    chat = chat_request_of(asked)
-    generation = generation_of(chat, call.service.options.max_tokens)
-    model = await call.service.chooser.choose(asked.model)
-    wanted = GenerationPlan(model, (generation,))
-    blocks = Blocks(
+    """Handle POST /v1/responses."""
+    request = await call.body(ResponsesRequest)
+    chat = to_chat_request(request)
+    generation = to_generation(chat, call.service.options.max_tokens)
+    model = await call.service.resolver.resolve(request.model)
+    plan = GenerationPlan(model, (generation,))
+    blocks = BlockBuilder(
         forced=generation.tools if generation.forced_call else None,
-        one_call=asked.parallel_tool_calls is False,
+        one_call=request.parallel_tool_calls is False,
     )
     head = {
         "id": f"resp_{call.entry.id}",
         "object": "response",
         "created_at": call.created,
         "model": model.name,
-        **echo_of(asked),
+        **echoed_fields(request),
     }
-    shown = _Response(head, blocks, asked.toolbox, summary=asked.wants_summary)
-    if asked.stream:
-        return await stream(call, wanted, _Writer(shown))
-    async with call.service.generator.generate(wanted, call.entry) as answers:
-        await collect_blocks(answers, blocks)
-    return call.json(shown.whole(answers.usage))
+    response = _ResponseBuilder(head, blocks, request.toolbox, summary=request.wants_summary)
+    if request.stream:
+        return await stream(call, plan, _ResponsesWriter(response))
+    async with call.service.generator.generate(plan, call.entry) as events:
+        await collect_blocks(events, blocks)
+    return call.json(response.final(events.usage))
 
 
 async def count_tokens(call: Call) -> web.StreamResponse:
-    """Count the tokens of a conversation as the model reads it, its tools included."""
-    asked = await call.body(ResponsesRequest)
-    generation = generation_of(chat_request_of(asked), call.service.options.max_tokens)
-    model = await call.service.chooser.choose(asked.model)
+    """Handle POST /v1/responses/input_tokens: count the prompt's tokens, chat template and tools included."""
+    request = await call.body(ResponsesRequest)
+    generation = to_generation(to_chat_request(request), call.service.options.max_tokens)
+    model = await call.service.resolver.resolve(request.model)
     tokens = await count_prompt(call, model, generation)
     return call.json({"object": "response.input_tokens", "input_tokens": tokens})
 
 
 def usage_json(usage: TokenUsage) -> dict[str, Any]:
-    """Return counted tokens as this API writes them."""
+    """Return the `usage` object of a response."""
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
@@ -74,17 +85,19 @@ def usage_json(usage: TokenUsage) -> dict[str, Any]:
     }
 
 
-class _Response:
-    """The object that a response is, at any time of its life.
+class _ResponseBuilder:
+    """Builds the response object, complete or in progress.
 
     Args:
-        head: fields that never change.
-        blocks: the answer so far.
+        head: the fields that don't change.
+        blocks: the blocks so far.
         toolbox: the tools of the request.
-        summary: tell reasoning as a summary.
+        summary: whether to return reasoning as a summary.
     """
 
-    def __init__(self, head: dict[str, Any], blocks: Blocks, toolbox: Toolbox, *, summary: bool) -> None:
+    def __init__(
+        self, head: dict[str, Any], blocks: BlockBuilder, toolbox: Toolbox, *, summary: bool
+    ) -> None:
         self.blocks = blocks
         self._toolbox = toolbox
         self.summary = summary
@@ -92,7 +105,7 @@ class _Response:
         self._id = secrets.token_hex(12)
 
     def snapshot(self, status: str, **more: Any) -> dict[str, Any]:
-        """Return it with what has come so far."""
+        """Return the response with the blocks so far."""
         return {
             **self._head,
             "status": status,
@@ -104,9 +117,9 @@ class _Response:
             **more,
         }
 
-    def whole(self, usage: TokenUsage) -> dict[str, Any]:
-        """Return it at its end."""
-        cut = self.blocks.reason is FinishReason.LENGTH
+    def final(self, usage: TokenUsage) -> dict[str, Any]:
+        """Return the finished response."""
+        cut = self.blocks.finish_reason is FinishReason.LENGTH
         more: dict[str, Any] = {"usage": usage_json(usage)}
         if cut:
             more["incomplete_details"] = {"reason": "max_output_tokens"}
@@ -119,136 +132,147 @@ class _Response:
         return self.snapshot("incomplete" if cut else "completed", **more)
 
     def final_status(self, block: Block) -> str:
-        """Return the status of a block that has ended: the last one of an answer may be cut off."""
-        cut = self.blocks.finished is not None and self.blocks.reason is FinishReason.LENGTH
+        """Return the status of a finished block: `incomplete` if it is the last one and truncated."""
+        cut = self.blocks.finished is not None and self.blocks.finish_reason is FinishReason.LENGTH
         last = block is self.blocks.blocks[-1] and (block.call is None or block.call.cut)
         return "incomplete" if cut and last else "completed"
 
     def item_id(self, block: Block) -> str:
-        """Return the id of a block."""
+        """Return the id of a block's output item."""
         prefix = _PREFIXES[block.kind]
-        if block.call is not None and self._toolbox.call_json(block.call, begun=True)["type"] in _CUSTOM:
+        if block.call is not None and self._toolbox.call_json(block.call, empty=True)["type"] == _CUSTOM:
             prefix = _CUSTOM_PREFIX
         return f"{prefix}_{self._id}{block.index:02x}"
 
     def item(self, block: Block, status: str) -> dict[str, Any]:
-        """Return a block as an item of the output; one that is in progress is empty."""
+        """Return a block as an output item; its content is empty if the status is `in_progress`."""
         item: dict[str, Any] = {"id": self.item_id(block)}
-        begun = status == "in_progress"
+        empty = status == "in_progress"
         if block.call is not None:
-            return {**item, **self._toolbox.call_json(block.call, begun=begun), "status": status}
-        parts = [] if begun else [self.part(block)]
+            return {**item, **self._toolbox.call_json(block.call, empty=empty), "status": status}
+        parts = [] if empty else [self.part(block)]
         if block.kind is BlockKind.TEXT:
             return {**item, "type": "message", "role": "assistant", "status": status, "content": parts}
         if self.summary:
             return {**item, "type": "reasoning", "status": status, "summary": parts}
         return {**item, "type": "reasoning", "status": status, "summary": [], "content": parts}
 
-    def part(self, block: Block, *, begun: bool = False) -> dict[str, Any]:
-        """Return the one part that an item of text has."""
-        text = "" if begun else block.text
+    def part(self, block: Block, *, empty: bool = False) -> dict[str, Any]:
+        """Return the content part of a text or reasoning block."""
+        text = "" if empty else block.text
         if block.kind is BlockKind.REASONING:
             return {"type": "summary_text" if self.summary else "reasoning_text", "text": text}
-        logprobs = [] if begun else logprobs_json(block.logprobs)["content"]
+        logprobs = [] if empty else logprobs_json(block.logprobs)["content"]
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
-class _Writer:
-    """Events of one answer, each with its number."""
+class _ResponsesWriter:
+    """Encodes the events of one response, with sequence numbers.
 
-    def __init__(self, response: _Response) -> None:
+    See https://platform.openai.com/docs/api-reference/responses-streaming.
+    """
+
+    def __init__(self, response: _ResponseBuilder) -> None:
         self._response = response
         self._blocks = response.blocks
         self._number = 0
-        self._begun = False
+        self._created = False
 
     def started(self, index: int, event: Started) -> bytes:
-        """Open the response."""
+        """Return `response.created` and `response.in_progress`."""
         del index, event
-        self._begun = True
+        self._created = True
         response = self._response.snapshot("in_progress")
         created = self._event("response.created", response=response)
         return created + self._event("response.in_progress", response=response)
 
     def delta(self, index: int, event: Delta) -> bytes:
-        """Return more of the items."""
+        """Return the events of output items."""
         del index
-        return self._written(self._blocks.push(event))
+        return self._encode_all(self._blocks.push(event))
 
     def finished(self, index: int, event: Finished) -> bytes:
-        """Close the last item."""
+        """Return the end of the last output item."""
         del index
-        return self._written(self._blocks.finish(event))
+        return self._encode_all(self._blocks.finish(event))
 
     def end(self, usage: TokenUsage) -> bytes:
-        """Return the whole response."""
-        response = self._response.whole(usage)
+        """Return `response.completed` or `response.incomplete`."""
+        response = self._response.final(usage)
         return self._event(f"response.{response['status']}", response=response)
 
     def failed(self, error: ApiError) -> bytes:
-        """Return the response as it is, with the error."""
-        opening = b"" if self._begun else self._event("response.created", response=self._snapshot())
-        told = {"code": _code(error), "message": error.in_words, "type": error.type, "param": error.param}
-        response = self._response.snapshot("failed", error=told)
-        return opening + self._event("response.failed", response=response)
+        """Return `response.failed`, with the output so far and the error."""
+        created = b""
+        if not self._created:
+            created = self._event("response.created", response=self._response.snapshot("in_progress"))
+        error_json = {
+            "code": _error_code(error),
+            "message": error.openai_message,
+            "type": error.type,
+            "param": error.param,
+        }
+        response = self._response.snapshot("failed", error=error_json)
+        return created + self._event("response.failed", response=response)
 
-    def _snapshot(self) -> dict[str, Any]:
-        return self._response.snapshot("in_progress")
+    def _encode_all(self, events: Iterable[BlockEvent]) -> bytes:
+        return b"".join(map(self._encode, events))
 
-    def _written(self, steps: Iterable[Step]) -> bytes:
-        return b"".join(map(self._step, steps))
+    def _encode(self, event: BlockEvent) -> bytes:
+        if isinstance(event, BlockDelta):
+            return self._encode_delta(event)
+        if isinstance(event, BlockStarted):
+            return self._encode_start(event.block)
+        return self._encode_end(event.block)
 
-    def _step(self, step: Step) -> bytes:
-        block = step.block
-        if isinstance(step, More):
-            return self._more(step)
-        return self._open(block) if isinstance(step, Begun) else self._close(block)
-
-    def _open(self, block: Block) -> bytes:
+    def _encode_start(self, block: Block) -> bytes:
         item = self._response.item(block, "in_progress")
         data = self._event("response.output_item.added", output_index=block.index, item=item)
         if block.call is not None:
-            whole = self._response.item(block, "completed")
-            if whole["type"] in _CUSTOM:
-                data += self._of(block, "response.custom_tool_call_input.delta", delta=whole["input"])
-                return data + self._of(block, "response.custom_tool_call_input.done", input=whole["input"])
-            arguments = whole["arguments"]
-            data += self._of(block, "response.function_call_arguments.delta", delta=arguments)
-            return data + self._of(
-                block, "response.function_call_arguments.done", name=whole["name"], arguments=arguments
+            complete = self._response.item(block, "completed")
+            if complete["type"] == _CUSTOM:
+                text = complete["input"]
+                data += self._item_event(block, "response.custom_tool_call_input.delta", delta=text)
+                return data + self._item_event(block, "response.custom_tool_call_input.done", input=text)
+            arguments = complete["arguments"]
+            data += self._item_event(block, "response.function_call_arguments.delta", delta=arguments)
+            return data + self._item_event(
+                block, "response.function_call_arguments.done", name=complete["name"], arguments=arguments
             )
-        kind, place = self._part_event(block)
-        return data + self._of(block, f"{kind}.added", **place, part=self._response.part(block, begun=True))
+        kind, position = self._part_event(block)
+        part = self._response.part(block, empty=True)
+        return data + self._item_event(block, f"{kind}.added", **position, part=part)
 
-    def _more(self, step: More) -> bytes:
-        block = step.block
-        _, place = self._part_event(block)
-        (name, at), number = next(iter(place.items())), self._next()
+    def _encode_delta(self, event: BlockDelta) -> bytes:
+        block = event.block
+        _, position = self._part_event(block)
+        (name, at), number = next(iter(position.items())), self._next_number()
         kind = self._text_event(block)
         logprobs = ""
         if block.kind is BlockKind.TEXT:
-            told = logprobs_json(step.logprobs)["content"] if step.logprobs else []
-            logprobs = f',"logprobs":{json.dumps(told)}'
-        # Written by hand, since most events are these.
+            content = logprobs_json(event.logprobs)["content"] if event.logprobs else []
+            logprobs = f',"logprobs":{json.dumps(content)}'
+        # Formatted without `json` for speed, as most events are deltas.
         return (
             f'event: {kind}.delta\ndata: {{"type":"{kind}.delta","sequence_number":{number},'
             f'"item_id":"{self._response.item_id(block)}","output_index":{block.index},"{name}":{at},'
-            f'"delta":{quoted(step.text)}{logprobs}}}\n\n'
+            f'"delta":{quoted(event.text)}{logprobs}}}\n\n'
         ).encode("ascii")
 
-    def _close(self, block: Block) -> bytes:
+    def _encode_end(self, block: Block) -> bytes:
         data = b""
         if block.call is None:
-            kind, place = self._part_event(block)
+            kind, position = self._part_event(block)
             part = self._response.part(block)
             more = {"logprobs": part["logprobs"]} if block.kind is BlockKind.TEXT else {}
-            data = self._of(block, f"{self._text_event(block)}.done", **place, text=block.text, **more)
-            data += self._of(block, f"{kind}.done", **place, part=part)
+            text_event = f"{self._text_event(block)}.done"
+            data = self._item_event(block, text_event, **position, text=block.text, **more)
+            data += self._item_event(block, f"{kind}.done", **position, part=part)
         item = self._response.item(block, self._response.final_status(block))
         return data + self._event("response.output_item.done", output_index=block.index, item=item)
 
     def _part_event(self, block: Block) -> tuple[str, dict[str, int]]:
-        """Return the name of the events around a part, and where the part is in its item."""
+        """Return the prefix of a part's events, and the index of the part in its item."""
         if block.kind is BlockKind.REASONING and self._response.summary:
             return "response.reasoning_summary_part", {"summary_index": 0}
         return "response.content_part", {"content_index": 0}
@@ -258,21 +282,21 @@ class _Writer:
             return "response.output_text"
         return "response.reasoning_summary_text" if self._response.summary else "response.reasoning_text"
 
-    def _of(self, block: Block, kind: str, **more: Any) -> bytes:
+    def _item_event(self, block: Block, kind: str, **more: Any) -> bytes:
         return self._event(kind, item_id=self._response.item_id(block), output_index=block.index, **more)
 
     def _event(self, kind: str, **more: Any) -> bytes:
-        data = {"type": kind, "sequence_number": self._next(), **more}
+        data = {"type": kind, "sequence_number": self._next_number(), **more}
         return f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode("ascii")
 
-    def _next(self) -> int:
+    def _next_number(self) -> int:
         number = self._number
         self._number += 1
         return number
 
 
-def _code(error: ApiError) -> str:
-    """Return the word of this API for why a response failed."""
+def _error_code(error: ApiError) -> str:
+    """Return the `code` of a failed response."""
     if error.type == ErrorType.CONTEXT_LENGTH_EXCEEDED.value:
         return error.type
     if error.status == 429:
@@ -285,17 +309,17 @@ ROUTES = (
         "POST",
         "/v1/responses",
         create,
-        "Answer a conversation (Responses API)",
+        "Create a response (Responses API)",
         schema=ResponsesRequest,
         streams=True,
-        answer=("id", "object", "created_at", "model", "status", "output", "usage"),
+        response_fields=("id", "object", "created_at", "model", "status", "output", "usage"),
     ),
     Route(
         "POST",
         "/v1/responses/input_tokens",
         count_tokens,
-        "Count the tokens of a conversation (Responses API)",
+        "Count the input tokens of a response (Responses API)",
         schema=ResponsesRequest,
-        answer=("object", "input_tokens"),
+        response_fields=("object", "input_tokens"),
     ),
 )

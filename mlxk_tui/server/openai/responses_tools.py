@@ -1,7 +1,7 @@
-"""The tools of a request of the Responses API: functions, custom tools, and namespaces that hold either.
+"""The tools of a Responses request: functions, custom tools, and namespaces of both.
 
-The model hears of plain functions: a tool `look` of the namespace `files` is `files__look` to it, and what it
-calls goes back under the client's own names.
+In the prompt all of them are functions: a tool `look` in the namespace `files` becomes `files__look`. The
+response contains the client's names.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from mlxk_tui.engine.generation import ToolCall
 from mlxk_tui.server.errors import invalid
 from mlxk_tui.server.requests.chat_request import MAX_TOOLS, CustomFormat
 from mlxk_tui.server.requests.schema import Schema
-from mlxk_tui.server.requests.tools import input_of
+from mlxk_tui.server.requests.tools import custom_input
 
-_CALLED = {"function", "custom"}
-"""Types of tools that a model here can call; the others are run by OpenAI or by one client alone."""
-_BETWEEN = "__"
+_SUPPORTED_TYPES = {"function", "custom"}
+"""Tool types that models can call; others are run by OpenAI or are specific to one client."""
+_SEPARATOR = "__"
 
 
 class ResponsesInnerTool(Schema):
-    """A tool of a namespace."""
+    """A tool in a namespace."""
 
     type: str
     name: str | None = Field(None, min_length=1, max_length=128)
@@ -35,7 +35,7 @@ class ResponsesInnerTool(Schema):
 
 
 class ResponsesTool(Schema):
-    """A tool; only functions and custom tools are called here, and those of namespaces."""
+    """A tool or a namespace; types other than functions and custom tools are ignored."""
 
     type: str
     name: str | None = Field(None, min_length=1, max_length=256)
@@ -47,20 +47,20 @@ class ResponsesTool(Schema):
 
 
 @dataclass(frozen=True)
-class OfferedTool:
-    """A tool that the model hears of."""
+class CallableTool:
+    """A tool in the prompt."""
 
-    heard: str
-    """What the model calls it."""
+    qualified_name: str
+    """Its name in the prompt, with the namespace."""
     name: str
-    """What the client calls it."""
+    """Its name in the request."""
     namespace: str | None
     tool: ResponsesTool | ResponsesInnerTool
 
     @property
     def chat_json(self) -> dict[str, Any]:
-        """The same tool as the chat API has it."""
-        named = {"name": self.heard, "description": self.tool.description}
+        """The tool as in a chat request."""
+        named = {"name": self.qualified_name, "description": self.tool.description}
         if self.tool.type == "custom":
             format_ = self.tool.format.model_dump() if self.tool.format is not None else None
             return {"type": "custom", "custom": {**named, "format": format_}}
@@ -69,86 +69,87 @@ class OfferedTool:
 
 
 class Toolbox:
-    """The tools of one request, and what each is called by whom.
+    """The tools of one request, with the mapping between qualified and client names.
 
     Raises:
-        ApiError: 400: a tool has no name, or there are too many.
+        ApiError: 400 if a tool has no name, two have the same, or there are too many.
     """
 
     def __init__(self, tools: Iterable[ResponsesTool]) -> None:
-        self.offered: list[OfferedTool] = []
-        self.shown: list[dict[str, Any]] = []
-        """The tools that count, as a response repeats them."""
-        self._heard: dict[str, OfferedTool] = {}
-        self._named: dict[tuple[str | None, str], OfferedTool] = {}
+        self.tools: list[CallableTool] = []
+        self.echoed: list[dict[str, Any]] = []
+        """The supported tools, as the response repeats them."""
+        self._by_qualified_name: dict[str, CallableTool] = {}
+        self._by_name: dict[tuple[str | None, str], CallableTool] = {}
         for number, tool in enumerate(tools):
             where = f"tools[{number}]"
             if tool.type == "namespace":
                 inner = list(tool.tools or ())
-                name = _name_of(tool, where)
-                told = [self._add(one, name, f"{where}.tools[{n}]") for n, one in enumerate(inner)]
-                kept = [shown_json(one.tool) for one in told if one is not None]
-                about = {"type": "namespace", "name": name, "description": tool.description or ""}
-                self.shown.append({**about, "tools": kept})
+                name = _check_name(tool, where)
+                added = [self._add(item, name, f"{where}.tools[{n}]") for n, item in enumerate(inner)]
+                echoed = [tool_json(item.tool) for item in added if item is not None]
+                namespace = {"type": "namespace", "name": name, "description": tool.description or ""}
+                self.echoed.append({**namespace, "tools": echoed})
             elif self._add(tool, None, where) is not None:
-                self.shown.append(shown_json(tool))
-        if len(self.offered) > MAX_TOOLS:
-            raise invalid(f"tools: at most {MAX_TOOLS} are offered, those of namespaces included.", "tools")
+                self.echoed.append(tool_json(tool))
+        if len(self.tools) > MAX_TOOLS:
+            message = f"tools: at most {MAX_TOOLS} are allowed, including those in namespaces."
+            raise invalid(message, "tools")
 
     def _add(
         self, tool: ResponsesTool | ResponsesInnerTool, namespace: str | None, where: str
-    ) -> OfferedTool | None:
-        if tool.type not in _CALLED:
+    ) -> CallableTool | None:
+        if tool.type not in _SUPPORTED_TYPES:
             return None
-        name = _name_of(tool, where)
-        offered = OfferedTool(self.heard(namespace, name), name, namespace, tool)
-        if self._heard.setdefault(offered.heard, offered) is not offered:
-            raise invalid(f"{where}: there is another tool of this name, '{name[:60]}'.", f"{where}.name")
-        self._named[namespace, name] = offered
-        self.offered.append(offered)
-        return offered
+        name = _check_name(tool, where)
+        added = CallableTool(self.qualify(namespace, name), name, namespace, tool)
+        if self._by_qualified_name.setdefault(added.qualified_name, added) is not added:
+            raise invalid(f"{where}: another tool has the same name, '{name[:60]}'.", f"{where}.name")
+        self._by_name[namespace, name] = added
+        self.tools.append(added)
+        return added
 
     @staticmethod
-    def heard(namespace: str | None, name: str) -> str:
-        """Return what the model calls a tool."""
+    def qualify(namespace: str | None, name: str) -> str:
+        """Return the name of a tool in the prompt."""
         if namespace is None:
             return name
-        return f"{namespace}{name}" if namespace.endswith(_BETWEEN) else f"{namespace}{_BETWEEN}{name}"
+        return f"{namespace}{name}" if namespace.endswith(_SEPARATOR) else f"{namespace}{_SEPARATOR}{name}"
 
-    def find(self, kind: str, name: str, namespace: str | None = None) -> OfferedTool | None:
-        """Return a tool by the client's names; a unique name will do without its namespace."""
-        found = self._named.get((namespace, name))
+    def find(self, kind: str, name: str, namespace: str | None = None) -> CallableTool | None:
+        """Return a tool by the client's names; the namespace may be omitted if the name is unique."""
+        found = self._by_name.get((namespace, name))
         if found is None and namespace is None:
-            found = self._heard.get(name) or self._only(name)
+            found = self._by_qualified_name.get(name) or self._find_unique(name)
         return found if found is not None and found.tool.type == kind else None
 
-    def of(self, call: ToolCall) -> OfferedTool | None:
-        """Return the tool that was called; a free call may leave the namespace out, or invent a name."""
-        return self._heard.get(call.name) or self._only(call.name)
+    def find_called(self, call: ToolCall) -> CallableTool | None:
+        """Return the tool of a call; None for an unknown name. Models may omit the namespace."""
+        return self._by_qualified_name.get(call.name) or self._find_unique(call.name)
 
-    def _only(self, name: str) -> OfferedTool | None:
-        same = [tool for tool in self.offered if tool.name == name]
+    def _find_unique(self, name: str) -> CallableTool | None:
+        same = [tool for tool in self.tools if tool.name == name]
         return same[0] if len(same) == 1 else None
 
-    def call_json(self, call: ToolCall, *, begun: bool) -> dict[str, Any]:
-        """Return a call as an item of the output, without id and status; a `begun` one is empty."""
-        tool = self.of(call)
+    def call_json(self, call: ToolCall, *, empty: bool) -> dict[str, Any]:
+        """Return a call as an output item without id and status, and without arguments if `empty`."""
+        tool = self.find_called(call)
         item: dict[str, Any] = {"call_id": call.id, "name": tool.name if tool is not None else call.name}
         if tool is not None and tool.namespace is not None:
             item["namespace"] = tool.namespace
         if tool is not None and tool.tool.type == "custom":
-            return {"type": "custom_tool_call", **item, "input": "" if begun else input_of(call)}
-        return {"type": "function_call", **item, "arguments": "" if begun else call.arguments}
+            return {"type": "custom_tool_call", **item, "input": "" if empty else custom_input(call)}
+        return {"type": "function_call", **item, "arguments": "" if empty else call.arguments}
 
 
-def _name_of(tool: ResponsesTool | ResponsesInnerTool, where: str) -> str:
+def _check_name(tool: ResponsesTool | ResponsesInnerTool, where: str) -> str:
     if tool.name is None:
-        raise invalid(f"{where}: a tool of type '{tool.type}' needs its name.", f"{where}.name")
+        raise invalid(f"{where}: a tool of type '{tool.type}' requires a name.", f"{where}.name")
     return tool.name
 
 
-def shown_json(tool: ResponsesTool | ResponsesInnerTool) -> dict[str, Any]:
-    """Return a function or a custom tool as a response repeats it."""
+def tool_json(tool: ResponsesTool | ResponsesInnerTool) -> dict[str, Any]:
+    """Return a function or a custom tool as the response repeats it."""
     named = {"type": tool.type, "name": tool.name, "description": tool.description}
     if tool.type == "custom":
         format_ = tool.format.model_dump(exclude_none=True) if tool.format is not None else {"type": "text"}

@@ -1,4 +1,7 @@
-"""POST /tokenize, POST /detokenize and GET /tokenizer_info, as vLLM has them; evaluation harnesses ask."""
+"""The routes POST /tokenize, POST /detokenize and GET /tokenizer_info.
+
+They are compatible with vLLM's and are used by evaluation harnesses such as lm-evaluation-harness.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,26 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 
 from mlxk_tui.engine.protocol import Tokenize, Tokenized
 from mlxk_tui.server.calls import Call, Route
+from mlxk_tui.server.engine_work import EngineWork
 from mlxk_tui.server.errors import invalid
 from mlxk_tui.server.requests.chat_request import MAX_MESSAGES, MAX_TOOLS, ChatMessage, Tool
-from mlxk_tui.server.requests.conversation import messages_of, template_kwargs_of
+from mlxk_tui.server.requests.conversation import to_messages, to_template_kwargs
+from mlxk_tui.server.requests.json_schemas import NULL, all_of, array, condition
 from mlxk_tui.server.requests.schema import ModelName, Schema
-from mlxk_tui.server.requests.shapes import NULL, array, conditions, fields
-from mlxk_tui.server.requests.tools import function_of
-from mlxk_tui.server.work import EngineWork
+from mlxk_tui.server.requests.tools import to_function
 
 _MAX_FILE_BYTES = 32 * 2**20
-"""Most that is read of tokenizer_config.json; those with thousands of added tokens have one megabyte."""
+"""Maximum bytes to read of tokenizer_config.json; files with thousands of added tokens have about 1 MB."""
 
 
 class TokenizeRequest(Schema):
-    """POST /tokenize: a text, or a conversation."""
+    """POST /tokenize: a text or a conversation."""
 
     model_config = ConfigDict(
-        json_schema_extra=conditions(
+        json_schema_extra=all_of(
             (
-                fields("prompt", prompt={"type": "string"}, messages=NULL),
-                fields("messages", messages={"type": "array"}, prompt=NULL),
+                condition("prompt", prompt={"type": "string"}, messages=NULL),
+                condition("messages", messages={"type": "array"}, prompt=NULL),
             ),
         )
     )
@@ -40,8 +43,8 @@ class TokenizeRequest(Schema):
     prompt: str | None = None
     messages: list[ChatMessage] | None = Field(None, max_length=MAX_MESSAGES)
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
-    add_special_tokens: bool | None = Field(None, description="Of a text; true without it.")
-    add_generation_prompt: bool | None = Field(None, description="Of a conversation; true without it.")
+    add_special_tokens: bool | None = Field(None, description="For a text. Default: true.")
+    add_generation_prompt: bool | None = Field(None, description="For a conversation. Default: true.")
     chat_template_kwargs: dict[str, Any] | None = None
     return_token_strs: bool | None = None
 
@@ -54,28 +57,30 @@ class DetokenizeRequest(Schema):
 
     @property
     def longest_ids(self) -> int:
-        """How many they are."""
+        """Number of token ids."""
         return len(self.tokens)
 
 
 async def tokenize(call: Call) -> web.StreamResponse:
-    """Turn a text or a conversation into tokens."""
-    asked = await call.body(TokenizeRequest)
-    if (asked.prompt is None) is (asked.messages is None):
-        raise invalid("prompt: give a text as prompt, or a conversation as messages.", "prompt")
+    """Handle POST /tokenize."""
+    request = await call.body(TokenizeRequest)
+    if (request.prompt is None) is (request.messages is None):
+        raise invalid("prompt: send either prompt or messages.", "prompt")
     command = Tokenize(
         0,
-        text=asked.prompt,
-        messages=messages_of(asked.messages or ()),
-        tools=tuple(map(function_of, asked.tools or ())),
-        template_kwargs=template_kwargs_of(asked.chat_template_kwargs, None, None),
-        add_special=asked.add_special_tokens is not False,
-        opens_answer=asked.add_generation_prompt is not False,
-        names=asked.return_token_strs is True,
+        text=request.prompt,
+        messages=to_messages(request.messages or ()),
+        tools=tuple(map(to_function, request.tools or ())),
+        template_kwargs=to_template_kwargs(request.chat_template_kwargs, None, None),
+        add_special=request.add_special_tokens is not False,
+        opens_answer=request.add_generation_prompt is not False,
+        names=request.return_token_strs is True,
     )
-    model = await call.service.chooser.choose(asked.model)
+    model = await call.service.resolver.resolve(request.model)
     engine = call.service.engine
-    found = await EngineWork[Tokenized](call, model, asked.prompt or "").run(engine.tokenize(model, command))
+    found = await EngineWork[Tokenized](call, model, request.prompt or "").run(
+        engine.tokenize(model, command)
+    )
     loaded = engine.status.model
     known = loaded.context_length if loaded is not None and loaded.folder == str(model.folder) else None
     return call.json(
@@ -89,40 +94,40 @@ async def tokenize(call: Call) -> web.StreamResponse:
 
 
 async def detokenize(call: Call) -> web.StreamResponse:
-    """Turn tokens into text."""
-    asked = await call.body(DetokenizeRequest)
-    model = await call.service.chooser.choose(asked.model)
-    work = call.service.engine.detokenize(model, asked.tokens)
-    text = await EngineWork[str](call, model, f"{len(asked.tokens)} tokens").run(work)
+    """Handle POST /detokenize."""
+    request = await call.body(DetokenizeRequest)
+    model = await call.service.resolver.resolve(request.model)
+    work = call.service.engine.detokenize(model, request.tokens)
+    text = await EngineWork[str](call, model, f"{len(request.tokens)} tokens").run(work)
     return call.json({"prompt": text})
 
 
 async def info(call: Call) -> web.StreamResponse:
-    """Tell what the repo says of its tokenizer: special tokens, chat template."""
-    model = await call.service.chooser.choose(call.request.query.get("model"))
-    return call.json(await asyncio.to_thread(read_info, Path(model.folder)))
+    """Handle GET /tokenizer_info."""
+    model = await call.service.resolver.resolve(call.request.query.get("model"))
+    return call.json(await asyncio.to_thread(read_tokenizer_info, Path(model.folder)))
 
 
-def read_info(folder: Path) -> dict[str, Any]:
-    """Return tokenizer_config.json of a snapshot, its special tokens as texts, with the chat template.
+def read_tokenizer_info(folder: Path) -> dict[str, Any]:
+    """Return tokenizer_config.json of a snapshot, with special tokens as strings and the chat template.
 
-    vLLM's answer is made of the loaded tokenizer, whose settings these are.
+    vLLM returns the settings of the loaded tokenizer, which come from the same file.
     """
-    found = _read(folder / "tokenizer_config.json")
+    text = _read(folder / "tokenizer_config.json")
     try:
-        given = json.loads(found) if found else {}
+        config = json.loads(text) if text else {}
     except (ValueError, RecursionError):
-        given = {}
-    told: dict[str, Any] = {"tokenizer_class": None, "chat_template": None}
-    told |= {name: _plain(value) for name, value in given.items()} if isinstance(given, dict) else {}
+        config = {}
+    result: dict[str, Any] = {"tokenizer_class": None, "chat_template": None}
+    result |= {name: _token_text(value) for name, value in config.items()} if isinstance(config, dict) else {}
     template = _read(folder / "chat_template.jinja")
     if template:
-        told["chat_template"] = template
-    return told
+        result["chat_template"] = template
+    return result
 
 
-def _plain(value: Any) -> Any:
-    """Return an added token as its text."""
+def _token_text(value: Any) -> Any:
+    """Return the text of an `AddedToken`; any other value unchanged."""
     if isinstance(value, dict) and isinstance(value.get("content"), str) and "lstrip" in value:
         return value["content"]
     return value
@@ -141,23 +146,23 @@ ROUTES = (
         "POST",
         "/tokenize",
         tokenize,
-        "Turn a text or a conversation into tokens",
+        "Tokenize a text or a conversation",
         schema=TokenizeRequest,
-        answer=("count", "max_model_len", "tokens", "token_strs"),
+        response_fields=("count", "max_model_len", "tokens", "token_strs"),
     ),
     Route(
         "POST",
         "/detokenize",
         detokenize,
-        "Turn tokens into text",
+        "Convert token ids to text",
         schema=DetokenizeRequest,
-        answer=("prompt",),
+        response_fields=("prompt",),
     ),
     Route(
         "GET",
         "/tokenizer_info",
         info,
-        "What the repo says of its tokenizer; ?model= names it",
-        answer=("tokenizer_class", "chat_template"),
+        "Return the tokenizer's configuration; set the model with ?model=",
+        response_fields=("tokenizer_class", "chat_template"),
     ),
 )

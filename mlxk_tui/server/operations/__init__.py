@@ -1,1 +1,1 @@
-"""Routes about the server itself: health, metrics, its OpenAPI document."""
+"""Routes about the server itself: health, metrics, model unloading, the OpenAPI document."""

@@ -1,4 +1,7 @@
-"""The OpenAPI document of the API, made from its routes and the schemas of their bodies."""
+"""The OpenAPI document, generated from the routes and their request schemas.
+
+Format: https://spec.openapis.org/oas/v3.1.0.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from mlxk_tui import __version__
 from mlxk_tui.ops.core.retry_after import HEADER as RETRY_AFTER
 from mlxk_tui.server.calls import Call, Route
 from mlxk_tui.server.errors import json_response
+from mlxk_tui.server.requests.json_schemas import ref
 from mlxk_tui.server.requests.schema import MODEL_NAMES
-from mlxk_tui.server.requests.shapes import ref
 
 _ERROR: dict[str, Any] = {
     "type": "object",
@@ -39,18 +42,18 @@ _MESSAGES_ERROR: dict[str, Any] = {
     "properties": {"type": {"const": "error"}, **_ERROR["properties"], "request_id": {"type": "string"}},
     "additionalProperties": False,
 }
-"""Errors in Anthropic's shape."""
+"""Errors in the format of Anthropic's API."""
 
 
 _REQUEST_ID: dict[str, Any] = {
-    "description": "The client's own, or a new one.",
+    "description": "The id that the client sent, or a new one.",
     "required": True,
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
 }
 
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
-    """Return the document (OpenAPI 3.1)."""
+    """Return the OpenAPI 3.1 document of these routes."""
     schemas = [route.schema for route in routes if route.schema is not None]
     _, definitions = models_json_schema(
         [(schema, "validation") for schema in schemas], ref_template="#/components/schemas/{model}"
@@ -77,48 +80,48 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     }
 
 
-_STATUSES = {
-    400: "The request is malformed, asks for what is not done here, or is longer than the model's context.",
+_STATUS_DESCRIPTIONS = {
+    400: "The request is invalid, uses an unsupported feature, or exceeds the model's context.",
     401: "The API key is missing or wrong.",
-    403: "The host, the origin or the site that the request names may not call.",
-    404: "There is no model of that name.",
+    403: "The host, the origin or the site of the request is not allowed.",
+    404: "The model was not found.",
     408: "The body did not arrive in time.",
-    409: "Several models have that name.",
+    409: "The name matches several models.",
     413: "The body is too large.",
     415: "The body is compressed.",
-    422: "The model cannot run here, or the request holds something else than text.",
-    429: "As many others are there as the server takes.",
-    500: "A fault of the server.",
+    422: "The model can't run here, or the request contains content other than text.",
+    429: "The queue is full.",
+    500: "An internal error occurred.",
     501: "A package that the request needs is not installed.",
-    503: "The server is stopping, the inference process ended, or the model does not fit into memory.",
+    503: "The server is stopping, the inference process crashed, or the model doesn't fit in memory.",
 }
 _BODY_STATUSES = (408, 413, 415)
 _MODEL_STATUSES = (404, 409, 422, 429, 501)
 
 
-def _statuses(route: Route) -> list[int]:
-    """Return with which statuses a route can refuse."""
-    found = {400, 403, 500}
-    if not route.open:
-        found.add(401)
+def _error_statuses(route: Route) -> list[int]:
+    """Return the error statuses of a route."""
+    statuses = {400, 403, 500}
+    if not route.public:
+        statuses.add(401)
     if not route.quiet:
-        found.add(503)
+        statuses.add(503)
     if route.schema is not None:
-        found |= {*_BODY_STATUSES, *_MODEL_STATUSES}
+        statuses |= {*_BODY_STATUSES, *_MODEL_STATUSES}
     if route.prefix is not None:
-        found |= {404, 409, 422}
-    return sorted(found - set(route.statuses))
+        statuses |= {404, 409, 422}
+    return sorted(statuses - set(route.statuses))
 
 
-def _refusal(route: Route, status: int) -> dict[str, Any]:
+def _error_response(route: Route, status: int) -> dict[str, Any]:
     error = ref("Error" if route.error_body is None else "MessagesError")
-    if route.either:
+    if route.anthropic_too:
         error = {"anyOf": [ref("Error"), ref("MessagesError")]}
     headers = {"X-Request-ID": _REQUEST_ID}
     if status in {429, 503}:
-        headers[RETRY_AFTER] = {"description": "Seconds.", "schema": {"type": "integer"}}
+        headers[RETRY_AFTER] = {"description": "Seconds to wait.", "schema": {"type": "integer"}}
     content = {"application/json": {"schema": error}}
-    return {"description": _STATUSES[status], "headers": headers, "content": content}
+    return {"description": _STATUS_DESCRIPTIONS[status], "headers": headers, "content": content}
 
 
 def _operation(route: Route) -> dict[str, Any]:
@@ -128,13 +131,13 @@ def _operation(route: Route) -> dict[str, Any]:
         "responses": {
             **{
                 str(status): {
-                    "description": "The answer.",
+                    "description": "Success.",
                     "headers": {"X-Request-ID": _REQUEST_ID},
                     "content": _content(route),
                 }
                 for status in route.statuses
             },
-            **{str(status): _refusal(route, status) for status in _statuses(route)},
+            **{str(status): _error_response(route, status) for status in _error_statuses(route)},
         },
     }
     if route.schema is not None:
@@ -154,7 +157,7 @@ def _operation(route: Route) -> dict[str, Any]:
                 "name": "id",
                 "in": "path",
                 "required": True,
-                "description": MODEL_NAMES + " Slashes may stand in it.",
+                "description": MODEL_NAMES + " It may contain slashes.",
                 "schema": {"type": "string"},
             }
         ]
@@ -163,23 +166,25 @@ def _operation(route: Route) -> dict[str, Any]:
 
 def _content(route: Route) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "string"}
-    if route.media == "application/json":
-        schema = {"type": "object", "required": list(route.answer)}
-    content: dict[str, Any] = {route.media: {"schema": schema}}
+    if route.media_type == "application/json":
+        schema = {"type": "object", "required": list(route.response_fields)}
+    content: dict[str, Any] = {route.media_type: {"schema": schema}}
     if route.streams:
         content["text/event-stream"] = {"schema": {"description": "Server-sent events."}}
     return content
 
 
-def route_of(routes: Sequence[Route]) -> Route:
-    """Return the route that serves the document of these routes and itself."""
-    everything: list[Route] = []
+def document_route(routes: Sequence[Route]) -> Route:
+    """Return the route that serves the document of these routes and of itself."""
+    documented: list[Route] = []
 
     async def openapi(call: Call) -> web.StreamResponse:
-        """Return the document."""
+        """Handle GET /openapi.json."""
         del call
-        return json_response(document(everything))
+        return json_response(document(documented))
 
-    own = Route("GET", "/openapi.json", openapi, "This document", answer=("openapi", "paths"), quiet=True)
-    everything += [*routes, own]
-    return own
+    route = Route(
+        "GET", "/openapi.json", openapi, "This document", response_fields=("openapi", "paths"), quiet=True
+    )
+    documented += [*routes, route]
+    return route

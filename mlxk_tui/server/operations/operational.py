@@ -1,4 +1,4 @@
-"""GET /health, GET /metrics, POST /v1/engine/unload and GET /openapi.json."""
+"""The routes GET /health, GET /metrics and POST /v1/engine/unload."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ _UP = {HealthState.READY, HealthState.LOADING}
 
 
 async def health(call: Call) -> web.StreamResponse:
-    """Tell whether requests can be answered; it asks nothing of the inference process."""
+    """Handle GET /health; it sends nothing to the inference process.
+
+    Without a valid API key, only `status` is returned.
+    """
     service = call.service
     state = service.supervisor.health
     status = service.engine.status
-    told: dict[str, object] = {"status": state.value}
+    body: dict[str, object] = {"status": state.value}
     if call.trusted:
-        told |= {
+        body |= {
             "model": status.model.name if status.model is not None else None,
             "loading": status.loading,
             "loading_bytes_done": status.loading_done,
@@ -37,11 +40,11 @@ async def health(call: Call) -> web.StreamResponse:
             "last_error": error_text(status.last_error) if status.last_error is not None else None,
             "version": __version__,
         }
-    return json_response(told, 200 if state in _UP else 503)
+    return json_response(body, 200 if state in _UP else 503)
 
 
 async def metrics(call: Call) -> web.StreamResponse:
-    """Tell what was counted."""
+    """Handle GET /metrics."""
     service = call.service
     text = service.metrics.text(
         service.engine.status,
@@ -57,7 +60,7 @@ async def metrics(call: Call) -> web.StreamResponse:
 
 
 async def unload(call: Call) -> web.StreamResponse:
-    """Free the model once its streams have ended."""
+    """Handle POST /v1/engine/unload: unload the model once its streams have ended."""
     loaded = call.service.engine.status.model
     await call.service.engine.unload()
     return call.json({"status": "unloaded", "model": loaded.name if loaded is not None else None})
@@ -68,12 +71,12 @@ ROUTES = (
         "GET",
         "/health",
         health,
-        "Tell whether requests can be answered",
-        open=True,
-        answer=("status",),
+        "Check whether the server can handle requests",
+        public=True,
+        response_fields=("status",),
         statuses=(200, 503),
         quiet=True,
     ),
-    Route("GET", "/metrics", metrics, "Counts for Prometheus", media="text/plain", quiet=True),
-    Route("POST", "/v1/engine/unload", unload, "Free the model in memory", answer=("status", "model")),
+    Route("GET", "/metrics", metrics, "Prometheus metrics", media_type="text/plain", quiet=True),
+    Route("POST", "/v1/engine/unload", unload, "Unload the model", response_fields=("status", "model")),
 )

@@ -1,1 +1,1 @@
-"""What the requests of every API family share: their schemas, and what they ask of the engine."""
+"""Request schemas shared by the APIs, and their conversion to generations of the engine."""

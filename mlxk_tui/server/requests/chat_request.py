@@ -1,38 +1,39 @@
-"""The request of the chat API, which those of the Responses and Messages APIs become as well.
+"""The schema of chat completion requests; Responses and Messages requests are converted to it.
 
-Optional fields may be null, unknown ones are ignored.
+Reference: https://platform.openai.com/docs/api-reference/chat/create. Optional fields may be null; unknown
+fields are ignored.
 """
 
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
-from mlxk_tui.server.requests.schema import ModelName, Schema
-from mlxk_tui.server.requests.shapes import (
-    BIAS,
+from mlxk_tui.server.requests.json_schemas import (
+    INTEGER,
+    LOGIT_BIAS,
     NULL,
-    STOPS,
-    TEXT,
-    WHOLE,
-    conditions,
-    either,
-    fields,
-    kind,
+    STOP,
+    STRING,
+    all_of,
+    any_of,
+    condition,
+    enum_schema,
     nullable,
+    object_schema,
     ref,
-    shape,
 )
+from mlxk_tui.server.requests.schema import ModelName, Schema
 
 MAX_MESSAGES, MAX_TOOLS, MAX_STOPS, MAX_CHOICES = 10_000, 256, 16, 16
 
 
 class ContentPart(Schema):
-    """A piece of a message; only text can be read."""
+    """A part of a message's content; only text is supported."""
 
     model_config = ConfigDict(
-        json_schema_extra=either(
-            shape("type", "text", type=kind("text", "input_text", "output_text"), text=TEXT),
-            shape("type", type=kind("refusal"), refusal=nullable(TEXT)),
+        json_schema_extra=any_of(
+            object_schema("type", "text", type=enum_schema("text", "input_text", "output_text"), text=STRING),
+            object_schema("type", type=enum_schema("refusal"), refusal=nullable(STRING)),
         )
     )
 
@@ -42,26 +43,28 @@ class ContentPart(Schema):
 
 
 class FunctionCall(Schema):
-    """What the model called."""
+    """The function that the model called, with its arguments."""
 
     name: str
     arguments: str | dict[str, Any] = ""
 
 
 class CustomCall(Schema):
-    """The custom tool that the model called, and with what text."""
+    """The custom tool that the model called, with its input."""
 
     name: str
     input: str = ""
 
 
 class ToolCallMessage(Schema):
-    """A tool call of an earlier answer."""
+    """A tool call in an earlier response."""
 
     model_config = ConfigDict(
-        json_schema_extra=either(
-            shape("function", id=nullable(TEXT), type=nullable(TEXT), function=ref("FunctionCall")),
-            shape("custom", id=nullable(TEXT), type=nullable(TEXT), custom=ref("CustomCall")),
+        json_schema_extra=any_of(
+            object_schema(
+                "function", id=nullable(STRING), type=nullable(STRING), function=ref("FunctionCall")
+            ),
+            object_schema("custom", id=nullable(STRING), type=nullable(STRING), custom=ref("CustomCall")),
         )
     )
 
@@ -81,11 +84,11 @@ class ChatMessage(Schema):
     reasoning: str | None = None
     tool_calls: list[ToolCallMessage] | None = Field(None, max_length=MAX_TOOLS)
     tool_call_id: str | None = None
-    function_call: FunctionCall | None = Field(None, description="Old form of tool_calls.")
+    function_call: FunctionCall | None = Field(None, description="Deprecated form of tool_calls.")
 
 
 class Function(Schema):
-    """What a tool is called and takes."""
+    """A function that the model may call, with its JSON schema."""
 
     name: str = Field(min_length=1, max_length=256)
     description: str | None = None
@@ -94,24 +97,24 @@ class Function(Schema):
 
 
 class CustomGrammar(Schema):
-    """A grammar for the input of a custom tool."""
+    """The grammar of a custom tool's input."""
 
     syntax: Literal["lark", "regex"]
     definition: str
 
 
 class CustomFormat(Schema):
-    """What the input of a custom tool looks like: any text, or a text of a grammar."""
+    """The format of a custom tool's input: any text, or text that matches a grammar."""
 
     model_config = ConfigDict(
-        json_schema_extra=either(
-            shape("type", type=kind("text")),
-            shape("type", "grammar", type=kind("grammar"), grammar=ref("CustomGrammar")),
-            shape(
+        json_schema_extra=any_of(
+            object_schema("type", type=enum_schema("text")),
+            object_schema("type", "grammar", type=enum_schema("grammar"), grammar=ref("CustomGrammar")),
+            object_schema(
                 *("type", "syntax", "definition"),
-                type=kind("grammar"),
-                syntax=kind("lark", "regex"),
-                definition=TEXT,
+                type=enum_schema("grammar"),
+                syntax=enum_schema("lark", "regex"),
+                definition=STRING,
             ),
         )
     )
@@ -122,14 +125,14 @@ class CustomFormat(Schema):
     definition: str | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> "CustomFormat":
+    def _check_grammar(self) -> "CustomFormat":
         if self.type == "grammar" and self.syntax_and_definition is None:
             raise ValueError("a grammar needs its syntax and its definition")
         return self
 
     @property
     def syntax_and_definition(self) -> tuple[str, str] | None:
-        """The grammar, wherever it stands; None where any text will do."""
+        """Syntax and definition of the grammar, in either notation; None if any text is allowed."""
         if self.type != "grammar":
             return None
         if self.grammar is not None:
@@ -140,7 +143,7 @@ class CustomFormat(Schema):
 
 
 class CustomTool(Schema):
-    """What a tool that takes a text is called."""
+    """A custom tool, whose input is text."""
 
     name: str = Field(min_length=1, max_length=256)
     description: str | None = None
@@ -151,9 +154,9 @@ class Tool(Schema):
     """A tool that the model may call."""
 
     model_config = ConfigDict(
-        json_schema_extra=either(
-            shape("type", "function", type=kind("function"), function=ref("Function")),
-            shape("type", "custom", type=kind("custom"), custom=ref("CustomTool")),
+        json_schema_extra=any_of(
+            object_schema("type", "function", type=enum_schema("function"), function=ref("Function")),
+            object_schema("type", "custom", type=enum_schema("custom"), custom=ref("CustomTool")),
         )
     )
 
@@ -163,12 +166,12 @@ class Tool(Schema):
 
     @property
     def body(self) -> Function | CustomTool | None:
-        """What belongs to its type."""
+        """The field that belongs to `type`; None if it is missing."""
         return self.function if self.type == "function" else self.custom
 
     @property
     def name(self) -> str:
-        """Its name; empty where it is not whole."""
+        """The tool's name; empty if the field of its type is missing."""
         return self.body.name if self.body is not None else ""
 
 
@@ -179,7 +182,7 @@ class NamedFunction(Schema):
 
 
 class NamedTool(Schema):
-    """One of the tools."""
+    """A reference to one of the tools."""
 
     type: str
     function: NamedFunction | None = None
@@ -187,25 +190,27 @@ class NamedTool(Schema):
 
     @property
     def named(self) -> NamedFunction | None:
-        """What belongs to its type."""
+        """The field that belongs to `type`; None if it is missing."""
         return {"function": self.function, "custom": self.custom}.get(self.type)
 
 
 class AllowedTools(Schema):
-    """Those of the tools that may be called this time."""
+    """The subset of the tools that the model may call."""
 
     mode: Literal["auto", "required"]
     tools: list[NamedTool] = Field(max_length=MAX_TOOLS)
 
 
 class ToolChoice(Schema):
-    """The one tool that has to be called, or those that may be."""
+    """The tool that the model must call, or the tools that it may call."""
 
     model_config = ConfigDict(
-        json_schema_extra=either(
-            shape("type", "function", type=kind("function"), function=ref("NamedFunction")),
-            shape("type", "custom", type=kind("custom"), custom=ref("NamedFunction")),
-            shape("type", "allowed_tools", type=kind("allowed_tools"), allowed_tools=ref("AllowedTools")),
+        json_schema_extra=any_of(
+            object_schema("type", "function", type=enum_schema("function"), function=ref("NamedFunction")),
+            object_schema("type", "custom", type=enum_schema("custom"), custom=ref("NamedFunction")),
+            object_schema(
+                "type", "allowed_tools", type=enum_schema("allowed_tools"), allowed_tools=ref("AllowedTools")
+            ),
         )
     )
 
@@ -227,15 +232,15 @@ class JsonSchema(Schema):
 
 
 class ResponseFormat(Schema):
-    """What the answer must look like."""
+    """The format of the response: text, JSON, or JSON with a schema."""
 
     model_config = ConfigDict(
-        json_schema_extra=either(
-            shape("type", type=kind("text", "json_object")),
-            shape(
+        json_schema_extra=any_of(
+            object_schema("type", type=enum_schema("text", "json_object")),
+            object_schema(
                 *("type", "json_schema"),
-                type=kind("json_schema"),
-                json_schema=shape("schema", name=nullable(TEXT), schema={"type": "object"}),
+                type=enum_schema("json_schema"),
+                json_schema=object_schema("schema", name=nullable(STRING), schema={"type": "object"}),
             ),
         )
     )
@@ -245,51 +250,53 @@ class ResponseFormat(Schema):
 
 
 class StreamOptions(Schema):
-    """What a stream tells."""
+    """Options of a streamed response."""
 
     include_usage: bool | None = None
 
 
-class Sampled(Schema):
-    """Fields that both APIs have."""
+class SamplingRequest(Schema):
+    """The fields that chat and text completions share."""
 
     model: ModelName = None
-    max_tokens: Annotated[int, Field(ge=1), WHOLE] | None = None
+    max_tokens: Annotated[int, Field(ge=1), INTEGER] | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: Annotated[int, Field(ge=0), WHOLE] | None = None
+    top_k: Annotated[int, Field(ge=0), INTEGER] | None = None
     min_p: float | None = Field(None, ge=0, le=1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, ge=0, le=2)
-    logit_bias: Annotated[dict[str, float] | None, WithJsonSchema(BIAS)] = Field(None, max_length=1024)
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**64), WHOLE] | None = None
-    stop: Annotated[str | list[str] | None, WithJsonSchema(STOPS)] = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
+    logit_bias: Annotated[dict[str, float] | None, WithJsonSchema(LOGIT_BIAS)] = Field(None, max_length=1024)
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64), INTEGER] | None = None
+    stop: Annotated[str | list[str] | None, WithJsonSchema(STOP)] = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), INTEGER] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
 
 
-class ChatRequest(Sampled):
+class ChatRequest(SamplingRequest):
     """POST /v1/chat/completions."""
 
     model_config = ConfigDict(
-        json_schema_extra=conditions(
-            (fields("logprobs", logprobs={"const": True}), fields(top_logprobs={"enum": [None, 0]})),
-            (fields(tools=NULL), fields(functions=NULL)),
+        json_schema_extra=all_of(
+            (condition("logprobs", logprobs={"const": True}), condition(top_logprobs={"enum": [None, 0]})),
+            (condition(tools=NULL), condition(functions=NULL)),
         )
     )
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: Annotated[int, Field(ge=1), WHOLE] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1), INTEGER] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20), INTEGER] | None = None
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
-    functions: list[Function] | None = Field(None, max_length=MAX_TOOLS, description="Old form of tools.")
+    functions: list[Function] | None = Field(
+        None, max_length=MAX_TOOLS, description="Deprecated form of tools."
+    )
     function_call: Literal["none", "auto"] | NamedFunction | None = Field(
-        None, description="Old form of tool_choice."
+        None, description="Deprecated form of tool_choice."
     )
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None

@@ -1,4 +1,4 @@
-"""From a chat request, its messages, tools and sampling, to what the engine takes."""
+"""Converts chat requests to generations of the engine: messages, tools, sampling, grammar."""
 
 from __future__ import annotations
 
@@ -15,74 +15,76 @@ from mlxk_tui.server.requests.chat_request import (
     ChatRequest,
     ContentPart,
     ResponseFormat,
-    Sampled,
+    SamplingRequest,
     ToolCallMessage,
 )
-from mlxk_tui.server.requests.tools import chosen_tools, forced_tool_of, forces_tool, function_of
+from mlxk_tui.server.requests.tools import requires_tool_call, select_tools, to_forced_tool, to_function
 
 _TEXT_PARTS = {"text", "input_text", "output_text"}
 _MAX_STOP_CHARACTERS = 1000
 _EFFORTS = {"xhigh": "high", "max": "high"}
-"""Efforts that chat templates do not know, to those that they do."""
+"""Values of `reasoning_effort` that chat templates don't know, and the ones used for them."""
 _ROLES = {"developer": "system", "function": "tool"}
 
 
-def generation_of(asked: ChatRequest, max_tokens: int | None) -> Generation:
-    """Return what the engine has to do for one choice.
+def to_generation(request: ChatRequest, max_tokens: int | None) -> Generation:
+    """Convert a chat request to the generation of one choice.
 
     Args:
-        asked: the request.
-        max_tokens: most tokens where the request does not say.
+        request: the request.
+        max_tokens: the default of the server's options; None for half of the model's context.
 
     Raises:
-        ApiError: a field cannot be used.
+        ApiError: 400 if a field is invalid; 422 if a message contains anything but text.
     """
-    if asked.top_logprobs and not asked.logprobs:
-        raise invalid("top_logprobs: it needs logprobs to be true.", "top_logprobs")
-    tools, forced = chosen_tools(asked), forces_tool(asked)
+    if request.top_logprobs and not request.logprobs:
+        raise invalid("top_logprobs: it requires logprobs to be true.", "top_logprobs")
+    tools, forced = select_tools(request), requires_tool_call(request)
     grammar: str | None
     syntax: GrammarSyntax = "json_schema"
     if forced:
-        grammar, syntax = forced_call_grammar([forced_tool_of(tool) for tool in tools])
+        grammar, syntax = forced_call_grammar([to_forced_tool(tool) for tool in tools])
     else:
-        grammar = grammar_of(asked.response_format)
-    kwargs = template_kwargs_of(asked.chat_template_kwargs, asked.enable_thinking, asked.reasoning_effort)
+        grammar = to_grammar(request.response_format)
+    kwargs = to_template_kwargs(
+        request.chat_template_kwargs, request.enable_thinking, request.reasoning_effort
+    )
     return Generation(
-        messages=messages_of(asked.messages),
-        sampling=sampling_of(asked),
-        max_tokens=asked.max_completion_tokens or asked.max_tokens or max_tokens,
+        messages=to_messages(request.messages),
+        sampling=to_sampling(request),
+        max_tokens=request.max_completion_tokens or request.max_tokens or max_tokens,
         budget="server",
-        stop=() if forced else stops_of(asked.stop),  # as in other calls: a call is no text
-        tools=tuple(map(function_of, tools)),
+        stop=() if forced else stop_strings(request.stop),  # stop strings don't apply to tool calls
+        tools=tuple(map(to_function, tools)),
         template_kwargs=kwargs,
-        logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         grammar=grammar,
         grammar_syntax=syntax,
         forced_call=forced,
     )
 
 
-def grammar_of(wanted: ResponseFormat | None) -> str | None:
-    """Return the JSON schema that the answer must follow.
+def to_grammar(response_format: ResponseFormat | None) -> str | None:
+    """Return the JSON schema that the response must match; None for any text.
 
     Raises:
-        ApiError: 400: `json_schema` without a schema.
+        ApiError: 400 if the type is `json_schema` and the schema is missing.
     """
-    if wanted is None or wanted.type == "text":
+    if response_format is None or response_format.type == "text":
         return None
-    if wanted.type == "json_object":
+    if response_format.type == "json_object":
         return "{}"
-    schema = wanted.json_schema.schema_ if wanted.json_schema is not None else None
+    schema = response_format.json_schema.schema_ if response_format.json_schema is not None else None
     if schema is None:
-        raise invalid("response_format: type 'json_schema' needs json_schema.schema.", "response_format")
+        raise invalid("response_format: type 'json_schema' requires json_schema.schema.", "response_format")
     return json.dumps(schema)
 
 
-def messages_of(messages: Sequence[ChatMessage]) -> tuple[dict[str, Any], ...]:
-    """Return a conversation for the engine.
+def to_messages(messages: Sequence[ChatMessage]) -> tuple[dict[str, Any], ...]:
+    """Convert messages to the format of chat templates.
 
     Raises:
-        ApiError: 422: a message holds an image, sound or a file.
+        ApiError: 400 if a message is incomplete; 422 if it contains an image, audio or a file.
     """
     return tuple(_message(message, f"messages[{number}]") for number, message in enumerate(messages))
 
@@ -90,7 +92,7 @@ def messages_of(messages: Sequence[ChatMessage]) -> tuple[dict[str, Any], ...]:
 def _message(message: ChatMessage, where: str) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "role": _ROLES.get(message.role, message.role),
-        "content": text_of(message.content, f"{where}.content"),
+        "content": content_text(message.content, f"{where}.content"),
     }
     reasoning = message.reasoning_content or message.reasoning
     if reasoning:
@@ -110,23 +112,23 @@ def _message(message: ChatMessage, where: str) -> dict[str, Any]:
 
 
 def _call(call: ToolCallMessage, number: int, where: str) -> dict[str, Any]:
-    """Return an earlier call as chat templates want it; one of a custom tool has one text."""
+    """Convert an earlier tool call to the format of chat templates; a custom tool has one `input`."""
     if call.function is not None:
         name, given = call.function.name, call.function.arguments
         arguments = given if isinstance(given, str) else json.dumps(given)
     elif call.custom is not None:
         name, arguments = call.custom.name, json.dumps({"input": call.custom.input})
     else:
-        raise invalid(f"{where}: a call needs its function.", f"{where}.function")
+        raise invalid(f"{where}: a tool call requires a function.", f"{where}.function")
     function = {"name": name, "arguments": arguments}
     return {"id": call.id or f"call_{number}", "type": "function", "function": function}
 
 
-def text_of(content: str | Sequence[ContentPart] | None, where: str) -> str:
-    """Return the text of a message's content, its parts joined.
+def content_text(content: str | Sequence[ContentPart] | None, where: str) -> str:
+    """Return the text of a message's content; the parts are concatenated.
 
     Raises:
-        ApiError: 422: a part is no text; 400: a text part without text.
+        ApiError: 422 if a part is not text; 400 if a text part has no `text`.
     """
     if content is None or isinstance(content, str):
         return content or ""
@@ -136,7 +138,7 @@ def text_of(content: str | Sequence[ContentPart] | None, where: str) -> str:
             texts.append(part.refusal or "")
         elif part.type in _TEXT_PARTS:
             if part.text is None:
-                raise invalid(f"{where}[{number}]: a part of type '{part.type}' needs a text.", where)
+                raise invalid(f"{where}[{number}]: a part of type '{part.type}' requires text.", where)
             texts.append(part.text)
         else:
             raise _not_text(part.type, f"{where}[{number}]")
@@ -145,22 +147,22 @@ def text_of(content: str | Sequence[ContentPart] | None, where: str) -> str:
 
 def _not_text(kind: str, where: str) -> ApiError:
     return invalid(
-        f"{where}: models here read text only, and this part is of type '{kind[:40]}'. Leave it out.",
+        f"{where}: content of type '{kind[:40]}' is not supported, only text is. Remove it.",
         where,
         status=422,
     )
 
 
-def sampling_of(request: Sampled) -> Sampling:
-    """Return how tokens are drawn.
+def to_sampling(request: SamplingRequest) -> Sampling:
+    """Return the sampling parameters of a request.
 
     Raises:
-        ApiError: 400: a key of logit_bias is no token id.
+        ApiError: 400 if a key of `logit_bias` is not a token id.
     """
     bias: dict[int, float] = {}
     for token, value in (request.logit_bias or {}).items():
         if not token.isdecimal() or len(token) > 9:
-            raise invalid(f"logit_bias: '{token[:40]}' is no token id.", "logit_bias")
+            raise invalid(f"logit_bias: '{token[:40]}' is not a token id.", "logit_bias")
         bias[int(token)] = value
     return Sampling(
         temperature=request.temperature,
@@ -175,27 +177,27 @@ def sampling_of(request: Sampled) -> Sampling:
     )
 
 
-def stops_of(stop: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the texts that end an answer; empty ones end none.
+def stop_strings(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the stop strings of a request, without empty ones.
 
     Raises:
-        ApiError: 400: too many, or too long.
+        ApiError: 400 if there are too many, or one is too long.
     """
     texts = [stop] if isinstance(stop, str) else list(stop or ())
     if len(texts) > MAX_STOPS:
-        raise invalid(f"stop: at most {MAX_STOPS} texts can end an answer.", "stop")
+        raise invalid(f"stop: at most {MAX_STOPS} strings are allowed.", "stop")
     if any(len(text) > _MAX_STOP_CHARACTERS for text in texts):
-        raise invalid(f"stop: a text has at most {_MAX_STOP_CHARACTERS} characters.", "stop")
+        raise invalid(f"stop: a string may have at most {_MAX_STOP_CHARACTERS:,} characters.", "stop")
     return tuple(text for text in texts if text)
 
 
-def template_kwargs_of(
+def to_template_kwargs(
     given: Mapping[str, Any] | None, enable_thinking: bool | None, reasoning_effort: str | None
 ) -> dict[str, Any]:
-    """Return more variables for the chat template.
+    """Return additional variables for the chat template.
 
     Raises:
-        ApiError: 400: a name that is not the template's.
+        ApiError: 400 if a name is invalid or reserved.
     """
     found: dict[str, Any] = {}
     if reasoning_effort is not None:
@@ -207,7 +209,7 @@ def template_kwargs_of(
     for name, value in (given or {}).items():
         if not name.isidentifier() or name in RESERVED_VARIABLES or len(name) > 64:
             raise invalid(
-                f"chat_template_kwargs: '{name[:64]}' is no variable of a template.", "chat_template_kwargs"
+                f"chat_template_kwargs: '{name[:64]}' is not allowed as a variable.", "chat_template_kwargs"
             )
         found[name] = value
     return found

@@ -1,4 +1,4 @@
-"""The base of every request's schema, and a body read as one: the first fault is named by its field."""
+"""The base class of request schemas, and validation with an error that names the field."""
 
 from typing import Annotated, Any, TypeVar
 
@@ -6,10 +6,12 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationErro
 from pydantic_core import CoreSchema
 
 from mlxk_tui.server.errors import ApiError, invalid
-from mlxk_tui.server.requests.shapes import MODEL
+from mlxk_tui.server.requests.json_schemas import MODEL_NAME
 
-MODEL_NAMES = "Full name as in GET /v1/models, its last part, NAME@REV, or an alias; null is the default."
-ModelName = Annotated[str | None, WithJsonSchema({**MODEL, "description": MODEL_NAMES})]
+MODEL_NAMES = (
+    "Full name as in GET /v1/models, its last part, NON_EMPTY_STRING@REV, or an alias; null for the default."
+)
+ModelName = Annotated[str | None, WithJsonSchema({**MODEL_NAME, "description": MODEL_NAMES})]
 
 
 def _fail_fast(schema: Any) -> None:
@@ -24,20 +26,20 @@ def _fail_fast(schema: Any) -> None:
 
 
 class Schema(BaseModel):
-    """Base of all requests."""
+    """Base class of all request schemas."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, protected_namespaces=())
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Let every list stop at its first fault: a hostile one has millions, and each takes memory."""
+        """Stop validating a list at its first error: a hostile one has millions, and each takes memory."""
         schema = handler(source)
         _fail_fast(schema)
         return schema
 
     @property
     def longest_ids(self) -> int:
-        """Most token ids of one of its prompts; 0 where there are none."""
+        """Number of token ids of the longest prompt; 0 if the prompts are text."""
         return 0
 
 
@@ -45,34 +47,34 @@ S = TypeVar("S", bound=Schema)
 
 
 def parse(schema: type[S], body: dict[str, Any]) -> S:
-    """Return the request that a body is.
+    """Validate a body against a schema.
 
     Raises:
-        ApiError: 400, naming the first field that is wrong.
+        ApiError: 400, with the first invalid field.
     """
     try:
         return schema.model_validate(body)
     except ValidationError as error:
-        raise _explain(error) from None
+        raise _to_api_error(error) from None
     except RecursionError:
-        raise invalid("The body is nested too deep.") from None
+        raise invalid("The body is nested too deeply. Reduce the nesting.") from None
 
 
 _BRANCHES = {"str", "int", "float", "bool"}
-"""Pydantic names the branch of a union in a path too: these, `list[str]`, `NamedTool`."""
+"""Pydantic's error paths also contain the union member: one of these, `list[str]`, `NamedTool`."""
 
 
-def _explain(error: ValidationError) -> ApiError:
-    """Tell of the first fault; of a value that may be of several types, the one that came nearest."""
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    fault = max(faults, key=lambda one: len(one["loc"]))
+def _to_api_error(error: ValidationError) -> ApiError:
+    """Return an error for the most specific failure, which is that of the best matching union member."""
+    failures = error.errors(include_url=False, include_context=False, include_input=False)
+    failure = max(failures, key=lambda item: len(item["loc"]))
     path = ""
-    for step in fault["loc"]:
+    for step in failure["loc"]:
         if isinstance(step, int):
             path += f"[{step}]"
         elif step.isidentifier() and step.islower() and step not in _BRANCHES:
             path += f".{step}" if path else step
     path = path[:200]
-    said = fault["msg"].replace("Input should be", "it must be").replace("Field required", "it is missing")
-    said = said.removeprefix("Value error, ")
-    return invalid(f"{path or 'The body'}: {said}.", path or None)
+    message = failure["msg"].replace("Input should be", "it must be")
+    message = message.replace("Field required", "it is missing").removeprefix("Value error, ")
+    return invalid(f"{path or 'The body'}: {message}.", path or None)

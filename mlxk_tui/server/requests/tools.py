@@ -1,7 +1,7 @@
-"""The tools of a request: which of them the model hears of, how it calls them, and what a client is told.
+"""The tools of a chat request: selection by `tool_choice`, and conversion for chat templates and grammars.
 
-A chat template knows functions only. A custom tool, which takes a text, is told as a function of one text; a
-tool of a namespace as a function whose name begins with the namespace's.
+Chat templates know functions only. A custom tool, whose input is text, becomes a function with one string
+parameter; a tool in a namespace becomes a function with the namespace as prefix of its name.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from mlxk_tui.engine.generation import ToolCall
 from mlxk_tui.server.errors import invalid
 from mlxk_tui.server.requests.chat_request import AllowedTools, ChatRequest, Tool, ToolChoice
 
-_DESCRIBED = {
+_GRAMMAR_PROMPTS = {
     "regex": "Its input is a text that this regular expression matches as a whole:",
     "lark": "Its input is a text of this grammar, written in Lark:",
 }
+"""Text for the model, added to the description of a custom tool before its grammar."""
 
 
-def chosen_tools(asked: ChatRequest) -> list[Tool]:
-    """Return the tools that the model hears of.
+def select_tools(request: ChatRequest) -> list[Tool]:
+    """Return the tools that are in the prompt, as `tool_choice` selects them.
 
     Raises:
-        ApiError: 400: a tool is incomplete, or the choice names none of them.
+        ApiError: 400 if a tool is incomplete, or `tool_choice` names an unknown tool.
     """
-    tools = list(_given(asked))
-    choice = _choice_of(asked)
+    tools = list(_request_tools(request))
+    choice = _tool_choice(request)
     for number, tool in enumerate(tools):
         if tool.body is None:
-            raise invalid(f"tools[{number}]: it needs its '{tool.type}'.", f"tools[{number}].{tool.type}")
+            raise invalid(f"tools[{number}]: '{tool.type}' is missing.", f"tools[{number}].{tool.type}")
     if choice == "none":
         return []
     if isinstance(choice, ToolChoice):
@@ -41,44 +42,44 @@ def chosen_tools(asked: ChatRequest) -> list[Tool]:
             tools = _allowed(tools, choice.allowed_tools)
             choice = choice.allowed_tools.mode
         else:
-            return [_named(tools, choice)]
+            return [_find_tool(tools, choice)]
     if choice == "required" and not tools:
-        raise invalid("tool_choice: 'required' needs tools.", "tool_choice")
+        raise invalid("tool_choice: 'required' requires tools.", "tool_choice")
     return tools
 
 
-def forces_tool(asked: ChatRequest) -> bool:
-    """Tell whether the answer has to be a tool call."""
-    choice = _choice_of(asked)
+def requires_tool_call(request: ChatRequest) -> bool:
+    """Return whether the response must be a tool call."""
+    choice = _tool_choice(request)
     if isinstance(choice, ToolChoice):
         return choice.allowed_tools is None or choice.allowed_tools.mode == "required"
     return choice == "required"
 
 
-def _given(asked: ChatRequest) -> Sequence[Tool]:
-    if asked.functions is None:
-        return asked.tools or ()
-    if asked.tools is not None:
-        raise invalid("functions: it is the old name of tools. Send one of them.", "functions")
-    return [Tool(type="function", function=function) for function in asked.functions]
+def _request_tools(request: ChatRequest) -> Sequence[Tool]:
+    if request.functions is None:
+        return request.tools or ()
+    if request.tools is not None:
+        raise invalid("functions: it can't be combined with tools. Send one of them.", "functions")
+    return [Tool(type="function", function=function) for function in request.functions]
 
 
-def _choice_of(asked: ChatRequest) -> str | ToolChoice | None:
-    if asked.functions is None or asked.function_call is None:
-        return asked.tool_choice
-    if isinstance(asked.function_call, str):
-        return asked.function_call
-    return ToolChoice(type="function", function=asked.function_call)
+def _tool_choice(request: ChatRequest) -> str | ToolChoice | None:
+    if request.functions is None or request.function_call is None:
+        return request.tool_choice
+    if isinstance(request.function_call, str):
+        return request.function_call
+    return ToolChoice(type="function", function=request.function_call)
 
 
-def _named(tools: Sequence[Tool], choice: ToolChoice) -> Tool:
-    wanted = choice.custom if choice.type == "custom" else choice.function
-    if wanted is None or choice.type == "allowed_tools":
-        raise invalid(f"tool_choice: type '{choice.type}' needs its '{choice.type}'.", "tool_choice")
+def _find_tool(tools: Sequence[Tool], choice: ToolChoice) -> Tool:
+    named = choice.custom if choice.type == "custom" else choice.function
+    if named is None or choice.type == "allowed_tools":
+        raise invalid(f"tool_choice: '{choice.type}' is missing.", "tool_choice")
     for tool in tools:
-        if tool.type == choice.type and tool.name == wanted.name:
+        if tool.type == choice.type and tool.name == named.name:
             return tool
-    raise invalid(f"tool_choice: there is no tool '{wanted.name[:60]}' in tools.", "tool_choice")
+    raise invalid(f"tool_choice: tool '{named.name[:60]}' is not in tools.", "tool_choice")
 
 
 def _allowed(tools: Sequence[Tool], allowed: AllowedTools) -> list[Tool]:
@@ -86,14 +87,14 @@ def _allowed(tools: Sequence[Tool], allowed: AllowedTools) -> list[Tool]:
     return [tool for tool in tools if (tool.type, tool.name) in names]
 
 
-def function_of(tool: Tool) -> dict[str, Any]:
-    """Return a tool as chat templates want it.
+def to_function(tool: Tool) -> dict[str, Any]:
+    """Convert a tool to the format of chat templates.
 
     Raises:
-        ApiError: 400: it is not whole.
+        ApiError: 400 if the field of its type is missing.
     """
     if tool.body is None:
-        raise invalid(f"tools: one of type '{tool.type}' needs its '{tool.type}'.", "tools")
+        raise invalid(f"tools: '{tool.type}' is missing in a tool of this type.", "tools")
     if tool.custom is None or tool.type == "function":
         function = tool.function.model_dump(exclude_none=True) if tool.function is not None else {}
         return {"type": "function", "function": function}
@@ -101,14 +102,14 @@ def function_of(tool: Tool) -> dict[str, Any]:
     format_ = tool.custom.format
     grammar = format_.syntax_and_definition if format_ is not None else None
     if grammar is not None:
-        description.append(f"{_DESCRIBED[grammar[0]]}\n{grammar[1]}")
+        description.append(f"{_GRAMMAR_PROMPTS[grammar[0]]}\n{grammar[1]}")
     text = "\n\n".join(part for part in description if part)
     function = {"name": tool.name, "parameters": CUSTOM_INPUT}
     return {"type": "function", "function": {**function, "description": text} if text else function}
 
 
-def forced_tool_of(tool: Tool) -> ForcedTool:
-    """Return a tool as the grammar of a forced call takes it."""
+def to_forced_tool(tool: Tool) -> ForcedTool:
+    """Convert a tool for the grammar of a forced call."""
     if tool.custom is None or tool.type == "function":
         parameters = tool.function.parameters if tool.function is not None else None
         return ForcedTool(tool.name, parameters=parameters)
@@ -120,8 +121,8 @@ def forced_tool_of(tool: Tool) -> ForcedTool:
     return ForcedTool(tool.name, parameters={**CUSTOM_INPUT, "properties": {"input": text}})
 
 
-def input_of(call: ToolCall) -> str:
-    """Return the text that a custom tool was called with, as far as it came."""
+def custom_input(call: ToolCall) -> str:
+    """Return the input of a call of a custom tool, also if the arguments are truncated."""
     try:
         value = from_json(call.arguments, allow_partial="trailing-strings")
     except ValueError:
@@ -132,6 +133,6 @@ def input_of(call: ToolCall) -> str:
     return given if isinstance(given, str) else json.dumps(given)
 
 
-def customs_of(tools: Sequence[Tool]) -> frozenset[str]:
+def custom_tool_names(tools: Sequence[Tool]) -> frozenset[str]:
     """Return the names of the custom tools."""
     return frozenset(tool.name for tool in tools if tool.type == "custom")

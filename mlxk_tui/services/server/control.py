@@ -286,7 +286,7 @@ class ServerControl:
         self.problem = problem
         self.free_port = None
         if problem is not None and problem.type is ErrorType.PORT_IN_USE:
-            from mlxk_tui.server.http.listening import next_free_port  # loaded: it said so
+            from mlxk_tui.server.http.sockets import next_free_port  # loaded: it said so
 
             self.free_port = next_free_port(self.options.host, self.options.port)
         self.changed.publish(True)

@@ -11,7 +11,7 @@ from textual.screen import Screen
 from mlxk_tui.engine.status import EngineState
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import plural, printable
-from mlxk_tui.server.http.keys import needs_key
+from mlxk_tui.server.http.keys import missing_key_error
 from mlxk_tui.server.options import ServerOptions, beyond_loopback
 from mlxk_tui.services.conversation import models
 from mlxk_tui.services.server.control import ServerPhase
@@ -109,7 +109,7 @@ async def _edit(host: Host, context: Context, field: str) -> None:
 
     def check(options: ServerOptions) -> tuple[bool, str]:
         if beyond_loopback(options.host) and not server.options.api_keys:
-            return False, error_text(needs_key(options.host))
+            return False, error_text(missing_key_error(options.host))
         moved = (options.host, options.port) != (server.options.host, server.options.port)
         if moved and server.live:
             return True, f"▲ {plural(len(server.live), 'open request')} will be aborted: the address changes."

@@ -1,4 +1,4 @@
-"""Takes the sockets that a server listens on; beyond this machine only where there is an API key."""
+"""Binds the listening sockets; non-loopback addresses require an API key."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.os_errors import error_type
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
-from mlxk_tui.server.http.keys import needs_key
+from mlxk_tui.server.http.keys import missing_key_error
 from mlxk_tui.server.options import ServerOptions, parse_port
 
-_PORTS_TRIED = 100
+_MAX_PORTS_TRIED = 100
 
 
 async def bind(options: ServerOptions) -> list[socket.socket]:
-    """Return bound sockets, at least one; all with the same port.
+    """Return bound sockets for all addresses of the host, at least one; all have the same port.
 
     Raises:
-        OpError: `port_in_use`; `permission_denied`; `validation_error`: the host is unknown or not this
-            machine's, or reaches beyond it while there is no API key.
+        OpError: `port_in_use`; `permission_denied`; `validation_error` if the host is unknown or doesn't
+            belong to this machine, or is not loopback and there is no API key.
     """
     host, port = options.host.strip().strip("[]"), parse_port(options.port)
     addresses = await _resolve(host, port)
     if not options.api_keys and not all(is_loopback(address[0]) for _, address in addresses):
-        raise needs_key(host)
+        raise missing_key_error(host)
     sockets: list[socket.socket] = []
     try:
         for family, address in addresses:
             try:
-                sockets.append(_bound(family, (address[0], port, *address[2:])))
+                sockets.append(_bind_one(family, (address[0], port, *address[2:])))
             except OSError as error:
                 if sockets and error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
-                    continue  # localhost where only one of IPv4 and IPv6 is there
+                    continue  # localhost on a machine with only one of IPv4 and IPv6
                 raise
             port = sockets[0].getsockname()[1]
     except OSError as error:
         for sock in sockets:
             sock.close()
-        raise await _explain(error, host, port) from None
+        raise await _to_op_error(error, host, port) from None
     return sockets
 
 
 def next_free_port(host: str, port: int) -> int | None:
-    """Return the next port after `port` that is free now; None where none of the next hundred is."""
+    """Return the first free port after `port`, or None if the next 100 are in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for candidate in range(port + 1, min(port + 1 + _PORTS_TRIED, 65536)):
+    for candidate in range(port + 1, min(port + 1 + _MAX_PORTS_TRIED, 65536)):
         with socket.socket(family, socket.SOCK_STREAM) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -67,18 +67,18 @@ async def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
     try:
         found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
-        raise _refused(
-            f"There is no host '{printable(host)[:100]}'. Take 127.0.0.1, or an address of this machine."
+        raise _validation_error(
+            f"Unknown host '{printable(host)[:100]}'. Use 127.0.0.1 or another address of this machine."
         ) from None
     unique = dict.fromkeys((int(family), address) for family, _, _, _, address in found)
-    # IPv4 first: it is what clients try, and what a port is chosen for.
-    return sorted(unique, key=lambda one: one[0])
+    # IPv4 first: clients try it first, and with port 0 it determines the port.
+    return sorted(unique, key=lambda item: item[0])
 
 
-def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
+def _bind_one(family: int, address: tuple[Any, ...]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # free again at once after a stop
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # for a restart right after a stop
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)
@@ -89,30 +89,30 @@ def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
     return sock
 
 
-async def _explain(error: OSError, host: str, port: int) -> OpError:
+async def _to_op_error(error: OSError, host: str, port: int) -> OpError:
     kind = error_type(error)
     if kind is ErrorType.PORT_IN_USE:
-        return await port_in_use(host, port)
+        return await port_in_use_error(host, port)
     if kind is ErrorType.PERMISSION_DENIED:
         return OpError(
             ErrorType.PERMISSION_DENIED,
-            f"Port {port} may not be taken.",
+            f"No permission to use port {port}.",
             remedy=Remedy.CHOOSE_HIGHER_PORT,
         )
-    return _refused(f"{printable(host)[:100]} cannot be listened on: {error.strerror or error}.")
+    return _validation_error(f"Can't listen on {printable(host)[:100]}: {error.strerror or error}.")
 
 
-async def port_in_use(host: str, port: int) -> OpError:
-    """Return the error that names who has the port, as far as this user may know."""
-    owner = await asyncio.to_thread(_owner, port)
+async def port_in_use_error(host: str, port: int) -> OpError:
+    """Return the error for a port in use, with the process that uses it if this user may see it."""
+    owner = await asyncio.to_thread(_port_owner, port)
     return OpError(
         ErrorType.PORT_IN_USE,
-        f"Port {port} of {printable(host)[:100]} is taken{f' by {owner}' if owner else ''}.",
+        f"Port {port} of {printable(host)[:100]} is already in use{f' by {owner}' if owner else ''}.",
         remedy=Remedy.CHOOSE_ANOTHER_PORT,
     )
 
 
-def _owner(port: int) -> str | None:
+def _port_owner(port: int) -> str | None:
     try:
         for connection in psutil.net_connections("tcp"):
             if (
@@ -122,10 +122,10 @@ def _owner(port: int) -> str | None:
                 and connection.pid
             ):
                 return f"{printable(psutil.Process(connection.pid).name())} (process {connection.pid})"
-    except (psutil.Error, OSError, RuntimeError):  # macOS tells nobody but root
+    except (psutil.Error, OSError, RuntimeError):  # macOS requires root
         return None
     return None
 
 
-def _refused(message: str) -> OpError:
+def _validation_error(message: str) -> OpError:
     return OpError(ErrorType.VALIDATION_ERROR, message)

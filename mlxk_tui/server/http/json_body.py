@@ -1,7 +1,7 @@
-"""From the bytes of a body to a request, within limits of nesting and of how many values there are.
+"""Parses a JSON body into a request, with limits on nesting and on the number of values.
 
-Nothing of it is asynchronous. A large body is parsed by `parser_worker` in a process of its own, since
-Python's JSON parser holds the interpreter lock: 16 MB of short keys take two seconds.
+All functions are synchronous. Large bodies are parsed in a `parser_worker` process, because Python's JSON
+parser holds the interpreter lock: 16 MB of short keys take two seconds.
 """
 
 from __future__ import annotations
@@ -15,67 +15,67 @@ from mlxk_tui.server.errors import ApiError, invalid
 from mlxk_tui.server.requests.schema import Schema, parse
 
 MAX_DEPTH = 64
-"""Deepest nesting of a body; JSON schemas of tools need about 20."""
+"""Maximum nesting of a body; JSON schemas of tools need about 20 levels."""
 MAX_OBJECTS = 50_000
-"""Most objects and lists of a body. A coding agent's largest requests have some thousands."""
+"""Maximum number of objects and arrays in a body. The largest requests of coding agents have thousands."""
 MAX_VALUES = 250_000
-"""Most values of a body, token ids of prompts not counted: each becomes a token of the prompt at least."""
+"""Maximum number of values in a body, token ids not counted: each is at least one prompt token."""
 _MAX_BRACKETS = 1_000_000
-"""Most opening brackets of a body, those in texts included: each may cost 64 bytes of memory."""
+"""Maximum number of `[` and `{` in a body, including those in strings: each may take 64 bytes."""
 _PROMPTS = frozenset({"prompt", "input", "tokens"})
-"""Fields that may be token ids."""
+"""Fields that may contain token ids."""
 _CHEAP_BYTES, _CHEAP_VALUES = 1 << 20, 10_000
 
 S = TypeVar("S", bound=Schema)
 
 
-class Outcome(NamedTuple):
-    """What became of a body."""
+class ParseResult(NamedTuple):
+    """The result of a worker for one body: a request or an error."""
 
     request: bytes = b""
-    """The request, pickled once more: it is not unpacked before it is known to fit the model."""
+    """The pickled request; it is unpickled only if its prompts fit the model's context."""
     model: str | None = None
-    """The model that it names."""
+    """The field `model` of the request."""
     longest_ids: int = 0
-    """Most token ids of a prompt."""
+    """Number of token ids of the longest prompt."""
     error: tuple[int, str, str, str | None] | None = None
-    """Status, type, message and parameter of why there is none."""
-    leaves: bool = False
-    """Whether the process ends after this."""
+    """HTTP status, type, message and parameter of the `ApiError`, if the body is invalid."""
+    exits: bool = False
+    """Whether the worker exits after this result."""
 
 
 def is_cheap(raw: bytes) -> bool:
-    """Tell whether a body is parsed in a few milliseconds: it is small, and mostly text."""
+    """Return whether a body parses within milliseconds: it is small and mostly text."""
     return len(raw) <= _CHEAP_BYTES and sum(map(raw.count, (b",", b"[", b"{"))) <= _CHEAP_VALUES
 
 
 def parse_request(schema: type[S], raw: bytes) -> S:
-    """Return the request that a body is.
+    """Parse a body as JSON and validate it against a schema.
 
     Raises:
-        ApiError: 400 it is malformed, 413 it holds too much.
+        ApiError: 400 if it is invalid, 413 if it has too many values.
     """
     return parse(schema, parse_object(raw))
 
 
-def outcome_of(frame: bytes) -> Outcome:
-    """Return what becomes of a body."""
+def parse_frame(frame: bytes) -> ParseResult:
+    """Parse the body in an input frame of a worker."""
     path, _, raw = frame.partition(b"\n")
     module, _, name = path.decode("ascii").partition(":")
     schema: type[Schema] = getattr(importlib.import_module(module), name)
     try:
         request = parse_request(schema, raw)
     except ApiError as error:
-        return Outcome(error=(error.status, error.type, error.message, error.param))
+        return ParseResult(error=(error.status, error.type, error.message, error.param))
     model = getattr(request, "model", None)
-    return Outcome(pickle.dumps(request, pickle.HIGHEST_PROTOCOL), model, request.longest_ids)
+    return ParseResult(pickle.dumps(request, pickle.HIGHEST_PROTOCOL), model, request.longest_ids)
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
-    """Return the object that `raw` is as JSON.
+    """Parse `raw` as a JSON object.
 
     Raises:
-        ApiError: it is not one, or goes beyond the limits.
+        ApiError: 400 if it is not a JSON object or nested too deeply, 413 if it has too many values.
     """
     if not raw.strip():
         raise invalid("The body is empty. Send a JSON object.")
@@ -91,7 +91,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise invalid(
             f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         ) from None
-    except ValueError as error:  # NaN, or a number of thousands of digits
+    except ValueError as error:  # NaN, or a number with thousands of digits
         raise invalid(f"The body is not JSON: {str(error)[:200]}.") from None
     if not isinstance(value, dict):
         raise invalid("The body must be a JSON object.")
@@ -100,10 +100,10 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
 
 def _check_shape(body: dict[str, Any]) -> None:
-    """Refuse what is nested too deep or holds too much.
+    """Check the limits on nesting and the number of values.
 
     Raises:
-        ApiError: 400, 413.
+        ApiError: 400 if it is nested too deeply, 413 if it has too many values.
     """
     values = len(body)
     level: list[object] = [
@@ -128,7 +128,7 @@ def _check_shape(body: dict[str, Any]) -> None:
 
 
 def _without_ids(prompt: object) -> object:
-    """Return a prompt without its token ids: whether they are too many, the model's context says."""
+    """Return a prompt without its token ids: these are limited by the model's context."""
     if not isinstance(prompt, list):
         return prompt
     if prompt and type(prompt[0]) is int:
@@ -137,15 +137,15 @@ def _without_ids(prompt: object) -> object:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _too_deep() -> ApiError:
-    return invalid(f"The body is nested deeper than {MAX_DEPTH} levels. Make it flatter.")
+    return invalid(f"The body is nested deeper than {MAX_DEPTH} levels. Reduce the nesting.")
 
 
 def _too_many() -> ApiError:
     return invalid(
-        f"The body holds more than {MAX_OBJECTS:,} objects and lists, or {MAX_VALUES:,} values. Send fewer.",
+        f"The body has more than {MAX_OBJECTS:,} objects and arrays, or {MAX_VALUES:,} values. Send fewer.",
         status=413,
     )

@@ -1,4 +1,4 @@
-"""Work of the engine that is no stream: it counts as a generation, and ends with them."""
+"""Engine calls without a token stream: tokenizing, embeddings. Each counts as a generation."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.server.calls import Call
-from mlxk_tui.server.generation import text_of
+from mlxk_tui.server.generation import prompt_text
 from mlxk_tui.server.request_log import RequestState
 
 T = TypeVar("T")
 
 
 class EngineWork(Generic[T]):
-    """One request among those that generate.
+    """One engine call, counted and cancelled with the generations of a `Generator`.
 
     Args:
         call: the request.
-        model: what works on it.
-        prompt: what is asked, for a log that holds prompts.
+        model: the model that the call uses.
+        prompt: the text for the request log, if it keeps prompts.
     """
 
     def __init__(self, call: Call, model: Runnable, prompt: str) -> None:
@@ -34,21 +34,21 @@ class EngineWork(Generic[T]):
         self._cancelled = False
 
     def cancel(self) -> None:
-        """End it from outside."""
+        """Cancel the call; `run` then raises `cancelled`."""
         self._cancelled = True
         if self._task is not None:
             self._task.cancel()
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what the engine makes of it.
+        """Await `work` and return its result.
 
         Raises:
-            ApiError: 429: too many others are there.
-            OpError: those of `work`; `cancelled` by `cancel`.
+            ApiError: 429 if the queue is full.
+            OpError: the errors of `work`; `cancelled` after `cancel`.
         """
         service, entry = self._call.service, self._call.entry
         try:
-            service.generator.enter(self, 1)
+            service.generator.admit(self, 1)
         except BaseException:
             work.close()
             raise
@@ -56,25 +56,25 @@ class EngineWork(Generic[T]):
             entry.model = self._model.name
             if service.generator.log_prompts:
                 entry.prompt = self._prompt
-            service.log.move(entry, RequestState.READING)
+            service.log.set_state(entry, RequestState.READING)
             self._task = asyncio.create_task(work)
             return await self._task
         except asyncio.CancelledError:
             if not self._cancelled:
                 raise
             raise OpError(
-                ErrorType.CANCELLED, "The server stopped the request.", remedy=Remedy.TRY_LATER
+                ErrorType.CANCELLED, "The server cancelled the request.", remedy=Remedy.TRY_LATER
             ) from None
         finally:
-            service.generator.leave(self, 1)
+            service.generator.release(self, 1)
 
 
 async def count_prompt(call: Call, model: Runnable, generation: Generation) -> int:
-    """Return how many tokens a conversation is as the model reads it, its tools included.
+    """Return the number of prompt tokens of a conversation, chat template and tools included.
 
     Raises:
-        ApiError: 429: too many others are there.
-        OpError: those of `Engine.count_tokens`.
+        ApiError: 429 if the queue is full.
+        OpError: the errors of `Engine.count_tokens`.
     """
     counting = call.service.engine.count_tokens(
         model,
@@ -82,6 +82,6 @@ async def count_prompt(call: Call, model: Runnable, generation: Generation) -> i
         tools=generation.tools,
         template_kwargs=generation.template_kwargs,
     )
-    tokens = await EngineWork[int](call, model, text_of(generation)).run(counting)
+    tokens = await EngineWork[int](call, model, prompt_text(generation)).run(counting)
     call.entry.prompt_tokens = tokens
     return tokens
