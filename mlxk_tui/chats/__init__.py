@@ -1,1 +1,1 @@
-"""Chats that are kept: a SQLite store, search, export and import. Knows no screen."""
+"""Saved chats: a SQLite store, full-text search, export and import. Independent of the user interface."""

@@ -1,4 +1,4 @@
-"""One SQLite connection on a thread of its own, opened with care and with errors put into words."""
+"""A SQLite connection in its own thread, with safe opening and user-readable errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from mlxk_tui.chats.schema import make_search_index, migrate
+from mlxk_tui.chats.schema import create_search_index, migrate
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.os_errors import error_type, reason_of
 from mlxk_tui.ops.core.remedies import Remedy
@@ -20,32 +20,32 @@ from mlxk_tui.ops.core.remedies import Remedy
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 _BUSY_SECONDS = 5.0
-"""How long to wait for another process's write."""
+"""Seconds to wait for a write of another process (SQLite's busy timeout)."""
 _OPENING_SECONDS = 10.0
-"""How long to wait for another process that makes, migrates or puts aside the file."""
-_PARTS = ("", "-wal", "-shm")
+"""Seconds to wait for another process that creates, migrates or moves the file."""
+_SUFFIXES = ("", "-wal", "-shm")
 
 
 class Database:
-    """The connection; every method may be called from the event loop."""
+    """The database connection. All methods can be called from the event loop."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(path)
         self.notice: str | None = None
-        """What the user should know of the opening, such as a damaged file that was put aside."""
+        """A message for the user about the opening, such as a damaged file that was moved."""
         self.full_text = False
-        """SQLite has FTS5 here, and the index exists."""
+        """Whether SQLite has FTS5 and the full-text index exists."""
         self._connection: sqlite3.Connection | None = None
         self.closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="chats")
 
     async def open(self, *, full_text: bool = True) -> None:
-        """Open the file, make it where there is none, and bring it to the present version.
+        """Open the file, create it if it doesn't exist, and migrate it to the current version.
 
-        A damaged file is put aside, never deleted, and a new one begun: `notice` says so.
+        A damaged file is renamed, never deleted, and an empty one is created; `notice` then has a message.
 
         Raises:
-            OpError: the file cannot be used; nothing was changed.
+            OpError: the file can't be used; it was not changed.
         """
         try:
             await self._submit(lambda: self._open(full_text))
@@ -54,22 +54,22 @@ class Database:
             raise
 
     async def read(self, work: Work[T]) -> T:
-        """Run `work(connection)` on the thread.
+        """Run `work(connection)` in the database thread and return its result.
 
         Raises:
-            OpError: SQLite or the file system refused.
+            OpError: an error of SQLite or the file system.
         """
         return await self._submit(lambda: work(self._open_connection()))
 
     async def write(self, work: Work[T], *, committed: Callable[[], None] = lambda: None) -> T:
-        """Run `work(connection)` on the thread in a transaction: all of it is stored, or nothing.
+        """Run `work(connection)` in the database thread, in a transaction.
 
         Args:
-            work: what to do.
-            committed: called on the thread right after the transaction was stored.
+            work: reads and writes the database; if it raises, the transaction is rolled back.
+            committed: called in the database thread right after the commit.
 
         Raises:
-            OpError: SQLite or the file system refused.
+            OpError: an error of SQLite or the file system.
         """
 
         def transaction() -> T:
@@ -88,7 +88,7 @@ class Database:
         return await self._submit(transaction)
 
     async def close(self) -> None:
-        """Close the connection and end the thread; closing again does nothing."""
+        """Close the connection and end the thread. Closing twice is allowed."""
         if self.closed:
             return
         try:
@@ -102,22 +102,22 @@ class Database:
             try:
                 return work()
             except (sqlite3.Error, OSError) as error:
-                raise self._in_words(error) from error
+                raise self._to_op_error(error) from error
 
         if self.closed:
-            raise _closed()
+            raise _closed_error()
         running = asyncio.get_running_loop().run_in_executor(self._thread, guarded)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            await asyncio.wait([running])  # milliseconds; then it is certain what was stored
+            await asyncio.wait([running])  # takes milliseconds; afterwards it is certain what was stored
             if not running.cancelled():
                 running.exception()
             raise
 
     def _open_connection(self) -> sqlite3.Connection:
         if self._connection is None:
-            raise _closed()
+            raise _closed_error()
         return self._connection
 
     def _open(self, full_text: bool) -> None:
@@ -127,13 +127,13 @@ class Database:
             try:
                 self._connection = self._connect(full_text)
             except sqlite3.DatabaseError as error:
-                if not _means_damage(error):
+                if not _is_corruption(error):
                     raise
-                self._put_aside()
+                self._move_damaged()
                 self._connection = self._connect(full_text)
 
     def _connect(self, full_text: bool) -> sqlite3.Connection:
-        # SQLite gives -wal and -shm the rights of the database.
+        # SQLite creates -wal and -shm with the permissions of the database.
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.fchmod(descriptor, 0o600)
@@ -143,15 +143,15 @@ class Database:
         try:
             connection.row_factory = sqlite3.Row
             migrate(connection)
-            if os.path.exists(self._suspected) and not _is_sound(connection):
+            if os.path.exists(self._check_marker) and not _is_intact(connection):
                 raise sqlite3.DatabaseError("database disk image is malformed")
             with contextlib.suppress(OSError):
-                os.unlink(self._suspected)
+                os.unlink(self._check_marker)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA cache_size = -16000")
-            self.full_text = full_text and make_search_index(connection)
+            self.full_text = full_text and create_search_index(connection)
             connection.execute("SELECT * FROM sessions, messages LIMIT 1").fetchone()
         except BaseException:
             connection.close()
@@ -166,80 +166,80 @@ class Database:
             connection.close()
 
     @property
-    def _suspected(self) -> str:
-        """File that asks the next opening for a full check, which takes too long to do it always."""
+    def _check_marker(self) -> str:
+        """A file that makes the next opening check the whole database, which is too slow to do every time."""
         return f"{self.path}.check"
 
-    def _put_aside(self) -> None:
+    def _move_damaged(self) -> None:
         stem = f"{self.path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
-        aside, number = stem, 1
-        while any(os.path.lexists(aside + part) for part in _PARTS):
+        target, number = stem, 1
+        while any(os.path.lexists(target + suffix) for suffix in _SUFFIXES):
             number += 1
-            aside = f"{stem}-{number}"
-        for part in _PARTS:
+            target = f"{stem}-{number}"
+        for suffix in _SUFFIXES:
             with contextlib.suppress(FileNotFoundError):
-                os.rename(self.path + part, aside + part)
+                os.rename(self.path + suffix, target + suffix)
         with contextlib.suppress(OSError):
-            os.unlink(self._suspected)
+            os.unlink(self._check_marker)
         self.notice = (
-            f"The file of the chats was damaged. It was kept as {os.path.basename(aside)} beside the new, "
-            "empty one; sqlite3's .recover may read it."
+            f"The chat database was damaged. It was renamed to {os.path.basename(target)}, and an empty one "
+            "was created. The .recover command of sqlite3 may restore the chats."
         )
 
-    def _in_words(self, error: sqlite3.Error | OSError) -> OpError:
+    def _to_op_error(self, error: sqlite3.Error | OSError) -> OpError:
         text = str(error)
         if isinstance(error, OSError):
             return OpError(
                 error_type(error) or ErrorType.PERMISSION_DENIED,
-                f"The chats cannot be stored: {reason_of(error)}.",
+                f"The chats can't be saved: {reason_of(error)}.",
                 remedy=Remedy.CHECK_PERMISSIONS,
             )
         if "full" in text:
             return OpError(
-                ErrorType.DISK_FULL, "The disk is full, so the chat was not stored.", remedy=Remedy.FREE_SPACE
+                ErrorType.DISK_FULL, "The disk is full, so the chat was not saved.", remedy=Remedy.FREE_SPACE
             )
         if "locked" in text or "busy" in text:
             return OpError(
                 ErrorType.LOCKS_PRESENT,
-                "Another process has been writing to the chats for some seconds.",
+                "Another process is writing to the chat database.",
                 remedy=Remedy.TRY_AGAIN,
             )
         if "readonly" in text or "unable to open" in text or "not authorized" in text:
             return OpError(
                 ErrorType.PERMISSION_DENIED,
-                "The file of the chats cannot be written.",
+                "The chat database can't be written.",
                 remedy=Remedy.CHECK_PERMISSIONS,
             )
-        if _means_damage(error):
-            with contextlib.suppress(OSError), open(self._suspected, "wb"):
+        if _is_corruption(error):
+            with contextlib.suppress(OSError), open(self._check_marker, "wb"):
                 pass
             return OpError(
                 ErrorType.INTERNAL_ERROR,
-                "The file of the chats is damaged. It is checked when the app starts, and put aside if "
-                "need be.",
+                "The chat database is damaged. The next start of the app checks it, and replaces it if "
+                "necessary.",
                 remedy=Remedy.RESTART_APP,
             )
         return OpError(
-            ErrorType.INTERNAL_ERROR, f"The chats cannot be stored: {text}.", remedy=Remedy.TRY_AGAIN
+            ErrorType.INTERNAL_ERROR, f"The chats can't be saved: {text}.", remedy=Remedy.TRY_AGAIN
         )
 
 
-def _closed() -> OpError:
-    return OpError(ErrorType.INTERNAL_ERROR, "The chats are closed.", remedy=Remedy.RESTART_APP)
+def _closed_error() -> OpError:
+    return OpError(ErrorType.INTERNAL_ERROR, "The chat database is closed.", remedy=Remedy.RESTART_APP)
 
 
-def _means_damage(error: sqlite3.Error) -> bool:
+def _is_corruption(error: sqlite3.Error) -> bool:
     text = str(error)
     return "malformed" in text or "not a database" in text or "corrupt" in text
 
 
-def _is_sound(connection: sqlite3.Connection) -> bool:
+def _is_intact(connection: sqlite3.Connection) -> bool:
     return [row[0] for row in connection.execute("PRAGMA quick_check(1)")] == ["ok"]
 
 
 @contextlib.contextmanager
 def _locked(path: str) -> Iterator[None]:
-    """Let one process at a time open the file: making, migrating and putting aside are not SQLite's locks."""
+    """Hold a lock file while opening: SQLite's locks don't cover creating and renaming the database."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + _OPENING_SECONDS

@@ -1,8 +1,8 @@
-"""A chat as a JSON document: the models that it is written from and checked against.
+"""The JSON format of exported chats, as pydantic models for reading and writing.
 
-`ChatDocument.model_json_schema()` is its JSON schema. Times are ISO 8601; ids count from 1 within the
-document, and a message's parent stands before it. Unknown keys are ignored, so that a later version can
-add some.
+`ChatDocument.model_json_schema()` returns the JSON schema. Times are ISO 8601. Message ids start at 1 within
+the document, and a parent precedes its children. Unknown keys are ignored, so that later versions can add
+some.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
 
 Number = Annotated[int, Field(ge=1, le=2**24 - 1)]
-"""A message's number within the document."""
+"""A message's id within the document."""
 
 
 class AttachmentDocument(BaseModel):
-    """A text file that goes with a message."""
+    """A text file attached to a message."""
 
     name: str
     text: str
@@ -33,11 +33,11 @@ class MessageDocument(BaseModel):
     """One message."""
 
     id: Number
-    parent: Number | None = Field(default=None, description="The message that this one follows.")
+    parent: Number | None = Field(default=None, description="The id of the preceding message.")
     role: Role
     content: str
     reasoning: str = ""
-    tool_calls: list[dict[str, JsonValue]] = Field(default=[], description="In OpenAI's shape.")
+    tool_calls: list[dict[str, JsonValue]] = Field(default=[], description="In OpenAI's format.")
     tool_call_id: str | None = None
     attachments: list[AttachmentDocument] = []
     model: str | None = None
@@ -50,7 +50,7 @@ class MessageDocument(BaseModel):
 
 
 class ChatDocument(BaseModel):
-    """A session with all its branches."""
+    """A chat with all its branches."""
 
     model_config = ConfigDict(title="mlxk-tui chat")
 
@@ -62,33 +62,33 @@ class ChatDocument(BaseModel):
     settings: dict[str, JsonValue] = {}
     created: AwareDatetime
     updated: AwareDatetime
-    head: Number | None = Field(default=None, description="Last message of the shown conversation.")
+    head: Number | None = Field(default=None, description="The last message of the selected branch.")
     messages: list[MessageDocument]
 
     @model_validator(mode="after")
-    def _is_a_tree(self) -> ChatDocument:
+    def _check_tree(self) -> ChatDocument:
         seen: set[int] = set()
         for message in self.messages:
             if message.id in seen:
-                raise ValueError(f"message {message.id} is there twice")
+                raise ValueError(f"message {message.id} appears twice")
             if message.parent is not None and message.parent not in seen:
-                raise ValueError(f"the parent of message {message.id} does not stand before it")
+                raise ValueError(f"the parent of message {message.id} does not precede it")
             seen.add(message.id)
         if self.head is not None and self.head not in seen:
-            raise ValueError("head names no message")
+            raise ValueError("head is not the id of a message")
         return self
 
 
-def document_of(session: Session, messages: Sequence[Message]) -> ChatDocument:
-    """Return a session and all its messages as a document."""
+def to_document(session: Session, messages: Sequence[Message]) -> ChatDocument:
+    """Convert a session and all its messages to a document."""
     numbers = {message.id: number for number, message in enumerate(messages, 1)}
     return ChatDocument(
         title=session.title,
         model=session.model,
         system=session.system,
         settings=dict(session.settings),
-        created=_time(session.created),
-        updated=_time(session.updated),
+        created=_to_datetime(session.created),
+        updated=_to_datetime(session.updated),
         head=None if session.head is None else numbers[session.head],
         messages=[
             MessageDocument(
@@ -106,18 +106,18 @@ def document_of(session: Session, messages: Sequence[Message]) -> ChatDocument:
                 finish_reason=one.finish_reason,
                 state=one.state,
                 error=one.error,
-                created=_time(one.created),
+                created=_to_datetime(one.created),
             )
             for one in messages
         ],
     )
 
 
-def parse(data: bytes) -> tuple[Session, list[Message]]:
-    """Return the session in a document, with message ids as `ChatStore.import_session` takes them.
+def parse_document(data: bytes) -> tuple[Session, list[Message]]:
+    """Parse a document; message ids start at 1, as `ChatStore.import_session` expects.
 
     Raises:
-        OpError: `validation_error`, saying where the document is wrong.
+        OpError: `validation_error`, with the location of the first error.
     """
     try:
         document = ChatDocument.model_validate_json(data)
@@ -126,7 +126,7 @@ def parse(data: bytes) -> tuple[Session, list[Message]]:
         where = ".".join(map(str, first["loc"])) or "the document"
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"The file is no exported chat: {printable(where)[:80]}: {printable(first['msg'])[:160]}.",
+            f"The file is not an exported chat: {printable(where)[:80]}: {printable(first['msg'])[:160]}.",
             remedy=Remedy.CHOOSE_CHAT_EXPORT,
         ) from None
     numbers = {one.id: number for number, one in enumerate(document.messages, 1)}
@@ -164,5 +164,5 @@ def parse(data: bytes) -> tuple[Session, list[Message]]:
     return session, messages
 
 
-def _time(epoch: float) -> datetime:
+def _to_datetime(epoch: float) -> datetime:
     return datetime.fromtimestamp(epoch, timezone.utc)

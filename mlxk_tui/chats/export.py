@@ -1,4 +1,4 @@
-"""Writes a chat to a Markdown or JSON file, and reads such JSON back."""
+"""Export of chats to Markdown and JSON files, and import from JSON."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _MAX_IMPORT_BYTES = 64_000_000
 _NAME_BYTES = 100
 
 
-def suggested_name(session: Session, ending: str) -> str:
-    """Return a file name for a chat, made of its day and title: `2026-01-31-hello.md`.
+def suggested_name(session: Session, suffix: str) -> str:
+    """Return a file name with the date and title of a chat: `2026-01-31-hello.md`.
 
-    It holds letters and digits of any script and hyphens, so it is safe on every file system.
+    It contains only letters, digits (of any script) and hyphens, so it is valid on every file system.
     """
     day = time.strftime("%Y-%m-%d", time.gmtime(session.created))
     words = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFC", session.title)).strip("-").lower()
     short = words.encode()[:_NAME_BYTES].decode(errors="ignore").strip("-")
-    return f"{day}-{short or f'chat-{session.id}'}{ending}"
+    return f"{day}-{short or f'chat-{session.id}'}{suffix}"
 
 
 async def export_markdown(store: ChatStore, session_id: int, path: Path, *, overwrite: bool = False) -> Path:
-    """Write the shown conversation as Markdown.
+    """Write the selected branch as Markdown.
 
     Raises:
-        OpError: the file is there already (`validation_error`), or cannot be written.
+        OpError: the file already exists (`validation_error`) or can't be written.
     """
     session = await store.session(session_id)
     messages = await store.messages(session_id, limit=None)
@@ -47,53 +47,53 @@ async def export_markdown(store: ChatStore, session_id: int, path: Path, *, over
 
 
 async def export_json(store: ChatStore, session_id: int, path: Path, *, overwrite: bool = False) -> Path:
-    """Write a session with all its branches as JSON, which `import_json` reads; see `document.py`.
+    """Write a chat with all its branches as JSON, in the format of `document`.
 
     Raises:
-        OpError: the file is there already (`validation_error`), or cannot be written.
+        OpError: the file already exists (`validation_error`) or can't be written.
     """
-    session, messages = await store.whole_session(session_id)
+    session, messages = await store.full_session(session_id)
 
-    def serialised() -> bytes:
-        from mlxk_tui.chats.document import document_of  # pydantic takes 0.1 s
+    def serialize() -> bytes:
+        from mlxk_tui.chats.document import to_document  # importing pydantic takes 0.1 s
 
-        return document_of(session, messages).model_dump_json(indent=2).encode() + b"\n"
+        return to_document(session, messages).model_dump_json(indent=2).encode() + b"\n"
 
-    await _write(path, await asyncio.to_thread(serialised), overwrite=overwrite)
+    await _write(path, await asyncio.to_thread(serialize), overwrite=overwrite)
     return path
 
 
 async def import_json(store: ChatStore, path: Path) -> Session:
-    """Add the session that `export_json` wrote, as a new one.
+    """Import a chat that `export_json` wrote, as a new session.
 
     Raises:
-        OpError: `validation_error` where the file is none of those or too large.
+        OpError: `validation_error` if the file isn't an exported chat, or is larger than 64 MB.
     """
 
     def read() -> tuple[Session, list[Message]]:
-        from mlxk_tui.chats.document import parse  # pydantic takes 0.1 s
+        from mlxk_tui.chats.document import parse_document  # importing pydantic takes 0.1 s
         from mlxk_tui.ops.core.files import read_bytes
 
         data = read_bytes(os.fspath(path), _MAX_IMPORT_BYTES)
         if data is None:
-            raise OpError(ErrorType.VALIDATION_ERROR, "The file cannot be read.", remedy=Remedy.CHOOSE_FILE)
+            raise OpError(ErrorType.VALIDATION_ERROR, "The file can't be read.", remedy=Remedy.CHOOSE_FILE)
         if len(data) > _MAX_IMPORT_BYTES:
             raise OpError(
                 ErrorType.VALIDATION_ERROR,
-                f"The file is larger than {size(_MAX_IMPORT_BYTES)}, which no exported chat is.",
+                f"The file is larger than {size(_MAX_IMPORT_BYTES)}, the limit for exported chats.",
                 remedy=Remedy.CHOOSE_FILE,
             )
-        return parse(data)
+        return parse_document(data)
 
     session, messages = await asyncio.to_thread(read)
     return await store.import_session(session, messages)
 
 
 def markdown(session: Session, messages: Sequence[Message]) -> str:
-    """Return a conversation as Markdown that is safe to show in a terminal.
+    """Return a conversation as Markdown, without control characters.
 
-    Text of messages stands as it was written; reasoning is folded, attachments and tool calls are
-    fenced.
+    The text of messages is not escaped. Reasoning is in a `<details>` block; attachments and tool calls are
+    in fenced code blocks.
     """
     parts = [f"# {printable(session.title) or 'Chat'}"]
     about = [iso_utc(session.created) or "", f"model {printable(session.model)}" if session.model else ""]
@@ -101,11 +101,11 @@ def markdown(session: Session, messages: Sequence[Message]) -> str:
     if session.system:
         parts.append("\n".join(f"> {line}" for line in _safe(session.system).splitlines()))
     for message in messages:
-        parts.extend(_of_message(message))
+        parts.extend(_message_parts(message))
     return "\n\n".join(parts) + "\n"
 
 
-def _of_message(message: Message) -> Iterator[str]:
+def _message_parts(message: Message) -> Iterator[str]:
     name = {Role.USER: "You", Role.SYSTEM: "System", Role.TOOL: "Tool"}.get(message.role)
     yield f"## {name or printable(message.model or 'Assistant')}"
     if message.reasoning.strip():
@@ -128,27 +128,27 @@ def _safe(text: str) -> str:
 
 
 def _fenced(text: str, language: str = "") -> str:
-    """Return text in a fence longer than any in it."""
+    """Return a fenced code block, with a fence longer than any in the text."""
     longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 async def _write(path: Path, data: bytes, *, overwrite: bool) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
 
     def write() -> None:
         if not overwrite and os.path.lexists(path):
             shown = printable(path.name)
             raise OpError(
-                ErrorType.VALIDATION_ERROR, f"{shown} is there already.", remedy=Remedy.RENAME_OR_REPLACE
+                ErrorType.VALIDATION_ERROR, f"{shown} already exists.", remedy=Remedy.RENAME_OR_REPLACE
             )
         try:
             replace_file(path, data, mode=0o666)
         except OSError as error:
             raise OpError(
                 error_type(error) or ErrorType.PERMISSION_DENIED,
-                f"{printable(path.name)} cannot be written: {reason_of(error)}.",
+                f"{printable(path.name)} can't be written: {reason_of(error)}.",
                 remedy=Remedy.CHOOSE_FOLDER,
             ) from error
 

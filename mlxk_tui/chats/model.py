@@ -1,4 +1,4 @@
-"""What a kept chat consists of."""
+"""Data classes of saved chats."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Role(str, Enum):
-    """Who says something; the words of the OpenAI API."""
+    """The author of a message, with the values of OpenAI's API."""
 
     SYSTEM = "system"
     USER = "user"
@@ -18,20 +18,20 @@ class Role(str, Enum):
 
 
 class MessageState(str, Enum):
-    """How far a message is."""
+    """The state of a message."""
 
     STREAMING = "streaming"
-    """It is being written, by this process or another one that lives."""
+    """It is being generated, by this or another running process."""
     DONE = "done"
     STOPPED = "stopped"
-    """The user stopped it, or its process ended."""
+    """The user stopped it, or its process exited."""
     FAILED = "failed"
-    """The engine failed; `error` says why."""
+    """The generation failed; `error` has the message."""
 
 
 @dataclass(frozen=True)
 class Attachment:
-    """A text file that goes with a message."""
+    """A text file attached to a message."""
 
     name: str
     text: str
@@ -43,24 +43,24 @@ class Session:
 
     id: int
     title: str
-    """Taken from the first user message until somebody gives one; empty before that."""
+    """Given by the user, or derived from the first user message; empty before that."""
     model: str | None
-    """Name of the model that answers next."""
+    """Name of the model for the next response."""
     system: str
-    """The system prompt; empty for none."""
+    """The system prompt, or empty."""
     settings: Mapping[str, Any]
-    """Sampling and other settings, as JSON."""
+    """Sampling and other settings; JSON values."""
     created: float
-    """Seconds since the epoch, as all times here."""
+    """Seconds since the epoch, like all times in this module."""
     updated: float
     head: int | None
-    """The last message of the shown conversation; None while there is none."""
+    """The last message of the selected branch; None if there are no messages."""
     pinned: bool = False
 
 
 @dataclass(frozen=True)
 class Message:
-    """One message; with its parents up to the root it makes a conversation."""
+    """One message; a conversation consists of a message and its ancestors."""
 
     id: int
     session_id: int
@@ -70,9 +70,9 @@ class Message:
     created: float
     reasoning: str = ""
     tool_calls: tuple[Mapping[str, Any], ...] = ()
-    """In OpenAI's shape."""
+    """In OpenAI's format."""
     tool_call_id: str | None = None
-    """The call that a message of the role `tool` answers."""
+    """The id of the call to which a message with the role `tool` belongs."""
     attachments: tuple[Attachment, ...] = ()
     model: str | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
@@ -81,26 +81,26 @@ class Message:
     state: MessageState = MessageState.DONE
     error: str | None = None
     sibling: int = 1
-    """Which of its siblings it is, the oldest being 1."""
+    """Its position among its siblings; the oldest is 1."""
     siblings: int = 1
-    """How many messages have the same parent, itself included: more than 1 after a regenerate or edit."""
+    """Number of messages with the same parent, itself included; more than 1 after regenerating or editing."""
 
 
 @dataclass(frozen=True)
 class SearchMatch:
-    """Where a search found something in a message."""
+    """The match of a search in a message."""
 
     message_id: int
     text: str
-    """Words around the match, in one line."""
+    """An excerpt around the match, on one line."""
     spans: tuple[tuple[int, int], ...]
-    """Ranges of `text` to highlight, begin and end, in order."""
+    """Ranges of `text` to highlight: start and end, in order."""
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A session in a list."""
+class SessionListItem:
+    """A session in a list, with its search match."""
 
     session: Session
     match: SearchMatch | None = None
-    """The newest message that was found; None without a query or where only the title matched."""
+    """The match in the newest matching message; None without a query, or if only the title matched."""

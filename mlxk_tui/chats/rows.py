@@ -1,4 +1,4 @@
-"""Rows of the chat database as objects, and texts made fit to be stored."""
+"""Conversion between database rows and data classes, and of text for SQLite."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
 
 SESSION = "id, title, model, system, settings, created, updated, head, pinned"
-"""Columns that `session_of` reads."""
+"""Columns that `session_from_row` needs."""
 _TITLE_WIDTH = 60
 _MAX_TITLE = 200
 
 
 def session_by_id(connection: sqlite3.Connection, session_id: int | None) -> Session:
-    """Return a session that is not deleted.
+    """Return a session.
 
     Raises:
-        OpError: `validation_error` where there is none.
+        OpError: `validation_error` if it doesn't exist or is deleted.
     """
     sql = f"SELECT {SESSION} FROM sessions WHERE id = ? AND deleted IS NULL"  # noqa: S608 - constants
     row = connection.execute(sql, (session_id,)).fetchone()
     if row is None:
         raise OpError(
-            ErrorType.VALIDATION_ERROR, "The chat is not there any more.", remedy=Remedy.CHOOSE_ANOTHER_CHAT
+            ErrorType.VALIDATION_ERROR, "The chat no longer exists.", remedy=Remedy.CHOOSE_ANOTHER_CHAT
         )
-    return session_of(row)
+    return session_from_row(row)
 
 
-def session_of(row: sqlite3.Row) -> Session:
-    """Return a row of `sessions`."""
+def session_from_row(row: sqlite3.Row) -> Session:
+    """Convert a row of `sessions`."""
     return Session(
         id=row["id"],
         title=row["title"],
@@ -48,8 +48,8 @@ def session_of(row: sqlite3.Row) -> Session:
     )
 
 
-def message_of(row: sqlite3.Row, sibling: int = 1, siblings: int = 1) -> Message:
-    """Return a row of `messages`."""
+def message_from_row(row: sqlite3.Row, sibling: int = 1, siblings: int = 1) -> Message:
+    """Convert a row of `messages`."""
     return Message(
         id=row["id"],
         session_id=row["session_id"],
@@ -77,7 +77,7 @@ def message_of(row: sqlite3.Row, sibling: int = 1, siblings: int = 1) -> Message
 
 
 def storable(text: str) -> str:
-    """Return text that SQLite can hold: half surrogate pairs and NUL become the replacement character."""
+    """Return text that SQLite can store: NUL and lone surrogates become U+FFFD."""
     if "\x00" in text:
         text = text.replace("\x00", "\ufffd")
     if text.isascii():
@@ -90,27 +90,27 @@ def storable(text: str) -> str:
 
 
 def storable_or_none(text: str | None) -> str | None:
-    """Return `storable` text, or None for None."""
+    """Return `storable(text)`, or None for None."""
     return None if text is None else storable(text)
 
 
 def to_json(value: object) -> str:
-    """Return a value as the JSON text of a column."""
+    """Serialize a value for a JSON column."""
     return storable(json.dumps(value, ensure_ascii=False))
 
 
 def attachments_json(attachments: Sequence[Attachment]) -> str:
-    """Return attachments as the JSON text of their column."""
+    """Serialize attachments for their column."""
     return to_json([{"name": item.name, "text": item.text} for item in attachments])
 
 
 def one_line(text: str) -> str:
-    """Return a title that somebody gave as one line of bounded length."""
+    """Return a title from the user on one line, at most 200 characters long."""
     return storable(" ".join(text[: 10 * _MAX_TITLE].split())[:_MAX_TITLE])
 
 
-def title_of(text: str) -> str:
-    """Return a title made from a first message: its first line with words, cut at a word."""
+def title_from_message(text: str) -> str:
+    """Return a title for a first message: its first line with words, shortened at a word boundary."""
     line = next((line for line in text.splitlines() if line.strip(" \t#*>`-")), "")
     line = printable(storable(" ".join(line[:500].split()).lstrip("#*> ")))
     if len(line) <= _TITLE_WIDTH:
@@ -121,17 +121,17 @@ def title_of(text: str) -> str:
 
 
 def _mapping(text: str) -> Mapping[str, Any]:
-    value = _parsed(text)
+    value = _parse(text)
     return value if isinstance(value, dict) else {}
 
 
 def _sequence(text: str) -> list[Any]:
-    value = _parsed(text)
+    value = _parse(text)
     return value if isinstance(value, list) else []
 
 
-def _parsed(text: str) -> object:
+def _parse(text: str) -> object:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):  # edited by hand
+    except (ValueError, RecursionError):  # the database was edited by other programs
         return None

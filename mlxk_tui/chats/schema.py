@@ -1,7 +1,7 @@
-"""The tables of the chat database, and how an older one becomes the present one.
+"""The tables of the chat database, and the migrations of older versions.
 
-`PRAGMA user_version` is the version. A message's id is `session << 24 | number within the session`, so
-that what a full-text search finds tells its session without a look at the message.
+`PRAGMA user_version` is the version of the schema. A message's id is `session << 24 | number within the
+session`, so a full-text search gets the session from the row id alone.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 
 MESSAGE_BITS = 24
-"""Bits of a message's id that count the messages of its session."""
+"""Bits of a message's id for its number within the session."""
 MAX_MESSAGES = 2**MESSAGE_BITS - 1
-"""Most messages of one session."""
+"""Maximum number of messages in a session."""
 
 _MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (  # 1: sessions and their messages
@@ -61,23 +61,23 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
 )
 VERSION = len(_MIGRATIONS)
-"""The version that this program writes."""
+"""The current schema version."""
 
 _SEARCH = """CREATE VIRTUAL TABLE IF NOT EXISTS message_search
     USING fts5(content, content='messages', content_rowid='id', tokenize='unicode61 remove_diacritics 2')"""
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a database to the present version, each step whole or not at all.
+    """Migrate a database to the current version, each step in a transaction.
 
     Raises:
-        OpError: `validation_error` where it is newer than this program, or another program's.
+        OpError: `validation_error` if it has a newer version, or belongs to another program.
         sqlite3.DatabaseError: the file is damaged.
     """
     while _version(connection) < VERSION:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            version = _version(connection)  # another process may have been quicker
+            version = _version(connection)  # another process may have migrated it meanwhile
             for statement in _MIGRATIONS[version] if version < VERSION else ():
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {min(version + 1, VERSION)}")
@@ -89,30 +89,30 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 
 def _version(connection: sqlite3.Connection) -> int:
-    """Return the version of a database that this program may open."""
+    """Return the version of a database, after checking that this program can open it."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > VERSION:
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"The chats were written by a newer mlxk-tui (database version {version}, this one knows "
-            f"{VERSION}). Nothing was changed.",
+            f"The chat database has version {version}, but this version of mlxk-tui supports versions up to "
+            f"{VERSION}. It was not changed.",
             remedy=Remedy.UPGRADE,
         )
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if version < 0 or (version == 0 and tables):
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            "The file of the chats is another program's database. Nothing was changed.",
+            "The chat database belongs to another program. It was not changed.",
             remedy=Remedy.MOVE_FILE_AWAY,
         )
     return version
 
 
-def make_search_index(connection: sqlite3.Connection) -> bool:
-    """Make the full-text index where SQLite has FTS5; return whether it has.
+def create_search_index(connection: sqlite3.Connection) -> bool:
+    """Create the full-text index if SQLite has FTS5 (https://sqlite.org/fts5.html); return whether it has.
 
-    The index is kept by the store, not by triggers: those would make every write fail in a Python
-    whose SQLite lacks FTS5. `messages.indexed` tells what is in it.
+    The store updates the index itself. Triggers would make every write fail in a Python whose SQLite lacks
+    FTS5. `messages.indexed` records which messages are in the index.
     """
     found = connection.execute("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'").fetchone()
     if found is None:

@@ -1,4 +1,4 @@
-"""Finds sessions by words: through the full-text index, else by looking at every message."""
+"""Search for sessions by words, with the full-text index or by scanning all messages."""
 
 from __future__ import annotations
 
@@ -7,105 +7,106 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mlxk_tui.chats.model import Listed, SearchMatch
-from mlxk_tui.chats.rows import SESSION, session_by_id, session_of
+from mlxk_tui.chats.model import SearchMatch, SessionListItem
+from mlxk_tui.chats.rows import SESSION, session_by_id, session_from_row
 from mlxk_tui.chats.schema import MESSAGE_BITS
 from mlxk_tui.ops.core.text import printable
 
 _MAX_QUERY = 200
 _MAX_TERMS = 10
-_MANY = 10_000
-"""Messages that are looked for first, newest first."""
+_FIRST_BATCH = 10_000
+"""Number of newest matching messages that are fetched first."""
 _BEFORE, _WIDTH = 30, 120
-_IN_ORDER = "WHERE deleted IS NULL ORDER BY pinned DESC, updated DESC, id DESC"
+_LIST_ORDER = "WHERE deleted IS NULL ORDER BY pinned DESC, updated DESC, id DESC"
 _WORD = re.compile(r"\w\w")
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
 )
-"""Scripts without spaces between words, which FTS5's tokenizer takes for one long word."""
+"""Scripts without spaces between words; FTS5's tokenizer treats such text as one word."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """Words to look for; a message matches that has them all, a title too."""
+    """The words of a search; a message or title matches if it contains all of them."""
 
     terms: tuple[str, ...]
 
     @classmethod
-    def of(cls, text: str) -> Query | None:
-        """Return the query that a user typed, or None where there are no words in it."""
+    def parse(cls, text: str) -> Query | None:
+        """Return the query for a user's input, or None if it is blank."""
         text = text.encode("utf-8", "replace").decode().replace("\x00", " ")[:_MAX_QUERY]
         terms = tuple(dict.fromkeys(text.casefold().split()))[:_MAX_TERMS]
         return cls(terms) if terms else None
 
     @property
-    def by_words(self) -> bool:
-        """Whether the full-text index can answer it: it knows words, not `C++` or parts of 日本語."""
+    def indexable(self) -> bool:
+        """Whether the full-text index can be used: it contains words, not `C++` or parts of 日本語."""
         return all(_WORD.search(term) and not _UNSPACED.search(term) for term in self.terms)
 
-    def in_title(self, title: str) -> bool:
-        """Tell whether a title has all the words."""
+    def matches_title(self, title: str) -> bool:
+        """Return whether a title contains all words."""
         title = title.casefold()
         return all(term in title for term in self.terms)
 
     def match(self, message_id: int, content: str) -> SearchMatch:
-        """Return the words around the first match in a message."""
-        text, spans = _around(content, self.terms)
+        """Return an excerpt around the first match in a message."""
+        text, spans = _excerpt(content, self.terms)
         return SearchMatch(message_id, text, spans)
 
 
 def list_sessions(
     connection: sqlite3.Connection, query: Query | None, *, indexed: bool, limit: int, offset: int
-) -> list[Listed]:
-    """Return sessions, pinned ones first, then the newest; all of them or those that a query finds."""
+) -> list[SessionListItem]:
+    """Return sessions, pinned ones first, then by date; all of them, or those that match a query."""
     if query is None:
-        sql = f"SELECT {SESSION} FROM sessions {_IN_ORDER} LIMIT ? OFFSET ?"  # noqa: S608 - constants
-        return [Listed(session_of(row)) for row in connection.execute(sql, (limit, offset))]
-    listed: list[Listed] = []
-    for session, message in find(connection, query, indexed=indexed, limit=limit, offset=offset):
+        sql = f"SELECT {SESSION} FROM sessions {_LIST_ORDER} LIMIT ? OFFSET ?"  # noqa: S608 - constants
+        return [SessionListItem(session_from_row(row)) for row in connection.execute(sql, (limit, offset))]
+    items: list[SessionListItem] = []
+    for session, message in find_sessions(connection, query, indexed=indexed, limit=limit, offset=offset):
         match = None
         if message is not None:
             sql = "SELECT content FROM messages WHERE id = ?"
             match = query.match(message, connection.execute(sql, (message,)).fetchone()[0])
-        listed.append(Listed(session_by_id(connection, session), match))
-    return listed
+        items.append(SessionListItem(session_by_id(connection, session), match))
+    return items
 
 
-def find(
+def find_sessions(
     connection: sqlite3.Connection, query: Query, *, indexed: bool, limit: int, offset: int
 ) -> list[tuple[int, int | None]]:
-    """Return ids of sessions, pinned ones first, then the newest, each with its newest message that matched.
+    """Return matching sessions, pinned ones first, then by date, with the id of their newest match.
 
     Args:
         connection: the database.
-        query: what to look for.
-        indexed: the full-text index is there and complete.
-        limit: how many sessions at most.
-        offset: how many to leave out first.
+        query: the query.
+        indexed: whether the full-text index exists and is complete.
+        limit: maximum number of sessions.
+        offset: number of sessions to skip.
     """
-    source = _Indexed(connection, query) if indexed and query.by_words else _Plain(connection, query)
-    newest = source.newest(_MANY)
+    use_index = indexed and query.indexable
+    source = _IndexSearch(connection, query) if use_index else _ScanSearch(connection, query)
+    newest = source.newest(_FIRST_BATCH)
     hits: dict[int, int] = {}
     for message in newest:
         hits.setdefault(message >> MESSAGE_BITS, message)
-    # Of a word that is everywhere only the newest sessions are known now, which is mostly enough.
-    known_from = newest[-1] >> MESSAGE_BITS if len(newest) == _MANY else 0
+    # For a frequent word the first batch covers only the newest sessions, which is usually enough.
+    covered_from = newest[-1] >> MESSAGE_BITS if len(newest) == _FIRST_BATCH else 0
     found: list[tuple[int, int | None]] = []
-    for session, title in connection.execute(f"SELECT id, title FROM sessions {_IN_ORDER}"):  # noqa: S608
-        if session < known_from:
-            for message in source.newest_of_each_session(known_from << MESSAGE_BITS):
+    for session, title in connection.execute(f"SELECT id, title FROM sessions {_LIST_ORDER}"):  # noqa: S608
+        if session < covered_from:
+            for message in source.newest_of_each_session(covered_from << MESSAGE_BITS):
                 hits.setdefault(message >> MESSAGE_BITS, message)
-            known_from = 0
+            covered_from = 0
         message_id = hits.get(session)
-        if message_id is not None or query.in_title(title):
+        if message_id is not None or query.matches_title(title):
             found.append((session, message_id))
             if len(found) == offset + limit:
                 break
     return found[offset:]
 
 
-class _Indexed:
-    """Messages by the full-text index; a word in the query finds the words that begin with it."""
+class _IndexSearch:
+    """Finds messages with the full-text index; a term matches words that start with it."""
 
     def __init__(self, connection: sqlite3.Connection, query: Query) -> None:
         self._connection = connection
@@ -123,8 +124,8 @@ class _Indexed:
         return [row[0] for row in self._connection.execute(sql, (self._match, below))]
 
 
-class _Plain:
-    """Messages by looking at each; letters beyond ASCII must match in case."""
+class _ScanSearch:
+    """Finds messages with LIKE, which is case-sensitive for non-ASCII letters."""
 
     def __init__(self, connection: sqlite3.Connection, query: Query) -> None:
         self._connection = connection
@@ -143,12 +144,12 @@ class _Plain:
         return [row[0] for row in self._connection.execute(sql, (*self._values, below))]
 
 
-def _around(content: str, terms: tuple[str, ...]) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Return a line of text around the first of the terms, and where terms stand in it."""
+def _excerpt(content: str, terms: tuple[str, ...]) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Return a line of text around the first match, and the positions of all matches in it."""
     pattern = re.compile("|".join(re.escape(term) for term in terms), re.IGNORECASE)
     first = pattern.search(content)
     start = max(0, (first.start() if first else 0) - _BEFORE)
-    if start:  # begin with a whole word, if one begins soon
+    if start:  # start at a word boundary, if there is one nearby
         space = content.find(" ", start, start + _BEFORE)
         start = space + 1 if space >= 0 else start
     part = " ".join(content[start : start + 2 * _WIDTH].split())

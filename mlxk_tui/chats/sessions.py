@@ -1,4 +1,4 @@
-"""Sessions in the database: made, changed, deleted, and which of their branches is shown."""
+"""Database operations on sessions: create, update, delete, select a branch."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from mlxk_tui.chats.rows import session_by_id
 def create(
     connection: sqlite3.Connection, title: str, model: str | None, system: str, settings: str
 ) -> Session:
-    """Insert an empty session; the values are as the columns hold them."""
+    """Insert an empty session; the arguments are column values."""
     now = time.time()
     sql = "INSERT INTO sessions(title, model, system, settings, created, updated) VALUES (?,?,?,?,?,?)"
     cursor = connection.execute(sql, (title, model, system, settings, now, now))
     return session_by_id(connection, cursor.lastrowid)
 
 
-def change(connection: sqlite3.Connection, session_id: int, changes: Mapping[str, object]) -> Session:
-    """Set columns of a session; an empty title becomes that of the first user message.
+def update(connection: sqlite3.Connection, session_id: int, changes: Mapping[str, object]) -> Session:
+    """Update columns of a session; an empty title is replaced with that of the first user message.
 
     Args:
         connection: the database.
         session_id: the session.
-        changes: column to value; the columns are named by this program.
+        changes: values by column name; column names must not come from user input.
 
     Raises:
-        OpError: `validation_error`: there is no such session, as for the others here.
+        OpError: `validation_error` if the session doesn't exist, like all functions in this module.
     """
     session_by_id(connection, session_id)
     for column, given in changes.items():
@@ -49,27 +49,27 @@ def delete(connection: sqlite3.Connection, session_id: int) -> None:
 
 
 def restore(connection: sqlite3.Connection, session_id: int) -> Session:
-    """Undo `delete`."""
+    """Undo `delete` and return the session."""
     connection.execute("UPDATE sessions SET deleted = NULL WHERE id = ?", (session_id,))
     return session_by_id(connection, session_id)
 
 
 def select_branch(connection: sqlite3.Connection, message_id: int) -> Session:
-    """Show the branch that goes through a message, down to its newest message."""
+    """Select the branch of a message: set the head to the newest leaf below it."""
     session = tree.message(connection, message_id).session_id
-    leaf = tree.leaf(connection, message_id)
+    leaf = tree.newest_leaf(connection, message_id)
     connection.execute("UPDATE sessions SET head = ? WHERE id = ?", (leaf, session))
     return session_by_id(connection, session)
 
 
-def shown(
+def branch_messages(
     connection: sqlite3.Connection, session_id: int, before: int | None, limit: int | None
 ) -> list[Message]:
-    """Return the last messages of the branch that is shown, or the last above `before`, oldest first."""
+    """Return the last messages of the selected branch, or the last ones before `before`, oldest first."""
     start = session_by_id(connection, session_id).head
     if before is not None:
         below = tree.message(connection, before)
         if below.session_id != session_id:
-            raise tree.no_message(before)
+            raise tree.message_not_found(before)
         start = below.parent_id
     return tree.path(connection, start, limit)

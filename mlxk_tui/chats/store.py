@@ -1,14 +1,14 @@
-"""The kept chats: sessions, each a tree of messages of which one path is shown.
+"""Saved chats: sessions, each a tree of messages with one selected branch.
 
     store = await ChatStore.open(path)
     session = await store.create_session(model="org/model")
-    question = await store.add_message(session.id, Role.USER, "Hello")
-    answer = await store.add_message(session.id, Role.ASSISTANT, state=State.STREAMING)
-    store.update_streaming(answer.id, content="Hi")          # for every delta; costs nothing
-    await store.finish_message(answer.id, finish_reason="stop")
+    prompt = await store.add_message(session.id, Role.USER, "Hello")
+    response = await store.add_message(session.id, Role.ASSISTANT, state=MessageState.STREAMING)
+    store.update_streaming(response.id, content="Hi")        # for every delta; doesn't access the disk
+    await store.finish_message(response.id, finish_reason="stop")
 
-A regenerated answer and an edited question are added with `sibling_of=` the old one, which stays: the
-path shown is the one from the root to the session's head.
+A regenerated response or an edited prompt is added with `sibling_of=` the old message, which is kept. The
+selected branch is the path from the root to the session's head.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from typing import Any
 
 from mlxk_tui.chats import sessions, tree
 from mlxk_tui.chats.database import Database
-from mlxk_tui.chats.index import Index
-from mlxk_tui.chats.model import Attachment, Listed, Message, MessageState, Role, Session
-from mlxk_tui.chats.owners import Owner
+from mlxk_tui.chats.maintenance import clean_up, purge, stop_message
+from mlxk_tui.chats.model import Attachment, Message, MessageState, Role, Session, SessionListItem
 from mlxk_tui.chats.rows import (
     attachments_json,
     one_line,
@@ -35,38 +34,39 @@ from mlxk_tui.chats.rows import (
     to_json,
 )
 from mlxk_tui.chats.search import Query, list_sessions
-from mlxk_tui.chats.streams import Streams
-from mlxk_tui.chats.upkeep import purge, put_in_order, stop_message
+from mlxk_tui.chats.search_index import SearchIndex
+from mlxk_tui.chats.streams import StreamBuffer
+from mlxk_tui.chats.writers import WriterLock
 from mlxk_tui.ops.core.errors import OpError
 
 
 class ChatStore:
-    """The chats of one user; several processes may have them open. Made by `open`."""
+    """The chat database of a user; several processes can use it at once. Create it with `open`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._index = Index(database)
-        self._streams = Streams(database)
-        self._owner = Owner(database.path)
+        self._index = SearchIndex(database)
+        self._streams = StreamBuffer(database)
+        self._writer = WriterLock(database.path)
         self._deleted: set[int] = set()
 
     @classmethod
     async def open(cls, path: Path, *, full_text: bool = True) -> ChatStore:
-        """Open the chats in a file, which is made (for its owner alone) where there is none.
+        """Open a database file; create it, readable for its owner only, if it doesn't exist.
 
         Args:
-            path: the database file; SQLite and this store put files of similar names beside it.
-            full_text: use FTS5 where SQLite has it.
+            path: the database file; SQLite and this store create files with the same prefix next to it.
+            full_text: whether to use FTS5 if SQLite has it.
 
         Raises:
-            OpError: the file cannot be used, or was written by a newer version; nothing was changed.
+            OpError: the file can't be used, or has a newer version; it was not changed.
         """
         database = Database(path)
         await database.open(full_text=full_text)
         store = cls(database)
         try:
-            await database.write(store._put_in_order)
-            store._index.begin()
+            await database.write(store._clean_up)
+            store._index.start()
         except BaseException:
             await database.close()
             raise
@@ -82,39 +82,39 @@ class ChatStore:
 
     @property
     def notice(self) -> str | None:
-        """A sentence for the user about the opening, such as a damaged file that was put aside."""
+        """A message for the user about the opening, such as a damaged file that was renamed."""
         return self._database.notice
 
     @property
     def write_error(self) -> OpError | None:
-        """Why streamed text cannot be stored now; it is kept in memory and tried again."""
+        """Why streamed text can't be stored at the moment; it is kept in memory and retried."""
         return self._streams.write_error
 
-    def on_write_error(self, told: Callable[[], None]) -> None:
-        """Call `told` whenever `write_error` has changed."""
-        self._streams.told = told
+    def on_write_error(self, callback: Callable[[], None]) -> None:
+        """Set the function that is called when `write_error` changes."""
+        self._streams.on_error_change = callback
 
     async def close(self) -> None:
-        """Store what is in memory and close; answers still streaming become stopped ones.
+        """Store all text in memory and close; messages that are still streaming become stopped.
 
         Raises:
-            OpError: the last text could not be stored; the store is closed all the same.
+            OpError: the last text could not be stored; the store is closed nevertheless.
         """
         if self._database.closed:
             return
         await self._index.stop()
-        gone, self._deleted = self._deleted, set()
+        deleted, self._deleted = self._deleted, set()
 
-        def last(connection: sqlite3.Connection, streaming: set[int]) -> None:
+        def finish(connection: sqlite3.Connection, streaming: set[int]) -> None:
             for message_id in streaming:
                 stop_message(connection, self._index, message_id)
-            purge(connection, self._index, gone)
+            purge(connection, self._index, deleted)
 
         try:
-            await self._streams.close(last)
+            await self._streams.close(finish)
         finally:
             await self._database.close()
-            self._owner.leave()
+            self._writer.release()
 
     # Sessions
 
@@ -126,7 +126,7 @@ class ChatStore:
         system: str = "",
         settings: Mapping[str, Any] | None = None,
     ) -> Session:
-        """Make an empty session; without a title it takes one from the first user message."""
+        """Create an empty session; without a title, the first user message provides one."""
         values = (one_line(title), storable_or_none(model), storable(system), to_json(dict(settings or {})))
         return await self._database.write(lambda connection: sessions.create(connection, *values))
 
@@ -134,22 +134,22 @@ class ChatStore:
         """Return a session.
 
         Raises:
-            OpError: `validation_error` where it is not there any more, as for every method with an id.
+            OpError: `validation_error` if it doesn't exist, like every method with an id.
         """
         return await self._database.read(lambda connection: session_by_id(connection, session_id))
 
     async def list_sessions(
         self, query: str | None = None, *, limit: int = 50, offset: int = 0
-    ) -> list[Listed]:
-        """Return sessions, pinned ones first, then the newest.
+    ) -> list[SessionListItem]:
+        """Return sessions, pinned ones first, then by date.
 
         Args:
-            query: words that a message or the title must hold, all of them; the beginning of a word
-                is enough. None or blank for every session.
-            limit: how many at most.
-            offset: how many to leave out first.
+            query: words, all of which a message or the title must contain; prefixes of words match too.
+                None or blank for all sessions.
+            limit: maximum number of sessions.
+            offset: number of sessions to skip.
         """
-        words = Query.of(query or "")
+        words = Query.parse(query or "")
         indexed = self._index.complete
 
         return await self._database.read(
@@ -166,7 +166,7 @@ class ChatStore:
         settings: Mapping[str, Any] | None = None,
         pinned: bool | None = None,
     ) -> Session:
-        """Change what is given; a blank title brings back the one of the first user message."""
+        """Update the given fields; a blank title is replaced with that of the first user message."""
         changes: dict[str, object] = {}
         if title is not None:
             changes["title"] = one_line(title)
@@ -179,14 +179,14 @@ class ChatStore:
         if pinned is not None:
             changes["pinned"] = int(pinned)
 
-        return await self._database.write(lambda connection: sessions.change(connection, session_id, changes))
+        return await self._database.write(lambda connection: sessions.update(connection, session_id, changes))
 
     async def rename_session(self, session_id: int, title: str) -> Session:
-        """Give a session a title; a blank one brings back that of the first user message."""
+        """Set the title of a session; a blank one is replaced with that of the first user message."""
         return await self.change_session(session_id, title=title)
 
     async def delete_session(self, session_id: int) -> None:
-        """Take a session out of the list; `restore_session` brings it back until the store is closed."""
+        """Delete a session; `restore_session` can undo it until the store is closed."""
         await self._database.write(lambda connection: sessions.delete(connection, session_id))
         self._deleted.add(session_id)
 
@@ -208,20 +208,23 @@ class ChatStore:
 
         return await self._database.write(duplicate)
 
-    async def whole_session(self, session_id: int) -> tuple[Session, list[Message]]:
-        """Return a session with the messages of all its branches, parents before children."""
+    async def full_session(self, session_id: int) -> tuple[Session, list[Message]]:
+        """Return a session with the messages of all branches, parents before children."""
         await self.flush()
         return await self._database.read(
-            lambda connection: (session_by_id(connection, session_id), tree.all_of(connection, session_id))
+            lambda connection: (
+                session_by_id(connection, session_id),
+                tree.all_messages(connection, session_id),
+            )
         )
 
     async def import_session(self, session: Session, messages: Sequence[Message]) -> Session:
-        """Add a session from elsewhere.
+        """Add a session from an exported chat.
 
         Args:
-            session: the session; its id counts for nothing.
-            messages: its messages with ids from 1 on, parents before children; `head` and `parent_id`
-                are such ids.
+            session: the session; its id is ignored.
+            messages: its messages, with ids starting at 1, parents before children; `head` and
+                `parent_id` refer to these ids.
         """
 
         def add(connection: sqlite3.Connection) -> Session:
@@ -236,38 +239,38 @@ class ChatStore:
     async def messages(
         self, session_id: int, *, before: int | None = None, limit: int | None = 50
     ) -> list[Message]:
-        """Return the last messages of the shown conversation, oldest first.
+        """Return the last messages of the selected branch, oldest first.
 
         Args:
             session_id: the session.
-            before: a message of the conversation; only those above it are returned.
-            limit: how many at most; fewer than that come back at the top. None for all.
+            before: a message of the branch; only messages before it are returned.
+            limit: maximum number of messages; None for all.
         """
         await self.flush()
 
         def window(connection: sqlite3.Connection) -> list[Message]:
-            return sessions.shown(connection, session_id, before, limit)
+            return sessions.branch_messages(connection, session_id, before, limit)
 
         found = await self._database.read(window)
         if any(
             message.state is MessageState.STREAMING and message.id not in self._streams for message in found
         ):
-            await self._database.write(self._put_in_order)  # its process may be gone
+            await self._database.write(self._clean_up)  # its process may have exited
             found = await self._database.read(window)
         return found
 
     async def message(self, message_id: int) -> Message:
-        """Return one message as it is now."""
+        """Return one message, with all text streamed so far."""
         await self.flush()
         return await self._database.read(lambda connection: tree.message(connection, message_id))
 
     async def siblings(self, message_id: int) -> list[Message]:
-        """Return the message and those with the same parent, oldest first."""
+        """Return a message and its siblings, oldest first."""
         await self.flush()
         return await self._database.read(lambda connection: tree.siblings(connection, message_id))
 
     async def select_branch(self, message_id: int) -> Session:
-        """Show the branch that goes through a message, down to its newest message."""
+        """Select the branch of a message, down to its newest leaf."""
         return await self._database.write(lambda connection: sessions.select_branch(connection, message_id))
 
     async def add_message(
@@ -284,20 +287,20 @@ class ChatStore:
         model: str | None = None,
         state: MessageState = MessageState.DONE,
     ) -> Message:
-        """Add a message below the head, or beside another one, and make it the head.
+        """Add a message after the head, or as a sibling of another one, and make it the head.
 
         Args:
             session_id: the session.
-            role: who says it.
-            content: what it says.
-            sibling_of: the message that this one stands for: an answer generated again, or a question
-                edited. That one and all below it stay, as another branch.
-            reasoning: what was thought before.
-            tool_calls: calls in OpenAI's shape.
-            tool_call_id: the call that is answered.
-            attachments: text files that go with it.
-            model: who answers.
-            state: STREAMING for an answer that is about to be generated.
+            role: the author.
+            content: the text.
+            sibling_of: the message that this one replaces: a regenerated response or an edited prompt. It
+                is kept with all its descendants, as another branch.
+            reasoning: the reasoning before the text.
+            tool_calls: tool calls in OpenAI's format.
+            tool_call_id: the id of the call to which the message belongs.
+            attachments: attached text files.
+            model: the name of the model, for a response.
+            state: STREAMING for a response that is about to be generated.
         """
         row: dict[str, object] = {
             "role": role.value,
@@ -313,7 +316,7 @@ class ChatStore:
         added: list[int] = []
 
         def add(connection: sqlite3.Connection) -> Message:
-            row["owner"] = self._owner.name() if streaming else None
+            row["owner"] = self._writer.acquire() if streaming else None
             message = tree.add(connection, session_id, row, sibling_of)
             added[:] = [message.id]
             if not streaming:
@@ -323,7 +326,7 @@ class ChatStore:
         try:
             message = await self._database.write(add)
         except asyncio.CancelledError:
-            if streaming and added:  # nobody will write it
+            if streaming and added:  # no text will follow
                 await self.finish_message(added[0], state=MessageState.STOPPED)
             raise
         if streaming:
@@ -331,10 +334,10 @@ class ChatStore:
         return message
 
     def update_streaming(self, message_id: int, *, content: str = "", reasoning: str = "") -> None:
-        """Append to a message that this process streams; it is stored within a second.
+        """Append text to a streaming message of this process; it is stored within a second.
 
         Raises:
-            OpError: `validation_error` where the message is not streaming here.
+            OpError: `validation_error` if the message isn't streaming in this process.
         """
         self._streams.append(message_id, content, reasoning)
 
@@ -349,10 +352,10 @@ class ChatStore:
         timings: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> Message:
-        """Store the rest of a streamed message and what is known at its end.
+        """Store the rest of a streaming message, its final state and its usage.
 
         Raises:
-            OpError: it cannot be stored now; it is as soon as that works, or when the store is closed.
+            OpError: it can't be stored now; this is retried until it succeeds or the store is closed.
         """
         now = time.time()
         values = (
@@ -380,12 +383,12 @@ class ChatStore:
         return await self._streams.finish(message_id, finish)
 
     async def flush(self) -> None:
-        """Store what was streamed so far.
+        """Store all text streamed so far.
 
         Raises:
-            OpError: it cannot be stored; it stays in memory.
+            OpError: it can't be stored; it is kept in memory.
         """
         await self._streams.flush()
 
-    def _put_in_order(self, connection: sqlite3.Connection) -> None:
-        put_in_order(connection, self._index, self._owner)
+    def _clean_up(self, connection: sqlite3.Connection) -> None:
+        clean_up(connection, self._index, self._writer)

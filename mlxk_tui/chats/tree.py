@@ -1,4 +1,7 @@
-"""The tree of a session's messages: paths, siblings, branches. Used inside the database's thread."""
+"""Database operations on the message tree of a session: paths, siblings, branches.
+
+All functions run in the database thread.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from mlxk_tui.chats.model import Message, MessageState, Role, Session
 from mlxk_tui.chats.rows import (
     attachments_json,
-    message_of,
+    message_from_row,
     one_line,
     session_by_id,
     storable,
     storable_or_none,
-    title_of,
+    title_from_message,
     to_json,
 )
 from mlxk_tui.chats.schema import MAX_MESSAGES, MESSAGE_BITS
@@ -34,11 +37,11 @@ _PATH = """WITH RECURSIVE path(id, parent_id, height) AS (
 ) SELECT messages.* FROM path JOIN messages ON messages.id = path.id ORDER BY height DESC"""
 
 
-def no_message(message_id: int) -> OpError:
-    """Return the error for a message that is not there."""
+def message_not_found(message_id: int) -> OpError:
+    """Return the error for a message that doesn't exist."""
     return OpError(
         ErrorType.VALIDATION_ERROR,
-        f"Message {message_id} is not in the chat any more.",
+        f"Message {message_id} no longer exists in the chat.",
         remedy=Remedy.REOPEN_CHAT,
     )
 
@@ -47,30 +50,30 @@ def message(connection: sqlite3.Connection, message_id: int) -> Message:
     """Return one message.
 
     Raises:
-        OpError: `validation_error` where it is not there.
+        OpError: `validation_error` if it doesn't exist.
     """
     row = connection.execute("SELECT * FROM messages WHERE id = ?", (message_id,)).fetchone()
     if row is None:
-        raise no_message(message_id)
+        raise message_not_found(message_id)
     return _with_siblings(connection, [row])[0]
 
 
 def path(connection: sqlite3.Connection, start: int | None, limit: int | None) -> list[Message]:
-    """Return at most `limit` messages from above `start` down to it."""
+    """Return the path from the root to `start`, at most the last `limit` messages of it."""
     rows = connection.execute(_PATH, (start, -1 if limit is None else limit)).fetchall()
     return _with_siblings(connection, rows)
 
 
 def siblings(connection: sqlite3.Connection, message_id: int) -> list[Message]:
-    """Return a message and those with the same parent, oldest first."""
+    """Return a message and its siblings, oldest first."""
     one = message(connection, message_id)
     sql = "SELECT * FROM messages WHERE session_id = ? AND parent_id IS ? ORDER BY id"
     rows = connection.execute(sql, (one.session_id, one.parent_id)).fetchall()
     return _with_siblings(connection, rows)
 
 
-def leaf(connection: sqlite3.Connection, message_id: int) -> int:
-    """Return the message at the end of the newest branch below a message."""
+def newest_leaf(connection: sqlite3.Connection, message_id: int) -> int:
+    """Return the last message of the newest branch below a message."""
     sql = "SELECT max(id) FROM messages WHERE parent_id = ?"
     while (child := connection.execute(sql, (message_id,)).fetchone()[0]) is not None:
         message_id = int(child)
@@ -80,36 +83,41 @@ def leaf(connection: sqlite3.Connection, message_id: int) -> int:
 def add(
     connection: sqlite3.Connection, session_id: int, row: Mapping[str, object], sibling_of: int | None
 ) -> Message:
-    """Add a message below a session's head, or beside another one, and make it the head.
+    """Add a message after the head of a session, or as a sibling, and make it the head.
 
     Args:
         connection: the database.
-        session_id: the session, which takes its title from its first user message.
-        row: columns of the message, without its place in the tree.
-        sibling_of: the message that it stands beside.
+        session_id: the session; its first user message sets its title.
+        row: the columns of the message, without its position in the tree.
+        sibling_of: the message whose sibling it becomes.
+
+        Raises:
+            OpError: `validation_error` if the session or sibling doesn't exist, or the session is full.
     """
     session = session_by_id(connection, session_id)
     parent = session.head
     if sibling_of is not None:
         beside = message(connection, sibling_of)
         if beside.session_id != session_id:
-            raise no_message(sibling_of)
+            raise message_not_found(sibling_of)
         parent = beside.parent_id
     number = _next_number(connection, session_id)
     if number > MAX_MESSAGES:
-        raise OpError(ErrorType.VALIDATION_ERROR, "The chat is full.", remedy=Remedy.START_NEW_CHAT)
+        raise OpError(
+            ErrorType.VALIDATION_ERROR, "The chat has too many messages.", remedy=Remedy.START_NEW_CHAT
+        )
     new, now = session_id << MESSAGE_BITS | number, time.time()
     _insert(connection, {**row, "id": new, "session_id": session_id, "parent_id": parent, "created": now})
     title = session.title
     if row["role"] == Role.USER.value and not title:
-        title = title_of(str(row["content"]))
+        title = title_from_message(str(row["content"]))
     sql = "UPDATE sessions SET head = ?, updated = ?, title = ? WHERE id = ?"
     connection.execute(sql, (new, now, title, session_id))
     return message(connection, new)
 
 
 def _next_number(connection: sqlite3.Connection, session_id: int) -> int:
-    """Return the number of a session's next message, from 1 on."""
+    """Return the number of a session's next message, starting at 1."""
     first = session_id << MESSAGE_BITS
     sql = "SELECT max(id) FROM messages WHERE id BETWEEN ? AND ?"
     newest = connection.execute(sql, (first, first + MAX_MESSAGES)).fetchone()[0]
@@ -117,20 +125,20 @@ def _next_number(connection: sqlite3.Connection, session_id: int) -> int:
 
 
 def _insert(connection: sqlite3.Connection, row: Mapping[str, object]) -> None:
-    """Insert a row of `messages`; its keys are column names of this program."""
+    """Insert a row of `messages`; the keys are column names and must not come from user input."""
     columns, places = ", ".join(row), ", ".join("?" * len(row))
     sql = f"INSERT INTO messages({columns}) VALUES ({places})"  # noqa: S608 - column names, no values
     connection.execute(sql, tuple(row.values()))
 
 
-def all_of(connection: sqlite3.Connection, session_id: int) -> list[Message]:
+def all_messages(connection: sqlite3.Connection, session_id: int) -> list[Message]:
     """Return the messages of all branches, parents before children."""
     rows = connection.execute("SELECT * FROM messages WHERE session_id = ? ORDER BY id", (session_id,))
     return _with_siblings(connection, rows.fetchall())
 
 
 def insert_session(connection: sqlite3.Connection, session: Session, messages: Sequence[Message]) -> int:
-    """Insert a session whose messages count from 1 on; return its id."""
+    """Insert a session whose message ids start at 1; return the id of the session."""
     values = (one_line(session.title), storable_or_none(session.model), storable(session.system))
     cursor = connection.execute(
         "INSERT INTO sessions(title, model, system, settings, created, updated) VALUES (?,?,?,?,?,?)",
@@ -164,14 +172,14 @@ def insert_session(connection: sqlite3.Connection, session: Session, messages: S
 
 
 def automatic_title(connection: sqlite3.Connection, session_id: int) -> str:
-    """Return the title that a session's first user message gives; empty while there is none."""
+    """Return the title derived from a session's first user message; empty if there is none."""
     sql = "SELECT content FROM messages WHERE session_id = ? AND role = ? ORDER BY id LIMIT 1"
     row = connection.execute(sql, (session_id, Role.USER.value)).fetchone()
-    return "" if row is None else title_of(row[0])
+    return "" if row is None else title_from_message(row[0])
 
 
 def duplicate(connection: sqlite3.Connection, session_id: int) -> int:
-    """Copy a session and its tree; return the copy's id."""
+    """Copy a session and its messages; return the id of the copy."""
     now = time.time()
     cursor = connection.execute(
         "INSERT INTO sessions(title, model, system, settings, created, updated) "
@@ -201,5 +209,5 @@ def _with_siblings(connection: sqlite3.Connection, rows: Iterable[sqlite3.Row]) 
     for row in rows:
         values = (row["id"], row["session_id"], row["parent_id"])
         count, number = connection.execute(sql, values).fetchone()
-        found.append(message_of(row, number, count))
+        found.append(message_from_row(row, number, count))
     return found

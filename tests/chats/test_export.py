@@ -61,8 +61,8 @@ async def test_json_export_and_import_preserve_a_session(store: ChatStore, tmp_p
         session.system,
         session.settings,
     )
-    _, before = await store.whole_session(session.id)
-    _, after = await store.whole_session(copy.id)
+    _, before = await store.full_session(session.id)
+    _, after = await store.full_session(copy.id)
     base = (session.id << 24, copy.id << 24)
     assert [comparable(one, base[1]) for one in after] == [comparable(one, base[0]) for one in before]
     created = [one.created for one in before]
@@ -160,7 +160,7 @@ async def test_handwritten_document_is_imported(store: ChatStore, tmp_path: Path
         ({"version": 2}, "version"),
         ({"head": 3}, "head"),
         ({"messages": [GOOD["messages"][1]]}, "parent of message 9"),
-        ({"messages": [GOOD["messages"][0]] * 2}, "message 5 is there twice"),
+        ({"messages": [GOOD["messages"][0]] * 2}, "message 5 appears twice"),
         ({"messages": [{**GOOD["messages"][0], "role": "\x1b"}]}, "messages.0.role"),
         ({"messages": "none"}, "messages"),
         ({"created": "yesterday"}, "created"),

@@ -149,7 +149,7 @@ async def test_removed_session_is_removed_from_the_index(path: Path) -> None:
 
 @given(st.text(max_size=30), st.text(max_size=300))
 def test_any_query_gives_printable_matches_with_valid_spans(query: str, content: str) -> None:
-    words = Query.of(query)
+    words = Query.parse(query)
     if words is None:
         return
     match = words.match(1, content)

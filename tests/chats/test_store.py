@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.chats.model import Attachment, Message, MessageState, Role
-from mlxk_tui.chats.rows import title_of
+from mlxk_tui.chats.rows import title_from_message
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 
@@ -117,7 +117,7 @@ async def test_first_user_message_is_the_title_until_renamed(store: ChatStore) -
     ],
 )
 def test_title_is_one_short_printable_line(text: str, title: str) -> None:
-    assert title_of(text) == title
+    assert title_from_message(text) == title
 
 
 async def test_unstorable_characters_are_replaced(store: ChatStore) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxk_tui.chats.export import export_json, export_markdown, suggested_name
-from mlxk_tui.chats.model import Listed
+from mlxk_tui.chats.model import SessionListItem
 from mlxk_tui.engine import sampling
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.text import plural, printable
@@ -35,7 +35,7 @@ from mlxk_tui.ui.widgets.error_text import error_text
 from mlxk_tui.ui.widgets.model_options import model_options
 
 
-async def rename(host: ScreenHost, controller: ConversationController, listed: Listed) -> bool:
+async def rename(host: ScreenHost, controller: ConversationController, listed: SessionListItem) -> bool:
     """Ask for a title and rename the chat; return whether it was renamed."""
     session = listed.session
     typed = await host.show_dialog(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from mlxk_tui.chats.model import Listed
+from mlxk_tui.chats.model import SessionListItem
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.services.conversation.controller import ConversationController
@@ -179,21 +179,21 @@ class SessionActions:
         if self.panel.is_attached:
             self.panel.listing.mark_open(self._open_id)
 
-    def rename(self, listed: Listed | None) -> None:
+    def rename(self, listed: SessionListItem | None) -> None:
         """Ask for a new title of a chat."""
         if listed is not None:
             self._host.run_dialog(self._rename(listed))
 
-    async def _rename(self, listed: Listed) -> None:
+    async def _rename(self, listed: SessionListItem) -> None:
         if await dialog_flows.rename(self._host, self._controller, listed):
             self.update(listed.session.id)
 
-    def delete(self, listed: Listed | None) -> None:
+    def delete(self, listed: SessionListItem | None) -> None:
         """Delete a chat; `undo` restores it."""
         if listed is not None:
             self._host.start("delete", partial(self._delete, listed))
 
-    async def _delete(self, listed: Listed) -> None:
+    async def _delete(self, listed: SessionListItem) -> None:
         controller, session = self._controller, listed.session
         if answer := controller.backend.answers.get(session.id):
             answer.stop()

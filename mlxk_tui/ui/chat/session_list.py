@@ -15,7 +15,7 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import Input
 
-from mlxk_tui.chats.model import Listed
+from mlxk_tui.chats.model import SessionListItem
 from mlxk_tui.ops.core.text import iso_utc, printable
 from mlxk_tui.ui.widgets.row_list import ListRow, RowList
 from mlxk_tui.ui.widgets.state_view import StateView
@@ -66,11 +66,11 @@ class SessionList(RowList):
     def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._now = now
-        self._listed: dict[str, Listed] = {}
+        self._listed: dict[str, SessionListItem] = {}
         self._open: int | None = None
         self._busy: Collection[int] = ()
 
-    def show(self, listed: Sequence[Listed], open_id: int | None, busy: Collection[int]) -> None:
+    def show(self, listed: Sequence[SessionListItem], open_id: int | None, busy: Collection[int]) -> None:
         """Show chats; `open_id` is the open one, `busy` are those with an answer in progress."""
         before, top = self.keys, self.scroll_y
         self._listed = {str(item.session.id): item for item in listed}
@@ -98,7 +98,7 @@ class SessionList(RowList):
         self.refresh()
 
     @property
-    def selected(self) -> Listed | None:
+    def selected(self) -> SessionListItem | None:
         """The chat under the cursor."""
         return self._listed.get(self.cursor_key or "")
 
@@ -119,7 +119,7 @@ class SessionList(RowList):
         return [("  ", ""), (pad(model, width - 2 - cell_len(age) - 1), "muted"), (f" {age}", "muted")]
 
 
-def _match_parts(item: Listed, width: int) -> list[Part]:
+def _match_parts(item: SessionListItem, width: int) -> list[Part]:
     match = item.match
     if match is None:
         return []
@@ -184,7 +184,7 @@ class SessionsPanel(Vertical):
 
     def show(
         self,
-        listed: Sequence[Listed],
+        listed: Sequence[SessionListItem],
         open_id: int | None,
         busy: Collection[int],
         *,

@@ -1,4 +1,7 @@
-"""Keeps the full-text index: new messages at once, those that another Python left out in the background."""
+"""Maintains the full-text index (FTS5) of messages.
+
+New messages are indexed at once. Messages written by a Python without FTS5 are indexed in the background.
+"""
 
 from __future__ import annotations
 
@@ -10,38 +13,36 @@ from mlxk_tui.chats.database import Database
 from mlxk_tui.ops.core.errors import OpError
 
 _BATCH = 200
-"""Messages put in at once; the others wait for a tenth of a second."""
+"""Messages per transaction; one takes about 0.1 s, during which other calls wait."""
 _UNINDEXED = "indexed = 0 AND state <> 'streaming'"
 
 
-class Index:
-    """The full-text index of the messages' content; does nothing where there is none."""
+class SearchIndex:
+    """The full-text index of message content; all methods do nothing if SQLite lacks FTS5."""
 
     def __init__(self, database: Database) -> None:
         self.complete = False
-        """Whether every finished message is in it, so that it can answer."""
+        """Whether all finished messages are indexed, so that searches can use the index."""
         self._database = database
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
-        """Start filling in what is missing."""
+    def start(self) -> None:
+        """Start indexing missing messages in the background."""
         if self._database.full_text:
-            self._task = asyncio.create_task(self._catch_up())
+            self._task = asyncio.create_task(self._index_missing())
 
     async def stop(self) -> None:
-        """End the filling; the next opening goes on with it."""
+        """Stop indexing; the next opening continues."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _catch_up(self) -> None:
+    async def _index_missing(self) -> None:
         try:
             while await self._database.write(self._next_batch):
                 pass
-        except (
-            OpError
-        ):  # busy or full: the search looks at the messages instead, the next opening tries again
+        except OpError:  # busy or full: searches scan the messages; the next opening tries again
             return
         self.complete = True
 
@@ -53,7 +54,7 @@ class Index:
         return len(rows) == _BATCH
 
     def add(self, connection: sqlite3.Connection, message_id: int) -> None:
-        """Put a finished message in; its content does not change any more."""
+        """Index a finished message; its content no longer changes."""
         if not self._database.full_text:
             return
         sql = "UPDATE messages SET indexed = 1 WHERE id = ? AND indexed = 0"
@@ -64,13 +65,13 @@ class Index:
             )
 
     def add_session(self, connection: sqlite3.Connection, session_id: int) -> None:
-        """Put all messages of a session in."""
+        """Index all finished messages of a session."""
         sql = f"SELECT id FROM messages WHERE session_id = ? AND {_UNINDEXED}"  # noqa: S608 - a constant
         for row in connection.execute(sql, (session_id,)).fetchall():
             self.add(connection, row[0])
 
     def remove_session(self, connection: sqlite3.Connection, session_id: int) -> None:
-        """Take all messages of a session out; they must still be there."""
+        """Remove the messages of a session from the index; call it before deleting them."""
         if self._database.full_text:
             connection.execute(
                 "INSERT INTO message_search(message_search, rowid, content) "
