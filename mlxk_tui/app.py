@@ -32,8 +32,8 @@ from mlxk_tui.terminal_app import TerminalApp
 from mlxk_tui.transfers.changes import Change
 from mlxk_tui.transfers.jobs import TransferState
 from mlxk_tui.transfers.queue import TransferQueue
+from mlxk_tui.transfers.queue_file import state_file
 from mlxk_tui.transfers.runners import runners
-from mlxk_tui.transfers.store import state_file
 from mlxk_tui.ui.shell import themes
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.messages import ChatRequested
@@ -334,7 +334,7 @@ class MlxkApp(TerminalApp):
         if any(worker.group == "quit" and not worker.is_finished for worker in self.workers):
             return
         answers, unsent = len(self.chats.answers), self.chats.unsent()
-        if self.tasks.running or self.transfers.at_work or self.server.live or answers or unsent:
+        if self.tasks.running or self.transfers.interruptible or self.server.live or answers or unsent:
             self.run_worker(self._confirm_quit(answers, unsent), group="quit", exit_on_error=False)
         else:
             self.exit()
@@ -345,7 +345,7 @@ class MlxkApp(TerminalApp):
 
         title, text = quit_prompt(
             [task.title for task in self.tasks.running],
-            len(self.transfers.at_work),
+            len(self.transfers.interruptible),
             len(self.server.live),
             answers=answers,
             unsent=unsent,

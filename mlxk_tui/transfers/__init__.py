@@ -1,1 +1,1 @@
-"""The transfer queue: pulls and pushes that go on where they stopped, whatever ended the program."""
+"""The transfer queue: pulls and pushes that resume after a restart of the program."""

@@ -1,4 +1,4 @@
-"""Publishes what changed in the queue: another state at once, progress five times a second."""
+"""Publishes changes of the queue: of states at once, of progress five times a second."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from mlxk_tui.ops.core.events import Publisher
 from mlxk_tui.transfers.jobs import Transfer
 
 INTERVAL = 0.2
-"""Seconds between two changes in which only bytes moved: each is a frame to draw."""
-_AT_ONCE = 0.03
-"""Seconds between two changes where a transfer is in another state: what a key did is seen at once."""
+"""Seconds between publications of progress; each causes a repaint."""
+_STRUCTURE_INTERVAL = 0.03
+"""Seconds between publications of changed states, so that the effect of a key press is visible at once."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What is different now."""
+    """The changes since the last publication."""
 
     ids: frozenset[str] = frozenset()
-    """Transfers that are further than before."""
+    """Transfers with progress."""
     structure: bool = False
-    """Whether a transfer came, went, moved, or is in another state."""
+    """Whether a transfer was added, removed, moved, or changed its state."""
     ended: tuple[Transfer, ...] = ()
-    """Transfers that were done or failed just now."""
+    """Transfers that finished or failed."""
 
 
 class ChangeNotifier:
-    """Gathers changes and publishes them together, on the event loop.
+    """Collects changes and publishes them together in the event loop.
 
     Args:
-        publisher: gets the changes.
+        publisher: publishes the changes to its subscribers.
     """
 
     def __init__(self, publisher: Publisher[Change]) -> None:
@@ -41,32 +41,32 @@ class ChangeNotifier:
         self._ended: list[Transfer] = []
         self._published_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._soon = False
+        self._urgent = False
 
     def publish_soon(
         self, ids: Iterable[str] = (), *, structure: bool = False, ended: Iterable[Transfer] = ()
     ) -> None:
-        """Publish this with the next change."""
+        """Add changes to the next publication; the arguments are the fields of `Change`."""
         self._ids.update(ids)
         self._structure = self._structure or structure
         self._ended += ended
-        soon = self._structure
+        urgent = self._structure
         if self._timer is not None:
-            if self._soon or not soon:
+            if self._urgent or not urgent:
                 return
             self._timer.cancel()
         loop = asyncio.get_running_loop()
-        due = self._published_at + (_AT_ONCE if soon else INTERVAL)
-        self._timer, self._soon = loop.call_later(max(0.0, due - loop.time()), self._publish), soon
+        due = self._published_at + (_STRUCTURE_INTERVAL if urgent else INTERVAL)
+        self._timer, self._urgent = loop.call_later(max(0.0, due - loop.time()), self._publish), urgent
 
     def _publish(self) -> None:
         change = Change(frozenset(self._ids), self._structure, tuple(self._ended))
         self._ids, self._structure, self._ended = set(), False, []
-        self._timer, self._soon = None, False
+        self._timer, self._urgent = None, False
         self._published_at = asyncio.get_running_loop().time()
         self._publisher.publish(change)
 
     def close(self) -> None:
-        """Drop what has not been published."""
+        """Cancel the pending publication."""
         if self._timer is not None:
             self._timer.cancel()

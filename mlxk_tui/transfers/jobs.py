@@ -1,4 +1,4 @@
-"""What a transfer is: the job that was asked for, the state it is in, and how far it is."""
+"""Data classes of transfers: jobs, states, failures and progress."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mlxk_tui.ops.core.remedies import NO_FACTS, ErrorFacts, Remedy
 from mlxk_tui.transfers.rates import RateHistory
 
 MAX_FILES = 5_000
-"""Files of one transfer that are followed one by one; a repo with more shows the first of them."""
+"""Maximum number of files of a transfer with progress of their own; other files only count in the total."""
 DEFAULT_MESSAGE = "mlxk-tui push"
-"""Commit message of a push where none was given."""
+"""Default commit message of a push."""
 
 
 class TransferState(str, Enum):
-    """Where a transfer stands."""
+    """The state of a transfer."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -28,39 +28,39 @@ class TransferState(str, Enum):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more happens by itself or by `resume`."""
+        """Whether it is done or cancelled."""
         return self in {TransferState.DONE, TransferState.CANCELLED}
 
 
 @dataclass(frozen=True)
 class Pull:
-    """Fetch a model of the hub into the cache."""
+    """Download a model from the Hub into the cache."""
 
     spec: str
     """`org/name` or `org/name@revision`."""
     doubted: tuple[str, ...] = ()
-    """Files in the cache whose bytes are known to be wrong: they are compared with their checksums."""
+    """Paths of cached files that may be corrupt: their checksums are verified."""
 
     @property
     def key(self) -> str:
-        """What makes two pulls the same."""
+        """A key that is equal for pulls of the same revision."""
         name, _, revision = self.spec.partition("@")
         return f"pull {name.strip().casefold()}@{revision.strip() or 'main'}"
 
     @property
     def name(self) -> str:
-        """The repo, without the revision; not yet safe to show."""
+        """The repo without the revision; may contain control characters."""
         return self.spec.partition("@")[0]
 
     @property
     def revision(self) -> str:
-        """The branch, tag or commit; empty where none was given."""
+        """The branch, tag or commit; empty if none is given."""
         return self.spec.partition("@")[2]
 
 
 @dataclass(frozen=True)
 class Push:
-    """Upload a folder to a private repo of the hub."""
+    """Upload a folder to a private repo on the Hub."""
 
     folder: str
     """Absolute path."""
@@ -69,68 +69,68 @@ class Push:
     branch: str = "main"
     message: str = DEFAULT_MESSAGE
     create: bool = False
-    """Whether repo and branch are made where they do not exist."""
+    """Whether to create the repo and the branch if they don't exist."""
     delete: bool = False
-    """Whether files of the branch that the folder lacks are deleted there."""
+    """Whether to delete files of the branch that aren't in the folder."""
 
     @property
     def key(self) -> str:
-        """What makes two pushes the same."""
+        """A key that is equal for pushes to the same branch."""
         return f"push {self.repo.casefold()}@{self.branch}"
 
     @property
     def name(self) -> str:
-        """The repo; not yet safe to show."""
+        """The repo; may contain control characters."""
         return self.repo
 
     @property
     def revision(self) -> str:
-        """The branch, where it is not the usual one."""
+        """The branch; empty for `main`."""
         return "" if self.branch == "main" else self.branch
 
 
 Job = Pull | Push
-"""What can be queued."""
+"""A job of the queue."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why the last attempt ended."""
+    """The error of the last attempt."""
 
     type: ErrorType
     message: str
-    """The cause; not yet safe to show."""
+    """The cause; may contain control characters."""
     remedy: Remedy | None = None
-    """What to do about it; none in files of versions that kept it in the message."""
+    """The remedy; None in files of older versions, which have it in the message."""
     facts: ErrorFacts = NO_FACTS
 
     @classmethod
-    def of(cls, error: OpError) -> Failure:
-        """Return what is kept of an error."""
+    def from_error(cls, error: OpError) -> Failure:
+        """Convert an error to a failure."""
         return cls(error.type, error.message, error.remedy, error.facts)
 
     @property
     def error(self) -> OpError:
-        """The error."""
+        """The failure as an error."""
         return OpError(self.type, self.message, remedy=self.remedy, facts=self.facts)
 
 
 @dataclass
 class FileProgress:
-    """How far one file is, in bytes."""
+    """Progress of one file, in bytes."""
 
     done: int
     total: int
 
     @property
-    def whole(self) -> bool:
-        """Whether nothing of it is missing; while its bytes are being compared that is not known."""
+    def complete(self) -> bool:
+        """Whether all bytes are there; their checksum may not be verified yet."""
         return self.done >= self.total
 
 
 @dataclass(eq=False)
 class Transfer:
-    """One line of the queue; changed by the queue alone, read by whoever shows it."""
+    """One entry of the queue; only the queue changes it."""
 
     id: str
     job: Job
@@ -138,46 +138,46 @@ class Transfer:
     added: float = 0.0
     """Seconds since the epoch."""
     ended: float | None = None
-    """When it was done, failed or was cancelled, in seconds since the epoch."""
+    """When it finished, failed or was cancelled, in seconds since the epoch."""
     failure: Failure | None = None
-    """Why it failed; of a waiting one, why it has to be tried again."""
+    """Why it failed, or why it is waiting for another attempt."""
     attempts: int = 0
-    """Attempts that failed since bytes last moved."""
+    """Number of failed attempts since the last progress."""
     bytes_done: int = 0
     bytes_total: int = 0
-    """0 while unknown."""
+    """0 if unknown."""
     files_done: int = 0
     files_total: int = 0
     result: str = ""
-    """What came of it, in a sentence."""
+    """The result, as a sentence."""
     stage: str = ""
-    """What the operation said it is doing."""
+    """The current step, as the operation reports it."""
     retry_at: float | None = None
-    """When a waiting one is tried again, in seconds of the monotonic clock."""
+    """When the next attempt starts, in seconds of the monotonic clock."""
     furthest: int = 0
-    """Most bytes that any attempt had."""
+    """Maximum of `bytes_done` over all attempts."""
     files: dict[str, FileProgress] = field(default_factory=dict)
-    """Files that this process has seen move, by path, in the order in which they began."""
+    """Progress by path, of the files that this process has transferred, in order of their start."""
     rates: RateHistory = field(default_factory=RateHistory)
 
     @cached_property
     def key(self) -> str:
-        """What makes two transfers the same."""
+        """A key that is equal for the same transfers; see `Pull.key` and `Push.key`."""
         return self.job.key
 
     @property
     def is_push(self) -> bool:
-        """Whether bytes go to the hub."""
+        """Whether it is an upload."""
         return isinstance(self.job, Push)
 
     @property
-    def share(self) -> float | None:
-        """How much is done, 0 to 1; None while the size is unknown."""
+    def fraction(self) -> float | None:
+        """The completed fraction, 0 to 1; None if the size is unknown."""
         return min(1.0, self.bytes_done / self.bytes_total) if self.bytes_total else None
 
     def seconds_left(self, now: float) -> float | None:
-        """Return how long it takes at the recent rate; None while that cannot be told."""
+        """Return the remaining time at the recent rate; None if it can't be estimated yet."""
         rate = self.rates.rate(now)
-        if not self.bytes_total or rate <= 0 or self.rates.young(now):
+        if not self.bytes_total or rate <= 0 or self.rates.warming_up(now):
             return None
         return max(0, self.bytes_total - self.bytes_done) / rate

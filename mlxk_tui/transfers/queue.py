@@ -1,12 +1,11 @@
-"""The transfer queue: starts jobs a few at a time, stops them, tries them again, and never forgets one.
+"""The transfer queue: runs a few jobs at a time, pauses and retries them, and saves them to a file.
 
-Everything here happens on one event loop. A job is done by a runner, one for each kind, that is given the
-job and somewhere to send progress; it stops when its task is cancelled and leaves a state that the same
-call can finish. So pausing, quitting and being killed are the same to it: the next attempt goes on.
+Everything runs in one event loop. A runner, one per type of job, gets the job and a callback for progress.
+It stops when its task is cancelled, and the same call later resumes where it stopped. Pausing, quitting and
+being killed are therefore the same for a runner.
 
-Jobs that ran when the program ended wait again at its next start and go on by themselves; paused ones
-stay paused. One process at a time runs the queue of a file; others show what it does and take over when
-it has ended.
+Jobs that ran when the program exited are queued again at the next start; paused ones stay paused. Only one
+process at a time runs the queue of a file. Others show it, and one takes over when that process exits.
 """
 
 from __future__ import annotations
@@ -24,37 +23,37 @@ from mlxk_tui.ops.core.events import OnEvent, Progress, Publisher
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.transfers.changes import INTERVAL, Change, ChangeNotifier
 from mlxk_tui.transfers.jobs import Failure, Job, Transfer, TransferState
-from mlxk_tui.transfers.keeper import QueuePersistence
-from mlxk_tui.transfers.progress import take_in
-from mlxk_tui.transfers.store import Stored, document_of
+from mlxk_tui.transfers.persistence import QueuePersistence
+from mlxk_tui.transfers.progress import apply_progress
+from mlxk_tui.transfers.queue_file import StoredQueue, to_document
 
 Runner = Callable[[Any, OnEvent], Awaitable[str]]
-"""Does one job and returns what came of it, in a sentence; progress may be sent from any thread."""
+"""Runs one job and returns the result as a sentence; it may report progress from any thread."""
 
-RETRIED = frozenset({ErrorType.NETWORK_ERROR, ErrorType.DOWNLOAD_FAILED})
-"""Failures that waiting may mend; every other one is for the user to mend."""
-DELAYS = (2.0, 8.0, 30.0, 60.0)
-"""Seconds before each further attempt; after the last the job has failed."""
-KEPT = 30
-"""Finished transfers that are remembered."""
-LIMIT = 1_000
-"""Transfers that can wait."""
+RETRYABLE = frozenset({ErrorType.NETWORK_ERROR, ErrorType.DOWNLOAD_FAILED})
+"""Errors that are retried; all others need the user."""
+RETRY_DELAYS_S = (2.0, 8.0, 30.0, 60.0)
+"""Seconds before each retry; after the last one the transfer has failed."""
+MAX_FINISHED = 30
+"""Number of finished transfers to keep."""
+MAX_UNFINISHED = 1_000
+"""Maximum number of unfinished transfers."""
 _SAVE_SECONDS = 5.0
 _STOP_SECONDS = 3.0
-ELSEWHERE = "Another mlxk-tui runs the transfers; they are changed there."
-"""Why this process cannot change anything."""
+READ_ONLY = "Another mlxk-tui runs the transfers. Change them there."
+"""Why this process can't change the queue."""
 
 
 class TransferQueue:
-    """Pulls and pushes, in the order in which they are to be done.
+    """The queue of pulls and pushes.
 
     Args:
-        path: the file that keeps the queue; see `store.state_file`.
-        runners: what does each kind of job.
-        parallel: how many run at once.
-        clock: seconds since the epoch.
-        monotonic: seconds that only go forward.
-        delays: seconds before each further attempt after a failure of the network.
+        path: the file of the queue; see `queue_file.state_file`.
+        runners: the runner of each type of job.
+        parallel: maximum number of running transfers.
+        clock: returns seconds since the epoch.
+        monotonic: returns seconds of a monotonic clock.
+        delays: seconds before each retry after a network error.
     """
 
     def __init__(
@@ -65,21 +64,21 @@ class TransferQueue:
         parallel: int = 2,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-        delays: tuple[float, ...] = DELAYS,
+        delays: tuple[float, ...] = RETRY_DELAYS_S,
     ) -> None:
         self.transfers: list[Transfer] = []
-        """All of them: what is to be done in its order, then what is finished, the latest first."""
+        """Unfinished transfers in their order, then finished ones, latest first."""
         self.problem: str | None = None
-        """What is wrong with the file, as a sentence; the queue works on without it."""
-        self.locked: str | None = None
-        """Why nothing can be changed here, as a sentence."""
+        """An error message about the file; the queue works without it."""
+        self.read_only_reason: str | None = None
+        """Why this process can't change the queue, as a message; None if it can."""
         self.ready = False
         """Whether the file has been read."""
         self.changed: Publisher[Change] = Publisher()
-        """What changed, on the event loop."""
+        """Published in the event loop when transfers change."""
         self.monotonic = monotonic
-        self._keeper = QueuePersistence(
-            path, take=self._take, document=lambda: document_of(self.transfers), trouble=self._trouble
+        self._persistence = QueuePersistence(
+            path, on_load=self._on_load, document=lambda: to_document(self.transfers), on_error=self._on_error
         )
         self._runners = runners
         self._parallel = parallel
@@ -87,27 +86,27 @@ class TransferQueue:
         self._delays = delays
         self._notifier = ChangeNotifier(self.changed)
         self._tasks: dict[str, asyncio.Task[str]] = {}
-        self._sinks: dict[str, deque[Progress]] = {}
-        self._alarm: asyncio.TimerHandle | None = None
-        self._ticking: asyncio.Task[None] | None = None
+        self._events: dict[str, deque[Progress]] = {}
+        self._retry_timer: asyncio.TimerHandle | None = None
+        self._update_task: asyncio.Task[None] | None = None
         self._closed = False
 
-    # -- beginning and end -----------------------------------------------------------------------
+    # -- start and close -------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Read the file and go on with what is in it; where another process runs it, follow that one."""
-        await self._keeper.open()
+        """Read the file and resume its transfers, or follow the process that runs the queue."""
+        await self._persistence.open()
 
-    def _take(self, stored: Stored, owner: bool) -> None:
+    def _on_load(self, stored: StoredQueue, owner: bool) -> None:
         known = {transfer.id: transfer for transfer in self.transfers}
         self.transfers = list(stored.transfers)
-        self.locked = None if owner else ELSEWHERE
+        self.read_only_reason = None if owner else READ_ONLY
         for transfer in self.transfers:
             if transfer.state is not TransferState.RUNNING:
                 continue
-            if owner:  # it ran when its program ended
+            if owner:  # it was running when the program exited
                 transfer.state = TransferState.WAITING
-            else:  # its rate is not in the file, but can be seen
+            else:  # the rate isn't in the file, so measure it
                 before = known.get(transfer.id)
                 transfer.rates = before.rates if before is not None else transfer.rates
                 transfer.rates.add(self.monotonic(), transfer.bytes_done)
@@ -116,83 +115,81 @@ class TransferQueue:
         self.problem = stored.problem or self.problem
         self._publish_soon(structure=True)
         if owner:
-            self._pump()
+            self._start_due()
         if owner and self.transfers:
-            self._keeper.save()
+            self._persistence.save()
 
-    def _trouble(self, text: str) -> None:
-        self.problem = text
+    def _on_error(self, message: str) -> None:
+        self.problem = message
         self._publish_soon(structure=True)
 
     async def close(self) -> None:
-        """Stop what runs, keep everything for the next start, and let another process have the queue."""
+        """Stop running transfers, save the queue, and release it for other processes."""
         if self._closed:
             return
         self._closed = True
         self._notifier.close()
-        for later in (self._alarm, self._ticking):
-            if later is not None:
-                later.cancel()
+        for scheduled in (self._retry_timer, self._update_task):
+            if scheduled is not None:
+                scheduled.cancel()
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_STOP_SECONDS)
         for transfer in self.running:
-            self._drain(transfer)
-            if self._keeper.owner:
+            self._apply_events(transfer)
+            if self._persistence.owner:
                 transfer.state = TransferState.WAITING
-        await self._keeper.close()
+        await self._persistence.close()
 
-    # -- what there is ---------------------------------------------------------------------------
+    # -- queries ---------------------------------------------------------------------------------
 
-    def get(self, identity: str) -> Transfer | None:
+    def get(self, transfer_id: str) -> Transfer | None:
         """Return a transfer by its id."""
-        return next((transfer for transfer in self.transfers if transfer.id == identity), None)
+        return next((transfer for transfer in self.transfers if transfer.id == transfer_id), None)
 
     def find(self, key: str) -> Transfer | None:
-        """Return the transfer of this key that is not finished."""
+        """Return the unfinished transfer with this key."""
         return next((t for t in self.transfers if t.key == key and not t.state.finished), None)
 
     @property
     def running(self) -> list[Transfer]:
-        """The transfers that run now, here or in the process that runs the queue."""
+        """The running transfers, in this process or in the one that runs the queue."""
         return [transfer for transfer in self.transfers if transfer.state is TransferState.RUNNING]
 
     @property
     def unfinished(self) -> list[Transfer]:
-        """The transfers that are not finished, in their order."""
+        """The unfinished transfers, in their order."""
         return [transfer for transfer in self.transfers if not transfer.state.finished]
 
     @property
-    def at_work(self) -> list[Transfer]:
-        """The transfers that ending the program would interrupt."""
-        going = {TransferState.RUNNING, TransferState.WAITING}
-        return [t for t in self.transfers if t.state in going] if self._keeper.owner else []
+    def interruptible(self) -> list[Transfer]:
+        """The running and waiting transfers that quitting would interrupt."""
+        states = {TransferState.RUNNING, TransferState.WAITING}
+        return [t for t in self.transfers if t.state in states] if self._persistence.owner else []
 
-    # -- what can be asked for -------------------------------------------------------------------
+    # -- changes ---------------------------------------------------------------------------------
 
     def add(self, job: Job) -> tuple[Transfer, bool]:
-        """Queue a job; returns its transfer and whether it is new.
+        """Add a job; return its transfer and whether it is new.
 
-        The same job is not queued twice: one that is paused or has failed goes on instead.
+        The same job is not added twice: if its transfer is paused or has failed, it is resumed.
 
         Raises:
-            OpError: `locks_present` where another process runs the queue; `validation_error` where too
-                many wait.
+            OpError: `locks_present` if another process runs the queue; `validation_error` if it is full.
         """
-        self._own()
+        self._check_writable()
         key = job.key
-        same = self.find(key)
-        if same is not None:
-            if same.state in {TransferState.PAUSED, TransferState.FAILED}:
-                same.job = job
-                self.resume(same.id)
-            return same, False
-        if len(self.unfinished) >= LIMIT:
-            raise OpError(
-                ErrorType.VALIDATION_ERROR, f"{LIMIT:,} transfers wait already. Let some of them end first."
-            )
+        existing = self.find(key)
+        if existing is not None:
+            if existing.state in {TransferState.PAUSED, TransferState.FAILED}:
+                existing.job = job
+                self.resume(existing.id)
+            return existing, False
+        if len(self.unfinished) >= MAX_UNFINISHED:
+            message = f"The queue is full ({MAX_UNFINISHED:,} transfers). Cancel some of them first."
+            raise OpError(ErrorType.VALIDATION_ERROR, message)
         self.transfers = [t for t in self.transfers if t.key != key]
         transfer = Transfer(uuid.uuid4().hex[:12], job, added=self._clock())
         self.transfers.append(transfer)
@@ -200,15 +197,15 @@ class TransferQueue:
         self._changed()
         return transfer, True
 
-    def pause(self, identity: str) -> None:
-        """Stop a transfer until `resume`; what it has stays on disk."""
-        transfer = self._own(identity)
+    def pause(self, transfer_id: str) -> None:
+        """Stop a transfer until `resume`; downloaded bytes stay on disk."""
+        transfer = self._find_writable(transfer_id)
         if transfer is not None and transfer.state in {TransferState.WAITING, TransferState.RUNNING}:
-            self._leave(transfer, TransferState.PAUSED)
+            self._stop(transfer, TransferState.PAUSED)
 
-    def resume(self, identity: str) -> None:
-        """Let a transfer that is paused, failed, cancelled or waiting for another attempt go on."""
-        transfer = self._own(identity)
+    def resume(self, transfer_id: str) -> None:
+        """Resume a paused, failed or cancelled transfer, or start the next attempt now."""
+        transfer = self._find_writable(transfer_id)
         if transfer is None or transfer.state in {TransferState.RUNNING, TransferState.DONE}:
             return
         transfer.state, transfer.ended, transfer.retry_at = TransferState.WAITING, None, None
@@ -218,53 +215,56 @@ class TransferQueue:
 
     retry = resume
 
-    def cancel(self, identity: str) -> None:
-        """Stop a transfer for good; what it has stays on disk and a later pull goes on from there."""
-        transfer = self._own(identity)
+    def cancel(self, transfer_id: str) -> None:
+        """Cancel a transfer; downloaded bytes stay on disk, and a later pull resumes from them."""
+        transfer = self._find_writable(transfer_id)
         if transfer is not None and not transfer.state.finished:
             transfer.ended = self._clock()
-            self._leave(transfer, TransferState.CANCELLED)
+            self._stop(transfer, TransferState.CANCELLED)
 
-    def remove(self, identity: str) -> None:
-        """Take a transfer out of the list, stopped if it runs."""
-        transfer = self._own(identity)
+    def remove(self, transfer_id: str) -> None:
+        """Remove a transfer from the queue, and stop it if it is running."""
+        transfer = self._find_writable(transfer_id)
         if transfer is not None:
             self.transfers.remove(transfer)
-            self._leave(transfer, TransferState.CANCELLED)
+            self._stop(transfer, TransferState.CANCELLED)
 
     def clear_finished(self) -> int:
-        """Take every finished transfer out of the list and return how many there were."""
-        self._own()
+        """Remove all finished transfers and return their number."""
+        self._check_writable()
         before = len(self.transfers)
         self.transfers = self.unfinished
         if len(self.transfers) < before:
             self._changed()
         return before - len(self.transfers)
 
-    def move(self, identity: str, by: int) -> bool:
-        """Move a transfer that is not finished `by` places down (up if negative); False at the ends."""
-        transfer = self._own(identity)
+    def move(self, transfer_id: str, by: int) -> bool:
+        """Move an unfinished transfer down by `by` positions (up if negative); return whether it moved."""
+        transfer = self._find_writable(transfer_id)
         order = self.unfinished
         if transfer is None or transfer not in order:
             return False
-        place = order.index(transfer)
-        goal = max(0, min(len(order) - 1, place + by))
-        if goal == place:
+        position = order.index(transfer)
+        target = max(0, min(len(order) - 1, position + by))
+        if target == position:
             return False
-        order.insert(goal, order.pop(place))
+        order.insert(target, order.pop(position))
         self.transfers = [*order, *(t for t in self.transfers if t.state.finished)]
         self._changed()
         return True
 
-    def _own(self, identity: str = "") -> Transfer | None:
+    def _check_writable(self) -> None:
         if not self.ready:
-            raise OpError(ErrorType.LOCKS_PRESENT, "The list of transfers is still being read.")
-        if self.locked is not None:
-            raise OpError(ErrorType.LOCKS_PRESENT, self.locked)
-        return self.get(identity) if identity else None
+            raise OpError(ErrorType.LOCKS_PRESENT, "The transfer queue is still loading.")
+        if self.read_only_reason is not None:
+            raise OpError(ErrorType.LOCKS_PRESENT, self.read_only_reason)
 
-    def _leave(self, transfer: Transfer, state: TransferState) -> None:
-        """Put a transfer into a state in which it does not run."""
+    def _find_writable(self, transfer_id: str) -> Transfer | None:
+        self._check_writable()
+        return self.get(transfer_id)
+
+    def _stop(self, transfer: Transfer, state: TransferState) -> None:
+        """Set a state in which the transfer doesn't run, and cancel its task."""
         transfer.state, transfer.retry_at = state, None
         if state is TransferState.CANCELLED:
             transfer.failure = None
@@ -276,13 +276,13 @@ class TransferQueue:
     def _sort(self) -> None:
         done = [transfer for transfer in self.transfers if transfer.state.finished]
         done.sort(key=lambda transfer: -(transfer.ended or 0))
-        self.transfers = [*self.unfinished, *done[:KEPT]]
+        self.transfers = [*self.unfinished, *done[:MAX_FINISHED]]
 
     # -- running ---------------------------------------------------------------------------------
 
-    def _pump(self) -> None:
-        """Start what can start now."""
-        if not self._keeper.owner or self._closed:
+    def _start_due(self) -> None:
+        """Start the transfers that can run now, and schedule the next retry."""
+        if not self._persistence.owner or self._closed:
             return
         now = self.monotonic()
         due: list[float] = []
@@ -292,40 +292,41 @@ class TransferQueue:
             if transfer.retry_at is not None and transfer.retry_at > now:
                 due.append(transfer.retry_at)
             elif len(self._tasks) < self._parallel:
-                self._begin(transfer)
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+                self._start(transfer)
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+            self._retry_timer = None
         if due:
-            self._alarm = asyncio.get_running_loop().call_later(max(0.01, min(due) - now), self._pump)
+            delay = max(0.01, min(due) - now)
+            self._retry_timer = asyncio.get_running_loop().call_later(delay, self._start_due)
 
-    def _begin(self, transfer: Transfer) -> None:
+    def _start(self, transfer: Transfer) -> None:
         transfer.state, transfer.retry_at, transfer.stage = TransferState.RUNNING, None, ""
         transfer.files.clear()
-        transfer.rates.begin()
-        sink: deque[Progress] = deque()
+        transfer.rates.reset()
+        events: deque[Progress] = deque()
         runner = self._runners[type(transfer.job)]
 
         async def run() -> str:
-            return await runner(transfer.job, sink.append)
+            return await runner(transfer.job, events.append)
 
         task = asyncio.create_task(run(), name=f"transfer {transfer.id}")
-        self._tasks[transfer.id], self._sinks[transfer.id] = task, sink
+        self._tasks[transfer.id], self._events[transfer.id] = task, events
         task.add_done_callback(lambda ended: self._finish(transfer, ended))
-        if self._ticking is None or self._ticking.done():
-            self._ticking = asyncio.create_task(self._tick())
+        if self._update_task is None or self._update_task.done():
+            self._update_task = asyncio.create_task(self._update_regularly())
         self._publish_soon([transfer.id], structure=True)
 
     def _finish(self, transfer: Transfer, task: asyncio.Task[str]) -> None:
-        """Note how an attempt ended; called by the loop whichever way that was."""
-        self._drain(transfer)
+        """Set the state after an attempt has ended, in whatever way."""
+        self._apply_events(transfer)
         self._tasks.pop(transfer.id, None)
-        self._sinks.pop(transfer.id, None)
-        if transfer not in self.transfers:  # taken out of the list meanwhile
+        self._events.pop(transfer.id, None)
+        if transfer not in self.transfers:  # removed meanwhile
             transfer.state = TransferState.CANCELLED
         error = None if task.cancelled() else task.exception()
         if task.cancelled() or (isinstance(error, OpError) and error.type is ErrorType.CANCELLED):
-            # Whoever stopped it said what it is now. Nobody did: the program ends.
+            # `_stop` has set the state. If not, the program is exiting or the runner cancelled itself.
             if transfer.state is TransferState.RUNNING:
                 transfer.state = TransferState.WAITING if self._closed else TransferState.PAUSED
         elif error is None:
@@ -346,49 +347,49 @@ class TransferQueue:
 
     def _fail(self, transfer: Transfer, error: BaseException) -> None:
         if isinstance(error, OpError):
-            failure = Failure.of(error)
+            failure = Failure.from_error(error)
         else:
-            failure = Failure(ErrorType.INTERNAL_ERROR, f"It failed unexpectedly: {error!r}.", Remedy.REPORT)
+            failure = Failure(ErrorType.INTERNAL_ERROR, f"Unexpected error: {error!r}.", Remedy.REPORT)
         transfer.failure = failure
-        if transfer.bytes_done > transfer.furthest:  # the line is bad, but it gets on: patience starts anew
+        if transfer.bytes_done > transfer.furthest:  # there was progress, so count attempts from the start
             transfer.furthest, transfer.attempts = transfer.bytes_done, 0
         transfer.attempts += 1
-        if failure.type in RETRIED and transfer.attempts <= len(self._delays):
+        if failure.type in RETRYABLE and transfer.attempts <= len(self._delays):
             transfer.state = TransferState.WAITING
             transfer.retry_at = self.monotonic() + self._delays[transfer.attempts - 1]
         else:
             transfer.state, transfer.ended = TransferState.FAILED, self._clock()
             self._publish_soon(ended=[transfer])
 
-    async def _tick(self) -> None:
-        """Take what the runners reported a few times a second, for as long as any runs."""
+    async def _update_regularly(self) -> None:
+        """Apply the progress of runners a few times a second while any is running."""
         saved = self.monotonic()
         while self._tasks:
             await asyncio.sleep(INTERVAL)
             now = self.monotonic()
             for transfer in self.running:
-                self._drain(transfer)
+                self._apply_events(transfer)
                 if transfer.bytes_total:
                     transfer.rates.add(now, transfer.bytes_done)
                 if transfer.failure is not None and transfer.rates.rate(now) > 0:
-                    transfer.failure = None  # bytes move again: why the last attempt ended is of no interest
+                    transfer.failure = None  # there is progress again, so the last error is obsolete
             self._publish_soon(transfer.id for transfer in self.running)
             if now - saved >= _SAVE_SECONDS:
                 saved = now
-                self._keeper.save()
+                self._persistence.save()
 
-    def _drain(self, transfer: Transfer) -> None:
-        """Take in what the runner of a transfer reported since the last time."""
-        if (events := self._sinks.get(transfer.id)) is not None:
-            take_in(transfer, events)
+    def _apply_events(self, transfer: Transfer) -> None:
+        """Apply the progress that a runner has reported since the last call."""
+        if (events := self._events.get(transfer.id)) is not None:
+            apply_progress(transfer, events)
 
-    # -- publishing and saving -------------------------------------------------------------------
+    # -- notification and saving -----------------------------------------------------------------
 
     def _changed(self) -> None:
-        """Start what can start now, publish the change, and save it."""
-        self._pump()
+        """Start due transfers, notify subscribers and save, after a change of state or order."""
+        self._start_due()
         self._publish_soon(structure=True)
-        self._keeper.save()
+        self._persistence.save()
 
     def _publish_soon(
         self, ids: Iterable[str] = (), *, structure: bool = False, ended: Iterable[Transfer] = ()

@@ -1,4 +1,4 @@
-"""What does the jobs of the queue: the operations, with what the app knows filled in."""
+"""The runners of the queue: they call the operations with the app's cache, hub and options."""
 
 from __future__ import annotations
 
@@ -18,27 +18,29 @@ if TYPE_CHECKING:
 def runners(
     cache: Cache, hub: Callable[[], Hub], *, via_hub: bool = False, push: bool = False
 ) -> dict[type[Job], Runner]:
-    """Return what does each kind of job.
+    """Return the runner of each type of job.
 
     Args:
-        cache: where models go.
-        hub: returns the hub that is asked.
-        via_hub: let huggingface_hub move the bytes of pulls.
-        push: whether push may be used.
+        cache: the cache to download into.
+        hub: returns the hub client.
+        via_hub: whether huggingface_hub downloads files, instead of our downloader.
+        push: whether push is enabled.
     """
 
     async def run_pull(job: Pull, on_event: OnEvent) -> str:
         from mlxk_tui.ops.contract.transfers import DownloadStatus
         from mlxk_tui.ops.pull.pull import pull
 
-        done = await pull(cache, job.spec, hub=hub(), via_hub=via_hub, doubted=job.doubted, on_event=on_event)
-        unchecked = done.warnings if done.download_status is DownloadStatus.ALREADY_EXISTS else []
-        return " ".join((done.message, *unchecked))
+        result = await pull(
+            cache, job.spec, hub=hub(), via_hub=via_hub, doubted=job.doubted, on_event=on_event
+        )
+        warnings = result.warnings if result.download_status is DownloadStatus.ALREADY_EXISTS else []
+        return " ".join((result.message, *warnings))
 
     async def run_push(job: Push, on_event: OnEvent) -> str:
         if not push:
             raise push_disabled()
-        from mlxk_tui.transfers.pushing import upload
+        from mlxk_tui.transfers.push_jobs import upload
 
         return await upload(job, hub=hub(), on_event=on_event)
 

@@ -20,7 +20,7 @@ from mlxk_tui.ops.core.errors import ErrorType
 from mlxk_tui.server.http.keys import read_keys
 from mlxk_tui.settings import FIELDS, Settings, load
 from mlxk_tui.transfers.jobs import Pull, Push, TransferState
-from mlxk_tui.transfers.store import Store
+from mlxk_tui.transfers.queue_file import QueueFile
 from mlxk_tui.ui.shell.keys import known_ids
 
 OLD = Path(__file__).parent / "old_data"
@@ -74,7 +74,7 @@ async def test_exported_chat_is_imported_unchanged(old: Path, tmp_path: Path) ->
 
 
 def test_transfers_resume(old: Path) -> None:
-    stored = Store(old / "transfers.json").read(repair=True)
+    stored = QueueFile(old / "transfers.json").read(repair=True)
     assert stored.problem is None
     waiting, paused, failed, done, cancelled = stored.transfers
     assert waiting.job == Pull("org/waiting")

@@ -15,7 +15,7 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
 from mlxk_tui.transfers.jobs import Failure, Pull, Push, Transfer, TransferState
 from mlxk_tui.transfers.queue import TransferQueue
-from mlxk_tui.transfers.store import Store, document_of, state_file
+from mlxk_tui.transfers.queue_file import QueueFile, state_file, to_document
 from tests.support.waiting import until
 from tests.transfers.conftest import QueueMaker, Works, put, states
 
@@ -42,7 +42,7 @@ async def test_running_transfers_resume_and_paused_ones_stay_paused(
 
 
 async def test_transfers_are_stored_completely(tmp_path: Path) -> None:
-    store = Store(tmp_path / "transfers.json")
+    store = QueueFile(tmp_path / "transfers.json")
     push = Transfer(
         "1",
         Push("/a\udcff/folder", "org/model", "dev", "a message", create=True),
@@ -62,21 +62,21 @@ async def test_transfers_are_stored_completely(tmp_path: Path) -> None:
         files_done=2,
         files_total=2,
     )
-    store.write(document_of([push, pull]))
+    store.write(to_document([push, pull]))
     again = store.read(repair=True)
     assert again.problem is None
-    assert document_of(again.transfers) == document_of([push, pull])
+    assert to_document(again.transfers) == to_document([push, pull])
     assert [t.job for t in again.transfers] == [push.job, pull.job]
     assert [t.failure for t in again.transfers] == [push.failure, None]
 
 
 async def test_file_without_remedies_is_read(tmp_path: Path) -> None:
     failed = Transfer("1", Pull("o/a"), TransferState.FAILED, failure=Failure(ErrorType.DISK_FULL, "Full."))
-    document = document_of([failed])
+    document = to_document([failed])
     document["transfers"][0]["failure"] = {"type": "disk_full", "message": "Full. Free some space."}
     path = tmp_path / "transfers.json"
     path.write_text(json.dumps(document))
-    stored = Store(path).read(repair=True)
+    stored = QueueFile(path).read(repair=True)
     assert stored.problem is None
     assert [t.failure for t in stored.transfers] == [Failure(ErrorType.DISK_FULL, "Full. Free some space.")]
 
@@ -102,7 +102,7 @@ async def test_damaged_file_is_set_aside_and_reported(
     queue = make_queue(path=path)
     await queue.start()
     assert queue.problem is not None
-    assert "damaged; it was kept as" in queue.problem
+    assert "is damaged. The file was renamed to" in queue.problem
     assert path.with_suffix(".bad.json").read_bytes() == content
     put(queue, "o/a")
     await until(lambda: path.exists() and "o/a" in path.read_text())
@@ -110,7 +110,7 @@ async def test_damaged_file_is_set_aside_and_reported(
 
 async def test_invalid_entry_does_not_affect_the_others(make_queue: QueueMaker, tmp_path: Path) -> None:
     path = tmp_path / "transfers.json"
-    document = document_of([Transfer("1", Pull("o/a"), TransferState.PAUSED), Transfer("2", Pull("o/b"))])
+    document = to_document([Transfer("1", Pull("o/a"), TransferState.PAUSED), Transfer("2", Pull("o/b"))])
     document["transfers"][1]["state"] = "flying"
     path.write_text(json.dumps(document))
     queue = make_queue(path=path)
@@ -136,7 +136,7 @@ async def test_queue_works_without_a_writable_folder_and_reports_it(
     queue = make_queue(path=tmp_path / "file" / "transfers.json")
     await queue.start()
     assert queue.problem is not None
-    assert "cannot be kept over a restart" in queue.problem
+    assert "can't be saved and will be lost on exit" in queue.problem
     put(queue, "o/a")
     await until(lambda: works.began == ["o/a"])
 
@@ -186,10 +186,10 @@ async def test_second_process_follows_the_queue_and_takes_over(
             assert other.stdout.readline() == "runs o/a\n"
             queue = make_queue()
             await queue.start()
-            assert queue.locked is not None
+            assert queue.read_only_reason is not None
             await until(lambda: states(queue) == [("o/a", "running")])
             assert not works.began
-            assert not queue.at_work
+            assert not queue.interruptible
             for act in (
                 lambda: queue.add(Pull("o/b")),
                 lambda: queue.pause(queue.transfers[0].id),
@@ -201,7 +201,7 @@ async def test_second_process_follows_the_queue_and_takes_over(
         finally:
             other.kill()
     await until(lambda: works.began == ["o/a"])
-    assert queue.locked is None
+    assert queue.read_only_reason is None
 
 
 async def test_queue_of_a_killed_process_resumes(

@@ -11,7 +11,7 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.transfers.changes import Change
 from mlxk_tui.transfers.jobs import Pull, Push, TransferState
-from mlxk_tui.transfers.queue import KEPT, TransferQueue
+from mlxk_tui.transfers.queue import MAX_FINISHED, TransferQueue
 from tests.support.waiting import until
 from tests.transfers.conftest import QueueMaker, Works, put, states
 
@@ -182,7 +182,7 @@ async def test_progress_is_stored_per_file_and_in_total(queue: TransferQueue, wo
         "x.safetensors": (40, 100),
         "y.safetensors": (30, 100),
     }
-    assert transfer.share == 0.4
+    assert transfer.fraction == 0.4
 
 
 async def test_progress_is_published_at_most_five_times_per_second(
@@ -213,23 +213,23 @@ async def test_progress_is_published_at_most_five_times_per_second(
 
 
 async def test_only_the_last_finished_transfers_are_kept(make_queue: QueueMaker, works: Works) -> None:
-    queue = make_queue(parallel=KEPT + 10)
+    queue = make_queue(parallel=MAX_FINISHED + 10)
     await queue.start()
-    names = [f"o/m{number}" for number in range(KEPT + 5)]
+    names = [f"o/m{number}" for number in range(MAX_FINISHED + 5)]
     put(queue, *names)
     await until(lambda: len(works.began) == len(names))
     for name in names:
         works.end(name)
     await until(lambda: not queue.running)
-    assert len(queue.transfers) == KEPT
-    assert queue.clear_finished() == KEPT
+    assert len(queue.transfers) == MAX_FINISHED
+    assert queue.clear_finished() == MAX_FINISHED
     assert not queue.transfers
 
 
 async def test_at_most_five_hundred_jobs_wait(queue: TransferQueue, works: Works) -> None:
     put(queue, *(f"o/m{number}" for number in range(500)))
     assert [state for _, state in states(queue)].count("waiting") == 498
-    with pytest.raises(OpError, match="wait already"):
+    with pytest.raises(OpError, match="queue is full"):
         put(queue, *(f"o/n{number}" for number in range(501)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxk_tui.transfers.jobs import Pull, Transfer
-from mlxk_tui.transfers.rates import SECONDS, RateHistory
+from mlxk_tui.transfers.rates import HISTORY_SECONDS, RateHistory
 
 
 def test_reused_bytes_do_not_count_as_speed() -> None:
@@ -30,7 +30,7 @@ def test_history_has_one_minute_of_seconds_including_idle_ones() -> None:
     rates.add(0.5, 10)
     rates.add(3.2, 40)
     assert rates.history(4.0) == [10, 0, 0, 30]
-    assert len(rates.history(500.0)) == SECONDS
+    assert len(rates.history(500.0)) == HISTORY_SECONDS
 
 
 def test_restarted_file_gives_no_negative_rate() -> None:

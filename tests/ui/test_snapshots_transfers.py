@@ -30,7 +30,7 @@ from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.settings import load
 from mlxk_tui.transfers.jobs import Failure, Pull, Push, Transfer, TransferState
 from mlxk_tui.transfers.queue import TransferQueue
-from mlxk_tui.transfers.store import Store, document_of
+from mlxk_tui.transfers.queue_file import QueueFile, to_document
 from tests.support.hf_cache import model_files
 from tests.ui.conftest import MACHINE, NOW, Unchanged, wait_until
 from tests.ui.gallery import NO_COLOR, THEMES, settle
@@ -153,7 +153,7 @@ async def stand(job: Pull | Push, on_event: OnEvent) -> str:
 async def standing(size: str, folder: Path, wait: str) -> AsyncIterator[Pilot[Any]]:
     """Open the app on the Transfers pane with a queue that stands still."""
     path = folder / "transfers.json"
-    Store(path).write(document_of(STORED))
+    QueueFile(path).write(to_document(STORED))
     time = SimpleNamespace(now=1_000.0)
     queue = TransferQueue(path, {Pull: stand, Push: stand}, clock=lambda: NOW, monotonic=lambda: time.now)
     app = MlxkApp(
@@ -163,7 +163,7 @@ async def standing(size: str, folder: Path, wait: str) -> AsyncIterator[Pilot[An
     async with app.run_test(size=SIZES[size], notifications=True) as pilot:
         await wait_until(pilot, lambda: queue.ready and queue.transfers[0].bytes_done > 0)
         moving = queue.transfers[0]
-        moving.rates.begin()
+        moving.rates.reset()
         for second in range(46):
             done = moving.bytes_done - sum(CURVE[second:])
             moving.rates.add(1_000.0 + second, done)

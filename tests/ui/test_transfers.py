@@ -15,8 +15,8 @@ from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.services.library import ModelState as Verdict
 from mlxk_tui.transfers.jobs import Pull, TransferState
+from mlxk_tui.transfers.queue_file import QueueFile, state_file
 from mlxk_tui.transfers.starters import STARTERS
-from mlxk_tui.transfers.store import Store, state_file
 from mlxk_tui.ui.models.pane import ModelsPane
 from mlxk_tui.ui.transfers.pane import TransfersPane
 from mlxk_tui.ui.transfers.preflight import PreflightDialog
@@ -411,7 +411,7 @@ async def test_second_app_shows_the_transfers_read_only(
     import platformdirs
 
     path = state_file(platformdirs.user_state_path("mlxk-tui"), cache.root)
-    first = Store(path)
+    first = QueueFile(path)
     assert first.claim()
     try:
         app = make_app(cache)

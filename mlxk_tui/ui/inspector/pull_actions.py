@@ -61,7 +61,7 @@ def enqueue(host: Host, context: Context, jobs: Sequence[Job]) -> None:
 
 def pull_disabled_reason(context: Context, entries: Sequence[Entry]) -> str | None:
     """Return why models can't be pulled, as a sentence; None if they can."""
-    if reason := context.transfers.locked:
+    if reason := context.transfers.read_only_reason:
         return reason
     invalid = [entry for entry in entries if not is_clean(entry.report.ref.name)]
     return f"{invalid[0].short} can't be pulled: its name is not valid on the hub." if invalid else None
@@ -88,7 +88,7 @@ def push_disabled_reason(context: Context) -> str | None:
     """Return why pushing is disabled, as a sentence; None if it is enabled."""
     if not context.push:
         return error_text(push_disabled())
-    return context.transfers.locked
+    return context.transfers.read_only_reason
 
 
 def open_push_form(host: Host, context: Context) -> None:

@@ -14,7 +14,7 @@ from textual.widgets import Static
 
 from mlxk_tui.ops.core.text import plural, printable, spaced_size
 from mlxk_tui.transfers.jobs import FileProgress, Push, Transfer, TransferState
-from mlxk_tui.transfers.rates import SECONDS
+from mlxk_tui.transfers.rates import HISTORY_SECONDS
 from mlxk_tui.ui.inspector.pull_actions import short_name
 from mlxk_tui.ui.transfers.text import amount, duration, failure_text, glyph, rate_text, state_text
 from mlxk_tui.ui.widgets.scrolling import scroll_bindings
@@ -112,9 +112,9 @@ def describe(transfer: Transfer, now: float, wall: float, width: int) -> list[li
     elif transfer.state is TransferState.CANCELLED:
         hint = "Downloaded data is kept. Press r to resume."
         rows += [[("  ", ""), (text, "$muted")] for text in wrap(hint, width - 2)]
-    if transfer.share is not None and transfer.state is not TransferState.DONE:
+    if transfer.fraction is not None and transfer.state is not TransferState.DONE:
         rows += [[], *_progress(transfer, now, width)]
-    if transfer.state is TransferState.RUNNING and transfer.share is not None:
+    if transfer.state is TransferState.RUNNING and transfer.fraction is not None:
         rows += [[], *_rate(transfer, now, width)]
     rows += _job_facts(transfer, width)
     if transfer.files and transfer.state is not TransferState.DONE:
@@ -130,7 +130,7 @@ def _keys(*keys: tuple[str, str]) -> list[Part]:
 
 
 def _progress(transfer: Transfer, now: float, width: int) -> list[list[Part]]:
-    share = transfer.share or 0
+    share = transfer.fraction or 0
     moving = transfer.state is TransferState.RUNNING
     drawn, rest = bar(share, max(4, width - 6))
     left = transfer.seconds_left(now) if moving else None
@@ -147,10 +147,10 @@ def _rate(transfer: Transfer, now: float, width: int) -> list[list[Part]]:
     label: list[Part] = [("Rate", "$strong"), (f"  {rate_text(transfer.rates.rate(now))}", "")]
     peak = max(history, default=0)
     peak_text: list[Part] = [(f"peak {spaced_size(peak)}/s", "$faint")] if peak else []
-    cells = min(width, SECONDS)
+    cells = min(width, HISTORY_SECONDS)
     rows: list[list[Part]] = [[*label, *flush_right(label, peak_text, cells)]]
     rows += [[(drawn, "$accent")] for drawn in sparkline(history, cells, _SPARK_ROWS)]
-    begin, end = "1 min ago" if cells == SECONDS else f"{cells} s ago", "now"
+    begin, end = "1 min ago" if cells == HISTORY_SECONDS else f"{cells} s ago", "now"
     room = cells - len(begin) - len(end)
     rows.append([(f"{begin}{' ' * max(1, room)}{end}", "$faint")])
     return rows
@@ -180,7 +180,7 @@ def _files(transfer: Transfer, width: int) -> list[list[Part]]:
     counted = f"{transfer.files_done:,} of {total:,} done" if total else ""
     rows: list[list[Part]] = [[*head, *flush_right(head, [(counted, "$muted")], width)]]
     # Unfinished files come first; within a group, in the order in which they started.
-    files = sorted(transfer.files.items(), key=lambda item: item[1].whole)
+    files = sorted(transfer.files.items(), key=lambda item: item[1].complete)
     rows += [_file(path, file, width) for path, file in files[:_MAX_FILES]]
     if len(files) > _MAX_FILES:
         rows.append([(f"… and {plural(len(files) - _MAX_FILES, 'more file')}", "$muted")])
@@ -192,7 +192,7 @@ def _file(path: str, file: FileProgress, width: int) -> list[Part]:
     share = min(1.0, file.done / file.total) if file.total else 1.0
     drawn, rest = bar(share, _FILE_BAR)
     size = pad(spaced_size(file.total), 8, right=True)
-    if file.whole:
+    if file.complete:
         return [(name, "$muted"), (" " * (_FILE_BAR + 6), ""), ("✓", "$good"), (size, "$muted")]
     return [
         (name, ""),

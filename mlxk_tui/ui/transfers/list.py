@@ -83,21 +83,21 @@ class TransferList(RowList):
 
     def _status(self, transfer: Transfer) -> list[Part]:
         if transfer.state is TransferState.RUNNING:
-            if transfer.share is None:
+            if transfer.fraction is None:
                 return []
-            return [(amount(transfer), "muted"), (f"{transfer.share:>6.0%}", "")]
+            return [(amount(transfer), "muted"), (f"{transfer.fraction:>6.0%}", "")]
         state = state_text(transfer, self._now(), self._wall())
         token = {TransferState.FAILED: "bad", TransferState.PAUSED: "attention"}.get(transfer.state, "muted")
         size = amount(transfer) if transfer.state in {TransferState.DONE, TransferState.PAUSED} else ""
         if transfer.state is TransferState.PAUSED and size:
-            return [("paused   ", token), (size, "muted"), (f"{transfer.share or 0:>6.0%}", "muted")]
+            return [("paused   ", token), (size, "muted"), (f"{transfer.fraction or 0:>6.0%}", "muted")]
         return [(size, "muted"), (f"{'   ' if size else ''}{state}", token)]
 
     def _progress_line(self, transfer: Transfer, width: int) -> list[Part]:
         cells = max(4, width - _INDENT - _TAIL)
-        if transfer.share is None:
+        if transfer.fraction is None:
             return [(" " * _INDENT, ""), (state_text(transfer, self._now(), self._wall()) + " …", "muted")]
-        drawn, rest = bar(transfer.share, cells)
+        drawn, rest = bar(transfer.fraction, cells)
         rate = transfer.rates.rate(self._now())
         left = transfer.seconds_left(self._now())
         time = duration(left) if left is not None else ""

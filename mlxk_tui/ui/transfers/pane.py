@@ -99,7 +99,7 @@ class TransfersPane(Pane):
         listed = bool(queue.transfers)
         self.panel.set_class(not listed, "-message")
         self.query_one("#transfers-body").set_class(not listed, "-empty")
-        warnings = [f"▲ {sentence(text)}" for text in (queue.locked, queue.problem) if text]
+        warnings = [f"▲ {sentence(text)}" for text in (queue.read_only_reason, queue.problem) if text]
         self.note.display = bool(warnings) and listed
         if warnings:
             self.note.update(Content.styled("\n".join(warnings), "$attention"))
@@ -107,8 +107,8 @@ class TransfersPane(Pane):
             return
         if not queue.ready:
             view.show("·  ·  ·", "Loading transfers", [])
-        elif queue.locked:
-            view.show("▲", "Transfers run in another window", [queue.locked], style="$attention")
+        elif queue.read_only_reason:
+            view.show("▲", "Transfers run in another window", [queue.read_only_reason], style="$attention")
         else:
             view.show(
                 "⇅",
@@ -165,8 +165,8 @@ class TransfersPane(Pane):
         queue = self.context.transfers
         if action == "push":
             return pull_actions.push_disabled_reason(self.context)
-        if action in {*_ON_SELECTED, "clear"} and queue.locked:
-            return queue.locked
+        if action in {*_ON_SELECTED, "clear"} and queue.read_only_reason:
+            return queue.read_only_reason
         if action in _ON_SELECTED:
             return keys.disabled_reason(action, self.selected)
         if action == "clear" and not any(transfer.state.finished for transfer in queue.transfers):

@@ -21,7 +21,7 @@ from mlxk_tui.ops.contract.transfers import PushData
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.push.workspace import check_workspace
-from mlxk_tui.transfers import pushing
+from mlxk_tui.transfers import push_jobs
 from mlxk_tui.transfers.jobs import DEFAULT_MESSAGE, Push
 from mlxk_tui.ui.inspector import pull_actions
 from mlxk_tui.ui.inspector.clone_dialog import absolute
@@ -234,7 +234,7 @@ class PushForm(ModalScreen[None], OverlayScreen[None]):
         self._busy = True
         self._draw()
         try:
-            plan = await pushing.review(job, hub=self.context.hub())
+            plan = await push_jobs.review(job, hub=self.context.hub())
         except OpError as error:
             self._busy = False
             self._draw(error_text(error))

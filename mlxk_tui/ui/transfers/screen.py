@@ -90,7 +90,7 @@ class TransferScreen(OverlayScreen[None]):
         del parameters
         if action not in {"pause", "drop", "retry"}:
             return True
-        reason = self.context.transfers.locked or keys.disabled_reason(action, self.transfer)
+        reason = self.context.transfers.read_only_reason or keys.disabled_reason(action, self.transfer)
         return None if reason else True
 
     def action_pause(self) -> None:

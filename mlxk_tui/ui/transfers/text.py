@@ -81,7 +81,7 @@ def state_text(transfer: Transfer, now: float, wall: float) -> str:
             return f"retrying in {duration(max(0.0, transfer.retry_at - now))}"
         return "waiting"
     if transfer.state is TransferState.PAUSED:
-        return "paused" if transfer.share is None else f"paused at {transfer.share:.0%}"
+        return "paused" if transfer.fraction is None else f"paused at {transfer.fraction:.0%}"
     if transfer.state is TransferState.FAILED:
         return "failed"
     result = (

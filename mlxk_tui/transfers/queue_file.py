@@ -1,4 +1,4 @@
-"""The queue on disk: one JSON file that is always whole, and the lock that says who runs it."""
+"""The file of the queue: atomic JSON writes, and a lock for the process that runs the queue."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 VERSION = 1
-"""Version of the file's layout."""
+"""Version of the file format."""
 _MAX_BYTES = 20_000_000
 _MAX_TRANSFERS = 10_000
 _NUMBERS = ("attempts", "bytes_done", "bytes_total", "files_done", "files_total", "furthest")
 
 
 def state_file(folder: Path, cache_root: Path) -> Path:
-    """Return the queue's file for a cache: transfers belong to the cache that they fill.
+    """Return the path of a cache's queue file; each cache has its own queue.
 
     Args:
-        folder: where the program keeps its state.
-        cache_root: the hub folder, the one with `models--*`.
+        folder: the program's state folder.
+        cache_root: the cache folder, which contains `models--*`.
     """
     name = os.path.realpath(cache_root).encode("utf-8", "surrogateescape")
     return folder / f"transfers-{hashlib.sha256(name).hexdigest()[:12]}.json"
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What the file held."""
+class StoredQueue:
+    """The content of a queue file."""
 
     transfers: tuple[Transfer, ...] = ()
     problem: str | None = None
-    """What was wrong with it and where the old file lies now, as a sentence."""
+    """An error message about the file, with the path to which it was renamed."""
 
 
-class Store:
-    """Reads and writes one queue; every method blocks and none keeps anything open but the lock.
+class QueueFile:
+    """Reads, writes and locks a queue file. All methods block; only the lock stays open.
 
     Args:
-        path: the JSON file; its folder is made when it is first needed.
+        path: the JSON file; its folder is created on demand.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,15 +58,15 @@ class Store:
         self._lock: BaseFileLock | None = None
 
     def claim(self) -> bool:
-        """Take the lock that goes with the file; False where another process has it.
+        """Acquire the lock of the file; return False if another process holds it.
 
         Raises:
-            OSError: the folder cannot be written to.
+            OSError: the folder can't be written to.
         """
         from filelock import FileLock, Timeout
 
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Taken in one thread and let go in another.
+        # It is acquired in one thread and released in another.
         lock = self._lock or FileLock(self.path.with_suffix(".lock"), thread_local=False, mode=0o600)
         try:
             lock.acquire(timeout=0)
@@ -77,73 +77,74 @@ class Store:
         return True
 
     def release(self) -> None:
-        """Let the lock go."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
-    def read(self, *, repair: bool) -> Stored:
+    def read(self, *, repair: bool) -> StoredQueue:
         """Return the stored transfers.
 
         Args:
-            repair: whether a file that cannot be used is moved aside; only for whoever holds the lock.
+            repair: whether to rename an invalid file; the process must hold the lock.
         """
         try:
             if os.path.getsize(self.path) > _MAX_BYTES:
-                return self._aside((), "is far too large", repair)
+                return self._set_aside((), "is too large", repair)
             document = json.loads(self.path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
-            return Stored()
+            return StoredQueue()
         except OSError as error:
             cause = reason_of(error)
-            return Stored((), f"The list of transfers cannot be read: {self._shown}: {cause}.")
+            return StoredQueue((), f"The transfer queue can't be read: {self._printable_path}: {cause}.")
         except (ValueError, RecursionError):
-            return self._aside((), "is damaged", repair)
+            return self._set_aside((), "is damaged", repair)
         if not isinstance(document, dict) or not isinstance(document.get("transfers"), list):
-            return self._aside((), "is damaged", repair)
+            return self._set_aside((), "is damaged", repair)
         version = document.get("version")
         if version != VERSION:
             newer = isinstance(version, int) and version > VERSION
-            return self._aside((), "comes from a newer version" if newer else "is damaged", repair)
-        found, bad, seen = [], 0, set()
+            return self._set_aside((), "has a newer version" if newer else "is damaged", repair)
+        found, invalid, seen = [], 0, set()
         for value in document["transfers"][:_MAX_TRANSFERS]:
             transfer = _decode(value)
             if transfer is None or transfer.id in seen:
-                bad += 1
+                invalid += 1
             else:
                 seen.add(transfer.id)
                 found.append(transfer)
-        if bad:
-            return self._aside(tuple(found), f"holds {bad:,} that cannot be understood", repair)
-        return Stored(tuple(found))
+        if invalid:
+            return self._set_aside(tuple(found), f"has {invalid:,} invalid entries", repair)
+        return StoredQueue(tuple(found))
 
-    def _aside(self, found: tuple[Transfer, ...], fault: str, repair: bool) -> Stored:
+    def _set_aside(self, found: tuple[Transfer, ...], fault: str, repair: bool) -> StoredQueue:
         if not repair:
-            return Stored(found)
-        kept = self.path.with_suffix(".bad.json")
+            return StoredQueue(found)
+        target = self.path.with_suffix(".bad.json")
         try:
-            os.replace(self.path, kept)
+            os.replace(self.path, target)
         except OSError as error:
-            return Stored(found, f"The list of transfers {self._shown} {fault} and stays: {error.strerror}.")
-        name = printable(str(kept))
-        return Stored(found, f"The list of transfers {fault}; it was kept as {name}.")
+            path, cause = self._printable_path, error.strerror
+            return StoredQueue(found, f"The transfer queue {path} {fault} and can't be renamed: {cause}.")
+        name = printable(str(target))
+        return StoredQueue(found, f"The transfer queue {fault}. The file was renamed to {name}.")
 
     def write(self, document: dict[str, Any]) -> None:
-        """Replace the file with one that only its owner can read.
+        """Write the file atomically, readable for its owner only.
 
         Raises:
-            OSError: it cannot be written; the old one is still there.
+            OSError: it can't be written; the old file is unchanged.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         replace_file(self.path, json.dumps(document, separators=(",", ":")), mode=0o600)
 
     @property
-    def _shown(self) -> str:
+    def _printable_path(self) -> str:
         return printable(str(self.path))
 
 
-def document_of(transfers: Iterable[Transfer]) -> dict[str, Any]:
-    """Return what is written for these transfers."""
+def to_document(transfers: Iterable[Transfer]) -> dict[str, Any]:
+    """Return the JSON document to store these transfers."""
     return {"version": VERSION, "transfers": [_encode(transfer) for transfer in transfers]}
 
 
@@ -163,15 +164,15 @@ def _encode(transfer: Transfer) -> dict[str, Any]:
 
 
 def _decode(value: object) -> Transfer | None:
-    """Return a stored transfer; None where it is not one."""
+    """Convert a stored transfer; None if it is invalid."""
     try:
         if not isinstance(value, dict):
             return None
-        job = _job(value["kind"], value["job"])
+        job = _decode_job(value["kind"], value["job"])
         identity, state = value["id"], TransferState(value["state"])
         added, ended, result = value["added"], value["ended"], value["result"]
         failed = value["failure"]
-        failure = Failure.of(OpError.from_parts(failed)) if failed else None
+        failure = Failure.from_error(OpError.from_parts(failed)) if failed else None
         numbers = {name: value[name] for name in _NUMBERS}
     except (KeyError, TypeError, ValueError):
         return None
@@ -186,33 +187,33 @@ def _decode(value: object) -> Transfer | None:
     )
 
 
-def _job(kind: object, value: dict[str, object]) -> Job:
-    """Return a stored job.
+def _decode_job(kind: object, value: dict[str, object]) -> Job:
+    """Convert a stored job.
 
     Raises:
-        ValueError, TypeError, KeyError: it is none.
+        ValueError, TypeError, KeyError: it is invalid.
     """
     if kind == "pull":
         doubted = value["doubted"]
         if not isinstance(doubted, (list, tuple)):
             raise TypeError("doubted")
-        return Pull(_text(value["spec"]), tuple(_text(path) for path in doubted))
+        return Pull(_check_str(value["spec"]), tuple(_check_str(path) for path in doubted))
     if kind == "push":
         create, delete = value["create"], value["delete"]
         if not isinstance(create, bool) or not isinstance(delete, bool):
             raise TypeError("create, delete")
         return Push(
-            _text(value["folder"]),
-            _text(value["repo"]),
-            _text(value["branch"]),
-            _text(value["message"]),
+            _check_str(value["folder"]),
+            _check_str(value["repo"]),
+            _check_str(value["branch"]),
+            _check_str(value["message"]),
             create,
             delete,
         )
     raise ValueError(kind)
 
 
-def _text(value: object) -> str:
+def _check_str(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(value)
     return value
