@@ -34,10 +34,12 @@ def main() -> int:
     total = sum(p.size for p in payloads.values())
     print(f"{len(payloads)} files, {total / 1e9:.1f} GB; {len(missing)} to hash")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = dict(zip((p.key for p in missing), pool.map(lambda p: p.hashed(), missing), strict=True))
+        found = dict(
+            zip((p.key for p in missing), pool.map(lambda p: p.compute_sha256(), missing), strict=True)
+        )
     checksums = {key: found.get(key) or known[key] for key in payloads}
     lines = [
-        '"""sha256 of the sample\'s large files, by size and head: written by scripts/demo_checksums.py."""',
+        '"""SHA-256 checksums of the sample\'s large files by size and head, from demo_checksums.py."""',
         "",
         "from __future__ import annotations",
         "",

@@ -1,1 +1,1 @@
-"""The built-in sample: a cache with real layouts and every kind of fault, made in a temporary folder."""
+"""The built-in demo: a sample cache with real layouts and every kind of fault, in a temporary folder."""

@@ -1,7 +1,7 @@
-"""config.json of the sample's models, with the numbers of the real ones, and their tensors.
+"""Configs of the sample models, with the values of the real ones, and their tensors.
 
-The tensors follow from the config, so that sizes, parameter counts and memory estimates come out as
-for the real models. Names and shapes are those of mlx-lm's (or, for PyTorch, transformers') layouts.
+The tensors are derived from the config, so that sizes, parameter counts and memory estimates match the real
+models. Names and shapes are those of mlx-lm or, for PyTorch models, transformers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from mlxk_tui.demo.weights import Tensor
 
 Config = dict[str, Any]
-"""A config.json: whatever JSON holds, as in the real files."""
+"""The content of a config.json."""
 
 
 def decoder_config(
@@ -34,7 +34,7 @@ def decoder_config(
     group: int = 64,
     extra: Config | None = None,
 ) -> Config:
-    """Return the config of a decoder-only language model; `bits` None leaves it unquantized."""
+    """Return the config of a decoder-only language model; it is unquantized if `bits` is None."""
     config: Config = {
         "architectures": [architecture],
         "attention_bias": False,
@@ -67,7 +67,7 @@ def decoder_config(
 
 
 def decoder_tensors(config: Config, prefix: str = "model.") -> Iterator[Tensor]:
-    """Yield the tensors of a llama-like decoder: llama, mistral, qwen2, qwen3, olmo2, gemma2, mixtral."""
+    """Yield the tensors of a Llama-like decoder: llama, mistral, qwen2, qwen3, olmo2, gemma2, mixtral."""
     hidden, kind = config["hidden_size"], config["model_type"]
     yield Tensor(f"{prefix}embed_tokens", (config["vocab_size"], hidden), True)
     for number in range(config["num_hidden_layers"]):
@@ -153,7 +153,7 @@ def _experts(config: Config, layer: str, number: int) -> Iterator[Tensor]:
 
 
 def vision_tensors(config: Config) -> Iterator[Tensor]:
-    """Yield the tensors of a Qwen2.5-VL vision tower; mlx-vlm leaves it unquantized."""
+    """Yield the tensors of a Qwen2.5-VL vision tower; mlx-vlm doesn't quantize it."""
     vision = config["vision_config"]
     hidden, inner = vision["hidden_size"], vision["intermediate_size"]
     yield Tensor("vision_tower.patch_embed.proj.weight", (hidden, 2, 14, 14, 3))
@@ -178,7 +178,7 @@ def vision_tensors(config: Config) -> Iterator[Tensor]:
 
 
 def whisper_tensors(config: Config) -> Iterator[Tensor]:
-    """Yield the tensors of a Whisper model in mlx-whisper's half-precision layout."""
+    """Yield the tensors of a Whisper model in mlx-whisper's half-precision format."""
     audio, text = config["n_audio_state"], config["n_text_state"]
     yield Tensor("encoder.conv1.weight", (audio, 3, config["n_mels"]), dtype="F16")
     yield Tensor("encoder.conv2.weight", (audio, 3, audio), dtype="F16")
@@ -206,7 +206,7 @@ def _whisper_block(block: str, width: int, attentions: tuple[str, ...]) -> Itera
 
 
 def bert_tensors(config: Config) -> Iterator[Tensor]:
-    """Yield the tensors of a BERT encoder as transformers stores them."""
+    """Yield the tensors of a BERT encoder with the names of transformers."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     for name, rows in (
         ("word", config["vocab_size"]),
@@ -232,7 +232,7 @@ def _with_bias(name: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
 
 
 def gguf_tensors(config: Config) -> Iterator[Tensor]:
-    """Yield the tensors of a llama model under llama.cpp's names."""
+    """Yield the tensors of a Llama model with the names of llama.cpp."""
     hidden, head = config["hidden_size"], config["head_dim"]
     queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
     inner = config["intermediate_size"]

@@ -1,4 +1,4 @@
-"""sha256 of the sample's large files, by size and head: written by scripts/demo_checksums.py."""
+"""SHA-256 checksums of the sample's large files by size and head, from demo_checksums.py."""
 
 from __future__ import annotations
 

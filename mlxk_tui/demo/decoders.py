@@ -1,4 +1,4 @@
-"""The sample's plain language models: their numbers, as published, in one table."""
+"""The language models of the sample, with their published configs."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ _LLAMA3_ROPE = {
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """A model that follows from one config."""
+    """A language model that is defined by its config."""
 
     base: str
-    """The repo that the conversion was made from."""
+    """The repo of the original model."""
     family: str
-    """Which tokenizer and chat template it has."""
+    """The family of its tokenizer and chat template."""
     summary: str
     config: Config
     license_id: str = "apache-2.0"
     chat: bool = True
     notes: tuple[str, ...] = ()
     card: dict[str, Any] = field(default_factory=dict)
-    """More arguments of the model card."""
+    """More arguments of `texts.card`."""
 
     def files(self, name: str) -> Files:
-        """Return what the hub has in the repo `name`."""
+        """Return the files of the repo `name` on the hub."""
         return text_model(
             name, self.config, self.summary, base=self.base, family=self.family, chat=self.chat,
             license_id=self.license_id, notes=self.notes, **self.card,
         )  # fmt: skip
 
 
-# One model in a few rows is read more easily than in thirty.
+# The table is more readable with several arguments per line.
 # fmt: off
 LLAMA_3B = DecoderConfig(
     "meta-llama/Llama-3.2-3B-Instruct",
@@ -71,7 +71,7 @@ LLAMA_8B_BASE = DecoderConfig(
 QWEN3_4B = DecoderConfig(
     "Qwen/Qwen3-4B-Instruct-2507",
     "qwen",
-    "A quick all-round assistant with a very long context; it answers without thinking aloud.",
+    "A fast general assistant with a very long context; it answers without reasoning.",
     decoder_config(
         "qwen3", "Qwen3ForCausalLM", hidden=2560, layers=36, heads=32, kv_heads=8, inner=9728,
         vocab=151936, context=262144, head_dim=128, theta=5000000.0,
@@ -80,7 +80,7 @@ QWEN3_4B = DecoderConfig(
 QWEN3_235B = DecoderConfig(
     "Qwen/Qwen3-235B-A22B-Instruct-2507",
     "qwen",
-    "A very large mixture of experts: 128 of them in each layer, 8 at work for a token.",
+    "A very large mixture of experts: 128 per layer, 8 active per token.",
     decoder_config(
         "qwen3_moe", "Qwen3MoeForCausalLM", hidden=4096, layers=94, heads=64, kv_heads=4, inner=12288,
         vocab=151936, context=262144, head_dim=128, tied=False, theta=5000000.0,
@@ -93,7 +93,7 @@ QWEN3_235B = DecoderConfig(
 QWEN3_CODER = DecoderConfig(
     "Qwen/Qwen3-Coder-30B-A3B-Instruct",
     "qwen",
-    "Writes and edits code, calls tools; 3.3 billion of 30.5 billion weights are at work for a token.",
+    "Writes and edits code and calls tools; 3.3 of 30.5 billion weights are active per token.",
     decoder_config(
         "qwen3_moe", "Qwen3MoeForCausalLM", hidden=2048, layers=48, heads=32, kv_heads=4, inner=6144,
         vocab=151936, context=262144, head_dim=128, tied=False, theta=10000000.0,
@@ -106,7 +106,7 @@ QWEN3_CODER = DecoderConfig(
 MIXTRAL = DecoderConfig(
     "mistralai/Mixtral-8x7B-Instruct-v0.1",
     "mistral",
-    "Eight experts a layer, two at work: the model that made mixtures popular.",
+    "Eight experts per layer, two active: the model that made mixtures of experts popular.",
     decoder_config(
         "mixtral", "MixtralForCausalLM", hidden=4096, layers=32, heads=32, kv_heads=8, inner=14336,
         vocab=32000, context=32768, tied=False, theta=1000000.0, eps=1e-05,
@@ -136,7 +136,7 @@ MOONLIGHT = DecoderConfig(
 LLADA = DecoderConfig(
     "GSAI-ML/LLaDA-8B-Instruct",
     "llama3",
-    "Writes by diffusion instead of word by word; mlx-lm has no implementation of it.",
+    "Generates text by diffusion instead of token by token; mlx-lm doesn't support it.",
     decoder_config(
         "llada", "LLaDAModelLM", hidden=4096, layers=32, heads=32, kv_heads=32, inner=12288, vocab=126464,
         context=4096, tied=False, theta=500000.0, eps=1e-05,
@@ -146,7 +146,7 @@ LLADA = DecoderConfig(
 PHI_35 = DecoderConfig(
     "microsoft/Phi-3.5-mini-instruct",
     "mistral",
-    "A small model that was taught with textbooks.",
+    "A small model trained on textbook-like data.",
     decoder_config(
         "phi3", "Phi3ForCausalLM", hidden=3072, layers=32, heads=32, kv_heads=32, inner=8192, vocab=32064,
         context=131072, tied=False, eps=1e-05,
@@ -156,7 +156,7 @@ PHI_35 = DecoderConfig(
 GEMMA_2 = DecoderConfig(
     "google/gemma-2-9b-it",
     "mistral",
-    "Even-tempered and good at languages, with a context of 8,192 tokens.",
+    "Balanced and good at languages, with a context of 8,192 tokens.",
     decoder_config(
         "gemma2", "Gemma2ForCausalLM", hidden=3584, layers=42, heads=16, kv_heads=8, inner=14336,
         vocab=256000, context=8192, head_dim=256,
@@ -190,7 +190,7 @@ OLMO_2 = DecoderConfig(
 SMOLLM_3 = DecoderConfig(
     "HuggingFaceTB/SmolLM3-3B",
     "qwen",
-    "Small, open and able to think.",
+    "Small, open and able to reason.",
     decoder_config(
         "smollm3", "SmolLM3ForCausalLM", hidden=2048, layers=36, heads=16, kv_heads=4, inner=11008,
         vocab=128256, context=65536, theta=5000000.0,
@@ -221,7 +221,7 @@ TINY_LLAMA = DecoderConfig(
 R1_DISTILL = DecoderConfig(
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
     "qwen",
-    "Thinks at length before it answers.",
+    "Reasons at length before it answers.",
     decoder_config(
         "qwen2", "Qwen2ForCausalLM", hidden=1536, layers=28, heads=12, kv_heads=2, inner=8960,
         vocab=151936, context=131072, tied=False,
@@ -232,18 +232,18 @@ R1_DISTILL = DecoderConfig(
 
 
 def qwen3_17b(*, group: int) -> DecoderConfig:
-    """Return Qwen3 1.7B at 8 bits, quantized in groups of `group`."""
+    """Return Qwen3 1.7B with 8 bits, quantized in groups of `group` weights."""
     config = decoder_config(
         "qwen3", "Qwen3ForCausalLM", hidden=2048, layers=28, heads=16, kv_heads=8, inner=6144,
         vocab=151936, context=40960, head_dim=128, theta=1000000.0, bits=8, group=group,
     )  # fmt: skip
     return DecoderConfig(
-        "Qwen/Qwen3-1.7B", "qwen", f"Thinks when it helps. 8 bits in groups of {group}.", config
+        "Qwen/Qwen3-1.7B", "qwen", f"Reasons if needed. 8 bits in groups of {group}.", config
     )
 
 
 def qwen25_05b(note: str) -> DecoderConfig:
-    """Return Qwen2.5 0.5B Instruct at 8 bits, with a note on its card."""
+    """Return Qwen2.5 0.5B Instruct with 8 bits, and a note on its model card."""
     config = decoder_config(
         "qwen2", "Qwen2ForCausalLM", hidden=896, layers=24, heads=14, kv_heads=2, inner=4864,
         vocab=151936, context=32768, theta=1000000.0, bits=8,

@@ -1,4 +1,4 @@
-"""Writes repos as huggingface_hub 2 lays them out: blobs, snapshots of relative links, refs, trees."""
+"""Writes repos in the cache layout of huggingface_hub 2: blobs, snapshots of relative links, refs, trees."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from pathlib import Path, PurePosixPath
 from mlxk_tui.demo.weights import Payload
 
 Content = bytes | Payload
-"""A file's content: text and small files as bytes, weights as a sparse payload."""
+"""The content of a file: bytes, or a sparse payload for weights."""
 
 SHARED_MARKER = ".huggingface-shared-blobs"
-"""File that makes `<cache>/blobs` a shared store for huggingface_hub 2; it holds the layout's version."""
+"""File that marks `<cache>/blobs` as a shared store of huggingface_hub 2; it contains a version number."""
 
 _LFS_ENDINGS = (".safetensors", ".gguf", ".bin", "tokenizer.json")
 
 
 def git_sha1(data: bytes) -> str:
-    """Return the name that git gives to a file: the blob name of everything that is not in LFS."""
+    """Return the git object id of a file; it is the blob name of files that aren't in LFS."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def etag(name: str, content: Content) -> str:
-    """Return the name of the file's blob: sha256 of what the hub keeps in LFS, git-sha1 of the rest."""
+    """Return the blob name of a file: SHA-256 if it is in LFS, else the git object id."""
     if isinstance(content, Payload):
         return content.sha256
     return hashlib.sha256(content).hexdigest() if name.endswith(_LFS_ENDINGS) else git_sha1(content)
 
 
-def commit(*parts: str) -> str:
-    """Return a commit hash that follows from the words."""
+def commit_hash(*parts: str) -> str:
+    """Return a deterministic commit hash for these strings."""
     return hashlib.sha1("\0".join(parts).encode(), usedforsecurity=False).hexdigest()
 
 
 class RepoLayout:
-    """One `models--*` folder that is being written."""
+    """Writes one `models--*` folder."""
 
     def __init__(self, hub: Path, name: str) -> None:
         self.hub = hub
@@ -56,14 +56,14 @@ class RepoLayout:
         shared: Iterable[str] = (),
         tree: bool = True,
     ) -> Path:
-        """Write blobs and links of one revision and return the snapshot's folder.
+        """Write the blobs and links of one revision and return the snapshot folder.
 
         Args:
             revision: the commit hash.
-            files: name (with forward slashes) and content of everything that the hub has.
-            absent: names that have not been downloaded.
-            shared: names whose bytes lie in the cache's shared store.
-            tree: write `trees/<revision>.json`, which lists `files`.
+            files: content of all files of the revision, by path with forward slashes.
+            absent: paths of files that aren't downloaded.
+            shared: paths of files that are in the cache's shared store.
+            tree: whether to write `trees/<revision>.json`, which lists `files`.
         """
         snapshot = self.path / "snapshots" / revision
         snapshot.mkdir()
@@ -79,7 +79,7 @@ class RepoLayout:
         return snapshot
 
     def add_blob(self, name: str, content: Content, *, shared: bool = False) -> Path:
-        """Write `blobs/<name>` unless it is there, directly or as a link into the shared store."""
+        """Write `blobs/<name>` unless it exists, as a file or as a link to the shared store."""
         blob = self.blobs / name
         if shared:
             self._share(blob, content)
@@ -88,18 +88,18 @@ class RepoLayout:
         return blob
 
     def link(self, path: Path, blob: Path) -> None:
-        """Make the relative link that a snapshot holds in place of a file."""
+        """Create a relative symlink to a blob."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(os.path.relpath(blob, path.parent))
 
     def set_ref(self, name: str, revision: str) -> None:
-        """Let the branch or tag `name` point to `revision`."""
+        """Set the branch or tag `name` to `revision`."""
         ref = self.path / "refs" / PurePosixPath(name)
         ref.parent.mkdir(parents=True, exist_ok=True)
         ref.write_text(revision)
 
     def add_locks(self) -> None:
-        """Leave the empty lock files behind that every download leaves."""
+        """Create the empty lock files that downloads leave."""
         folder = self.hub / ".locks" / self.path.name
         folder.mkdir(parents=True, exist_ok=True)
         for blob in self.blobs.iterdir():
@@ -107,7 +107,7 @@ class RepoLayout:
                 (folder / f"{blob.name}.lock").touch()
 
     def set_times(self, seconds: float, only: Callable[[Path], bool] = lambda path: True) -> None:
-        """Set the modification time (seconds since the epoch) of everything in the repo, links too."""
+        """Set the modification time (seconds since the epoch) of all files, folders and links in the repo."""
         for folder, folders, names in os.walk(self.path, topdown=False):
             for name in [*names, *folders]:
                 path = Path(folder, name)
@@ -152,7 +152,10 @@ class RepoLayout:
 
 
 def lfs_pointer(sha256: str, size: int) -> bytes:
-    """Return the three lines that git keeps in place of a file in LFS (spec version 1)."""
+    """Return the pointer file for a file in Git LFS.
+
+    See https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md.
+    """
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
 
 

@@ -1,4 +1,4 @@
-"""What the hub has in a repo of the sample: language models in general, and the special ones."""
+"""The files of the sample's repos: language models, and models of other types."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mlxk_tui.demo.layout import Content
 from mlxk_tui.demo.weights import SHARD_BYTES, Tensor, gguf, index, quantize, safetensors, shards
 
 Files = dict[str, Content]
-"""Name (with forward slashes) and content of every file of a revision."""
+"""Content of all files of a revision, by path with forward slashes."""
 
 _FAMILIES: dict[str, tuple[str | None, str, str]] = {
     "llama3": ("<|begin_of_text|>", "<|eot_id|>", texts.HEADERS),
     "qwen": (None, "<|im_end|>", texts.CHATML),
     "mistral": ("<s>", "</s>", texts.INST),
 }
-"""bos, eos and chat template by family of tokenizers."""
+"""BOS token, EOS token and chat template by tokenizer family."""
 
 
 def text_model(
@@ -45,7 +45,7 @@ def text_model(
     more_tensors: Sequence[Tensor] = (),
     **card: Any,
 ) -> Files:
-    """Return the files of an MLX conversion of a language model; `card` goes to `texts.card`."""
+    """Return the files of a language model converted to MLX; `card` is passed to `texts.card`."""
     bits = (config.get("quantization") or {}).get("bits")
     group = (config.get("quantization") or {}).get("group_size", 64)
     prefix = "language_model.model." if "vision_config" in config else "model."
@@ -70,7 +70,7 @@ def text_model(
 
 
 def qwen25_05b_torch(name: str) -> Files:
-    """Qwen2.5 0.5B Instruct as its authors publish it: safetensors for PyTorch."""
+    """Return the original Qwen2.5 0.5B Instruct: safetensors for PyTorch."""
     config = decoder_config(
         "qwen2", "Qwen2ForCausalLM", hidden=896, layers=24, heads=14, kv_heads=2, inner=4864,
         vocab=151936, context=32768, theta=1000000.0, bits=None,
@@ -84,7 +84,7 @@ def qwen25_05b_torch(name: str) -> Files:
 
 
 def qwen3_embedding(name: str) -> Files:
-    """Qwen3 Embedding 0.6B, 4 bits."""
+    """Return Qwen3 Embedding 0.6B with 4 bits."""
     config = decoder_config(
         "qwen3", "Qwen3ForCausalLM", hidden=1024, layers=28, heads=16, kv_heads=8, inner=3072,
         vocab=151669, context=32768, head_dim=128, theta=1000000.0,
@@ -106,7 +106,7 @@ def qwen3_embedding(name: str) -> Files:
 
 
 def qwen25_vl(name: str) -> Files:
-    """Qwen2.5-VL 3B Instruct, 4 bits: sees images."""
+    """Return Qwen2.5-VL 3B Instruct with 4 bits, a vision model."""
     vision = {
         "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "model_type": "qwen2_5_vl",
         "num_heads": 16, "out_hidden_size": 2048, "patch_size": 14, "spatial_merge_size": 2,
@@ -128,13 +128,13 @@ def qwen25_vl(name: str) -> Files:
 
 
 def whisper_turbo(name: str) -> Files:
-    """Whisper large v3 turbo: hears speech; its files are named as mlx-whisper wants them."""
+    """Return Whisper large v3 turbo, a speech model, with the file names of mlx-whisper."""
     config = {
         "model_type": "whisper", "n_audio_ctx": 1500, "n_audio_head": 20, "n_audio_layer": 32,
         "n_audio_state": 1280, "n_mels": 128, "n_text_ctx": 448, "n_text_head": 20, "n_text_layer": 4,
         "n_text_state": 1280, "n_vocab": 51866,
     }  # fmt: skip
-    summary = "Writes down speech in a hundred languages. For mlx-whisper, not for mlx-lm."
+    summary = "Transcribes speech in a hundred languages. For mlx-whisper, not for mlx-lm."
     return {
         "README.md": texts.card(
             name, summary, base="openai/whisper-large-v3-turbo", license_id="mit",
@@ -146,7 +146,7 @@ def whisper_turbo(name: str) -> Files:
 
 
 def llama_gguf(name: str) -> Files:
-    """Llama 3.2 1B Instruct as GGUF, for llama.cpp."""
+    """Return Llama 3.2 1B Instruct as GGUF, for llama.cpp."""
     config = {
         "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32, "head_dim": 64,
         "num_key_value_heads": 8, "intermediate_size": 8192, "vocab_size": 128256,
@@ -164,7 +164,7 @@ def llama_gguf(name: str) -> Files:
         "llama.attention.head_count": 32,
         "llama.attention.head_count_kv": 8,
     }
-    summary = "Quantised for llama.cpp and everything built on it."
+    summary = "Quantized for llama.cpp and everything built on it."
     return {
         "README.md": texts.card(
             name, summary, base="meta-llama/Llama-3.2-1B-Instruct", license_id="llama3.2", library="gguf",
@@ -174,7 +174,7 @@ def llama_gguf(name: str) -> Files:
 
 
 def minilm(name: str) -> Files:
-    """All-MiniLM-L6-v2: a sentence-transformers model for PyTorch."""
+    """Return all-MiniLM-L6-v2, a sentence-transformers model for PyTorch."""
     config: Config = {
         "architectures": ["BertModel"], "hidden_act": "gelu", "hidden_size": 384, "intermediate_size": 1536,
         "max_position_embeddings": 512, "model_type": "bert", "num_attention_heads": 12,

@@ -1,4 +1,4 @@
-"""A temporary folder that goes with its process: when that ends, or, after a kill, with the next start."""
+"""A temporary folder that is removed when its process exits or, after a kill, at the next start."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from pathlib import Path
 
 PREFIX = "mlxk-demo-"
 _LOCK = ".owner"
-"""Locked (flock) by the process that owns the folder; the system unlocks it however that ends."""
+"""File that the owning process locks (flock); the kernel releases the lock when the process exits."""
 _UNLOCKED_S = 3600.0
-"""Age from which a folder without a lock file is nobody's: one that is being made has none for a moment."""
-_TRIES = 3
+"""Age in seconds at which a folder without a lock file is abandoned: a new one has none for a moment."""
+_ATTEMPTS = 3
 
 
 class ScratchFolder:
-    """A private folder in the system's temporary one.
+    """A private folder in the system's temporary folder.
 
     Attributes:
-        path: where it is, links resolved.
+        path: its path, with symlinks resolved.
     """
 
     def __init__(self) -> None:
-        """Make it, and remove those whose processes are gone.
+        """Create the folder, and remove abandoned ones.
 
         Raises:
-            OSError: no folder can be made.
+            OSError: the folder can't be created.
         """
         remove_abandoned()
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
-        # It is locked before it has its name: whoever finds a lock that is free knows that its owner is gone.
-        fresh = self.path / f"{_LOCK}.new"
-        self._lock = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        with contextlib.suppress(OSError):  # where nothing can be locked, nothing is taken for abandoned
+        # Lock the file before renaming it, so that an unlocked lock file means that its owner has exited.
+        temporary = self.path / f"{_LOCK}.new"
+        self._lock = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        with contextlib.suppress(OSError):  # without locks, no folder is considered abandoned
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.rename(fresh, self.path / _LOCK)
+        os.rename(temporary, self.path / _LOCK)
 
     def remove(self) -> None:
-        """Remove it with all that is in it; a second call does nothing."""
+        """Remove the folder and its content. Calling it twice is allowed."""
         lock, self._lock = self._lock, -1
         if lock < 0:
             return
-        for attempt in range(_TRIES):  # something that is just ending may still write into it
+        for attempt in range(_ATTEMPTS):  # an exiting process may still write into it
             shutil.rmtree(self.path, ignore_errors=True)
             if not self.path.exists():
                 break
@@ -55,10 +55,9 @@ class ScratchFolder:
 
 
 def remove_abandoned() -> None:
-    """Remove what killed processes of this user left in the temporary folder.
+    """Remove the folders of killed processes of this user.
 
-    Only real folders of this user's with our name and a lock that nobody holds are touched; what another
-    user put there, or a link, is not followed.
+    Only folders (not links) of this user, with our prefix and an unlocked lock file, are removed.
     """
     with contextlib.suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
         for entry in entries:
@@ -70,17 +69,17 @@ def _remove_if_abandoned(path: str) -> None:
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         stack.callback(os.close, folder)
-        about = os.fstat(folder)
-        if about.st_uid != os.geteuid():
+        status = os.fstat(folder)
+        if status.st_uid != os.geteuid():
             return
         try:
             lock = os.open(_LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         except FileNotFoundError:
-            if time.time() - about.st_mtime < _UNLOCKED_S:
+            if time.time() - status.st_mtime < _UNLOCKED_S:
                 return
         else:
             stack.callback(os.close, lock)
             if not stat.S_ISREG(os.fstat(lock).st_mode):
                 return
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its owner lives
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its owner is running
         shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A demo session: sample cache, tiny model and local hub, all of which go away with the program."""
+"""A demo session: sample cache, tiny model and local hub, which are removed when the program exits."""
 
 from __future__ import annotations
 
@@ -19,33 +19,36 @@ from mlxk_tui.server.http.keys import VARIABLE as API_KEYS
 from mlxk_tui.settings import ENV_PREFIX
 
 ACCOUNT = "hf_local_other"
-"""Token of the demo's account at the local hub, `visitor`: it opens nothing anywhere else."""
+"""Token of the demo's account `visitor` on the local hub; it isn't valid anywhere else."""
 _RATE = 2_000_000.0
-"""Bytes a second that the local hub gives a connection, so that a transfer can be watched."""
-_GONE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HUGGINGFACE_HUB_TOKEN", API_KEYS)
-"""Variables of the user's that would keep the demo from its hub, or hand it a token or a key."""
+"""Bytes per second and connection of the local hub, slow enough to watch a transfer."""
+_UNSET = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HUGGINGFACE_HUB_TOKEN", API_KEYS)
+"""Environment variables to unset: they disable the hub, or contain the user's tokens and keys."""
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class DemoSession:
-    """Makes the sample on entering and removes it on leaving, also after an exception, SIGTERM or SIGHUP.
+    """Creates the sample on entering, and removes it on leaving, an exception, SIGTERM or SIGHUP.
 
-    What a killed session left goes when the next one begins (`ScratchFolder`).
+    The files of a killed session are removed by the next one (`ScratchFolder`).
 
-    Nothing of the user's is read or written: the hub folder lies in a fresh temporary folder, and so
-    does, through the environment, what is remembered of it, and the config file with the API keys beside
-    it: none is there. The environment also names the local hub and an account there, and allows to push
-    to it. Hand `cache` to whatever works on it.
+    The session doesn't read or write the user's files. The cache is in a new temporary folder. Environment
+    variables move the verdict cache and the config file there too, select the local hub and an account on
+    it, and enable push.
 
     Attributes:
-        home: the temporary folder; there is room for more beside the cache.
-        cache: the sample's cache.
-        state: where the app keeps what outlives it; here it does not.
+    home: the temporary folder; it can hold other files too.
+    cache: the sample cache.
+    state: the state folder for the app.
     """
 
     def __init__(self, *, now: float | None = None) -> None:
-        """Prepare a session; `now` (seconds since the epoch) fixes the sample's dates."""
+        """Prepare a session.
+
+        Args:
+            now: the current time in seconds since the epoch, for reproducible dates; None for the clock.
+        """
         self._now = now
         self._folder: ScratchFolder | None = None
         self._handlers: dict[signal.Signals, _Handler] = {}
@@ -54,7 +57,7 @@ class DemoSession:
 
     @property
     def home(self) -> Path:
-        """The session's folder.
+        """The temporary folder of the session.
 
         Raises:
             RuntimeError: the session has not been entered.
@@ -65,7 +68,7 @@ class DemoSession:
 
     @property
     def cache(self) -> Cache:
-        """The sample's cache.
+        """The sample cache.
 
         Raises:
             RuntimeError: the session has not been entered.
@@ -82,7 +85,7 @@ class DemoSession:
         return self.home / "state"
 
     def __enter__(self) -> DemoSession:
-        self._watch_signals()
+        self._handle_signals()
         try:
             self._folder = ScratchFolder()
             self._hub = HubOnDemand(rate=_RATE, scratch=self.home)
@@ -93,7 +96,7 @@ class DemoSession:
                     "HF_ENDPOINT": self._hub.url,
                     "HF_TOKEN": ACCOUNT,
                     "MLXK2_ENABLE_EXPERIMENTAL_PUSH": "1",
-                    **dict.fromkeys(_GONE),
+                    **dict.fromkeys(_UNSET),
                 }
             )
             build_sample_cache(self.cache.root, now=self._now)
@@ -109,8 +112,8 @@ class DemoSession:
         self.close()
 
     def close(self) -> None:
-        """Remove the folder and put the signal handlers back; a second call does nothing."""
-        for number in self._handlers:  # a second signal would leave the folder behind
+        """Remove the folder and restore environment and signal handlers. Calling it twice is allowed."""
+        for number in self._handlers:  # another signal must not interrupt the removal
             signal.signal(number, signal.SIG_IGN)
         try:
             if self._hub is not None:
@@ -127,7 +130,7 @@ class DemoSession:
             self._handlers.clear()
 
     def _set_environment(self, values: Mapping[str, str | None]) -> None:
-        """Set variables, None takes one away, and remember what they were."""
+        """Set environment variables, or unset them if None, and save the old values."""
         self._environment = {name: os.environ.get(name) for name in values}
         for name, value in values.items():
             if value is None:
@@ -135,14 +138,14 @@ class DemoSession:
             else:
                 os.environ[name] = value
 
-    def _watch_signals(self) -> None:
-        """Let a signal that would end the program at once unwind it instead."""
+    def _handle_signals(self) -> None:
+        """Handle SIGTERM and SIGHUP by raising `SystemExit`, if they have the default handler."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:
-                self._handlers[number] = signal.signal(number, self._leave)
+                self._handlers[number] = signal.signal(number, self._exit)
 
-    def _leave(self, number: int, frame: FrameType | None) -> None:
-        """Leave as the shell counts it; on the way out the folder is removed."""
+    def _exit(self, number: int, frame: FrameType | None) -> None:
+        """Exit with status 128 + signal number, as shells do; `__exit__` then removes the folder."""
         raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""The small text files of the sample: model cards, tokenizers, templates, generation settings."""
+"""The text files of the sample: model cards, tokenizers, chat templates, generation configs."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ CHATML = (
     " + '<|im_end|>\\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
-"""ChatML, the template of the Qwen family."""
+"""ChatML, the chat template of the Qwen family."""
 
 INST = (
     "{{- bos_token }}{%- for message in messages %}{%- if message['role'] == 'user' %}"
     "{{- '[INST] ' + message['content'] + ' [/INST]' }}{%- else %}"
     "{{- ' ' + message['content'] + eos_token }}{%- endif %}{%- endfor %}"
 )
-"""The template of the Mistral family."""
+"""The chat template of the Mistral family."""
 
 HEADERS = (
     "{{- bos_token }}{%- for message in messages %}{{- '<|start_header_id|>' + message['role'] +"
     " '<|end_header_id|>\\n\\n' + message['content'] + '<|eot_id|>' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
 )
-"""The template of the Llama 3 family."""
+"""The chat template of the Llama 3 family."""
 
 
 def to_json(document: Any) -> bytes:
-    """Return the document as the hub's tools write it."""
+    """Return a document as JSON, formatted like the files of Hugging Face tools."""
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -44,17 +44,17 @@ def card(
     usage: str | None = None,
     notes: tuple[str, ...] = (),
 ) -> bytes:
-    """Return a README.md with front matter.
+    """Return a model card: a README.md with YAML front matter.
 
     Args:
         name: the repo.
         summary: one paragraph about the model.
-        base: the repo that it was made from.
-        license_id: the license as the hub names it.
-        library: `library_name`; None leaves it out.
+        base: the repo of the original model.
+        license_id: the identifier of the license on the Hub.
+        library: `library_name`; None to omit it.
         pipeline: `pipeline_tag`.
-        tags: more tags.
-        usage: a shell command that uses the model; None for one that fits the library.
+        tags: additional tags.
+        usage: a shell command that uses the model; None for the default of the library.
         notes: bullet points.
     """
     front = ["---", "language:", "- en", f"license: {license_id}", f"pipeline_tag: {pipeline}"]
@@ -79,7 +79,7 @@ def card(
 
 
 def tokenizer(name: str, special: tuple[str, ...]) -> bytes:
-    """Return a small, valid tokenizer.json: one token for each byte, and the special ones."""
+    """Return a small, valid tokenizer.json: one token per byte, and the special tokens."""
     vocab = {letter: byte for byte, letter in enumerate(_byte_letters())}
     added = [
         {
@@ -116,7 +116,7 @@ def tokenizer_config(
     template: str | None = None,
     kind: str = "PreTrainedTokenizerFast",
 ) -> bytes:
-    """Return tokenizer_config.json; with a `template` the model is a chat model."""
+    """Return tokenizer_config.json; a chat `template` makes the model a chat model."""
     document: dict[str, Any] = {
         "add_bos_token": bos is not None,
         "bos_token": bos,
@@ -131,7 +131,7 @@ def tokenizer_config(
 
 
 def generation_config(temperature: float = 0.6, top_p: float = 0.9) -> bytes:
-    """Return generation_config.json."""
+    """Return generation_config.json with these sampling defaults."""
     return to_json(
         {
             "_from_model_config": True,
@@ -146,7 +146,7 @@ def generation_config(temperature: float = 0.6, top_p: float = 0.9) -> bytes:
 
 
 def _byte_letters() -> list[str]:
-    """Return the visible letter that byte-level BPE writes for each byte (GPT-2's alphabet)."""
+    """Return the visible character of each byte in byte-level BPE, as defined by GPT-2."""
     visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
     return [chr(byte if byte in visible else next(others)) for byte in range(256)]

@@ -1,16 +1,16 @@
-"""The tiny real model that ships with the app: where it lies, what it knows, and how it gets into a cache.
+"""The tiny model that ships with the app: its files, its example questions, and its installation in a cache.
 
-It is made by scripts/train_tiny_model.py. Nothing here imports MLX.
+scripts/train_tiny_model.py trains it. This module doesn't import MLX.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mlxk_tui.demo.layout import RepoLayout, commit, etag
+from mlxk_tui.demo.layout import RepoLayout, commit_hash, etag
 
 NAME = "mlxk-tui/tiny-demo"
-"""Its repo name in a cache."""
+"""Its repo name."""
 
 SUGGESTIONS: tuple[str, ...] = (
     "What do the panes do?",
@@ -20,22 +20,21 @@ SUGGESTIONS: tuple[str, ...] = (
     "Tell me a tip",
     "Give me a tour of the app",
 )
-"""Questions that it can answer, for the empty state of a chat."""
+"""Questions that it can answer, for an empty chat."""
 
 
 def folder() -> Path:
-    """Return the folder of its files (Hugging Face layout), in a checkout and in an installed package."""
+    """Return the folder with its files, in a checkout or an installed package."""
     return Path(__file__).resolve().parent / "tiny"
 
 
 def install(hub: Path) -> Path:
-    """Write it into the hub folder `hub` as a finished download and return its snapshot.
+    """Write the model into the cache folder `hub`, like a finished download, and return its snapshot.
 
-    The revision follows from the files, so the same model has the same commit hash everywhere. A
-    revision that is there already is kept as it is.
+    The commit hash is derived from the files, so it is the same everywhere. An existing snapshot is kept.
     """
     files = {path.name: path.read_bytes() for path in sorted(folder().iterdir()) if path.is_file()}
-    revision = commit(NAME, *(f"{name} {etag(name, content)}" for name, content in files.items()))
+    revision = commit_hash(NAME, *(f"{name} {etag(name, content)}" for name, content in files.items()))
     repo = RepoLayout(hub, NAME)
     snapshot = repo.path / "snapshots" / revision
     if not snapshot.exists():

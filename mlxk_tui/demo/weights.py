@@ -1,8 +1,8 @@
-"""Weight files of the sample: true headers, sparse zeros behind them, checksums known beforehand.
+"""Weight files of the sample: real headers followed by sparse zeros, with precomputed checksums.
 
-A file has the size that the real model's file has, but takes a few kilobytes of disk, because its
-tensors are a hole. Its checksum is the one of those very bytes, so `--verify` finds it sound. Hashing
-gigabytes of zeros at every start would take minutes; `scripts/demo_checksums.py` did it once.
+A file has the size of the real model's file, but takes only a few kilobytes of disk space. Its checksum is
+that of its actual bytes, so `--verify` succeeds. Hashing gigabytes of zeros at every start would take
+minutes, so `scripts/demo_checksums.py` did it once.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 from mlxk_tui.demo.checksums import CHECKSUMS
 
 SHARD_BYTES = 5 << 30
-"""Where mlx-lm starts the next file."""
+"""Maximum size of a shard, as in mlx-lm."""
 
 _BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4}
-_HASH_UP_TO = 1 << 20
+_MAX_HASHED_BYTES = 1 << 20
 _GGUF_MAGIC_AND_VERSION = b"GGUF\x03\x00\x00\x00"
 _GGUF_UINT32, _GGUF_STRING = 4, 8
 _GGUF_ALIGNMENT = 32
@@ -32,7 +32,7 @@ class Tensor:
     """One tensor of a model."""
 
     name: str
-    """Name without the final `.weight` where `quantizable`, else the full name."""
+    """The full name, or the name without `.weight` if `quantizable`."""
     shape: tuple[int, ...]
     quantizable: bool = False
     dtype: str = "BF16"
@@ -40,47 +40,47 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Payload:
-    """A file's bytes: a head that is written, then zeros that are not."""
+    """The content of a sparse file: a head, followed by zeros."""
 
     head: bytes
     size: int
-    """Bytes, head included."""
+    """Size in bytes, including the head."""
 
     @property
     def key(self) -> str:
-        """What identifies the bytes: their number and the head."""
+        """Identifies the content: the size and a hash of the head."""
         return f"{self.size}-{hashlib.sha256(self.head).hexdigest()[:16]}"
 
     @property
     def sha256(self) -> str:
-        """The checksum of head and zeros.
+        """The SHA-256 checksum, precomputed for large files.
 
         Raises:
-            KeyError: a large file's checksum is not in `CHECKSUMS`; run `scripts/demo_checksums.py`.
+            KeyError: the checksum of a large file isn't in `CHECKSUMS`; run `scripts/demo_checksums.py`.
         """
-        if self.size <= _HASH_UP_TO:
-            return self.hashed()
+        if self.size <= _MAX_HASHED_BYTES:
+            return self.compute_sha256()
         return CHECKSUMS[self.key]
 
-    def hashed(self) -> str:
-        """Work the checksum out: about a second for every gigabyte."""
+    def compute_sha256(self) -> str:
+        """Compute the SHA-256 checksum; this takes about a second per gigabyte."""
         digest = hashlib.sha256(self.head)
-        zeros = bytes(_HASH_UP_TO)
-        left = self.size - len(self.head)
-        while left > 0:
-            digest.update(zeros[:left] if left < len(zeros) else zeros)
-            left -= len(zeros)
+        zeros = bytes(_MAX_HASHED_BYTES)
+        remaining = self.size - len(self.head)
+        while remaining > 0:
+            digest.update(zeros[:remaining] if remaining < len(zeros) else zeros)
+            remaining -= len(zeros)
         return digest.hexdigest()
 
     def write(self, path: Path) -> None:
-        """Write the file; the zeros stay a hole."""
+        """Write a sparse file: the zeros take no disk space."""
         with path.open("wb") as file:
             file.write(self.head)
             file.truncate(self.size)
 
 
 def quantize(tensors: Iterable[Tensor], bits: int | None, group: int = 64) -> list[Tensor]:
-    """Return the tensors as MLX stores them: packed weights, scales and biases where quantized."""
+    """Return the stored tensors of an MLX model: packed weights, scales and biases if quantized."""
     stored: list[Tensor] = []
     for tensor in tensors:
         if not tensor.quantizable:
@@ -98,7 +98,10 @@ def quantize(tensors: Iterable[Tensor], bits: int | None, group: int = 64) -> li
 
 
 def safetensors(tensors: Sequence[Tensor], metadata: str = "mlx") -> Payload:
-    """Return a safetensors file: eight bytes with the header's length, the JSON header, the data."""
+    """Return a safetensors file: the length of the header in 8 bytes, the JSON header, the data.
+
+    See https://huggingface.co/docs/safetensors.
+    """
     header: dict[str, object] = {"__metadata__": {"format": metadata}}
     end = 0
     for tensor in tensors:
@@ -115,16 +118,16 @@ def safetensors(tensors: Sequence[Tensor], metadata: str = "mlx") -> Payload:
 
 
 def shards(tensors: Sequence[Tensor], limit: int = SHARD_BYTES) -> dict[str, Payload]:
-    """Return the files that hold the tensors, by name, split where `limit` (bytes) is passed."""
+    """Return safetensors files by name, with at most `limit` bytes of tensors each."""
     groups: list[list[Tensor]] = [[]]
-    held = 0
+    total = 0
     for tensor in tensors:
         size = _size(tensor)
-        if groups[-1] and held + size > limit:
+        if groups[-1] and total + size > limit:
             groups.append([])
-            held = 0
+            total = 0
         groups[-1].append(tensor)
-        held += size
+        total += size
     if len(groups) == 1:
         return {"model.safetensors": safetensors(groups[0])}
     return {
@@ -146,7 +149,10 @@ def index(files: dict[str, Payload]) -> bytes:
 
 
 def gguf(tensors: Sequence[Tensor], strings: dict[str, str], numbers: dict[str, int]) -> Payload:
-    """Return a GGUF file, version 3, that stores every tensor as Q8_0 (type 8) or F32 (type 0)."""
+    """Return a GGUF file (version 3) with all tensors as Q8_0 (type 8) or F32 (type 0).
+
+    See https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+    """
     parts = [_GGUF_MAGIC_AND_VERSION, struct.pack("<QQ", len(tensors), len(strings) + len(numbers))]
     for key, text in strings.items():
         parts += [_gguf_string(key), struct.pack("<I", _GGUF_STRING), _gguf_string(text)]

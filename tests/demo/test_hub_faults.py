@@ -290,7 +290,7 @@ def test_huggingface_hub_resumes_after_a_cut(hub: LocalHub, tmp_path: Path, weig
 
 
 def test_invalid_faults_are_rejected() -> None:
-    with pytest.raises(ValueError, match="no fault 'explode'"):
+    with pytest.raises(ValueError, match="Unknown kind of fault 'explode'"):
         Fault("explode")  # type: ignore[arg-type] # invalid on purpose
     with pytest.raises(ValueError, match="Unknown fields"):
         Fault.from_json({"kind": "cut", "colour": "red"})

@@ -161,4 +161,4 @@ def test_stored_checksums_belong_to_files() -> None:
     "payload", [p for _, p in large_payloads() if p.size < 700e6], ids=lambda payload: payload.key
 )
 def test_stored_checksums_match_the_contents(payload: Payload) -> None:
-    assert payload.hashed() == CHECKSUMS[payload.key]
+    assert payload.compute_sha256() == CHECKSUMS[payload.key]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.demo.session import DemoSession
-from mlxk_tui.demo.tour import Stop, stops, visit
+from mlxk_tui.demo.tour import TourStep, run_step, tour_steps
 
 
 @pytest.mark.slow
@@ -26,13 +26,13 @@ def test_tour_succeeds_and_leaves_no_files() -> None:
 
 def test_unexpected_output_fails_the_tour() -> None:
     with DemoSession() as session:
-        good = stops(session.home)[0]
-        assert visit(good, session.cache.root) is None
+        good = tour_steps(session.home)[0]
+        assert run_step(good, session.cache.root) is None
         for bad in (
-            Stop("", good.arguments, exit_code=3),
-            Stop("", good.arguments, output=("no such text",)),
-            Stop("", (*good.arguments, "--json"), data=lambda data: data["count"] == 1),
-            Stop("", good.arguments, data=lambda data: True),
-            Stop("", good.arguments, holds=lambda: False),
+            TourStep("", good.arguments, exit_code=3),
+            TourStep("", good.arguments, output=("no such text",)),
+            TourStep("", (*good.arguments, "--json"), data=lambda data: data["count"] == 1),
+            TourStep("", good.arguments, data=lambda data: True),
+            TourStep("", good.arguments, check=lambda: False),
         ):
-            assert visit(bad, session.cache.root) is not None
+            assert run_step(bad, session.cache.root) is not None

@@ -1,8 +1,7 @@
-"""A hub of models on this machine: a real HTTP server that huggingface_hub takes for the hub.
+"""A local hub: an HTTP server with the API of the Hugging Face Hub, for tests, benchmarks and the demo.
 
-For the tests, the benchmarks and the demo; `LocalHub` runs in a thread, `HubProcess` as its own process,
-`HubOnDemand` as one that starts with the first connection. Names are loaded when they are first used:
-whoever only starts the process does without the server.
+`LocalHub` runs in a thread, `HubProcess` in a process, and `HubOnDemand` in a process that starts with the
+first connection. Names are imported on first use, so that starting the process doesn't import the server.
 """
 
 from importlib import import_module

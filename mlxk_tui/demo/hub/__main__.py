@@ -1,6 +1,6 @@
-"""`python -m mlxk_tui.demo.hub`: the local hub as a process of its own.
+"""The process of the local hub: `python -m mlxk_tui.demo.hub`.
 
-It prints one line of JSON with its addresses and ends when its stdin closes, on SIGTERM or on SIGINT.
+It prints its URLs as one line of JSON, and exits when stdin is closed, or on SIGTERM or SIGINT.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from mlxk_tui.demo.hub.server import LocalHub
 
 
 def main() -> None:
-    """Serve until the owner is gone."""
-    parser = argparse.ArgumentParser(prog="python -m mlxk_tui.demo.hub", description="A hub on this machine.")
-    parser.add_argument("--port", type=int, default=0, help="port of the hub; 0 for a free one")
-    parser.add_argument("--socket", type=int, metavar="FD", help="a listening socket, in place of a port")
-    parser.add_argument("--seed-demo", action="store_true", help="fill it for the demo")
-    parser.add_argument("--folder", type=Path, help="serve every folder org/name below this one")
-    parser.add_argument("--rate", type=float, help="bytes a second that a connection gets")
+    """Serve until stdin is closed or a signal arrives."""
+    parser = argparse.ArgumentParser(prog="python -m mlxk_tui.demo.hub", description="A local hub.")
+    parser.add_argument("--port", type=int, default=0, help="port of the hub; 0 for any free port")
+    parser.add_argument(
+        "--socket", type=int, metavar="FD", help="a listening socket to use instead of a port"
+    )
+    parser.add_argument("--seed-demo", action="store_true", help="add the repos of the demo")
+    parser.add_argument("--folder", type=Path, help="add every folder org/name in this folder as a repo")
+    parser.add_argument("--rate", type=float, help="maximum bytes per second and connection")
     options = parser.parse_args()
     done = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -33,7 +35,7 @@ def main() -> None:
     listening = None if options.socket is None else socket.socket(fileno=options.socket)
     hub = LocalHub(port=options.port, listening=listening)
     hub.rate_per_connection = options.rate
-    if options.seed_demo:  # before it listens: whoever waits in the socket's queue sees all of it
+    if options.seed_demo:  # before listening, so that waiting clients see all repos
         seed_demo(hub)
     if options.folder is not None:
         add_folders(hub, options.folder)
@@ -45,7 +47,7 @@ def main() -> None:
 
 
 def _watch_stdin(done: threading.Event) -> None:
-    """Wait for the end of stdin: the owner closed it or is no more."""
+    """Wait until stdin is closed: by the owner, or because the owner has exited."""
     while os.read(0, 4096):
         pass
     done.set()

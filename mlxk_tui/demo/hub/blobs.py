@@ -1,7 +1,7 @@
-"""File contents of the local hub: in memory, on disk, or made up while they are sent.
+"""File contents of the local hub: in memory, on disk, or generated while they are sent.
 
-A blob knows its size, its two names (git's sha1 and, for LFS, the sha256) and can hand out any range of
-itself without holding the rest, so that a repo of a gigabyte costs neither memory nor disk.
+A blob has a size, a git object id and, for LFS, a SHA-256. It returns any range of its content without having
+the rest in memory, so that a repo of a gigabyte needs neither memory nor disk space.
 """
 
 from __future__ import annotations
@@ -21,48 +21,48 @@ from mlxk_tui.demo.weights import Payload
 
 _BLOCK = 1 << 20
 _PIECE = 1 << 20
-_STAMP = 16
+_NUMBER_BYTES = 16
 
 
 @dataclass(frozen=True)
 class Generated:
-    """Bytes that follow from size and seed: they look random, and no two blocks of them are the same.
+    """Pseudo-random content, determined by size and seed.
 
-    Every mebibyte is one random block with its own number written over its first 16 bytes, so a range
-    put in the wrong place changes the checksum. Making them is a matter of copying.
+    Every mebibyte is the same random block with its number in the first 16 bytes, so a range written to the
+    wrong position changes the checksum. Generating it is as fast as copying.
     """
 
     size: int
-    """Bytes, head included."""
+    """Size in bytes, including the head."""
     seed: int = 0
     head: bytes = field(default=b"", repr=False)
-    """What the file begins with, such as the header of a safetensors file."""
+    """The start of the file, such as the header of a safetensors file."""
 
 
 Content = bytes | Path | Generated | Payload
-"""What a file of a repo may be given as."""
+"""The content of a file, as passed to `LocalHub.add_repo`."""
 
 
 class StoredBlob(ABC):
-    """One file's content."""
+    """The content of one file."""
 
     size: int
-    """Bytes."""
+    """Size in bytes."""
     path: Path | None = None
-    """The file that holds exactly these bytes, where there is one."""
+    """The file with exactly this content, if there is one."""
 
     @property
     @abstractmethod
     def key(self) -> str:
-        """What tells this content from another, without reading it all."""
+        """Identifies the content, without reading all of it."""
 
     @abstractmethod
     def pieces(self, start: int, stop: int) -> Iterator[bytes | memoryview]:
-        """Yield the bytes from `start` up to `stop`, a mebibyte or less at a time."""
+        """Yield the bytes from `start` to `stop`, in pieces of up to a mebibyte."""
 
     @functools.cached_property
     def sha256(self) -> str:
-        """The LFS name, in hex; worked out once, at about a gigabyte a second."""
+        """The SHA-256 in hex; computed once, at about a gigabyte per second."""
         digest = hashlib.sha256()
         for piece in self.pieces(0, self.size):
             digest.update(piece)
@@ -70,7 +70,7 @@ class StoredBlob(ABC):
 
     @functools.cached_property
     def git_oid(self) -> str:
-        """The name that git gives to these bytes: sha1 of `blob <length>`, a zero byte, the bytes."""
+        """The git object id: the SHA-1 of `blob <length>`, a zero byte, and the content."""
         digest = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
         for piece in self.pieces(0, self.size):
             digest.update(piece)
@@ -78,21 +78,21 @@ class StoredBlob(ABC):
 
     @functools.cached_property
     def pointer(self) -> bytes:
-        """The text that git holds in place of the file when it is in LFS."""
+        """The content of the LFS pointer file."""
         return lfs_pointer(self.sha256, self.size)
 
     @functools.cached_property
     def pointer_oid(self) -> str:
-        """The name that git gives to the pointer."""
+        """The git object id of the pointer file."""
         return git_sha1(self.pointer)
 
     def read(self, start: int = 0, stop: int | None = None) -> bytes:
-        """Return the bytes from `start` up to `stop`."""
+        """Return the bytes from `start` to `stop`, or to the end."""
         return b"".join(self.pieces(start, self.size if stop is None else min(stop, self.size)))
 
 
 class BytesBlob(StoredBlob):
-    """A small file, in memory."""
+    """A small file in memory."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -100,18 +100,18 @@ class BytesBlob(StoredBlob):
 
     @property
     def key(self) -> str:
-        """Git's own name of the bytes, which are short."""
+        """The git object id."""
         return self.git_oid
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes | memoryview]:
-        """Slice the bytes."""
+        """Yield slices of the bytes."""
         view = memoryview(self.data)
         for at in range(start, stop, _PIECE):
             yield view[at : min(at + _PIECE, stop)]
 
 
 class PathBlob(StoredBlob):
-    """A file on disk, which nobody changes while it is served."""
+    """A file on disk; it must not change while it is served."""
 
     def __init__(self, path: Path, *, sha256: str | None = None) -> None:
         self.path = path
@@ -121,22 +121,22 @@ class PathBlob(StoredBlob):
 
     @property
     def key(self) -> str:
-        """Where the file lies, its size and its age."""
+        """Path, size and modification time."""
         status = os.stat(self.path or "")
         return f"{self.path}-{self.size}-{status.st_mtime_ns}"
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes | memoryview]:
-        """Read the file."""
+        """Yield pieces of the file."""
         with open(self.path or "", "rb") as file:
             file.seek(start)
-            left = stop - start
-            while left > 0 and (piece := file.read(min(left, _PIECE))):
-                left -= len(piece)
+            remaining = stop - start
+            while remaining > 0 and (piece := file.read(min(remaining, _PIECE))):
+                remaining -= len(piece)
                 yield piece
 
 
 class GeneratedBlob(StoredBlob):
-    """A head and made-up bytes behind it."""
+    """A head followed by generated bytes."""
 
     def __init__(self, content: Generated) -> None:
         self.content = content
@@ -144,7 +144,7 @@ class GeneratedBlob(StoredBlob):
 
     @property
     def key(self) -> str:
-        """What the bytes are made from."""
+        """Size, seed and a hash of the head."""
         head = hashlib.sha256(self.content.head).hexdigest()[:16]
         return f"generated-{self.size}-{self.content.seed}-{head}"
 
@@ -153,7 +153,7 @@ class GeneratedBlob(StoredBlob):
         return memoryview(random.Random(self.content.seed).randbytes(_BLOCK))  # noqa: S311 - filler
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes | memoryview]:
-        """Make the bytes."""
+        """Generate the bytes."""
         head = memoryview(self.content.head)
         if start < len(head):
             yield head[start : min(stop, len(head))]
@@ -161,17 +161,17 @@ class GeneratedBlob(StoredBlob):
         while at < stop:
             number, within = divmod(at, _BLOCK)
             end = min(_BLOCK, within + stop - at)
-            if within < _STAMP:
+            if within < _NUMBER_BYTES:
                 stamp = struct.pack("<QQ", number, self.content.seed & (2**64 - 1))
-                yield stamp[within : min(_STAMP, end)]
-                at += min(_STAMP, end) - within
+                yield stamp[within : min(_NUMBER_BYTES, end)]
+                at += min(_NUMBER_BYTES, end) - within
             else:
                 yield self._block[within:end]
                 at += end - within
 
 
 class PayloadBlob(StoredBlob):
-    """A file of the sample: a head and zeros, with a checksum that is known beforehand."""
+    """A file of the sample: a head followed by zeros, with a precomputed checksum."""
 
     def __init__(self, payload: Payload) -> None:
         self.payload = payload
@@ -179,19 +179,19 @@ class PayloadBlob(StoredBlob):
 
     @property
     def key(self) -> str:
-        """What tells the sample's files apart."""
+        """The key of the payload."""
         return self.payload.key
 
     @functools.cached_property
     def sha256(self) -> str:
-        """The checksum from the sample's list, or worked out."""
+        """The precomputed checksum, or else the computed one."""
         try:
             return self.payload.sha256
         except KeyError:
-            return self.payload.hashed()
+            return self.payload.compute_sha256()
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes | memoryview]:
-        """The head, then zeros."""
+        """Yield the head, then zeros."""
         head = memoryview(self.payload.head)
         if start < len(head):
             yield head[start : min(stop, len(head))]
@@ -201,7 +201,7 @@ class PayloadBlob(StoredBlob):
 
 
 def make_blob(content: Content | StoredBlob) -> StoredBlob:
-    """Return the blob for a content as it was given."""
+    """Return the blob for a content."""
     if isinstance(content, StoredBlob):
         return content
     if isinstance(content, Generated):

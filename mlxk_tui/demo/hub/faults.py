@@ -1,4 +1,4 @@
-"""Faults that the local hub can be told to have: which requests they hit, and what then goes wrong."""
+"""Fault injection for the local hub: which requests a fault affects, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any, Literal
 Kind = Literal["cut", "slow", "status", "corrupt", "silent", "ignore_range", "wrong_range", "wrong_size"]
 """What goes wrong:
 
-- `cut`: the connection is closed after `after_bytes` of the body (None: before any header).
-- `slow`: the answer begins `delay_s` later, and its body comes at `rate` bytes a second.
-- `status`: `status` in place of the answer, with `retry_after`, `error_code`, `headers` and `body`.
-- `corrupt`: the byte at `after_bytes` of the body (None: the first) is wrong.
-- `silent`: the connection stays open and nothing comes after `after_bytes` (None: not even a header).
-- `ignore_range`: 200 and the whole file in answer to a Range.
-- `wrong_range`: 206 whose Content-Range says a byte further than asked, with those bytes.
-- `wrong_size`: the file seems `size_delta` bytes longer (zeros) or shorter, in headers and body alike.
+- `cut`: the connection is closed after `after_bytes` of the body (None: before the headers).
+- `slow`: the response starts after `delay_s` seconds, and its body is sent at `rate` bytes per second.
+- `status`: the response has this `status`, `retry_after`, `error_code`, `headers` and `body` instead.
+- `corrupt`: the byte at `after_bytes` of the body (None: the first one) is wrong.
+- `silent`: nothing is sent after `after_bytes` (None: no headers either), but the connection stays open.
+- `ignore_range`: a range request gets a 200 with the whole file.
+- `wrong_range`: a range request gets a 206 whose Content-Range and bytes are off by one.
+- `wrong_size`: the file is `size_delta` bytes longer (zeros) or shorter, in headers and body.
 """
 Origin = Literal["hub", "cdn"]
-"""`hub` answers the API and small files, `cdn` holds large files at another origin."""
+"""`hub` serves the API and small files; `cdn` serves large files from another origin."""
 
 _KINDS: tuple[Kind, ...] = (
     "cut", "slow", "status", "corrupt", "silent", "ignore_range", "wrong_range", "wrong_size",
@@ -30,47 +30,47 @@ _KINDS: tuple[Kind, ...] = (
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault and the requests that it hits.
+    """One fault and the requests that it affects.
 
-    Requests to upload are hit too: `cut`, `silent` and `slow` then count what was received.
+    Uploads are affected too: for them, `cut`, `silent` and `slow` apply to the request's body.
     """
 
     kind: Kind
     path: str = "*"
-    """Glob over the URL's path without query, unquoted; `*` crosses slashes. A large file's path on the
-    CDN ends with its name in the repo, as on the hub, so that `*/model.safetensors` fits on both."""
+    """Glob for the unquoted path without query; `*` matches slashes too. On both origins the path of a file
+    ends with its path in the repo, so `*/model.safetensors` matches on both."""
     method: str | None = None
-    """None for any."""
+    """HTTP method; None for any."""
     origin: Origin | None = None
     """None for both."""
     ranged: bool | None = None
-    """Only requests with a Range (True), only those without (False), or either (None)."""
+    """Affects only requests with a Range (True), only those without (False), or both (None)."""
     skip: int = 0
-    """How many matching requests go by unharmed first."""
+    """Number of matching requests to skip first."""
     times: int | None = 1
-    """How many requests it hits; None for all."""
+    """Number of requests to affect; None for all."""
     after_bytes: int | None = None
-    """Bytes of the body; what None means depends on the kind."""
+    """Position in the body; see `Kind` for the meaning of None."""
     delay_s: float = 0
-    """Seconds."""
+    """Delay in seconds."""
     rate: float | None = None
-    """Bytes a second."""
+    """Bytes per second."""
     status: int = 503
     retry_after: str | float | None = None
-    """`Retry-After`: seconds, or a date as RFC 9110 writes it."""
+    """Value of `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3)."""
     error_code: str | None = None
-    """`X-Error-Code`."""
+    """Value of `X-Error-Code`."""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = ""
     size_delta: int = -1
-    """Bytes."""
+    """Difference of the size, in bytes."""
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
-            raise ValueError(f"There is no fault {self.kind!r}; there are {', '.join(_KINDS)}.")
+            raise ValueError(f"Unknown kind of fault {self.kind!r}. Use one of {', '.join(_KINDS)}.")
 
-    def fits(self, origin: Origin, method: str, path: str, *, ranged: bool) -> bool:
-        """Tell whether the request is one of those that this fault hits."""
+    def matches(self, origin: Origin, method: str, path: str, *, ranged: bool) -> bool:
+        """Return whether a request matches the conditions of this fault."""
         return (
             self.origin in {None, origin}
             and self.method in {None, method}
@@ -80,19 +80,19 @@ class Fault:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Fault:
-        """Return the fault that the control endpoint was sent.
+        """Convert a fault that was sent to the control endpoint.
 
         Raises:
-            ValueError: an unknown field or kind.
+            ValueError: a field or kind is unknown, or the kind is missing.
         """
         unknown = document.keys() - {item.name for item in fields(cls)}
         if unknown or "kind" not in document:
-            raise ValueError(f"Unknown fields: {sorted(unknown)}; `kind` must be there.")
+            raise ValueError(f"Unknown fields: {sorted(unknown)}; `kind` is required.")
         return cls(**document)
 
 
 @dataclass
-class _Set:
+class _ActiveFault:
     fault: Fault
     skip: int
     left: int | None
@@ -100,33 +100,33 @@ class _Set:
 
 
 class Faults:
-    """The faults of a hub, in the order they were added; a request meets the first one that fits."""
+    """The faults of a hub, in the order in which they were added; the first match affects a request."""
 
     def __init__(self) -> None:
-        self._sets: list[_Set] = []
+        self._active: list[_ActiveFault] = []
         self._lock = threading.Lock()
 
     def add(self, fault: Fault) -> Fault:
-        """Let the hub have the fault from the next request on."""
+        """Add a fault; it applies from the next request on."""
         with self._lock:
-            self._sets.append(_Set(fault, fault.skip, fault.times))
+            self._active.append(_ActiveFault(fault, fault.skip, fault.times))
         return fault
 
     def clear(self) -> None:
-        """Mend everything."""
+        """Remove all faults."""
         with self._lock:
-            self._sets.clear()
+            self._active.clear()
 
     def hits(self, fault: Fault | None = None) -> int:
-        """Return how many requests the fault (None: all of them) has hit."""
+        """Return the number of requests that a fault (None: any fault) has affected."""
         with self._lock:
-            return sum(item.hits for item in self._sets if fault is None or item.fault is fault)
+            return sum(item.hits for item in self._active if fault is None or item.fault is fault)
 
     def take(self, origin: Origin, method: str, path: str, *, ranged: bool) -> Fault | None:
-        """Return the fault that this request meets, and count it."""
+        """Return the fault that affects this request, and count it."""
         with self._lock:
-            for item in self._sets:
-                if item.left == 0 or not item.fault.fits(origin, method, path, ranged=ranged):
+            for item in self._active:
+                if item.left == 0 or not item.fault.matches(origin, method, path, ranged=ranged):
                     continue
                 if item.skip > 0:
                     item.skip -= 1
@@ -139,9 +139,9 @@ class Faults:
 
     def __iter__(self) -> Iterator[Fault]:
         with self._lock:
-            return iter([item.fault for item in self._sets])
+            return iter([item.fault for item in self._active])
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return every fault with its `hits` and what is `left` of it."""
+        """Return all faults, with the number of requests that each has affected and still affects."""
         with self._lock:
-            return [{**asdict(item.fault), "hits": item.hits, "left": item.left} for item in self._sets]
+            return [{**asdict(item.fault), "hits": item.hits, "left": item.left} for item in self._active]

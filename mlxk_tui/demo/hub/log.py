@@ -1,4 +1,4 @@
-"""The local hub's list of requests, with the bytes that really left for each."""
+"""The request log of the local hub, with the number of bytes actually sent."""
 
 from __future__ import annotations
 
@@ -14,55 +14,55 @@ from mlxk_tui.demo.hub.faults import Origin
 
 @dataclass
 class LoggedRequest:
-    """One request, and what became of it so far."""
+    """One request; it is updated while the request is in progress."""
 
     origin: Origin
     method: str
     path: str
-    """Unquoted, without query."""
+    """The unquoted path, without query."""
     query: str
     range: str | None
     """The Range header."""
     authorization: bool
-    """Whether a token came with it."""
+    """Whether it has an Authorization header."""
     user_agent: str
     connection: int
-    """A number for the TCP connection; requests on one connection share it."""
+    """A number that identifies the TCP connection."""
     status: int = 0
-    """0 as long as there is none."""
+    """HTTP status; 0 before the response."""
     bytes_sent: int = 0
-    """Bytes of the body that were handed to the system."""
+    """Bytes of the response's body that were passed to the operating system."""
     bytes_received: int = 0
     """Bytes of the request's body."""
     fault: str | None = None
-    """The kind of fault that it met."""
+    """The kind of fault that affected it."""
     started: float = field(default_factory=time.monotonic)
     finished: float | None = None
-    """None as long as it is being answered (monotonic seconds, as `started`)."""
+    """None while in progress; in seconds of the monotonic clock, like `started`."""
 
 
 class HubLog:
-    """All requests, oldest first; safe to read from another thread."""
+    """All requests, oldest first. Thread-safe."""
 
     def __init__(self) -> None:
         self._requests: list[LoggedRequest] = []
         self._lock = threading.Lock()
 
     def add(self, request: LoggedRequest) -> LoggedRequest:
-        """Append a request."""
+        """Add a request and return it."""
         with self._lock:
             self._requests.append(request)
         return request
 
     def clear(self) -> None:
-        """Forget what was."""
+        """Remove all requests."""
         with self._lock:
             self._requests.clear()
 
     def matching(
         self, path: str = "*", *, method: str | None = None, origin: Origin | None = None
     ) -> list[LoggedRequest]:
-        """Return the requests whose path fits the glob (`*` crosses slashes)."""
+        """Return the requests whose path matches a glob (`*` matches slashes too)."""
         return [
             request
             for request in self
@@ -72,16 +72,16 @@ class HubLog:
         ]
 
     def bytes_sent(self, path: str = "*", *, origin: Origin | None = None) -> int:
-        """Return the bytes of all bodies that were sent for these paths."""
+        """Return the number of bytes that were sent for matching paths."""
         return sum(request.bytes_sent for request in self.matching(path, origin=origin))
 
     @property
     def running(self) -> int:
-        """How many requests are being answered."""
+        """Number of requests in progress."""
         return sum(request.finished is None for request in self)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return everything as plain values."""
+        """Return all requests as JSON values."""
         return [asdict(request) for request in self]
 
     def __iter__(self) -> Iterator[LoggedRequest]:

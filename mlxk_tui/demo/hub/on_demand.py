@@ -1,4 +1,4 @@
-"""The local hub as a process that starts with the first connection: its address is known before."""
+"""The local hub in a process that starts with the first connection; its URL is known before."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mlxk_tui.demo.hub.process import HubProcess
 
 
 class HubOnDemand:
-    """Listens at once and starts the hub, seeded for the demo, when somebody connects.
+    """Listens at once, and starts a hub with the repos of the demo when a client connects.
 
-    Most demo sessions ask the hub nothing, and starting it takes about a second. Who connects meanwhile
-    waits in the socket's queue.
+    Most demo sessions don't use the hub, and starting it takes about a second. Meanwhile clients wait in the
+    backlog of the socket.
 
     Args:
-        rate: bytes a second that a connection gets; None for no limit.
-        scratch: where it puts what is uploaded; the system's temporary folder without.
+        rate: maximum bytes per second and connection; None for no limit.
+        scratch: folder for uploads; None for the system's temporary folder.
     """
 
     def __init__(self, *, rate: float | None = None, scratch: Path | None = None) -> None:
@@ -31,26 +31,26 @@ class HubOnDemand:
 
     @property
     def url(self) -> str:
-        """What HF_ENDPOINT is set to."""
+        """The URL of the hub, for HF_ENDPOINT."""
         return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
     @property
     def pid(self) -> int | None:
-        """The process's number once it runs."""
+        """The process id; None before the start."""
         return self._process.pid
 
     def close(self) -> None:
-        """End the process and give the port back; a second call does nothing."""
+        """Stop the process and close the port. Calling it twice is allowed."""
         with contextlib.suppress(OSError):
             self._wake.send(b"x")
         self._thread.join(0.2)
-        self._process.stop()  # also one that is coming up, which the thread waits for
+        self._process.stop()  # also while it is starting, which the thread waits for
         self._thread.join()
-        for each in (self._socket, self._wake, self._woken):
-            each.close()
+        for sock in (self._socket, self._wake, self._woken):
+            sock.close()
 
     def _wait(self) -> None:
         ready, _, _ = select.select([self._socket, self._woken], [], [])
         if self._woken not in ready:
-            with contextlib.suppress(RuntimeError):  # who asked finds that the hub does not answer
+            with contextlib.suppress(RuntimeError):  # the client gets no response
                 self._process.start()

@@ -1,4 +1,4 @@
-"""The local hub as its own process, which ends with its owner."""
+"""The local hub in a process of its own, which exits with its owner."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from typing import IO, Any
 
 from mlxk_tui.demo.hub.faults import Fault
 
-_START_WITHIN_S = 30.0
-_STOP_WITHIN_S = 5.0
-_ANSWER_WITHIN_S = 10.0
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 5.0
+_RESPONSE_TIMEOUT_S = 10.0
 
 
 class HubProcess:
-    """Runs `python -m mlxk_tui.demo.hub` and knows its addresses.
+    """Runs `python -m mlxk_tui.demo.hub`.
 
-    The process holds the other end of a pipe from this one and ends when that closes, so it does not
-    outlive an owner that is killed. Everything here blocks; from a coroutine use a thread.
+    The process exits when its stdin is closed, so it doesn't outlive an owner that is killed. All methods
+    block; call them in a thread from a coroutine.
 
     Args:
-        seed_demo: fill it for the demo.
-        folder: serve every folder `org/name` below this one.
-        rate: bytes a second that a connection gets.
-        port: 0 for a free one.
-        listening: a socket of 127.0.0.1 that listens already, in place of a port; it stays the caller's.
-        scratch: folder for what is uploaded, in place of the system's temporary one: it goes with that, also
-            when the process is killed.
+        seed_demo: whether to add the repos of the demo.
+        folder: add every folder `org/name` in this folder as a repo.
+        rate: maximum bytes per second and connection; None for no limit.
+        port: port of the hub; 0 for any free port.
+        listening: a listening socket of 127.0.0.1 to use instead of a port; the caller closes it.
+        scratch: folder for uploads instead of the system's temporary folder, so that they can be removed
+            with it even if the process is killed.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class HubProcess:
     ) -> None:
         self.url = ""
         self.cdn_url = ""
-        self._passed: list[int] = []
+        self._pass_fds: list[int] = []
         self._arguments = ["--port", str(port)]
         if listening is not None:
-            self._passed = [listening.fileno()]
+            self._pass_fds = [listening.fileno()]
             self._arguments = ["--socket", str(listening.fileno())]
         if seed_demo:
             self._arguments.append("--seed-demo")
@@ -61,31 +61,31 @@ class HubProcess:
             self._arguments += ["--folder", str(folder)]
         if rate is not None:
             self._arguments += ["--rate", str(rate)]
-        self._environ = {} if scratch is None else {"TMPDIR": str(scratch)}
+        self._environment = {} if scratch is None else {"TMPDIR": str(scratch)}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int | None:
-        """The process's number while it runs."""
+        """The process id; None if it isn't running."""
         return self._process.pid if self._process is not None else None
 
     def start(self) -> HubProcess:
-        """Start it and return when it listens.
+        """Start the process and wait until it is listening.
 
         Raises:
-            RuntimeError: it did not come up within half a minute.
+            RuntimeError: it did not start within 30 seconds.
         """
         command = [sys.executable, "-m", "mlxk_tui.demo.hub", *self._arguments]
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=self._passed,
-            env={**os.environ, **self._environ},
-            stderr=subprocess.DEVNULL,  # the owner may have the screen
-            start_new_session=True,  # a Ctrl-C is for the owner, who then ends it
+            pass_fds=self._pass_fds,
+            env={**os.environ, **self._environment},
+            stderr=subprocess.DEVNULL,  # the owner may use the terminal for its interface
+            start_new_session=True,  # the owner handles Ctrl-C and stops the process
         )
-        line = _within(_START_WITHIN_S, self._process.stdout)
+        line = _read_line(self._process.stdout, _START_TIMEOUT_S)
         try:
             addresses = json.loads(line)
         except ValueError:
@@ -95,7 +95,7 @@ class HubProcess:
         return self
 
     def stop(self) -> None:
-        """End it; nothing happens when it has ended."""
+        """Stop the process. Calling it twice is allowed."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -103,34 +103,34 @@ class HubProcess:
             if stream is not None:
                 stream.close()
         try:
-            process.wait(_STOP_WITHIN_S)
+            process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
     def add_fault(self, fault: Fault) -> None:
-        """Let it have a fault."""
-        self._ask("POST", "faults", {**asdict(fault), "headers": dict(fault.headers)})
+        """Add a fault."""
+        self._control("POST", "faults", {**asdict(fault), "headers": dict(fault.headers)})
 
     def clear_faults(self) -> None:
-        """Mend everything."""
-        self._ask("DELETE", "faults")
+        """Remove all faults."""
+        self._control("DELETE", "faults")
 
     def faults(self) -> list[dict[str, Any]]:
-        """Return the faults with `hits` and what is `left` of each."""
-        return list(self._ask("GET", "faults"))
+        """Return all faults, with the number of requests that each has affected and still affects."""
+        return list(self._control("GET", "faults"))
 
     def requests(self) -> list[dict[str, Any]]:
-        """Return the log, the fields of `Request`."""
-        return list(self._ask("GET", "requests"))
+        """Return the request log, with the fields of `LoggedRequest`."""
+        return list(self._control("GET", "requests"))
 
     def clear_requests(self) -> None:
-        """Forget what was."""
-        self._ask("DELETE", "requests")
+        """Clear the request log."""
+        self._control("DELETE", "requests")
 
     def set_rate(self, rate: float | None) -> None:
-        """Set the bytes a second that a connection gets; None for no limit."""
-        self._ask("POST", "rate", {"rate": rate})
+        """Set the maximum bytes per second and connection; None for no limit."""
+        self._control("POST", "rate", {"rate": rate})
 
     def __enter__(self) -> HubProcess:
         return self.start()
@@ -140,18 +140,18 @@ class HubProcess:
     ) -> None:
         self.stop()
 
-    def _ask(self, method: str, what: str, body: Any = None) -> Any:
+    def _control(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/-/{what}", data=data, method=method)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=_ANSWER_WITHIN_S) as answer:  # noqa: S310 - loopback
-            return json.load(answer)
+        request = urllib.request.Request(f"{self.url}/-/{path}", data=data, method=method)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_RESPONSE_TIMEOUT_S) as response:  # noqa: S310 - loopback
+            return json.load(response)
 
 
-def _within(seconds: float, stream: IO[bytes] | None) -> bytes:
-    """Return the stream's next line, or nothing when it takes longer."""
+def _read_line(stream: IO[bytes] | None, timeout_s: float) -> bytes:
+    """Return the next line of a stream, or `b""` after the timeout."""
     lines: list[bytes] = []
     reader: Callable[[], bytes] = stream.readline if stream is not None else bytes
     thread = threading.Thread(target=lambda: lines.append(reader()), daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(timeout_s)
     return lines[0] if lines else b""

@@ -1,7 +1,7 @@
-"""Answers of the local hub, before anything goes wrong with them, and its errors with their headers.
+"""Responses of the local hub before faults are applied, and its errors with their headers.
 
-The client reads `X-Error-Code` and `X-Error-Message` to choose its exception (huggingface_hub 2.4,
-`hf_raise_for_status`); over plain HTTP nothing else tells it what a 401 or 404 means.
+huggingface_hub (2.4, `hf_raise_for_status`) chooses its exception by `X-Error-Code` and `X-Error-Message`;
+nothing else distinguishes the causes of a 401 or 404.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from mlxk_tui.demo.hub.blobs import BytesBlob, StoredBlob
 
 @dataclass
 class Reply:
-    """Status, headers and body of an answer."""
+    """Status, headers and body of a response."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: StoredBlob = field(default_factory=lambda: BytesBlob(b""))
     ranges: bool = False
-    """Whether a Range of the request applies to the body."""
+    """Whether the body supports range requests."""
 
 
 def json_reply(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
-    """Return `document` as JSON."""
+    """Return a reply with a JSON body."""
     body = BytesBlob(json.dumps(document).encode())
     return Reply(status, {"Content-Type": "application/json; charset=utf-8", **(headers or {})}, body)
 
 
 class HubError(Exception):
-    """An answer that is an error."""
+    """An error to send to the client."""
 
     def __init__(self, status: int, message: str, code: str | None = None, **more: Any) -> None:
         super().__init__(message)
@@ -42,15 +42,15 @@ class HubError(Exception):
         self.more = more
 
     def reply(self) -> Reply:
-        """Return it as the hub sends it: in headers and as JSON."""
+        """Return the error as headers and JSON, like the Hub."""
         headers = {"X-Error-Message": self.message}
         if self.code is not None:
             headers["X-Error-Code"] = self.code
         return json_reply({"error": self.message, **self.more}, self.status, headers)
 
 
-class Redirect(Exception):  # noqa: N818 - it is an answer like any other, only from deep within
-    """An answer that sends the client elsewhere."""
+class Redirect(Exception):  # noqa: N818 - not an error, but a response raised by nested functions
+    """A redirect to send to the client."""
 
     def __init__(self, location: str, status: int = 307) -> None:
         super().__init__(location)
@@ -58,22 +58,22 @@ class Redirect(Exception):  # noqa: N818 - it is an answer like any other, only 
         self.status = status
 
     def reply(self) -> Reply:
-        """Return status and Location."""
+        """Return the redirect as a reply."""
         return Reply(self.status, {"Location": self.location})
 
 
-def not_found(*, known: bool) -> HubError:
-    """Return what a missing or hidden repo looks like to someone who is `known` by token, or not."""
-    if known:
+def repo_not_found(*, authenticated: bool) -> HubError:
+    """Return the error for a missing or hidden repo; it depends on whether the client has a valid token."""
+    if authenticated:
         return HubError(404, "Repository not found", "RepoNotFound")
     return HubError(401, "Invalid username or password.", "RepoNotFound")
 
 
-def no_revision(revision: str) -> HubError:
-    """Return the error for a revision that the repo has not."""
+def revision_not_found(revision: str) -> HubError:
+    """Return the error for a revision that doesn't exist."""
     return HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
 
-def no_entry(path: str) -> HubError:
-    """Return the error for a file that the revision has not."""
+def entry_not_found(path: str) -> HubError:
+    """Return the error for a file that isn't in the revision."""
     return HubError(404, f"{path} does not exist", "EntryNotFound")

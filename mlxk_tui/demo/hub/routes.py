@@ -1,21 +1,21 @@
-"""Finds the handler for a request by its path."""
+"""Routing: finds the handler of a request by its path."""
 
 from __future__ import annotations
 
 from mlxk_tui.demo.hub.context import HandlerContext
 from mlxk_tui.demo.hub.handlers import control, models, resolve, search, uploads, xet
-from mlxk_tui.demo.hub.replies import HubError, Reply, json_reply, not_found
+from mlxk_tui.demo.hub.replies import HubError, Reply, json_reply, repo_not_found
 from mlxk_tui.demo.hub.store.repos import HubRepo
 from mlxk_tui.demo.hub.store.users import authenticate
 
-_PARTS_OF_MODELS = {
+_MODEL_ROUTES = {
     "auth-check", "branch", "commit", "commits", "paths-info", "preupload", "refs", "revision", "settings",
     "tag", "tree", "xet-read-token", "xet-write-token",
 }  # fmt: skip
 
 
 async def route_hub(context: HandlerContext) -> Reply:
-    """Answer a request to the hub itself."""
+    """Handle a request to the hub origin."""
     if context.segments[0] == "-":
         return await control.answer(context)
     context.user = authenticate(context.request.headers.get("Authorization"), context.state.tokens)
@@ -32,11 +32,11 @@ async def route_hub(context: HandlerContext) -> Reply:
             return await resolve.resolve(context, context.repo(f"{space}/{name}"), revision, "/".join(parts))
         case [name, ("resolve" | "raw"), revision, *parts]:
             return await resolve.resolve(context, context.repo(name), revision, "/".join(parts))
-    raise _nothing_here()
+    raise _page_not_found()
 
 
 async def route_cdn(context: HandlerContext) -> Reply:
-    """Answer a request to the CDN."""
+    """Handle a request to the CDN origin."""
     if context.request.method == "PUT":
         return await uploads.put(context)
     if context.request.method == "POST" and context.segments[0] == "complete":
@@ -47,7 +47,7 @@ async def route_cdn(context: HandlerContext) -> Reply:
 
 
 async def _api(context: HandlerContext, rest: list[str]) -> Reply:
-    """Answer what lies below `/api` beside the models."""
+    """Handle requests below `/api`, except those for models."""
     match context.request.method, rest:
         case "GET", ["whoami-v2"]:
             return _whoami(context)
@@ -63,13 +63,13 @@ async def _api(context: HandlerContext, rest: list[str]) -> Reply:
             repo = context.repo(f"{space}/{name}")
             return await resolve.resolve_cached(context, repo, revision, "/".join(parts))
         case _, ["datasets" | "spaces", *_]:
-            raise not_found(known=context.user is not None)
-    raise _nothing_here()
+            raise repo_not_found(authenticated=context.user is not None)
+    raise _page_not_found()
 
 
 async def _model(context: HandlerContext, rest: list[str]) -> Reply:
-    """Answer `/api/models/{id}/...`; an id has one part or two."""
-    parts = 1 if len(rest) == 1 or rest[1] in _PARTS_OF_MODELS else 2
+    """Handle `/api/models/{id}/...`; an id has one or two segments."""
+    parts = 1 if len(rest) == 1 or rest[1] in _MODEL_ROUTES else 2
     repo = context.repo("/".join(rest[:parts]))
     if context.request.method in {"GET", "HEAD"}:
         return await _read(context, repo, rest[parts:])
@@ -88,7 +88,7 @@ async def _model(context: HandlerContext, rest: list[str]) -> Reply:
             return await uploads.commit(context, repo, revision)
         case "PUT", ["settings"]:
             return await uploads.settings(context, repo)
-    raise _nothing_here()
+    raise _page_not_found()
 
 
 async def _read(context: HandlerContext, repo: HubRepo, rest: list[str]) -> Reply:
@@ -107,15 +107,15 @@ async def _read(context: HandlerContext, repo: HubRepo, rest: list[str]) -> Repl
             return await models.tree(context, repo, revision, "/".join(path))
         case ["xet-read-token" | "xet-write-token" as kind, _]:
             return await xet.token(context, repo, write=kind == "xet-write-token")
-    raise _nothing_here()
+    raise _page_not_found()
 
 
-def _nothing_here() -> HubError:
+def _page_not_found() -> HubError:
     return HubError(404, "Sorry, we can't find the page you are looking for.")
 
 
 def _whoami(context: HandlerContext) -> Reply:
-    """Answer `HfApi.whoami`."""
+    """Handle `HfApi.whoami`."""
     user = context.user
     if user is None:
         raise HubError(401, "Invalid username or password.")

@@ -1,4 +1,4 @@
-"""What the demo's hub has: small models to find and pull, and the repos that the sample cache came from."""
+"""The repos of the demo's hub: small models to search and pull, and the repos of the sample cache."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _SKIPPED_FOLDERS = {".git", ".cache", "__pycache__"}
 
 @dataclass(frozen=True)
 class Seed:
-    """One repo of the demo's hub that the sample cache has not."""
+    """A repo of the demo's hub that isn't in the sample cache."""
 
     name: str
     files: Callable[[str], Files]
-    """Makes the files of a repo with this name."""
+    """Returns the files of a repo with this name."""
     downloads: int
     likes: int
     days: float
-    """How many days ago it changed."""
+    """Days since its last change."""
     gated: str | bool = False
     private: bool = False
     disabled: bool = False
@@ -39,19 +39,19 @@ class Seed:
 
 
 def seed_demo(hub: LocalHub, *, now: datetime | None = None) -> None:
-    """Fill the hub: a dozen small models, one of each kind of access, and what the sample cache holds.
+    """Add a dozen small models, with every kind of access, and the repos of the sample cache.
 
-    Large files are made up while they are sent, so this takes a fraction of a second and no disk. A
-    model of the sample cache has the commit that the cache knows, unless the cache's copy was spoilt in
-    a way that another commit explains; pulling it repairs or updates it.
+    Large files are generated while they are sent, so this takes a fraction of a second and no disk space. A
+    repo of the sample cache has the same commit as in the cache, unless the cache's copy has different files;
+    pulling it repairs or updates the copy.
 
     Args:
         hub: an empty hub.
-        now: what ages count back from; None for the present.
+        now: the current time, for reproducible dates; None for the clock.
     """
     moment = now or datetime.now(timezone.utc)
     for seed in SEEDS:
-        files = {path: _varied(seed.name, content) for path, content in seed.files(seed.name).items()}
+        files = {path: _fill_zeros(seed.name, content) for path, content in seed.files(seed.name).items()}
         hub.add_repo(
             seed.name, files, gated=seed.gated, granted=(), private=seed.private, disabled=seed.disabled,
             downloads=seed.downloads, likes=seed.likes, modified=moment - timedelta(days=seed.days),
@@ -63,12 +63,12 @@ def seed_demo(hub: LocalHub, *, now: datetime | None = None) -> None:
 
 
 def add_folder(hub: LocalHub, name: str, folder: Path, *, downloads: int = 0, likes: int = 0) -> str:
-    """Make a repo of the files in a folder, which are read as they are asked for; return its commit."""
+    """Add a repo with the files of a folder, which are read on request; return its commit hash."""
     return hub.add_repo(name, _files_below(folder), downloads=downloads, likes=likes)
 
 
 def add_folders(hub: LocalHub, root: Path) -> list[str]:
-    """Make a repo of every folder `org/name` below `root` and return their names."""
+    """Add a repo for every folder `org/name` in `root`; return their names."""
     names = []
     for folder in sorted(root.glob("*/*")):
         if folder.is_dir() and not folder.parent.name.startswith("."):
@@ -89,11 +89,11 @@ def _files_below(folder: Path) -> dict[str, Content]:
 
 
 def _add_tiny_model(hub: LocalHub) -> None:
-    """Add the model that comes with the app, under the commit that `tiny_model.install` gives it."""
+    """Add the model that ships with the app, with the same commit as `tiny_model.install`."""
     files = {path.name: path.read_bytes() for path in sorted(tiny_model.folder().iterdir()) if path.is_file()}
-    words = [f"{name} {layout.etag(name, content)}" for name, content in files.items()]
+    parts = [f"{name} {layout.etag(name, content)}" for name, content in files.items()]
     hub.add_repo(
-        tiny_model.NAME, files, downloads=1_024, likes=16, oid=layout.commit(tiny_model.NAME, *words)
+        tiny_model.NAME, files, downloads=1_024, likes=16, oid=layout.commit_hash(tiny_model.NAME, *parts)
     )
 
 
@@ -105,16 +105,16 @@ def _add_sample(hub: LocalHub, moment: datetime) -> None:
         hub.add_repo(
             entry.name, files, downloads=2000 + popularity % 90_000, likes=popularity % 180,
             modified=moment - timedelta(days=entry.days + 7),
-            oid=layout.commit(entry.name, "main") if same else None,
+            oid=layout.commit_hash(entry.name, "main") if same else None,
         )  # fmt: skip
 
 
 _OTHER_COMMIT = {"needs code from its repo", "shards without an index", "config.json is a list"}
-"""The samples whose copy in the cache lists other files than the hub has."""
+"""The samples whose copy in the cache has other files than the repo on the hub."""
 
 
-def _varied(name: str, content: layout.Content) -> Content:
-    """Fill a file of zeros with what looks like weights; text stays, but for the note about zeros."""
+def _fill_zeros(name: str, content: layout.Content) -> Content:
+    """Replace the zeros of weights with generated bytes, and the note about zeros in model cards."""
     if isinstance(content, Payload):
         seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
         return Generated(content.size, seed, content.head)
@@ -131,14 +131,14 @@ def _sharded(decoder: DecoderConfig, name: str, shard_bytes: int) -> Files:
     )
 
 
-def _whisper_tiny(name: str) -> Files:
+def _whisper_tiny_files(name: str) -> Files:
     config: Config = {
         "model_type": "whisper", "n_audio_ctx": 1500, "n_audio_head": 6, "n_audio_layer": 4,
         "n_audio_state": 384, "n_mels": 80, "n_text_ctx": 448, "n_text_head": 6, "n_text_layer": 4,
         "n_text_state": 384, "n_vocab": 51865,
     }  # fmt: skip
     card = texts.card(
-        name, "Writes down speech; the smallest of its family. For mlx-whisper, not for mlx-lm.",
+        name, "Transcribes speech; the smallest of its family. For mlx-whisper, not for mlx-lm.",
         base="openai/whisper-tiny", license_id="mit", pipeline="automatic-speech-recognition",
         usage="mlx_whisper speech.mp3",
     )  # fmt: skip
@@ -149,7 +149,7 @@ def _whisper_tiny(name: str) -> Files:
     }
 
 
-def _smol_gguf(name: str) -> Files:
+def _smollm_gguf_files(name: str) -> Files:
     config: Config = {
         "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "head_dim": 64,
         "num_key_value_heads": 3, "intermediate_size": 1536, "vocab_size": 49152,
@@ -157,7 +157,7 @@ def _smol_gguf(name: str) -> Files:
     strings = {"general.architecture": "llama", "general.name": "SmolLM2 135M Instruct"}
     numbers = {"general.file_type": 7, "llama.block_count": 30, "llama.embedding_length": 576}
     card = texts.card(
-        name, "Quantised for llama.cpp.", base="HuggingFaceTB/SmolLM2-135M-Instruct", library="gguf"
+        name, "Quantized for llama.cpp.", base="HuggingFaceTB/SmolLM2-135M-Instruct", library="gguf"
     )
     return {
         "README.md": card,
@@ -165,11 +165,11 @@ def _smol_gguf(name: str) -> Files:
     }
 
 
-# fmt: off - one model in a few rows is read more easily than in fifteen
+# fmt: off - the table is more readable with several arguments per line
 _QWEN3_06B = DecoderConfig(
     "Qwen/Qwen3-0.6B",
     "qwen",
-    "The smallest Qwen3: thinks aloud before it answers, and is quick at both.",
+    "The smallest Qwen3: reasons before it answers, and is fast at both.",
     decoder_config(
         "qwen3",
         "Qwen3ForCausalLM",
@@ -246,7 +246,7 @@ _GEMMA_GATED = DecoderConfig(
 _STORIES_260K = DecoderConfig(
     "karpathy/tinyllamas",
     "qwen",
-    "Tells stories in the words of a small child. Half a megabyte.",
+    "Tells stories with the vocabulary of a small child. Half a megabyte.",
     decoder_config(
         "llama",
         "LlamaForCausalLM",
@@ -303,7 +303,7 @@ _STORIES_42M = DecoderConfig(
 _PYTHIA_LIKE = DecoderConfig(
     "JackFram/llama-68m",
     "llama3",
-    "A draft model: it guesses ahead, and a larger model checks the guesses.",
+    "A draft model for speculative decoding: it proposes tokens that a larger model verifies.",
     decoder_config(
         "llama",
         "LlamaForCausalLM",
@@ -322,7 +322,7 @@ _PYTHIA_LIKE = DecoderConfig(
 _FINETUNE = DecoderConfig(
     "mlx-community/stories15M-MLX",
     "qwen",
-    "Private: an experiment that only its owner sees.",
+    "A private experiment.",
     _STORIES_15M.config,
     license_id="mit",
     chat=False,
@@ -343,11 +343,11 @@ SEEDS: tuple[Seed, ...] = (
     Seed(f"{_ORG}/stories15M-MLX", _decoder(_STORIES_15M), 1_833, 7, 44),
     Seed(f"{_ORG}/stories42M-4bit-sharded", _decoder(_STORIES_42M, shard_bytes=10 << 20), 655, 3, 44),
     Seed(f"{_ORG}/llama-68m-4bit", _decoder(_PYTHIA_LIKE), 2_209, 5, 71),
-    Seed(f"{_ORG}/whisper-tiny-mlx", _whisper_tiny, 12_540, 8, 300),
-    Seed("bartowski/SmolLM2-135M-Instruct-GGUF", _smol_gguf, 7_411, 12, 330),
+    Seed(f"{_ORG}/whisper-tiny-mlx", _whisper_tiny_files, 12_540, 8, 300),
+    Seed("bartowski/SmolLM2-135M-Instruct-GGUF", _smollm_gguf_files, 7_411, 12, 330),
     Seed("prompt-lab/gemma-2-2b-it-4bit", _decoder(_GEMMA_GATED), 31_020, 204, 210, gated="manual"),
     Seed("tester/stories-finetune", _decoder(_FINETUNE), 3, 0, 0.2, private=True),
     Seed("prompt-lab/withdrawn-4bit", _decoder(_STORIES_260K), 0, 0, 90, disabled=True),
 )
 # fmt: on
-"""The repos that a visitor of the demo can find and pull."""
+"""The repos of the demo's hub that aren't in the sample cache."""

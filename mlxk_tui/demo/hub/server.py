@@ -1,4 +1,4 @@
-"""The local hub's server: two origins on the loopback address, in a thread of their own."""
+"""The HTTP server of the local hub: two origins on the loopback address, in a thread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import web
 
 from mlxk_tui.demo.hub.blobs import Content, StoredBlob, make_blob
-from mlxk_tui.demo.hub.context import HandlerContext, Hangup, split_path
+from mlxk_tui.demo.hub.context import DropConnection, HandlerContext, split_path
 from mlxk_tui.demo.hub.faults import Faults, Origin
 from mlxk_tui.demo.hub.log import HubLog, LoggedRequest
 from mlxk_tui.demo.hub.replies import HubError, Redirect, Reply
@@ -29,22 +29,22 @@ from mlxk_tui.demo.hub.store.repos import LFS_OVER, Commit, HubRepo
 from mlxk_tui.demo.hub.store.state import HubState
 from mlxk_tui.demo.hub.transmit import transmit
 
-_START_WITHIN_S = 20
-_STOP_WITHIN_S = 1.0
+_START_TIMEOUT_S = 20
+_STOP_TIMEOUT_S = 1.0
 _SEND_BUFFER = 256 << 10
-"""Bytes that the system holds for a connection. What waits there counts as sent, so it is kept small."""
-_LONGEST_LINE = 1 << 16
+"""Size of a socket's send buffer in bytes. It is small because bytes in it count as sent."""
+_MAX_LINE_BYTES = 1 << 16
 
 
 class LocalHub:
-    """A hub of models on this machine that the unmodified huggingface_hub client accepts.
+    """A local hub that works with an unmodified huggingface_hub client.
 
-    It runs in its own thread from `start` (or the beginning of a `with` block) to `stop`, on free
-    loopback ports. Large files lie at another origin, `localhost` in place of `127.0.0.1`.
+    It runs in a thread from `start` (or the beginning of a `with` block) to `stop`, on free loopback ports.
+    Large files have another origin, with `localhost` instead of `127.0.0.1`.
 
     Args:
-        port: port of the hub; 0 for a free one.
-        listening: a socket of 127.0.0.1 that listens already, in place of a port.
+        port: port of the hub; 0 for any free port.
+        listening: a listening socket of 127.0.0.1 to use instead of a port.
     """
 
     GOOD_TOKEN = users.GOOD_TOKEN
@@ -61,37 +61,37 @@ class LocalHub:
 
     @property
     def url(self) -> str:
-        """What HF_ENDPOINT is set to."""
+        """The URL of the hub, for HF_ENDPOINT."""
         return self.state.url
 
     @property
     def cdn_url(self) -> str:
-        """The other origin, which holds large files."""
+        """The URL of the origin with large files."""
         return self.state.cdn_url
 
     @property
     def tokens(self) -> dict[str, users.User]:
-        """Known tokens and their users; more may be added."""
+        """Valid tokens and their users; the dict can be changed."""
         return self.state.tokens
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong."""
+        """The injected faults."""
         return self.state.faults
 
     @property
     def requests(self) -> HubLog:
-        """What was asked for."""
+        """The request log."""
         return self.state.requests
 
     @property
     def repos(self) -> dict[str, HubRepo]:
-        """The repos by name."""
+        """All repos by name."""
         return self.state.repos
 
     @property
     def rate_per_connection(self) -> float | None:
-        """Bytes a second that one connection gets, both ways; None for no limit."""
+        """Maximum bytes per second and connection, in both directions; None for no limit."""
         return self.state.rate_per_connection
 
     @rate_per_connection.setter
@@ -115,22 +115,22 @@ class LocalHub:
         lfs_over: int = LFS_OVER,
         oid: str | None = None,
     ) -> str:
-        """Make a repo with one commit on main and return the commit's hash.
+        """Add a repo with one commit on main; return the commit hash.
 
         Args:
             name: `org/name`.
-            files: contents by path; bytes, a file on disk, or `Generated`.
-            private: hide it from all but the people of its namespace.
-            gated: `auto`, `manual` or True: metadata for all, files for those `granted`.
-            granted: names of users who passed the gate.
-            disabled: the hub took it down.
-            card: front matter in place of README.md's.
-            tags: more tags.
-            downloads: in the last month.
-            likes: hearts.
-            modified: what search shows; None for the time of the newest commit.
-            lfs_over: bytes from which on a file is in LFS whatever its name.
-            oid: the commit's hash, 40 hex digits; None for one that follows from the contents.
+            files: content by path: bytes, the path of a file, or `Generated`.
+            private: whether only members of the namespace can see it.
+            gated: `auto`, `manual` or True: metadata is public, files are for `granted` users only.
+            granted: names of users with access to a gated repo.
+            disabled: whether the Hub has disabled it.
+            card: the front matter, instead of that of README.md.
+            tags: additional tags.
+            downloads: number of downloads in the last month.
+            likes: number of likes.
+            modified: `lastModified`; None for the date of the newest commit.
+            lfs_over: size in bytes above which all files are in LFS.
+            oid: the commit hash, 40 hex digits; None for a hash of the contents.
         """
         repo = HubRepo(
             name, private=private, gated=gated, granted=frozenset(granted), disabled=disabled,
@@ -151,31 +151,34 @@ class LocalHub:
         branch: str = "main",
         title: str = "Update",
     ) -> str:
-        """Put a commit on a branch (made from main when it is new) and return its hash; None deletes."""
+        """Add a commit to a branch and return its hash; a content of None deletes the file.
+
+        A branch that doesn't exist is created from main.
+        """
         repo = self.state.repos[name]
         if branch not in repo.branches:
             repo.branches[branch] = repo.head
         return self._commit(repo, files, branch=branch, title=title)
 
     def tag(self, name: str, tag: str, revision: str = "main") -> None:
-        """Give a revision a name that stays."""
+        """Create a tag for a revision."""
         repo = self.state.repos[name]
         repo.tags[tag] = repo.find(revision)
 
     def rename(self, name: str, new: str) -> None:
-        """Give the repo another name; the old one redirects."""
+        """Rename a repo; the old name redirects to the new one."""
         repo = self.state.repos.pop(name)
         repo.name = new
         self.state.repos[new] = repo
         self.state.renamed[name] = new
 
     def files(self, name: str, revision: str = "main") -> dict[str, StoredBlob]:
-        """Return what a revision holds, by path."""
+        """Return the files of a revision, by path."""
         entries = self.state.repos[name].find(revision).entries
         return {path: entry.blob for path, entry in entries.items()}
 
     def read(self, name: str, path: str, revision: str = "main") -> bytes:
-        """Return a file's bytes."""
+        """Return the content of a file."""
         return self.files(name, revision)[path].read()
 
     def history(self, name: str, revision: str = "main") -> list[Commit]:
@@ -183,15 +186,19 @@ class LocalHub:
         return list(self.state.repos[name].find(revision).history())
 
     def start(self) -> LocalHub:
-        """Listen, and return when clients may come."""
+        """Start the thread, and return when the hub is listening."""
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="local-hub", daemon=True)
         self._thread.start()
-        ready.result(_START_WITHIN_S)
+        ready.result(_START_TIMEOUT_S)
         return self
 
     def stop(self, *, forget: bool = True) -> None:
-        """Drop every connection. Without `forget` it can start again, at the same addresses, as it was."""
+        """Close all connections and stop.
+
+        Args:
+            forget: whether to remove uploaded files. If False, it can be started again with the same URLs.
+        """
         if self._thread is not None and self._loop is not None and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
@@ -243,7 +250,7 @@ class LocalHub:
 
 
 class _Handler:
-    """Answers the requests to one origin."""
+    """Handles the requests to one origin."""
 
     def __init__(
         self, state: HubState, origin: Origin, route: Callable[[HandlerContext], Awaitable[Reply]]
@@ -265,7 +272,7 @@ class _Handler:
             record.fault = context.fault.kind if context.fault is not None else None
         try:
             return await transmit(context, await self._reply(context))
-        except (Hangup, ConnectionError):  # a fault's doing, or the client left
+        except (DropConnection, ConnectionError):  # caused by a fault or the client
             if request.transport is not None:
                 request.transport.close()
             return web.Response(status=record.status or 500)
@@ -298,8 +305,8 @@ class _Handler:
         )
 
 
-class _Listening:
-    """A server on one port of the loopback address."""
+class _Listener:
+    """A running server on one loopback port."""
 
     def __init__(self, server: web.Server, runner: web.ServerRunner, port: int) -> None:
         self._server = server
@@ -307,7 +314,7 @@ class _Listening:
         self.port = port
 
     async def close(self) -> None:
-        """Drop every connection, which cancels its handler, and listen no more."""
+        """Stop listening and close all connections, which cancels their handlers."""
         for site in list(self._runner.sites):
             await site.stop()
         for connection in self._server.connections:
@@ -316,18 +323,18 @@ class _Listening:
         await self._runner.cleanup()
 
 
-async def _listen(handler: _Handler, port: int, listening: socket.socket | None = None) -> _Listening:
-    """Listen at 127.0.0.1, and at ::1 where that exists: `localhost` may mean either."""
+async def _listen(handler: _Handler, port: int, listening: socket.socket | None = None) -> _Listener:
+    """Listen on 127.0.0.1 and, if available, ::1: `localhost` can be either."""
     server = web.Server(
-        handler, handler_cancellation=True, access_log=None, max_line_size=_LONGEST_LINE,
-        max_field_size=_LONGEST_LINE, logger=logging.getLogger("mlxk_tui.demo.hub"),
+        handler, handler_cancellation=True, access_log=None, max_line_size=_MAX_LINE_BYTES,
+        max_field_size=_MAX_LINE_BYTES, logger=logging.getLogger("mlxk_tui.demo.hub"),
     )  # fmt: skip
-    runner = web.ServerRunner(server, shutdown_timeout=_STOP_WITHIN_S)
+    runner = web.ServerRunner(server, shutdown_timeout=_STOP_TIMEOUT_S)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port) if listening is None else web.SockSite(runner, listening)
     await site.start()
-    taken = runner.addresses[0][1]
+    actual_port = runner.addresses[0][1]
     if socket.has_ipv6:
         with contextlib.suppress(OSError):
-            await web.TCPSite(runner, "::1", taken).start()
-    return _Listening(server, runner, taken)
+            await web.TCPSite(runner, "::1", actual_port).start()
+    return _Listener(server, runner, actual_port)

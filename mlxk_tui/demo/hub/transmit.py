@@ -1,4 +1,4 @@
-"""Sends a reply of the local hub: ranges, the pace of the line, and the faults that it meets."""
+"""Sends replies of the local hub: applies ranges, rate limits and faults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import BinaryIO
 from aiohttp import web
 
 from mlxk_tui.demo.hub.blobs import BytesBlob, StoredBlob
-from mlxk_tui.demo.hub.context import HandlerContext, Hangup
+from mlxk_tui.demo.hub.context import DropConnection, HandlerContext
 from mlxk_tui.demo.hub.replies import HubError, Reply
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
@@ -23,13 +23,13 @@ _PACED_STEP = 64 << 10
 
 @dataclass
 class _Body:
-    """The bytes that are to go out."""
+    """The bytes to send."""
 
     blob: StoredBlob
     start: int
     stop: int
     padding: int = 0
-    """Zeros after them."""
+    """Number of zeros after them."""
 
     @property
     def length(self) -> int:
@@ -37,10 +37,10 @@ class _Body:
 
 
 async def transmit(context: HandlerContext, reply: Reply) -> web.StreamResponse:
-    """Send the reply, or what the fault makes of it.
+    """Send a reply, with the fault of the request applied.
 
     Raises:
-        Hangup: the connection is to be closed.
+        DropConnection: the fault closes the connection.
     """
     fault, record = context.fault, context.record
     if fault is not None:
@@ -54,8 +54,8 @@ async def transmit(context: HandlerContext, reply: Reply) -> web.StreamResponse:
             if fault.retry_after is not None:
                 reply.headers["Retry-After"] = str(fault.retry_after)
         elif fault.kind in {"cut", "silent"} and fault.after_bytes is None:
-            await _stop_here(context)
-    body = _cut_to_range(context, reply)
+            await _interrupt(context)
+    body = _apply_range(context, reply)
     response = web.StreamResponse(status=reply.status, headers=reply.headers)
     response.content_length = body.length
     record.status = reply.status
@@ -66,15 +66,15 @@ async def transmit(context: HandlerContext, reply: Reply) -> web.StreamResponse:
     return response
 
 
-async def _stop_here(context: HandlerContext) -> None:
-    """End the connection, or leave it open and say nothing more."""
+async def _interrupt(context: HandlerContext) -> None:
+    """Close the connection, or leave it open without sending anything."""
     if context.fault is not None and context.fault.kind == "cut":
-        raise Hangup
-    await context.state.silence()
+        raise DropConnection
+    await context.state.hang()
 
 
-def _cut_to_range(context: HandlerContext, reply: Reply) -> _Body:
-    """Apply the request's Range to the reply (RFC 9110, section 14) and return what is to be sent."""
+def _apply_range(context: HandlerContext, reply: Reply) -> _Body:
+    """Apply the request's Range to the reply (RFC 9110, section 14); return the bytes to send."""
     fault, blob = context.fault, reply.body
     size, padding = blob.size, 0
     kind = fault.kind if fault is not None else None
@@ -101,7 +101,7 @@ def _cut_to_range(context: HandlerContext, reply: Reply) -> _Body:
 
 
 def _range(context: HandlerContext, reply: Reply, size: int) -> tuple[int, int] | None:
-    """Return start and stop of a single range; start >= stop when it cannot be satisfied."""
+    """Return start and stop of a single range; start >= stop if it can't be satisfied."""
     match = _RANGE.match(context.request.headers.get("Range", ""))
     condition = context.request.headers.get("If-Range")
     if match is None or match[0] == "bytes=-" or (condition and condition != reply.headers.get("ETag")):
@@ -134,28 +134,28 @@ async def _send(context: HandlerContext, response: web.StreamResponse, body: _Bo
             step = max(1, min(_PACED_STEP, int(rate / 20))) if rate else _STEP
             if end_at is not None:
                 if sent >= end_at:
-                    await _stop_here(context)
+                    await _interrupt(context)
                 step = min(step, end_at - sent)
             part: bytes | memoryview = piece[at : at + step]
             if wrong_at is not None and sent <= wrong_at < sent + len(part):
-                spoilt = bytearray(part)
-                spoilt[wrong_at - sent] ^= 0xFF
-                part = bytes(spoilt)
+                corrupted = bytearray(part)
+                corrupted[wrong_at - sent] ^= 0xFF
+                part = bytes(corrupted)
             await _write(context, response, part)
             at += len(part)
             sent += len(part)
             if rate:
-                # A client that was slow itself may catch up with a second's worth at most.
+                # A slow client can catch up by at most one second.
                 due = max(due, time.monotonic() - 1) + len(part) / rate
                 if due > time.monotonic():
                     await asyncio.sleep(due - time.monotonic())
     if end_at is not None and sent >= end_at:
-        await _stop_here(context)
+        await _interrupt(context)
     record.bytes_sent = sent
 
 
 async def _write(context: HandlerContext, response: web.StreamResponse, part: bytes | memoryview) -> None:
-    """Write one part; what still waits in the buffer when the client goes does not count as sent."""
+    """Write one part; bytes that are still in the buffer when the client disconnects don't count as sent."""
     transport = context.request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError
@@ -168,7 +168,7 @@ async def _write(context: HandlerContext, response: web.StreamResponse, part: by
 
 
 async def _sendfile(context: HandlerContext, file: BinaryIO, start: int, stop: int) -> None:
-    """Let the system copy from the file to the socket."""
+    """Send a file with the sendfile system call."""
     transport = context.request.transport
     if transport is None:
         raise ConnectionResetError
@@ -186,7 +186,7 @@ async def _sendfile(context: HandlerContext, file: BinaryIO, start: int, stop: i
 
 def _pieces(body: _Body) -> Iterator[bytes | memoryview]:
     yield from body.blob.pieces(body.start, body.stop)
-    left = body.padding
-    while left > 0:
-        yield bytes(min(left, _STEP))
-        left -= _STEP
+    remaining = body.padding
+    while remaining > 0:
+        yield bytes(min(remaining, _STEP))
+        remaining -= _STEP

@@ -1,1 +1,1 @@
-"""The routes of the local hub."""
+"""The request handlers of the local hub."""

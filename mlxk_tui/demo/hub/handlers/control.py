@@ -1,4 +1,4 @@
-"""Control from another process: faults, requests and pace below `/-/` of the hub."""
+"""The control endpoint below `/-/` for other processes: faults, request log and rate limit."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from mlxk_tui.demo.hub.faults import Fault
 from mlxk_tui.demo.hub.replies import HubError, Reply, json_reply
 
 
-async def answer(context: HandlerContext) -> Reply:
-    """Answer a request of the one who owns the hub.
+async def handle(context: HandlerContext) -> Reply:
+    """Handle a request to the control endpoint.
 
-    - `POST /-/faults`: one fault as an object (the fields of `Fault`), or `{"faults": [...]}`
-    - `GET /-/faults`: all of them with `hits` and `left`; `DELETE /-/faults`: mend everything
-    - `GET /-/requests`: the log; `DELETE /-/requests`: forget it
-    - `POST /-/rate` `{"rate": bytes per second or null}`: the pace of every connection
-    - `GET /-/repos`: names of the repos and their newest commits
+    - `POST /-/faults`: add a fault (an object with the fields of `Fault`), or `{"faults": [...]}`
+    - `GET /-/faults`: list all faults with `hits` and `left`; `DELETE /-/faults`: remove them
+    - `GET /-/requests`: return the request log; `DELETE /-/requests`: clear it
+    - `POST /-/rate` `{"rate": bytes per second or null}`: set the rate limit of connections
+    - `GET /-/repos`: return the names of all repos with their newest commits
     """
     state = context.state
     match context.request.method, context.segments[1:]:
@@ -40,9 +40,9 @@ async def answer(context: HandlerContext) -> Reply:
         case "POST", ["rate"]:
             rate = (await context.json()).get("rate")
             if rate is not None and (not isinstance(rate, (int, float)) or rate <= 0):
-                raise HubError(400, "`rate` is a positive number of bytes a second, or null")
+                raise HubError(400, "`rate` must be a positive number of bytes per second, or null")
             state.rate_per_connection = rate
             return json_reply({"rate": rate})
         case "GET", ["repos"]:
             return json_reply({name: repo.head.oid for name, repo in state.repos.items()})
-    raise HubError(404, "There is no such control.")
+    raise HubError(404, "Unknown control request.")

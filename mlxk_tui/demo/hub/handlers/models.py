@@ -1,4 +1,4 @@
-"""Metadata of models: info, access check, tree, refs, commits. A gated repo's is public, as on the hub."""
+"""Metadata of models: info, access check, tree, refs, commits; also public for gated repos, as on the Hub."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from mlxk_tui.demo.hub.context import HandlerContext
-from mlxk_tui.demo.hub.replies import HubError, Reply, json_reply, no_entry
+from mlxk_tui.demo.hub.replies import HubError, Reply, entry_not_found, json_reply
 from mlxk_tui.demo.hub.store.repos import Commit, HubRepo, HubTreeEntry
 from mlxk_tui.demo.hub.store.users import check_readable, check_visible, check_writable
 
 
 async def info(context: HandlerContext, repo: HubRepo, revision: str = "main") -> Reply:
-    """Answer `HfApi.model_info`: with `blobs=true` sizes and checksums, with `expand` only what it names.
+    """Handle `HfApi.model_info`: `blobs=true` adds sizes and checksums, `expand` selects fields.
 
-    The metadata of a gated repo is public on the hub, so that this alone does not tell who may pull.
+    The metadata of gated repos is public, so success doesn't mean that the user has access to the files.
     """
     check_visible(repo, context.user)
     commit = repo.find(revision)
     if context.flag("blobs"):
-        await hash_all(commit.entries.values())
-    wanted = context.query.get("expand")
-    document = describe(repo, commit, blobs=context.flag("blobs"), wanted=wanted)
+        await compute_checksums(commit.entries.values())
+    fields = context.query.get("expand")
+    document = describe(repo, commit, blobs=context.flag("blobs"), fields=fields)
     return json_reply(document, headers={"X-Repo-Commit": commit.oid})
 
 
 async def auth_check(context: HandlerContext, repo: HubRepo, write: bool) -> Reply:
-    """Answer `HfApi.auth_check`."""
+    """Handle `HfApi.auth_check`."""
     check_readable(repo, context.user)
     if write:
         check_writable(repo.namespace, context.user)
@@ -39,7 +39,7 @@ async def auth_check(context: HandlerContext, repo: HubRepo, write: bool) -> Rep
 
 
 async def refs(context: HandlerContext, repo: HubRepo) -> Reply:
-    """Answer `HfApi.list_repo_refs`."""
+    """Handle `HfApi.list_repo_refs`."""
     check_visible(repo, context.user)
     document: dict[str, list[dict[str, str]]] = {
         "branches": [_ref(name, "heads", commit) for name, commit in repo.branches.items()],
@@ -52,7 +52,7 @@ async def refs(context: HandlerContext, repo: HubRepo) -> Reply:
 
 
 async def commits(context: HandlerContext, repo: HubRepo, revision: str) -> Reply:
-    """Answer `HfApi.list_repo_commits`, newest first."""
+    """Handle `HfApi.list_repo_commits`, newest first."""
     check_visible(repo, context.user)
     return json_reply(
         [
@@ -61,7 +61,7 @@ async def commits(context: HandlerContext, repo: HubRepo, revision: str) -> Repl
                 "title": commit.title,
                 "message": "",
                 "authors": [{"user": commit.author, "avatar": ""}],
-                "date": moment(commit.date),
+                "date": format_date(commit.date),
             }
             for commit in repo.find(revision).history()
         ]
@@ -69,28 +69,28 @@ async def commits(context: HandlerContext, repo: HubRepo, revision: str) -> Repl
 
 
 async def tree(context: HandlerContext, repo: HubRepo, revision: str, path: str) -> Reply:
-    """Answer `HfApi.list_repo_tree`, page by page: the next one's address is in the Link header."""
+    """Handle `HfApi.list_repo_tree`, with pagination by the Link header."""
     check_visible(repo, context.user)
     commit = repo.find(revision)
-    await hash_all(commit.entries.values())
+    await compute_checksums(commit.entries.values())
     items = _tree_items(commit, path.strip("/"), recursive=context.flag("recursive"))
     if not items and path:
-        raise no_entry(path)
+        raise entry_not_found(path)
     return page(context, items, headers={"X-Repo-Commit": commit.oid})
 
 
 async def paths_info(context: HandlerContext, repo: HubRepo, revision: str) -> Reply:
-    """Answer `HfApi.get_paths_info`; a path that is not there is left out."""
+    """Handle `HfApi.get_paths_info`; paths that don't exist are omitted."""
     check_visible(repo, context.user)
     commit = repo.find(revision)
-    await hash_all(commit.entries.values())
+    await compute_checksums(commit.entries.values())
     form = (await context.request.post()).getall("paths", [])
     items = {item["path"]: item for item in _tree_items(commit, "", recursive=True)}
     return json_reply([items[path] for path in map(str, form) if path in items])
 
 
 def page(context: HandlerContext, items: list[dict[str, Any]], *, headers: dict[str, str]) -> Reply:
-    """Return one page of `items`: the cursor is the number of the page's first item."""
+    """Return one page of `items`; the cursor is the index of its first item."""
     query = context.query
     try:
         at = int(query.get("cursor", ["0"])[-1])
@@ -99,17 +99,17 @@ def page(context: HandlerContext, items: list[dict[str, Any]], *, headers: dict[
         raise HubError(400, "Invalid cursor or limit") from problem
     end = at + max(size, 1)
     if end < len(items):
-        following = [(name, value) for name, values in query.items() for value in values if name != "cursor"]
-        address = f"{context.state.url}{context.request.raw_path.partition('?')[0]}"
-        link = f'<{address}?{urlencode([*following, ("cursor", str(end))])}>; rel="next"'
+        parameters = [(name, value) for name, values in query.items() for value in values if name != "cursor"]
+        url = f"{context.state.url}{context.request.raw_path.partition('?')[0]}"
+        link = f'<{url}?{urlencode([*parameters, ("cursor", str(end))])}>; rel="next"'
         headers = {**headers, "Link": link}
     return json_reply(items[at:end], headers=headers)
 
 
 def describe(
-    repo: HubRepo, commit: Commit, *, blobs: bool = False, wanted: list[str] | None = None
+    repo: HubRepo, commit: Commit, *, blobs: bool = False, fields: list[str] | None = None
 ) -> dict[str, Any]:
-    """Return a model as the API shows it: everything, or `id` and what is `wanted`."""
+    """Return a model object of the API with all fields, or with `id` and the given `fields`."""
     card = repo.card(commit)
     document: dict[str, Any] = {
         "_id": hashlib.sha1(repo.name.encode(), usedforsecurity=False).hexdigest()[:24],
@@ -117,8 +117,8 @@ def describe(
         "modelId": repo.name,
         "author": repo.namespace,
         "sha": commit.oid,
-        "createdAt": moment(repo.created),
-        "lastModified": moment(repo.last_modified),
+        "createdAt": format_date(repo.created),
+        "lastModified": format_date(repo.last_modified),
         "private": repo.private,
         "gated": ("auto" if repo.gated is True else repo.gated) or False,
         "disabled": repo.disabled,
@@ -136,17 +136,17 @@ def describe(
         document["pipeline_tag"] = card["pipeline_tag"]
     config = repo.config(commit)
     document["config"] = {name: config[name] for name in ("architectures", "model_type") if name in config}
-    if wanted is None or "safetensors" in wanted:
+    if fields is None or "safetensors" in fields:
         parameters = repo.parameters(commit)
         if parameters:
             document["safetensors"] = {"parameters": parameters, "total": sum(parameters.values())}
-    if wanted is None:
+    if fields is None:
         return document
-    return {name: value for name, value in document.items() if name in {"_id", "id", *wanted}}
+    return {name: value for name, value in document.items() if name in {"_id", "id", *fields}}
 
 
 def tags(repo: HubRepo, card: dict[str, Any]) -> list[str]:
-    """Return a model's tags as the hub makes them: from the card's fields, and those given."""
+    """Return a model's tags like the Hub: from the fields of the model card, and the given ones."""
     found: list[str] = []
     given = card.get("tags")
     if isinstance(card.get("library_name"), str):
@@ -167,13 +167,13 @@ def tags(repo: HubRepo, card: dict[str, Any]) -> list[str]:
     return [*dict.fromkeys([*found, "region:us"])]
 
 
-def moment(date: datetime) -> str:
-    """Return a time as the hub writes it."""
+def format_date(date: datetime) -> str:
+    """Return a date in the format of the Hub's API."""
     return date.strftime("%Y-%m-%dT%H:%M:%S.") + f"{date.microsecond // 1000:03}Z"
 
 
-async def hash_all(entries: Iterable[HubTreeEntry]) -> None:
-    """Work out the checksums, away from the event loop: a gigabyte takes a second, once."""
+async def compute_checksums(entries: Iterable[HubTreeEntry]) -> None:
+    """Compute missing checksums in a thread, at about a gigabyte per second."""
     pending = [entry for entry in entries if not entry.hashed]
     if pending:
         await asyncio.to_thread(lambda: [(entry.oid, entry.etag) for entry in pending])
@@ -223,6 +223,6 @@ def _tree_file(entry: HubTreeEntry) -> dict[str, Any]:
     return item
 
 
-def address(*parts: str) -> str:
-    """Return a path of quoted parts."""
+def quote_path(*parts: str) -> str:
+    """Return an absolute path of quoted parts."""
     return "/".join(("", *(quote(part) for part in parts)))

@@ -1,4 +1,4 @@
-"""Search: `GET /api/models` as `HfApi.list_models` asks for it."""
+"""Search: `GET /api/models`, as used by `HfApi.list_models`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from mlxk_tui.demo.hub.context import HandlerContext
-from mlxk_tui.demo.hub.handlers.models import describe, moment, page, tags
+from mlxk_tui.demo.hub.handlers.models import describe, format_date, page, tags
 from mlxk_tui.demo.hub.replies import HubError, Reply
 from mlxk_tui.demo.hub.store.repos import HubRepo
 
-_PLAIN = (
+_DEFAULT_FIELDS = (
     "_id", "id", "modelId", "author", "createdAt", "private", "gated", "downloads", "likes", "tags",
     "library_name", "pipeline_tag",
 )  # fmt: skip
-_FULL = ("sha", "lastModified", "siblings", "disabled")
+_FULL_FIELDS = ("sha", "lastModified", "siblings", "disabled")
 
-_ORDERS: dict[str, Callable[[HubRepo], Any]] = {
+_SORT_KEYS: dict[str, Callable[[HubRepo], Any]] = {
     "downloads": lambda repo: repo.downloads,
     "likes": lambda repo: repo.likes,
     "lastModified": lambda repo: repo.last_modified,
@@ -26,10 +26,10 @@ _ORDERS: dict[str, Callable[[HubRepo], Any]] = {
 
 
 async def search(context: HandlerContext) -> Reply:
-    """Return the models that every word of `search` and every `filter` fits, in the order of `sort`.
+    """Return the models that match all words of `search` and all `filter`s, in the order of `sort`.
 
-    As on the hub, private repos show only to their people, disabled ones to nobody, and a plain answer
-    has neither sizes nor `lastModified`: `full=true` or `expand` brings these.
+    As on the Hub, only members of the namespace see private repos, and disabled ones are hidden. By default,
+    results have no sizes and no `lastModified`; `full=true` or `expand` adds them.
     """
     query = context.query
     words = query.get("search", [""])[-1].lower().split()
@@ -37,7 +37,7 @@ async def search(context: HandlerContext) -> Reply:
     filters += query.get("pipeline_tag", [])
     author = query.get("author", [None])[-1]
     order = query.get("sort", ["trendingScore"])[-1]
-    if order not in _ORDERS:
+    if order not in _SORT_KEYS:
         raise HubError(400, f"Invalid sort: {order}")
     user = context.user
     found = [
@@ -51,18 +51,22 @@ async def search(context: HandlerContext) -> Reply:
         and ("gated" not in query or context.flag("gated") == bool(repo.gated))
     ]
     found.sort(key=lambda repo: repo.name)
-    found.sort(key=_ORDERS[order], reverse=query.get("direction", ["-1"])[-1] != "1")
-    wanted = query.get("expand")
+    found.sort(key=_SORT_KEYS[order], reverse=query.get("direction", ["-1"])[-1] != "1")
+    fields = query.get("expand")
     full = context.flag("full")
-    names = [*_PLAIN, *(_FULL if full else ()), *(["cardData"] if full or context.flag("cardData") else [])]
+    names = [
+        *_DEFAULT_FIELDS,
+        *(_FULL_FIELDS if full else ()),
+        *(["cardData"] if full or context.flag("cardData") else []),
+    ]
     if context.flag("config"):
         names.append("config")
-    return page(context, [_item(repo, wanted or names) for repo in found], headers={})
+    return page(context, [_item(repo, fields or names) for repo in found], headers={})
 
 
-def _item(repo: HubRepo, wanted: list[str]) -> dict[str, Any]:
-    document = describe(repo, repo.head, wanted=wanted)
+def _item(repo: HubRepo, fields: list[str]) -> dict[str, Any]:
+    document = describe(repo, repo.head, fields=fields)
     document.setdefault("trendingScore", 0)
     if "lastModified" in document:
-        document["lastModified"] = moment(repo.last_modified)
+        document["lastModified"] = format_date(repo.last_modified)
     return document

@@ -1,4 +1,4 @@
-"""What clients send: repos, branches, files through LFS or inline, and the commits that name them."""
+"""Uploads: creating repos, branches and tags, LFS and inline files, and commits."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ import yaml
 from mlxk_tui.demo.hub.blobs import BytesBlob, PathBlob
 from mlxk_tui.demo.hub.context import HandlerContext
 from mlxk_tui.demo.hub.handlers import xet
-from mlxk_tui.demo.hub.handlers.models import hash_all
-from mlxk_tui.demo.hub.replies import HubError, Reply, json_reply, no_revision, not_found
+from mlxk_tui.demo.hub.handlers.models import compute_checksums
+from mlxk_tui.demo.hub.replies import HubError, Reply, json_reply, repo_not_found, revision_not_found
 from mlxk_tui.demo.hub.store.repos import HubRepo, HubTreeEntry, front_matter
 from mlxk_tui.demo.hub.store.users import check_readable, check_visible, check_writable
 
 _NAME = re.compile(r"[\w.-]{1,96}")
-_NO_OBJECT = "Your push was rejected because an LFS pointer pointed to a file that does not exist"
+_MISSING_OBJECT = "Your push was rejected because an LFS pointer pointed to a file that does not exist"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 async def validate_yaml(context: HandlerContext) -> Reply:
-    """Answer the check of README.md that `HfApi.create_commit` makes before it hashes anything."""
+    """Handle the validation of README.md that `HfApi.create_commit` requests before hashing files."""
     content = (await context.json()).get("content", "")
     try:
         document = front_matter(str(content).replace("\r\n", "\n"))
@@ -40,7 +40,7 @@ async def validate_yaml(context: HandlerContext) -> Reply:
 
 
 async def create_repo(context: HandlerContext) -> Reply:
-    """Answer `HfApi.create_repo`; the 409 of one that exists carries the `url` that `exist_ok` needs."""
+    """Handle `HfApi.create_repo`; the 409 for an existing repo has the `url` that `exist_ok` needs."""
     body = await context.json()
     user = context.user
     if user is None:
@@ -62,19 +62,19 @@ async def create_repo(context: HandlerContext) -> Reply:
 
 
 async def delete_repo(context: HandlerContext) -> Reply:
-    """Answer `HfApi.delete_repo`."""
+    """Handle `HfApi.delete_repo`."""
     body = await context.json()
     name = f"{body.get('organization') or (context.user.name if context.user else '')}/{body.get('name')}"
     if name not in context.state.repos:
-        raise not_found(known=context.user is not None)
+        raise repo_not_found(authenticated=context.user is not None)
     check_writable(name.partition("/")[0], context.user)
     del context.state.repos[name]
     return json_reply({})
 
 
 async def settings(context: HandlerContext, repo: HubRepo) -> Reply:
-    """Answer `HfApi.update_repo_settings`."""
-    _may_write(context, repo)
+    """Handle `HfApi.update_repo_settings`."""
+    _check_writable(context, repo)
     body = await context.json()
     if "visibility" in body or "private" in body:
         repo.private = body.get("visibility") == "private" or body.get("private") is True
@@ -84,8 +84,8 @@ async def settings(context: HandlerContext, repo: HubRepo) -> Reply:
 
 
 async def create_branch(context: HandlerContext, repo: HubRepo, branch: str) -> Reply:
-    """Answer `HfApi.create_branch`."""
-    _may_write(context, repo)
+    """Handle `HfApi.create_branch`."""
+    _check_writable(context, repo)
     if branch in repo.branches:
         raise HubError(409, f"Reference already exists: refs/heads/{branch}")
     repo.branches[branch] = repo.find((await context.json()).get("startingPoint") or "main")
@@ -93,18 +93,18 @@ async def create_branch(context: HandlerContext, repo: HubRepo, branch: str) -> 
 
 
 async def delete_branch(context: HandlerContext, repo: HubRepo, branch: str) -> Reply:
-    """Answer `HfApi.delete_branch`."""
-    _may_write(context, repo)
+    """Handle `HfApi.delete_branch`."""
+    _check_writable(context, repo)
     if branch == "main":
         raise HubError(403, "The default branch cannot be deleted")
     if repo.branches.pop(branch, None) is None:
-        raise no_revision(branch)
+        raise revision_not_found(branch)
     return json_reply({})
 
 
 async def create_tag(context: HandlerContext, repo: HubRepo, revision: str) -> Reply:
-    """Answer `HfApi.create_tag`."""
-    _may_write(context, repo)
+    """Handle `HfApi.create_tag`."""
+    _check_writable(context, repo)
     tag = str((await context.json()).get("tag", ""))
     if tag in repo.tags:
         raise HubError(409, f"Tag reference exists already: {tag}")
@@ -113,15 +113,15 @@ async def create_tag(context: HandlerContext, repo: HubRepo, revision: str) -> R
 
 
 async def preupload(context: HandlerContext, repo: HubRepo, revision: str) -> Reply:
-    """Say for each file how it is to be sent, and what the revision has under its name.
+    """Return the upload mode of each file, and the `oid` of the current file with its name.
 
-    Without the right `oid` the client never sees that nothing changed, and it asks for `shouldIgnore`
-    by subscript (huggingface_hub 2.4, `_fetch_upload_modes`). The oid is the sha256 of what is in LFS.
+    The client (huggingface_hub 2.4, `_fetch_upload_modes`) detects unchanged files by `oid`, which is the
+    SHA-256 for LFS files, and requires `shouldIgnore`.
     """
-    _may_write(context, repo)
+    _check_writable(context, repo)
     body = await context.json()
     head = repo.find(revision)
-    await hash_all(head.entries.values())
+    await compute_checksums(head.entries.values())
     files: list[dict[str, Any]] = []
     for item in body.get("files", []):
         try:
@@ -129,22 +129,25 @@ async def preupload(context: HandlerContext, repo: HubRepo, revision: str) -> Re
             sample = base64.b64decode(item.get("sample", ""))
         except (KeyError, TypeError, ValueError, AttributeError) as problem:
             raise HubError(400, "Invalid preupload payload") from problem
-        present = head.entries.get(path)
+        current = head.entries.get(path)
         mode = "lfs" if repo.in_lfs(path, size, sample) else "regular"
-        known = {"oid": present.etag} if present is not None else {}
-        files.append({"path": path, "uploadMode": mode, "shouldIgnore": False, **known})
+        oid = {"oid": current.etag} if current is not None else {}
+        files.append({"path": path, "uploadMode": mode, "shouldIgnore": False, **oid})
     return json_reply({"files": files, "commitOid": head.oid})
 
 
 async def lfs(context: HandlerContext, name: str, parts: list[str]) -> Reply:
-    """Answer Git LFS requests: which objects are missing and where to put them, and the check after."""
+    """Handle the Git LFS batch API and the verification of an upload.
+
+    See https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md.
+    """
     repo = context.repo(name)
-    _may_write(context, repo)
+    _check_writable(context, repo)
     body = await context.json()
     match parts:
         case ["objects", "batch"]:
             known = _in_lfs(context, repo)
-            objects = [_instruct(context, repo, item, known=known) for item in body.get("objects", [])]
+            objects = [_batch_object(context, repo, item, known=known) for item in body.get("objects", [])]
             multipart = any("chunk_size" in item.get("actions", {}).get("upload", {}).get("header", {})
                             for item in objects)  # fmt: skip
             document = {"transfer": "multipart" if multipart else "basic", "objects": objects}
@@ -158,14 +161,14 @@ async def lfs(context: HandlerContext, name: str, parts: list[str]) -> Reply:
 
 
 async def put(context: HandlerContext) -> Reply:
-    """Take an object, or a part of one, at the signed address that the batch answer gave."""
+    """Receive an object or a part of one, at the signed URL of the batch response."""
     match context.segments:
         case ["upload", sha256, part] if _SHA256.fullmatch(sha256) and part.isdigit():
             pass
         case _:
             raise HubError(404, "Not found")
     if context.record.authorization:
-        raise HubError(400, "Only one auth mechanism allowed; the link is signed, leave Authorization out.")
+        raise HubError(400, "Only one auth mechanism allowed; the URL is signed, remove Authorization.")
     if context.query.get("Signature") != [context.state.sign("upload", sha256, part)]:
         raise HubError(403, "The signature does not match or has expired.")
     digest = hashlib.sha256()
@@ -179,13 +182,13 @@ async def put(context: HandlerContext) -> Reply:
     if part == "0":
         if digest.hexdigest() != sha256:
             target.unlink()
-            raise HubError(400, "The bytes do not have the checksum that the address names.")
+            raise HubError(400, "The content does not match the checksum in the URL.")
         context.state.lfs[sha256] = PathBlob(target, sha256=sha256)
     return Reply(200, {"ETag": f'"{digest.hexdigest()}"'})
 
 
 async def complete(context: HandlerContext) -> Reply:
-    """Put the parts of an object together, once all of them are there."""
+    """Join the parts of an object, after all of them were uploaded."""
     sha256 = context.segments[1]
     if context.query.get("Signature") != [context.state.sign("complete", sha256)]:
         raise HubError(403, "The signature does not match or has expired.")
@@ -203,16 +206,16 @@ async def complete(context: HandlerContext) -> Reply:
             piece.unlink()
     if digest.hexdigest() != sha256:
         target.unlink()
-        raise HubError(400, "The parts together do not have the checksum that the address names.")
+        raise HubError(400, "The joined parts do not match the checksum in the URL.")
     context.state.lfs[sha256] = PathBlob(target, sha256=sha256)
     return json_reply({"success": True})
 
 
 async def commit(context: HandlerContext, repo: HubRepo, revision: str) -> Reply:
-    """Answer the commit: a line of JSON for the header and for each file (newline-delimited)."""
-    user = _may_write(context, repo)
+    """Handle a commit: newline-delimited JSON with a header and an operation per file."""
+    user = _check_writable(context, repo)
     if revision not in repo.branches:
-        raise no_revision(revision)
+        raise revision_not_found(revision)
     head = repo.branches[revision]
     known = _in_lfs(context, repo)
     changes: dict[str, HubTreeEntry | None] = {}
@@ -233,13 +236,13 @@ async def commit(context: HandlerContext, repo: HubRepo, revision: str) -> Reply
                 changes[value["path"]] = HubTreeEntry(value["path"], BytesBlob(data), lfs=False)
             elif key == "lfsFile":
                 if value["oid"] not in known:
-                    await _take_from_xet(context, value["oid"], known)
+                    await _find_in_xet(context, value["oid"], known)
                 if value["oid"] not in known:
-                    raise HubError(400, f"{_NO_OBJECT}: {value['path']}")
+                    raise HubError(400, f"{_MISSING_OBJECT}: {value['path']}")
                 changes[value["path"]] = HubTreeEntry(value["path"], known[value["oid"]], lfs=True)
             elif key in {"deletedFile", "deletedFolder"}:
-                gone = _deleted(value["path"], [*head.entries], folder=key == "deletedFolder")
-                changes.update(dict.fromkeys(gone))
+                deleted = _deleted_paths(value["path"], [*head.entries], folder=key == "deletedFolder")
+                changes.update(dict.fromkeys(deleted))
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as problem:
             raise HubError(400, "Invalid commit payload") from problem
     created = repo.add_commit(
@@ -252,7 +255,7 @@ async def commit(context: HandlerContext, repo: HubRepo, revision: str) -> Reply
     return json_reply(document)
 
 
-def _may_write(context: HandlerContext, repo: HubRepo) -> Any:
+def _check_writable(context: HandlerContext, repo: HubRepo) -> Any:
     check_visible(repo, context.user)
     if context.user is not None:
         check_readable(repo, context.user)
@@ -260,7 +263,7 @@ def _may_write(context: HandlerContext, repo: HubRepo) -> Any:
 
 
 def _in_lfs(context: HandlerContext, repo: HubRepo) -> dict[str, Any]:
-    """Return the LFS objects that a commit to the repo may name."""
+    """Return the LFS objects that a commit to the repo can refer to."""
     known: dict[str, Any] = dict(context.state.lfs)
     for revision in list(repo.commits.values()):
         for entry in revision.entries.values():
@@ -269,8 +272,8 @@ def _in_lfs(context: HandlerContext, repo: HubRepo) -> dict[str, Any]:
     return known
 
 
-async def _take_from_xet(context: HandlerContext, oid: str, known: dict[str, Any]) -> None:
-    """Look for an object among what came by Xet."""
+async def _find_in_xet(context: HandlerContext, oid: str, known: dict[str, Any]) -> None:
+    """Add an object that was uploaded with Xet to the known objects."""
     if not _SHA256.fullmatch(oid):
         return
     folder = context.state.uploads
@@ -279,10 +282,10 @@ async def _take_from_xet(context: HandlerContext, oid: str, known: dict[str, Any
         known[oid] = context.state.lfs[oid] = blob
 
 
-def _instruct(
+def _batch_object(
     context: HandlerContext, repo: HubRepo, item: dict[str, Any], *, known: dict[str, Any]
 ) -> dict[str, Any]:
-    """Say where an object is to be put; nothing when it is there already."""
+    """Return an object of the batch response, with upload URLs if it is missing."""
     oid, size = str(item.get("oid")), int(item.get("size", 0))
     if not _SHA256.fullmatch(oid):
         return {"oid": oid, "size": size, "error": {"code": 422, "message": "Invalid oid"}}
@@ -303,11 +306,11 @@ def _instruct(
     return {"oid": oid, "size": size, "actions": {"upload": upload, "verify": verify}}
 
 
-def _deleted(path: str, paths: list[str], *, folder: bool) -> list[str]:
+def _deleted_paths(path: str, paths: list[str], *, folder: bool) -> list[str]:
     if folder:
-        gone = [name for name in paths if name.startswith(f"{path.rstrip('/')}/")]
+        deleted = [name for name in paths if name.startswith(f"{path.rstrip('/')}/")]
     else:
-        gone = [path] if path in paths else []
-    if not gone:
+        deleted = [path] if path in paths else []
+    if not deleted:
         raise HubError(404, "A file with this name doesn't exist", "EntryNotFound")
-    return gone
+    return deleted

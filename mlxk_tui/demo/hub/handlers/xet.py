@@ -1,9 +1,9 @@
-"""Xet uploads: huggingface_hub with hf_xet installed sends large files this way unless told not to.
+"""Xet uploads, which huggingface_hub uses for large files if hf_xet is installed.
 
-A token answer names the content store; with `local://<folder>` hf_xet writes it there itself, so that
-no server for it is needed. The commit then names files by sha256 alone. The store's shards tell which
-Xet hash that is: 48-byte records (hf_xet 1.8) of a header, then for each file its hash, one record per
-segment, one for each of them to verify it where a flag says so, and one that holds the sha256.
+The token response contains the URL of the content store. For `local://<folder>`, hf_xet writes to that folder
+itself, so no server is needed. A commit refers to files by SHA-256 only. The shards of the store map it to a
+Xet hash. They consist of 48-byte records (hf_xet 1.8): a header, and for each file its hash, one record per
+segment, optionally one verification record per segment, and optionally one with the SHA-256.
 """
 
 from __future__ import annotations
@@ -24,49 +24,49 @@ _RECORD = 48
 _END = b"\xff" * 32
 _WITH_VERIFICATION = 1 << 31
 _WITH_SHA256 = 1 << 30
-_NEVER = 4102444800
+_EXPIRES = 4102444800
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _StoredFile:
     sha256: str
     xet_hash: str
     size: int
 
 
 async def token(context: HandlerContext, repo: HubRepo, *, write: bool) -> Reply:
-    """Answer what hf_xet asks before it moves bytes, in headers and as JSON."""
+    """Return the access token that hf_xet requests before a transfer, as headers and JSON."""
     if write:
         check_writable(repo.namespace, context.user)
     else:
         check_readable(repo, context.user)
     if not context.state.xet:
         raise HubError(404, "This repo is not in Xet storage")
-    address = f"local://{context.state.uploads / 'xet'}"
+    url = f"local://{context.state.uploads / 'xet'}"
     headers = {
-        "X-Xet-Cas-Url": address,
+        "X-Xet-Cas-Url": url,
         "X-Xet-Access-Token": "local",
-        "X-Xet-Token-Expiration": str(_NEVER),
+        "X-Xet-Token-Expiration": str(_EXPIRES),
     }
-    return json_reply({"casUrl": address, "accessToken": "local", "exp": _NEVER}, headers=headers)
+    return json_reply({"casUrl": url, "accessToken": "local", "exp": _EXPIRES}, headers=headers)
 
 
 def fetch(store: Path, sha256: str, target: Path) -> PathBlob | None:
-    """Write the file with this checksum from the store to `target`; None when the store has it not."""
-    found = next((item for item in _listed(store) if item.sha256 == sha256), None)
+    """Write a file from the store to `target`; return None if the store doesn't contain it."""
+    found = next((item for item in _list_files(store) if item.sha256 == sha256), None)
     if found is None:
         return None
-    hf_xet = importlib.import_module("hf_xet")  # it is there, or the client had not sent by Xet
+    hf_xet = importlib.import_module("hf_xet")  # installed, because the client uploaded with it
     session = hf_xet.XetSession()
-    access = {"endpoint": f"local://{store}", "token": "local", "token_expiry_unix_secs": _NEVER}
+    access = {"endpoint": f"local://{store}", "token": "local", "token_expiry_unix_secs": _EXPIRES}
     with session.new_file_download_group(**access) as group:
         group.start_download_file(hf_xet.XetFileInfo(found.xet_hash, found.size), str(target))
     blob = PathBlob(target)
     return blob if blob.sha256 == sha256 else None
 
 
-def _listed(store: Path) -> Iterator[_Stored]:
-    """Yield every file that the shards of a store name."""
+def _list_files(store: Path) -> Iterator[_StoredFile]:
+    """Yield all files in the shards of a store."""
     for shard in store.glob("**/shards/*.mdb"):
         data = shard.read_bytes()
         at = _RECORD
@@ -77,10 +77,10 @@ def _listed(store: Path) -> Iterator[_Stored]:
             size = sum(struct.unpack_from("<I", data, at + i * _RECORD + 36)[0] for i in range(count))
             at += count * _RECORD * (2 if flags & _WITH_VERIFICATION else 1)
             if flags & _WITH_SHA256:
-                yield _Stored(_hex(data[at : at + 32]), xet_hash, size)
+                yield _StoredFile(_hex(data[at : at + 32]), xet_hash, size)
                 at += _RECORD
 
 
 def _hex(digest: bytes) -> str:
-    """Return a hash as Xet writes it: four little-endian numbers."""
+    """Return the string form of a Xet hash: four little-endian numbers in hex."""
     return "".join(f"{number:016x}" for number in struct.unpack("<4Q", digest))

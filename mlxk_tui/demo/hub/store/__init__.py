@@ -1,1 +1,1 @@
-"""What the local hub has: repos, files, users."""
+"""The data of the local hub: repos, files, users."""

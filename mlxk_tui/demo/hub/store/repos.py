@@ -1,4 +1,4 @@
-"""Repos of the local hub: commits with parents, branches, tags, and who may see them."""
+"""Repos of the local hub: commits, branches, tags and access settings."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any
 import yaml
 
 from mlxk_tui.demo.hub.blobs import StoredBlob
-from mlxk_tui.demo.hub.replies import no_revision
+from mlxk_tui.demo.hub.replies import revision_not_found
 
 LFS_OVER = 10 << 20
-"""Bytes from which on the hub keeps a file in LFS whatever its name."""
+"""Size in bytes above which all files are in LFS, as on the Hub."""
 
-LFS_ENDINGS = (
+LFS_SUFFIXES = (
     ".safetensors", ".gguf", ".bin", ".pt", ".pth", ".npz", ".onnx", ".h5", ".msgpack", ".zip", ".gz",
     "tokenizer.json",
 )  # fmt: skip
-_HEADER_LIMIT = 64 << 20
+_MAX_HEADER_BYTES = 64 << 20
 _SHORT_HASH = re.compile(r"[0-9a-f]{7,40}")
 
 
@@ -37,34 +37,34 @@ class HubTreeEntry:
 
     @property
     def oid(self) -> str:
-        """The name of the file's git object: of its bytes, or of its pointer when it is in LFS."""
+        """The git object id of the file, or of its pointer file if it is in LFS."""
         return self.blob.pointer_oid if self.lfs else self.blob.git_oid
 
     @property
     def hashed(self) -> bool:
-        """Whether the names are known already, so that asking for them takes no time."""
+        """Whether the checksums have been computed."""
         return ("sha256" if self.lfs else "git_oid") in vars(self.blob)
 
     @property
     def etag(self) -> str:
-        """What names the content in a client's cache: sha256 in LFS, the git object's name otherwise."""
+        """The name of the blob in a cache: the SHA-256 if it is in LFS, else the git object id."""
         return self.blob.sha256 if self.lfs else self.blob.git_oid
 
 
 @dataclass(frozen=True)
 class Commit:
-    """One state of a repo."""
+    """One commit of a repo."""
 
     oid: str
     entries: Mapping[str, HubTreeEntry]
-    """By path, sorted."""
+    """Files by path, sorted."""
     parent: Commit | None
     title: str
     author: str
     date: datetime
 
     def history(self) -> Iterator[Commit]:
-        """Yield this commit and those before it, newest first."""
+        """Yield this commit and its ancestors, newest first."""
         commit: Commit | None = self
         while commit is not None:
             yield commit
@@ -81,13 +81,13 @@ class HubRepo:
     gated: str | bool = False
     """False, `auto` or `manual`."""
     granted: frozenset[str] = frozenset()
-    """Users who passed the gate."""
+    """Users with access to a gated repo."""
     disabled: bool = False
     downloads: int = 0
     likes: int = 0
     created: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     modified: datetime | None = None
-    """None for the time of the newest commit on main."""
+    """Value of `last_modified`; None for the date of the newest commit on main."""
     tags_given: tuple[str, ...] = ()
     card_given: Mapping[str, Any] | None = None
     lfs_over: int = LFS_OVER
@@ -97,37 +97,37 @@ class HubRepo:
 
     @property
     def namespace(self) -> str:
-        """The user or organisation."""
+        """The user or organization."""
         return self.name.rpartition("/")[0]
 
     @property
     def head(self) -> Commit:
-        """The newest commit of main."""
+        """The newest commit on main."""
         return self.branches["main"]
 
     @property
     def last_modified(self) -> datetime:
-        """When main changed last."""
+        """The date of the last change."""
         return self.modified or self.head.date
 
     @property
     def used_storage(self) -> int:
-        """Bytes of main's files."""
+        """Total size of the files on main, in bytes."""
         return sum(entry.blob.size for entry in self.head.entries.values())
 
     def in_lfs(self, path: str, size: int, sample: bytes) -> bool:
-        """Tell whether the hub keeps the file in LFS: by its ending, when it is large, or binary."""
-        return size > 0 and (path.endswith(LFS_ENDINGS) or size > self.lfs_over or b"\0" in sample)
+        """Return whether a file is in LFS: by its suffix, its size, or binary content."""
+        return size > 0 and (path.endswith(LFS_SUFFIXES) or size > self.lfs_over or b"\0" in sample)
 
     def entry(self, path: str, blob: StoredBlob) -> HubTreeEntry:
-        """Return the file as this repo keeps it."""
+        """Return a tree entry for a file."""
         return HubTreeEntry(path, blob, self.in_lfs(path, blob.size, blob.read(0, 512)))
 
     def find(self, revision: str) -> Commit:
-        """Return the commit that a branch, tag or (shortened) hash names.
+        """Return the commit of a branch, tag or (abbreviated) commit hash.
 
         Raises:
-            HubError: 404 RevisionNotFound.
+            HubError: 404 RevisionNotFound if it doesn't exist.
         """
         revision = revision.removeprefix("refs/heads/").removeprefix("refs/tags/")
         named = self.branches.get(revision) or self.tags.get(revision) or self.commits.get(revision)
@@ -137,7 +137,7 @@ class HubRepo:
             for oid, commit in self.commits.items():
                 if oid.startswith(revision):
                     return commit
-        raise no_revision(revision)
+        raise revision_not_found(revision)
 
     def add_commit(
         self,
@@ -149,7 +149,7 @@ class HubRepo:
         date: datetime | None = None,
         oid: str | None = None,
     ) -> Commit:
-        """Put a commit on top of the branch, which is made when it is not there; None deletes a file."""
+        """Add a commit to a branch, which is created if needed; None deletes a file."""
         parent = self.branches.get(branch)
         entries = dict(parent.entries) if parent is not None else {}
         for path, entry in changes.items():
@@ -157,18 +157,17 @@ class HubRepo:
                 entries.pop(path, None)
             else:
                 entries[path] = entry
-        moment = date or datetime.now(timezone.utc)
         names = [f"{path} {entries[path].blob.key}" for path in sorted(entries)]
-        words = [self.name, parent.oid if parent else "", title, str(len(self.commits)), *names]
-        oid = oid or hashlib.sha1("\n".join(words).encode(), usedforsecurity=False).hexdigest()
+        parts = [self.name, parent.oid if parent else "", title, str(len(self.commits)), *names]
+        oid = oid or hashlib.sha1("\n".join(parts).encode(), usedforsecurity=False).hexdigest()
         ordered = {path: entries[path] for path in sorted(entries)}
-        commit = Commit(oid, ordered, parent, title, author, moment)
+        commit = Commit(oid, ordered, parent, title, author, date or datetime.now(timezone.utc))
         self.commits[oid] = commit
         self.branches[branch] = commit
         return commit
 
     def card(self, commit: Commit | None = None) -> dict[str, Any]:
-        """Return the front matter of README.md; {} when there is none or it is no mapping."""
+        """Return the front matter of README.md; {} if it is missing or not a mapping."""
         if self.card_given is not None:
             return dict(self.card_given)
         entry = (commit or self.head).entries.get("README.md")
@@ -178,7 +177,7 @@ class HubRepo:
             return {}
 
     def config(self, commit: Commit | None = None) -> dict[str, Any]:
-        """Return what config.json holds; {} when it is not there or is no mapping."""
+        """Return the content of config.json; {} if it is missing or not an object."""
         entry = (commit or self.head).entries.get("config.json")
         try:
             document = json.loads(entry.blob.read()) if entry else {}
@@ -187,7 +186,7 @@ class HubRepo:
         return document if isinstance(document, dict) else {}
 
     def parameters(self, commit: Commit | None = None) -> dict[str, int]:
-        """Return how many values the safetensors files hold, by dtype, as their headers say."""
+        """Return the number of parameters by dtype, from the headers of the safetensors files."""
         counts: dict[str, int] = {}
         for path, entry in (commit or self.head).entries.items():
             if path.endswith(".safetensors") and "/" not in path:
@@ -197,10 +196,10 @@ class HubRepo:
 
 
 def front_matter(text: str) -> dict[str, Any]:
-    """Return the YAML between the two lines of dashes that a model card begins with.
+    """Return the YAML front matter of a model card; {} if it is missing or not a mapping.
 
     Raises:
-        yaml.YAMLError: it is not YAML.
+        yaml.YAMLError: it is not valid YAML.
     """
     match = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
     document = yaml.safe_load(match[1]) if match else None
@@ -211,7 +210,7 @@ def _tensor_counts(blob: StoredBlob) -> Iterator[tuple[str, int]]:
     if blob.size < 8:
         return
     (length,) = struct.unpack("<Q", blob.read(0, 8))
-    if length > min(_HEADER_LIMIT, blob.size - 8):
+    if length > min(_MAX_HEADER_BYTES, blob.size - 8):
         return
     try:
         header = json.loads(blob.read(8, 8 + length))

@@ -1,36 +1,36 @@
-"""Who talks to the local hub: tokens, their users, and what these may do."""
+"""Users of the local hub: tokens and access control."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlxk_tui.demo.hub.replies import HubError, not_found
+from mlxk_tui.demo.hub.replies import HubError, repo_not_found
 from mlxk_tui.demo.hub.store.repos import HubRepo
 
-GOOD_TOKEN = "hf_local_good"  # noqa: S105 - opens nothing but the local hub
-"""May read and write everything, in every namespace."""
+GOOD_TOKEN = "hf_local_good"  # noqa: S105 - valid on the local hub only
+"""Token with read and write access to every namespace."""
 READ_TOKEN = "hf_local_read"  # noqa: S105
-"""The same user, but the token may only read."""
+"""Read-only token of the same user."""
 OTHER_TOKEN = "hf_local_other"  # noqa: S105
-"""Another user, who belongs to no organisation and passed no gate; may write below the own name."""
+"""Token of another user without organizations and access to gated repos; it can write to its namespace."""
 
 
 @dataclass(frozen=True)
 class User:
-    """The bearer of a token."""
+    """The user of a token."""
 
     name: str
     write: bool = True
     orgs: tuple[str, ...] | None = ()
-    """Organisations whose member the user is; None for all."""
+    """Organizations of the user; None for all."""
 
     def member_of(self, namespace: str) -> bool:
-        """Tell whether the namespace is the user's own or of an organisation of the user's."""
+        """Return whether a namespace is the user's own or that of one of their organizations."""
         return self.orgs is None or namespace == self.name or namespace in self.orgs
 
 
 def known_tokens() -> dict[str, User]:
-    """Return the tokens that a fresh hub knows."""
+    """Return the tokens of a new hub."""
     return {
         GOOD_TOKEN: User("tester", orgs=None),
         READ_TOKEN: User("tester", write=False, orgs=None),
@@ -39,11 +39,10 @@ def known_tokens() -> dict[str, User]:
 
 
 def authenticate(header: str | None, tokens: dict[str, User]) -> User | None:
-    """Return the user of an Authorization header, None without one.
+    """Return the user of an Authorization header; None without a header.
 
     Raises:
-        HubError: 401 for a token that is not known. No X-Error-Code: huggingface_hub tells it by the
-            message.
+    HubError: 401 for an unknown token, without X-Error-Code: huggingface_hub recognizes the message.
     """
     if header is None:
         return None
@@ -55,22 +54,22 @@ def authenticate(header: str | None, tokens: dict[str, User]) -> User | None:
 
 
 def check_visible(repo: HubRepo, user: User | None) -> None:
-    """Let pass who may see that the repo exists.
+    """Check that a user can see a repo.
 
     Raises:
-        HubError: as for a missing repo when it is private; 403 when it is disabled.
+        HubError: as for a missing repo if it is private; 403 if it is disabled.
     """
     if repo.private and (user is None or not user.member_of(repo.namespace)):
-        raise not_found(known=user is not None)
+        raise repo_not_found(authenticated=user is not None)
     if repo.disabled:
         raise HubError(403, "Access to this resource is disabled.")
 
 
 def check_readable(repo: HubRepo, user: User | None) -> None:
-    """Let pass who may read the files; a gated repo shows its metadata to all, but not its files.
+    """Check that a user can read the files of a repo; only metadata of gated repos is public.
 
     Raises:
-        HubError: as `check_visible`; 401 or 403 GatedRepo.
+        HubError: like `check_visible`; 401 or 403 GatedRepo without access to a gated repo.
     """
     check_visible(repo, user)
     if not repo.gated or (user is not None and user.name in repo.granted):
@@ -86,10 +85,10 @@ def check_readable(repo: HubRepo, user: User | None) -> None:
 
 
 def check_writable(namespace: str, user: User | None) -> User:
-    """Return the user when it may write in the namespace.
+    """Check that a user can write to a namespace, and return the user.
 
     Raises:
-        HubError: 401 without a token; 403 when the token or the user may not.
+        HubError: 401 without a token; 403 if the token or the user has no write access.
     """
     if user is None:
         raise HubError(401, "Invalid username or password.")
