@@ -30,7 +30,7 @@ class AttachmentDocument(BaseModel):
 
 
 class MessageDocument(BaseModel):
-    """One message."""
+    """One message of the tree; a root has no parent."""
 
     id: Number
     parent: Number | None = Field(default=None, description="The id of the preceding message.")

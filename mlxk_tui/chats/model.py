@@ -39,7 +39,7 @@ class Attachment:
 
 @dataclass(frozen=True)
 class Session:
-    """One chat."""
+    """One chat, without its messages."""
 
     id: int
     title: str

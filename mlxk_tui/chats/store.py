@@ -191,7 +191,7 @@ class ChatStore:
         self._deleted.add(session_id)
 
     async def restore_session(self, session_id: int) -> Session:
-        """Undo `delete_session`."""
+        """Undo `delete_session` and return the session."""
         session = await self._database.write(lambda connection: sessions.restore(connection, session_id))
         self._deleted.discard(session_id)
         return session

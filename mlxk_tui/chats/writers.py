@@ -41,7 +41,7 @@ class WriterLock:
         return self._name
 
     def release(self) -> None:
-        """Remove the lock file."""
+        """Remove the lock file and release the lock, if acquired."""
         if self._path is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)

@@ -37,7 +37,7 @@ def commit_hash(*parts: str) -> str:
 
 
 class RepoLayout:
-    """Writes one `models--*` folder."""
+    """Writes one `models--*` folder of a cache: blobs, refs, snapshots and trees."""
 
     def __init__(self, hub: Path, name: str) -> None:
         self.hub = hub

@@ -60,7 +60,7 @@ class BlockDelta:
 
 @dataclass(frozen=True)
 class BlockEnded:
-    """A block is complete."""
+    """A block is complete; no more events of it follow."""
 
     block: Block
 

@@ -71,7 +71,7 @@ class ApiError(Exception):
         return self.message if self.overflow is None else _overflow_message(self.overflow)
 
     def response(self) -> web.Response:
-        """Return the HTTP response."""
+        """Return the HTTP response in OpenAI's format."""
         return json_response(self.body(), self.status, self.headers)
 
 

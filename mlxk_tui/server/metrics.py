@@ -28,7 +28,7 @@ class Histogram:
         self._sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Add an observation."""
+        """Add an observation to its bucket and the sum."""
         self._sum += value
         self._counts[next((i for i, bound in enumerate(self._bounds) if value <= bound), -1)] += 1
 
@@ -52,7 +52,7 @@ class Metrics:
         self._duration = Histogram(_DURATION_S)
 
     def count(self, entry: RequestEntry) -> None:
-        """Count a finished request."""
+        """Count a finished request, with its tokens and times."""
         self._requests[entry.route, entry.status or 0] += 1
         self._tokens["prompt"] += entry.prompt_tokens
         self._tokens["cached"] += entry.cached_tokens

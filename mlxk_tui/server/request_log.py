@@ -116,7 +116,7 @@ class RequestLog:
         return tuple(self._finished)
 
     def begin(self, id: str, client: str, method: str, route: str) -> RequestEntry:  # noqa: A002
-        """Add a new request."""
+        """Add a new request in state `waiting` and notify subscribers."""
         self.total += 1
         entry = RequestEntry(self.total, id, client, method, route)
         self._live[entry.number] = entry
@@ -140,5 +140,5 @@ class RequestLog:
         self.changed.publish(entry)
 
     def clear(self) -> None:
-        """Remove the finished requests."""
+        """Remove the finished requests; those in progress stay."""
         self._finished.clear()

@@ -77,7 +77,7 @@ class QueueFile:
         return True
 
     def release(self) -> None:
-        """Release the lock."""
+        """Release the lock, if this process holds it."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None

@@ -109,7 +109,7 @@ class HubProcess:
             process.wait()
 
     def add_fault(self, fault: Fault) -> None:
-        """Add a fault."""
+        """Add a fault; it applies from the next request on."""
         self._control("POST", "faults", {**asdict(fault), "headers": dict(fault.headers)})
 
     def clear_faults(self) -> None:

@@ -23,7 +23,7 @@ _PACED_STEP = 64 << 10
 
 @dataclass
 class _Body:
-    """The bytes to send."""
+    """The range of a blob to send, and zeros after it."""
 
     blob: StoredBlob
     start: int

@@ -72,7 +72,7 @@ def error_body(error: ApiError, request_id: str) -> dict[str, Any]:
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Handle POST /v1/messages."""
+    """Handle POST /v1/messages: generate one message, as a stream if `stream` is true."""
     request = await call.body(MessagesRequest)
     plan, forced = await _make_plan(call, request)
     blocks = BlockBuilder(forced=forced, reasoning=request.shows_thinking, one_call=request.one_call)
@@ -169,7 +169,7 @@ class _MessagesWriter:
         self._request_id = request_id
 
     def started(self, index: int, event: Started) -> bytes:
-        """Return `message_start`."""
+        """Return `message_start`, with the token counts of the prompt."""
         del index
         usage = usage_json(TokenUsage(event.prompt_tokens, event.cached_tokens, 0, 0))
         message = {
@@ -197,7 +197,7 @@ class _MessagesWriter:
         return delta + _event("message_stop")
 
     def failed(self, error: ApiError) -> bytes:
-        """Return an `error` event."""
+        """Return an `error` event, which ends the stream."""
         data = json.dumps(error_body(error, self._request_id), separators=(",", ":"))
         return f"event: error\ndata: {data}\n\n".encode("ascii")
 

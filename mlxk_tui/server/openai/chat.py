@@ -38,7 +38,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Handle POST /v1/chat/completions."""
+    """Handle POST /v1/chat/completions: generate `n` choices, as a stream if `stream` is true."""
     request = await call.body(ChatRequest)
     generation = to_generation(request, call.service.options.max_tokens)
     model = await call.service.resolver.resolve(request.model)

@@ -33,7 +33,7 @@ Prompt = str | tuple[int, ...]
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Handle POST /v1/completions."""
+    """Handle POST /v1/completions: generate `n` choices per prompt, as a stream if `stream` is true."""
     request = await call.body(CompletionRequest)
     prompts = _prompts(request)
     n = request.n or 1

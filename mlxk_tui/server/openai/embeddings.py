@@ -45,7 +45,7 @@ class EmbeddingsRequest(Schema):
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Handle POST /v1/embeddings."""
+    """Handle POST /v1/embeddings: compute an embedding for each text of the input."""
     request = await call.body(EmbeddingsRequest)
     texts = _texts(request.input)
     model = await call.service.resolver.resolve(request.model)

@@ -26,7 +26,7 @@ async def list_models(call: Call) -> web.StreamResponse:
 
 
 async def get_model(call: Call) -> web.StreamResponse:
-    """Handle GET /v1/models/{id}."""
+    """Handle GET /v1/models/{id}: return a model that can run here, by name, revision or alias."""
     served = await call.service.resolver.get_model(call.path_id)
     if models.is_anthropic(call.request.headers):
         return call.json(models.model_json(served))

@@ -40,7 +40,7 @@ _PREFIXES = {BlockKind.REASONING: "rs", BlockKind.TEXT: "msg", BlockKind.CALL: "
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Handle POST /v1/responses."""
+    """Handle POST /v1/responses: generate one response, as a stream if `stream` is true."""
     request = await call.body(ResponsesRequest)
     chat = to_chat_request(request)
     generation = to_generation(chat, call.service.options.max_tokens)
@@ -118,7 +118,7 @@ class _ResponseBuilder:
         }
 
     def final(self, usage: TokenUsage) -> dict[str, Any]:
-        """Return the finished response."""
+        """Return the finished response: `completed`, or `incomplete` if it reached `max_output_tokens`."""
         cut = self.blocks.finish_reason is FinishReason.LENGTH
         more: dict[str, Any] = {"usage": usage_json(usage)}
         if cut:

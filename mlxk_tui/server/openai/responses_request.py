@@ -187,7 +187,7 @@ class ResponsesRequest(Schema):
 
     @property
     def wants_logprobs(self) -> bool:
-        """Whether log-probabilities are requested."""
+        """Whether log-probabilities are requested, by `top_logprobs` or `include`."""
         return bool(self.top_logprobs) or "message.output_text.logprobs" in (self.include or ())
 
     @property

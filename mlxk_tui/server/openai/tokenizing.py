@@ -57,12 +57,12 @@ class DetokenizeRequest(Schema):
 
     @property
     def longest_ids(self) -> int:
-        """Number of token ids."""
+        """Number of token ids, all of which are one prompt."""
         return len(self.tokens)
 
 
 async def tokenize(call: Call) -> web.StreamResponse:
-    """Handle POST /tokenize."""
+    """Handle POST /tokenize: return the token ids of a text, or of a conversation with its template."""
     request = await call.body(TokenizeRequest)
     if (request.prompt is None) is (request.messages is None):
         raise invalid("prompt: send either prompt or messages.", "prompt")
@@ -94,7 +94,7 @@ async def tokenize(call: Call) -> web.StreamResponse:
 
 
 async def detokenize(call: Call) -> web.StreamResponse:
-    """Handle POST /detokenize."""
+    """Handle POST /detokenize: return the text of token ids."""
     request = await call.body(DetokenizeRequest)
     model = await call.service.resolver.resolve(request.model)
     work = call.service.engine.detokenize(model, request.tokens)
@@ -103,7 +103,7 @@ async def detokenize(call: Call) -> web.StreamResponse:
 
 
 async def info(call: Call) -> web.StreamResponse:
-    """Handle GET /tokenizer_info."""
+    """Handle GET /tokenizer_info: return the tokenizer's configuration; the query sets the model."""
     model = await call.service.resolver.resolve(call.request.query.get("model"))
     return call.json(await asyncio.to_thread(read_tokenizer_info, Path(model.folder)))
 

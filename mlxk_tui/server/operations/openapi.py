@@ -179,7 +179,7 @@ def document_route(routes: Sequence[Route]) -> Route:
     documented: list[Route] = []
 
     async def openapi(call: Call) -> web.StreamResponse:
-        """Handle GET /openapi.json."""
+        """Handle GET /openapi.json: return the document of all routes."""
         del call
         return json_response(document(documented))
 

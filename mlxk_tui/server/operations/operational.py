@@ -44,7 +44,7 @@ async def health(call: Call) -> web.StreamResponse:
 
 
 async def metrics(call: Call) -> web.StreamResponse:
-    """Handle GET /metrics."""
+    """Handle GET /metrics: return all metrics in Prometheus' text format."""
     service = call.service
     text = service.metrics.text(
         service.engine.status,

@@ -73,7 +73,7 @@ class Commit:
 
 @dataclass
 class HubRepo:
-    """A model repo."""
+    """A model repo with its branches, tags and access settings."""
 
     name: str
     """`org/name`."""
