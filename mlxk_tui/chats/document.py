@@ -92,23 +92,25 @@ def to_document(session: Session, messages: Sequence[Message]) -> ChatDocument:
         head=None if session.head is None else numbers[session.head],
         messages=[
             MessageDocument(
-                id=numbers[one.id],
-                parent=None if one.parent_id is None else numbers[one.parent_id],
-                role=one.role,
-                content=one.content,
-                reasoning=one.reasoning,
-                tool_calls=[dict(call) for call in one.tool_calls],
-                tool_call_id=one.tool_call_id,
-                attachments=[AttachmentDocument(name=item.name, text=item.text) for item in one.attachments],
-                model=one.model,
-                usage=dict(one.usage),
-                timings=dict(one.timings),
-                finish_reason=one.finish_reason,
-                state=one.state,
-                error=one.error,
-                created=_to_datetime(one.created),
+                id=numbers[message.id],
+                parent=None if message.parent_id is None else numbers[message.parent_id],
+                role=message.role,
+                content=message.content,
+                reasoning=message.reasoning,
+                tool_calls=[dict(call) for call in message.tool_calls],
+                tool_call_id=message.tool_call_id,
+                attachments=[
+                    AttachmentDocument(name=item.name, text=item.text) for item in message.attachments
+                ],
+                model=message.model,
+                usage=dict(message.usage),
+                timings=dict(message.timings),
+                finish_reason=message.finish_reason,
+                state=message.state,
+                error=message.error,
+                created=_to_datetime(message.created),
             )
-            for one in messages
+            for message in messages
         ],
     )
 
@@ -129,27 +131,27 @@ def parse_document(data: bytes) -> tuple[Session, list[Message]]:
             f"The file is not an exported chat: {printable(where)[:80]}: {printable(first['msg'])[:160]}.",
             remedy=Remedy.CHOOSE_CHAT_EXPORT,
         ) from None
-    numbers = {one.id: number for number, one in enumerate(document.messages, 1)}
+    numbers = {message.id: number for number, message in enumerate(document.messages, 1)}
     messages = [
         Message(
-            id=numbers[one.id],
+            id=numbers[message.id],
             session_id=0,
-            parent_id=None if one.parent is None else numbers[one.parent],
-            role=one.role,
-            content=one.content,
-            created=one.created.timestamp(),
-            reasoning=one.reasoning,
-            tool_calls=tuple(one.tool_calls),
-            tool_call_id=one.tool_call_id,
-            attachments=tuple(Attachment(item.name, item.text) for item in one.attachments),
-            model=one.model,
-            usage=one.usage,
-            timings=one.timings,
-            finish_reason=one.finish_reason,
-            state=one.state,
-            error=one.error,
+            parent_id=None if message.parent is None else numbers[message.parent],
+            role=message.role,
+            content=message.content,
+            created=message.created.timestamp(),
+            reasoning=message.reasoning,
+            tool_calls=tuple(message.tool_calls),
+            tool_call_id=message.tool_call_id,
+            attachments=tuple(Attachment(item.name, item.text) for item in message.attachments),
+            model=message.model,
+            usage=message.usage,
+            timings=message.timings,
+            finish_reason=message.finish_reason,
+            state=message.state,
+            error=message.error,
         )
-        for one in document.messages
+        for message in document.messages
     ]
     session = Session(
         id=0,

@@ -146,24 +146,24 @@ def insert_session(connection: sqlite3.Connection, session: Session, messages: S
     )
     new = cursor.lastrowid or 0
     first = new << MESSAGE_BITS
-    for one in messages:
+    for item in messages:
         row = {
-            "id": first + one.id,
+            "id": first + item.id,
             "session_id": new,
-            "parent_id": None if one.parent_id is None else first + one.parent_id,
-            "role": one.role.value,
-            "content": storable(one.content),
-            "reasoning": storable(one.reasoning),
-            "tool_calls": to_json([dict(call) for call in one.tool_calls]),
-            "tool_call_id": storable_or_none(one.tool_call_id),
-            "attachments": attachments_json(one.attachments),
-            "model": storable_or_none(one.model),
-            "usage": to_json(dict(one.usage)),
-            "timings": to_json(dict(one.timings)),
-            "finish_reason": storable_or_none(one.finish_reason),
-            "state": (MessageState.STOPPED if one.state is MessageState.STREAMING else one.state).value,
-            "error": storable_or_none(one.error),
-            "created": one.created,
+            "parent_id": None if item.parent_id is None else first + item.parent_id,
+            "role": item.role.value,
+            "content": storable(item.content),
+            "reasoning": storable(item.reasoning),
+            "tool_calls": to_json([dict(call) for call in item.tool_calls]),
+            "tool_call_id": storable_or_none(item.tool_call_id),
+            "attachments": attachments_json(item.attachments),
+            "model": storable_or_none(item.model),
+            "usage": to_json(dict(item.usage)),
+            "timings": to_json(dict(item.timings)),
+            "finish_reason": storable_or_none(item.finish_reason),
+            "state": (MessageState.STOPPED if item.state is MessageState.STREAMING else item.state).value,
+            "error": storable_or_none(item.error),
+            "created": item.created,
         }
         _insert(connection, row)
     if session.head is not None:

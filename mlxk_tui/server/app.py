@@ -205,19 +205,19 @@ class App:
 
 def log_line(entry: RequestEntry) -> str:
     """Return the log line of a finished request; it contains no prompt text and no API keys."""
-    words = [entry.client, entry.method, entry.route, str(entry.status)]
+    fields = [entry.client, entry.method, entry.route, str(entry.status)]
     if entry.key is not None:
-        words.append(f"key={entry.key}")
+        fields.append(f"key={entry.key}")
     if entry.model is not None:
-        words.append(printable(entry.model))
+        fields.append(printable(entry.model))
     if entry.completion_tokens:
-        words.append(f"{entry.prompt_tokens}+{entry.completion_tokens} tokens")
+        fields.append(f"{entry.prompt_tokens}+{entry.completion_tokens} tokens")
     if entry.tokens_per_s:
-        words.append(f"{entry.tokens_per_s:.1f} tok/s")
+        fields.append(f"{entry.tokens_per_s:.1f} tok/s")
     if entry.ttft_s is not None:
-        words.append(f"first after {entry.ttft_s:.3f} s")
-    words.append(f"{entry.age_s:.3f} s")
+        fields.append(f"first after {entry.ttft_s:.3f} s")
+    fields.append(f"{entry.age_s:.3f} s")
     if entry.error_type is not None:
-        words.append(entry.error_type)
-    words.append(entry.id)
-    return " ".join(words)
+        fields.append(entry.error_type)
+    fields.append(entry.id)
+    return " ".join(fields)

@@ -196,12 +196,12 @@ class ModelResolver:
 
 def _to_client_error(error: OpError, spec: _Spec) -> Exception:
     """Return an error of the lookup in terms of the request."""
-    shown = printable(spec.text)[:120]
+    name = printable(spec.text)[:120]
     if error.type is ErrorType.MODEL_NOT_FOUND:
         return ApiError(
             404,
             error.type.value,
-            f"Model '{shown}' not found. GET /v1/models lists the names.",
+            f"Model '{name}' not found. GET /v1/models lists the names.",
             param="model",
         )
     if error.type is ErrorType.VALIDATION_ERROR:

@@ -74,12 +74,12 @@ def _page(models: Sequence[T], query: Mapping[str, str]) -> tuple[Sequence[T], b
     return models[start : start + limit], start + limit < len(models)
 
 
-def _limit(given: str | None) -> int:
-    if given is None:
+def _limit(value: str | None) -> int:
+    if value is None:
         return DEFAULT_LIMIT
-    if not (given.isascii() and given.isdecimal() and len(given) < 6 and 1 <= int(given) <= MAX_LIMIT):
+    if not (value.isascii() and value.isdecimal() and len(value) < 6 and 1 <= int(value) <= MAX_LIMIT):
         raise invalid(f"limit: it must be a number from 1 to {MAX_LIMIT:,}.", "limit")
-    return int(given)
+    return int(value)
 
 
 def _find_index(models: Sequence[ServedModel], model_id: str, parameter: str) -> int:

@@ -177,10 +177,12 @@ class WebServer(web.Server):
         super().connection_made(handler, transport)
         if len(self.connections) <= self._max_connections:
             return
-        others = [one for one in self.connections if isinstance(one, HttpConnection) and one is not handler]
-        idle = [one for one in others if not one.handling]
+        others = [
+            other for other in self.connections if isinstance(other, HttpConnection) and other is not handler
+        ]
+        idle = [other for other in others if not other.handling]
         if idle:
-            min(idle, key=lambda one: one.idle_since).force_close()
+            min(idle, key=lambda other: other.idle_since).force_close()
         elif len(others) >= self._max_connections + _RESERVE:
             transport.abort()
         elif isinstance(handler, HttpConnection):

@@ -93,8 +93,10 @@ def repeat_for_choices(generation: Generation, n: int) -> tuple[Generation, ...]
         return (generation,) * n
     seeds = (seed + number for number in range(n))
     return tuple(
-        replace(generation, sampling=replace(generation.sampling, seed=one - 2**64 if one >= 2**64 else one))
-        for one in seeds
+        replace(
+            generation, sampling=replace(generation.sampling, seed=value - 2**64 if value >= 2**64 else value)
+        )
+        for value in seeds
     )
 
 

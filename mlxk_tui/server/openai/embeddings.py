@@ -65,14 +65,14 @@ async def create(call: Call) -> web.StreamResponse:
     return web.Response(body=body, content_type="application/json")
 
 
-def _texts(given: str | Sequence[str | int | list[int]]) -> list[str]:
+def _texts(value: str | Sequence[str | int | list[int]]) -> list[str]:
     """Return the input as a list of texts.
 
     Raises:
         ApiError: 400 if there is no text, one is empty, there are too many, or they are token ids.
     """
-    texts = [given] if isinstance(given, str) else [text for text in given if isinstance(text, str)]
-    if len(texts) != (1 if isinstance(given, str) else len(given)):
+    texts = [value] if isinstance(value, str) else [text for text in value if isinstance(text, str)]
+    if len(texts) != (1 if isinstance(value, str) else len(value)):
         # Clients that send token ids use OpenAI's tokenizer, whose ids don't match those of other models.
         raise invalid("input: token ids are not supported. Send texts.", "input")
     if not texts or not all(texts):

@@ -114,8 +114,8 @@ def _message(message: ChatMessage, where: str) -> dict[str, Any]:
 def _call(call: ToolCallMessage, number: int, where: str) -> dict[str, Any]:
     """Convert an earlier tool call to the format of chat templates; a custom tool has one `input`."""
     if call.function is not None:
-        name, given = call.function.name, call.function.arguments
-        arguments = given if isinstance(given, str) else json.dumps(given)
+        name, raw_arguments = call.function.name, call.function.arguments
+        arguments = raw_arguments if isinstance(raw_arguments, str) else json.dumps(raw_arguments)
     elif call.custom is not None:
         name, arguments = call.custom.name, json.dumps({"input": call.custom.input})
     else:
@@ -192,7 +192,7 @@ def stop_strings(stop: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def to_template_kwargs(
-    given: Mapping[str, Any] | None, enable_thinking: bool | None, reasoning_effort: str | None
+    template_kwargs: Mapping[str, Any] | None, enable_thinking: bool | None, reasoning_effort: str | None
 ) -> dict[str, Any]:
     """Return additional variables for the chat template.
 
@@ -206,7 +206,7 @@ def to_template_kwargs(
             found["enable_thinking"] = False
     if enable_thinking is not None:
         found["enable_thinking"] = enable_thinking
-    for name, value in (given or {}).items():
+    for name, value in (template_kwargs or {}).items():
         if not name.isidentifier() or name in RESERVED_VARIABLES or len(name) > 64:
             raise invalid(
                 f"chat_template_kwargs: '{name[:64]}' is not allowed as a variable.", "chat_template_kwargs"

@@ -129,8 +129,8 @@ def custom_input(call: ToolCall) -> str:
         return call.arguments
     if not isinstance(value, dict):
         return call.arguments
-    given = value.get("input", next(iter(value.values()), ""))
-    return given if isinstance(given, str) else json.dumps(given)
+    text = value.get("input", next(iter(value.values()), ""))
+    return text if isinstance(text, str) else json.dumps(text)
 
 
 def custom_tool_names(tools: Sequence[Tool]) -> frozenset[str]:
