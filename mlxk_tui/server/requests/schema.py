@@ -75,6 +75,6 @@ def _to_api_error(error: ValidationError) -> ApiError:
         elif step.isidentifier() and step.islower() and step not in _BRANCHES:
             path += f".{step}" if path else step
     path = path[:200]
-    message = failure["msg"].replace("Input should be", "it must be")
-    message = message.replace("Field required", "it is missing").removeprefix("Value error, ")
-    return invalid(f"{path or 'The body'}: {message}.", path or None)
+    text = failure["msg"].replace("Input should be", "it must be")
+    text = text.replace("Field required", "it is missing").removeprefix("Value error, ")
+    return invalid(f"{path or 'The body'}: {text}.", path or None)
