@@ -17,7 +17,7 @@ _MODEL_ROUTES = {
 async def route_hub(context: HandlerContext) -> Reply:
     """Handle a request to the hub origin."""
     if context.segments[0] == "-":
-        return await control.answer(context)
+        return await control.handle(context)
     context.user = authenticate(context.request.headers.get("Authorization"), context.state.tokens)
     match context.segments:
         case ["api", "models"]:
