@@ -84,7 +84,7 @@ def object_schema(*required: str, **properties: Mapping[str, Any]) -> dict[str, 
 
 def enum_schema(*values: str) -> dict[str, Any]:
     """Return the schema of a string with one of these values."""
-    return {"enum_schema": list(values)}
+    return {"enum": list(values)}
 
 
 def any_of(*schemas: Mapping[str, Any]) -> Callable[[dict[str, Any]], None]:
@@ -95,7 +95,7 @@ def any_of(*schemas: Mapping[str, Any]) -> Callable[[dict[str, Any]], None]:
             del schema[name]
         schema["anyOf"] = [dict(item) for item in schemas]
 
-        return update
+    return update
 
 
 def condition(*required: str, **properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ INTEGER = BeforeValidator(_to_int)
 
 def unsupported(*allowed: Any) -> WithJsonSchema:
     """Return the schema of a field that isn't supported: only null and these values are accepted."""
-    return WithJsonSchema({"enum_schema": [None, *allowed]})
+    return WithJsonSchema({"enum": [None, *allowed]})
 
 
 def not_empty(schema: dict[str, Any]) -> None:
