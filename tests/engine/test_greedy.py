@@ -109,7 +109,7 @@ async def test_repeated_prompt_is_cached_and_gives_the_same_answer(
 async def test_other_requests_do_not_change_an_answer(
     engine: Engine, tiny: Runnable, expected: list[Answer]
 ) -> None:
-    async def neighbour(question: str, tokens: int) -> None:
+    async def neighbor(question: str, tokens: int) -> None:
         stream = engine.generate(tiny, ask(question, stop=("never said",)))
         async for event in stream:
             if isinstance(event, Delta):
@@ -120,8 +120,8 @@ async def test_other_requests_do_not_change_an_answer(
 
     results = await asyncio.gather(
         run(engine, tiny, ask(QUESTIONS[2])),
-        neighbour(QUESTIONS[3], 3),
-        neighbour(QUESTIONS[5], 20),
+        neighbor(QUESTIONS[3], 3),
+        neighbor(QUESTIONS[5], 20),
         run(engine, tiny, ask(QUESTIONS[4])),
     )
     assert expected[2].is_said_by(results[0])

@@ -239,9 +239,9 @@ async def _said(engine: Engine, peer: Peer) -> dict[str, Result]:
     said["h"] = await run(engine, model, peer.request("h", logprobs=0))
     said["g"] = await first
 
-    neighbour = asyncio.create_task(cut_off(engine, peer, "j", 3))
+    neighbor = asyncio.create_task(cut_off(engine, peer, "j", 3))
     said["i"] = await run(engine, model, peer.request("i", logprobs=0))
-    await neighbour
+    await neighbor
 
     for prompt in ("second turn", "branch"):
         said[prompt] = await run(engine, model, peer.request(prompt, logprobs=0))

@@ -27,7 +27,7 @@ from mlxk_tui.settings import load
 from tests.ui.conftest import MACHINE, NOW, wait_until
 
 NO_COLOR = "no-color"
-"""The look of a terminal without colours, which is the app's from its start to its end."""
+"""The theme of a terminal without colors, which cannot be changed while the app runs."""
 THEMES = {"dark": "mlxk-dark", "light": "mlxk-light", "ansi": "ansi-dark"}
 """The other looks, which can be had one after the other."""
 _TICK_SECONDS = 0.02

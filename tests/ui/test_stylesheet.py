@@ -39,17 +39,17 @@ async def test_switching_panes_parses_no_style_twice(
         await pilot.pause()
         sources = len(app.stylesheet.source)
         assert 0 < parsed() <= sources + 20  # the others: a source may first be read with another precedence
-        seen, colour = parsed(), app.screen.styles.background
+        seen, color = parsed(), app.screen.styles.background
         app.register_theme(Theme("never-seen", primary="#123456", background="#0a0b0c"))
         app.theme = "never-seen"
         await pilot.pause()
         assert parsed() > seen
-        assert app.screen.styles.background != colour
+        assert app.screen.styles.background != color
         seen = parsed()
         app.theme = "nord"
         await pilot.pause()
         assert parsed() == seen
-        assert app.screen.styles.background == colour
+        assert app.screen.styles.background == color
 
 
 def test_changed_variable_is_parsed_again() -> None:
@@ -70,7 +70,7 @@ def test_broken_style_sheet_is_reported_and_the_rules_are_kept() -> None:
     sheet.add_source("Screen { color: red; }")
     sheet.reparse()
     rules = sheet.css
-    sheet.add_source("Screen { color: nothing-like-a-colour; }", read_from=("bad.tcss", ""))
+    sheet.add_source("Screen { color: nothing-like-a-color; }", read_from=("bad.tcss", ""))
     with pytest.raises(StylesheetParseError):
         sheet.reparse()
     del sheet.source["bad.tcss", ""]

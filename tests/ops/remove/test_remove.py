@@ -50,7 +50,7 @@ def repo(hf: HfCache) -> HfRepo:
     repo = hf.repo("org/model")
     repo.add(model_files(fill=b"\1"), commit=OLD, refs=["v1"])
     repo.add(model_files(fill=b"\2"), commit=NEW)
-    hf.repo("org/neighbour").add(model_files())
+    hf.repo("org/neighbor").add(model_files())
     return repo
 
 
@@ -74,7 +74,7 @@ def test_sentinel_name_is_the_same_everywhere() -> None:
 async def test_model_is_removed_with_its_locks_and_nothing_else(
     cache: Cache, hf: HfCache, repo: HfRepo
 ) -> None:
-    neighbour = tree_of(hf.repo("org/neighbour").path)
+    neighbor = tree_of(hf.repo("org/neighbor").path)
     before = payload_bytes(hf.root)
     locks = len(list(repo.locks.iterdir()))
 
@@ -83,11 +83,11 @@ async def test_model_is_removed_with_its_locks_and_nothing_else(
 
     assert not repo.path.exists()
     assert not repo.locks.exists()
-    assert tree_of(hf.repo("org/neighbour").path) == neighbour
+    assert tree_of(hf.repo("org/neighbor").path) == neighbor
     assert (plan.revision, plan.revisions, plan.files) == (None, 2, 2 * len(model_files()))
     assert plan.freed_bytes == result.freed_bytes == before - payload_bytes(hf.root)
     assert (result.action, result.lock_files_cleaned) == ("deleted", locks)
-    assert [found.repo_id for found in scan_cache_dir(hf.root).repos] == ["org/neighbour"]
+    assert [found.repo_id for found in scan_cache_dir(hf.root).repos] == ["org/neighbor"]
 
 
 async def test_planning_changes_nothing(cache: Cache, hf: HfCache, repo: HfRepo) -> None:
@@ -283,7 +283,7 @@ def run_and_kill(root: Path, spec: str, steps: int) -> bool:
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 9, 14, 20])
 async def test_killed_removal_of_a_model_can_be_finished(cache: Cache, hf: HfCache, steps: int) -> None:
-    hf.repo("org/neighbour").add(model_files(fill=b"\7"))
+    hf.repo("org/neighbor").add(model_files(fill=b"\7"))
     rest = tree_of(hf.root)
     repo = hf.repo("org/model")
     repo.add(model_files(fill=b"\1"), commit=OLD, refs=["v1"])
