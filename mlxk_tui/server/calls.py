@@ -53,6 +53,8 @@ class Call:
     request: web.BaseRequest
     entry: RequestEntry
     service: Service
+    route: Route | None
+    """None if no route matches the path and method."""
     headers: dict[str, str] = field(default_factory=dict)
     """Headers of every response to this request: request id, CORS."""
     path_id: str = ""

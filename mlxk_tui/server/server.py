@@ -125,15 +125,16 @@ class Server:
                 raise missing_key_error(self.options.host)
             self._bound = bound
             app = App(self._service)
-            web = WebServer(app.handle, self.options)
             loop = asyncio.get_running_loop()
             try:
+                web = WebServer(await app.setup(), self.options)
                 for sock in sockets:
                     self._listeners.append(await loop.create_server(web, sock=sock, backlog=256))
             except BaseException as error:
                 self._close_listeners()
                 for sock in sockets:
                     sock.close()
+                await app.cleanup()
                 if isinstance(error, OSError) and error_type(error) is ErrorType.PORT_IN_USE:
                     raise await port_in_use_error(self.options.host, self.options.port) from None
                 raise
@@ -157,6 +158,7 @@ class Server:
             finally:  # also if `stop` itself is cancelled
                 self._service.generator.cancel_all()
                 await web.shutdown(_CANCEL_GRACE_S)
+                await app.cleanup()
                 await self._service.supervisor.stop()
                 await self._service.parser.close()
                 self._app = self._web = None

@@ -44,6 +44,14 @@ def test_models_list_has_only_runnable_models(served: Served) -> None:
     assert served.get("/v1/models/babbler").json["id"] == BABBLER
 
 
+def test_model_name_in_a_path_is_its_rest_decoded_once(served: Served) -> None:
+    assert served.get("/v1/models/%6dlxk-tui/tiny%2Ddemo").json["id"] == TINY
+    for name in ("mlxk-tui%252Ftiny-demo", "mlxk-tui/tiny-demo%0A", "a%0Ab", "mlxk-tui/tiny-demo/"):
+        reply = served.get(f"/v1/models/{name}")
+        assert reply.status in {400, 404}
+        assert reply.error["type"] in {"model_not_found", "validation_error"}, name
+
+
 def test_alias_and_default_select_a_model(served: Served) -> None:
     with served.options(aliases={"gpt-4o": TINY}, model="gpt-4o"):
         assert served.chat(QUESTION, model="gpt-4o").json["model"] == TINY
@@ -83,6 +91,11 @@ def test_missing_routes_have_the_same_error_format(served: Served) -> None:
         assert (reply.status, reply.error["type"]) == (status, "route_not_found"), (method, path)
         assert ("Allow" in reply.headers) is (status == 405)
     assert "/v1/chat/completions" in served.ask("POST", "/chat/completions", b"{}").error["message"]
+    assert served.get("/").error["message"].startswith("Not found: /.")
+    for path in ("/v1/models/x", "/health"):
+        wrong = served.ask("DELETE", path)
+        assert (wrong.status, wrong.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+        assert wrong.error["message"].endswith("Use GET.")
     head = served.ask("HEAD", "/health")
     assert (head.status, head.body) == (200, b"")
 
@@ -98,6 +111,7 @@ def test_every_answer_has_a_request_id(served: Served) -> None:
         (b"GET / HTTP/1.1\r\nHost: x\r\nA header without a colon\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000, 400),
         (b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n", 408),  # and nothing more
+        (b"GET /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: x\r\nConnection: close\r\n\r\n", 417),
     ):
         with served.raw() as connection:
             connection.sendall(raw)

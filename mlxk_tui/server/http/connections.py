@@ -195,8 +195,8 @@ class WebServer(web.Server):
             if isinstance(connection, HttpConnection):
                 connection.close_if_idle()
 
-    def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
-        return web.BaseRequest(
+    def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.Request:
+        return web.Request(
             message,
             payload,
             protocol,
