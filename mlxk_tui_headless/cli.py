@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlxk_tui.ops.core.blocking import finish
+from mlxk_tui.ops.core.blocking import run_without_loop
 from mlxk_tui_headless.commands import push, run, serve, transfers
 from mlxk_tui_headless.options import GlobalOptions, JsonOption, ProgressOption, record_options
 from mlxk_tui_headless.request import CommandRequest, UsageError, View
@@ -79,7 +79,7 @@ def list_models(
     def execute(session: "CommandSession") -> "Contract":
         from mlxk_tui.ops.catalog import catalog
 
-        return finish(catalog.list_models(session.cache, pattern))
+        return run_without_loop(catalog.list_models(session.cache, pattern))
 
     record_options(ctx, as_json)
     return CommandRequest(
@@ -100,7 +100,7 @@ def show(
     def execute(session: "CommandSession") -> "Contract":
         from mlxk_tui.ops.catalog import show as operation
 
-        return finish(operation.show(session.cache, model, files=files, config=config))
+        return run_without_loop(operation.show(session.cache, model, files=files, config=config))
 
     record_options(ctx, as_json)
     return CommandRequest("show", execute, View(files=files))
@@ -125,7 +125,7 @@ def health(
 
         with session.progress(quiet=not verify) as on_event:
             checking = catalog.check_health(session.cache, model, verify=verify, on_event=on_event)
-            return session.wait(checking) if verify else finish(checking)
+            return session.wait(checking) if verify else run_without_loop(checking)
 
     def status(data: "Contract | None") -> int:
         return 1 if exit_code and getattr(data, "unhealthy", None) else 0
@@ -235,7 +235,7 @@ def _version_request() -> CommandRequest:
     def execute(session: "CommandSession") -> "Contract":
         from mlxk_tui.ops import about
 
-        return finish(about.version(session.cache))
+        return run_without_loop(about.version(session.cache))
 
     return CommandRequest("version", execute)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxk_tui.ops.core.errors import OpError
-from mlxk_tui.ops.core.remedies import Remedy, joined, words_for
+from mlxk_tui.ops.core.remedies import Remedy, format_remedy, join_sentences
 
 WORDS: dict[Remedy, str] = {
     Remedy.DELETE_AGAIN: "Fix this and run the same command again to finish.",
@@ -33,9 +33,9 @@ WORDS: dict[Remedy, str] = {
 
 def remedy_text(error: OpError) -> str:
     """Return the remedy for an error, or an empty string."""
-    return words_for(error.remedy, error.facts, WORDS)
+    return format_remedy(error.remedy, error.facts, WORDS)
 
 
 def error_text(error: OpError) -> str:
     """Return the text of an error; control characters are not escaped yet."""
-    return joined(error.message, remedy_text(error))
+    return join_sentences(error.message, remedy_text(error))

@@ -34,7 +34,7 @@ def bar() -> Iterator[OnEvent]:
         TransferSpeedColumn,
     )
 
-    from mlxk_tui.ops.core.text import middle, printable
+    from mlxk_tui.ops.core.text import printable, truncate_middle
 
     console = Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
     columns = (
@@ -48,7 +48,7 @@ def bar() -> Iterator[OnEvent]:
         task = progress.add_task("", total=None)
 
         def on_event(event: Progress) -> None:
-            file = middle(printable(event.file), max(8, console.width - 60))
+            file = truncate_middle(printable(event.file), max(8, console.width - 60))
             progress.update(
                 task,
                 description=f"{event.stage} {file}".rstrip(),

@@ -10,7 +10,7 @@ from typing import NoReturn
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.contract.results import Command, Contract, Envelope, ErrorInfo
 from mlxk_tui.ops.core.errors import ERRORS, ErrorType, OpError
-from mlxk_tui.ops.core.os_errors import error_type, reason_of
+from mlxk_tui.ops.core.os_errors import error_reason, error_type
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui_headless import output
 from mlxk_tui_headless.cli import parse
@@ -113,7 +113,7 @@ def _typed_error(error: Exception) -> OpError:
     """Return the typed error for an unexpected exception."""
     output.debug_traceback(error)
     if isinstance(error, OSError):
-        reason, kind = reason_of(error), error_type(error)
+        reason, kind = error_reason(error), error_type(error)
         if kind is ErrorType.PERMISSION_DENIED:
             return OpError(
                 ErrorType.PERMISSION_DENIED,

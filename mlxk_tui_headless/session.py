@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlxk_tui.ops.cache.cache import Cache
-from mlxk_tui.ops.core.events import OnEvent, ignore
+from mlxk_tui.ops.core.events import OnEvent, ignore_event
 from mlxk_tui_headless import output
 from mlxk_tui_headless.interrupts import Interrupts
 
@@ -73,7 +73,7 @@ class CommandSession:
             with write_in_background(note=None):  # a blocked reader must not block the work or a signal
                 yield json_lines
         elif quiet or self.options.json or not output.is_terminal(sys.stderr):
-            yield ignore
+            yield ignore_event
         else:
             from mlxk_tui_headless.progress import bar
 

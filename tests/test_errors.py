@@ -16,7 +16,7 @@ import mlxk_tui_headless
 from mlxk_tui.engine.connection.wire import from_json, to_json
 from mlxk_tui.engine.protocol import RequestFault
 from mlxk_tui.ops.core.errors import ContextOverflow, ErrorType, OpError
-from mlxk_tui.ops.core.remedies import SHARED_WORDS, ErrorFacts, Remedy
+from mlxk_tui.ops.core.remedies import REMEDY_TEXTS, ErrorFacts, Remedy
 from mlxk_tui.server import error_text as http
 from mlxk_tui.ui.widgets import error_text as app
 from mlxk_tui_headless import error_text as command_line
@@ -213,11 +213,11 @@ def fields(template: str) -> set[str]:
 
 def test_every_remedy_has_a_text_in_each_front_end() -> None:
     for name, words in FRONT_ENDS.items():
-        without_text = set(Remedy) - words.keys() - SHARED_WORDS.keys()
+        without_text = set(Remedy) - words.keys() - REMEDY_TEXTS.keys()
         assert without_text == (http.NEVER if name == "http" else set()), name
-    assert not http.NEVER & (http.WORDS.keys() | SHARED_WORDS.keys())
+    assert not http.NEVER & (http.WORDS.keys() | REMEDY_TEXTS.keys())
     known = set(ErrorFacts.__dataclass_fields__)
-    for words in (SHARED_WORDS, *FRONT_ENDS.values()):
+    for words in (REMEDY_TEXTS, *FRONT_ENDS.values()):
         for remedy, template in words.items():
             assert fields(template) <= known, remedy
 
@@ -231,7 +231,7 @@ def named(tree: ast.AST) -> set[str]:
 def test_errors_carry_the_facts_that_their_remedies_name() -> None:
     needed = {
         remedy.name: set().union(
-            *(fields(words[remedy]) for words in (SHARED_WORDS, *FRONT_ENDS.values()) if remedy in words)
+            *(fields(words[remedy]) for words in (REMEDY_TEXTS, *FRONT_ENDS.values()) if remedy in words)
         )
         for remedy in Remedy
     }
@@ -296,12 +296,12 @@ def test_errors_survive_the_engine_protocol() -> None:
 
 
 def test_errors_survive_json_and_unknown_parts_are_dropped() -> None:
-    back = OpError.from_parts(ERROR.parts)
+    back = OpError.from_dict(ERROR.parts)
     assert parts(back) == parts(ERROR)
     facts = {"name": "a/b", "needed_bytes": "3", "wand": "elder"}
-    newer = OpError.from_parts({**ERROR.parts, "remedy": "wave_a_wand", "facts": facts})
+    newer = OpError.from_dict({**ERROR.parts, "remedy": "wave_a_wand", "facts": facts})
     assert (newer.remedy, newer.facts) == (None, ErrorFacts(name="a/b"))
-    older = OpError.from_parts({"type": "disk_full", "message": "No space is left. Free some."})
+    older = OpError.from_dict({"type": "disk_full", "message": "No space is left. Free some."})
     assert (older.remedy, older.facts, older.message) == (None, ErrorFacts(), "No space is left. Free some.")
 
 

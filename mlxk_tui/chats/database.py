@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from mlxk_tui.chats.schema import create_search_index, migrate
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.os_errors import error_type, reason_of
+from mlxk_tui.ops.core.os_errors import error_reason, error_type
 from mlxk_tui.ops.core.remedies import Remedy
 
 T = TypeVar("T")
@@ -191,7 +191,7 @@ class Database:
         if isinstance(error, OSError):
             return OpError(
                 error_type(error) or ErrorType.PERMISSION_DENIED,
-                f"The chats can't be saved: {reason_of(error)}.",
+                f"The chats can't be saved: {error_reason(error)}.",
                 remedy=Remedy.CHECK_PERMISSIONS,
             )
         if "full" in text:

@@ -15,7 +15,7 @@ from mlxk_tui.chats.model import Message, MessageState, Role, Session
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.files import replace_file
-from mlxk_tui.ops.core.os_errors import error_type, reason_of
+from mlxk_tui.ops.core.os_errors import error_reason, error_type
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import iso_utc, printable, size
 
@@ -148,7 +148,7 @@ async def _write(path: Path, data: bytes, *, overwrite: bool) -> None:
         except OSError as error:
             raise OpError(
                 error_type(error) or ErrorType.PERMISSION_DENIED,
-                f"{printable(path.name)} can't be written: {reason_of(error)}.",
+                f"{printable(path.name)} can't be written: {error_reason(error)}.",
                 remedy=Remedy.CHOOSE_FOLDER,
             ) from error
 

@@ -38,7 +38,7 @@ from mlxk_tui.engine.protocol import (
 from mlxk_tui.engine.status import EngineState, EngineStatus, ModelStatus
 from mlxk_tui.engine.stream import GenerationStream
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.events import OnEvent, Progress, Publisher, Unsubscribe, ignore
+from mlxk_tui.ops.core.events import OnEvent, Progress, Publisher, Unsubscribe, ignore_event
 from mlxk_tui.ops.core.remedies import Remedy
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Engine:
         """Call `callback` in the event loop with each new status; returns what ends that."""
         return self._changes.subscribe(callback)
 
-    async def load(self, model: Runnable, *, on_event: OnEvent = ignore) -> ModelStatus:
+    async def load(self, model: Runnable, *, on_event: OnEvent = ignore_event) -> ModelStatus:
         """Load a model, waiting for the streams of another one to end.
 
         Events have the stages of `Loading`, and bytes while the weights are read.

@@ -1,1 +1,1 @@
-"""The shared async model-operations layer: what the product can do, without any screen."""
+"""The asynchronous operations on models that both front ends share; no screen code."""

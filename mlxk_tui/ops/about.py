@@ -1,4 +1,4 @@
-"""What is installed where: the facts of `version`, without importing any of it."""
+"""Versions of installed packages, for `version`; nothing is imported to find them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mlxk_tui import __version__
 from mlxk_tui.ops.blas.choice import remembered
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.contract.results import SPEC_VERSION, BlasData, System, VersionData
-from mlxk_tui.ops.core.blocking import blocking
+from mlxk_tui.ops.core.blocking import run_blocking
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.health.machine import total_memory
 
 
 async def version(cache: Cache | None = None) -> VersionData:
-    """Return the versions of this program, its contract and its surroundings.
+    """Return the versions of this program, of its JSON contract and of the packages it uses.
 
     Args:
-        cache: the cache in use; that of the environment when left out.
+        cache: the cache to report; by default the one that the environment names.
     """
-    system = await blocking(lambda: _system(cache or Cache.from_environment()))
+    system = await run_blocking(lambda: _system(cache or Cache.from_environment()))
     return VersionData(cli_version=__version__, json_api_spec_version=SPEC_VERSION, system=system)
 
 
@@ -39,7 +39,7 @@ def _system(cache: Cache) -> System:
 
 
 def _blas() -> BlasData | None:
-    """Return what is known of the matrix product on Linux with MLX's build for the CPU."""
+    """Return how MLX multiplies matrices; None except on Linux with MLX's build for the CPU."""
     mlx = _installed("mlx")
     if not sys.platform.startswith("linux") or mlx is None or _installed("mlx-cpu") is None:
         return None
@@ -54,7 +54,7 @@ def _blas() -> BlasData | None:
 
 
 def _installed(distribution: str) -> str | None:
-    """Return the version of an installed package, None when it is not there."""
+    """Return the version of an installed package; None when it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxk_tui.ops.core.errors import OpError
-from mlxk_tui.ops.core.remedies import Remedy, joined, words_for
+from mlxk_tui.ops.core.remedies import Remedy, format_remedy, join_sentences
 
 WORDS: dict[Remedy, str] = {
     Remedy.LIST_MODELS: "GET /v1/models lists the names.",
@@ -40,4 +40,4 @@ NEVER = frozenset(
 
 def error_text(error: OpError) -> str:
     """Return the message of an error for an HTTP client; control characters are not removed yet."""
-    return joined(error.message, words_for(error.remedy, error.facts, WORDS))
+    return join_sentences(error.message, format_remedy(error.remedy, error.facts, WORDS))

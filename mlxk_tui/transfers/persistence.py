@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mlxk_tui.ops.core.os_errors import reason_of
+from mlxk_tui.ops.core.os_errors import error_reason
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.transfers.queue_file import QueueFile, StoredQueue
 
@@ -100,7 +100,7 @@ class QueuePersistence:
                 return
 
     def _report(self, path: Path, error: OSError) -> None:
-        cause = reason_of(error)
+        cause = error_reason(error)
         self._on_error(f"Transfers can't be saved and will be lost on exit: {printable(str(path))}: {cause}.")
 
     async def close(self) -> None:

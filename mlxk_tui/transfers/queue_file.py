@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.files import remove_unfinished, replace_file
-from mlxk_tui.ops.core.os_errors import reason_of
+from mlxk_tui.ops.core.os_errors import error_reason
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.transfers.jobs import Failure, Job, Pull, Push, Transfer, TransferState
 
@@ -95,7 +95,7 @@ class QueueFile:
         except (FileNotFoundError, NotADirectoryError):
             return StoredQueue()
         except OSError as error:
-            cause = reason_of(error)
+            cause = error_reason(error)
             return StoredQueue((), f"The transfer queue can't be read: {self._printable_path}: {cause}.")
         except (ValueError, RecursionError):
             return self._set_aside((), "is damaged", repair)
@@ -157,7 +157,7 @@ def _encode(transfer: Transfer) -> dict[str, Any]:
         "state": transfer.state.value,
         "added": transfer.added,
         "ended": transfer.ended,
-        "failure": failure.error.parts if failure else None,
+        "failure": failure.error.to_dict() if failure else None,
         "result": transfer.result,
         **{name: getattr(transfer, name) for name in _NUMBERS},
     }
@@ -172,7 +172,7 @@ def _decode(value: object) -> Transfer | None:
         identity, state = value["id"], TransferState(value["state"])
         added, ended, result = value["added"], value["ended"], value["result"]
         failed = value["failure"]
-        failure = Failure.from_error(OpError.from_parts(failed)) if failed else None
+        failure = Failure.from_error(OpError.from_dict(failed)) if failed else None
         numbers = {name: value[name] for name in _NUMBERS}
     except (KeyError, TypeError, ValueError):
         return None

@@ -35,7 +35,7 @@ from mlxk_tui.ops.contract.results import (
     ShowData,
     VersionData,
 )
-from mlxk_tui.ops.core.text import age, beside, middle, plural, printable, size
+from mlxk_tui.ops.core.text import age, plural, printable, size, truncate_middle, unmentioned_path
 from mlxk_tui.ops.health.machine import may_have_gpu
 from mlxk_tui_headless import output
 from mlxk_tui_headless.render.columns import draw_columns
@@ -221,7 +221,7 @@ def _facts(model: Model, metadata: dict[str, object] | None) -> list[tuple[str, 
 
 def _finding(finding: Finding) -> RenderableType:
     # Most messages name the file; the path is added only if the message does not.
-    path = beside(finding.message, finding.path)
+    path = unmentioned_path(finding.message, finding.path)
     text = _text(f"{path}: {finding.message}" if path else finding.message)
     if finding.fix is not Fix.NONE:
         text.append(f" (fix: {finding.fix.value})", style="dim")
@@ -261,7 +261,7 @@ def _health_line(entry: HealthEntry, width: int | None) -> Text:
     line = Text(f"{entry.status.value:<9} ", style=style)
     name = printable(entry.name)
     if width is not None:
-        name = middle(name, max(20, width - len(line)))
+        name = truncate_middle(name, max(20, width - len(line)))
     line.append(_text(f"{name} — {entry.reason}", style="default"))
     if entry.checksums is not None:
         checksums = entry.checksums

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mlxk_tui.ops.cache.names import DEFAULT_ORG
 from mlxk_tui.ops.contract.results import Framework, Health, ListData, Model, ModelType
-from mlxk_tui.ops.core.text import age, middle, printable, size
+from mlxk_tui.ops.core.text import age, printable, size, truncate_middle
 from mlxk_tui_headless.render.columns import GAP, draw_columns
 from mlxk_tui_headless.request import View
 
@@ -117,7 +117,7 @@ def _draw(columns: list[_Column], rows: list[list[str]], width: int | None) -> R
         rows, widths = [[row[i] for i in visible] for row in rows], [widths[i] for i in visible]
         others = sum(map(_min_width, titles[1:], widths[1:])) + GAP * len(titles[1:])
         widths[0] = min(widths[0], max(8, width - others))
-        rows = [[middle(name, widths[0]), *cells] for name, *cells in rows]
+        rows = [[truncate_middle(name, widths[0]), *cells] for name, *cells in rows]
         if sum(widths) + GAP * (len(widths) - 1) > width:
             return _wrapped(columns, rows)
     right = frozenset(column.title for column in columns if column.right)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from mlxk_tui.ops.contract.results import WorkspaceHealth
 from mlxk_tui.ops.contract.transfers import ChangeSummary, PushData
-from mlxk_tui.ops.core.text import beside, plural, printable, size
+from mlxk_tui.ops.core.text import plural, printable, size, unmentioned_path
 from mlxk_tui_headless.request import View
 
 
@@ -64,7 +64,7 @@ def _verdict(health: WorkspaceHealth) -> str:
 
 def _anomalies(health: WorkspaceHealth) -> Iterator[RenderableType]:
     for anomaly in health.anomalies:
-        path = beside(anomaly.message, anomaly.path)
+        path = unmentioned_path(anomaly.message, anomaly.path)
         line = Text("  ").append(
             f"{anomaly.severity:<6}", style="red" if anomaly.severity == "error" else "yellow"
         )

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from mlxk_tui.ops.contract.results import MemoryFit
 from mlxk_tui.ops.contract.transfers import DownloadStatus, PullData, SearchData, SearchResult
-from mlxk_tui.ops.core.text import age, middle, printable, size
+from mlxk_tui.ops.core.text import age, printable, size, truncate_middle
 from mlxk_tui_headless.render.columns import GAP, draw_columns
 
 _FIT = {
@@ -59,7 +59,7 @@ def search_table(data: SearchData, width: int | None) -> tuple[list[RenderableTy
         visible = _visible_columns(titles, widths, width)
         titles, rows = [titles[i] for i in visible], [[row[i] for i in visible] for row in rows]
         others = sum(widths[i] + GAP for i in visible if i)
-        rows = [[middle(name, max(8, width - others)), *cells] for name, *cells in rows]
+        rows = [[truncate_middle(name, max(8, width - others)), *cells] for name, *cells in rows]
     right = frozenset({"Size", "Downloads", "Likes"})
     table = draw_columns(titles, rows, right=right, style=_style)
     return [table], ["'mlxk-headless pull NAME' downloads a model."]

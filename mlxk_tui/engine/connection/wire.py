@@ -46,7 +46,7 @@ from mlxk_tui.engine.protocol import (
 from mlxk_tui.ops.contract.matrices import Blas, BlasState
 from mlxk_tui.ops.contract.terms import BatchingReason, CpuWeights
 from mlxk_tui.ops.core.errors import ContextOverflow
-from mlxk_tui.ops.core.remedies import ErrorFacts, remedy_of
+from mlxk_tui.ops.core.remedies import ErrorFacts, to_remedy
 
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
@@ -137,8 +137,8 @@ def _overflow(values: Mapping[str, Any] | None) -> ContextOverflow | None:
 
 def _fault(given: dict[str, Any]) -> RequestFault:
     given["overflow"] = _overflow(given.get("overflow"))
-    given["remedy"] = remedy_of(given.get("remedy"))
-    given["facts"] = ErrorFacts.read(given.get("facts"))
+    given["remedy"] = to_remedy(given.get("remedy"))
+    given["facts"] = ErrorFacts.from_dict(given.get("facts"))
     return RequestFault(**given)
 
 

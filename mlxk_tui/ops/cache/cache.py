@@ -76,7 +76,7 @@ class Cache:
             return cls(Path("/", text))
 
     def is_absent(self) -> bool:
-        """Tell whether nothing is there yet, as opposed to something that is no cache."""
+        """Return whether nothing is there yet, as opposed to something that is no cache."""
         try:
             os.lstat(self.root)
         except FileNotFoundError:

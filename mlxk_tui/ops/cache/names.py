@@ -38,7 +38,7 @@ def name_to_dir(name: str) -> str:
 
 
 def is_clean(name: str) -> bool:
-    """Tell whether `name` is one that the hub allows; for these, names and folders are bijective.
+    """Return whether `name` is one that the hub allows; for these, names and folders are bijective.
 
     Source: huggingface_hub.utils.validate_repo_id (2.4): one optional organisation, 1 to 96
     characters of letters, digits, `-`, `_` and `.`, no `--` or `..`, no `-` or `.` at either end,

@@ -16,7 +16,7 @@ from mlxk_tui.ops.cache.repo import COMMIT, Blob, Inode, Repo, Snapshot, Snapsho
 from mlxk_tui.ops.contract.results import Finding, FindingCode, Fix, Severity
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.files import read_bytes
-from mlxk_tui.ops.core.os_errors import reason_of
+from mlxk_tui.ops.core.os_errors import error_reason
 from mlxk_tui.ops.core.text import printable
 
 _STORE_NAME = re.compile(r"[0-9a-f]{64}")
@@ -102,7 +102,7 @@ class _Reader:
             return []
 
     def _stays_inside(self, entry: os.DirEntry[str]) -> bool:
-        """Tell whether a folder of the repo is one, or a link that leads to one inside the cache."""
+        """Return whether a folder of the repo is one, or a link that leads to one inside the cache."""
         if entry.name not in _FOLDERS or not entry.is_symlink():
             return True
         target = os.path.realpath(entry.path)
@@ -259,7 +259,7 @@ class _Reader:
 
 
 def is_litter(name: str) -> bool:
-    """Tell whether a file is macOS's own: `.DS_Store`, or `._x` beside x on a foreign file system."""
+    """Return whether a file is macOS's own: `.DS_Store`, or `._x` beside x on a foreign file system."""
     return name == ".DS_Store" or name.startswith("._")
 
 
@@ -304,7 +304,7 @@ def unreadable(path: str | None, error: OSError) -> Finding:
         code=FindingCode.UNREADABLE,
         severity=Severity.ERROR,
         path=shown,
-        message=f"{shown or 'The folder'} cannot be read: {reason_of(error)}.",
+        message=f"{shown or 'The folder'} cannot be read: {error_reason(error)}.",
         fix=Fix.NONE,
     )
 

@@ -47,7 +47,7 @@ class SharedStore:
         self.path = self.root / "blobs"
 
     def exists(self) -> bool:
-        """Tell whether the cache has a store of the layout known here (marked, version 1)."""
+        """Return whether the cache has a store of the layout known here (marked, version 1)."""
         if not _is(self.path, stat.S_ISDIR):
             return False
         return _read_regular(self.path / MARKER, len(_LAYOUT) + 1) == _LAYOUT

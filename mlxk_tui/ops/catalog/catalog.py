@@ -20,9 +20,9 @@ from mlxk_tui.ops.contract.results import (
     Model,
     Severity,
 )
-from mlxk_tui.ops.core.blocking import blocking
+from mlxk_tui.ops.core.blocking import run_blocking
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.events import OnEvent, Progress, ignore
+from mlxk_tui.ops.core.events import OnEvent, Progress, ignore_event
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.health.report import Report
 from mlxk_tui.ops.health.verdict_cache import VerdictCache
@@ -54,7 +54,7 @@ async def inspect_model(
         found = cache.find(spec, partial=partial)
         return inspect(cache, found.ref, runtime or Runtime.here(), found.spec.revision)
 
-    return await blocking(work)
+    return await run_blocking(work)
 
 
 def walk(
@@ -172,7 +172,7 @@ async def list_models(
     def work() -> list[Model]:
         return [report.model for report in walk(cache, stop, pattern=pattern, runtime=runtime)]
 
-    models = await blocking(work, stop)
+    models = await run_blocking(work, stop)
     return ListData(models=models, count=len(models))
 
 
@@ -181,7 +181,7 @@ async def check_health(
     spec: str | None = None,
     *,
     verify: bool = False,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = ignore_event,
     runtime: Runtime | None = None,
 ) -> HealthData:
     """Judge every model, or the one of `NAME[@REV]`; with `verify` its bytes too.
@@ -212,7 +212,7 @@ async def check_health(
                     raise  # else it vanished
         return _summary(entries)
 
-    return await blocking(work, stop)
+    return await run_blocking(work, stop)
 
 
 def _examine(

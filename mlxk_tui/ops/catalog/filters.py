@@ -73,7 +73,7 @@ class Filter:
     tests: tuple[Test, ...] = ()
 
     def matches(self, model: Model) -> bool:
-        """Tell whether every term holds for `model`."""
+        """Return whether every term holds for `model`."""
         return all(test(model) for test in self.tests)
 
 

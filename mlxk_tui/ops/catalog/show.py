@@ -10,7 +10,7 @@ from mlxk_tui.ops.cache.repo import Snapshot
 from mlxk_tui.ops.cache.repo_scanner import read_repo
 from mlxk_tui.ops.contract.results import Batching, FileType, ModelFile, ShowData
 from mlxk_tui.ops.core import text as fmt
-from mlxk_tui.ops.core.blocking import blocking
+from mlxk_tui.ops.core.blocking import run_blocking
 from mlxk_tui.ops.core.files import read_bytes
 from mlxk_tui.ops.health.batching_verdicts import known_batching
 from mlxk_tui.ops.health.machine import Runtime
@@ -48,7 +48,7 @@ async def show(cache: Cache, spec: str, *, files: bool = False, config: bool = F
             batching=_batching(content),
         )
 
-    return await blocking(work)
+    return await run_blocking(work)
 
 
 async def read_in_turn(cache: Cache, ref: RepoRef) -> str | None:
@@ -62,7 +62,7 @@ async def read_in_turn(cache: Cache, ref: RepoRef) -> str | None:
         known = known_batching(_config(read_repo(cache, ref).selected))
         return known.message if known is not None and not known.together else None
 
-    return await blocking(work)
+    return await run_blocking(work)
 
 
 async def read_files(cache: Cache, ref: RepoRef) -> list[ModelFile]:
@@ -71,7 +71,7 @@ async def read_files(cache: Cache, ref: RepoRef) -> list[ModelFile]:
     Raises:
         OpError: `model_not_found` when the repo vanished.
     """
-    return await blocking(lambda: list_files(read_repo(cache, ref).selected))
+    return await run_blocking(lambda: list_files(read_repo(cache, ref).selected))
 
 
 async def read_config(cache: Cache, ref: RepoRef) -> dict[str, Any] | None:
@@ -80,7 +80,7 @@ async def read_config(cache: Cache, ref: RepoRef) -> dict[str, Any] | None:
     Raises:
         OpError: `model_not_found` when the repo vanished.
     """
-    return await blocking(lambda: _config(read_repo(cache, ref).selected))
+    return await run_blocking(lambda: _config(read_repo(cache, ref).selected))
 
 
 async def read_generation_config(cache: Cache, ref: RepoRef) -> dict[str, Any] | None:
@@ -98,7 +98,7 @@ async def read_card(cache: Cache, ref: RepoRef) -> str | None:
     Raises:
         OpError: `model_not_found` when the repo vanished.
     """
-    return await blocking(lambda: _card(read_repo(cache, ref).selected))
+    return await run_blocking(lambda: _card(read_repo(cache, ref).selected))
 
 
 def list_files(snapshot: Snapshot | None) -> list[ModelFile]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.clone.from_cache import clone_cached, usable_target
 from mlxk_tui.ops.contract.results import CloneData
-from mlxk_tui.ops.core.background import in_thread
-from mlxk_tui.ops.core.events import OnEvent, ignore
+from mlxk_tui.ops.core.background import run_in_thread
+from mlxk_tui.ops.core.events import OnEvent, ignore_event
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.hub.hub import Hub
@@ -24,7 +24,7 @@ async def clone(
     check_health: bool = True,
     hub: Hub | None = None,
     via_hub: bool = False,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = ignore_event,
 ) -> CloneData:
     """Copy a model into a folder that does not exist yet or is empty.
 
@@ -45,7 +45,7 @@ async def clone(
     """
 
     async def copy_cached(wanted: str, revision: str | None) -> CloneData:
-        return await in_thread(
+        return await run_in_thread(
             lambda stop: clone_cached(
                 cache,
                 wanted,

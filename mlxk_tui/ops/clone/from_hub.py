@@ -81,7 +81,7 @@ def _name_of(cache: Cache, spec: str) -> str:
 
 
 def _names_another_repo(cache: Cache, spec: str) -> bool:
-    """Tell whether a spec is a full name that no cached repo has; blocking, for threads."""
+    """Return whether a spec is a full name that no cached repo has; blocking, for threads."""
     parsed = parse_spec(spec)
     if "/" not in parsed.name or not is_clean(parsed.name):
         return False

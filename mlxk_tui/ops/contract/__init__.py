@@ -1,1 +1,1 @@
-"""The JSON contract: the models of every result, the envelope, the schema."""
+"""The JSON contract: models of all results, the envelope, the schema."""

@@ -1,4 +1,4 @@
-"""How matrices are multiplied on the CPU, as it is told."""
+"""Which BLAS library multiplies matrices on the CPU, as reported to people and programs."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from enum import Enum
 
 
 class BlasState(str, Enum):
-    """How matrices are multiplied on the CPU."""
+    """Whether a faster BLAS library than MLX's own is in use."""
 
     FAST = "fast"
-    """With a library that has proved itself."""
+    """A library that passed its trial is in use."""
     BUILT_IN = "built-in"
-    """With what MLX brings along."""
+    """MLX's built-in product is in use."""
     UNTRIED = "untried"
-    """There are libraries; the first model that is loaded tries them."""
+    """Libraries were found; they are tried when the first model is loaded."""
 
 
 @dataclass(frozen=True)
 class Blas:
-    """How matrices are multiplied on the CPU, for people and programs."""
+    """The BLAS library in use, and why."""
 
     state: BlasState
     library: str | None = None
-    """Name and version, where one is used."""
+    """Name and version of the library in use; None for MLX's own."""
     path: str | None = None
     gain: float | None = None
-    """How many times faster than MLX's own."""
+    """Speed relative to MLX's own product, such as 20.0."""
     message: str = ""
-    """A sentence, with what helps where something does."""
+    """A sentence for people, which includes a remedy where there is one."""

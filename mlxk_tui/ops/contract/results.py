@@ -1,10 +1,9 @@
-"""The JSON contract: pydantic models of every result, the envelope and the spec version.
+"""The JSON contract: pydantic models of most results, the envelope and the spec version.
 
-This file is the single source, with `transfer_contract.py` and `run_contract.py` for what moves and runs
-models. `docs/json-api-schema.json` is generated from it, the headless
-output prints it and the app draws from it.
+With `transfers.py` and `inference.py` this module is the single source of the contract:
+`docs/json-api-schema.json` is generated from them, `mlxk-headless` prints them and the app displays them.
 
-Annotations are real objects here, not strings: pydantic would compile each string at every start.
+Annotations are objects and not strings, which pydantic would compile at every start.
 """
 
 from enum import Enum
@@ -29,7 +28,7 @@ from mlxk_tui.ops.core.errors import AccessReason, ErrorType
 from mlxk_tui.ops.core.remedies import Remedy
 
 SPEC_VERSION = "0.5.0"
-"""Version of the JSON contract; it keeps every key of MLX-Knife's JSON API 0.1.5."""
+"""Version of the JSON contract, which includes every key of MLX-Knife's JSON API 0.1.5."""
 
 
 class Command(str, Enum):
@@ -48,118 +47,118 @@ class Command(str, Enum):
     SERVER = "server"
     VERSION = "version"
     CLI = "cli"
-    """No command was recognised."""
+    """No command was recognized."""
 
 
 class Contract(BaseModel):
-    """Base of every model of the contract: closed, immutable."""
+    """Base of all contract models: immutable, without additional fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, protected_namespaces=())
 
 
 class Finding(Contract):
-    """One thing that is wrong with a model, with its cause and its fix."""
+    """A problem of a model, with its cause and its fix."""
 
     code: FindingCode
     severity: Severity
     path: str | None = Field(description="The file inside the snapshot, or null for the repo as a whole.")
-    message: str = Field(description="The plain cause, one sentence.")
+    message: str = Field(description="The cause, one sentence.")
     fix: Fix
 
 
 class Quantization(Contract):
-    """Quantisation of an MLX model as its config.json states it."""
+    """Quantization of an MLX model, as stated in config.json."""
 
     bits: int
     group_size: int | None
 
 
 class Model(Contract):
-    """One cached repo at its selected snapshot."""
+    """A cached repo at its selected snapshot."""
 
     name: str
     hash: str | None = Field(description="Commit of the selected snapshot, 40 hex digits.")
-    size_bytes: int = Field(description="Files of the selected snapshot, each blob once, in bytes.")
+    size_bytes: int = Field(description="Bytes of the selected snapshot's files, each blob counted once.")
     last_modified: str = Field(
-        description="Of the selected snapshot, else of the repo's folder: ISO 8601, UTC, ending in Z."
+        description="Time of the selected snapshot, else of the repo's folder: ISO 8601, UTC, ending in Z."
     )
     framework: Framework
     model_type: ModelType
     capabilities: list[Capability]
-    modalities: list[Modality] = Field(description="What it takes in beside text.")
+    modalities: list[Modality] = Field(description="Input other than text.")
     health: Health
     runtime_compatible: bool
-    reason: str | None = Field(description="The first problem; null when there is none.")
+    reason: str | None = Field(description="The first problem; null if there is none.")
     cached: bool
     quantization: Quantization | None
-    context_length: int | None = Field(description="Tokens.")
-    revisions: int = Field(description="How many snapshots are cached.")
-    disk_bytes: int = Field(description="The whole repo on disk, shared payload included once, in bytes.")
-    memory_bytes: int | None = Field(description="Estimate of the memory to load and run it, in bytes.")
+    context_length: int | None = Field(description="Maximum context, in tokens.")
+    revisions: int = Field(description="Number of cached snapshots.")
+    disk_bytes: int = Field(description="Bytes of the whole repo on disk, shared payloads included once.")
+    memory_bytes: int | None = Field(description="Estimated memory to load and run the model, in bytes.")
     memory_fit: MemoryFit | None
     memory_float32_bytes: int | None = Field(
-        default=None, description="The same with weights as float32, as a CPU runs them where they fit."
+        default=None, description="The same estimate with float32 weights, which a CPU uses if they fit."
     )
 
     @property
     def abilities(self) -> list[str]:
-        """Capabilities and modalities, as people are shown them."""
+        """Capabilities and modalities, as one list for display."""
         return [*(word.value for word in self.capabilities), *(word.value for word in self.modalities)]
 
 
 class ListData(Contract):
-    """`list`."""
+    """Data of `list`."""
 
     models: list[Model]
     count: int
 
 
 FileType = Literal["config", "weights", "tokenizer", "index", "template", "readme", "code", "other"]
-"""What a file of a model is for."""
+"""Purposes of a model's files."""
 
 
 class ModelFile(Contract):
-    """One file of a snapshot."""
+    """A file of a snapshot."""
 
     name: str = Field(description="Path relative to the snapshot, with forward slashes.")
     size: str = Field(description="The size for people, such as 1.23GB.")
     type: FileType
-    size_bytes: int | None = Field(description="Bytes; null when the link leads nowhere.")
-    etag: str | None = Field(description="Name of the blob: sha256 of LFS files, git-sha1 of small ones.")
+    size_bytes: int | None = Field(description="Bytes; null for a broken link.")
+    etag: str | None = Field(description="Name of the blob: sha256 for LFS files, git-sha1 for others.")
 
 
 class Batching(Contract):
-    """Whether several requests to a model are answered together; tried when it is first loaded."""
+    """Whether several requests to a model are processed as one batch; determined at its first load."""
 
-    together: bool = Field(description="They are decoded as one batch; otherwise they take turns.")
-    reason: BatchingReason | None = Field(description="Why they take turns; null where they do not.")
-    message: str = Field(description="The same as a sentence.")
+    together: bool = Field(description="Requests are decoded as one batch; otherwise they take turns.")
+    reason: BatchingReason | None = Field(description="Why requests take turns; null if they do not.")
+    message: str = Field(description="The result as a sentence.")
 
 
 class ShowData(Contract):
-    """`show`."""
+    """Data of `show`."""
 
     model: Model
-    metadata: dict[str, Any] | None = Field(description="config.json, when neither flag is given.")
-    files: list[ModelFile] = Field(description="With --files; empty without.")
+    metadata: dict[str, Any] | None = Field(description="config.json, unless --files or --config is given.")
+    files: list[ModelFile] = Field(description="With --files; otherwise empty.")
     config: dict[str, Any] | None = Field(description="With --config.")
     findings: list[Finding]
     batching: Batching | None = Field(
-        description="With these versions of MLX and mlx-lm; null before the model was first loaded to serve."
+        description="For the installed MLX and mlx-lm; null until the model was first loaded for serving."
     )
 
 
 class Checksums(Contract):
-    """What `--verify` hashed."""
+    """Result of `--verify`."""
 
     files: int = Field(description="Blobs hashed.")
     bytes: int = Field(description="Bytes hashed.")
-    mismatched: int = Field(description="Blobs whose bytes differ from their etag.")
-    unverifiable: int = Field(description="Files without a blob name that is a checksum.")
+    mismatched: int = Field(description="Blobs whose content differs from their etag.")
+    unverifiable: int = Field(description="Files whose blob is not named by a checksum.")
 
 
 class HealthEntry(Contract):
-    """Verdict on one model."""
+    """Health of one model."""
 
     name: str
     status: Health
@@ -169,7 +168,7 @@ class HealthEntry(Contract):
 
 
 class HealthSummary(Contract):
-    """Counts of `health`."""
+    """Totals of `health`."""
 
     total: int
     healthy_count: int
@@ -177,7 +176,7 @@ class HealthSummary(Contract):
 
 
 class HealthData(Contract):
-    """`health`."""
+    """Data of `health`."""
 
     healthy: list[HealthEntry]
     unhealthy: list[HealthEntry]
@@ -185,20 +184,20 @@ class HealthData(Contract):
 
 
 class RmData(Contract):
-    """`rm`."""
+    """Data of `rm`."""
 
     model: str
-    revision: str | None = Field(description="The commit that is removed; null for the whole model.")
+    revision: str | None = Field(description="The commit to remove; null for the whole model.")
     action: Literal["deleted", "requires_confirmation", "ambiguous"]
     message: str
-    freed_bytes: int = Field(description="Bytes freed on disk, or that would be.")
+    freed_bytes: int = Field(description="Bytes freed on disk, or that a deletion would free.")
     lock_files_cleaned: int
     matches: list[str]
-    lock_files: list[str] = Field(description="Locks that another process holds, when that stops it.")
+    lock_files: list[str] = Field(description="Locks held by other processes that prevent the deletion.")
 
 
 class CloneData(Contract):
-    """`clone`."""
+    """Data of `clone`."""
 
     model: str
     clone_status: Literal["success", "failed"]
@@ -208,12 +207,12 @@ class CloneData(Contract):
     commit_hash: str | None
     files_count: int
     bytes_total: int
-    reflinked: bool = Field(description="True when the file system shares the bytes (copy on write).")
+    reflinked: bool = Field(description="True if the file system shares the bytes (copy on write).")
     health: Health | None
 
 
 class PrunedRevision(Contract):
-    """A snapshot that no ref names."""
+    """A snapshot without a ref."""
 
     name: str
     hash: str
@@ -221,15 +220,15 @@ class PrunedRevision(Contract):
 
 
 class PrunedFile(Contract):
-    """A file that nothing needs: an orphan blob or the rest of a dead download."""
+    """An unneeded file: an orphan blob, or a leftover of an aborted download."""
 
-    name: str = Field(description="The repo, or `shared` for the cache's shared store.")
+    name: str = Field(description="Name of the repo, or `shared` for the cache's shared store.")
     path: str = Field(description="Relative to the cache.")
     freed_bytes: int
 
 
 class PruneData(Contract):
-    """`prune`."""
+    """Data of `prune`."""
 
     dry_run: bool
     revisions: list[PrunedRevision]
@@ -240,17 +239,17 @@ class PruneData(Contract):
 
 
 class BlasData(Contract):
-    """How MLX multiplies matrices on Linux without a GPU."""
+    """The BLAS library that MLX uses on Linux without a GPU."""
 
     state: BlasState
     library: str | None
     path: str | None
-    gain: float | None = Field(description="How many times faster than MLX's own.")
+    gain: float | None = Field(description="Speed relative to MLX's own product.")
     message: str
 
 
 class System(Contract):
-    """The machine and what is installed on it."""
+    """The machine and the versions of installed packages."""
 
     platform: str
     python: str
@@ -263,7 +262,7 @@ class System(Contract):
 
 
 class VersionData(Contract):
-    """`version`."""
+    """Data of `version`."""
 
     cli_version: str
     json_api_spec_version: str
@@ -271,7 +270,7 @@ class VersionData(Contract):
 
 
 class WorkspaceAnomaly(Contract):
-    """One thing that is wrong with a local folder that is meant to be pushed."""
+    """A problem of a local folder to be pushed."""
 
     severity: Literal["error", "warn"]
     code: str
@@ -316,12 +315,12 @@ class WorkspaceHealth(Contract):
 
 
 class ErrorInfo(Contract):
-    """`error` of the envelope. Keys beyond type and message appear with the types that have them."""
+    """`error` of the envelope. Keys beyond type and message are present only for the types that have them."""
 
     type: ErrorType
-    message: str = Field(description="The cause and, in words for the command line, what to do about it.")
+    message: str = Field(description="The cause and the remedy, worded for the command line.")
     remedy: Remedy | None = Field(
-        default=None, description="What to do about it, for programs; later versions may add values."
+        default=None, description="The remedy for programs; later versions may add values."
     )
     matches: list[str] | None = None
     available_hashes: list[str] | None = None
@@ -329,7 +328,7 @@ class ErrorInfo(Contract):
 
 
 class Envelope(Contract):
-    """What every command prints: always these four keys, exactly one object."""
+    """The one object that every command prints, always with these four keys."""
 
     status: Literal["success", "error"]
     command: Command

@@ -47,14 +47,14 @@ COMMAND_DATA: dict[Command, type[Contract]] = {
     Command.SERVER: ServerData,
     Command.VERSION: VersionData,
 }
-"""The type of `data` of each command."""
+"""Model of `data` for each command."""
 
 PARTIAL_DATA = frozenset({Command.RM, Command.PRUNE, Command.CLONE, Command.PULL, Command.PUSH, Command.RUN})
-"""Commands whose error may carry data too: what would have gone, or how far it came."""
+"""Commands whose error may include data: what would be deleted, or how far the command got."""
 
 
 def build_schema() -> dict[str, Any]:
-    """Return the schema of an envelope (draft 2020-12); `command` and `status` decide about `data`."""
+    """Return the JSON schema (draft 2020-12) of the envelope; `command` and `status` select `data`."""
     models: list[type[Contract]] = [*COMMAND_DATA.values(), ErrorInfo]
     _, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/$defs/{model}"
@@ -82,7 +82,7 @@ def _progress() -> dict[str, Any]:
 
 
 def _plain(definitions: dict[str, Any]) -> dict[str, Any]:
-    """Drop what says nothing and what only some versions of pydantic say (2.9 and 2.14 were compared)."""
+    """Remove keywords without effect that only some versions of pydantic emit (2.9 and 2.14 compared)."""
     for key, value in list(definitions.items()):
         if key == "additionalProperties" and value is True:
             del definitions[key]
@@ -124,12 +124,12 @@ def _reference(model: type[Contract]) -> dict[str, str]:
 
 
 def schema_text() -> str:
-    """Return the schema as the file holds it."""
+    """Return the content of `docs/json-api-schema.json`."""
     return json.dumps(build_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def main(arguments: list[str]) -> None:
-    """Write the schema to the file that is named."""
+    """Write the schema to the file named on the command line."""
     if len(arguments) != 1:
         raise SystemExit("usage: python -m mlxk_tui.ops.contract.schema FILE")
     Path(arguments[0]).write_text(schema_text(), encoding="utf-8")

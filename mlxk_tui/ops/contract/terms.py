@@ -1,6 +1,6 @@
-"""The words of the JSON contract: every value that its enumerated keys can take.
+"""Enumerations of the JSON contract.
 
-They stand apart from the models, so that what only compares them starts without pydantic.
+They are separate from the models, so that code that only compares values starts without pydantic.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class Framework(str, Enum):
-    """What a repo's weights are made for."""
+    """The framework that a repo's weights are made for."""
 
     MLX = "MLX"
     GGUF = "GGUF"
@@ -18,7 +18,7 @@ class Framework(str, Enum):
 
 
 class ModelType(str, Enum):
-    """What a model is for."""
+    """The purpose of a model."""
 
     CHAT = "chat"
     EMBEDDING = "embedding"
@@ -27,7 +27,7 @@ class ModelType(str, Enum):
 
 
 class Capability(str, Enum):
-    """What a model can do."""
+    """The tasks of a model."""
 
     TEXT_GENERATION = "text-generation"
     CHAT = "chat"
@@ -35,7 +35,7 @@ class Capability(str, Enum):
 
 
 class Modality(str, Enum):
-    """What a model takes in beside text; MLX-Knife's `capabilities` have no word for it."""
+    """Input other than text; MLX-Knife's `capabilities` have no value for it."""
 
     VISION = "vision"
     AUDIO = "audio"
@@ -49,16 +49,16 @@ class Health(str, Enum):
 
 
 class Severity(str, Enum):
-    """How much a finding matters."""
+    """Severity of a finding."""
 
     ERROR = "error"
-    """The model's files are not sound, or (for runtime findings) it will not run."""
+    """The model's files are broken, or (for runtime findings) it cannot run."""
     WARNING = "warning"
-    """Worth knowing; the verdict stands."""
+    """Worth knowing; the model still counts as healthy."""
 
 
 class MemoryFit(str, Enum):
-    """Whether the memory estimate fits this machine."""
+    """How a model's memory estimate compares with this machine's memory."""
 
     FITS = "fits"
     TIGHT = "tight"
@@ -66,22 +66,22 @@ class MemoryFit(str, Enum):
 
 
 class BatchingReason(str, Enum):
-    """Why requests to a model take turns instead of being answered together."""
+    """Why requests to a model take turns instead of being decoded as a batch."""
 
     DIFFERENT = "different_answers"
-    """Rows of a batch get other answers than alone."""
+    """In a batch, requests get other answers than alone."""
     FAILED = "failed"
     """mlx-lm raises an exception."""
     CRASHED = "crashed"
-    """The process did not survive the trial."""
+    """The trial crashed the process."""
     UNFINISHED = "unfinished"
-    """The trial before this load did not end; the next load tries again."""
+    """The trial before this load did not finish; the next load repeats it."""
     CACHE = "cache"
-    """mlx-lm cannot put caches of this kind together."""
+    """mlx-lm cannot batch this kind of cache."""
 
 
 class FindingCode(str, Enum):
-    """What a finding is about; a stable word for scripts."""
+    """Stable codes of findings, for scripts."""
 
     NO_SNAPSHOT = "no_snapshot"
     MAIN_SNAPSHOT_MISSING = "main_snapshot_missing"
@@ -117,14 +117,14 @@ class FindingCode(str, Enum):
 
 
 class Fix(str, Enum):
-    """What mends a finding."""
+    """How to fix a finding."""
 
     PULL = "pull"
-    """Fetch the broken files again."""
+    """Download the broken files again."""
     REMOVE = "remove"
-    """Remove the repo; nothing in it can be used."""
+    """Remove the repo, which is unusable."""
     PRUNE = "prune"
-    """Remove what downloads left behind."""
+    """Remove leftovers of downloads."""
     UPGRADE = "upgrade"
     """Install a newer mlx-lm."""
     NONE = "none"
@@ -132,10 +132,10 @@ class Fix(str, Enum):
 
 
 class CpuWeights(str, Enum):
-    """How weights are held on a CPU."""
+    """How a CPU stores weights in memory."""
 
     AUTO = "auto"
-    """As float32 where the memory allows it, else as stored."""
+    """As float32 if the memory suffices, otherwise as stored."""
     STORED = "stored"
-    """As in the file; a layer is expanded while many rows are multiplied."""
+    """As in the file; a layer is dequantized while many rows are multiplied."""
     FLOAT32 = "float32"

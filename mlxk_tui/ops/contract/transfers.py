@@ -1,7 +1,7 @@
-"""The JSON contract of what moves between the cache and the hub: `pull`, `push` and `search`.
+"""The JSON contract of `pull`, `push` and `search`.
 
-Part of `contract.py`, apart from it so that commands which move nothing start without it. Annotations are
-real objects here, for the reason given there.
+A module of its own, so that commands that transfer nothing start without it. Annotations are objects and
+not strings, for the reason that `results.py` gives.
 """
 
 from enum import Enum
@@ -14,47 +14,47 @@ from mlxk_tui.ops.contract.terms import MemoryFit
 
 
 class DownloadStatus(str, Enum):
-    """How a pull ended."""
+    """Outcome of a pull."""
 
     SUCCESS = "success"
     ALREADY_EXISTS = "already_exists"
     PLANNED = "planned"
-    """With --dry-run: nothing was moved."""
+    """With --dry-run: nothing was transferred."""
     ACCESS_DENIED = "access_denied"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
 class PullData(Contract):
-    """`pull`."""
+    """Data of `pull`."""
 
-    model: str = Field(description="What was asked for, without the revision.")
+    model: str = Field(description="The requested name, without the revision.")
     download_status: DownloadStatus
     message: str
-    expanded_name: str | None = Field(description="The full name, where a short one was given.")
-    revision: str | None = Field(description="The branch, tag or commit that was asked for; null for main.")
-    commit_hash: str | None = Field(description="The commit that the revision names on the hub.")
-    files_count: int = Field(description="Files of that commit.")
-    bytes_total: int = Field(description="Bytes of all its files.")
-    bytes_downloaded: int = Field(description="Bytes received over the network; planned ones with --dry-run.")
-    bytes_reused: int = Field(description="Bytes that were on disk already, of whole and unfinished files.")
-    disk_free_bytes: int | None = Field(description="Free where the cache lies, before the transfer.")
-    memory_bytes: int | None = Field(description="Estimate of the memory to load and run it, in bytes.")
+    expanded_name: str | None = Field(description="The full name, if a short one was given.")
+    revision: str | None = Field(description="The requested branch, tag or commit; null for main.")
+    commit_hash: str | None = Field(description="The commit of the revision on the hub.")
+    files_count: int = Field(description="Number of files in that commit.")
+    bytes_total: int = Field(description="Bytes of all files.")
+    bytes_downloaded: int = Field(description="Bytes received; with --dry-run, bytes to download.")
+    bytes_reused: int = Field(description="Bytes already on disk, in complete and partial files.")
+    disk_free_bytes: int | None = Field(description="Free bytes on the cache's disk before the transfer.")
+    memory_bytes: int | None = Field(description="Estimated memory to load and run the model, in bytes.")
     memory_fit: MemoryFit | None
     license: str | None
-    gated: bool | None = Field(description="Null where the pull did not come far enough to learn it.")
-    warnings: list[str] = Field(description="What could not be checked beforehand, a sentence each.")
+    gated: bool | None = Field(description="Null if the pull failed before this was known.")
+    warnings: list[str] = Field(description="Checks that could not be made beforehand, a sentence each.")
 
 
 class SearchResult(Contract):
-    """One model of the hub."""
+    """A model on the hub."""
 
     name: str
-    size_bytes: int | None = Field(description="Bytes of the repo, where the hub tells.")
+    size_bytes: int | None = Field(description="Bytes of the repo, if the hub reports them.")
     downloads: int | None = Field(description="Downloads of the last 30 days.")
     likes: int | None
     last_modified: str | None = Field(description="ISO 8601, UTC, ending in Z.")
-    mlx: bool = Field(description="Whether it is made for MLX; such ones come first.")
+    mlx: bool = Field(description="Whether the model is made for MLX; these come first.")
     task: str | None = Field(description="The hub's pipeline tag, such as text-generation.")
     license: str | None
     gated: bool
@@ -62,7 +62,7 @@ class SearchResult(Contract):
 
 
 class SearchData(Contract):
-    """`search`."""
+    """Data of `search`."""
 
     query: str
     results: list[SearchResult]
@@ -70,7 +70,7 @@ class SearchData(Contract):
 
 
 class ChangeSummary(Contract):
-    """How many files a push changes."""
+    """Numbers of files that a push changes."""
 
     added: int
     modified: int
@@ -78,7 +78,7 @@ class ChangeSummary(Contract):
 
 
 class PushData(Contract):
-    """`push`. Keys that say "with" an option are there with that option only."""
+    """Data of `push`. Keys described as "With" an option are present only with that option."""
 
     _WITH_OPTION: ClassVar[tuple[str, ...]] = (
         "workspace_health",
@@ -94,16 +94,16 @@ class PushData(Contract):
 
     repo_id: str
     branch: str
-    commit_sha: str | None = Field(description="Null when nothing was committed.")
-    commit_url: str | None = Field(description="Null when nothing was committed.")
+    commit_sha: str | None = Field(description="Null if nothing was committed.")
+    commit_url: str | None = Field(description="Null if nothing was committed.")
     repo_url: str
-    uploaded_files_count: int | None = Field(description="Files that changed; 0 when none did.")
-    local_files_count: int | None = Field(description="Files of the folder that count, after ignore rules.")
+    uploaded_files_count: int | None = Field(description="Number of changed files; 0 if there were none.")
+    local_files_count: int | None = Field(description="Number of local files, without ignored ones.")
     no_changes: bool
     created_repo: bool
     change_summary: ChangeSummary
     message: str | None
-    hf_logs: list[str] = Field(description="Lines that huggingface_hub logged.")
+    hf_logs: list[str] = Field(description="Log lines of huggingface_hub.")
     experimental: Literal[True] = True
     disclaimer: str
     workspace_health: WorkspaceHealth | None = Field(default=None, description="With --check-only.")
@@ -114,10 +114,10 @@ class PushData(Contract):
     added_files: list[str] | None = Field(default=None, description="With --dry-run.")
     modified_files: list[str] | None = Field(default=None, description="With --dry-run.")
     deleted_files: list[str] | None = Field(default=None, description="With --dry-run.")
-    bytes_total: int | None = Field(default=None, description="With --dry-run: bytes that would be uploaded.")
+    bytes_total: int | None = Field(default=None, description="With --dry-run: bytes to upload.")
 
     @model_serializer(mode="wrap")
-    def _only_what_was_asked_for(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _omit_absent_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
         return {
             key: value for key, value in values.items() if value is not None or key not in self._WITH_OPTION

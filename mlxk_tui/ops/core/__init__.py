@@ -1,1 +1,1 @@
-"""What every operation stands on: errors, text, threads, files, child processes."""
+"""Shared by all operations: errors, text, threads, files, child processes."""

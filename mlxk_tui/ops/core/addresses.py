@@ -1,4 +1,4 @@
-"""Whom a network address reaches."""
+"""Classifies network addresses."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool | None:
-    """Tell whether an address reaches this machine alone; None for a name, which only binding tells.
+    """Return whether an address is a loopback address; None for a host name, which is not resolved.
 
     Args:
-        host: IPv4 or IPv6, in brackets or not, with a zone or not.
+        host: an IPv4 or IPv6 address, with or without brackets and zone.
     """
     try:
         parsed = ipaddress.ip_address(host.strip("[]").partition("%")[0])

@@ -1,4 +1,4 @@
-"""Blocking work in a thread: stopped when its task is cancelled, with progress on the way."""
+"""Runs blocking work in a thread that stops when its task is cancelled and reports progress."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from mlxk_tui.ops.core.events import OnEvent, Progress, ignore
+from mlxk_tui.ops.core.events import OnEvent, Progress, ignore_event
 
 T = TypeVar("T")
 _INTERVAL = 0.1
-"""Seconds between two events."""
+"""Shortest time between two events, in seconds."""
 
 
 class StoppedError(Exception):
-    """The work was asked to stop; only ever seen inside the thread."""
+    """Raised inside the thread when `stop` is set; callers never see it."""
 
 
-async def in_thread(work: Callable[[threading.Event], T]) -> T:
+async def run_in_thread(work: Callable[[threading.Event], T]) -> T:
     """Run `work(stop)` in a thread and return its result.
 
-    When the task is cancelled `stop` is set, and the cancellation goes on only when the work has
-    ended: what it left on disk is then final. The work looks at `stop` at least every half second.
+    Cancelling the task sets `stop` and waits for the work to end, so that the files on disk are in their
+    final state when the cancellation continues. The work checks `stop` at least every half second.
     """
     stop = threading.Event()
     running = asyncio.get_running_loop().run_in_executor(None, work, stop)
@@ -38,21 +38,21 @@ async def in_thread(work: Callable[[threading.Event], T]) -> T:
 
 
 class Meter:
-    """Counts what is done, sends events and notices the wish to stop; threads may share one."""
+    """Counts finished bytes and files, sends progress events and checks for a stop; thread-safe."""
 
     def __init__(
         self,
         stage: str,
         stop: threading.Event,
-        on_event: OnEvent = ignore,
+        on_event: OnEvent = ignore_event,
         *,
         bytes_total: int = 0,
         files_total: int = 0,
     ) -> None:
         self.bytes_done = 0
-        """Bytes so far."""
+        """Bytes finished so far."""
         self.files_done = 0
-        """Files so far."""
+        """Files finished so far."""
         self._stage = stage
         self._stop = stop
         self._on_event = on_event
@@ -64,15 +64,15 @@ class Meter:
         self._lock = threading.Lock()
 
     def check(self) -> None:
-        """Raise StoppedError when the work shall stop."""
+        """Raise StoppedError if the work is to stop."""
         if self._stop.is_set():
             raise StoppedError
 
     def add(self, file: str, n_bytes: int = 0, *, files: int = 0) -> None:
-        """Count bytes and files as done; sends an event at most ten times a second.
+        """Add finished bytes and files; send an event at most ten times a second.
 
         Raises:
-            StoppedError: the work shall stop.
+            StoppedError: the work is to stop.
         """
         with self._lock:
             self.bytes_done += n_bytes
@@ -84,7 +84,7 @@ class Meter:
         self.check()
 
     def finish(self) -> None:
-        """Send the last event."""
+        """Send a final event with the totals, regardless of the interval."""
         with self._lock:
             self._send(time.monotonic())
 

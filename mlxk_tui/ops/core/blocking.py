@@ -1,4 +1,4 @@
-"""Blocking work that an operation awaits, with or without an event loop around it."""
+"""Runs blocking work for an operation, with or without an event loop."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 _LOOK_S = 0.1
-"""How often a signal is looked for; the end of the work is noticed at once."""
+"""Interval in which signals are handled; the end of the work is noticed immediately."""
 _GRACE_S = 1.0
-"""How long work that nobody waits for may take to end, so that it leaves no half-written file."""
+"""Time that interrupted work gets to end without leaving a half-written file."""
 
 
-async def blocking(work: Callable[[], T], stop: threading.Event | None = None) -> T:
-    """Return what `work` returns; it runs in a thread, whether or not an event loop waits for it.
+async def run_blocking(work: Callable[[], T], stop: threading.Event | None = None) -> T:
+    """Run `work` in a thread and return its result; works without a running event loop as well.
 
     Args:
-        work: called without arguments.
-        stop: set when nobody waits for the work any more.
+        work: a function without arguments.
+        stop: set when the result is no longer awaited, so that the work can end early.
     """
     stop = stop or threading.Event()
     try:
         if not _in_a_loop():
             return _Work(work).result(stop)
-        import asyncio  # a seventh of the time of `list` as JSON, which does without
+        import asyncio  # a seventh of the time of `list` as JSON, which avoids it
 
         return await asyncio.to_thread(work)
     finally:
         stop.set()
 
 
-def finish(operation: Coroutine[Any, Any, T]) -> T:
-    """Run an operation that awaits nothing but `blocking` to its end, without an event loop.
+def run_without_loop(operation: Coroutine[Any, Any, T]) -> T:
+    """Run an operation that awaits only `run_blocking`, without an event loop.
 
     Raises:
-        RuntimeError: it awaits something else.
+        RuntimeError: the operation awaits something else.
     """
     try:
         operation.send(None)
@@ -45,13 +45,13 @@ def finish(operation: Coroutine[Any, Any, T]) -> T:
         result: T = done.value
         return result
     operation.close()
-    raise RuntimeError("an operation that needs an event loop was run without one")
+    raise RuntimeError("the operation needs an event loop")
 
 
 def _in_a_loop() -> bool:
     if "asyncio" not in sys.modules:
         return False
-    import asyncio  # somebody has imported it already
+    import asyncio  # already imported by another module
 
     try:
         asyncio.get_running_loop()
@@ -61,7 +61,7 @@ def _in_a_loop() -> bool:
 
 
 class _Work(threading.Thread, Generic[T]):
-    """Work in a thread of its own, so that a file system that hangs keeps no signal from who waits."""
+    """A daemon thread with a result; signals are handled while the work blocks on a file system."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         super().__init__(daemon=True)
@@ -71,16 +71,16 @@ class _Work(threading.Thread, Generic[T]):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Do it."""
+        """Run the work and store its result or error for `result`."""
         try:
             self._results.append(self._work())
-        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+        except BaseException as error:  # noqa: BLE001 - raised again in `result`
             self._error = error
         finally:
             self._ended.set()
 
     def result(self, stop: threading.Event) -> T:
-        """Start it, wait for it and return its result; on an interrupt, `stop` is set and it may end."""
+        """Start the thread and return its result; on an interrupt set `stop` and give it time to end."""
         try:
             self.start()
             while not self._ended.wait(_LOOK_S):

@@ -1,7 +1,7 @@
-"""Modules of this program that run as child processes: started, spoken to, ended and reaped.
+"""Starts modules of this program as child processes, talks to them and ends them.
 
-A child speaks on its stdin and stdout, leaves by itself when its stdin closes, and goes with its parent
-however that ends (`lifeline.py`). What the lines or frames say is between the two sides.
+A child communicates on its stdin and stdout, exits when its stdin closes, and ends with its parent
+however the parent ends (`lifeline.py`). The format of the lines or frames is up to the two sides.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from typing import Any
 HOME = Path(__file__).resolve().parents[3]
 """The folder that holds the package.
 
-`python -m` puts the current folder first on `sys.path`, and a folder that a user works in may hold a
-`json.py` of somebody else's. A child that starts here imports nothing of it.
+Children run in it: `python -m` puts the current folder first on `sys.path`, and a user's folder may
+contain an unrelated `json.py`.
 """
 _PATH_VARIABLES = (
     *("HF_HOME", "HF_TOKEN_PATH", "HF_XET_CACHE", "XDG_CACHE_HOME"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
 )
-"""Paths that a user may give relative to the folder that the program was started in."""
+"""Variables whose paths may be relative to the folder that the program was started in."""
 _CLOSE_S = 1.0
 _LINE_BYTES = 1 << 16
 
 
 def command(module: str) -> tuple[str, ...]:
-    """Return how a module is run as a child of this process: its `main` calls `die_with_parent`.
+    """Return the command line that runs a module as a child of this process.
 
-    To be started in a thread that lives as long as the child is needed: the kernel takes the end of that
-    thread for the end of the parent (prctl(2), PR_SET_PDEATHSIG).
+    The module's `main` calls `die_with_parent`. Start it in a thread that lives as long as the child is
+    needed: the kernel treats the end of that thread as the end of the parent (prctl(2), PR_SET_PDEATHSIG).
     """
     return (sys.executable, "-m", module, str(os.getpid()))
 
 
 class ChildProcess:
-    """One child; `start` makes it.
+    """A child process; `start` creates it.
 
     Attributes:
-        stdout: what it says.
-        stderr: what it logs; None where nobody asked for it.
+        stdout: the child's standard output.
+        stderr: its standard error; None unless it was requested.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         if process.stdin is None or process.stdout is None:
-            raise AssertionError("pipes were asked for")
+            raise AssertionError("a child process needs pipes for stdin and stdout")
         self._process = process
         self._stdin = process.stdin
         self.stdout: asyncio.StreamReader = process.stdout
@@ -66,17 +66,17 @@ class ChildProcess:
         own_session: bool = False,
         line_bytes: int = _LINE_BYTES,
     ) -> ChildProcess:
-        """Run a module.
+        """Start a module as a child process.
 
         Args:
             module: one whose `main` calls `die_with_parent`.
-            environ: its environment; this process's own by default.
-            logs: whether to read its stderr, which nobody sees else.
-            own_session: keep Ctrl-C at the terminal from it: its parent ends it.
-            line_bytes: what `stdout` holds at most until it is read, and the longest line of `readline`.
+            environ: the child's environment; by default that of this process.
+            logs: capture its stderr, which is discarded otherwise.
+            own_session: shield it from Ctrl-C at the terminal, so that only its parent ends it.
+            line_bytes: buffer limit of `stdout`, and the longest line that `readline` returns.
 
         Raises:
-            OSError: the system gives no process.
+            OSError: the system could not start the process.
         """
         return cls(
             await asyncio.create_subprocess_exec(
@@ -93,56 +93,56 @@ class ChildProcess:
 
     @property
     def pid(self) -> int | None:
-        """Its process id until it is reaped; None from then on, when the number may be another's."""
+        """The process id; None once the child is reaped, because the number may be reused."""
         return self._process.pid if self._process.returncode is None else None
 
     def write(self, data: bytes) -> None:
-        """Give it bytes; they are lost where it is gone."""
+        """Write bytes to the child's stdin; they are discarded when the child has exited."""
         if not self._stdin.is_closing():
             self._stdin.write(data)
 
     def send(self, value: Any) -> None:
-        """Give it a line of JSON; it is lost where the child is gone."""
+        """Write a value as one line of JSON; it is discarded when the child has exited."""
         self.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
 
     async def drain(self) -> None:
-        """Wait until it has taken most of what it was given.
+        """Wait until most of the written bytes have been accepted by the child.
 
         Raises:
-            ConnectionError: it is gone.
+            ConnectionError: the child has exited.
         """
         await self._stdin.drain()
 
     def close_stdin(self) -> None:
-        """Let it leave."""
+        """Close the child's stdin, at which it exits."""
         self._stdin.close()
 
     def kill(self) -> None:
-        """End it at once, whatever it does; it is still to be waited for."""
+        """Send SIGKILL; call `wait` afterwards to reap the child."""
         if (pid := self.pid) is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)  # Popen's own kill may reap it behind asyncio's back
+                os.kill(pid, signal.SIGKILL)  # Popen.kill may reap it, which asyncio would miss
 
     async def wait(self, seconds: float | None = None) -> int:
-        """Wait until it is gone, free its pipes and return the exit status (negative: the signal).
+        """Wait for the child to exit, close its pipes and return its exit status (negative: a signal).
 
         Raises:
-            asyncio.TimeoutError: it is still there after so many seconds.
+            asyncio.TimeoutError: it is still running after `seconds`.
         """
         status = await asyncio.wait_for(self._process.wait(), seconds)
         self._stdin.close()
-        with contextlib.suppress(OSError, asyncio.TimeoutError):  # what it did not read any more is lost
+        with contextlib.suppress(OSError, asyncio.TimeoutError):  # unread input is discarded
             await asyncio.wait_for(self._stdin.wait_closed(), _CLOSE_S)
         return status
 
     async def end(self) -> int:
-        """End it at once, wait until it is gone and return the exit status."""
+        """Kill the child, wait for it to exit and return its exit status."""
         self.kill()
         return await self.wait()
 
 
 def _absolute(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment that means the same in another folder."""
+    """Return the environment with relative paths made absolute, for a child in another folder."""
     found = dict(environ)
     for name in _PATH_VARIABLES:
         value = found.get(name)

@@ -1,4 +1,4 @@
-"""Blocking questions in a thread that nobody waits for once the answer is not wanted any more."""
+"""Runs blocking requests in a thread that is abandoned when its result is no longer needed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def detached(work: Callable[[threading.Event], T], total_s: float) -> T:
+async def run_detached(work: Callable[[threading.Event], T], total_s: float) -> T:
     """Run `work(stop)` in a thread of its own and return its result.
 
-    The wait ends at once when the task is cancelled, and `stop` is set. Unlike an executor's threads this
-    one is waited for neither then nor when the loop or the process ends, so it must not write anything.
+    Cancelling the task ends the wait immediately and sets `stop`. In contrast to an executor's threads,
+    this thread is a daemon: neither the loop nor the process waits for it. So `work` must not write files.
 
     Raises:
-        asyncio.TimeoutError: `total_s` seconds are over.
+        asyncio.TimeoutError: `work` took longer than `total_s` seconds.
     """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
@@ -37,14 +37,14 @@ async def detached(work: Callable[[threading.Event], T], total_s: float) -> T:
         failure: BaseException | None = None
         try:
             value = work(stop)
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+        except BaseException as error:  # noqa: BLE001 - raised again in the awaiting task
             failure = error
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
             loop.call_soon_threadsafe(settle, value, failure)
 
     threading.Thread(target=run, name="hub", daemon=True).start()
     try:
-        # Not `wait_for`: before Python 3.12 it drops a cancellation that arrives together with the result.
+        # Not `wait_for`: before Python 3.12 it loses a cancellation that coincides with the result.
         done, _ = await asyncio.wait([result], timeout=total_s)
         if not done:
             raise asyncio.TimeoutError
@@ -53,4 +53,4 @@ async def detached(work: Callable[[threading.Event], T], total_s: float) -> T:
         stop.set()
         result.cancel()
         if not result.cancelled():
-            result.exception()  # retrieved, so that asyncio does not report it as lost
+            result.exception()  # retrieved, so that asyncio does not log it

@@ -1,4 +1,4 @@
-"""The error types of the JSON contract and the one exception that carries them."""
+"""Error types of the JSON contract, and the exception that carries them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from mlxk_tui.ops.core.remedies import NO_FACTS, ErrorFacts, Remedy, remedy_of
+from mlxk_tui.ops.core.remedies import NO_FACTS, ErrorFacts, Remedy, to_remedy
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
 class ErrorType(str, Enum):
-    """Every value that `error.type` can take; documented with exit code and HTTP status in `ERRORS`."""
+    """Values of `error.type`; `ERRORS` has the exit code and the HTTP status of each."""
 
     VALIDATION_ERROR = "validation_error"
     COMMAND_ERROR = "command_error"
@@ -49,56 +49,56 @@ class ErrorType(str, Enum):
 
 
 class AccessReason(str, Enum):
-    """Why the hub gives no access to a repo: `error.reason`."""
+    """Why the hub denies access to a repo: values of `error.reason`."""
 
     GATED = "gated"
-    """Its authors give access to those who ask."""
+    """The repo's authors grant access on request."""
     FORBIDDEN = "forbidden"
-    """The hub knows who asks, and refuses."""
+    """The hub knows the account and refuses."""
     UNAUTHORIZED = "unauthorized"
-    """No token, or one that the hub does not accept."""
+    """No token, or a token that the hub rejects."""
     NOT_FOUND = "not_found"
-    """It does not exist, or is private: the hub answers the same to who may not see it."""
+    """The repo does not exist or is private; the hub does not distinguish the two without access."""
     DISABLED = "disabled"
-    """The hub has closed it for everybody."""
+    """The hub has disabled the repo for everyone."""
 
 
 class ErrorTypeInfo(NamedTuple):
-    """What a front end does with an error type."""
+    """How front ends report an error type."""
 
     exit_code: int
-    """Exit status of the headless command."""
+    """Exit status of `mlxk-headless`."""
     http_status: int
-    """Status of the OpenAI-compatible server for the same fault."""
+    """Status with which the HTTP server answers."""
     meaning: str
-    """One line for the documentation."""
+    """Description in `docs/json-api.md`."""
 
 
 ERRORS: dict[ErrorType, ErrorTypeInfo] = {
-    ErrorType.VALIDATION_ERROR: ErrorTypeInfo(1, 400, "A value is malformed; nothing was touched."),
-    ErrorType.COMMAND_ERROR: ErrorTypeInfo(2, 400, "The command line is not understood."),
+    ErrorType.VALIDATION_ERROR: ErrorTypeInfo(1, 400, "A value is malformed; nothing was changed."),
+    ErrorType.COMMAND_ERROR: ErrorTypeInfo(2, 400, "The command line is invalid."),
     ErrorType.MODEL_NOT_FOUND: ErrorTypeInfo(1, 404, "No cached model matches the name."),
     ErrorType.AMBIGUOUS_MATCH: ErrorTypeInfo(1, 409, "More than one model matches; `matches` lists them."),
     ErrorType.REVISION_NOT_FOUND: ErrorTypeInfo(1, 404, "The model is cached, the revision is not."),
     ErrorType.CACHE_NOT_FOUND: ErrorTypeInfo(1, 404, "The cache folder does not exist."),
     ErrorType.LOCKS_PRESENT: ErrorTypeInfo(1, 409, "Another process holds locks on the model."),
     ErrorType.CONFIRMATION_REQUIRED: ErrorTypeInfo(1, 409, "The deletion needs `-f` or the exact full name."),
-    ErrorType.PERMISSION_DENIED: ErrorTypeInfo(1, 403, "The file system refused."),
+    ErrorType.PERMISSION_DENIED: ErrorTypeInfo(1, 403, "The file system refused access."),
     ErrorType.DISK_FULL: ErrorTypeInfo(1, 507, "No space is left on the device."),
     ErrorType.ACCESS_DENIED: ErrorTypeInfo(1, 403, "The hub gives no access to the repo; `reason` says why."),
-    ErrorType.AUTH_ERROR: ErrorTypeInfo(1, 401, "No token, or one that the hub does not accept."),
+    ErrorType.AUTH_ERROR: ErrorTypeInfo(1, 401, "No token, or a token that the hub rejects."),
     ErrorType.REPO_NOT_FOUND: ErrorTypeInfo(1, 404, "The repo does not exist on the hub."),
     ErrorType.BRANCH_CREATE_FAILED: ErrorTypeInfo(1, 502, "The hub did not create the branch."),
     ErrorType.NETWORK_ERROR: ErrorTypeInfo(1, 502, "The hub cannot be reached."),
     ErrorType.DOWNLOAD_FAILED: ErrorTypeInfo(1, 502, "A transfer failed; it can be resumed."),
     ErrorType.CHECKSUM_MISMATCH: ErrorTypeInfo(1, 502, "Bytes differ from their checksum."),
-    ErrorType.CANCELLED: ErrorTypeInfo(1, 499, "The user stopped it."),
+    ErrorType.CANCELLED: ErrorTypeInfo(1, 499, "The user cancelled the operation."),
     ErrorType.WORKSPACE_NOT_FOUND: ErrorTypeInfo(1, 404, "The local folder does not exist."),
     ErrorType.UPLOAD_FAILED: ErrorTypeInfo(1, 502, "The hub refused the upload."),
     ErrorType.PUSH_OPERATION_FAILED: ErrorTypeInfo(1, 500, "The push failed unexpectedly."),
     ErrorType.CLONE_FAILED: ErrorTypeInfo(1, 500, "The clone could not be completed."),
-    ErrorType.DEPENDENCY_MISSING: ErrorTypeInfo(1, 501, "A package that this needs is not installed."),
-    ErrorType.FEATURE_DISABLED: ErrorTypeInfo(1, 403, "The feature is switched off."),
+    ErrorType.DEPENDENCY_MISSING: ErrorTypeInfo(1, 501, "A required package is not installed."),
+    ErrorType.FEATURE_DISABLED: ErrorTypeInfo(1, 403, "The feature is disabled."),
     ErrorType.MODEL_NOT_RUNNABLE: ErrorTypeInfo(1, 422, "The model cannot run here."),
     ErrorType.INSUFFICIENT_MEMORY: ErrorTypeInfo(1, 503, "The model does not fit into memory."),
     ErrorType.CONTEXT_LENGTH_EXCEEDED: ErrorTypeInfo(1, 400, "The prompt is longer than the context."),
@@ -106,40 +106,40 @@ ERRORS: dict[ErrorType, ErrorTypeInfo] = {
         1, 503, "The inference process ended; it restarts with the next request."
     ),
     ErrorType.PORT_IN_USE: ErrorTypeInfo(1, 409, "Another program listens on the port."),
-    ErrorType.INTERNAL_ERROR: ErrorTypeInfo(1, 500, "A fault of this program; please report it."),
+    ErrorType.INTERNAL_ERROR: ErrorTypeInfo(1, 500, "A bug in this program; please report it."),
 }
-"""Facts of each error type."""
+"""Exit code, HTTP status and meaning of each error type."""
 
 
 @dataclass(frozen=True)
 class ContextOverflow:
-    """Figures of `context_length_exceeded`, for front ends that word it as their clients expect it."""
+    """Token counts of `context_length_exceeded`; front ends word them as their clients expect."""
 
     prompt_tokens: int
     context_length: int
     at_least: bool = False
-    """The prompt was not counted to its end: it has as many tokens, or more."""
+    """The prompt was not counted to its end, so `prompt_tokens` is a lower bound."""
 
     @property
     def counted(self) -> str:
-        """Such as `5000 tokens` or `at least 5000 tokens`; clients read the plain number."""
+        """The prompt's length, such as `5000 tokens` or `at least 5000 tokens`; clients parse the number."""
         return f"{'at least ' if self.at_least else ''}{self.prompt_tokens} tokens"
 
 
 class OpError(Exception):
-    """An operation failed for a reason that the user can be told.
+    """An operation failed, for a reason that users can understand.
 
     Attributes:
         type: the contract's error type.
-        message: the cause, in words that hold for every front end: no key, no option, no command, and
-            never a token. No module looks into it.
-        remedy: what to do about it; each front end says that in its own words.
-        facts: what front ends make use of.
+        message: the cause, worded for every front end: without keys, options, commands or tokens. No
+            module searches it.
+        remedy: what the user can do; each front end words it.
+        facts: values that front ends fill into the remedy's text.
         matches: candidate model names of `ambiguous_match` and `confirmation_required`, sorted.
         available_hashes: cached commit hashes of `revision_not_found`, sorted.
-        reason: why the hub gave no access; None for every other fault.
+        reason: why the hub denied access; None for every other error.
         data: the command's partial result (`data` of the envelope), where the contract has one.
-        overflow: the figures of `context_length_exceeded`, where they are known.
+        overflow: the token counts of `context_length_exceeded`, where they are known.
     """
 
     def __init__(
@@ -166,39 +166,38 @@ class OpError(Exception):
         self.data = data
         self.overflow = overflow
 
-    @property
-    def parts(self) -> dict[str, object]:
-        """What another process is sent of it: type, message, remedy and facts, as JSON has them."""
+    def to_dict(self) -> dict[str, object]:
+        """Return type, message, remedy and facts as JSON values, to send to another process."""
         return {
             "type": self.type.value,
             "message": self.message,
             "remedy": self.remedy.value if self.remedy else None,
-            "facts": self.facts.as_dict(),
+            "facts": self.facts.to_dict(),
         }
 
     @classmethod
-    def from_parts(cls, parts: Mapping[str, object]) -> OpError:
-        """Return the error that `parts` tells of; an unknown or missing remedy is none.
+    def from_dict(cls, values: Mapping[str, object]) -> OpError:
+        """Return the error that `to_dict` described; an unknown or missing remedy becomes None.
 
         Raises:
-            KeyError, TypeError, ValueError: it tells of no error.
+            KeyError, TypeError, ValueError: `values` do not describe an error.
         """
-        message = parts["message"]
+        message = values["message"]
         if not isinstance(message, str):
             raise TypeError(message)
         return cls(
-            ErrorType(parts["type"]),
+            ErrorType(values["type"]),
             message,
-            remedy=remedy_of(parts.get("remedy")),
-            facts=ErrorFacts.read(parts.get("facts")),
+            remedy=to_remedy(values.get("remedy")),
+            facts=ErrorFacts.from_dict(values.get("facts")),
         )
 
     def as_type(self, kind: ErrorType, message: str | None = None) -> OpError:
-        """Return this error as one of another type, without its data: the remedy and the facts stay.
+        """Return a copy of this error with another type, without its data.
 
         Args:
-            kind: the type.
-            message: another cause, such as one that says what it came of; None keeps it.
+            kind: the new type.
+            message: a new message, such as one that names the consequence; None keeps the message.
         """
         return OpError(
             kind,
@@ -212,9 +211,12 @@ class OpError(Exception):
         )
 
     def as_access_denied(self) -> OpError:
-        """Return this error, as `access_denied` where the repo is missing, private or needs a valid token.
+        """Change the type to `access_denied` where the repo is missing, private or needs a valid token.
 
-        A pull does not tell these apart by type, as MLX-Knife does not; `reason` does.
+        A pull reports all of these as one type, as MLX-Knife does; `reason` distinguishes them.
+
+        Returns:
+            This error.
         """
         if self.type in _NO_ACCESS:
             self.reason = self.reason or _NO_ACCESS[self.type]
@@ -227,4 +229,4 @@ _NO_ACCESS = {
     ErrorType.AUTH_ERROR: AccessReason.UNAUTHORIZED,
     ErrorType.REPO_NOT_FOUND: AccessReason.NOT_FOUND,
 }
-"""Error types that mean no access, and the reason where none is known more finely."""
+"""Error types that mean no access, and the reason to report where none is set."""

@@ -1,4 +1,4 @@
-"""Events: the progress of a running operation, and how a change reaches whoever subscribed to it."""
+"""Events: the progress of a running operation, and publishing changes to subscribers."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of a long operation, sent at most about ten times a second for each file."""
+    """Progress of a long operation, sent at most about ten times a second for each file."""
 
     stage: str
-    """What is going on: `scan`, `verify`, `remove`, `prune`, `clone`, `pull`, `push`, `load`, or `wait`:
-    another process is at it."""
+    """The current stage: `scan`, `verify`, `remove`, `prune`, `clone`, `pull`, `push`, `load`, or `wait`
+    while another process holds the lock."""
     file: str
-    """The file or model being worked on; empty when the step is about the whole."""
+    """The file or model being processed; empty when the event is about the whole operation."""
     bytes_done: int
-    """Bytes finished so far, over all files of the operation."""
+    """Bytes finished so far, over all files."""
     bytes_total: int
-    """Bytes in all; 0 while unknown."""
+    """Total bytes; 0 while unknown."""
     rate: float
-    """Bytes per second, of late where the operation takes long."""
+    """Bytes per second; a recent average for long operations."""
     files_done: int = 0
     """Files or models finished so far."""
     files_total: int = 0
-    """Files or models in all; 0 while unknown."""
+    """Total files or models; 0 while unknown."""
     file_bytes_done: int = 0
-    """Bytes of `file` finished so far; 0 where files are not counted one by one."""
+    """Bytes of `file` finished so far; 0 where single files are not counted."""
     file_bytes_total: int = 0
-    """Bytes of `file` in all; 0 while unknown."""
+    """Size of `file` in bytes; 0 while unknown."""
 
 
 OnEvent = Callable[[Progress], None]
-"""Receives events; may be called from a worker thread and must return at once."""
+"""Receives events, possibly in a worker thread; must return immediately."""
 
 
-def ignore(event: Progress) -> None:
-    """Receive an event and do nothing: the default of every operation."""
+def ignore_event(event: Progress) -> None:
+    """Discard an event: the default `on_event` of every operation."""
 
 
 Unsubscribe = Callable[[], None]
-"""Ends a subscription; may be called more than once."""
+"""Ends a subscription; may be called repeatedly."""
 
 
 class Publisher(Generic[T]):
-    """Calls its subscribers with each value that is published.
+    """Calls its subscribers with each published value.
 
-    It belongs to one thread, that of the event loop; another thread publishes with
-    `loop.call_soon_threadsafe(publisher.publish, value)`. Subscribers are called before `publish` returns, in
-    the order in which they subscribed, and must return at once. An exception of one is logged; the others get
-    the value all the same. A subscriber is referenced until it unsubscribes.
+    It belongs to the event loop's thread; other threads publish with
+    `loop.call_soon_threadsafe(publisher.publish, value)`. `publish` calls the subscribers in the order of their
+    subscription; they must return immediately. An exception of a subscriber is logged, and the others still
+    get the value. A subscriber is referenced until it unsubscribes.
     """
 
     def __init__(self) -> None:
@@ -60,11 +60,11 @@ class Publisher(Generic[T]):
 
     @property
     def subscriptions(self) -> int:
-        """How many subscriptions there are."""
+        """The number of current subscriptions."""
         return len(self._subscribers)
 
     def subscribe(self, callback: Callable[[T], object]) -> Unsubscribe:
-        """Call `callback` with each value from now on; returns what ends that."""
+        """Call `callback` with each value from now on; return a function that ends the subscription."""
         key = object()
         self._subscribers[key] = callback
 
@@ -74,12 +74,12 @@ class Publisher(Generic[T]):
         return unsubscribe
 
     def publish(self, value: T) -> None:
-        """Call every subscriber; whoever unsubscribes meanwhile is not called any more."""
+        """Call every subscriber, except those that unsubscribe meanwhile."""
         for key, callback in list(self._subscribers.items()):
             if key in self._subscribers:
                 try:
                     callback(value)
                 except Exception:
-                    import logging  # 3 ms that no command should spend on its way to a fault
+                    import logging  # costs 3 ms; needed only for an error
 
                     logging.getLogger("mlxk_tui").exception("A subscriber failed.")

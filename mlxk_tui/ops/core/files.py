@@ -1,4 +1,4 @@
-"""Files read within bounds, written whole or not at all, and what a file system has left."""
+"""Bounded reads, atomic writes, and the free space of a file system."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 _ENDING = ".tmp"
 _MAX_STEM = 40
-"""Characters of a file's name in that of its unfinished copy, which has to stay within 255 bytes."""
+"""Characters of the target's name in the temporary file's name, which must stay within 255 bytes."""
 
 
 def read_bytes(path: str, limit: int) -> bytes | None:
-    """Return at most `limit + 1` bytes of a regular file, or None where it cannot be read.
+    """Return at most `limit + 1` bytes of a file, or None when it cannot be read.
 
-    More than `limit` bytes means that the file is longer. Never waits: a pipe is read as empty.
+    A result longer than `limit` means that the file is longer. Never blocks: a pipe is read as empty.
     """
     try:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
@@ -46,25 +46,25 @@ def replace_file(
     durable: bool = True,
     scratch: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Write a file in one step: whoever opens it meets the old content or the new, never a part.
+    """Write a file atomically: readers see either the old content or the new one.
 
-    It is written under a hidden name first, which goes when that fails. The folder has to be there.
+    The content goes to a hidden file first, which is removed if that fails. The folder must exist.
 
     Args:
         path: the file; a link is replaced, not followed.
         content: the bytes, or text that is written as UTF-8.
-        mode: its permissions, less those that the umask takes away.
-        exact_mode: do not ask the umask.
-        durable: whether it outlives a loss of power once this returns; costs a few milliseconds.
-        scratch: another folder of the same file system for the unfinished file.
+        mode: its permissions, before the umask is applied.
+        exact_mode: ignore the umask.
+        durable: sync the file and its folder, so that it survives a loss of power; a few milliseconds.
+        scratch: another folder on the same file system for the temporary file.
 
     Raises:
-        OSError: the file system refused; what was there before is still there.
-        UnicodeEncodeError: the text has a lone surrogate.
+        OSError: the file system refused; the previous file is intact.
+        UnicodeEncodeError: the text contains a lone surrogate.
     """
     data = content.encode() if isinstance(content, str) else content
     folder, name = os.path.split(os.path.abspath(path))
-    token = os.urandom(8).hex()  # the module secrets costs a command 3 ms to import
+    token = os.urandom(8).hex()  # importing `secrets` costs 3 ms
     unfinished = os.path.join(scratch or folder, f"{_prefix(name)}{token}{_ENDING}")
     fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
@@ -85,7 +85,7 @@ def replace_file(
 
 
 def remove_unfinished(path: str | os.PathLike[str]) -> None:
-    """Remove what processes left that were killed while they wrote a file; nobody may write it now."""
+    """Remove temporary files of killed writers of `path`; no process may be writing it now."""
     folder, name = os.path.split(os.path.abspath(path))
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -96,12 +96,12 @@ def remove_unfinished(path: str | os.PathLike[str]) -> None:
 
 
 def sync(fd: int, *, full: bool = False) -> None:
-    """Bring a file's bytes to the device; `full` also empties the drive's own cache on macOS."""
+    """Flush a file's bytes to the device; `full` also flushes the drive's cache on macOS."""
     if sys.platform == "darwin":
         if full:
             import fcntl
 
-            with contextlib.suppress(OSError):  # network and foreign file systems do not know it
+            with contextlib.suppress(OSError):  # network and foreign file systems do not support it
                 fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
                 return
         os.fsync(fd)
@@ -110,7 +110,7 @@ def sync(fd: int, *, full: bool = False) -> None:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Bring the names in a folder to the device; some file systems cannot."""
+    """Flush a folder's entries to the device; does nothing where that is unsupported."""
     with contextlib.suppress(OSError):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -120,8 +120,8 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def free_bytes(folder: str | os.PathLike[str]) -> int | None:
-    """Return what the file system takes where a folder lies or will lie; None where that is unknown."""
-    import shutil  # costs 3 ms; `list` does without
+    """Return the free bytes of the file system that a folder is on or will be on; None if unknown."""
+    import shutil  # costs 3 ms, which `list` avoids
 
     place = Path(folder)
     while not place.exists() and place != place.parent:

@@ -1,8 +1,8 @@
-"""Lets a child process of ours end with its parent, however that ends and whatever the child is doing.
+"""Makes a child process of this program end with its parent, even if the child is stopped.
 
-Such a child leaves by itself when its stdin closes; what cannot is one that is stopped (SIGSTOP, or
-Ctrl-Z at a debugger). On Linux the kernel does it then. Other systems know no such thing: there a
-stopped child stays until it is continued, and then leaves.
+A child exits by itself when its stdin closes, unless it is stopped (SIGSTOP, or Ctrl-Z in a debugger).
+On Linux the kernel kills it then. Other systems offer no such mechanism: there a stopped child
+remains until it is continued, and exits then.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import threading
 from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h."""
+"""Constant of linux/prctl.h."""
 
 
 def die_with_parent(arguments: Sequence[str]) -> None:
-    """Have the kernel kill this process once its parent is gone; where that has happened, leave at once.
+    """Ask the kernel to kill this process when its parent ends; exit if the parent has already ended.
 
     Args:
-        arguments: those of the command line; the first one is the parent's process id. Without one nothing
-            happens: somebody has started this by hand.
+        arguments: the command-line arguments; the first is the parent's process id. Without one nothing
+            happens: the module was started by hand.
     """
     if not arguments or not arguments[0].isdigit():
         return
@@ -30,12 +30,12 @@ def die_with_parent(arguments: Sequence[str]) -> None:
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != int(arguments[0]):  # it ended before that
+    if os.getppid() != int(arguments[0]):  # the parent ended before prctl took effect
         os._exit(0)
 
 
-def leave_with_parent() -> None:
-    """Leave as soon as stdin closes, whatever the other threads do; nothing is read from it any more."""
+def exit_when_stdin_closes() -> None:
+    """Start a thread that exits the process when stdin closes; other input is discarded."""
     threading.Thread(target=_await_end, daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""What the operating system's error numbers mean: the one table from errno to the contract's types."""
+"""Maps `errno` values of OSError to the contract's error types; the only such table."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _TYPES = {
     errno.EADDRINUSE: ErrorType.PORT_IN_USE,
 }
 IS_LINK = frozenset({errno.ELOOP, errno.EMLINK})
-"""What O_NOFOLLOW says of a link: the first on Linux and macOS, the second on FreeBSD."""
+"""Errors of O_NOFOLLOW for a link: ELOOP on Linux and macOS, EMLINK on FreeBSD."""
 UNSUPPORTED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-"""The file system has no such thing."""
+"""The file system does not support the call."""
 
 
 def error_type(error: OSError) -> ErrorType | None:
-    """Return the type for an error that any operation may meet; None where it depends on the operation."""
+    """Return the type of an error that any operation can meet; None when it depends on the operation."""
     return _TYPES.get(error.errno or 0)
 
 
-def reason_of(error: OSError) -> str:
-    """Return the system's own words, without a path: "No space left on device"."""
+def error_reason(error: OSError) -> str:
+    """Return the system's message without a path, such as "No space left on device"."""
     return error.strerror or "input/output error"

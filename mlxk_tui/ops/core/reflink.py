@@ -1,4 +1,4 @@
-"""Copies of a file: sharing its blocks where the file system can (copy on write), else byte by byte."""
+"""Copies a file: by sharing its blocks where the file system can (copy on write), else byte by byte."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import sys
 from collections.abc import Callable
 
 _FICLONE = 0x40049409
-"""ioctl of Linux (linux/fs.h): let a file share all blocks of another; btrfs, XFS, bcachefs, ZFS, NFS 4.2."""
+"""Linux ioctl (linux/fs.h) that shares all blocks of a file; btrfs, XFS, bcachefs, ZFS, NFS 4.2."""
 _CHUNK = 4 << 20
 
 
 def open_source(path: str) -> tuple[int, int]:
-    """Open a regular file for reading, without following a link; return descriptor and size in bytes.
+    """Open a regular file for reading without following links; return its descriptor and size in bytes.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     info = os.fstat(fd)
@@ -29,7 +29,7 @@ def open_source(path: str) -> tuple[int, int]:
 
 
 def reflink(source: int, target: str) -> bool:
-    """Make `target`, a new file that shares the blocks of an open file; False where that is impossible."""
+    """Create `target` sharing the blocks of an open file; return False where that is unsupported."""
     if sys.platform == "darwin":
         return _clonefile(source, target)
     else:  # noqa: RET505 - so that mypy sees both systems
@@ -37,12 +37,12 @@ def reflink(source: int, target: str) -> bool:
 
 
 def copy(source: int, target: str, on_bytes: Callable[[int], None]) -> int:
-    """Copy an open file into a new file `target` and return the bytes copied.
+    """Copy an open file to the new file `target` and return the number of bytes copied.
 
     Args:
-        source: descriptor, read from its beginning.
-        target: path that must not exist.
-        on_bytes: told how many more bytes are written, every 4 MiB at least; may raise to stop.
+        source: a file descriptor, read from the start.
+        target: a path that does not exist.
+        on_bytes: called with the number of new bytes, at least every 4 MiB; may raise to stop the copy.
     """
     copied = 0
     os.lseek(source, 0, os.SEEK_SET)
@@ -68,13 +68,13 @@ def _ficlone(source: int, target: str) -> bool:
 
 
 def _clonefile(source: int, target: str) -> bool:
-    """Use fclonefileat(2) of macOS, which makes the file and takes over its mode (payloads are 0444)."""
+    """Clone with macOS's fclonefileat(2), which also copies the mode (cached payloads are 0444)."""
     function = getattr(ctypes.CDLL(None, use_errno=True), "fclonefileat", None)
     if function is None:
         return False
     at_fdcwd = -2  # sys/fcntl.h of macOS
     if function(source, at_fdcwd, os.fsencode(target), 0) != 0:
         return False
-    # What the umask leaves of a new file's mode is seen on the folder, which is new as well.
+    # The new parent folder shows which permissions the umask leaves.
     os.chmod(target, os.stat(os.path.dirname(target)).st_mode & 0o666)
     return True

@@ -1,6 +1,6 @@
-"""What a user can do about an error: the remedies, and the words of those that are alike everywhere.
+"""Remedies: what a user can do about an error, and the texts that all front ends share.
 
-A remedy that needs a key, an option, a setting or an address is worded by the front end that shows it:
+A remedy that names a key, an option, a setting or an address is worded by the front end that shows it:
 `mlxk_tui/ui/widgets/error_text.py` (the app), `mlxk_tui_headless/error_text.py` (the command line) and
 `mlxk_tui/server/error_text.py` (HTTP).
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Remedy(str, Enum):
-    """What to do next: `error.remedy` of the JSON contract. New ones may be added."""
+    """What the user can do next: values of `error.remedy` in the JSON contract; versions may add some."""
 
     # The hub and its account
     ACCEPT_TERMS = "accept_terms"
@@ -33,7 +33,7 @@ class Remedy(str, Enum):
     CHANGE_ENDPOINT = "change_endpoint"
     CHANGE_PROXY = "change_proxy"
     GO_ONLINE = "go_online"
-    # Once more
+    # Another attempt
     TRY_AGAIN = "try_again"
     TRY_LATER = "try_later"
     TRY_LATER_OR_LOG_IN = "try_later_or_log_in"
@@ -115,30 +115,30 @@ class Remedy(str, Enum):
 
 @dataclass(frozen=True)
 class ErrorFacts:
-    """What an error is about, typed; only what front ends make use of. All text is untrusted."""
+    """Values that front ends fill into a remedy's text, or act on. All text is untrusted."""
 
     name: str | None = None
-    """The model or repo."""
+    """Name of the model or repo."""
     path: str | None = None
     """A file or folder."""
     url: str | None = None
-    """A page to open."""
+    """Web page that the user can open."""
     package: str | None = None
-    """What pip calls it, or the extra of this package."""
+    """A package's name on PyPI, or an extra of this package."""
     variable: str | None = None
     """An environment variable."""
     needed_bytes: int | None = None
     available_bytes: int | None = None
     wait_s: int | None = None
-    """Seconds until another attempt makes sense."""
+    """Seconds to wait before another attempt."""
 
-    def as_dict(self) -> dict[str, str | int]:
-        """Return what is known."""
+    def to_dict(self) -> dict[str, str | int]:
+        """Return the facts that are set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
-    def read(cls, values: object) -> ErrorFacts:
-        """Return the facts that another process or a file holds; what is not understood is left out."""
+    def from_dict(cls, values: object) -> ErrorFacts:
+        """Return the facts in JSON values from another process or a file; unknown ones are ignored."""
         if not isinstance(values, Mapping):
             return cls()
         given: dict[str, Any] = {
@@ -153,30 +153,30 @@ NO_FACTS = ErrorFacts()
 _NUMBERS = frozenset({"needed_bytes", "available_bytes", "wait_s"})
 
 _LOG_IN = "Log in with 'hf auth login' or set HF_TOKEN"
-SHARED_WORDS: dict[Remedy, str] = {
-    Remedy.ACCEPT_TERMS: "Ask for access at {url}",
-    Remedy.ACCEPT_TERMS_AND_LOG_IN: f"Ask for access at {{url}} . {_LOG_IN}.",
+REMEDY_TEXTS: dict[Remedy, str] = {
+    Remedy.ACCEPT_TERMS: "Request access at {url}",
+    Remedy.ACCEPT_TERMS_AND_LOG_IN: f"Request access at {{url}} . {_LOG_IN}.",
     Remedy.LOG_IN: f"{_LOG_IN}.",
     Remedy.REPLACE_TOKEN: "Check HF_TOKEN, or log in with 'hf auth login'.",
-    Remedy.CHECK_TOKEN_RIGHTS: "Check what the token may do.",
-    Remedy.CHECK_NAME_OR_LOG_IN: f"Check the name; is it private? {_LOG_IN}.",
-    Remedy.CHECK_NAME_OR_MEMBERSHIP: "Check the name; a private repo shows to its members only.",
-    Remedy.LOOK_ON_HUB: "Look there for one.",
+    Remedy.CHECK_TOKEN_RIGHTS: "Check the token's permissions.",
+    Remedy.CHECK_NAME_OR_LOG_IN: f"Check the name. Is the repo private? {_LOG_IN}.",
+    Remedy.CHECK_NAME_OR_MEMBERSHIP: "Check the name. A private repo is visible to its members only.",
+    Remedy.LOOK_ON_HUB: "The repo's page lists its revisions.",
     Remedy.CHECK_NETWORK: "Check the network and try again.",
-    Remedy.CHECK_PROXY: "Check the network, a proxy, or HF_ENDPOINT, and try again.",
-    Remedy.CHECK_CERTIFICATES: "Check the clock, a proxy, or SSL_CERT_FILE.",
+    Remedy.CHECK_PROXY: "Check the network, the proxy and HF_ENDPOINT, then try again.",
+    Remedy.CHECK_CERTIFICATES: "Check the system clock, the proxy and SSL_CERT_FILE.",
     Remedy.CHECK_ENDPOINT: "Check HF_ENDPOINT, or try again.",
-    Remedy.CHANGE_ENDPOINT: "Unset it, or give one that starts with https://.",
-    Remedy.CHANGE_PROXY: "Give one that starts with http:// or socks5://.",
+    Remedy.CHANGE_ENDPOINT: "Unset it, or set it to an address that starts with https://.",
+    Remedy.CHANGE_PROXY: "Set it to an address that starts with http:// or socks5://.",
     Remedy.GO_ONLINE: "Unset it to go online.",
     Remedy.TRY_AGAIN: "Try again.",
     Remedy.TRY_LATER: "Try again {when}.",
-    Remedy.TRY_LATER_OR_LOG_IN: "Try again {when}; logged in, more are allowed.",
-    Remedy.PULL_AGAIN: "Pull again; what is there is kept.",
-    Remedy.PULL_LATER: "Pull again {when}; what is there is kept.",
-    Remedy.PUSH_AGAIN: "Push again: what arrived is not sent twice.",
+    Remedy.TRY_LATER_OR_LOG_IN: "Try again {when}. Logging in raises the limit.",
+    Remedy.PULL_AGAIN: "Pull again to resume.",
+    Remedy.PULL_LATER: "Pull again {when} to resume.",
+    Remedy.PUSH_AGAIN: "Push again; uploaded files are not sent twice.",
     Remedy.SEND_AGAIN: "It restarts with the next request.",
-    Remedy.RESTART_APP: "Start the app again.",
+    Remedy.RESTART_APP: "Restart the app.",
     Remedy.REPORT: "Please report it.",
     Remedy.FREE_SPACE: "Free some space and try again.",
     Remedy.FREE_SPACE_OR_MOVE_CACHE: "Free some space, or set HF_HUB_CACHE to a folder on another disk.",
@@ -184,33 +184,33 @@ SHARED_WORDS: dict[Remedy, str] = {
     Remedy.CHECK_CACHE_VARIABLES: "Check HF_HOME and HF_HUB_CACHE.",
     Remedy.CHOOSE_FOLDER: "Choose another folder.",
     Remedy.CHOOSE_FILE: "Choose another file.",
-    Remedy.NAME_A_NEW_FOLDER: "Give a folder that does not exist yet, or an empty one.",
-    Remedy.GIVE_MODEL_FOLDER: "Give the folder that holds the model.",
-    Remedy.SET_TEMPORARY_FOLDER: "Set TMPDIR to a folder on another one, such as APFS, ext4 or XFS.",
-    Remedy.REMOVE_LINK: "Remove the link itself ({path}) if you want it gone.",
-    Remedy.REPLACE_FILE: "Replace it, or remove it.",
+    Remedy.NAME_A_NEW_FOLDER: "Choose a folder that does not exist yet, or an empty one.",
+    Remedy.GIVE_MODEL_FOLDER: "Choose the folder that contains the model.",
+    Remedy.SET_TEMPORARY_FOLDER: "Set TMPDIR to a folder on another file system, such as APFS, ext4 or XFS.",
+    Remedy.REMOVE_LINK: "Delete the link itself ({path}) to remove it.",
+    Remedy.REPLACE_FILE: "Replace or remove it.",
     Remedy.RESTRICT_FILE: "Run 'chmod 600' on it.",
     Remedy.MOVE_FILE_AWAY: "Move it away and try again.",
     Remedy.STOP_OTHER_PROGRAM: "Stop it and try again.",
-    Remedy.GIVE_FULL_NAME: "Give the full name of one of them.",
-    Remedy.GIVE_REPO_NAME: "Give 'organization/model'.",
-    Remedy.GIVE_LONGER_COMMIT: "Give more digits.",
-    Remedy.NAME_A_REVISION: "Give a branch, a tag or a commit.",
-    Remedy.CHOOSE_MLX_MODEL: "The models of mlx-community run here.",
-    Remedy.CHOOSE_EMBEDDING_MODEL: "Choose one that does, such as Qwen3-Embedding.",
-    Remedy.FREE_MEMORY: "Close other programs or take a smaller model.",
+    Remedy.GIVE_FULL_NAME: "Use the full name of one of them.",
+    Remedy.GIVE_REPO_NAME: "Use the form 'organization/model'.",
+    Remedy.GIVE_LONGER_COMMIT: "Use more digits.",
+    Remedy.NAME_A_REVISION: "Use a branch, a tag or a commit.",
+    Remedy.CHOOSE_MLX_MODEL: "Choose an MLX model, such as one of mlx-community.",
+    Remedy.CHOOSE_EMBEDDING_MODEL: "Choose an embedding model, such as Qwen3-Embedding.",
+    Remedy.FREE_MEMORY: "Close other programs or choose a smaller model.",
     Remedy.INSTALL_PACKAGE: "Install it with 'pip install {package}'.",
     Remedy.INSTALL_EXTRA: "Install it with: pip install 'mlxk-tui[{package}]'",
-    Remedy.SHORTEN_PROMPT: "Shorten the prompt, start a new chat, or take a model with a longer context.",
-    Remedy.SPLIT_TEXT: "Split it into smaller ones.",
-    Remedy.CHANGE_GRAMMAR: "Change it, or leave it out.",
-    Remedy.LEAVE_OUT_GRAMMAR: "Take another model, or leave the schema out.",
+    Remedy.SHORTEN_PROMPT: "Shorten the prompt, start a new chat, or choose a model with a longer context.",
+    Remedy.SPLIT_TEXT: "Split it into smaller texts.",
+    Remedy.CHANGE_GRAMMAR: "Change or omit it.",
+    Remedy.LEAVE_OUT_GRAMMAR: "Choose another model, or omit the schema.",
     Remedy.REMOVE_MODEL_FIRST: "Remove the whole model instead.",
     Remedy.PULL_FIRST: "Pull it first.",
-    Remedy.UNSET_TEST_DELETE: "Unset the variable, or put a file {path} into the cache.",
-    Remedy.MAKE_REPO_PRIVATE: "Make it private on the hub, or give another repo.",
-    Remedy.LEAVE_FILES_OUT: "Leave it out with .hfignore.",
-    Remedy.REPAIR_MODEL_CARD: "Repair the lines between --- at its top, and push again.",
+    Remedy.UNSET_TEST_DELETE: "Unset the variable, or create the file {path} in the cache.",
+    Remedy.MAKE_REPO_PRIVATE: "Make it private on the hub, or choose another repo.",
+    Remedy.LEAVE_FILES_OUT: "Exclude it in .hfignore.",
+    Remedy.REPAIR_MODEL_CARD: "Fix the metadata between the --- lines at its top, then push again.",
     Remedy.CHOOSE_ANOTHER_CHAT: "Choose another one.",
     Remedy.REOPEN_CHAT: "Open the chat again.",
     Remedy.START_NEW_CHAT: "Start a new one.",
@@ -218,35 +218,35 @@ SHARED_WORDS: dict[Remedy, str] = {
     Remedy.RENAME_OR_REPLACE: "Choose another name, or replace it.",
     Remedy.UPGRADE: "Upgrade mlxk-tui.",
 }
-"""What every front end says alike; `{…}` is a fact, `{when}` is `later` or `in 5 seconds`."""
+"""Texts that all front ends share. `{…}` is a fact; `{when}` is `later` or `in 5 seconds`."""
 
 
-def remedy_of(value: object) -> Remedy | None:
-    """Return the remedy that another process or a file names; None where this version knows it not."""
+def to_remedy(value: object) -> Remedy | None:
+    """Return the remedy named by another process or a file; None if this version does not know it."""
     try:
         return Remedy(value)
     except ValueError:
         return None
 
 
-def words_for(remedy: Remedy | None, facts: ErrorFacts, own: Mapping[Remedy, str]) -> str:
-    """Return what to do as a sentence, or an empty string.
+def format_remedy(remedy: Remedy | None, facts: ErrorFacts, own: Mapping[Remedy, str]) -> str:
+    """Return the text of a remedy, or an empty string where there is none.
 
     Args:
-        remedy: what to do.
-        facts: what the sentence may name.
-        own: the words of a front end, for what it does not say as all others do.
+        remedy: the remedy of an error.
+        facts: the values to fill in.
+        own: the front end's own texts, which take precedence over the shared ones.
     """
     if remedy is None:
         return ""
-    template = own.get(remedy, SHARED_WORDS.get(remedy, ""))
+    template = own.get(remedy, REMEDY_TEXTS.get(remedy, ""))
     when = "later" if facts.wait_s is None else f"in {facts.wait_s} seconds"
     try:
-        return template.format_map({"when": when, **facts.as_dict()})
-    except KeyError:  # another process or an older file left a fact out
+        return template.format_map({"when": when, **facts.to_dict()})
+    except KeyError:  # another process or an older file did not send the fact
         return ""
 
 
-def joined(message: str, words: str) -> str:
-    """Return the cause and what to do about it as one text."""
-    return f"{message} {words}" if words else message
+def join_sentences(message: str, remedy: str) -> str:
+    """Return the message of an error followed by the text of its remedy, if any."""
+    return f"{message} {remedy}" if remedy else message

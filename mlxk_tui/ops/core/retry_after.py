@@ -14,15 +14,15 @@ _MAX_DIGITS = 18
 
 
 def retry_after(headers: Mapping[str, str] | HTTPMessage) -> float | None:
-    """Return the seconds that the headers of an answer ask for, as a number or a date; None without.
+    """Return the seconds that `Retry-After` asks to wait; None when it is missing or malformed.
 
     Args:
-        headers: by name in any case, as HTTP libraries give them.
+        headers: a mapping with case-insensitive names, as HTTP libraries provide.
     """
     text = (headers.get(HEADER) or "").strip()
     if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
         return float(text)
-    from email.utils import parsedate_to_datetime  # 5 ms, for the rarer form
+    from email.utils import parsedate_to_datetime  # costs 5 ms; dates are rare
 
     try:
         moment = parsedate_to_datetime(text)

@@ -1,4 +1,4 @@
-"""A new folder that appears all at once: filled beside its place under a hidden name, then renamed."""
+"""Creates a folder atomically: fills a hidden folder beside the target, then renames it."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _ABANDONED_SECONDS = 60.0
-"""A hidden folder younger than this may belong to somebody who has not locked it yet."""
+"""A younger hidden folder may belong to a process that has not locked it yet."""
 
 
 @contextlib.contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `target` when the block ends well.
+    """Yield an empty folder that is renamed to `target` when the block succeeds.
 
-    When it does not, nothing is left, missing parents that were made included. What a killed process
-    left beside the same target is removed first; a running one holds a lock on its folder.
+    When the block fails, the folder and the parents created for it are removed. Leftovers of killed
+    processes beside the same target are removed first; a running process holds a lock on its folder.
 
     Args:
         target: a path that does not exist, or an empty folder.
 
     Raises:
-        OSError: the file system refused something, or something else took the target's place.
+        OSError: the file system refused, or something else appeared at the target meanwhile.
     """
-    # Not the name itself, which may be as long as the file system allows.
+    # A checksum instead of the name, which may be as long as the file system allows.
     prefix = f".mlxk-staging-{zlib.crc32(os.fsencode(target.name)):08x}-"
-    with _made(target.parent):
+    with _created(target.parent):
         _remove_abandoned(target.parent, prefix)
         aside = target.parent / f"{prefix}{secrets.token_hex(8)}"
         aside.mkdir()
         try:
             fd = os.open(aside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                with contextlib.suppress(OSError):  # without flock only the age speaks for the folder
+                with contextlib.suppress(OSError):  # without flock only the folder's age protects it
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield aside
                 os.rename(aside, target)
@@ -50,21 +50,21 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make a folder and its parents; take those away again when the block fails."""
+def _created(folder: Path) -> Iterator[None]:
+    """Create a folder and its parents; remove the created ones when the block fails."""
     missing: list[Path] = []
     while not folder.exists():
         missing.append(folder)
         folder = folder.parent
-    made: list[Path] = []
+    created: list[Path] = []
     try:
         for path in reversed(missing):
             with contextlib.suppress(FileExistsError):
                 path.mkdir()
-                made.append(path)
+                created.append(path)
         yield
     except BaseException:
-        for path in reversed(made):
+        for path in reversed(created):
             with contextlib.suppress(OSError):
                 path.rmdir()
         raise
@@ -81,7 +81,7 @@ def _remove_abandoned(parent: Path, prefix: str) -> None:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(entry.path, ignore_errors=True)
-            except OSError:  # somebody is at work on it
+            except OSError:  # locked: another process is using it
                 continue
             finally:
                 os.close(fd)

@@ -1,4 +1,4 @@
-"""Text for people: sizes, ages, and anything from outside made safe to show."""
+"""Formats sizes and ages, and escapes untrusted text for display."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline, DEL, C1
     "\xad\u061c\u180e\u200b\u200e\u200f"  # invisible and bidirectional controls
     "\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f"  # tags: text that nobody sees
-    "\ud800-\udfff]"  # lone surrogates: undecodable bytes as os.fsdecode shows them
+    "\U000e0000-\U000e007f"  # tags: invisible text
+    "\ud800-\udfff]"  # lone surrogates: undecodable bytes after os.fsdecode
 )
 _BREAKS = re.compile("[\t\n]")
 
 
 def printable(text: str, *, keep_newlines: bool = False) -> str:
-    r"""Return `text` with everything that could drive a terminal shown escaped.
+    r"""Return `text` with everything that could control a terminal escaped.
 
     Control characters (ESC, BEL, C1), bidirectional overrides and invisible characters become
     `\x1b` or `\u202e`; a byte that was not UTF-8 becomes `\xff`. Tabs and newlines are escaped
     too unless `keep_newlines` is set.
     """
-    if text.isascii() and text.isprintable():  # nearly every name: three times as fast
+    if text.isascii() and text.isprintable():  # nearly every name; three times as fast
         return text
     safe = _UNSAFE.sub(_escape, text)
     return safe if keep_newlines else _BREAKS.sub(_escape, safe)
@@ -31,7 +31,7 @@ def printable(text: str, *, keep_newlines: bool = False) -> str:
 
 def _escape(match: re.Match[str]) -> str:
     code = ord(match.group())
-    if 0xDC80 <= code <= 0xDCFF:  # os.fsdecode's surrogateescape range: the byte is what was meant
+    if 0xDC80 <= code <= 0xDCFF:  # surrogateescape of os.fsdecode: show the original byte
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
@@ -40,7 +40,10 @@ _UNITS = ("KB", "MB", "GB", "TB", "PB", "EB")
 
 
 def size(n: int | None) -> str:
-    """Return `n` bytes in decimal units with three significant digits: `512B`, `1.81GB`, `312MB`."""
+    """Return `n` bytes in decimal units with three significant digits, without a space: `1.81GB`.
+
+    None becomes `-`. For prose use `spaced_size`.
+    """
     if n is None:
         return "-"
     if n < 1000:
@@ -56,14 +59,14 @@ def size(n: int | None) -> str:
 
 
 def spaced_size(n: int | None) -> str:
-    """Return a size with a space before its unit, for prose: `3.10 GB`."""
+    """Return `n` bytes with a space before the unit, for prose: `3.10 GB`."""
     text = size(n)
     digits = len(text.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
     return f"{text[:digits]} {text[digits:]}" if digits < len(text) else text
 
 
 def age(iso: str | None, now: datetime | None = None) -> str:
-    """Return how long ago an ISO 8601 UTC time was, such as `3m ago`; a date after 30 days."""
+    """Return the age of an ISO 8601 UTC time, such as `3m ago`, or its date after 30 days."""
     if not iso:
         return "-"
     try:
@@ -95,7 +98,7 @@ def iso_utc(epoch: None) -> None: ...
 def iso_utc(epoch: float | None) -> str | None:
     """Return an epoch time in seconds as ISO 8601 in UTC, ending in Z.
 
-    A time stamp that the calendar does not have (before the year 1, after 9999) is the nearest that it has.
+    Times outside the years 1 to 9999 become the nearest time that the calendar has.
     """
     if epoch is None:
         return None
@@ -103,23 +106,23 @@ def iso_utc(epoch: float | None) -> str | None:
     return f"{moment.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
-def middle(text: str, width: int) -> str:
-    """Return `text` cut in the middle to `width` characters, so that both ends stay readable."""
+def truncate_middle(text: str, width: int) -> str:
+    """Return `text` shortened to `width` characters with an ellipsis in the middle."""
     if len(text) <= width:
         return text
     if width <= 1:
         return "…"[:width]
-    tail = (width - 1) * 2 // 3  # the end tells variants apart: keep more of it
+    tail = (width - 1) * 2 // 3  # keep more of the end, where variants of a name differ
     return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
 
 
-def beside(message: str, path: str | None) -> str | None:
-    """Return the path of a finding where its sentence does not name that already; both safe to show."""
+def unmentioned_path(message: str, path: str | None) -> str | None:
+    """Return the path of a finding, escaped; None when its message already names the path."""
     if not path:
         return None
     return None if printable(path) in printable(message) else printable(path)
 
 
 def plural(count: int, noun: str) -> str:
-    """Return `1 file`, `3 files`, `1,204 files`."""
+    """Return the count with the noun in its number: `1 file`, `3 files`, `1,204 files`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

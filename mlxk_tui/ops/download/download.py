@@ -16,9 +16,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlxk_tui.ops.core.background import StoppedError, in_thread
+from mlxk_tui.ops.core.background import StoppedError, run_in_thread
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.events import OnEvent, Progress, ignore
+from mlxk_tui.ops.core.events import OnEvent, Progress, ignore_event
 from mlxk_tui.ops.core.files import free_bytes
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable, size
@@ -46,7 +46,7 @@ async def download(
     repo_folder: Path,
     *,
     options: DownloadOptions | None = None,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = ignore_event,
 ) -> Downloaded:
     """Fetch files of a commit into `blobs` and link them into the snapshot.
 
@@ -72,7 +72,7 @@ async def download(
     check_files(files)
     place = DownloadLayout(repo_folder, source.commit, links=options.links)
     try:
-        jobs = await in_thread(lambda stop: _prepare(files, place, options, stop))
+        jobs = await run_in_thread(lambda stop: _prepare(files, place, options, stop))
         todo = [job for job in jobs if not job.done]
         total = sum(job.size for job in jobs)
         engine = DownloadScheduler(Fetcher(source), todo, options, place.cache, total)
@@ -104,7 +104,7 @@ async def forget(repo_folder: Path, etags: Sequence[str]) -> int:
         return freed
 
     try:
-        return await in_thread(work)
+        return await run_in_thread(work)
     except OSError as error:
         raise refused_by_system(error, place.cache) from None
     finally:
@@ -163,7 +163,7 @@ async def _run(engine: DownloadScheduler, reporter: _Reporter) -> None:
             engine.watch()
     finally:
         engine.stop()
-        await in_thread(lambda _: engine.leave(_LEAVE_S))
+        await run_in_thread(lambda _: engine.leave(_LEAVE_S))
     reporter.report(last=engine.error is None)
     if engine.error is not None:
         raise engine.error

@@ -86,7 +86,7 @@ class Job:
         return self.have.total == self.size
 
     def present(self) -> bool:
-        """Tell whether the blob, or every one of its files, is there and need not be fetched."""
+        """Return whether the blob, or every one of its files, is there and need not be fetched."""
         if self.distrusted:
             return False
         if self._place.has_blob(self.etag, self.size):

@@ -69,7 +69,7 @@ class DownloadLayout:
         return self._blobs
 
     def has_blob(self, etag: str, size: int) -> bool:
-        """Tell whether a blob is there with its size: a file, or a link to one inside the cache."""
+        """Return whether a blob is there with its size: a file, or a link to one inside the cache."""
         if not self.look():
             return False
         try:
@@ -84,7 +84,7 @@ class DownloadLayout:
         return stat.S_ISREG(info.st_mode) and info.st_size == size
 
     def has_file(self, path: str, size: int) -> bool:
-        """Tell whether the snapshot holds a file itself, as it does where links are impossible."""
+        """Return whether the snapshot holds a file itself, as it does where links are impossible."""
         try:
             with self._folder_of(path, make=False) as (folder, name):
                 info = os.stat(name, dir_fd=folder, follow_symlinks=False)

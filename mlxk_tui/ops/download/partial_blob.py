@@ -300,7 +300,7 @@ class Partial:
 
 
 def is_resumable(name: str) -> bool:
-    """Tell whether a file in `blobs` is one that a pull can go on with, or its journal."""
+    """Return whether a file in `blobs` is one that a pull can go on with, or its journal."""
     return name.endswith((PARTIAL, JOURNAL))
 
 

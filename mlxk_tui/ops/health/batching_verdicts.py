@@ -288,7 +288,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _is_left_over(path: Path) -> bool:
-    """Tell whether nobody holds a trial any more, and remove it then."""
+    """Return whether nobody holds a trial any more, and remove it then."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

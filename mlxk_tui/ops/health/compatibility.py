@@ -95,7 +95,7 @@ def _problems(runtime: Runtime, documents: Documents) -> Iterable[Finding]:
 
 
 def has_tokenizer(documents: Documents) -> bool:
-    """Tell whether there is a tokenizer in one of the forms that mlx-lm loads."""
+    """Return whether there is a tokenizer in one of the forms that mlx-lm loads."""
     return any(name in _TOKENIZER_FILES or name.endswith(".tiktoken") for name in documents.files)
 
 

@@ -234,7 +234,7 @@ def _some(names: list[str]) -> str:
 
 
 def _needed(name: str, present: list[str]) -> bool:
-    """Tell whether a model is broken without this file of its repo.
+    """Return whether a model is broken without this file of its repo.
 
     mlx-lm and others download by pattern (no README, no weights of another format), so a file
     that is left out counts only if the model needs it: its settings, its tokenizer, the weights

@@ -66,7 +66,7 @@ class Runtime:
         return module if module in self.architectures else None
 
     def fit(self, memory_bytes: int | None) -> MemoryFit | None:
-        """Tell whether an estimate fits: comfortably, tightly (over 80 %), or not."""
+        """Return whether an estimate fits: comfortably, tightly (over 80 %), or not."""
         if memory_bytes is None or self.memory_bytes <= 0:
             return None
         if memory_bytes > self.memory_bytes:

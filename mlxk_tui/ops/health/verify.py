@@ -19,9 +19,9 @@ from mlxk_tui.ops.cache.cache import Cache, RepoRef
 from mlxk_tui.ops.cache.repo import Repo, Snapshot, SnapshotFile
 from mlxk_tui.ops.cache.repo_scanner import read_repo
 from mlxk_tui.ops.contract.results import Checksums, Finding, FindingCode, Fix, Severity
-from mlxk_tui.ops.core.background import Meter, StoppedError, in_thread
-from mlxk_tui.ops.core.events import OnEvent, ignore
-from mlxk_tui.ops.core.os_errors import reason_of
+from mlxk_tui.ops.core.background import Meter, StoppedError, run_in_thread
+from mlxk_tui.ops.core.events import OnEvent, ignore_event
+from mlxk_tui.ops.core.os_errors import error_reason
 from mlxk_tui.ops.core.text import printable
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -38,7 +38,7 @@ class Verification:
     findings: tuple[Finding, ...]
 
 
-async def verify(cache: Cache, spec: str, *, on_event: OnEvent = ignore) -> Verification:
+async def verify(cache: Cache, spec: str, *, on_event: OnEvent = ignore_event) -> Verification:
     """Hash every file of `NAME[@REV]` and compare it with its etag.
 
     Stops within one chunk of 4 MiB a thread when the task is cancelled.
@@ -52,7 +52,7 @@ async def verify(cache: Cache, spec: str, *, on_event: OnEvent = ignore) -> Veri
 
 
 async def verify_ref(
-    cache: Cache, ref: RepoRef, revision: str | None = None, *, on_event: OnEvent = ignore
+    cache: Cache, ref: RepoRef, revision: str | None = None, *, on_event: OnEvent = ignore_event
 ) -> Verification:
     """Do as `verify` does, for a repo that was picked from a list: its name need not be one to type.
 
@@ -67,11 +67,11 @@ async def verify_ref(
             return Verification(Checksums(files=0, bytes=0, mismatched=0, unverifiable=0), ())
         return verify_repo(repo, snapshot, stop, on_event)
 
-    return await in_thread(work)
+    return await run_in_thread(work)
 
 
 def verify_repo(
-    repo: Repo, snapshot: Snapshot, stop: threading.Event, on_event: OnEvent = ignore
+    repo: Repo, snapshot: Snapshot, stop: threading.Event, on_event: OnEvent = ignore_event
 ) -> Verification:
     """Hash the files of a snapshot, each blob once; blocking, for threads.
 
@@ -128,7 +128,7 @@ def _check(name: str, file: SnapshotFile, meter: Meter) -> str | None:
                 digest.update(chunk)
                 meter.add(shown, len(chunk))
     except OSError as error:
-        return f"cannot be read: {reason_of(error)}"
+        return f"cannot be read: {error_reason(error)}"
     meter.add(shown, files=1)
     return None if digest.hexdigest() == file.etag else "differs from its checksum: its bytes have changed"
 

@@ -33,7 +33,7 @@ _FAULT_CODES = {
 
 
 def is_weights(name: str) -> bool:
-    """Tell whether a file of this name holds weights."""
+    """Return whether a file of this name holds weights."""
     return name.endswith((".safetensors", ".gguf", ".npz")) or _PYTORCH.fullmatch(name) is not None
 
 
@@ -75,7 +75,7 @@ def _loaded_bytes(files: list[SnapshotFile]) -> int:
 
 
 def loads_in_mlx(name: str) -> bool:
-    """Tell whether mlx-lm loads a file of this name: `model*.safetensors` at the top (0.32)."""
+    """Return whether mlx-lm loads a file of this name: `model*.safetensors` at the top (0.32)."""
     return "/" not in name and name.startswith("model") and name.endswith(".safetensors")
 
 
@@ -105,13 +105,13 @@ def _check_file(file: SnapshotFile, elements: dict[str, int]) -> Iterable[Findin
 
 
 def _begins_as_gguf(head: bytes) -> bool:
-    """Tell whether the first eight bytes are GGUF's: magic, then the version in either byte order."""
+    """Return whether the first eight bytes are GGUF's: magic, then the version in either byte order."""
     version = min(int.from_bytes(head[4:8], "little"), int.from_bytes(head[4:8], "big"))
     return head[:4] == b"GGUF" and 1 <= version <= 16
 
 
 def _whole_archive(path: str, size: int, *, npz: bool) -> bool:
-    """Tell whether a zip is closed by its end record, or the file starts as an old pickle does.
+    """Return whether a zip is closed by its end record, or the file starts as an old pickle does.
 
     Pickles are never opened: they can run code.
     """
@@ -132,7 +132,7 @@ def _ends_as_zip(path: str, size: int) -> bool:
 
 
 def is_lfs_pointer(file: SnapshotFile) -> bool:
-    """Tell whether the file is a Git LFS pointer instead of what it stands for."""
+    """Return whether the file is a Git LFS pointer instead of what it stands for."""
     if file.target is None or file.size not in LFS_POINTER_BYTES:
         return False
     return (read_bytes(file.target, len(LFS_MAGIC)) or b"").startswith(LFS_MAGIC)

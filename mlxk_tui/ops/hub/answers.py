@@ -206,7 +206,7 @@ def _license(card: Any, tags: Iterable[str]) -> str | None:
 
 
 def _is_gated(value: Any) -> bool:
-    """Tell whether a repo asks for consent: the hub says false, `auto` or `manual`."""
+    """Return whether a repo asks for consent: the hub says false, `auto` or `manual`."""
     return value is True or (isinstance(value, str) and value.lower() not in {"", "false"})
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-from mlxk_tui.ops.core.lifeline import die_with_parent, leave_with_parent
+from mlxk_tui.ops.core.lifeline import die_with_parent, exit_when_stdin_closes
 from mlxk_tui.ops.hub.client import LIBRARY, Timeouts, prepare
 from mlxk_tui.ops.hub.errors import RequestContext, map_error
 
@@ -25,7 +25,7 @@ def main() -> int:
     """Fetch what stdin says and return the exit status."""
     die_with_parent(sys.argv[1:])
     job: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
-    leave_with_parent()
+    exit_when_stdin_closes()
     asked = RequestContext(
         job["endpoint"], job["repo"], job["commit"], job["token"] is not None, job["token"]
     )
@@ -33,7 +33,7 @@ def main() -> int:
         _fetch(job)
     except Exception as error:  # noqa: BLE001 - the border: the parent tells the user
         known = map_error(error, asked)
-        _answer(known.parts)
+        _answer(known.to_dict())
         return 1
     _answer({"type": None, "message": ""})
     return 0

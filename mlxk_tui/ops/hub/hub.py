@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-from mlxk_tui.ops.core.detached import detached
+from mlxk_tui.ops.core.detached import run_detached
 from mlxk_tui.ops.core.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.retry_after import retry_after
@@ -143,7 +143,7 @@ class Hub:
         The login file is read each time: who logs in meanwhile, or whose login is renewed, is known at once.
         """
         if self._login_file:
-            await detached(lambda stop: self._load_token(), self.timeouts.total_s)
+            await run_detached(lambda stop: self._load_token(), self.timeouts.total_s)
         return self._token
 
     async def info(self, repo: str, revision: str | None = None) -> RepoInfo:
@@ -258,7 +258,7 @@ class Hub:
         self, work: Callable[[threading.Event], T], asked: RequestContext, total_s: float | None = None
     ) -> T:
         try:
-            return await detached(work, self.timeouts.total_s if total_s is None else total_s)
+            return await run_detached(work, self.timeouts.total_s if total_s is None else total_s)
         except asyncio.TimeoutError:
             raise timed_out(asked) from None
         except Exception as error:  # noqa: BLE001 - the border: whatever the client raises becomes typed

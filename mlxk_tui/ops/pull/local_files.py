@@ -135,12 +135,12 @@ def _unfinished(repo: Repo, entries: Iterable[TreeEntry]) -> int:
 
 
 def _leads_out(finding: Finding) -> bool:
-    """Tell whether a finding is about blobs, refs, snapshots or trees being a link out of the cache."""
+    """Return whether a finding is about blobs, refs, snapshots or trees being a link out of the cache."""
     return finding.code is FindingCode.LINK_OUTSIDE_CACHE and "/" not in (finding.path or "/")
 
 
 def _is_whole(file: SnapshotFile, entry: TreeEntry) -> bool:
-    """Tell whether a file can be the hub's: by its size, and its blob's name where that is an etag."""
+    """Return whether a file can be the hub's: by its size, and its blob's name where that is an etag."""
     named_otherwise = file.etag is not None and _ETAG.fullmatch(file.etag) and file.etag != entry.etag
     return (
         file.problem is None and file.target is not None and file.size == entry.size and not named_otherwise

@@ -18,9 +18,9 @@ from mlxk_tui.ops.cache.names import DEFAULT_ORG, Spec, is_clean, name_to_dir, p
 from mlxk_tui.ops.cache.repo import COMMIT
 from mlxk_tui.ops.catalog.catalog import repos_or_none
 from mlxk_tui.ops.contract.results import MemoryFit
-from mlxk_tui.ops.core.background import in_thread
+from mlxk_tui.ops.core.background import run_in_thread
 from mlxk_tui.ops.core.errors import AccessReason, ErrorType, OpError
-from mlxk_tui.ops.core.events import OnEvent, ignore
+from mlxk_tui.ops.core.events import OnEvent, ignore_event
 from mlxk_tui.ops.core.files import free_bytes
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.core.text import printable, size
@@ -120,7 +120,7 @@ async def plan_pull(
     verify: bool = False,
     doubted: Collection[str] = (),
     runtime: Runtime | None = None,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = ignore_event,
 ) -> PullPlan:
     """Ask the hub what a pull of `NAME[@REV]` would bring and compare it with the cache; writes nothing.
 
@@ -179,7 +179,7 @@ async def plan_pull(
             warnings=found.warnings,
         )
 
-    return await in_thread(work)
+    return await run_in_thread(work)
 
 
 def names_to_try(cache: Cache, spec: Spec) -> tuple[str, ...]:
@@ -218,7 +218,7 @@ def names_to_try(cache: Cache, spec: Spec) -> tuple[str, ...]:
 
 
 def _is_revision(revision: str) -> bool:
-    """Tell whether git could have a ref of this name, and `refs/` hold it."""
+    """Return whether git could have a ref of this name, and `refs/` hold it."""
     forbidden = set(" ~^:?*[\\\x7f")
     return (
         len(revision) <= 200

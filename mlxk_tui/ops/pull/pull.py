@@ -19,7 +19,7 @@ from mlxk_tui.ops.cache.repo import Repo, Snapshot
 from mlxk_tui.ops.contract.terms import Severity
 from mlxk_tui.ops.contract.transfers import DownloadStatus, PullData
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.events import OnEvent, Progress, ignore
+from mlxk_tui.ops.core.events import OnEvent, Progress, ignore_event
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import plural, printable, size
 from mlxk_tui.ops.download.download import download
@@ -49,7 +49,7 @@ async def pull(
     doubted: Collection[str] = (),
     options: DownloadOptions | None = None,
     runtime: Runtime | None = None,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = ignore_event,
     on_plan: Callable[[PullPlan], None] | None = None,
 ) -> PullData:
     """Bring `NAME[@REV]` into the cache: the first time, newer, or whole again.
@@ -200,7 +200,7 @@ def _size(entries: Collection[TreeEntry]) -> int:
 class Tally:
     """Counts the bytes that a pull has received, from its events; for one that came to no good end."""
 
-    def __init__(self, on_event: OnEvent = ignore) -> None:
+    def __init__(self, on_event: OnEvent = ignore_event) -> None:
         self._on_event = on_event
         self._first: int | None = None
         self._last = 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlxk_tui.ops.core.child_process import ChildProcess
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.events import OnEvent, Progress, ignore
+from mlxk_tui.ops.core.events import OnEvent, Progress, ignore_event
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.download.terms import Downloaded, DownloadSource
 from mlxk_tui.ops.hub.remote_files import RemoteFile
@@ -32,7 +32,7 @@ async def download_via_hub(
     *,
     broken: Collection[str] = (),
     stall_s: float = _STALL_S,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = ignore_event,
 ) -> Downloaded:
     """Let huggingface_hub fetch files into the cache; its own checks apply, which are of sizes.
 
@@ -86,7 +86,7 @@ async def download_via_hub(
     finally:
         await process.end()
     if result["type"]:
-        raise OpError.from_parts(result)
+        raise OpError.from_dict(result)
     after = await asyncio.to_thread(watch.look)
     if after < watch.bytes_total:
         raise OpError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from mlxk_tui.ops.core.background import Meter, StoppedError
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent
-from mlxk_tui.ops.core.os_errors import reason_of
+from mlxk_tui.ops.core.os_errors import error_reason
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.push.ignore import Ignored
@@ -44,7 +44,7 @@ class LocalFile:
     stamp: Stamp
 
     def changed(self) -> bool:
-        """Tell whether it is another file than when it was listed; blocking."""
+        """Return whether it is another file than when it was listed; blocking."""
         try:
             return stamp_of(os.lstat(self.full)) != self.stamp
         except OSError:
@@ -72,7 +72,7 @@ class Digest:
     """None for a file that can only be in LFS."""
 
     def is_of(self, etag: str) -> bool:
-        """Tell whether the hub's checksum of a file is the same."""
+        """Return whether the hub's checksum of a file is the same."""
         return etag == (self.sha256 if len(etag) == len(self.sha256) else self.git_sha1)
 
 
@@ -183,7 +183,7 @@ def _hash(file: LocalFile, meter: Meter, *, with_git: bool) -> Digest:
                 meter.add(shown, len(chunk))
             after = stamp_of(os.fstat(descriptor))
     except OSError as error:
-        raise OpError(ErrorType.UPLOAD_FAILED, f"{shown} cannot be read: {reason_of(error)}.") from None
+        raise OpError(ErrorType.UPLOAD_FAILED, f"{shown} cannot be read: {error_reason(error)}.") from None
     if not before == after == file.stamp:
         raise changed_meanwhile(file.path)
     meter.add(shown, files=1)

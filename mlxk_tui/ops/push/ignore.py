@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.os_errors import reason_of
+from mlxk_tui.ops.core.os_errors import error_reason
 from mlxk_tui.ops.core.remedies import Remedy
 
 HFIGNORE = ".hfignore"
@@ -68,7 +68,7 @@ class _Pattern:
     brings_back: bool
 
     def fits(self, names: Sequence[str]) -> bool:
-        """Tell whether the parts of a path fit; time is at most their number times that of the names."""
+        """Return whether the parts of a path fit; time is at most their number times that of the names."""
         at, part, mark, resume = 0, 0, -1, 0
         while at < len(names):
             if part < len(self.parts) and self.parts[part] is None:
@@ -91,7 +91,7 @@ class Patterns:
         self._patterns = [pattern for line in lines if (pattern := _parse(line)) is not None]
 
     def ignores(self, path: str, *, folder: bool) -> bool:
-        """Tell whether a path is left out; the folders that it lies in are to be asked about first."""
+        """Return whether a path is left out; the folders that it lies in are to be asked about first."""
         names = path.split("/")
         for pattern in reversed(self._patterns):
             if (folder or not pattern.only_folders) and pattern.fits(names):
@@ -116,13 +116,13 @@ class Ignored:
         self._hubs = Patterns(_lines(root / GITIGNORE))
 
     def __call__(self, path: str, *, folder: bool) -> bool:
-        """Tell whether a path is left out; the folders that it lies in are to be asked about first."""
+        """Return whether a path is left out; the folders that it lies in are to be asked about first."""
         if path.rpartition("/")[2] in NEVER:
             return True
         return self._own.ignores(path, folder=folder) or self._hubs.ignores(path, folder=folder)
 
     def anywhere(self, path: str) -> bool:
-        """Tell whether a file or one of the folders that it lies in is left out."""
+        """Return whether a file or one of the folders that it lies in is left out."""
         return self(path, folder=False) or any(self(parent, folder=True) for parent in _parents(path))
 
 
@@ -144,7 +144,7 @@ def _lines(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise OpError(ErrorType.PERMISSION_DENIED, f"{name} cannot be read: {reason_of(error)}.") from None
+        raise OpError(ErrorType.PERMISSION_DENIED, f"{name} cannot be read: {error_reason(error)}.") from None
     lines = raw.decode("utf-8-sig", "surrogateescape").split("\n")
     if len(raw) > _MAX_BYTES or len(lines) > _MAX_PATTERNS or any(len(line) > _MAX_LINE for line in lines):
         raise OpError(
@@ -240,7 +240,7 @@ def _char(word: str, at: int) -> tuple[str, int]:
 
 
 def _fits(glob: _Glob, name: str) -> bool:
-    """Tell whether a name fits; going back to the last `*` alone keeps this within length times length."""
+    """Return whether a name fits; going back to the last `*` alone keeps this within length times length."""
     at, part, mark, resume = 0, 0, -1, 0
     while at < len(name):
         want = glob[part] if part < len(glob) else None

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlxk_tui.ops.contract.transfers import PushData
-from mlxk_tui.ops.core.background import in_thread
+from mlxk_tui.ops.core.background import run_in_thread
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.events import OnEvent, ignore
+from mlxk_tui.ops.core.events import OnEvent, ignore_event
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.core.text import plural, printable, size
 from mlxk_tui.ops.hub.answers import TreeEntry
@@ -72,7 +72,7 @@ async def check_only(request: PushRequest, *, hub: Hub) -> PushData:
         OpError: `validation_error`, `workspace_not_found`, `permission_denied`.
     """
     request.check()
-    listing = await in_thread(lambda stop: list_files(request.folder, stop))
+    listing = await run_in_thread(lambda stop: list_files(request.folder, stop))
     health = await check_workspace(request.folder)
     count = len(health.anomalies)
     verdict = ("healthy" if health.healthy else "unhealthy") + (
@@ -83,7 +83,7 @@ async def check_only(request: PushRequest, *, hub: Hub) -> PushData:
     ).model_copy(update={"workspace_health": health})
 
 
-async def plan_push(request: PushRequest, *, hub: Hub, on_event: OnEvent = ignore) -> PushPlan:
+async def plan_push(request: PushRequest, *, hub: Hub, on_event: OnEvent = ignore_event) -> PushPlan:
     """Compare the folder with the branch; nothing is changed anywhere.
 
     A missing repo or branch, and a public repo, are facts of the plan and no error here.
@@ -97,7 +97,7 @@ async def plan_push(request: PushRequest, *, hub: Hub, on_event: OnEvent = ignor
     # A branch begins as what main is.
     base = target.commit or (MAIN if target.exists else None)
     remote = await hub.files(request.repo_id, base) if base else ()
-    changes = await in_thread(
+    changes = await run_in_thread(
         lambda stop: compare(listing, remote, stop, on_event, delete=request.delete, hash_all=False)
     )
     return PushPlan(
@@ -117,7 +117,7 @@ async def plan_push(request: PushRequest, *, hub: Hub, on_event: OnEvent = ignor
     )
 
 
-async def review(request: PushRequest, *, hub: Hub, on_event: OnEvent = ignore) -> PushData:
+async def review(request: PushRequest, *, hub: Hub, on_event: OnEvent = ignore_event) -> PushData:
     """Return what a push would change (`--dry-run`), refused where the push itself would be.
 
     A branch that is missing is told of even without `create`, for which the push itself would ask.
@@ -136,7 +136,7 @@ async def push(
     *,
     hub: Hub,
     limits: PushLimits = PushLimits(),  # noqa: B008 - frozen
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = ignore_event,
     on_log: Callable[[str], None] = lambda line: None,
 ) -> PushData:
     """Upload what differs and commit it.
@@ -249,7 +249,7 @@ class _Push:
 
     async def _compare(self, listing: FolderListing, commit: str) -> _State:
         remote = await self._hub.files(self._request.repo_id, commit)
-        changes = await in_thread(
+        changes = await run_in_thread(
             lambda stop: compare(
                 listing, remote, stop, self._on_event, delete=self._request.delete, hash_all=True
             )
@@ -275,7 +275,7 @@ class _Push:
             deleted=[file.path for file in changes.deleted],
             xet=(self._request.xet or large) and not changes.none,
         )
-        silent = ignore if changes.none else self._on_event
+        silent = ignore_event if changes.none else self._on_event
         try:
             await upload(job, self._limits, self.done, silent, self._on_log)
         except MovedError:
@@ -366,7 +366,7 @@ async def _prepare(request: PushRequest, hub: Hub) -> tuple[FolderListing, str]:
             remedy=Remedy.INSTALL_PACKAGE,
             facts=ErrorFacts(package="huggingface_hub"),
         )
-    listing = await in_thread(lambda stop: list_files(request.folder, stop))
+    listing = await run_in_thread(lambda stop: list_files(request.folder, stop))
     if listing.problems:
         raise listing.problems[0]
     return listing, await check_token(hub)

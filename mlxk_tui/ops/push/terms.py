@@ -43,7 +43,7 @@ def push_disabled() -> OpError:
 
 
 def push_enabled(setting: bool, environ: Mapping[str, str]) -> bool:
-    """Tell whether push may be used: the setting `push`, or MLXK2_ENABLE_EXPERIMENTAL_PUSH=1."""
+    """Return whether push may be used: the setting `push`, or MLXK2_ENABLE_EXPERIMENTAL_PUSH=1."""
     return setting or environ.get(GATE) == "1"
 
 

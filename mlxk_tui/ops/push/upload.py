@@ -186,7 +186,7 @@ def _failure(job: Upload, message: dict[str, Any]) -> Exception:
             f"The hub does not take README.md: {printable(str(message['message'])).rstrip('.')}.",
             remedy=Remedy.REPAIR_MODEL_CARD,
         )
-    known = OpError.from_parts(message)
+    known = OpError.from_dict(message)
     if message["status"] and known.type in _REFUSALS:
         return known.as_type(ErrorType.UPLOAD_FAILED, f"The upload failed: {known.message}")
     if not message["status"] and known.type is ErrorType.NETWORK_ERROR and message["kind"] == "ValueError":

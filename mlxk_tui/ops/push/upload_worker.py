@@ -22,7 +22,7 @@ from io import BufferedReader, FileIO
 from typing import Any, cast
 
 from mlxk_tui.ops.core.errors import ErrorType
-from mlxk_tui.ops.core.lifeline import die_with_parent, leave_with_parent
+from mlxk_tui.ops.core.lifeline import die_with_parent, exit_when_stdin_closes
 from mlxk_tui.ops.core.retry_after import retry_after
 from mlxk_tui.ops.hub.client import Timeouts, headers_for, new_api, prepare
 from mlxk_tui.ops.hub.errors import RequestContext, map_error
@@ -108,7 +108,7 @@ def main() -> int:
     """Upload what stdin says and return the exit status."""
     die_with_parent(sys.argv[1:])
     job: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
-    leave_with_parent()
+    exit_when_stdin_closes()
     pipe = _Pipe()
     asked = RequestContext(job["endpoint"], job["repo"], job["branch"], True, job["token"])
     try:
@@ -310,7 +310,7 @@ def _described(error: Exception, asked: RequestContext) -> dict[str, Any]:
     kind = ErrorType.REVISION_NOT_FOUND if unknown else known.type
     return {
         "why": "error",
-        **known.as_type(kind).parts,
+        **known.as_type(kind).to_dict(),
         "status": status,
         "kind": type(error).__name__,
     }

@@ -21,7 +21,7 @@ from mlxk_tui.ops.contract.results import (
     WorkspaceIndex,
     WorkspaceWeights,
 )
-from mlxk_tui.ops.core.background import StoppedError, in_thread
+from mlxk_tui.ops.core.background import StoppedError, run_in_thread
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
@@ -47,7 +47,7 @@ async def check_workspace(folder: Path) -> WorkspaceHealth:
     Raises:
         OpError: `workspace_not_found`, or `permission_denied` when the folder cannot be read.
     """
-    return await in_thread(lambda stop: _check(folder, stop))
+    return await run_in_thread(lambda stop: _check(folder, stop))
 
 
 def _check(folder: Path, stop: threading.Event) -> WorkspaceHealth:

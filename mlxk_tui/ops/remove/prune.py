@@ -35,9 +35,9 @@ from mlxk_tui.ops.cache.repo import Repo
 from mlxk_tui.ops.cache.repo_scanner import read_repo
 from mlxk_tui.ops.cache.shared_store import SharedStore
 from mlxk_tui.ops.contract.results import FindingCode, PruneData, PrunedFile, PrunedRevision
-from mlxk_tui.ops.core.background import Meter, in_thread
+from mlxk_tui.ops.core.background import Meter, run_in_thread
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.events import OnEvent, ignore
+from mlxk_tui.ops.core.events import OnEvent, ignore_event
 from mlxk_tui.ops.core.text import plural, printable, size
 from mlxk_tui.ops.download.partial_blob import is_resumable
 from mlxk_tui.ops.remove.revisions import (
@@ -66,16 +66,16 @@ async def plan_prune(cache: Cache) -> PruneData:
     Raises:
         OpError: `permission_denied` when the cache cannot be read.
     """
-    return await in_thread(lambda stop: _prune(cache, Meter("prune", stop), dry_run=True))
+    return await run_in_thread(lambda stop: _prune(cache, Meter("prune", stop), dry_run=True))
 
 
-async def prune(cache: Cache, *, on_event: OnEvent = ignore) -> PruneData:
+async def prune(cache: Cache, *, on_event: OnEvent = ignore_event) -> PruneData:
     """Delete what nothing needs and return what went; a second call finishes what a cancel left.
 
     Raises:
         OpError: `permission_denied` when the file system refused all of it.
     """
-    return await in_thread(lambda stop: _prune(cache, Meter("prune", stop, on_event), dry_run=False))
+    return await run_in_thread(lambda stop: _prune(cache, Meter("prune", stop, on_event), dry_run=False))
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def _is_orphan(name: str, path: str, store: SharedStore) -> bool:
 
 
 def _settled(path: str) -> bool:
-    """Tell whether an entry has not changed for so long that no download is at work on it."""
+    """Return whether an entry has not changed for so long that no download is at work on it."""
     grace = RESUMABLE_SECONDS if is_resumable(os.path.basename(path)) else GRACE_SECONDS
     try:
         return time.time() - os.lstat(path).st_mtime > grace

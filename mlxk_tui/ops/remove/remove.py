@@ -31,9 +31,9 @@ from mlxk_tui.ops.cache.names import dir_to_name
 from mlxk_tui.ops.cache.repo import Repo
 from mlxk_tui.ops.cache.repo_scanner import read_repo
 from mlxk_tui.ops.contract.results import RmData
-from mlxk_tui.ops.core.background import Meter, in_thread
+from mlxk_tui.ops.core.background import Meter, run_in_thread
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.events import OnEvent, ignore
+from mlxk_tui.ops.core.events import OnEvent, ignore_event
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.core.text import plural, printable, size
 from mlxk_tui.ops.remove.revisions import (
@@ -79,7 +79,7 @@ async def plan_remove(cache: Cache, spec: str) -> RemovePlan:
         found = cache.find(spec)
         return _plan(cache, found.ref, found.spec.revision, exact=found.exact)
 
-    return await in_thread(lambda stop: plan())
+    return await run_in_thread(lambda stop: plan())
 
 
 async def plan_remove_ref(cache: Cache, ref: RepoRef, revision: str | None = None) -> RemovePlan:
@@ -88,11 +88,11 @@ async def plan_remove_ref(cache: Cache, ref: RepoRef, revision: str | None = Non
     Raises:
         OpError: `model_not_found`, `revision_not_found`, `ambiguous_match`, `permission_denied`.
     """
-    return await in_thread(lambda stop: _plan(cache, ref, revision, exact=True))
+    return await run_in_thread(lambda stop: _plan(cache, ref, revision, exact=True))
 
 
 async def remove(
-    cache: Cache, plan: RemovePlan, *, force: bool = False, on_event: OnEvent = ignore
+    cache: Cache, plan: RemovePlan, *, force: bool = False, on_event: OnEvent = ignore_event
 ) -> RmData:
     """Delete what a plan says; cancelling stops between two files and leaves what a second call finishes.
 
@@ -106,7 +106,7 @@ async def remove(
         OpError: `locks_present`, `permission_denied`, and `model_not_found` or `revision_not_found`
             when it vanished meanwhile.
     """
-    return await in_thread(
+    return await run_in_thread(
         lambda stop: _remove(
             cache, plan, force=force, meter=Meter("remove", stop, on_event, bytes_total=plan.freed_bytes)
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.files import replace_file
-from mlxk_tui.ops.core.os_errors import error_type, reason_of
+from mlxk_tui.ops.core.os_errors import error_reason, error_type
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
 
@@ -93,7 +93,7 @@ def save_keys(path: Path, keys: Mapping[str, str]) -> None:
     except OSError as error:
         raise OpError(
             error_type(error) or ErrorType.PERMISSION_DENIED,
-            f"The API keys were not saved to {path}: {reason_of(error)}.",
+            f"The API keys were not saved to {path}: {error_reason(error)}.",
         ) from None
 
 

@@ -18,7 +18,7 @@ from mlxk_tui.config_file import ConfigError, save
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import Publisher, Unsubscribe
-from mlxk_tui.ops.core.os_errors import error_type, reason_of
+from mlxk_tui.ops.core.os_errors import error_reason, error_type
 from mlxk_tui.server.http import keys
 from mlxk_tui.server.options import Address, ServerOptions, beyond_loopback, may_reach_beyond
 from mlxk_tui.server.request_log import RequestEntry
@@ -211,7 +211,7 @@ class ServerControl:
             raise
         except OSError as error:
             kind = error_type(error) or ErrorType.INTERNAL_ERROR
-            problem = OpError(kind, f"The server cannot listen: {reason_of(error)}.")
+            problem = OpError(kind, f"The server cannot listen: {error_reason(error)}.")
             self._set(ServerPhase.OFF, problem)
             raise problem from error
         except BaseException:

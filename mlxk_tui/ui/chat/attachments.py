@@ -16,7 +16,7 @@ from textual.widgets import Static
 
 from mlxk_tui.chats.model import Attachment
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.os_errors import reason_of
+from mlxk_tui.ops.core.os_errors import error_reason
 from mlxk_tui.ops.core.text import printable, spaced_size
 from mlxk_tui.ui.widgets.text import Part, cut, line
 
@@ -88,7 +88,7 @@ def read_attachment(path: str) -> Attachment:
                 raise OpError(ErrorType.VALIDATION_ERROR, f"{label} is not a file. Choose a text file.")
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        reason = reason_of(error)
+        reason = error_reason(error)
         raise OpError(
             ErrorType.VALIDATION_ERROR, f"Can't read {label}: {reason}. Choose another file."
         ) from error

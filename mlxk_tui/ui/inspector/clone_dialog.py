@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from mlxk_tui.ops.core.os_errors import reason_of
+from mlxk_tui.ops.core.os_errors import error_reason
 from mlxk_tui.ops.core.text import printable, spaced_size
 from mlxk_tui.services.library import Entry
 from mlxk_tui.ui.widgets.form import Form
@@ -59,7 +59,7 @@ def problem_with(text: str, cache: Path) -> str | None:
         if not os.access(parent, os.W_OK | os.X_OK):
             return f"{printable(str(parent))} is not writable."
     except OSError as error:
-        return f"Can't use this path: {reason_of(error)}."
+        return f"Can't use this path: {error_reason(error)}."
     except ValueError:  # a character that the file system's encoding lacks
         return "The path contains an unsupported character."
     return None

@@ -12,7 +12,7 @@ from textual.content import Content
 
 from mlxk_tui.ops.cache.names import is_clean
 from mlxk_tui.ops.contract.terms import FindingCode, Fix, Framework, Health, MemoryFit, ModelType, Severity
-from mlxk_tui.ops.core.text import age, beside, plural, printable, spaced_size
+from mlxk_tui.ops.core.text import age, plural, printable, spaced_size, unmentioned_path
 from mlxk_tui.services.library import Entry, ModelState
 from mlxk_tui.ui.widgets.text import (
     FIT_LABELS,
@@ -89,7 +89,7 @@ def finding_rows(finding: Finding, name: str, width: int, token_prefix: str = ""
     rows: list[list[Part]] = []
     for number, text in enumerate(wrap(printable(finding.message), room)):
         rows.append([(f"{glyph} " if number == 0 else "  ", f"{token_prefix}{token}"), (text, "")])
-    path = beside(finding.message, finding.path)
+    path = unmentioned_path(finding.message, finding.path)
     if path is not None:
         rows.append([("  ", ""), (cut(path, room), f"{token_prefix}muted")])
     return rows

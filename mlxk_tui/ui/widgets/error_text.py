@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxk_tui.ops.core.errors import OpError
-from mlxk_tui.ops.core.remedies import Remedy, joined, words_for
+from mlxk_tui.ops.core.remedies import Remedy, format_remedy, join_sentences
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ui.widgets.text import sentence
 
@@ -40,4 +40,4 @@ def fault_text(title: str, error: BaseException | None) -> str:
 
 def error_text(error: OpError) -> str:
     """Return the message and the remedy of an error as one line, safe to show."""
-    return sentence(joined(error.message, words_for(error.remedy, error.facts, WORDS)))
+    return sentence(join_sentences(error.message, format_remedy(error.remedy, error.facts, WORDS)))

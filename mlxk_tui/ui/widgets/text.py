@@ -11,7 +11,7 @@ from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 
 from mlxk_tui.ops.contract.terms import Framework, MemoryFit, ModelType
-from mlxk_tui.ops.core.text import age, middle, printable
+from mlxk_tui.ops.core.text import age, printable, truncate_middle
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.contract.results import Model, Quantization
@@ -55,7 +55,7 @@ def cut(text: str, width: int) -> str:
     if cell_len(text) <= width:
         return text
     for characters in range(width, -1, -1):
-        shorter = middle(text, characters)
+        shorter = truncate_middle(text, characters)
         if cell_len(shorter) <= width:
             return shorter
     return ""

@@ -9,25 +9,25 @@ import threading
 
 import pytest
 
-from mlxk_tui.ops.core.blocking import blocking, finish
+from mlxk_tui.ops.core.blocking import run_blocking, run_without_loop
 from tests.support.waiting import PATIENCE_S, cancel, patience
 
 
 async def whose_thread() -> int:
-    return await blocking(threading.get_ident)
+    return await run_blocking(threading.get_ident)
 
 
 async def fault() -> None:
     def work() -> None:
         raise OSError("no")
 
-    await blocking(work)
+    await run_blocking(work)
 
 
 def test_without_an_event_loop_work_runs_in_a_thread() -> None:
-    assert finish(whose_thread()) != threading.get_ident()
+    assert run_without_loop(whose_thread()) != threading.get_ident()
     with pytest.raises(OSError, match="no"):
-        finish(fault())
+        run_without_loop(fault())
 
 
 async def test_with_an_event_loop_work_runs_in_a_thread() -> None:
@@ -45,7 +45,7 @@ def test_interrupt_reaches_the_caller_and_stops_the_work() -> None:
         ended.append(stop.wait(PATIENCE_S))
 
     with pytest.raises(KeyboardInterrupt):
-        finish(blocking(work, stop))
+        run_without_loop(run_blocking(work, stop))
     assert ended == [True]
 
 
@@ -57,13 +57,13 @@ def test_hanging_work_is_abandoned() -> None:
         never.wait()
 
     with patience(), pytest.raises(KeyboardInterrupt):
-        finish(blocking(work))
+        run_without_loop(run_blocking(work))
     never.set()
 
 
 async def test_cancelled_work_is_notified_with_an_event_loop() -> None:
     stop = threading.Event()
-    task = asyncio.create_task(blocking(lambda: stop.wait(PATIENCE_S), stop))
+    task = asyncio.create_task(run_blocking(lambda: stop.wait(PATIENCE_S), stop))
     await asyncio.sleep(0)
     await cancel(task)
     assert stop.is_set()
@@ -79,5 +79,5 @@ def test_operations_that_need_an_event_loop_fail_without_one() -> None:
             ended.append(True)
 
     with pytest.raises(RuntimeError, match="needs an event loop"):
-        finish(waits())
+        run_without_loop(waits())
     assert ended

@@ -12,7 +12,7 @@ import pytest
 
 from mlxk_tui.ops.core.addresses import is_loopback
 from mlxk_tui.ops.core.errors import ErrorType
-from mlxk_tui.ops.core.os_errors import error_type, reason_of
+from mlxk_tui.ops.core.os_errors import error_reason, error_type
 from mlxk_tui.ops.core.retry_after import retry_after
 
 
@@ -31,12 +31,12 @@ from mlxk_tui.ops.core.retry_after import retry_after
 def test_every_errno_has_an_error_type(number: int, kind: ErrorType | None) -> None:
     error = OSError(number, os.strerror(number), "/a/path")
     assert error_type(error) is kind
-    assert reason_of(error) == os.strerror(number)
+    assert error_reason(error) == os.strerror(number)
 
 
 def test_error_without_errno_has_a_reason() -> None:
     assert error_type(OSError("lost")) is None
-    assert reason_of(OSError("lost")) == "input/output error"
+    assert error_reason(OSError("lost")) == "input/output error"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from mlxk_tui.ops.core.text import age, middle, plural, printable, size
+from mlxk_tui.ops.core.text import age, plural, printable, size, truncate_middle
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_ages_are_short_and_old_ones_are_dates(iso: str | None, shown: str) -> N
     ("width", "shown"), [(40, "mlx-community/Qwen3"), (10, "mlx…Qwen3"), (1, "…"), (0, "")]
 )
 def test_long_names_are_shortened_in_the_middle(width: int, shown: str) -> None:
-    cut = middle("mlx-community/Qwen3", width)
+    cut = truncate_middle("mlx-community/Qwen3", width)
     assert len(cut) <= max(width, 0)
     assert cut[:1] == shown[:1]
     assert width < 2 or cut[-3:] == "en3"
