@@ -55,7 +55,7 @@ async def find_runnable(cache: Cache, spec: str, *, force: bool = False, partial
     Raises:
         OpError: `model_not_runnable` with the reason, `insufficient_memory` with the numbers,
             `dependency_missing` where mlx-lm is not installed, and those of `Cache.find` and
-            `Repo.revision`.
+            `Repo.find_snapshot`.
     """
     return await asyncio.to_thread(_find, cache, spec, force, partial)
 
@@ -86,7 +86,7 @@ def with_draft(model: Runnable, draft: Runnable, *, force: bool = False) -> Runn
 def _find(cache: Cache, spec: str, force: bool, partial: bool) -> Runnable:
     found = cache.find(spec, partial=partial)
     repo = read_repo(cache, found.ref)
-    snapshot = repo.revision(found.spec.revision)
+    snapshot = repo.find_snapshot(found.spec.revision)
     runtime = Runtime.here()
     report = judge(repo, snapshot, runtime)
     model = report.model

@@ -1,4 +1,4 @@
-"""The Hugging Face cache on disk: where it is and which repos lie in it."""
+"""Locates the Hugging Face cache and lists its repos."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ class RepoRef:
     """A `models--*` entry directly inside a cache."""
 
     name: str
-    """The repo's name; undecodable bytes and control characters are shown escaped."""
+    """The repo's name; undecodable bytes and control characters are escaped."""
     folder: str
-    """The entry itself: an absolute path, unresolved."""
+    """Absolute path of the entry; links are not resolved."""
 
     @property
     def path(self) -> Path:
-        """The entry as a Path; making one costs more than a stat, so that scans go without."""
+        """The entry as a Path; creating one costs more than a stat, so scans use `folder`."""
         return Path(self.folder)
 
     @property
     def folder_name(self) -> str:
-        """The entry's own name; unique in a cache, also where two names look the same."""
+        """Name of the entry; unique in a cache, even if two repo names look the same."""
         return os.path.basename(self.folder)
 
 
 @dataclass(frozen=True)
 class ResolvedSpec:
-    """The repo that a spec stands for."""
+    """A spec with the repo that it resolves to."""
 
     ref: RepoRef
     spec: Spec
     exact: bool
-    """True when the spec holds the full name, letter for letter."""
+    """True if the spec contains the full name with the same case."""
 
 
 @dataclass(frozen=True)
 class Cache:
-    """One hub cache folder (the one that holds `models--*`)."""
+    """A hub cache folder, which contains `models--*` entries."""
 
     root: Path
-    """Absolute path; it need not exist."""
+    """Absolute path, which may not exist."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Cache:
@@ -68,15 +68,15 @@ class Cache:
 
     @classmethod
     def at(cls, path: str | os.PathLike[str]) -> Cache:
-        """Return the cache at `path`, with `~` and variables expanded."""
+        """Return the cache at `path`, with `~` and environment variables expanded."""
         text = os.path.expanduser(os.path.expandvars(os.fspath(path)))
         try:
             return cls(Path(os.path.abspath(text)))
-        except FileNotFoundError:  # a relative path, and the current folder was deleted
+        except FileNotFoundError:  # a relative path, and the working directory was deleted
             return cls(Path("/", text))
 
     def is_absent(self) -> bool:
-        """Return whether nothing is there yet, as opposed to something that is no cache."""
+        """Return whether the folder does not exist, in contrast to a path that is not a cache."""
         try:
             os.lstat(self.root)
         except FileNotFoundError:
@@ -86,14 +86,14 @@ class Cache:
         return False
 
     def repos(self) -> list[RepoRef]:
-        """Return every model repo, sorted by name.
+        """Return all model repos, sorted by name.
 
-        Files, datasets, spaces, dot folders and a bare `models--` are not models. A link counts:
-        what it leads to is judged when it is read.
+        Files, datasets, spaces, hidden folders and a bare `models--` are skipped. Links are included; their
+        targets are checked when the repo is read.
 
         Raises:
-            OpError: `cache_not_found` when the folder does not exist or is not one,
-                `permission_denied` when it cannot be read.
+            OpError: `cache_not_found` if the folder does not exist or is not a folder,
+                `permission_denied` if it cannot be read.
         """
         found: list[RepoRef] = []
         try:
@@ -105,34 +105,34 @@ class Cache:
         except FileNotFoundError:
             raise OpError(
                 ErrorType.CACHE_NOT_FOUND,
-                f"There is no cache at {self._shown}. It appears with the first model that is downloaded.",
+                f"No cache at {self._display_path} yet. The first download creates it.",
                 remedy=Remedy.CHECK_CACHE_VARIABLES,
             ) from None
         except NotADirectoryError:
             raise OpError(
                 ErrorType.CACHE_NOT_FOUND,
-                f"{self._shown} is a file, not a cache folder.",
+                f"{self._display_path} is a file, not a cache folder.",
                 remedy=Remedy.CHECK_CACHE_VARIABLES,
             ) from None
         except PermissionError:
             raise OpError(
                 ErrorType.PERMISSION_DENIED,
-                f"The cache at {self._shown} cannot be read: permission denied.",
+                f"The cache at {self._display_path} cannot be read: permission denied.",
                 remedy=Remedy.CHECK_PERMISSIONS,
             ) from None
         except OSError as error:
             raise OpError(
                 ErrorType.CACHE_NOT_FOUND,
-                f"The cache at {self._shown} cannot be read: {error.strerror or error}.",
+                f"The cache at {self._display_path} cannot be read: {error.strerror or error}.",
             ) from None
         return sorted(found, key=lambda ref: (ref.name.casefold(), ref.name, ref.folder))
 
     def find(self, spec_text: str, *, partial: bool = True) -> ResolvedSpec:
-        """Return the repo that `NAME[@REV]` stands for; the revision is not looked at.
+        """Return the repo that `NAME[@REV]` resolves to; the revision is not checked.
 
         Args:
-            spec_text: the spec.
-            partial: accept a part of a name, as people type it; programs over HTTP may not.
+            spec_text: `NAME[@REV]`.
+            partial: also match a part of a name, as for people; the HTTP server does not.
 
         Raises:
             OpError: `validation_error`, `model_not_found`, `ambiguous_match`, and those of `repos`.
@@ -141,7 +141,7 @@ class Cache:
         return _pick(self.repos(), spec, partial)
 
     @property
-    def _shown(self) -> str:
+    def _display_path(self) -> str:
         return printable(str(self.root))
 
 

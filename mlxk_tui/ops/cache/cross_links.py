@@ -1,7 +1,7 @@
-"""Links from one repo into another, as tools that replace equal files by links make them.
+"""Finds links from one repo into another, which deduplication tools create.
 
-huggingface_hub links a blob only into the shared store. A link into another repo's folder works all
-the same, until that repo goes.
+huggingface_hub itself links a blob only into the shared store. A link into another repo's folder works
+until that repo is deleted.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from mlxk_tui.ops.core.errors import OpError
 
 _MAX_DEPTH = 8
 
-Uses = dict[str, dict[str, set[str]]]
-"""Folder of a repo -> path inside it that is linked to -> names of the repos that do so."""
+CrossLinks = dict[str, dict[str, set[str]]]
+"""Repo folder -> path inside it that is a link target -> names of the repos with such links."""
 
 
-def foreign_uses(cache: Cache) -> Uses:
-    """Return which files of which repos other repos link to: one pass over all links of the cache."""
-    found: Uses = {}
+def find_cross_links(cache: Cache) -> CrossLinks:
+    """Return the files of each repo that other repos link to; reads all links of the cache once."""
+    found: CrossLinks = {}
     root = os.path.join(os.path.realpath(cache.root), "")
     try:
         refs = cache.repos()
@@ -30,7 +30,7 @@ def foreign_uses(cache: Cache) -> Uses:
     for ref in refs:
         for path in _links(ref.folder, 0):
             try:
-                if PREFIX not in os.readlink(path):  # the usual link stays inside its repo
+                if PREFIX not in os.readlink(path):  # normal links stay inside their repo
                     continue
                 target = os.path.realpath(path, strict=True)
             except OSError:

@@ -1,7 +1,7 @@
-"""Deleting inside one cache folder, so that nothing outside it can be reached.
+"""Deletes entries inside one cache folder, and never outside it.
 
-Everything is opened and named relative to an open folder (`dir_fd`) and no link is followed, so that
-a folder which is swapped for a link between a check and its use leads nowhere else.
+All paths are relative to an open folder (`dir_fd`) and no link is followed, so that replacing a folder
+by a link between check and use has no effect.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.core.text import printable
 
 SENTINEL = ".mlxk-test-cache"
-"""File in the cache folder, or beside it, that marks a cache as one that tests may delete from."""
+"""File in the cache folder, or beside it, that marks a cache as a test cache."""
 STRICT = "MLXK2_STRICT_TEST_DELETE"
-"""Set to 1, deletes are refused outside a marked cache."""
+"""Environment variable; with the value 1 only test caches allow deletions."""
 
 REMOVING = ".removing-"
-"""How the name of a folder begins that was taken out of sight, to be deleted."""
+"""Prefix of folders that were renamed out of the way before their deletion."""
 
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_DEPTH = 64
@@ -37,15 +37,15 @@ _EFFECTIVE = os.access in os.supports_effective_ids
 
 @dataclass(frozen=True)
 class Folder:
-    """An open folder; every name is an entry directly inside it."""
+    """An open folder; every `name` is an entry directly inside it."""
 
     fd: int
     path: str
-    """For messages only."""
+    """Used in messages only."""
 
     @contextlib.contextmanager
-    def inner(self, name: str) -> Iterator[Folder | None]:
-        """Open a folder inside this one; None where there is none, or where it is a link."""
+    def subfolder(self, name: str) -> Iterator[Folder | None]:
+        """Open a subfolder; yield None if it does not exist or is a link."""
         fd = _open_folder(name, self.fd)
         if fd is None:
             yield None
@@ -59,24 +59,24 @@ class Folder:
         """Return the names of all entries, sorted."""
         return sorted(os.listdir(self.fd))
 
-    def info(self, name: str) -> os.stat_result | None:
-        """Return lstat of an entry, None where there is none."""
+    def lstat(self, name: str) -> os.stat_result | None:
+        """Return the lstat of an entry, or None if it does not exist."""
         try:
             return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def unlink(self, name: str) -> int:
-        """Delete an entry that is no folder and return the bytes freed; one that is gone frees 0."""
-        info = self.info(name)
+        """Delete an entry that is not a folder; return the bytes freed, 0 if it does not exist."""
+        info = self.lstat(name)
         try:
             os.unlink(name, dir_fd=self.fd)
         except FileNotFoundError:
             return 0
-        return _freed(info) if info else 0
+        return _freed_bytes(info) if info else 0
 
     def rmdir(self, name: str) -> bool:
-        """Delete an empty folder and return whether it is gone now."""
+        """Delete an empty folder; return whether it no longer exists."""
         try:
             os.rmdir(name, dir_fd=self.fd)
         except FileNotFoundError:
@@ -88,7 +88,7 @@ class Folder:
         return True
 
     def set_aside(self, name: str, into: Folder) -> str | None:
-        """Rename an entry to a name in `into` that nobody reads; return it, or None where it is gone."""
+        """Rename an entry to an unused hidden name in `into`; return that name, or None if it is missing."""
         new = f"{REMOVING}{secrets.token_hex(8)}"
         try:
             os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=into.fd)
@@ -96,27 +96,27 @@ class Folder:
             return None
         return new
 
-    def empty(self, meter: Meter, *, prefix: str = "") -> int:
-        """Delete everything inside and return the bytes freed.
+    def delete_contents(self, meter: Meter, *, prefix: str = "") -> int:
+        """Delete all entries; return the bytes freed.
 
         Raises:
-            OSError: the file system refused something; what is left can be deleted by a second call.
+            OSError: the file system refused; another call can delete the rest.
             StoppedError: from the meter.
         """
         freed = 0
-        # A folder too deep to descend into is moved up to here and met again in the next round; the
-        # bound is for somebody who adds entries as fast as they go: the caller's rmdir will tell.
+        # Folders below the depth limit are moved to the top and deleted in the next round. The bound ends
+        # the loop if another process keeps adding entries; the caller's rmdir fails then.
         for _ in range(_MAX_ROUNDS):
             names = self.names()
             if not names:
                 break
-            freed += self._empty(names, meter, prefix, self, 0)
+            freed += self._delete_contents(names, meter, prefix, self, 0)
         return freed
 
-    def _empty(self, names: list[str], meter: Meter, prefix: str, top: Folder, depth: int) -> int:
+    def _delete_contents(self, names: list[str], meter: Meter, prefix: str, top: Folder, depth: int) -> int:
         freed = 0
         for name in names:
-            info = self.info(name)
+            info = self.lstat(name)
             if info is None:
                 continue
             if not stat.S_ISDIR(info.st_mode):
@@ -126,29 +126,31 @@ class Folder:
             elif depth >= _MAX_DEPTH:
                 self.set_aside(name, top)
             else:
-                with self.inner(name) as child:
+                with self.subfolder(name) as child:
                     if child is not None:
-                        freed += child._empty(child.names(), meter, f"{prefix}{name}/", top, depth + 1)
+                        freed += child._delete_contents(
+                            child.names(), meter, f"{prefix}{name}/", top, depth + 1
+                        )
                 self.rmdir(name)
                 meter.check()
         return freed
 
 
-def _freed(info: os.stat_result) -> int:
-    """Only the last name of an inode frees its bytes."""
+def _freed_bytes(info: os.stat_result) -> int:
+    """Return the size of a regular file with one link; other links keep the bytes alive."""
     return info.st_size if stat.S_ISREG(info.st_mode) and info.st_nlink == 1 else 0
 
 
 def freed_by_unlink(path: str | os.PathLike[str]) -> int:
-    """Return the bytes that deleting one entry frees: those of a regular file without a second name."""
+    """Return the bytes that deleting an entry frees; 0 unless it is a regular file with one link."""
     try:
-        return _freed(os.lstat(path))
+        return _freed_bytes(os.lstat(path))
     except OSError:
         return 0
 
 
 def freed_by_removal(folder: str | os.PathLike[str]) -> int:
-    """Return the bytes that deleting a folder frees; no link is followed."""
+    """Return the bytes that deleting a folder frees; links are not followed."""
     links: dict[tuple[int, int], int] = {}
     freed = 0
     pending = [os.fspath(folder)]
@@ -179,7 +181,7 @@ def _open_folder(name: str | os.PathLike[str], dir_fd: int | None = None) -> int
 
 @contextlib.contextmanager
 def open_cache(root: Path) -> Iterator[Folder]:
-    """Open the cache folder itself, which may be reached over a link: the user chose it.
+    """Open the cache folder, which may be a link because the user chose it.
 
     Raises:
         OpError: `cache_not_found`.
@@ -188,7 +190,7 @@ def open_cache(root: Path) -> Iterator[Folder]:
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise OpError(
-            ErrorType.CACHE_NOT_FOUND, f"There is no cache at {printable(str(root))} any more."
+            ErrorType.CACHE_NOT_FOUND, f"The cache at {printable(str(root))} no longer exists."
         ) from None
     try:
         yield Folder(fd, os.fspath(root))
@@ -196,11 +198,11 @@ def open_cache(root: Path) -> Iterator[Folder]:
         os.close(fd)
 
 
-def check_allowed(root: Path, environ: Mapping[str, str] | None = None) -> None:
-    """Refuse to delete where tests forbade it.
+def check_deletion_allowed(root: Path, environ: Mapping[str, str] | None = None) -> None:
+    """Refuse deletions where the test environment forbids them.
 
     Raises:
-        OpError: `permission_denied` when MLXK2_STRICT_TEST_DELETE=1 and the cache is not marked.
+        OpError: `permission_denied` if MLXK2_STRICT_TEST_DELETE=1 and the cache is not a test cache.
     """
     env = os.environ if environ is None else environ
     if env.get(STRICT) == "1" and not any(
@@ -208,17 +210,17 @@ def check_allowed(root: Path, environ: Mapping[str, str] | None = None) -> None:
     ):
         raise OpError(
             ErrorType.PERMISSION_DENIED,
-            f"{STRICT}=1 and {printable(str(root))} is not a test cache: nothing was deleted.",
+            f"Nothing was deleted: {STRICT}=1 is set and {printable(str(root))} is not a test cache.",
             remedy=Remedy.UNSET_TEST_DELETE,
             facts=ErrorFacts(path=SENTINEL),
         )
 
 
 def check_writable(folder: Path, root: Path) -> None:
-    """Refuse before anything is touched what the file system would refuse half-way.
+    """Check permissions before a deletion, so that it does not fail half-way.
 
     Raises:
-        OpError: `permission_denied` for a folder that may not be changed, or is a mount point.
+        OpError: `permission_denied` for a folder that is not writable, or a mount point.
     """
     device = os.lstat(folder).st_dev if os.path.lexists(folder) else 0
     pending = [os.fspath(root), os.fspath(folder)]
@@ -226,20 +228,20 @@ def check_writable(folder: Path, root: Path) -> None:
         path = pending.pop()
         if not os.access(path, os.W_OK | os.X_OK | os.R_OK, effective_ids=_EFFECTIVE):
             if os.path.lexists(path):
-                raise _refused(path, "you may not change that folder")
+                raise _not_deletable(path, "no permission to change this folder")
             continue
         if path == os.fspath(root):
             continue
-        # What cannot be looked at here (a path too long for the system) is met again by the deletion.
+        # Errors here (such as a path too long for the system) reappear during the deletion.
         with contextlib.suppress(OSError), os.scandir(path) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     if entry.stat(follow_symlinks=False).st_dev != device:
-                        raise _refused(entry.path, "another file system is mounted there")
+                        raise _not_deletable(entry.path, "another file system is mounted there")
                     pending.append(entry.path)
 
 
-def _refused(path: str, why: str) -> OpError:
+def _not_deletable(path: str, why: str) -> OpError:
     return OpError(
         ErrorType.PERMISSION_DENIED,
         f"Nothing was deleted: {printable(path)}: {why}.",
@@ -247,8 +249,8 @@ def _refused(path: str, why: str) -> OpError:
     )
 
 
-def refused(error: OSError, path: str) -> OpError:
-    """Return the error for a deletion that the file system refused half-way."""
+def deletion_error(error: OSError, path: str) -> OpError:
+    """Return the error for a deletion that failed half-way."""
     return OpError(
         ErrorType.PERMISSION_DENIED,
         f"The deletion stopped at {printable(path)}: {error.strerror or error}.",

@@ -1,4 +1,4 @@
-"""The small text files of a snapshot, read once with bounds: config.json, model card, tokenizer settings."""
+"""Reads a snapshot's small text files within bounds: config.json, model card, tokenizer settings."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mlxk_tui.ops.cache.repo import Snapshot, SnapshotFile
 from mlxk_tui.ops.core.files import read_bytes
 
 MAX_JSON_BYTES = 8_000_000
-"""Longest config-like JSON file that is parsed."""
+"""Largest config-like JSON file that is parsed."""
 MAX_INDEX_BYTES = 32_000_000
-"""Longest weight index that is parsed; the largest real ones are about 9 MB."""
+"""Largest weight index that is parsed; the largest real ones have about 9 MB."""
 CANNOT_BE_READ = "cannot be read"
-"""The problem of a file that is there but that the file system does not hand out."""
+"""Problem of a file that exists but cannot be read."""
 _MAX_DEPTH = 100
 _MAX_CARD_HEAD = 65_536
 _MAX_YAML_DEPTH = 20
@@ -24,34 +24,34 @@ _CHAT_TEMPLATE_KEY = re.compile(rb'"chat_template"\s*:(?!\s*null)')
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 
 Json = dict[str, Any]
-"""A JSON object from outside: nothing is known of its values."""
+"""An untrusted JSON object, whose values can have any type."""
 
 
 @dataclass(frozen=True)
 class JsonFile:
-    """A JSON file that was looked for."""
+    """The result of reading a JSON file."""
 
     exists: bool
     value: Json | None = None
-    """The object, where the file holds a non-empty one."""
+    """The object; None unless the file contains a non-empty one."""
     problem: str | None = None
-    """Why there is no object, as the end of a sentence that starts with the file's name."""
+    """Why there is no object, as a predicate of the file's name: "is empty"."""
 
 
 @dataclass(frozen=True)
 class Documents:
-    """What the small files of a snapshot say."""
+    """Contents of a snapshot's small files."""
 
     files: dict[str, SnapshotFile] = field(default_factory=dict)
-    """Every file of the snapshot by relative name."""
+    """All files of the snapshot by relative path."""
     config: JsonFile = JsonFile(exists=False)
     card: Json = field(default_factory=dict)
-    """Front matter of README.md; empty when there is none or it is not valid YAML."""
+    """Front matter of README.md; empty if it is missing or not valid YAML."""
     has_chat_template: bool = False
 
 
 def read_documents(snapshot: Snapshot | None) -> Documents:
-    """Return what a snapshot's small files say; a broken file is a JsonFile with its problem."""
+    """Read a snapshot's small files; a broken file becomes a JsonFile with a problem."""
     if snapshot is None:
         return Documents()
     files = {file.name: file for file in snapshot.files}
@@ -64,7 +64,7 @@ def read_documents(snapshot: Snapshot | None) -> Documents:
 
 
 def read_json(file: SnapshotFile | None, limit: int) -> JsonFile:
-    """Read a file that should hold a JSON object of at most `limit` bytes and 100 levels."""
+    """Read a JSON object of at most `limit` bytes and 100 levels of nesting."""
     if file is None:
         return JsonFile(exists=False)
     if file.target is None or file.size is None:
@@ -80,31 +80,33 @@ def read_json(file: SnapshotFile | None, limit: int) -> JsonFile:
 
 
 def parse_json(raw: bytes) -> JsonFile:
-    """Parse bytes that should hold a non-empty JSON object."""
+    """Parse a non-empty JSON object."""
     try:
         value = json.loads(raw.decode("utf-8-sig"), parse_constant=str, parse_float=_finite)
     except RecursionError:
-        return JsonFile(exists=True, problem="is nested absurdly deep")
+        return JsonFile(exists=True, problem="is nested too deeply")
     except UnicodeDecodeError:
         return JsonFile(exists=True, problem="is not UTF-8 text")
     except ValueError:
         return JsonFile(exists=True, problem="is not valid JSON")
     if not isinstance(value, dict):
-        return JsonFile(exists=True, problem=f"holds a {_KINDS.get(type(value), 'value')}, not an object")
+        return JsonFile(
+            exists=True, problem=f"contains a {_JSON_TYPES.get(type(value), 'value')}, not an object"
+        )
     if not value:
         return JsonFile(exists=True, problem="is an empty object")
     if raw.count(b"{") + raw.count(b"[") > _MAX_DEPTH and _too_deep(value):
-        return JsonFile(exists=True, problem="is nested absurdly deep")
-    if b"\\ud" in raw or b"\\uD" in raw:  # may have left lone surrogates, which no UTF-8 output can hold
+        return JsonFile(exists=True, problem="is nested too deeply")
+    if b"\\ud" in raw or b"\\uD" in raw:  # possibly lone surrogates, which UTF-8 cannot encode
         value = _without_surrogates(value)
     return JsonFile(exists=True, value=value)
 
 
-_KINDS: dict[type, str] = {list: "list", str: "string", int: "number", float: "number", bool: "boolean"}
+_JSON_TYPES: dict[type, str] = {list: "list", str: "string", int: "number", float: "number", bool: "boolean"}
 
 
 def _finite(text: str) -> float | str:
-    # Numbers beyond a float would print as Infinity, which is not JSON.
+    # Numbers beyond the range of a float would be printed as Infinity, which is not JSON.
     number = float(text)
     return number if math.isfinite(number) else text
 
@@ -141,31 +143,31 @@ def _front_matter(file: SnapshotFile | None) -> Json:
 
 
 def parse_front_matter(raw: bytes) -> Json:
-    """Return the YAML mapping between the first two `---` lines; empty where there is none.
+    """Return the YAML mapping between the first two `---` lines; empty if there is none.
 
-    A byte order mark, CRLF, a missing end and broken YAML are tolerated. libyaml's composer
-    recurses without a bound (PyYAML 6.0.3 dies of deep nesting), so depth is checked on the
-    event stream, which does not recurse, before anything is composed.
+    A byte order mark, CRLF, a missing end and broken YAML are tolerated. libyaml's composer recurses
+    without a limit (deep nesting crashes PyYAML 6.0.3), so the depth is checked on the event stream,
+    which does not recurse, before anything is composed.
     """
     text = raw.decode("utf-8-sig", "replace").replace("\r\n", "\n")
     if not text.startswith("---\n"):
         return {}
-    import yaml  # costs 15 ms; a scan of remembered models reads no card
+    import yaml  # costs 15 ms; scans with cached verdicts read no card
 
     end = text.find("\n---", 3)
     block = text[4:end] if end >= 0 else text[4:]
-    # The base loader makes strings, lists and mappings only: no number or date that could be malformed.
+    # The base loader creates only strings, lists and mappings: no numbers or dates that could be malformed.
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
         depth = 0
         for event in yaml.parse(block, Loader=loader):
-            if isinstance(event, yaml.AliasEvent):  # no card needs one; expansion bombs do
+            if isinstance(event, yaml.AliasEvent):  # cards do not need aliases, expansion bombs do
                 return {}
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_YAML_DEPTH:
                 return {}
-        value = yaml.load(block, Loader=loader)  # noqa: S506 - it constructs nothing but strings
+        value = yaml.load(block, Loader=loader)  # noqa: S506 - the base loader constructs only strings
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -177,25 +179,25 @@ def _has_chat_template(files: dict[str, SnapshotFile]) -> bool:
     settings = files.get("tokenizer_config.json")
     if settings is None or settings.target is None or (settings.size or 0) > MAX_JSON_BYTES:
         return False
-    # The file can hold thousands of added tokens: the key is looked for, the rest is not parsed.
+    # The file can have thousands of added tokens, so it is searched for the key and not parsed.
     raw = read_bytes(settings.target, MAX_JSON_BYTES)
     return bool(raw and _CHAT_TEMPLATE_KEY.search(raw))
 
 
-def text_of(value: Any) -> str | None:
-    """Return a non-empty string from an unknown JSON or YAML value, else None."""
+def nonempty_str(value: Any) -> str | None:
+    """Return an untrusted JSON or YAML value if it is a non-blank string, else None."""
     return value if isinstance(value, str) and value.strip() else None
 
 
-def texts_of(value: Any) -> tuple[str, ...]:
-    """Return the strings of an unknown value that should be a string or a list of them."""
+def str_tuple(value: Any) -> tuple[str, ...]:
+    """Return the strings of an untrusted value: a string, or those in a list."""
     if isinstance(value, str):
         return (value,)
     return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
 
-def int_of(source: Json, *keys: str) -> int | None:
-    """Return the first of `keys` that holds a sensible positive whole number."""
+def positive_int(source: Json, *keys: str) -> int | None:
+    """Return the value of the first of `keys` that is a plausible positive integer (below 10**12)."""
     for key in keys:
         value = source.get(key)
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**12:

@@ -1,8 +1,8 @@
-"""The lock files of huggingface_hub: which are held, and which are only left over.
+"""huggingface_hub's lock files: checks which are held, and deletes stale ones.
 
-Each download takes `<cache>/.locks/<repo folder>/<etag>.lock` with flock (through the filelock
-package) and leaves the file behind, so a file alone says nothing: it is asked whether somebody holds
-it. Asking makes no lock file and follows no link.
+Each download locks `<cache>/.locks/<repo folder>/<etag>.lock` with flock (through filelock) and leaves
+the file behind. So a file alone means nothing; only an attempt to lock it shows whether it is held. The
+check creates no lock file and follows no link.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ _ENDING = ".lock"
 
 @contextlib.contextmanager
 def lock_folder(root: Folder, repo_folder: str) -> Iterator[Folder | None]:
-    """Open the folder with a repo's locks; None where there is none."""
-    with root.inner(LOCKS) as locks:
+    """Open the folder with a repo's locks; yield None if it does not exist."""
+    with root.subfolder(LOCKS) as locks:
         if locks is None:
             yield None
             return
-        with locks.inner(repo_folder) as folder:
+        with locks.subfolder(repo_folder) as folder:
             yield folder
 
 
 def held_locks(cache: Cache, ref: RepoRef) -> tuple[str, ...]:
-    """Return the locks of a repo that a process holds now, as paths relative to the cache, sorted.
+    """Return the held locks of a repo, as paths relative to the cache, sorted.
 
     Raises:
         OpError: `cache_not_found`.
     """
     with open_cache(cache.root) as root:
-        return held_in(root, ref.folder_name)
+        return held_locks_in(root, ref.folder_name)
 
 
-def held_in(root: Folder, repo_folder: str) -> tuple[str, ...]:
-    """Return what `held_locks` does, for a cache that is open already."""
+def held_locks_in(root: Folder, repo_folder: str) -> tuple[str, ...]:
+    """Return the same as `held_locks`, for an open cache folder."""
     with lock_folder(root, repo_folder) as folder:
         if folder is None:
             return ()
@@ -57,10 +57,10 @@ def held_in(root: Folder, repo_folder: str) -> tuple[str, ...]:
         )
 
 
-def clean_locks(root: Folder, repo_folder: str, etags: Collection[str]) -> int:
-    """Delete the left-over lock files of blobs that are gone and return how many there were.
+def delete_stale_locks(root: Folder, repo_folder: str, etags: Collection[str]) -> int:
+    """Delete the unheld lock files of deleted blobs; return their number.
 
-    A lock file that may not be deleted (it is another user's) is left: it stops nobody.
+    A lock file that cannot be deleted (such as another user's) stays; it blocks nothing.
     """
     cleaned = 0
     with lock_folder(root, repo_folder) as folder:
@@ -68,7 +68,7 @@ def clean_locks(root: Folder, repo_folder: str, etags: Collection[str]) -> int:
             return 0
         for etag in etags:
             name = etag + _ENDING
-            if folder.info(name) is not None and not _is_held(folder, name):
+            if folder.lstat(name) is not None and not _is_held(folder, name):
                 with contextlib.suppress(PermissionError):
                     folder.unlink(name)
                     cleaned += 1
@@ -76,19 +76,19 @@ def clean_locks(root: Folder, repo_folder: str, etags: Collection[str]) -> int:
 
 
 def delete_locks(root: Folder, repo_folder: str, meter: Meter) -> int:
-    """Delete the lock folder of a repo that goes and return how many lock files it held.
+    """Delete the lock folder of a repo that is being removed; return the number of lock files deleted.
 
-    A lock file that may not be deleted (it is another user's) is left: it stops nobody.
+    A lock file that cannot be deleted (such as another user's) stays; it blocks nothing.
     """
-    with root.inner(LOCKS) as locks:
+    with root.subfolder(LOCKS) as locks:
         if locks is None:
             return 0
-        with locks.inner(repo_folder) as folder:
+        with locks.subfolder(repo_folder) as folder:
             if folder is None:
                 return 0
             before = _count(folder)
             with contextlib.suppress(PermissionError):
-                folder.empty(meter)
+                folder.delete_contents(meter)
             cleaned = before - _count(folder)
         with contextlib.suppress(PermissionError):
             locks.rmdir(repo_folder)
@@ -101,48 +101,48 @@ def _count(folder: Folder) -> int:
 
 @contextlib.contextmanager
 def blob_lock(root: Folder, repo_folder: str, etag: str) -> Iterator[bool]:
-    """Hold the lock of a blob, without making one; yields False when another process holds it."""
+    """Hold an existing lock of a blob; yield False if another process holds it."""
     with lock_folder(root, repo_folder) as folder:
         if folder is None:
             yield True
             return
-        with _try(folder, etag + _ENDING) as free:
+        with _try_lock(folder, etag + _ENDING) as free:
             yield free
 
 
 def _is_held(folder: Folder, name: str) -> bool:
-    with _try(folder, name) as free:
+    with _try_lock(folder, name) as free:
         return not free
 
 
 @contextlib.contextmanager
-def _try(folder: Folder, name: str) -> Iterator[bool]:
-    """Take a lock whose file is there, without waiting; yields whether nobody else holds it."""
+def _try_lock(folder: Folder, name: str) -> Iterator[bool]:
+    """Try to lock an existing lock file without waiting; yield whether no other process holds it."""
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         try:
             fd = os.open(name, os.O_RDWR | flags, dir_fd=folder.fd)
-        except OSError as error:  # another user's file, or a read-only disk; for flock reading is enough
+        except OSError as error:  # another user's file or a read-only disk; flock needs no write access
             if error_type(error) is not ErrorType.PERMISSION_DENIED:
                 raise
             fd = os.open(name, os.O_RDONLY | flags, dir_fd=folder.fd)
     except OSError as error:
-        # None there, or a link, folder or pipe, which is no lock; anything else is taken for held.
+        # Missing, or a link, folder or pipe: not a lock. Any other error counts as held.
         yield error.errno in IS_LINK | {errno.ENOENT, errno.EISDIR, errno.ENXIO}
         return
     try:
-        yield _flock(fd)
+        yield _acquire_flock(fd)
     finally:
         os.close(fd)
 
 
-def _flock(fd: int) -> bool:
+def _acquire_flock(fd: int) -> bool:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         return True
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        # Held; or a file system without flock, where filelock takes the existence of the file for the
-        # lock. In doubt it is held: `--force` is there for that.
+        # Held, or a file system without flock, where filelock treats the existence of the file as the
+        # lock. In doubt it counts as held; `--force` overrides that.
         return False
     return True

@@ -1,4 +1,4 @@
-"""Model names: folder names to repo names and back, specs (`NAME[@REV]`), and finding what was meant."""
+"""Model names: conversion to and from folder names, specs (`NAME[@REV]`), and name resolution."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
 
 PREFIX = "models--"
-"""How huggingface_hub starts the folder name of a model repo."""
+"""Prefix of the folder names of model repos, as in huggingface_hub."""
 DEFAULT_ORG = "mlx-community"
-"""The organisation that a name without one is first looked for in."""
+"""The organization that is tried first for a name without one."""
 MAX_NAME = 96
-"""Longest repo name the hub allows, in characters."""
+"""Longest repo name that the hub allows, in characters."""
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def dir_to_name(dir_name: str) -> str | None:
-    """Return the repo name of a cache folder, or None where the folder is not a model's.
+    """Return the repo name of a cache folder, or None if it is not a model's folder.
 
-    The conversion is mechanical (`--` becomes `/`), so that the fault of a corrupted folder name
-    shows: `models--a--b---c` is `a/b/-c`.
+    The conversion just replaces `--` by `/`, so that a malformed folder name stays visible:
+    `models--a--b---c` becomes `a/b/-c`.
     """
     if not dir_name.startswith(PREFIX) or len(dir_name) == len(PREFIX):
         return None
@@ -37,10 +37,10 @@ def name_to_dir(name: str) -> str:
     return PREFIX + name.replace("/", "--")
 
 
-def is_clean(name: str) -> bool:
-    """Return whether `name` is one that the hub allows; for these, names and folders are bijective.
+def is_valid_repo_name(name: str) -> bool:
+    """Return whether the hub allows `name`; such names convert to folder names and back unchanged.
 
-    Source: huggingface_hub.utils.validate_repo_id (2.4): one optional organisation, 1 to 96
+    Source: huggingface_hub.utils.validate_repo_id (2.4): one optional organization, 1 to 96
     characters of letters, digits, `-`, `_` and `.`, no `--` or `..`, no `-` or `.` at either end,
     not ending in `.git`.
     """
@@ -52,14 +52,14 @@ def is_clean(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Spec:
-    """What a user asked for: `NAME` or `NAME@REVISION`."""
+    """A parsed `NAME` or `NAME@REVISION`."""
 
     name: str
     revision: str | None
 
 
 def parse_spec(text: str) -> Spec:
-    """Return the parts of `NAME[@REV]`.
+    """Parse `NAME[@REV]`.
 
     Raises:
         OpError: `validation_error` for an empty name or revision, `..`, a leading, trailing or
@@ -73,19 +73,19 @@ def parse_spec(text: str) -> Spec:
     if not text.strip():
         raise OpError(ErrorType.VALIDATION_ERROR, "The model name is empty.", remedy=Remedy.GIVE_REPO_NAME)
     if _CONTROL.search(text):
-        raise refuse("it holds control characters")
+        raise refuse("it contains control characters")
     name, at, revision = text.partition("@")
     name, revision = name.strip(), revision.strip()
     if at and not revision:
-        raise refuse("nothing stands behind the '@', where a branch, a tag or a commit belongs")
+        raise refuse("a branch, a tag or a commit is missing after the '@'")
     if not name:
-        raise refuse("nothing stands before the '@'")
+        raise refuse("the name before the '@' is missing")
     if len(name) > MAX_NAME:
         raise refuse(f"it is longer than {MAX_NAME} characters")
     if name.startswith("/") or name.endswith("/") or "//" in name or "\\" in name:
-        raise refuse("slashes belong between organisation and model, once")
+        raise refuse("it needs the form 'organization/model', with one slash")
     if ".." in name or any(part == "." for part in name.split("/")):
-        raise refuse("it must not hold '..'")
+        raise refuse("it must not contain '..'")
     if at and (".." in revision or revision.startswith("/") or revision.endswith("/") or "//" in revision):
         raise refuse("the revision is not a branch, a tag or a commit")
     return Spec(name, revision if at else None)
@@ -93,28 +93,28 @@ def parse_spec(text: str) -> Spec:
 
 @dataclass(frozen=True)
 class NameMatch:
-    """The cached name that a query stands for."""
+    """The cached name that a query resolves to."""
 
     name: str
     exact: bool
-    """True when the query is the full name, letter for letter."""
+    """True if the query is the full name with the same case."""
 
 
 def resolve(names: Iterable[str], query: str, *, partial: bool = True) -> NameMatch:
-    """Return the one cached name that `query` stands for.
+    """Resolve `query` to one cached name.
 
-    The first level with a hit wins: the exact name; `mlx-community/QUERY` when the query has no
-    slash; either of them whatever the case; a part of the full name whatever the case.
+    The first step with a match decides: the exact name; `mlx-community/QUERY` if the query has no slash;
+    either of them ignoring case; a substring of the full name ignoring case.
 
     Args:
         names: the cached names.
-        query: what somebody typed.
-        partial: accept a part of a name. Without it the levels are: the exact name; the full name
-            whatever the case; the last segment of the name whatever the case, of any organization.
+        query: the name to resolve.
+        partial: match substrings. Otherwise the steps are: the exact name; the full name ignoring case;
+            the last segment of the name ignoring case, of any organization.
 
     Raises:
-        OpError: `ambiguous_match` when the winning level has more than one hit, `model_not_found`
-            when there is none.
+        OpError: `ambiguous_match` if the deciding step has several matches, `model_not_found` if no step
+            has a match.
     """
     known = list(names)
     shown = printable(query)
@@ -137,12 +137,12 @@ def resolve(names: Iterable[str], query: str, *, partial: bool = True) -> NameMa
 
 
 def _levels(known: list[str], query: str) -> Iterable[list[str]]:
-    wanted = {query} if "/" in query else {query, f"{DEFAULT_ORG}/{query}"}
-    folded = {name.casefold() for name in wanted}
+    candidates = {query} if "/" in query else {query, f"{DEFAULT_ORG}/{query}"}
+    folded = {name.casefold() for name in candidates}
     part = query.casefold()
     return (
         [name for name in known if name == query],
-        [name for name in known if name in wanted],
+        [name for name in known if name in candidates],
         [name for name in known if name.casefold() in folded],
         [name for name in known if part in name.casefold()],
     )

@@ -1,8 +1,8 @@
-"""One repo of the cache as it lies on disk: refs, snapshots and blobs.
+"""A cached repo: refs, snapshots and blobs.
 
-Layout (huggingface_hub 2.4): `refs/<name>` holds a commit; `snapshots/<commit>/` holds links to
+Layout (huggingface_hub 2.4): `refs/<name>` contains a commit; `snapshots/<commit>/` contains links to
 `blobs/<etag>`; a blob may itself be a link to the cache-wide store `<cache>/blobs/<xx>/<hash>`.
-`reading.py` makes a Repo in one pass over its folder.
+`repo_scanner.py` creates a Repo in one pass over its folder.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 """A full commit hash."""
 _PREFIX = re.compile(r"[0-9a-f]{3,40}")
 PARTIAL_ENDINGS = (".incomplete", ".partial", ".tmp")
-"""How an unfinished download ends; a word inside a name means nothing."""
+"""Endings of unfinished downloads; the same words inside a name mean nothing."""
 Inode = tuple[int, int]
-"""Device and inode number: two names of one file have the same."""
+"""Device and inode number, equal for hard links to one file."""
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,23 @@ class Blob:
     name: str
     path: str
     size: int | None
-    """Bytes of the payload, the shared store followed; None when a link leads nowhere."""
+    """Bytes of the payload, with links to the shared store followed; None for a broken link."""
     modified: float
     """Seconds since the epoch."""
     shared: str | None = None
-    """The payload in the shared store, when the blob is a link to it."""
+    """Path of the payload in the shared store, if the blob is a link to it."""
     problem: FindingCode | None = None
     inode: Inode | None = None
-    """Which file on disk holds the payload; None where there is none."""
+    """The file that holds the payload; None if there is none."""
 
     @property
-    def partial(self) -> bool:
-        """Whether this is the rest of a download."""
+    def is_partial(self) -> bool:
+        """Whether this is an unfinished download."""
         return self.name.endswith(PARTIAL_ENDINGS)
 
     @property
     def target(self) -> str | None:
-        """The path that holds the bytes, or None."""
+        """Path of the file with the bytes, or None."""
         return None if self.problem else self.shared or self.path
 
 
@@ -57,18 +57,18 @@ class SnapshotFile:
     """A file of a snapshot."""
 
     name: str
-    """Path relative to the snapshot, with forward slashes; not yet made safe to show."""
+    """Path relative to the snapshot, with forward slashes; not escaped."""
     path: str
-    """The entry in the snapshot."""
+    """Path of the entry in the snapshot."""
     target: str | None
-    """A regular file inside the repo or cache that holds the bytes; None when there is none."""
+    """Path of the regular file with the bytes, inside the repo or cache; None if there is none."""
     size: int | None
-    """Bytes; None when there is no target."""
+    """Bytes; None without a target."""
     etag: str | None
-    """Name of the blob, where the file is a link to one."""
+    """Name of the blob, if the file is a link to one."""
     problem: FindingCode | None = None
     inode: Inode | None = None
-    """Which file on disk this is, where it is a plain one and no link."""
+    """The file on disk, if the entry is a regular file and not a link."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Snapshot:
     """A folder of `snapshots/`."""
 
     name: str
-    """Name of the folder: the commit."""
+    """Name of the folder, which is the commit."""
     path: str
     modified: float
     """Seconds since the epoch."""
@@ -86,12 +86,12 @@ class Snapshot:
 
     @property
     def hash(self) -> str | None:
-        """The commit, or None where the folder is not named by one."""
+        """The commit; None if the folder's name is not a commit."""
         return self.name if COMMIT.fullmatch(self.name) else None
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all files, each blob once."""
+        """Bytes of all files, each blob counted once."""
         seen: set[str] = set()
         total = 0
         for file in self.files:
@@ -103,27 +103,27 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Repo:
-    """Everything that one pass over a repo's folder tells."""
+    """Contents of a repo's folder."""
 
     ref: RepoRef
-    linked: bool
-    """True when the `models--*` entry is a link; such a repo is read but never deleted."""
+    is_link: bool
+    """True if the `models--*` entry is a link; such a repo is read but never deleted."""
     modified: float
-    """When the repo's folder changed, in seconds since the epoch."""
+    """Modification time of the repo's folder, in seconds since the epoch."""
     refs: dict[str, str]
-    """Ref name (its path below `refs/`, such as `main` or `refs/pr/1`) to the snapshot it names."""
+    """Ref name (its path below `refs/`, such as `main` or `refs/pr/1`) to commit."""
     snapshots: dict[str, Snapshot]
     blobs: dict[str, Blob]
     trees: frozenset[str]
-    """Commits whose file list huggingface_hub remembers in `trees/<commit>.json`."""
+    """Commits with a file list of huggingface_hub in `trees/<commit>.json`."""
     problems: tuple[Finding, ...]
-    witnesses: tuple[str, ...] = ()
-    """Every folder, blob, ref and plain file that the pass looked at: unless one of them changes,
-    another pass sees the same. Empty where an unusual link was followed, whose way is not known."""
+    fingerprint_paths: tuple[str, ...] = ()
+    """All folders, blobs, refs and regular files that the scan read: while they are unchanged, another scan
+    has the same result. Empty if a link of unknown origin was followed, whose path cannot be tracked."""
 
     @property
     def selected(self) -> Snapshot | None:
-        """The snapshot that `refs/main` names; without a usable `refs/main`, the newest."""
+        """The snapshot of `refs/main`; without a usable `refs/main` the newest."""
         main = self.refs.get("main")
         if main is not None:
             return self.snapshots.get(main)
@@ -131,16 +131,16 @@ class Repo:
 
     @property
     def selected_hash(self) -> str | None:
-        """Commit of the selected snapshot, also when `refs/main` names one that is not there."""
+        """Commit of the selected snapshot, also if `refs/main` names a missing snapshot."""
         snapshot = self.selected
         name = snapshot.name if snapshot else self.refs.get("main")
         return name if name and COMMIT.fullmatch(name) else None
 
     @property
     def disk_bytes(self) -> int:
-        """Bytes of the whole repo: every payload once, partial and shared ones included.
+        """Bytes of the whole repo on disk, including partial and shared blobs.
 
-        Hard links to one file are one payload.
+        Hard links to one file are counted once.
         """
         sizes: dict[Inode | str, int] = {}
         for blob in self.blobs.values():
@@ -151,34 +151,34 @@ class Repo:
                     sizes[file.inode or file.path] = file.size or 0
         return sum(sizes.values())
 
-    def revision(self, wanted: str | None) -> Snapshot | None:
-        """Return the snapshot of a ref name or commit prefix; of None, the selected one.
+    def find_snapshot(self, revision: str | None) -> Snapshot | None:
+        """Return the snapshot of a ref name or commit prefix; for None, the selected snapshot.
 
         Raises:
-            OpError: `revision_not_found`, `ambiguous_match` when a prefix fits several commits.
+            OpError: `revision_not_found`, or `ambiguous_match` if a prefix matches several commits.
         """
-        if wanted is None:
+        if revision is None:
             return self.selected
-        if wanted in self.refs and self.refs[wanted] in self.snapshots:
-            return self.snapshots[self.refs[wanted]]
-        if wanted in self.snapshots:
-            return self.snapshots[wanted]
-        prefix = wanted.lower()
+        if revision in self.refs and self.refs[revision] in self.snapshots:
+            return self.snapshots[self.refs[revision]]
+        if revision in self.snapshots:
+            return self.snapshots[revision]
+        prefix = revision.lower()
         hits = [n for n in self.snapshots if n.startswith(prefix)] if _PREFIX.fullmatch(prefix) else []
         if len(hits) == 1:
             return self.snapshots[hits[0]]
         if hits:
             raise OpError(
                 ErrorType.AMBIGUOUS_MATCH,
-                f"'{printable(wanted)}' fits {len(hits)} cached commits of {self.ref.name}.",
+                f"'{printable(revision)}' matches {len(hits)} cached commits of {self.ref.name}.",
                 remedy=Remedy.GIVE_LONGER_COMMIT,
                 matches=hits,
             )
         known = ", ".join(sorted({*self.refs, *(name[:12] for name in self.snapshots)})) or "none"
-        short = " A commit needs at least 3 hex digits." if len(wanted) < 3 else ""
+        short = " A commit needs at least 3 hex digits." if len(revision) < 3 else ""
         raise OpError(
             ErrorType.REVISION_NOT_FOUND,
-            f"{self.ref.name} has no cached revision '{printable(wanted)}'.{short} "
+            f"{self.ref.name} has no cached revision '{printable(revision)}'.{short} "
             f"Cached: {printable(known)}.",
             available_hashes=list(self.snapshots),
         )

@@ -1,7 +1,6 @@
-"""Reading a repo's folder: one pass, a scandir of each folder and a stat for each blob.
+"""Scans a repo's folder in one pass: one scandir for each folder and one stat for each blob.
 
-Nothing here opens a file other than refs, and a broken repo never raises: what cannot be read is a
-finding.
+Only refs are opened. A broken repo never raises: unreadable parts become findings.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ _FOLDERS = frozenset({"blobs", "refs", "snapshots", "trees"})
 _MAX_DEPTH = 16
 _MAX_FILES = 50_000
 _MAX_REF_BYTES = 512
-_MAX_BAD_REFS = 20
+_MAX_INVALID_REFS = 20
 
 
 def read_repo(cache: Cache, ref: RepoRef) -> Repo:
-    """Return what lies in a repo's folder; one scandir of each folder, a stat for each blob.
+    """Scan a repo's folder, with one scandir for each folder and one stat for each blob.
 
     Raises:
-        OpError: `model_not_found` when the repo vanished. Nothing else: what cannot be read is a
-            finding in `problems`.
+        OpError: `model_not_found` if the repo was removed meanwhile. Other problems become findings in
+            `Repo.problems`.
     """
-    return _Reader(cache, ref).read()
+    return _RepoScanner(cache, ref).scan()
 
 
 @dataclass(frozen=True)
-class _Way:
-    """Where an unusual link leads."""
+class _LinkTarget:
+    """The resolved target of a link that huggingface_hub did not create, or why it is rejected."""
 
     path: str | None = None
     size: int | None = None
@@ -48,18 +47,18 @@ class _Way:
 
 
 @dataclass
-class _Reader:
-    """State of one pass."""
+class _RepoScanner:
+    """State of one scan."""
 
     cache: Cache
     ref: RepoRef
     problems: list[Finding] = field(default_factory=list)
     blobs: dict[str, Blob] = field(default_factory=dict)
     allowed: tuple[str, ...] | None = None
-    witnesses: list[str] = field(default_factory=list)
-    usual: bool = True
+    fingerprint_paths: list[str] = field(default_factory=list)
+    only_standard_links: bool = True
 
-    def read(self) -> Repo:
+    def scan(self) -> Repo:
         root = self.ref.folder
         try:
             folder = os.lstat(root)
@@ -75,7 +74,7 @@ class _Reader:
         trees: frozenset[str] = frozenset()
         if "trees" in names:
             found = [e for e in self._scan(os.path.join(root, "trees")) if e.name.endswith(".json")]
-            self.witnesses += [entry.path for entry in found]
+            self.fingerprint_paths += [entry.path for entry in found]
             trees = frozenset(entry.name[:-5] for entry in found)
         return Repo(
             self.ref,
@@ -86,11 +85,11 @@ class _Reader:
             self.blobs,
             trees,
             tuple(self.problems),
-            tuple(self.witnesses) if self.usual else (),
+            tuple(self.fingerprint_paths) if self.only_standard_links else (),
         )
 
     def _scan(self, path: str) -> list[os.DirEntry[str]]:
-        self.witnesses.append(path)
+        self.fingerprint_paths.append(path)
         try:
             with os.scandir(path) as entries:
                 return list(entries)
@@ -98,23 +97,23 @@ class _Reader:
             return []
         except OSError as error:
             name = os.path.relpath(path, self.ref.path)
-            self.problems.append(unreadable(None if name == "." else name, error))
+            self.problems.append(unreadable_finding(None if name == "." else name, error))
             return []
 
     def _stays_inside(self, entry: os.DirEntry[str]) -> bool:
-        """Return whether a folder of the repo is one, or a link that leads to one inside the cache."""
+        """Return whether a part of the repo is a folder, or a link to one inside the cache."""
         if entry.name not in _FOLDERS or not entry.is_symlink():
             return True
         target = os.path.realpath(entry.path)
         if target.startswith(self._roots()):
-            self.witnesses.append(target)
+            self.fingerprint_paths.append(target)
             return True
         self.problems.append(
             Finding(
                 code=FindingCode.LINK_OUTSIDE_CACHE,
                 severity=Severity.ERROR,
                 path=entry.name,
-                message=f"{entry.name} is a link that leads out of the cache.",
+                message=f"{entry.name} is a link to a target outside the cache.",
                 fix=Fix.REMOVE,
             )
         )
@@ -130,22 +129,22 @@ class _Reader:
         for entry in self._scan(folder):
             try:
                 info = entry.stat(follow_symlinks=False)
-            except OSError:  # vanished: another process renames what it has finished
+            except OSError:  # deleted meanwhile: another process renamed a finished download
                 continue
             if stat.S_ISREG(info.st_mode):
                 inode = (info.st_dev, info.st_ino)
                 blob = Blob(entry.name, entry.path, info.st_size, info.st_mtime, inode=inode)
             elif stat.S_ISLNK(info.st_mode):
-                blob = self._linked_blob(entry, info.st_mtime)
+                blob = self._read_linked_blob(entry, info.st_mtime)
             else:
                 continue
             self.blobs[entry.name] = blob
-            self.witnesses.append(entry.path)
+            self.fingerprint_paths.append(entry.path)
             if blob.shared is not None:
-                self.witnesses.append(blob.shared)
+                self.fingerprint_paths.append(blob.shared)
 
-    def _linked_blob(self, entry: os.DirEntry[str], modified: float) -> Blob:
-        """Follow a blob into the shared store; any other link must stay inside repo or cache."""
+    def _read_linked_blob(self, entry: os.DirEntry[str], modified: float) -> Blob:
+        """Follow a blob's link into the shared store; other links must stay inside the repo or cache."""
         try:
             link = os.readlink(entry.path)
         except OSError:
@@ -161,31 +160,39 @@ class _Reader:
             if stat.S_ISREG(info.st_mode):
                 inode = (info.st_dev, info.st_ino)
                 return Blob(entry.name, entry.path, info.st_size, info.st_mtime, shared=target, inode=inode)
-        way = self._follow(entry.path)
-        return Blob(entry.name, entry.path, way.size, modified, way.path, way.problem, way.inode)
+        link_target = self._follow(entry.path)
+        return Blob(
+            entry.name,
+            entry.path,
+            link_target.size,
+            modified,
+            link_target.path,
+            link_target.problem,
+            link_target.inode,
+        )
 
-    def _follow(self, path: str) -> _Way:
-        """Resolve an unusual link: the real path, its size, or why it is not used."""
-        self.usual = False
+    def _follow(self, path: str) -> _LinkTarget:
+        """Resolve a link that huggingface_hub did not create."""
+        self.only_standard_links = False
         try:
             resolved = os.path.realpath(path, strict=True)
             info = os.lstat(resolved)
         except PermissionError:
-            return _Way(problem=FindingCode.UNREADABLE)
-        except OSError:  # dangling, or a loop
-            return _Way(problem=FindingCode.BROKEN_LINK)
+            return _LinkTarget(problem=FindingCode.UNREADABLE)
+        except OSError:  # a dangling link, or a loop
+            return _LinkTarget(problem=FindingCode.BROKEN_LINK)
         if not resolved.startswith(self._roots()):
-            return _Way(problem=FindingCode.LINK_OUTSIDE_CACHE)
+            return _LinkTarget(problem=FindingCode.LINK_OUTSIDE_CACHE)
         if not stat.S_ISREG(info.st_mode):
-            return _Way(problem=FindingCode.UNREADABLE)
-        return _Way(resolved, info.st_size, inode=(info.st_dev, info.st_ino))
+            return _LinkTarget(problem=FindingCode.UNREADABLE)
+        return _LinkTarget(resolved, info.st_size, inode=(info.st_dev, info.st_ino))
 
     def _read_snapshots(self, folder: str) -> dict[str, Snapshot]:
         found: dict[str, Snapshot] = {}
         for entry in self._scan(folder):
             try:
                 if entry.is_symlink():
-                    self.problems.append(_linked_snapshot(entry.name))
+                    self.problems.append(_snapshot_link_finding(entry.name))
                     continue
                 if not entry.is_dir(follow_symlinks=False):
                     continue
@@ -202,28 +209,28 @@ class _Reader:
 
     def _walk(self, folder: str, prefix: str, files: list[SnapshotFile], depth: int) -> None:
         for entry in self._scan(folder):
-            if is_litter(entry.name):
+            if is_macos_metadata(entry.name):
                 continue
             name = prefix + entry.name
             if len(files) >= _MAX_FILES or depth > _MAX_DEPTH:
-                self.problems.append(_too_deep(printable(prefix) or None))
+                self.problems.append(_too_deep_finding(printable(prefix) or None))
                 return
             if entry.is_symlink():
-                files.append(self._linked_file(name, entry.path))
+                files.append(self._read_linked_file(name, entry.path))
             elif entry.is_dir(follow_symlinks=False):
                 self._walk(entry.path, f"{name}/", files, depth + 1)
             else:
-                files.append(_plain_file(name, entry))
-                self.witnesses.append(entry.path)
+                files.append(_read_plain_file(name, entry))
+                self.fingerprint_paths.append(entry.path)
 
-    def _linked_file(self, name: str, path: str) -> SnapshotFile:
+    def _read_linked_file(self, name: str, path: str) -> SnapshotFile:
         try:
             link = os.readlink(path)
         except OSError:
             return SnapshotFile(name, path, None, None, None, FindingCode.BROKEN_LINK)
-        # As huggingface_hub writes it: up out of the snapshot, then blobs/<etag>.
-        way, _, etag = link.rpartition("/")
-        blob = self.blobs.get(etag) if way == "../" * (name.count("/") + 2) + "blobs" else None
+        # huggingface_hub's form: up out of the snapshot, then blobs/<etag>.
+        parent, _, etag = link.rpartition("/")
+        blob = self.blobs.get(etag) if parent == "../" * (name.count("/") + 2) + "blobs" else None
         if blob is None:
             target = os.path.normpath(os.path.join(os.path.dirname(path), link))
             folder, etag = os.path.split(target)
@@ -231,55 +238,55 @@ class _Reader:
         if blob is not None:
             return SnapshotFile(name, path, blob.target, blob.size, etag, blob.problem)
         found = self._follow(path)
-        self.witnesses.append(found.path or path)
+        self.fingerprint_paths.append(found.path or path)
         return SnapshotFile(name, path, found.path, found.size, None, found.problem)
 
     def _read_refs(self, folder: str, snapshots: dict[str, Snapshot]) -> dict[str, str]:
         refs: dict[str, str] = {}
-        bad = 0
+        invalid = 0
         pending = [(folder, "", 0)]
         while pending:
             path, prefix, depth = pending.pop()
             for entry in self._scan(path):
-                if is_litter(entry.name):
+                if is_macos_metadata(entry.name):
                     continue
                 name = prefix + entry.name
                 if entry.is_dir(follow_symlinks=False):
                     if depth < _MAX_DEPTH:
                         pending.append((entry.path, f"{name}/", depth + 1))
                     continue
-                self.witnesses.append(entry.path)
+                self.fingerprint_paths.append(entry.path)
                 commit = _read_ref(entry)
                 if commit is not None and (COMMIT.fullmatch(commit) or commit in snapshots):
                     refs[name] = commit
-                elif bad < _MAX_BAD_REFS:
-                    bad += 1
-                    self.problems.append(_bad_ref(name))
+                elif invalid < _MAX_INVALID_REFS:
+                    invalid += 1
+                    self.problems.append(_invalid_ref_finding(name))
         return refs
 
 
-def is_litter(name: str) -> bool:
-    """Return whether a file is macOS's own: `.DS_Store`, or `._x` beside x on a foreign file system."""
+def is_macos_metadata(name: str) -> bool:
+    """Return whether a file is macOS metadata: `.DS_Store`, or `._x` beside x on a foreign file system."""
     return name == ".DS_Store" or name.startswith("._")
 
 
-def _linked_snapshot(name: str) -> Finding:
+def _snapshot_link_finding(name: str) -> Finding:
     path = f"snapshots/{printable(name)}"
     return Finding(
         code=FindingCode.UNREADABLE,
         severity=Severity.ERROR,
         path=path,
-        message=f"{path} is a link, which is not followed.",
+        message=f"{path} is a link, and links are not followed.",
         fix=Fix.NONE,
     )
 
 
-def _plain_file(name: str, entry: os.DirEntry[str]) -> SnapshotFile:
+def _read_plain_file(name: str, entry: os.DirEntry[str]) -> SnapshotFile:
     try:
         info = entry.stat(follow_symlinks=False)
     except OSError:
         return SnapshotFile(name, entry.path, None, None, None, FindingCode.UNREADABLE)
-    if not stat.S_ISREG(info.st_mode):  # a pipe, a socket, a device: opening it could hang
+    if not stat.S_ISREG(info.st_mode):  # opening a pipe, a socket or a device could block
         return SnapshotFile(name, entry.path, None, None, None, FindingCode.UNREADABLE)
     inode = (info.st_dev, info.st_ino)
     return SnapshotFile(name, entry.path, entry.path, info.st_size, None, inode=inode)
@@ -297,8 +304,8 @@ def _read_ref(entry: os.DirEntry[str]) -> str | None:
         return None
 
 
-def unreadable(path: str | None, error: OSError) -> Finding:
-    """Return the finding for a file or folder that the file system refuses to read."""
+def unreadable_finding(path: str | None, error: OSError) -> Finding:
+    """Return the finding for a file or folder that cannot be read."""
     shown = printable(path) if path else None
     return Finding(
         code=FindingCode.UNREADABLE,
@@ -309,22 +316,22 @@ def unreadable(path: str | None, error: OSError) -> Finding:
     )
 
 
-def _too_deep(path: str | None) -> Finding:
+def _too_deep_finding(path: str | None) -> Finding:
     return Finding(
         code=FindingCode.UNREADABLE,
         severity=Severity.ERROR,
         path=path,
-        message=f"The snapshot holds over {_MAX_FILES:,} files or {_MAX_DEPTH} levels of folders.",
+        message=f"The snapshot has more than {_MAX_FILES:,} files or {_MAX_DEPTH} levels of folders.",
         fix=Fix.REMOVE,
     )
 
 
-def _bad_ref(name: str) -> Finding:
+def _invalid_ref_finding(name: str) -> Finding:
     shown = printable(name)
     return Finding(
         code=FindingCode.REF_INVALID,
         severity=Severity.ERROR if name == "main" else Severity.WARNING,
         path=f"refs/{shown}",
-        message=f"refs/{shown} does not hold a commit.",
+        message=f"refs/{shown} does not contain a commit.",
         fix=Fix.PULL,
     )

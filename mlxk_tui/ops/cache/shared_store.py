@@ -1,14 +1,14 @@
-"""The cache-wide payload store of huggingface_hub 2: who refers to a payload, and letting it go.
+"""The cache-wide payload store of huggingface_hub 2: finds references to payloads, deletes unused ones.
 
-Format (huggingface_hub 2.4): `<cache>/blobs` belongs to the store when it holds the marker file. A
-payload lies at `blobs/<first two digits>/<64 hex digits>`, read-only; a repo's `blobs/<etag>` is then
-a relative link to it. `<payload>.refs` lists those links, one per line and relative to the cache;
-`<payload>.lock` is taken for every change. The list is a hint: a line counts only when the link is
-there and leads to the payload.
+Format (huggingface_hub 2.4): `<cache>/blobs` is a store if it contains the marker file. A payload is
+the read-only file `blobs/<first two digits>/<64 hex digits>`; a repo's `blobs/<etag>` is then a relative
+link to it. `<payload>.refs` lists those links, one per line and relative to the cache;
+`<payload>.lock` is locked for every change. The list is only a hint: a line counts if the link exists
+and points to the payload.
 
-A payload is deleted only when nothing speaks against it: the store is marked, the list is there and
-readable, none of its lines is a live link, and no repo of the cache links to it. Anything else leaks
-it, which costs disk; deleting bytes that somebody uses would cost a model.
+A payload is deleted only if the store is marked, the list exists and is readable, none of its lines is
+a live link, and no repo of the cache links to it. In every other case it stays: a leaked payload costs
+disk space, a deleted one that is in use costs a model.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _MAX_MANIFEST_BYTES = 16_000_000
 _LOCK_SECONDS = 0.5
 
 
-def _nothing() -> None:
-    """Do nothing before a payload is judged."""
+def _do_nothing() -> None:
+    """Do nothing: there is no link to remove."""
 
 
 class SharedStore:
-    """The store of one cache, which need not have one."""
+    """The payload store of a cache, which may not exist."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
@@ -47,13 +47,13 @@ class SharedStore:
         self.path = self.root / "blobs"
 
     def exists(self) -> bool:
-        """Return whether the cache has a store of the layout known here (marked, version 1)."""
-        if not _is(self.path, stat.S_ISDIR):
+        """Return whether the cache has a store with the supported layout (marked, version 1)."""
+        if not _has_type(self.path, stat.S_ISDIR):
             return False
         return _read_regular(self.path / MARKER, len(_LAYOUT) + 1) == _LAYOUT
 
-    def payload_of(self, blob: str | os.PathLike[str]) -> Path | None:
-        """Return the payload that a repo's blob links to, whether it is there or not; else None."""
+    def payload_for(self, blob: str | os.PathLike[str]) -> Path | None:
+        """Return the payload that a repo's blob links to, even if it is missing; None for other blobs."""
         try:
             link = os.readlink(blob)
         except OSError:
@@ -61,7 +61,7 @@ class SharedStore:
         return self._canonical(os.path.join(os.path.dirname(os.path.abspath(blob)), link))
 
     def payloads(self) -> list[Path]:
-        """Return every payload, sorted."""
+        """Return the paths of all payloads, sorted."""
         return sorted(
             Path(entry.path)
             for folder in _folders(self.path)
@@ -73,23 +73,23 @@ class SharedStore:
         )
 
     def links(self) -> dict[Path, set[Path]]:
-        """Return which blobs of which repos link to each payload: one pass over all `blobs` folders."""
+        """Return the blobs that link to each payload; reads all `blobs` folders of the cache once."""
         found: dict[Path, set[Path]] = {}
         for repo in _folders(self.root):
             if not _REPO_FOLDER.fullmatch(repo.name):
                 continue
             blobs = os.path.join(repo.path, "blobs")
-            if not _is(blobs, stat.S_ISDIR):
+            if not _has_type(blobs, stat.S_ISDIR):
                 continue
             for entry in _entries(blobs):
-                payload = self.payload_of(entry.path) if entry.is_symlink() else None
+                payload = self.payload_for(entry.path) if entry.is_symlink() else None
                 if payload is not None:
                     found.setdefault(payload, set()).add(Path(entry.path))
         return found
 
     def references(self, payload: Path) -> frozenset[Path] | None:
-        """Return the live links that a payload's list names; None where that cannot be known."""
-        lines = self._manifest(payload) if _is(payload.parent, stat.S_ISDIR) else None
+        """Return the live links in a payload's list; None if the list cannot be read or checked."""
+        lines = self._manifest(payload) if _has_type(payload.parent, stat.S_ISDIR) else None
         if lines is None:
             return None
         live: set[Path] = set()
@@ -102,17 +102,17 @@ class SharedStore:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError:
-                if _is(link, lambda mode: not stat.S_ISLNK(mode)):  # something else took its place
+                if _has_type(link, lambda mode: not stat.S_ISLNK(mode)):  # no longer a link
                     continue
                 return None
             if self._canonical(os.path.join(link.parent, target)) == payload:
                 live.add(link)
         return frozenset(live)
 
-    def named_by(self, folder: str) -> set[Path]:
+    def payloads_listing(self, folder: str) -> set[Path]:
         """Return the payloads whose list names a blob of this repo folder, live or not.
 
-        After a deletion that was killed they are all that tells which payloads were the repo's.
+        After an aborted deletion the lists are the only record of the repo's payloads.
         """
         found: set[Path] = set()
         for payload in self.payloads():
@@ -122,12 +122,12 @@ class SharedStore:
         return found
 
     def freed_by(self, payload: Path, removing: Collection[Path], links: Collection[Path] = ()) -> int:
-        """Return the bytes that deleting blobs frees in the store: all of the payload, or 0.
+        """Return the bytes that deleting blobs frees in the store: the size of the payload, or 0.
 
         Args:
-            payload: a path that `payload_of` returned.
-            removing: the blobs that go.
-            links: every blob that a pass over the cache (`links`) saw lead to the payload.
+            payload: a path returned by `payload_for`.
+            removing: the blobs to be deleted.
+            links: all blobs that link to the payload according to `links()`.
         """
         live = self.references(payload)
         if live is None or not {*live, *links} <= set(removing):
@@ -135,38 +135,42 @@ class SharedStore:
         return freed_by_unlink(payload)
 
     def release(
-        self, payload: Path, *, before: Callable[[], None] = _nothing, links: Collection[Path] = ()
+        self, payload: Path, *, remove_link: Callable[[], None] = _do_nothing, links: Collection[Path] = ()
     ) -> int:
-        """Delete a payload that nothing refers to any more, under its lock.
+        """Delete a payload without remaining references, under its lock.
 
         Args:
-            payload: a path that `payload_of`, `payloads` or `named_by` returned.
-            before: what takes the repo's link away; runs under the lock, always exactly once, so that
-                nobody can add a reference between the two steps.
-            links: every blob that a pass over the cache (`links`) saw lead to the payload.
+            payload: a path returned by `payload_for`, `payloads` or `payloads_listing`.
+            remove_link: deletes the repo's link. It is called exactly once, under the lock if that can be
+                acquired, so that no process can add a reference in between.
+            links: all blobs that link to the payload according to `links()`.
 
         Returns:
-            Bytes freed: 0 where the payload stays, because it is used or because there is doubt.
+            Bytes freed; 0 if the payload stays, because it is used or in doubt.
         """
-        if not self.exists() or self._canonical(payload) != payload or not _is(payload.parent, stat.S_ISDIR):
-            before()
+        if (
+            not self.exists()
+            or self._canonical(payload) != payload
+            or not _has_type(payload.parent, stat.S_ISDIR)
+        ):
+            remove_link()
             return 0
         with contextlib.ExitStack() as held:
             try:
                 held.enter_context(_locked(payload))
             except (OSError, Timeout):
-                # The link may go without the lock, since the list is checked against what is there;
-                # the payload may not, and prune finds it later.
-                before()
+                # The link can be deleted without the lock, since the list is compared with existing links.
+                # The payload cannot; prune finds it later.
+                remove_link()
                 return 0
-            before()
+            remove_link()
             try:
-                return self._sweep(payload, links)
+                return self._delete_if_unreferenced(payload, links)
             except OSError:
                 return 0
 
     def unreferenced(self) -> dict[Path, int]:
-        """Return the payloads that `release` would delete, with the bytes it would free."""
+        """Return the payloads that `release` would delete, with the bytes freed."""
         if not self.exists():
             return {}
         payloads = self.payloads()
@@ -177,20 +181,20 @@ class SharedStore:
             if payload not in links and self.references(payload) == frozenset()
         }
 
-    def _sweep(self, payload: Path, links: Collection[Path]) -> int:
+    def _delete_if_unreferenced(self, payload: Path, links: Collection[Path]) -> int:
         live = self.references(payload)
         if live is None:
             return 0
-        manifest = _beside(payload, ".refs")
+        manifest = _sidecar(payload, ".refs")
         if live:
             self._rewrite(manifest, live)
             return 0
-        if any(self.payload_of(link) == payload for link in links) or not _is(payload, stat.S_ISREG):
+        if any(self.payload_for(link) == payload for link in links) or not _has_type(payload, stat.S_ISREG):
             return 0
         with (
             open_cache(self.root) as root,
-            root.inner(self.path.name) as store,
-            store.inner(payload.parent.name) if store else contextlib.nullcontext() as shelf,
+            root.subfolder(self.path.name) as store,
+            store.subfolder(payload.parent.name) if store else contextlib.nullcontext() as shelf,
         ):
             if shelf is None:
                 return 0
@@ -199,19 +203,19 @@ class SharedStore:
             return freed
 
     def _rewrite(self, manifest: Path, live: Collection[Path]) -> None:
-        """Drop the dead lines, as huggingface_hub does when it deletes a repo."""
+        """Remove dead lines from a list, as huggingface_hub does when it deletes a repo."""
         text = b"".join(os.fsencode(os.path.relpath(link, self.root)) + b"\n" for link in sorted(live))
-        # Other users of a shared cache append to it.
+        # World-writable, because other users of a shared cache append to it.
         replace_file(manifest, text, mode=0o666, exact_mode=True)
 
     def _manifest(self, payload: Path) -> list[str] | None:
-        raw = _read_regular(_beside(payload, ".refs"), _MAX_MANIFEST_BYTES + 1)
+        raw = _read_regular(_sidecar(payload, ".refs"), _MAX_MANIFEST_BYTES + 1)
         if raw is None or len(raw) > _MAX_MANIFEST_BYTES:
             return None
         return os.fsdecode(raw).split("\n")
 
     def _canonical(self, path: str | os.PathLike[str]) -> Path | None:
-        """Return the path when it is that of a payload of this store, else None."""
+        """Return the path if it is that of a payload of this store, else None."""
         target = os.path.normpath(path)
         folder, name = os.path.split(target)
         store, prefix = os.path.split(folder)
@@ -220,29 +224,29 @@ class SharedStore:
         return None
 
 
-def _beside(payload: Path, ending: str) -> Path:
+def _sidecar(payload: Path, ending: str) -> Path:
     return payload.with_name(payload.name + ending)
 
 
 @contextlib.contextmanager
 def _locked(payload: Path) -> Iterator[None]:
-    """Hold the payload's lock as huggingface_hub does; gives up after half a second.
+    """Hold the payload's lock as huggingface_hub does, with a time-out of half a second.
 
-    The file is made here, because FileLock alone would follow a planted link and apply the umask.
+    The file is created here, because FileLock would follow a planted link and apply the umask.
     """
-    path = _beside(payload, ".lock")
+    path = _sidecar(payload, ".lock")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(f"{path} is not a regular file")
-        with contextlib.suppress(OSError):  # somebody else's file: its mode is already theirs to keep
+        with contextlib.suppress(OSError):  # another user's file, whose mode is theirs to choose
             os.fchmod(fd, 0o666)
     finally:
         os.close(fd)
     lock: BaseFileLock = FileLock(path, mode=0o666)
     try:
         lock.acquire(timeout=_LOCK_SECONDS)
-    except NotImplementedError:  # a file system without flock: filelock's own advice
+    except NotImplementedError:  # a file system without flock: filelock recommends SoftFileLock
         lock = SoftFileLock(f"{path}.soft", mode=0o666)
         lock.acquire(timeout=_LOCK_SECONDS)
     try:
@@ -251,7 +255,7 @@ def _locked(payload: Path) -> Iterator[None]:
         lock.release()
 
 
-def _is(path: str | os.PathLike[str], kind: Callable[[int], bool]) -> bool:
+def _has_type(path: str | os.PathLike[str], kind: Callable[[int], bool]) -> bool:
     try:
         return kind(os.lstat(path).st_mode)
     except OSError:
@@ -259,7 +263,7 @@ def _is(path: str | os.PathLike[str], kind: Callable[[int], bool]) -> bool:
 
 
 def _read_regular(path: Path, limit: int) -> bytes | None:
-    """Return at most `limit` bytes of a regular file that is no link, or None."""
+    """Return at most `limit` bytes of a regular file that is not a link, or None."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -1,4 +1,4 @@
-"""Noticing that the cache changed on disk, cheaply: a few time stamps a repo, and no file is opened."""
+"""Detects changes of the cache by a few time stamps of each repo; opens no file."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from mlxk_tui.ops.cache.cache import Cache, RepoRef
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 
 Fingerprint = tuple[tuple[int, int], ...]
-"""(modification time in ns, size) of everything that moves when a repo is written to."""
+"""(modification time in ns, size) of the entries that change when a repo is written to."""
 
 _PARTS = ("", "refs", "refs/main", "snapshots", "blobs", "trees")
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What differs from the last look."""
+    """Differences from the previous poll."""
 
     changed: tuple[RepoRef, ...] = ()
-    """Repos that are new or were written to."""
+    """Repos that are new or were modified."""
     removed: tuple[str, ...] = ()
-    """Folder names of repos that are gone."""
+    """Folder names of repos that were removed."""
 
     def __bool__(self) -> bool:
-        """Whether anything differs."""
+        """Whether there are any differences."""
         return bool(self.changed or self.removed)
 
 
 @dataclass
 class Watcher:
-    """Compares the cache with how it last looked. Blocking; meant for a thread."""
+    """Compares the cache with its previous state. Blocking; call it in a thread."""
 
     cache: Cache
     _seen: dict[str, Fingerprint] = field(default_factory=dict)
 
     def poll(self) -> Changes:
-        """Return what changed since the last call; the first call reports every repo.
+        """Return the changes since the last call; the first call reports all repos.
 
         Raises:
-            OpError: the cache is there but is no folder, or cannot be read. One that is not there is empty.
+            OpError: the cache exists but is not a folder, or cannot be read. A missing cache is empty.
         """
         try:
             refs = self.cache.repos()
@@ -54,11 +54,11 @@ class Watcher:
         return Changes(changed, removed)
 
     def reset(self) -> None:
-        """Let the next poll report every repo that is there as changed."""
+        """Make the next poll report all existing repos as changed."""
         self._seen = dict.fromkeys(self._seen, ())
 
     def touched_since(self, epoch_ns: int) -> frozenset[str]:
-        """Return the folder names of repos that, as last seen, were written to after a moment."""
+        """Return the folder names of repos that were modified since a time, as of the last poll."""
         return frozenset(
             name for name, marks in self._seen.items() if any(changed >= epoch_ns for changed, _ in marks)
         )
@@ -71,7 +71,7 @@ def _fingerprint(path: str) -> Fingerprint:
             names = sorted(entry.name for entry in entries)
     except OSError:
         names = []
-    # A file that appears in a snapshot moves only that folder's time stamp.
+    # A new file in a snapshot changes only the time stamp of that snapshot's folder.
     marks.extend(_mark(f"{path}/snapshots/{name}") for name in names[:64])
     return tuple(marks)
 

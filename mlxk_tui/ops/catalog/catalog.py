@@ -96,8 +96,8 @@ def _recall(cache: Cache, ref: RepoRef, runtime: Runtime, verdicts: VerdictCache
 
     repo = read_repo(cache, ref)
     report = judge(repo, repo.selected, runtime)
-    if repo.witnesses and not any(finding.code in _REACHES_OUT for finding in report.findings):
-        verdicts.put(report, repo.witnesses, began_ns)
+    if repo.fingerprint_paths and not any(finding.code in _REACHES_OUT for finding in report.findings):
+        verdicts.put(report, repo.fingerprint_paths, began_ns)
     return report
 
 
@@ -229,7 +229,7 @@ def _examine(
     from mlxk_tui.ops.health.verify import verify_repo
 
     repo = read_repo(cache, ref)
-    snapshot = repo.revision(revision)
+    snapshot = repo.find_snapshot(revision)
     report = judge(repo, snapshot, runtime)
     hashed = verify_repo(repo, snapshot, stop, on_event) if on_event is not None and snapshot else None
     return health_entry(report, hashed)

@@ -36,7 +36,7 @@ async def show(cache: Cache, spec: str, *, files: bool = False, config: bool = F
     def work() -> ShowData:
         found = cache.find(spec)
         repo = read_repo(cache, found.ref)
-        snapshot = repo.revision(found.spec.revision)
+        snapshot = repo.find_snapshot(found.spec.revision)
         report = judge(repo, snapshot, Runtime.here())
         content = _config(snapshot)
         return ShowData(

@@ -97,7 +97,7 @@ def clone_cached(
         )
     target = usable_target(cache, target)
     repo = read_repo(cache, found.ref)
-    job = _job(repo, found, repo.revision(wanted), target, check_health=check_health)
+    job = _job(repo, found, repo.find_snapshot(wanted), target, check_health=check_health)
     meter = Meter("clone", stop, on_event, bytes_total=job.bytes_total, files_total=len(job.files))
     try:
         with staged(target) as folder:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from mlxk_tui.ops.cache.cache import Cache
-from mlxk_tui.ops.cache.names import is_clean, parse_spec
+from mlxk_tui.ops.cache.names import is_valid_repo_name, parse_spec
 from mlxk_tui.ops.clone.from_cache import NotWholeError
 from mlxk_tui.ops.contract.results import CloneData
 from mlxk_tui.ops.core.errors import AccessReason, ErrorType, OpError
@@ -83,7 +83,7 @@ def _name_of(cache: Cache, spec: str) -> str:
 def _names_another_repo(cache: Cache, spec: str) -> bool:
     """Return whether a spec is a full name that no cached repo has; blocking, for threads."""
     parsed = parse_spec(spec)
-    if "/" not in parsed.name or not is_clean(parsed.name):
+    if "/" not in parsed.name or not is_valid_repo_name(parsed.name):
         return False
     if read_cached(cache, parsed.name) is not None:
         return False

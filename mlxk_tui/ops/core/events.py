@@ -50,9 +50,9 @@ class Publisher(Generic[T]):
     """Calls its subscribers with each published value.
 
     It belongs to the event loop's thread; other threads publish with
-    `loop.call_soon_threadsafe(publisher.publish, value)`. `publish` calls the subscribers in the order of their
-    subscription; they must return immediately. An exception of a subscriber is logged, and the others still
-    get the value. A subscriber is referenced until it unsubscribes.
+    `loop.call_soon_threadsafe(publisher.publish, value)`. `publish` calls the subscribers in the order of
+    their subscription; they must return immediately. An exception of a subscriber is logged, and the others
+    still get the value. A subscriber is referenced until it unsubscribes.
     """
 
     def __init__(self) -> None:

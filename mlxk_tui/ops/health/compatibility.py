@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mlxk_tui.ops.cache.documents import Documents, text_of
+from mlxk_tui.ops.cache.documents import Documents, nonempty_str
 from mlxk_tui.ops.contract.results import Finding, FindingCode, Fix, Framework, MemoryFit, Severity
 from mlxk_tui.ops.core.text import printable, size
 from mlxk_tui.ops.health.detect import Detection
@@ -100,7 +100,7 @@ def has_tokenizer(documents: Documents) -> bool:
 
 
 def _architecture(runtime: Runtime, config: dict[str, object]) -> Iterable[Finding]:
-    architecture = text_of(config.get("model_type"))
+    architecture = nonempty_str(config.get("model_type"))
     if architecture is None:
         yield _error(FindingCode.ARCHITECTURE_UNKNOWN, "config.json", "config.json names no model_type.")
     elif runtime.module_of(architecture) is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mlxk_tui.ops.cache.documents import Documents, Json, int_of, text_of, texts_of
+from mlxk_tui.ops.cache.documents import Documents, Json, nonempty_str, positive_int, str_tuple
 from mlxk_tui.ops.cache.names import DEFAULT_ORG
 from mlxk_tui.ops.contract.results import Capability, Framework, Modality, ModelType, Quantization
 from mlxk_tui.ops.core.text import printable
@@ -66,7 +66,7 @@ def detect(name: str, documents: Documents, weights: Weights) -> Detection:
         capabilities=_CAPABILITIES[model_type],
         modalities=_modalities(config),
         quantization=quantization,
-        context_length=int_of(config, *_CONTEXT_KEYS) or int_of(text_config, *_CONTEXT_KEYS),
+        context_length=positive_int(config, *_CONTEXT_KEYS) or positive_int(text_config, *_CONTEXT_KEYS),
         facts=_facts(documents, config, text_config, weights, quantization),
     )
 
@@ -80,9 +80,9 @@ def _framework(name: str, documents: Documents, quantization: Quantization | Non
     card = documents.card
     if name.startswith(f"{DEFAULT_ORG}/"):
         return Framework.MLX
-    if "mlx" in (tag.lower() for tag in texts_of(card.get("tags"))):
+    if "mlx" in (tag.lower() for tag in str_tuple(card.get("tags"))):
         return Framework.MLX
-    if (text_of(card.get("library_name")) or "").lower() in {"mlx", "mlx-lm", "mlx_lm"}:
+    if (nonempty_str(card.get("library_name")) or "").lower() in {"mlx", "mlx-lm", "mlx_lm"}:
         return Framework.MLX
     has_safetensors = any(file.endswith(".safetensors") for file in documents.files)
     if quantization is not None and has_safetensors:
@@ -97,20 +97,20 @@ def _framework(name: str, documents: Documents, quantization: Quantization | Non
 def _quantization(config: Json) -> Quantization | None:
     """Return MLX's own `quantization` block; other tools write `quantization_config`."""
     block = _nested(config, "quantization")
-    bits = int_of(block, "bits")
-    return Quantization(bits=bits, group_size=int_of(block, "group_size")) if bits else None
+    bits = positive_int(block, "bits")
+    return Quantization(bits=bits, group_size=positive_int(block, "group_size")) if bits else None
 
 
 def _model_type(name: str, documents: Documents, config: Json, framework: Framework) -> ModelType:
     # Embedding first: several embedding models carry a chat template of the model they came from.
     if _is_embedding(name, documents, config):
         return ModelType.EMBEDDING
-    architecture = (text_of(config.get("model_type")) or "").lower()
+    architecture = (nonempty_str(config.get("model_type")) or "").lower()
     if architecture in _AUDIO_ONLY:
         return ModelType.UNKNOWN
     if documents.has_chat_template or _CHAT_NAME.search(name):
         return ModelType.CHAT
-    if architecture or texts_of(config.get("architectures")) or framework is Framework.GGUF:
+    if architecture or str_tuple(config.get("architectures")) or framework is Framework.GGUF:
         return ModelType.BASE
     return ModelType.UNKNOWN
 
@@ -118,7 +118,7 @@ def _model_type(name: str, documents: Documents, config: Json, framework: Framew
 def _is_embedding(name: str, documents: Documents, config: Json) -> bool:
     if any(file in documents.files for file in _EMBEDDING_FILES):
         return True
-    if _EMBEDDING_ARCHITECTURES.intersection(texts_of(config.get("architectures"))):
+    if _EMBEDDING_ARCHITECTURES.intersection(str_tuple(config.get("architectures"))):
         return True
     return _EMBEDDING_NAME.search(name) is not None
 
@@ -135,7 +135,7 @@ def _modalities(config: Json) -> tuple[Modality, ...]:
     found: list[Modality] = []
     if any(config.get(key) is not None for key in _VISION_KEYS):
         found.append(Modality.VISION)
-    architecture = (text_of(config.get("model_type")) or "").lower()
+    architecture = (nonempty_str(config.get("model_type")) or "").lower()
     if architecture in _AUDIO_ONLY or any(config.get(key) is not None for key in _AUDIO_KEYS):
         found.append(Modality.AUDIO)
     return tuple(found)
@@ -149,12 +149,12 @@ def _facts(
     quantization: Quantization | None,
 ) -> ModelFacts:
     def number(*keys: str) -> int | None:
-        return int_of(config, *keys) or int_of(text_config, *keys)
+        return positive_int(config, *keys) or positive_int(text_config, *keys)
 
     hidden = number("hidden_size", "n_embd", "d_model", "dim")
     heads = number("num_attention_heads", "n_head", "n_heads")
     card = documents.card
-    architecture = text_of(config.get("model_type"))
+    architecture = nonempty_str(config.get("model_type"))
     return ModelFacts(
         architecture=printable(architecture[:60]) if architecture else None,
         layers=number("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
@@ -165,12 +165,12 @@ def _facts(
         parameters=_parameters(weights.elements, quantization),
         license=_short(card.get("license_name")) or _short(card.get("license")),
         base_model=_short(card.get("base_model")),
-        tags=tuple(printable(tag[:60]) for tag in texts_of(card.get("tags"))[:24]),
+        tags=tuple(printable(tag[:60]) for tag in str_tuple(card.get("tags"))[:24]),
     )
 
 
 def _short(value: object) -> str | None:
-    texts = texts_of(value)
+    texts = str_tuple(value)
     return printable(texts[0][:120]) if texts and texts[0].strip() else None
 
 

@@ -114,7 +114,7 @@ def _no_snapshot(repo: Repo) -> Finding:
             f"{plural(len(repo.snapshots), 'other revision')} cached.",
             fix=Fix.PULL,
         )
-    begun = any(blob.partial for blob in repo.blobs.values())
+    begun = any(blob.is_partial for blob in repo.blobs.values())
     return Finding(
         code=FindingCode.NO_SNAPSHOT,
         severity=Severity.ERROR,
@@ -182,7 +182,7 @@ def _has_size(entry: Any) -> bool:
 
 def _begun(tree: dict[str, _Listed] | None, repo: Repo) -> set[str]:
     """Return the files of the list whose download was begun and not finished: none of them was left out."""
-    partial = {blob.name.partition(".")[0] for blob in repo.blobs.values() if blob.partial}
+    partial = {blob.name.partition(".")[0] for blob in repo.blobs.values() if blob.is_partial}
     return {name for name, listed in (tree or {}).items() if listed.etag in partial}
 
 
@@ -250,7 +250,7 @@ def _needed(name: str, present: list[str]) -> bool:
 
 def _check_downloads(repo: Repo, *, complete: bool) -> Iterable[Finding]:
     """Judge partial blobs: beside a snapshot that is known to be complete they are only litter."""
-    partial = [blob for blob in repo.blobs.values() if blob.partial]
+    partial = [blob for blob in repo.blobs.values() if blob.is_partial]
     if not partial:
         return
     total = size(sum(blob.size or 0 for blob in partial))

@@ -22,7 +22,7 @@ def inspect(cache: Cache, ref: RepoRef, runtime: Runtime, revision: str | None =
         OpError: `model_not_found` when the repo vanished, `revision_not_found`, `ambiguous_match`.
     """
     repo = read_repo(cache, ref)
-    return judge(repo, repo.revision(revision), runtime)
+    return judge(repo, repo.find_snapshot(revision), runtime)
 
 
 def judge(repo: Repo, snapshot: Snapshot | None, runtime: Runtime) -> Report:

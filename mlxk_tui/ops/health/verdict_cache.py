@@ -68,7 +68,7 @@ class _Entry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    witnesses: tuple[str, ...]
+    fingerprint_paths: tuple[str, ...]
     """Everything that the reading looked at, relative to the repo."""
     stamp: int
     """Hash of the witnesses' stats."""
@@ -126,7 +126,7 @@ class VerdictCache:
         """Return the remembered report of a repo in which nothing has changed, else None."""
         entry = self._entries.get(ref.folder_name)
         try:
-            if entry is None or entry.stamp != _stamp(ref.folder, entry.witnesses)[0]:
+            if entry is None or entry.stamp != _stamp(ref.folder, entry.fingerprint_paths)[0]:
                 return None
         except (OSError, ValueError):  # vanished
             return None
@@ -138,7 +138,7 @@ class VerdictCache:
         if ref.folder_name in self._entries:
             self._kept[ref.folder_name] = self._entries[ref.folder_name]
 
-    def put(self, report: Report, witnesses: tuple[str, ...], began_ns: int) -> None:
+    def put(self, report: Report, fingerprint_paths: tuple[str, ...], began_ns: int) -> None:
         """Remember a report, unless what it is about changed just before it was read.
 
         Args:
@@ -149,7 +149,7 @@ class VerdictCache:
         if self._path is None:
             return
         root = report.ref.folder
-        relative = tuple(os.path.relpath(path, root) for path in witnesses)
+        relative = tuple(os.path.relpath(path, root) for path in fingerprint_paths)
         try:
             "".join((report.ref.folder_name, *relative)).encode()
             stamp, newest = _stamp(root, relative)
@@ -158,7 +158,7 @@ class VerdictCache:
         if newest <= began_ns - _RACY_NS:
             self._changed = True
             self._kept[report.ref.folder_name] = _Entry.model_construct(
-                witnesses=relative,
+                fingerprint_paths=relative,
                 stamp=stamp,
                 model=report.model,
                 findings=report.findings,
@@ -209,14 +209,14 @@ def _load(path: str, header: tuple[str, ...]) -> dict[str, _Entry]:
     return content.repos if content.header == header else {}
 
 
-def _stamp(root: str, witnesses: tuple[str, ...]) -> tuple[int, int]:
+def _stamp(root: str, fingerprint_paths: tuple[str, ...]) -> tuple[int, int]:
     """Return a hash of the witnesses' stats and the newest change time among them, in ns.
 
     Raises:
         OSError: one of them vanished.
     """
     prefix = root + os.sep
-    stats = [os.lstat(prefix + path) for path in witnesses]
+    stats = [os.lstat(prefix + path) for path in fingerprint_paths]
     changed = [info.st_ctime_ns for info in stats]
     facts = [part for info in stats for part in (info.st_mtime_ns, info.st_size, info.st_ino)]
     return hash((*changed, *facts)), max(changed, default=0)

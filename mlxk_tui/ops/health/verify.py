@@ -44,7 +44,7 @@ async def verify(cache: Cache, spec: str, *, on_event: OnEvent = ignore_event) -
     Stops within one chunk of 4 MiB a thread when the task is cancelled.
 
     Raises:
-        OpError: those of `Cache.find` and `Repo.revision`.
+        OpError: those of `Cache.find` and `Repo.find_snapshot`.
     """
 
     found = await asyncio.to_thread(cache.find, spec)
@@ -57,12 +57,12 @@ async def verify_ref(
     """Do as `verify` does, for a repo that was picked from a list: its name need not be one to type.
 
     Raises:
-        OpError: `model_not_found` when it vanished, and those of `Repo.revision`.
+        OpError: `model_not_found` when it vanished, and those of `Repo.find_snapshot`.
     """
 
     def work(stop: threading.Event) -> Verification:
         repo = read_repo(cache, ref)
-        snapshot = repo.revision(revision)
+        snapshot = repo.find_snapshot(revision)
         if snapshot is None:
             return Verification(Checksums(files=0, bytes=0, mismatched=0, unverifiable=0), ())
         return verify_repo(repo, snapshot, stop, on_event)

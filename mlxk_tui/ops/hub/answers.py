@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from mlxk_tui.ops.cache.names import DEFAULT_ORG, is_clean
+from mlxk_tui.ops.cache.names import DEFAULT_ORG, is_valid_repo_name
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 
 MAX_FILES = 100_000
@@ -104,7 +104,7 @@ def repo_info(answer: Any, asked: str) -> RepoInfo:
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise AnswerError("no commit")
     name = answer.get("id")
-    same = isinstance(name, str) and is_clean(name) and name.casefold() == asked.casefold()
+    same = isinstance(name, str) and is_valid_repo_name(name) and name.casefold() == asked.casefold()
     tags = _tags(answer.get("tags"))
     return RepoInfo(
         repo=str(name) if same else asked,
@@ -157,7 +157,7 @@ def _tree_entry(item: Mapping[str, Any]) -> TreeEntry:
 def found_model(item: Any) -> FoundModel | None:
     """Return one hit of a search, or None where it makes no sense: one bad hit spoils nothing."""
     name = item.get("id") if isinstance(item, dict) else None
-    if not isinstance(name, str) or not is_clean(name):
+    if not isinstance(name, str) or not is_valid_repo_name(name):
         return None
     tags = _tags(item.get("tags"))
     library = item.get("library_name")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlxk_tui.ops.cache.cache import Cache
-from mlxk_tui.ops.cache.names import DEFAULT_ORG, Spec, is_clean, name_to_dir, parse_spec
+from mlxk_tui.ops.cache.names import DEFAULT_ORG, Spec, is_valid_repo_name, name_to_dir, parse_spec
 from mlxk_tui.ops.cache.repo import COMMIT
 from mlxk_tui.ops.catalog.catalog import repos_or_none
 from mlxk_tui.ops.contract.results import MemoryFit
@@ -188,7 +188,7 @@ def names_to_try(cache: Cache, spec: Spec) -> tuple[str, ...]:
     Raises:
         OpError: `validation_error` for a name or revision that the hub cannot have.
     """
-    if not is_clean(spec.name):
+    if not is_valid_repo_name(spec.name):
         raise OpError(
             ErrorType.VALIDATION_ERROR,
             f"'{printable(spec.name)}' is not a name that the hub allows.",
@@ -203,7 +203,7 @@ def names_to_try(cache: Cache, spec: Spec) -> tuple[str, ...]:
         return (spec.name,)
     expanded = f"{DEFAULT_ORG}/{spec.name}"
     try:
-        cached = [ref.name for ref in repos_or_none(cache) if is_clean(ref.name)]
+        cached = [ref.name for ref in repos_or_none(cache) if is_valid_repo_name(ref.name)]
     except OpError:  # what is wrong with the cache is told when something is to be written
         cached = []
     for wanted in (spec.name, expanded):

@@ -371,7 +371,7 @@ async def _kept(cache: Cache, spec: Spec, error: OpError) -> PullData | None:
 def _sound(repo: Repo, revision: str | None) -> Snapshot | None:
     """Return the cached snapshot of a revision when nothing is wrong with it."""
     try:
-        snapshot = repo.revision(revision or (MAIN if MAIN in repo.refs else None))
+        snapshot = repo.find_snapshot(revision or (MAIN if MAIN in repo.refs else None))
     except OpError:
         return None
     if snapshot is None:

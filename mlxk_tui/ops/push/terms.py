@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxk_tui.ops.cache.names import is_clean
+from mlxk_tui.ops.cache.names import is_valid_repo_name
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.core.text import printable
@@ -74,7 +74,7 @@ class PushRequest:
             OpError: `validation_error`, saying which and why.
         """
         name = printable(self.repo_id[:120])
-        if "/" not in self.repo_id or not is_clean(self.repo_id):
+        if "/" not in self.repo_id or not is_valid_repo_name(self.repo_id):
             raise _invalid(f"'{name}' is not a repo to push to.", Remedy.GIVE_REPO_NAME)
         branch = printable(self.branch[:120])
         if not self.branch or len(self.branch) > _MAX_BRANCH or _BAD_BRANCH.search(self.branch):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlxk_tui.ops.cache.documents import MAX_INDEX_BYTES, Documents, read_documents, read_json
 from mlxk_tui.ops.cache.repo import Snapshot, SnapshotFile
-from mlxk_tui.ops.cache.repo_scanner import unreadable
+from mlxk_tui.ops.cache.repo_scanner import unreadable_finding
 from mlxk_tui.ops.contract.results import (
     Finding,
     FindingCode,
@@ -156,7 +156,7 @@ def _read(folder: Path, stop: threading.Event) -> Snapshot:
             with os.scandir(os.path.join(root, prefix)) as entries:
                 found = list(entries)
         except OSError as error:
-            problems.append(unreadable(prefix, error))
+            problems.append(unreadable_finding(prefix, error))
             continue
         for entry in found:
             name = prefix + entry.name
@@ -194,4 +194,4 @@ def _file(root: str, name: str, entry: os.DirEntry[str]) -> SnapshotFile:
 
 def _too_many(prefix: str) -> Finding:
     limit = OSError(0, f"over {_MAX_FILES:,} files or {_MAX_DEPTH} levels of folders")
-    return unreadable(prefix, limit)
+    return unreadable_finding(prefix, limit)

@@ -21,16 +21,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from mlxk_tui.ops.cache.cache import Cache, RepoRef
-from mlxk_tui.ops.cache.cross_links import foreign_uses
+from mlxk_tui.ops.cache.cross_links import find_cross_links
 from mlxk_tui.ops.cache.deletion import (
     Folder,
-    check_allowed,
+    check_deletion_allowed,
     check_writable,
     freed_by_removal,
     freed_by_unlink,
     open_cache,
 )
-from mlxk_tui.ops.cache.locks import blob_lock, clean_locks, held_in
+from mlxk_tui.ops.cache.locks import blob_lock, delete_stale_locks, held_locks_in
 from mlxk_tui.ops.cache.repo import Repo
 from mlxk_tui.ops.cache.repo_scanner import read_repo
 from mlxk_tui.ops.cache.shared_store import SharedStore
@@ -152,8 +152,8 @@ def _prune(cache: Cache, meter: Meter, *, dry_run: bool) -> PruneData:
             return result.data(dry_run=dry_run)
         raise
     if not dry_run:
-        check_allowed(cache.root)
-    payloads, uses = Payloads.of(cache), foreign_uses(cache)
+        check_deletion_allowed(cache.root)
+    payloads, uses = Payloads.of(cache), find_cross_links(cache)
     with open_cache(cache.root) as root:
         for ref in refs:
             meter.add(ref.name)
@@ -183,7 +183,7 @@ def _plan_repo(
         repo = read_repo(cache, ref)
     except OpError:  # vanished
         return _RepoPlan()
-    if repo.linked or any(os.path.islink(ref.path / inner) for inner in EMPTY_FOLDERS):
+    if repo.is_link or any(os.path.islink(ref.path / inner) for inner in EMPTY_FOLDERS):
         return _RepoPlan()
     used = blobs_in_use(list(repo.snapshots.values()), repo, foreign)
     if not set(repo.refs.values()) <= repo.snapshots.keys():
@@ -197,10 +197,10 @@ def _plan_repo(
     partials = [
         blob
         for name, blob in sorted(repo.blobs.items())
-        if (blob.partial or _TEMPORARY.fullmatch(name)) and _settled(blob.path)
+        if (blob.is_partial or _TEMPORARY.fullmatch(name)) and _settled(blob.path)
     ]
     aside = leftovers(ref.path)
-    if not (detached or orphans or partials or aside) or held_in(root, ref.folder_name):
+    if not (detached or orphans or partials or aside) or held_locks_in(root, ref.folder_name):
         return _RepoPlan()
     return _RepoPlan(
         tuple(
@@ -233,7 +233,7 @@ def _detached(repo: Repo) -> list[str]:
 def _is_orphan(name: str, path: str, store: SharedStore) -> bool:
     if name.startswith((".", "tmp_")) or name.endswith((".incomplete", ".partial", ".tmp")):
         return False
-    if os.path.islink(path) and store.payload_of(path) is None:  # nobody knows whose link that is
+    if os.path.islink(path) and store.payload_for(path) is None:  # nobody knows whose link that is
         return False
     return _settled(path)
 
@@ -259,7 +259,7 @@ def _delete(
     root: Folder, ref: RepoRef, plan: _RepoPlan, payloads: Payloads, result: _Result, meter: Meter
 ) -> None:
     folder_name = ref.folder_name
-    with root.inner(folder_name) as folder:
+    with root.subfolder(folder_name) as folder:
         if folder is None:
             return
         if plan.leftovers:
@@ -268,8 +268,8 @@ def _delete(
         for revision in plan.revisions:
             freed = delete_revision(folder, revision, payloads, meter)
             result.revision(ref, revision, freed)
-            clean_locks(root, folder_name, revision.blobs)
-        with folder.inner("blobs") as blobs:
+            delete_stale_locks(root, folder_name, revision.blobs)
+        with folder.subfolder("blobs") as blobs:
             if blobs is None:
                 return
             for found, kept_in in ((plan.blobs, result.blobs), (plan.partials, result.incomplete)):

@@ -17,16 +17,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from mlxk_tui.ops.cache.cache import Cache, RepoRef
-from mlxk_tui.ops.cache.cross_links import foreign_uses
+from mlxk_tui.ops.cache.cross_links import find_cross_links
 from mlxk_tui.ops.cache.deletion import (
     Folder,
-    check_allowed,
+    check_deletion_allowed,
     check_writable,
+    deletion_error,
     freed_by_removal,
     open_cache,
-    refused,
 )
-from mlxk_tui.ops.cache.locks import clean_locks, delete_locks, held_in, held_locks
+from mlxk_tui.ops.cache.locks import delete_locks, delete_stale_locks, held_locks, held_locks_in
 from mlxk_tui.ops.cache.names import dir_to_name
 from mlxk_tui.ops.cache.repo import Repo
 from mlxk_tui.ops.cache.repo_scanner import read_repo
@@ -121,14 +121,14 @@ def _plan(cache: Cache, ref: RepoRef, wanted: str | None, *, exact: bool) -> Rem
     if wanted is not None:
         _refuse_inner_links(ref)
         plan = plan_revision(
-            repo, _commit(repo, wanted), payloads, foreign=foreign_uses(cache).get(ref.folder_name, {})
+            repo, _commit(repo, wanted), payloads, foreign=find_cross_links(cache).get(ref.folder_name, {})
         )
         count = int(plan.commit in repo.snapshots)
         freed = plan.freed_bytes + abandoned
         return RemovePlan(ref, exact, plan.commit, count, plan.files, freed, held)
     freed = freed_by_removal(ref.path) + abandoned
     if payloads.store.exists() and not os.path.islink(ref.path / "blobs"):
-        links = [blob.path for blob in repo.blobs.values() if payloads.store.payload_of(blob.path)]
+        links = [blob.path for blob in repo.blobs.values() if payloads.store.payload_for(blob.path)]
         freed += sum(payloads.pick(path) for path in links)
     files = sum(len(snapshot.files) for snapshot in repo.snapshots.values())
     return RemovePlan(ref, exact, None, len(repo.snapshots), files, freed, held)
@@ -142,7 +142,7 @@ def _read(cache: Cache, ref: RepoRef) -> Repo:
             f"{printable(ref.folder)} is not a model of this cache; nothing was deleted.",
         )
     repo = read_repo(cache, ref)
-    if repo.linked:
+    if repo.is_link:
         raise _is_link(ref)
     return repo
 
@@ -169,7 +169,7 @@ def _refuse_inner_links(ref: RepoRef) -> None:
 def _commit(repo: Repo, wanted: str) -> str:
     """Return the commit that a ref name or commit prefix stands for, also of a half-removed revision."""
     try:
-        snapshot = repo.revision(wanted)
+        snapshot = repo.find_snapshot(wanted)
     except OpError as error:
         if error.type is not ErrorType.REVISION_NOT_FOUND:
             raise
@@ -186,15 +186,15 @@ def _commit(repo: Repo, wanted: str) -> str:
 def _remove(cache: Cache, plan: RemovePlan, *, force: bool, meter: Meter) -> RmData:
     repo = _read(cache, plan.ref)
     name = plan.ref.folder_name
-    check_allowed(cache.root)
-    with open_cache(cache.root) as root, root.inner(name) as folder:
+    check_deletion_allowed(cache.root)
+    with open_cache(cache.root) as root, root.subfolder(name) as folder:
         if folder is None:
-            info = root.info(name)
+            info = root.lstat(name)
             raise _is_link(plan.ref) if info and stat.S_ISLNK(info.st_mode) else _vanished(plan.ref)
-        held = held_in(root, name)
+        held = held_locks_in(root, name)
         if held and not force:
             raise _locked(plan, held)
-        foreign = foreign_uses(cache).get(name, {})
+        foreign = find_cross_links(cache).get(name, {})
         if plan.revision is None and foreign and not force:
             raise _used_elsewhere(plan, foreign)
         check_writable(plan.ref.path, cache.root)
@@ -207,7 +207,7 @@ def _remove(cache: Cache, plan: RemovePlan, *, force: bool, meter: Meter) -> RmD
                 )
         except OSError as error:
             inner = error.filename if isinstance(error.filename, str) else ""
-            raise refused(error, os.path.join(folder.path, inner)) from None
+            raise deletion_error(error, os.path.join(folder.path, inner)) from None
     meter.finish()
     cleaned = f", {plural(locks, 'lock file')} cleaned" if locks else ""
     return RmData(
@@ -229,20 +229,20 @@ def _delete_model(
     folder.set_aside("snapshots", folder)
     freed = 0
     if payloads.store.exists():
-        with folder.inner("blobs") as blobs:
+        with folder.subfolder("blobs") as blobs:
             shared = blobs.names() if blobs is not None else []
             for blob in shared:
-                if blobs is not None and payloads.store.payload_of(os.path.join(blobs.path, blob)):
+                if blobs is not None and payloads.store.payload_for(os.path.join(blobs.path, blob)):
                     gone = payloads.delete(blobs, blob)
                     freed += gone
                     meter.add(printable(blob), gone, files=1)
     freed += sum(payloads.store.release(payload) for payload in payloads.abandoned(name))
-    freed += folder.empty(meter)
+    freed += folder.delete_contents(meter)
     locks = delete_locks(root, name, meter)
     for _ in range(_ATTEMPTS):
         if root.rmdir(name):
             return freed, locks
-        freed += folder.empty(meter)
+        freed += folder.delete_contents(meter)
     raise OpError(
         ErrorType.LOCKS_PRESENT,
         f"Another program keeps writing into {printable(folder.path)} while it is deleted.",
@@ -273,7 +273,7 @@ def _delete_revision(
     freed = sum(payloads.store.release(payload) for payload in payloads.abandoned(name))
     freed += delete_leftovers(folder, meter)
     freed += delete_revision(folder, plan, payloads, meter)
-    locks = clean_locks(root, name, plan.blobs)
+    locks = delete_stale_locks(root, name, plan.blobs)
     if set(repo.snapshots) <= {commit} and delete_if_empty(root, folder, name):
         locks += delete_locks(root, name, meter)
     return freed, locks

@@ -20,7 +20,7 @@ from pathlib import Path
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.cache.deletion import REMOVING, Folder, freed_by_removal, freed_by_unlink
 from mlxk_tui.ops.cache.repo import Repo, Snapshot
-from mlxk_tui.ops.cache.repo_scanner import is_litter
+from mlxk_tui.ops.cache.repo_scanner import is_macos_metadata
 from mlxk_tui.ops.cache.shared_store import SharedStore
 from mlxk_tui.ops.contract.results import FindingCode
 from mlxk_tui.ops.core.background import Meter
@@ -48,7 +48,7 @@ class Payloads:
 
     def pick(self, blob: str) -> int:
         """Count a blob as going and return the bytes that this frees."""
-        payload = self.store.payload_of(blob)
+        payload = self.store.payload_for(blob)
         self.removing.add(Path(blob))
         if payload is None:
             return freed_by_unlink(blob)
@@ -56,14 +56,14 @@ class Payloads:
 
     def delete(self, blobs: Folder, name: str) -> int:
         """Delete a blob and, where nothing else uses it, its payload; return the bytes freed."""
-        payload = self.store.payload_of(os.path.join(blobs.path, name))
+        payload = self.store.payload_for(os.path.join(blobs.path, name))
         if payload is None:
             return blobs.unlink(name)
 
-        def take_away() -> None:
+        def unlink_blob() -> None:
             blobs.unlink(name)
 
-        return self.store.release(payload, before=take_away, links=self.links.get(payload, ()))
+        return self.store.release(payload, remove_link=unlink_blob, links=self.links.get(payload, ()))
 
     def abandoned(self, repo_folder: str) -> dict[Path, int]:
         """Return the payloads that a killed deletion of a repo's blobs left, with the bytes they free."""
@@ -71,7 +71,7 @@ class Payloads:
             return {}
         return {
             payload: self.store.freed_by(payload, (), self.links.get(payload, ()))
-            for payload in self.store.named_by(repo_folder)
+            for payload in self.store.payloads_listing(repo_folder)
             if payload not in self.links and self.store.references(payload) == frozenset()
         }
 
@@ -160,13 +160,13 @@ def delete_revision(folder: Folder, plan: RevisionPlan, payloads: Payloads, mete
         StoppedError: from the meter.
     """
     freed = 0
-    with folder.inner("blobs") as blobs:
+    with folder.subfolder("blobs") as blobs:
         for name in plan.blobs:
             gone = payloads.delete(blobs, name) if blobs is not None else 0
             freed += gone
             meter.add(printable(name), gone, files=1)
-    with folder.inner("snapshots") as snapshots:
-        if snapshots is not None and snapshots.info(plan.commit) is not None:
+    with folder.subfolder("snapshots") as snapshots:
+        if snapshots is not None and snapshots.lstat(plan.commit) is not None:
             snapshots.set_aside(plan.commit, folder)
     freed += delete_leftovers(folder, meter)
     freed += _unlink(folder, ("trees", f"{plan.commit}.json"))
@@ -189,11 +189,11 @@ def delete_leftovers(folder: Folder, meter: Meter) -> int:
     for name in folder.names():
         if not name.startswith(REMOVING):
             continue
-        with folder.inner(name) as aside:
+        with folder.subfolder(name) as aside:
             if aside is None:
                 freed += folder.unlink(name)
                 continue
-            freed += aside.empty(meter)
+            freed += aside.delete_contents(meter)
         folder.rmdir(name)
     return freed
 
@@ -201,7 +201,7 @@ def delete_leftovers(folder: Folder, meter: Meter) -> int:
 def delete_if_empty(root: Folder, folder: Folder, name: str) -> bool:
     """Delete the shell of a repo that holds nothing any more and return whether it is gone."""
     for inner in folder.names():
-        if is_litter(inner):
+        if is_macos_metadata(inner):
             folder.unlink(inner)
         elif inner not in EMPTY_FOLDERS or not _only_litter(folder, inner):
             return False
@@ -212,8 +212,8 @@ def delete_if_empty(root: Folder, folder: Folder, name: str) -> bool:
 
 def _only_litter(folder: Folder, name: str) -> bool:
     """Take macOS's own files out of a folder inside `folder` and return whether nothing else was there."""
-    with folder.inner(name) as child:
-        if child is None or not all(map(is_litter, child.names())):
+    with folder.subfolder(name) as child:
+        if child is None or not all(map(is_macos_metadata, child.names())):
             return False
         for litter in child.names():
             child.unlink(litter)
@@ -224,7 +224,7 @@ def _unlink(folder: Folder, parts: tuple[str, ...]) -> int:
     """Delete a file some levels down and the folders that this empties, the first excepted."""
     if len(parts) == 1:
         return folder.unlink(parts[0])
-    with folder.inner(parts[0]) as child:
+    with folder.subfolder(parts[0]) as child:
         if child is None:
             return 0
         freed = _unlink(child, parts[1:])

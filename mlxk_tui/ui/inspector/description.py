@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len
 from textual.content import Content
 
-from mlxk_tui.ops.cache.names import is_clean
+from mlxk_tui.ops.cache.names import is_valid_repo_name
 from mlxk_tui.ops.contract.terms import FindingCode, Fix, Framework, Health, MemoryFit, ModelType, Severity
 from mlxk_tui.ops.core.text import age, plural, printable, spaced_size, unmentioned_path
 from mlxk_tui.services.library import Entry, ModelState
@@ -59,7 +59,11 @@ def verdict(entry: Entry) -> tuple[ModelState, str]:
 def fix_hint(finding: Finding, name: str) -> str:
     """Return the next step that repairs a finding, with its key; empty if there is none."""
     if finding.fix is Fix.PULL:
-        return "pull it again to repair it (p)" if is_clean(name) else "pull it again under its own name"
+        return (
+            "pull it again to repair it (p)"
+            if is_valid_repo_name(name)
+            else "pull it again under its own name"
+        )
     return {
         Fix.REMOVE: "delete the model (d)",
         Fix.PRUNE: "prune the leftovers of downloads (x)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mlxk_tui.ops.cache.names import is_clean
+from mlxk_tui.ops.cache.names import is_valid_repo_name
 from mlxk_tui.ops.contract.terms import Severity
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.text import plural, printable
@@ -63,7 +63,7 @@ def pull_disabled_reason(context: Context, entries: Sequence[Entry]) -> str | No
     """Return why models can't be pulled, as a sentence; None if they can."""
     if reason := context.transfers.read_only_reason:
         return reason
-    invalid = [entry for entry in entries if not is_clean(entry.report.ref.name)]
+    invalid = [entry for entry in entries if not is_valid_repo_name(entry.report.ref.name)]
     return f"{invalid[0].short} can't be pulled: its name is not valid on the hub." if invalid else None
 
 

@@ -15,7 +15,7 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, Static
 
-from mlxk_tui.ops.cache.names import is_clean
+from mlxk_tui.ops.cache.names import is_valid_repo_name
 from mlxk_tui.ops.contract.results import WorkspaceHealth
 from mlxk_tui.ops.contract.transfers import PushData
 from mlxk_tui.ops.core.errors import OpError
@@ -163,7 +163,7 @@ class PushForm(ModalScreen[None], OverlayScreen[None]):
         repo = self.repo.value.strip()
         if not repo:
             return "Enter the repo as organization/model."
-        if "/" not in repo or not is_clean(repo):
+        if "/" not in repo or not is_valid_repo_name(repo):
             return "Use organization/model, such as me/my-model."
         return None
 

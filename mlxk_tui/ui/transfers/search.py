@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from mlxk_tui.ops.cache.names import is_clean, parse_spec
+from mlxk_tui.ops.cache.names import is_valid_repo_name, parse_spec
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.text import plural
 from mlxk_tui.transfers.changes import Change
@@ -162,7 +162,7 @@ class SearchScreen(ModalScreen[None], OverlayScreen[None]):
         except OpError:
             return None
         listed = any(found.name.casefold() == words.casefold() for found in self._found)
-        if "/" not in spec.name or not is_clean(spec.name) or listed:
+        if "/" not in spec.name or not is_valid_repo_name(spec.name) or listed:
             return None
         return SearchHit(words, note="exact name")
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mlxk_tui.ops.cache.cache import Cache
-from mlxk_tui.ops.cache.names import dir_to_name, is_clean, name_to_dir, parse_spec, resolve
+from mlxk_tui.ops.cache.names import dir_to_name, is_valid_repo_name, name_to_dir, parse_spec, resolve
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable
 
 _SEGMENT = st.from_regex(r"[A-Za-z0-9_]([A-Za-z0-9_]|[._-](?=[A-Za-z0-9_])){0,30}", fullmatch=True)
-CLEAN_NAMES = st.one_of(_SEGMENT, st.builds("{}/{}".format, _SEGMENT, _SEGMENT)).filter(is_clean)
+CLEAN_NAMES = st.one_of(_SEGMENT, st.builds("{}/{}".format, _SEGMENT, _SEGMENT)).filter(is_valid_repo_name)
 
 
 @given(CLEAN_NAMES)
@@ -67,7 +67,7 @@ def test_folder_names_are_converted_to_repo_names(folder: str, name: str | None)
     ],
 )
 def test_valid_names_follow_the_rules_of_the_hub(name: str, clean: bool) -> None:
-    assert is_clean(name) is clean
+    assert is_valid_repo_name(name) is clean
 
 
 @pytest.mark.parametrize(

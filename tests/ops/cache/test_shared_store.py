@@ -41,11 +41,11 @@ def test_scan_matches_huggingface_hub(hf: HfCache) -> None:
     blob = repo.blob("model.safetensors", WEIGHTS)
 
     assert store.exists()
-    assert store.payload_of(blob) == hub.shared_blob_target(blob, hf.root) == hf.payload(WEIGHTS)
+    assert store.payload_for(blob) == hub.shared_blob_target(blob, hf.root) == hf.payload(WEIGHTS)
     assert set(store.payloads()) == hub.shared_store_blob_paths(hf.root)
     assert store.references(hf.payload(WEIGHTS)) == frozenset({blob})
     assert store.links() == {hf.payload(WEIGHTS): {blob}}
-    assert store.payload_of(repo.blob("README.md", model_files()["README.md"])) is None
+    assert store.payload_for(repo.blob("README.md", model_files()["README.md"])) is None
 
 
 @pytest.mark.parametrize("marker", [None, "", "2\n", "1"])
@@ -70,11 +70,11 @@ def test_payload_is_removed_with_its_last_reference(hf: HfCache) -> None:
 
     assert store.freed_by(payload, blobs[:1]) == 0
     assert store.freed_by(payload, blobs) == len(WEIGHTS)
-    assert store.release(payload, before=blobs[0].unlink) == 0
+    assert store.release(payload, remove_link=blobs[0].unlink) == 0
     assert payload.exists()
     assert hf.manifest(WEIGHTS).read_text() == f"{second.dir_name}/blobs/{blobs[1].name}\n"
     assert hub._read_valid_manifest_references(payload, hf.root) == {blobs[1]}
-    assert store.release(payload, before=blobs[1].unlink) == len(WEIGHTS)
+    assert store.release(payload, remove_link=blobs[1].unlink) == len(WEIGHTS)
     assert not payload.exists()
     assert not hf.manifest(WEIGHTS).exists()
 
@@ -119,7 +119,7 @@ def test_payloads_unreferenced_for_huggingface_hub_are_released(hf: HfCache) -> 
     store = SharedStore(hf.root)
 
     assert store.unreferenced() == hub.unreferenced_shared_blobs(hf.root) == {payload: len(WEIGHTS)}
-    assert store.named_by("models--org--gone") == {payload}
+    assert store.payloads_listing("models--org--gone") == {payload}
     assert store.release(payload) == len(WEIGHTS)
     assert scan_cache_dir(hf.root).size_on_disk == 0
 
@@ -170,7 +170,7 @@ def test_lock_is_held_while_the_link_is_removed(hf: HfCache) -> None:
     payload = hf.payload(WEIGHTS)
     seen: list[bool] = []
 
-    def take_away() -> None:
+    def unlink_blob() -> None:
         other = FileLock(payload.with_name(payload.name + ".lock"), is_singleton=False)
         try:
             other.acquire(timeout=0)
@@ -180,7 +180,7 @@ def test_lock_is_held_while_the_link_is_removed(hf: HfCache) -> None:
             seen.append(True)
         repo.blob("model.safetensors", WEIGHTS).unlink()
 
-    assert SharedStore(hf.root).release(payload, before=take_away) == len(WEIGHTS)
+    assert SharedStore(hf.root).release(payload, remove_link=unlink_blob) == len(WEIGHTS)
     assert seen == [True]
 
 

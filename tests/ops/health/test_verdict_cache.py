@@ -68,7 +68,7 @@ def test_change_of_any_rule_discards_the_verdicts(cache: Cache, hub: Path, tmp_p
     for source in sources:
         verdicts = opened()
         assert verdicts.get(ref) is None, source
-        verdicts.put(report, repo.witnesses, began_ns=2**62)
+        verdicts.put(report, repo.fingerprint_paths, began_ns=2**62)
         verdicts.save()
         assert opened().get(ref) == report
         changed = source.read_bytes() + b"\n"
