@@ -117,7 +117,7 @@ def tour_steps(folder: Path) -> list[TourStep]:
             exit_code=1,
             output=("access_denied",),
         ),
-        *([_ANSWER] if Runtime.here().mlx_lm is not None else []),
+        *([_ANSWER] if Runtime.detect().mlx_lm is not None else []),
         TourStep(
             "There are as many models as at the start.",
             ("health",),

@@ -16,7 +16,7 @@ from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.core.text import printable, size
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.health.report import Report
-from mlxk_tui.ops.health.verdict import judge
+from mlxk_tui.ops.health.verdict import evaluate
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def with_draft(model: Runnable, draft: Runnable, *, force: bool = False) -> Runn
     if model.memory_bytes is None or draft.memory_bytes is None:
         return model
     needed = model.memory_bytes + draft.memory_bytes
-    runtime = Runtime.here()
+    runtime = Runtime.detect()
     fit = memory_verdict(needed, runtime).fit
     if fit is MemoryFit.TOO_LARGE and not force:
         raise OpError(
@@ -87,8 +87,8 @@ def _find(cache: Cache, spec: str, force: bool, partial: bool) -> Runnable:
     found = cache.find(spec, partial=partial)
     repo = read_repo(cache, found.ref)
     snapshot = repo.find_snapshot(found.spec.revision)
-    runtime = Runtime.here()
-    report = judge(repo, snapshot, runtime)
+    runtime = Runtime.detect()
+    report = evaluate(repo, snapshot, runtime)
     model = report.model
     _refuse_missing(report)
     if snapshot is None or not model.runtime_compatible:

@@ -249,7 +249,7 @@ class Library:
         )
 
     def _detect_runtime(self) -> Runtime:
-        return self._given_runtime or Runtime.here()
+        return self._given_runtime or Runtime.detect()
 
     async def refresh(self) -> None:
         """Check for changes once and read what changed."""
@@ -278,12 +278,12 @@ class Library:
 
     def _inspect(self, refs: Sequence[RepoRef], runtime: Runtime) -> list[Report | str]:
         """Return a report for each repo, or its folder name where it was removed meanwhile."""
-        from mlxk_tui.ops.health.verdict import inspect
+        from mlxk_tui.ops.health.verdict import inspect_repo
 
         reports: list[Report | str] = []
         for ref in refs:
             try:
-                reports.append(inspect(self.cache, ref, runtime))
+                reports.append(inspect_repo(self.cache, ref, runtime))
             except OpError:  # noqa: PERF203 - a removed repo must not stop the others
                 reports.append(ref.folder_name)
         return reports

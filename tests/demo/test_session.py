@@ -17,7 +17,7 @@ from mlxk_tui.demo import tiny_model
 from mlxk_tui.demo.session import DemoSession
 from mlxk_tui.ops.contract.terms import Health, ModelType
 from mlxk_tui.ops.health.machine import Runtime
-from mlxk_tui.ops.health.verdict import inspect
+from mlxk_tui.ops.health.verdict import inspect_repo
 from tests.support.waiting import PATIENCE_S
 
 PROGRAM = """
@@ -101,7 +101,7 @@ def test_hub_starts_with_the_first_request_and_stops_with_the_session() -> None:
 def test_tiny_model_is_in_the_cache_and_can_run() -> None:
     with DemoSession() as session:
         found = session.cache.find("tiny-demo")
-        report = inspect(session.cache, found.ref, Runtime.here())
+        report = inspect_repo(session.cache, found.ref, Runtime.detect())
     assert report.model.health is Health.HEALTHY
     assert report.model.model_type is ModelType.CHAT
 

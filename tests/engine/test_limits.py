@@ -84,7 +84,7 @@ def test_model_that_does_not_fit_is_rejected_unless_forced() -> None:
 
 
 def test_memory_check_includes_the_draft_model() -> None:
-    usable = Runtime.here().memory_bytes
+    usable = Runtime.detect().memory_bytes
     large = Runnable("org/Large", Path("large"), memory_bytes=int(0.7 * usable), fit=MemoryFit.FITS)
     small = Runnable("org/Small", Path("small"), memory_bytes=int(0.1 * usable))
     both = with_draft(large, small)

@@ -45,7 +45,7 @@ def waiting_for_verdicts(
 ) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], None]]]:
     """Run a `list` that blocks on reading a pipe; the callable closes the pipe."""
     monkeypatch.setenv("MLXK_VERDICTS", str(folder))
-    path = VerdictCache.of(Cache(hub), Runtime.here())._path
+    path = VerdictCache.for_cache(Cache(hub), Runtime.detect())._path
     assert path is not None
     os.mkfifo(path)
     writers: list[int] = []

@@ -48,11 +48,11 @@ async def inspect_model(
             `cache_not_found`, `permission_denied`.
     """
 
-    from mlxk_tui.ops.health.verdict import inspect  # `list` of remembered verdicts does without
+    from mlxk_tui.ops.health.verdict import inspect_repo  # `list` of remembered verdicts does without
 
     def work() -> Report:
         found = cache.find(spec, partial=partial)
-        return inspect(cache, found.ref, runtime or Runtime.here(), found.spec.revision)
+        return inspect_repo(cache, found.ref, runtime or Runtime.detect(), found.spec.revision)
 
     return await run_blocking(work)
 
@@ -73,8 +73,8 @@ def walk(
     Raises:
         OpError: `permission_denied`, or `cache_not_found` where the cache is not a folder.
     """
-    machine = runtime or Runtime.here()
-    verdicts = VerdictCache.of(cache, machine)
+    machine = runtime or Runtime.detect()
+    verdicts = VerdictCache.for_cache(cache, machine)
     for ref in repos_or_none(cache):
         if stop is not None and stop.is_set():
             return
@@ -82,7 +82,7 @@ def walk(
             if pattern is None or pattern.casefold() in ref.name.casefold():
                 yield _recall(cache, ref, machine, verdicts, clock())
             else:
-                verdicts.keep(ref)
+                verdicts.retain(ref)
     verdicts.save()
 
 
@@ -92,10 +92,10 @@ def _recall(cache: Cache, ref: RepoRef, runtime: Runtime, verdicts: VerdictCache
     if known is not None:
         return known
     from mlxk_tui.ops.cache.repo_scanner import read_repo
-    from mlxk_tui.ops.health.verdict import judge
+    from mlxk_tui.ops.health.verdict import evaluate
 
     repo = read_repo(cache, ref)
-    report = judge(repo, repo.selected, runtime)
+    report = evaluate(repo, repo.selected, runtime)
     if repo.fingerprint_paths and not any(finding.code in _REACHES_OUT for finding in report.findings):
         verdicts.put(report, repo.fingerprint_paths, began_ns)
     return report
@@ -192,7 +192,7 @@ async def check_health(
     stop = threading.Event()
 
     def work() -> HealthData:
-        machine = runtime or Runtime.here()
+        machine = runtime or Runtime.detect()
         if spec is None and not verify:
             return _summary([health_entry(report) for report in walk(cache, stop, runtime=machine)])
         if spec is None:
@@ -225,12 +225,12 @@ def _examine(
 ) -> HealthEntry:
     """Read and judge one repo anew; with `on_event` hash it too."""
     from mlxk_tui.ops.cache.repo_scanner import read_repo
-    from mlxk_tui.ops.health.verdict import judge
+    from mlxk_tui.ops.health.verdict import evaluate
     from mlxk_tui.ops.health.verify import verify_repo
 
     repo = read_repo(cache, ref)
     snapshot = repo.find_snapshot(revision)
-    report = judge(repo, snapshot, runtime)
+    report = evaluate(repo, snapshot, runtime)
     hashed = verify_repo(repo, snapshot, stop, on_event) if on_event is not None and snapshot else None
     return health_entry(report, hashed)
 

@@ -12,9 +12,9 @@ from mlxk_tui.ops.contract.results import Batching, FileType, ModelFile, ShowDat
 from mlxk_tui.ops.core import text as fmt
 from mlxk_tui.ops.core.blocking import run_blocking
 from mlxk_tui.ops.core.files import read_bytes
-from mlxk_tui.ops.health.batching_verdicts import known_batching
+from mlxk_tui.ops.health.batching_verdicts import find_batching_verdict
 from mlxk_tui.ops.health.machine import Runtime
-from mlxk_tui.ops.health.verdict import judge
+from mlxk_tui.ops.health.verdict import evaluate
 from mlxk_tui.ops.health.weights import is_weights
 
 MAX_CARD_BYTES = 200_000
@@ -37,7 +37,7 @@ async def show(cache: Cache, spec: str, *, files: bool = False, config: bool = F
         found = cache.find(spec)
         repo = read_repo(cache, found.ref)
         snapshot = repo.find_snapshot(found.spec.revision)
-        report = judge(repo, snapshot, Runtime.here())
+        report = evaluate(repo, snapshot, Runtime.detect())
         content = _config(snapshot)
         return ShowData(
             model=report.model,
@@ -59,7 +59,7 @@ async def read_in_turn(cache: Cache, ref: RepoRef) -> str | None:
     """
 
     def work() -> str | None:
-        known = known_batching(_config(read_repo(cache, ref).selected))
+        known = find_batching_verdict(_config(read_repo(cache, ref).selected))
         return known.message if known is not None and not known.together else None
 
     return await run_blocking(work)
@@ -89,7 +89,7 @@ async def read_generation_config(cache: Cache, ref: RepoRef) -> dict[str, Any] |
     Raises:
         OpError: `model_not_found` when the repo vanished.
     """
-    return await blocking(lambda: _json(read_repo(cache, ref).selected, "generation_config.json"))
+    return await run_blocking(lambda: _json(read_repo(cache, ref).selected, "generation_config.json"))
 
 
 async def read_card(cache: Cache, ref: RepoRef) -> str | None:
@@ -135,7 +135,7 @@ def _kind(path: str) -> FileType:
 
 
 def _batching(config: dict[str, Any] | None) -> Batching | None:
-    known = known_batching(config)
+    known = find_batching_verdict(config)
     if known is None:
         return None
     return Batching(together=known.together, reason=known.reason, message=known.message)

@@ -1,1 +1,1 @@
-"""Whether a model is intact and will run here: integrity, weights, compatibility, verdicts."""
+"""Health of models: integrity, weights, compatibility with this machine, cached verdicts."""

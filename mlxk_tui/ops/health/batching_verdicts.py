@@ -1,12 +1,12 @@
-"""Whether a model answers several requests together rightly: verdicts of trials, remembered on disk.
+"""Stores on disk whether a model's requests can be decoded as one batch.
 
-A verdict belongs to what shapes a model (config.json without names), the versions of MLX and mlx-lm, and
-what chooses the kernels (`Arithmetic`). Each has a file of its own, which is replaced as a whole, so that
-processes do not hurt each other. Before a trial begins, a file says that it is under way; it is locked as
-long as its process lives. One that nobody holds is a trial that its process did not survive.
+The key of a verdict is the model's architecture (config.json without names), the versions of MLX and
+mlx-lm, and whatever selects the compute kernels (`Arithmetic`). Each verdict has a file of its own, which
+is replaced atomically, so that processes do not interfere. A running trial is marked by a file that its
+process keeps locked; an unlocked one belongs to a trial that did not survive.
 
-The folder is this program's own, and losing it costs one more trial of each model. Where it cannot be
-written every load tries anew: a wrong answer is worse than a slow load.
+The folder belongs to this program, and deleting it costs one more trial of each model. If it is not
+writable, every load repeats the trial: a slow load is better than a wrong answer.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from mlxk_tui.ops.contract.terms import BatchingReason
 from mlxk_tui.ops.core.files import replace_file, sync_folder
 
 FOLDER_VARIABLE = "MLXK_BATCHING"
-"""A folder for the remembered verdicts, or `off`."""
-MOST_UNFINISHED = 2
-"""Trials that may end with their process before it counts as a crash: one of them may have been killed."""
+"""Environment variable: the folder for verdicts, or `off`."""
+MAX_UNFINISHED = 2
+"""Aborted trials that are tolerated before they count as a crash; one may have been killed."""
 _FORMAT = 2
-"""Raised when the trial asks for more."""
+"""Incremented when the trial becomes stricter."""
 _MAX_BYTES = 10_000
-_NAMES = frozenset(
+_IGNORED_KEYS = frozenset(
     {
         *("_name_or_path", "name_or_path", "_commit_hash", "transformers_version", "auto_map"),
         *("id2label", "label2id", "license", "use_cache"),
     }
 )
-"""Keys of config.json that shape nothing."""
+"""Keys of config.json that do not affect the computation."""
 
 
 def _system() -> str:
@@ -52,55 +52,55 @@ def _system() -> str:
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What chooses the kernels that a model is calculated with, beside the model itself.
+    """Everything besides the model that selects the compute kernels.
 
-    From how many rows on quantized weights are expanded is no part of it: that is measured at every load, and
-    either way the numbers are float32 ones.
+    The number of rows from which quantized weights are expanded is not included: it is measured at every
+    load, and the results are float32 values either way.
     """
 
     device: str
     """`gpu` or `cpu`."""
     weights: str = ""
-    """How they are held on a CPU, `float32` or `stored`; empty where mlx-lm's own way is kept."""
+    """Weights on a CPU: `float32` or `stored`; empty for mlx-lm's default."""
     blas: str = ""
-    """The library that multiplies on a CPU, with its version; empty for MLX's own."""
+    """The BLAS library on a CPU, with its version; empty for MLX's own."""
     system: str = field(default_factory=_system)
-    """Operating system and machine."""
+    """Operating system and processor architecture."""
 
 
 @dataclass(frozen=True)
 class BatchingVerdict:
-    """What a trial found out."""
+    """The result of a trial."""
 
     together: bool
-    """Whether several requests are decoded as one batch; otherwise they take turns."""
+    """Whether requests are decoded as one batch; otherwise they take turns."""
     reason: BatchingReason | None = None
-    """Why not."""
+    """Why requests take turns; None if they do not."""
     difference: float = 0.0
-    """The largest difference that was measured, total variation: 0 to 1."""
+    """Largest measured difference, as total variation: 0 to 1."""
     unfinished: int = 0
-    """Trials that their process did not survive."""
+    """Number of trials that did not survive."""
 
     @property
     def final(self) -> bool:
-        """Whether a trial would tell nothing new."""
+        """Whether another trial is unnecessary."""
         return self.reason is not BatchingReason.UNFINISHED
 
     @property
     def message(self) -> str:
-        """What is said of it, one sentence."""
+        """The result as one sentence."""
         return _SENTENCES[self.reason]
 
 
 _SENTENCES: Mapping[BatchingReason | None, str] = {
-    None: "Requests are answered together.",
+    None: "Requests are processed together.",
     BatchingReason.DIFFERENT: (
-        "Requests take turns: mlx-lm answers differently when this model reads several at once."
+        "Requests take turns: mlx-lm gives different answers when this model processes several at once."
     ),
-    BatchingReason.FAILED: "Requests take turns: mlx-lm cannot run this model on several at once.",
-    BatchingReason.CRASHED: "Requests take turns: mlx-lm crashed when this model read several at once.",
+    BatchingReason.FAILED: "Requests take turns: mlx-lm cannot process several for this model at once.",
+    BatchingReason.CRASHED: "Requests take turns: mlx-lm crashed when this model processed several at once.",
     BatchingReason.UNFINISHED: (
-        "Requests take turns until the model is loaded again: the check whether they can be answered "
+        "Requests take turns until the model is loaded again: the check whether they can be processed "
         "together did not finish."
     ),
     BatchingReason.CACHE: "Requests take turns: mlx-lm cannot batch this model's kind of cache.",
@@ -108,41 +108,47 @@ _SENTENCES: Mapping[BatchingReason | None, str] = {
 
 
 class BatchingVerdicts:
-    """The remembered verdicts of one folder.
+    """The verdicts stored in one folder.
 
     Args:
-        environ: variables that may name the folder; those of this process by default.
+        environ: variables that may name the folder; by default those of this process.
     """
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         env = os.environ if environ is None else environ
-        named = env.get(FOLDER_VARIABLE, "")
+        folder_setting = env.get(FOLDER_VARIABLE, "")
         default = Path(platformdirs.user_cache_dir("mlxk-tui", appauthor=False)) / "batching"
-        self.folder = None if named.lower() == "off" else Path(named).expanduser() if named else default
-        """Where they are; None remembers nothing."""
+        self.folder = (
+            None
+            if folder_setting.lower() == "off"
+            else Path(folder_setting).expanduser()
+            if folder_setting
+            else default
+        )
+        """The folder; None stores nothing."""
 
     def get(self, key: str) -> BatchingVerdict | None:
-        """Return what is remembered; None where it is nothing, or cannot be read."""
+        """Return a stored verdict; None if there is none or it is unreadable."""
         if self.folder is None:
             return None
         try:
             with (self.folder / f"{key}.json").open("rb") as stream:
                 content = json.loads(stream.read(_MAX_BYTES))
-            return _verdict_of(content)
+            return _parse_verdict(content)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
     def touch(self, key: str) -> None:
-        """Take note that a verdict was used, for `latest`."""
+        """Record that a verdict was used, for `latest`."""
         if self.folder is not None:
             with contextlib.suppress(OSError):
                 os.utime(self.folder / f"{key}.json")
 
     def latest(self, model: str) -> BatchingVerdict | None:
-        """Return the verdict of a model that was used last, however it was calculated; None without one.
+        """Return a model's most recently used verdict, for any arithmetic; None if there is none.
 
         Args:
-            model: of `model_key`.
+            model: a key from `model_key`.
         """
         if self.folder is None:
             return None
@@ -154,12 +160,12 @@ class BatchingVerdicts:
         return next((found for _, key in sorted(dated, reverse=True) if (found := self.get(key))), None)
 
     def put(self, key: str, verdict: BatchingVerdict, about: Mapping[str, str] | None = None) -> bool:
-        """Remember a verdict and return whether that was possible.
+        """Store a verdict; return whether that succeeded.
 
         Args:
-            key: the model's, of `batching_key`.
-            verdict: what was found out.
-            about: more for people who look into the file.
+            key: a key from `batching_key`.
+            verdict: the verdict.
+            about: details for people who read the file.
         """
         if self.folder is None:
             return False
@@ -173,7 +179,7 @@ class BatchingVerdicts:
         return True
 
     def begin(self, key: str) -> BatchingTrial:
-        """Write down that a trial is under way; that is on the disk when this returns, where it can be."""
+        """Mark a trial as running; the mark is on disk when this returns, if the folder is writable."""
         if self.folder is None:
             return BatchingTrial(None, None)
         name = f"{key}.{os.getpid()}-{secrets.token_hex(4)}"
@@ -183,7 +189,7 @@ class BatchingVerdicts:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             if not _lock(descriptor):
-                raise OSError("it cannot be locked")
+                raise OSError("the file cannot be locked")
             os.fsync(descriptor)
             path = temporary.with_suffix(".trying")
             temporary.rename(path)  # locked before it can be seen
@@ -196,26 +202,26 @@ class BatchingVerdicts:
             return BatchingTrial(None, None)
         return BatchingTrial(path, descriptor)
 
-    def take_unfinished(self, key: str) -> int:
-        """Return how many trials of a model ended with their process, and forget them."""
+    def pop_unfinished(self, key: str) -> int:
+        """Return the number of trials of a model that did not survive, and delete their marks."""
         count = 0
         if self.folder is None:
             return count
         with contextlib.suppress(OSError):
             for path in sorted(self.folder.glob(f"{key}.*.trying")):
-                count += _is_left_over(path)
+                count += _remove_if_abandoned(path)
         return count
 
 
 class BatchingTrial:
-    """A trial that is under way."""
+    """A running trial."""
 
     def __init__(self, path: Path | None, descriptor: int | None) -> None:
         self._path = path
         self._descriptor = descriptor
 
     def end(self) -> None:
-        """Take note that it is over; any thread may say so, more than once."""
+        """Mark the trial as finished; thread-safe, and may be called repeatedly."""
         path, self._path = self._path, None
         descriptor, self._descriptor = self._descriptor, None
         if path is not None:
@@ -227,29 +233,29 @@ class BatchingTrial:
 
 
 def model_key(config: Mapping[str, Any], mlx: str, mlx_lm: str) -> str:
-    """Return what all verdicts of a model have in common.
+    """Return the common prefix of the keys of a model's verdicts.
 
     Args:
-        config: config.json.
-        mlx: version of MLX.
-        mlx_lm: version of mlx-lm.
+        config: the content of config.json.
+        mlx: the version of MLX.
+        mlx_lm: the version of mlx-lm.
     """
-    shape = {name: value for name, value in config.items() if name not in _NAMES}
+    shape = {name: value for name, value in config.items() if name not in _IGNORED_KEYS}
     return _digest([_FORMAT, shape, mlx, mlx_lm])[:40]
 
 
 def batching_key(model: str, arithmetic: Arithmetic) -> str:
-    """Return what a verdict is remembered by.
+    """Return the key of a verdict.
 
     Args:
-        model: of `model_key`.
-        arithmetic: how it is calculated.
+        model: a key from `model_key`.
+        arithmetic: how the model is computed.
     """
     return f"{model}-{_digest(asdict(arithmetic))[:16]}"
 
 
-def known_batching(config: object, environ: Mapping[str, str] | None = None) -> BatchingVerdict | None:
-    """Return what is known of a model here, by its config.json; None before its first load."""
+def find_batching_verdict(config: object, environ: Mapping[str, str] | None = None) -> BatchingVerdict | None:
+    """Return the verdict on a model on this machine, by its config.json; None before its first load."""
     if not isinstance(config, Mapping):
         return None
     try:
@@ -264,9 +270,9 @@ def _digest(content: object) -> str:
     return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _verdict_of(content: Any) -> BatchingVerdict:
+def _parse_verdict(content: Any) -> BatchingVerdict:
     if content["format"] != _FORMAT or not isinstance(content["together"], bool):
-        raise ValueError("another format")
+        raise ValueError("unsupported format")
     reason = content["reason"]
     difference = float(content["difference"])
     unfinished = int(content["unfinished"])
@@ -277,8 +283,8 @@ def _verdict_of(content: Any) -> BatchingVerdict:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock a file as long as this process lives; return False where another holds it."""
-    import fcntl  # not on Windows, where no model runs
+    """Lock a file for the lifetime of this process; return False if another process holds it."""
+    import fcntl  # not available on Windows, where no model runs
 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -287,8 +293,8 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _is_left_over(path: Path) -> bool:
-    """Return whether nobody holds a trial any more, and remove it then."""
+def _remove_if_abandoned(path: Path) -> bool:
+    """Delete the mark of a trial that no process holds; return whether it was one."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -298,7 +304,7 @@ def _is_left_over(path: Path) -> bool:
             return False
         path.unlink()
         return True
-    except OSError:  # it cannot be removed: it would count again and again
+    except OSError:  # if it cannot be deleted, it would be counted repeatedly
         return False
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What a model is: framework, type, capabilities, quantization and sizes, from names and small files."""
+"""Detects a model's framework, type, capabilities, quantization and sizes from names and small files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _CONTEXT_KEYS = (
 
 @dataclass(frozen=True)
 class Detection:
-    """What a model is."""
+    """The detected properties of a model."""
 
     framework: Framework
     model_type: ModelType
@@ -54,7 +54,7 @@ class Detection:
 
 
 def detect(name: str, documents: Documents, weights: Weights) -> Detection:
-    """Tell what the model called `name` is."""
+    """Detect the properties of the model `name`."""
     config = documents.config.value or {}
     text_config = _nested(config, "text_config")
     quantization = _quantization(config)
@@ -95,14 +95,14 @@ def _framework(name: str, documents: Documents, quantization: Quantization | Non
 
 
 def _quantization(config: Json) -> Quantization | None:
-    """Return MLX's own `quantization` block; other tools write `quantization_config`."""
+    """Return the `quantization` block that MLX writes; other tools write `quantization_config`."""
     block = _nested(config, "quantization")
     bits = positive_int(block, "bits")
     return Quantization(bits=bits, group_size=positive_int(block, "group_size")) if bits else None
 
 
 def _model_type(name: str, documents: Documents, config: Json, framework: Framework) -> ModelType:
-    # Embedding first: several embedding models carry a chat template of the model they came from.
+    # Embedding first: several embedding models include the chat template of their base model.
     if _is_embedding(name, documents, config):
         return ModelType.EMBEDDING
     architecture = (nonempty_str(config.get("model_type")) or "").lower()
@@ -175,7 +175,7 @@ def _short(value: object) -> str | None:
 
 
 def _parameters(elements: dict[str, int], quantization: Quantization | None) -> int | None:
-    """Count parameters: MLX packs 32/bits of them into one U32, with a scale and a bias a group."""
+    """Count parameters: MLX packs 32/bits of them into one U32, with a scale and a bias per group."""
     total = sum(elements.values())
     packed = elements.get("U32", 0)
     if quantization is not None and packed and 1 <= quantization.bits <= 32:

@@ -1,4 +1,4 @@
-"""Integrity of a snapshot: every way in which a cached model can be broken, found without the network."""
+"""Checks the integrity of a snapshot's files without the network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlxk_tui.ops.cache.documents import CANNOT_BE_READ, Documents, parse_json
 from mlxk_tui.ops.cache.repo import PARTIAL_ENDINGS, Repo, Snapshot
 from mlxk_tui.ops.contract.results import Finding, FindingCode, Fix, Severity
 from mlxk_tui.ops.core.files import read_bytes
-from mlxk_tui.ops.core.text import plural, printable, size
+from mlxk_tui.ops.core.text import plural, printable, spaced_size
 from mlxk_tui.ops.health.weights import (
     SAFETENSORS_INDEX,
     Weights,
@@ -23,7 +23,7 @@ from mlxk_tui.ops.health.weights import (
 
 _MAX_TREE_BYTES = 32_000_000
 _CONFIGS = ("config.json", "model_index.json", "adapter_config.json")
-"""What describes a model; diffusers pipelines and adapters have their own file instead of config.json."""
+"""Files that describe a model; diffusers pipelines and adapters have their own instead of config.json."""
 _NEEDED_NAMES = frozenset(
     {
         "chat_template.jinja",
@@ -41,28 +41,28 @@ _NEEDED_NAMES = frozenset(
         *_CONFIGS,
     }
 )
-"""Files that a model is not complete without, where the repo has them."""
+"""Files without which a model is incomplete, if its repo has them."""
 _LINK_MESSAGES = {
-    FindingCode.BROKEN_LINK: ("is a link to a file that is not there", Fix.PULL),
-    FindingCode.LINK_OUTSIDE_CACHE: ("is a link that leads out of the cache", Fix.REMOVE),
+    FindingCode.BROKEN_LINK: ("is a link to a missing file", Fix.PULL),
+    FindingCode.LINK_OUTSIDE_CACHE: ("is a link to a target outside the cache", Fix.REMOVE),
     FindingCode.UNREADABLE: ("is not a readable file", Fix.PULL),
 }
 
 
 @dataclass(frozen=True)
 class Integrity:
-    """The verdict on a snapshot's files."""
+    """Result of checking a snapshot's files."""
 
     findings: tuple[Finding, ...]
-    """Errors first; empty when all is sound."""
+    """Errors first; empty if all files are intact."""
     weights: Weights
 
 
 def check_integrity(repo: Repo, snapshot: Snapshot | None, documents: Documents) -> Integrity:
-    """Judge a snapshot of a repo.
+    """Check a snapshot of a repo.
 
-    Order of the findings: no snapshot at all, links and unreadable files, config.json, weights,
-    pointers, partial files, completeness against the file list that huggingface_hub remembers.
+    Order of the findings: missing snapshot; links and unreadable files; config.json; LFS pointers and partial
+    files; weights; completeness by huggingface_hub's file list; unfinished downloads. Errors come first.
     """
     if snapshot is None:
         return Integrity(_ordered([*repo.problems, _no_snapshot(repo)]), Weights())
@@ -70,15 +70,15 @@ def check_integrity(repo: Repo, snapshot: Snapshot | None, documents: Documents)
     weights = check_weights(documents)
     findings += weights.findings
     tree = _read_tree(repo, snapshot)
-    shards_told = any(finding.code is FindingCode.SHARD_MISSING for finding in findings)
-    findings += _check_tree(tree, documents, _begun(tree, repo), shards_told=shards_told)
+    shards_reported = any(finding.code is FindingCode.SHARD_MISSING for finding in findings)
+    findings += _check_tree(tree, documents, _started_downloads(tree, repo), shards_reported=shards_reported)
     complete = tree is not None and not any(f.severity is Severity.ERROR for f in findings)
     findings += _check_downloads(repo, complete=complete)
     return Integrity(_ordered(findings), weights)
 
 
 def check_files(snapshot: Snapshot, documents: Documents) -> Iterable[Finding]:
-    """Judge what holds for any folder of model files: links, config.json, pointers, partial files."""
+    """Check any folder of model files: links, config.json, LFS pointers, partial files."""
     yield from snapshot.problems
     for file in snapshot.files:
         if file.problem is not None:
@@ -91,7 +91,7 @@ def check_files(snapshot: Snapshot, documents: Documents) -> Iterable[Finding]:
         if file.size == 0 and file.name in _NEEDED_NAMES and file.name != "config.json":
             yield _error(FindingCode.FILE_EMPTY, file.name, "is empty")
         if file.name.endswith(PARTIAL_ENDINGS):
-            yield _error(FindingCode.PARTIAL_FILE, file.name, "is the rest of an unfinished download")
+            yield _error(FindingCode.PARTIAL_FILE, file.name, "is an unfinished download")
 
 
 def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -114,14 +114,12 @@ def _no_snapshot(repo: Repo) -> Finding:
             f"{plural(len(repo.snapshots), 'other revision')} cached.",
             fix=Fix.PULL,
         )
-    begun = any(blob.is_partial for blob in repo.blobs.values())
+    started = any(blob.is_partial for blob in repo.blobs.values())
     return Finding(
         code=FindingCode.NO_SNAPSHOT,
         severity=Severity.ERROR,
         path=None,
-        message="The download has not finished a single file."
-        if begun
-        else "Nothing of the model is downloaded.",
+        message="The download has not completed any file yet." if started else "Nothing downloaded yet.",
         fix=Fix.PULL,
     )
 
@@ -141,24 +139,24 @@ def _check_config(documents: Documents) -> Iterable[Finding]:
         return
     weights = [name for name in documents.files if is_weights(name)]
     if weights and all(name.endswith(".gguf") for name in weights):
-        return  # a GGUF file carries its own configuration
+        return  # a GGUF file contains its configuration
     yield _error(FindingCode.CONFIG_MISSING, "config.json", "is missing")
 
 
 @dataclass(frozen=True)
-class _Listed:
-    """A file of the list that huggingface_hub remembers."""
+class _TreeFile:
+    """A file in huggingface_hub's file list."""
 
     size: int
     etag: str
-    """What its blob is called; empty where the list does not say."""
+    """Name of its blob; empty if the list does not state it."""
 
 
-def _read_tree(repo: Repo, snapshot: Snapshot) -> dict[str, _Listed] | None:
-    """Return the files by name from `trees/<commit>.json`, or None where there is no usable one.
+def _read_tree(repo: Repo, snapshot: Snapshot) -> dict[str, _TreeFile] | None:
+    """Return the files in `trees/<commit>.json` by name, or None if there is no usable list.
 
     Format 1 (huggingface_hub 2.4): `{"format_version": 1, "files": {name: {"size", "blob_id", …}}}`, with
-    `lfs_sha256` where the file is an LFS object.
+    `lfs_sha256` for LFS objects.
     """
     if snapshot.name not in repo.trees:
         return None
@@ -170,7 +168,7 @@ def _read_tree(repo: Repo, snapshot: Snapshot) -> dict[str, _Listed] | None:
     if not isinstance(files, dict):
         return None
     return {
-        name: _Listed(entry["size"], str(entry.get("lfs_sha256") or entry.get("blob_id") or ""))
+        name: _TreeFile(entry["size"], str(entry.get("lfs_sha256") or entry.get("blob_id") or ""))
         for name, entry in files.items()
         if _has_size(entry)
     }
@@ -180,39 +178,39 @@ def _has_size(entry: Any) -> bool:
     return isinstance(entry, dict) and type(entry.get("size")) is int
 
 
-def _begun(tree: dict[str, _Listed] | None, repo: Repo) -> set[str]:
-    """Return the files of the list whose download was begun and not finished: none of them was left out."""
+def _started_downloads(tree: dict[str, _TreeFile] | None, repo: Repo) -> set[str]:
+    """Return the listed files with an unfinished download, which cannot have been left out on purpose."""
     partial = {blob.name.partition(".")[0] for blob in repo.blobs.values() if blob.is_partial}
-    return {name for name, listed in (tree or {}).items() if listed.etag in partial}
+    return {name for name, tree_file in (tree or {}).items() if tree_file.etag in partial}
 
 
 def _check_tree(
-    tree: dict[str, _Listed] | None, documents: Documents, begun: set[str], *, shards_told: bool
+    tree: dict[str, _TreeFile] | None, documents: Documents, started: set[str], *, shards_reported: bool
 ) -> Iterable[Finding]:
     if tree is None:
         return
     present = [name for name in documents.files if is_weights(name)]
     absent = [name for name in tree if name not in documents.files]
-    needed = [name for name in absent if name in begun or _needed(name, present)]
-    left_out = [name for name in absent if name not in needed]
-    if shards_told:  # each missing shard counts once
-        needed = [name for name in needed if not loads_in_mlx(name)]
-    if needed:
-        yield _missing(needed)
-    for name, listed in tree.items():
+    required = [name for name in absent if name in started or _is_required(name, present)]
+    optional = [name for name in absent if name not in required]
+    if shards_reported:  # missing shards are reported only once
+        required = [name for name in required if not loads_in_mlx(name)]
+    if required:
+        yield _missing(required)
+    for name, tree_file in tree.items():
         file = documents.files.get(name)
-        if file is not None and file.size is not None and file.size != listed.size:
+        if file is not None and file.size is not None and file.size != tree_file.size:
             yield _error(
                 FindingCode.SIZE_MISMATCH,
                 name,
-                f"has {size(file.size)}, the repo's file has {size(listed.size)}",
+                f"has {spaced_size(file.size)} instead of {spaced_size(tree_file.size)}",
             )
-    if left_out:
+    if optional:
         yield Finding(
             code=FindingCode.FILE_MISSING,
             severity=Severity.WARNING,
             path=None,
-            message=f"{plural(len(left_out), 'file')} of the repo left out, none needed: {_some(left_out)}.",
+            message=f"{plural(len(optional), 'optional file')} not downloaded: {_first_names(optional)}.",
             fix=Fix.NONE,
         )
 
@@ -224,42 +222,42 @@ def _missing(names: list[str]) -> Finding:
         code=FindingCode.FILE_MISSING,
         severity=Severity.ERROR,
         path=printable(names[0]),
-        message=f"{plural(len(names), 'file')} of the repo not downloaded: {_some(names)}.",
+        message=f"{plural(len(names), 'file')} of the repo not downloaded: {_first_names(names)}.",
         fix=Fix.PULL,
     )
 
 
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     return ", ".join(printable(name) for name in names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _needed(name: str, present: list[str]) -> bool:
+def _is_required(name: str, present: list[str]) -> bool:
     """Return whether a model is broken without this file of its repo.
 
-    mlx-lm and others download by pattern (no README, no weights of another format), so a file
-    that is left out counts only if the model needs it: its settings, its tokenizer, the weights
-    that mlx-lm loads, or weights when there are none at all.
+    mlx-lm and other tools download by pattern (no README, no weights of another format). So a missing file
+    counts only if the model needs it: its settings, its tokenizer, the weights that mlx-lm loads, or any
+    weights if there are none.
     """
     if is_weights(name):
-        # Of another format than those that are there, or one of several GGUF files: left out on purpose.
+        # Weights of another format, or one of several GGUF files, are left out on purpose.
         return not present or (loads_in_mlx(name) and any(map(loads_in_mlx, present)))
     if present and all(other.endswith(".gguf") for other in present):
-        return False  # a GGUF file carries configuration and tokenizer
+        return False  # a GGUF file contains configuration and tokenizer
     return name in _NEEDED_NAMES
 
 
 def _check_downloads(repo: Repo, *, complete: bool) -> Iterable[Finding]:
-    """Judge partial blobs: beside a snapshot that is known to be complete they are only litter."""
+    """Check partial blobs; next to a complete snapshot they are only leftovers."""
     partial = [blob for blob in repo.blobs.values() if blob.is_partial]
     if not partial:
         return
-    total = size(sum(blob.size or 0 for blob in partial))
+    total = spaced_size(sum(blob.size or 0 for blob in partial))
     if complete:
         yield Finding(
             code=FindingCode.DOWNLOAD_UNFINISHED,
             severity=Severity.WARNING,
             path=None,
-            message=f"{plural(len(partial), 'unfinished download')} ({total}) beside a complete model.",
+            message=f"{plural(len(partial), 'unfinished download')} ({total}) next to a complete model.",
             fix=Fix.PRUNE,
         )
     else:
@@ -267,6 +265,6 @@ def _check_downloads(repo: Repo, *, complete: bool) -> Iterable[Finding]:
             code=FindingCode.DOWNLOAD_UNFINISHED,
             severity=Severity.ERROR,
             path=f"blobs/{printable(partial[0].name)}",
-            message=f"{plural(len(partial), 'download')} not finished ({total} so far).",
+            message=f"{plural(len(partial), 'unfinished download')} ({total} so far).",
             fix=Fix.PULL,
         )

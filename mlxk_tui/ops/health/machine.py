@@ -1,6 +1,6 @@
-"""What this machine can run: the installed mlx-lm, looked at on disk, and the memory for models.
+"""Capabilities of this machine: the installed mlx-lm, inspected on disk, and the memory for models.
 
-mlx-lm is never imported: that costs over a second.
+mlx-lm is never imported, because that takes over a second.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ _SHARED_MODULES = frozenset(
         "switch_layers",
     }
 )
-"""Modules of mlx_lm.models that are no architecture (0.32)."""
+"""Modules of mlx_lm.models that are not architectures (0.32)."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What this machine can run."""
+    """The installed mlx-lm and the memory of a machine."""
 
     mlx_lm: str | None
-    """Version of the installed mlx-lm, or None."""
+    """Version of the installed mlx-lm; None if it is not installed."""
     architectures: frozenset[str]
-    """Values of `model_type` that mlx-lm has a module for."""
+    """Values of `model_type` with a module in mlx-lm."""
     remapping: dict[str, str] = field(default_factory=dict)
-    """Values of `model_type` that mlx-lm runs with another one's module."""
+    """Values of `model_type` that another module runs, with that module."""
     memory_bytes: int = 0
-    """Memory that a model can use."""
+    """Bytes of memory available for models."""
     without_gpu: bool = False
-    """MLX runs on the CPU alone, with float32 copies of the weights where they fit."""
+    """MLX runs only on the CPU, with float32 copies of the weights if they fit."""
 
     @classmethod
-    def here(cls) -> Runtime:
+    def detect(cls) -> Runtime:
         """Return the runtime of this machine."""
         memory = usable_memory(total_memory())
         spec = importlib.util.find_spec("mlx_lm")
@@ -60,13 +60,13 @@ class Runtime:
         known = _version(package), _architectures(package), _remapping(package)
         return cls(*known, memory, without_gpu=not may_have_gpu())
 
-    def module_of(self, architecture: str) -> str | None:
+    def module_for(self, architecture: str) -> str | None:
         """Return the mlx-lm module that runs a `model_type`, or None."""
         module = self.remapping.get(architecture, architecture)
         return module if module in self.architectures else None
 
     def fit(self, memory_bytes: int | None) -> MemoryFit | None:
-        """Return whether an estimate fits: comfortably, tightly (over 80 %), or not."""
+        """Return how a memory estimate fits: comfortably, tightly (over 80 %), or not at all."""
         if memory_bytes is None or self.memory_bytes <= 0:
             return None
         if memory_bytes > self.memory_bytes:
@@ -75,20 +75,20 @@ class Runtime:
 
 
 def total_memory() -> int:
-    """Return the memory of this machine in bytes (POSIX sysconf; Linux and macOS both have it)."""
+    """Return the total memory in bytes (POSIX sysconf, available on Linux and macOS)."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
-        import psutil  # costs 10 ms, and only systems without sysconf need it
+        import psutil  # costs 10 ms; needed only without sysconf
 
         return int(psutil.virtual_memory().total)
 
 
 def usable_memory(total: int) -> int:
-    """Return how many bytes of a machine's memory a model can use.
+    """Return the bytes of memory that a model can use.
 
-    On Apple silicon Metal lets a process wire about two thirds of the memory up to 36 GB and
-    three quarters above (recommendedMaxWorkingSetSize); elsewhere 90 % is taken.
+    On Apple silicon Metal allows a process about two thirds of the memory up to 36 GB, and three quarters
+    above that (recommendedMaxWorkingSetSize). Elsewhere 90 % is assumed.
     """
     if platform.system() == "Darwin":
         return total * 2 // 3 if total <= 36 * 2**30 else total * 3 // 4
@@ -96,7 +96,7 @@ def usable_memory(total: int) -> int:
 
 
 def _version(package: str) -> str:
-    """Read mlx_lm/_version.py, which importlib.metadata would need 15 ms to find."""
+    """Read the version from mlx_lm/_version.py; importlib.metadata would take 15 ms."""
     try:
         with open(os.path.join(package, "_version.py"), encoding="utf-8") as stream:
             match = re.search(r"__version__\s*=\s*[\"']([^\"']+)", stream.read(2000))
@@ -121,7 +121,7 @@ def _architectures(package: str) -> frozenset[str]:
 
 
 def _remapping(package: str) -> dict[str, str]:
-    """Read MODEL_REMAPPING of mlx_lm/utils.py (0.32), a literal of strings."""
+    """Read MODEL_REMAPPING, a literal dict of strings in mlx_lm/utils.py (0.32)."""
     try:
         with open(os.path.join(package, "utils.py"), encoding="utf-8") as stream:
             match = _REMAPPING.search(stream.read())
@@ -131,13 +131,13 @@ def _remapping(package: str) -> dict[str, str]:
 
 
 def may_have_gpu() -> bool:
-    """Whether MLX may run on a GPU here: on Apple silicon, or with one of its builds for CUDA."""
+    """Return whether MLX can run on a GPU: on Apple silicon, or with a CUDA build."""
     if not sys.platform.startswith("linux"):
         return True
     return any(glob.glob(os.path.join(folder, "mlx_cuda*")) for folder in _mlx_parents())
 
 
 def _mlx_parents() -> list[str]:
-    """Return the folders that MLX is installed in."""
+    """Return the folders in which the package mlx is installed."""
     spec = importlib.util.find_spec("mlx")
     return [os.path.dirname(folder) for folder in (spec.submodule_search_locations if spec else None) or ()]

@@ -1,4 +1,4 @@
-"""What is known of one cached repo, for whoever shows it."""
+"""The result of checking one cached repo."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Numbers of a model for people; None where config.json does not say."""
+    """Properties of a model for display; None if unknown."""
 
     architecture: str | None = None
     """`model_type` of config.json."""
@@ -23,7 +23,7 @@ class ModelFacts:
     kv_heads: int | None = None
     head_dim: int | None = None
     parameters: int | None = None
-    """Counted in the safetensors headers, packed quantized weights unpacked."""
+    """Number of parameters by the safetensors headers, with packed quantized weights unpacked."""
     license: str | None = None
     base_model: str | None = None
     tags: tuple[str, ...] = ()
@@ -31,10 +31,10 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Report:
-    """The verdict on one repo at its selected snapshot."""
+    """Health and properties of a repo at its selected snapshot."""
 
     ref: RepoRef
     model: Model
     findings: tuple[Finding, ...]
-    """Integrity first, then what keeps it from running; errors before warnings in each."""
+    """Integrity first, then compatibility; errors before warnings in each."""
     facts: ModelFacts

@@ -1,8 +1,8 @@
-"""The header of a safetensors file: whether the file is whole, without reading its weights.
+"""Checks the header of a safetensors file: whether the file is complete, without reading its weights.
 
-Format (safetensors 0.4): eight bytes, little endian, the length N of the header; N bytes of JSON
+Format (safetensors 0.4): eight bytes, little endian, with the length N of the header; N bytes of JSON
 that map tensor names to dtype, shape and data_offsets; then the data, which the tensors cover
-without holes. The file is whole when its size is exactly 8 + N + data.
+without gaps. The file is complete if its size is exactly 8 + N + data.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _DTYPE_BITS = {
 
 
 class HeaderFault(str, Enum):
-    """What is wrong with a file."""
+    """Kinds of problems of a file."""
 
     EMPTY = "empty"
     TRUNCATED = "truncated"
@@ -51,11 +51,11 @@ class HeaderFault(str, Enum):
 
 
 class HeaderError(Exception):
-    """A file that is no whole safetensors file.
+    """The file is not a complete safetensors file.
 
     Attributes:
-        fault: which kind.
-        message: the cause, as the end of a sentence that starts with the file's name.
+        fault: the kind of problem.
+        message: the cause, as a predicate of the file's name: "is empty".
     """
 
     def __init__(self, fault: HeaderFault, message: str) -> None:
@@ -66,21 +66,21 @@ class HeaderError(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """What a sound header says."""
+    """Content of a valid header."""
 
     tensors: int
-    """How many there are."""
+    """Number of tensors."""
     data_bytes: int
-    """Bytes of weights."""
+    """Bytes of data after the header."""
     elements: dict[str, int]
-    """Elements by dtype name, such as `{"U32": 1048576}`."""
+    """Number of elements by dtype, such as `{"U32": 1048576}`."""
 
 
 def read_header(path: str) -> Header:
-    """Read and check the header of the file at `path`; nothing behind the header is read.
+    """Read and check the header of a file; nothing after the header is read.
 
     Raises:
-        HeaderError: the file is empty, truncated or no safetensors file, or cannot be read.
+        HeaderError: the file is empty, truncated, not a safetensors file, or unreadable.
     """
     try:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
@@ -95,12 +95,12 @@ def read_header(path: str) -> Header:
     finally:
         os.close(fd)
     if len(raw) < length:
-        raise HeaderError(HeaderFault.TRUNCATED, "ends inside its header")
+        raise HeaderError(HeaderFault.TRUNCATED, "is truncated within its header")
     return _check(_parse(raw), file_size - 8 - length)
 
 
 def _read(fd: int, count: int) -> bytes:
-    """Read up to `count` bytes, in several calls where the system hands out less."""
+    """Read up to `count` bytes; one system call may return fewer."""
     parts = bytearray()
     while len(parts) < count:
         part = os.read(fd, count - len(parts))
@@ -119,7 +119,7 @@ def _header_length(raw: bytes, file_size: int) -> int:
     if length < 2 or length > MAX_HEADER_BYTES:
         raise HeaderError(HeaderFault.CORRUPT, "does not begin with a safetensors header")
     if length > file_size - 8:
-        raise HeaderError(HeaderFault.TRUNCATED, "ends inside its header")
+        raise HeaderError(HeaderFault.TRUNCATED, "is truncated within its header")
     return int(length)
 
 
@@ -127,8 +127,8 @@ def _parse(raw: bytes) -> dict[str, Any]:
     if not raw.startswith(b"{"):
         raise HeaderError(HeaderFault.CORRUPT, "does not begin with a safetensors header")
     if len(raw) > _SMALL and max(raw.count(b"["), 2 * raw.count(b"{")) > len(raw) // 16:
-        # A tensor takes at least 48 bytes, with two lists: this would be a bomb of empty ones.
-        raise HeaderError(HeaderFault.CORRUPT, "has a header that is not one of tensors")
+        # A tensor needs at least 48 bytes and two lists, so this header consists of empty ones: a JSON bomb.
+        raise HeaderError(HeaderFault.CORRUPT, "has a header that does not describe tensors")
     try:
         value = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError):
@@ -144,12 +144,12 @@ def _check(header: dict[str, Any], data_bytes: int) -> Header:
     except (TypeError, KeyError, ValueError, IndexError, AttributeError):
         raise HeaderError(HeaderFault.CORRUPT, "has a header with a malformed tensor") from None
     if not spans:
-        raise HeaderError(HeaderFault.EMPTY, "holds no weights")
+        raise HeaderError(HeaderFault.EMPTY, "contains no weights")
     spans.sort()
     position = 0
     for begin, end in spans:
         if begin != position:
-            raise HeaderError(HeaderFault.CORRUPT, "has a header whose tensors overlap or leave holes")
+            raise HeaderError(HeaderFault.CORRUPT, "has a header whose tensors overlap or leave gaps")
         position = end
     if position > data_bytes:
         raise HeaderError(
@@ -157,15 +157,15 @@ def _check(header: dict[str, Any], data_bytes: int) -> Header:
         )
     if position < data_bytes:
         raise HeaderError(
-            HeaderFault.CORRUPT, f"has {data_bytes - position:,} bytes more than its header says"
+            HeaderFault.CORRUPT, f"has {data_bytes - position:,} bytes more than its header declares"
         )
     return Header(len(spans), position, elements)
 
 
 def _tensors(header: dict[str, Any]) -> tuple[list[tuple[int, int]], dict[str, int]]:
-    """Return (begin, end) of every tensor and the elements by dtype.
+    """Return (begin, end) of each tensor, and the number of elements by dtype.
 
-    A large model has tens of thousands of tensors: this loop is most of what a scan costs.
+    Large models have tens of thousands of tensors: this loop takes most of the time of a scan.
 
     Raises:
         TypeError, KeyError, ValueError, IndexError, AttributeError: an entry is malformed.
@@ -184,7 +184,7 @@ def _tensors(header: dict[str, Any]) -> tuple[list[tuple[int, int]], dict[str, i
             type(begin) is type(end) is type(count) is int and 0 <= begin <= end
         ):
             raise ValueError
-        bits = _DTYPE_BITS.get(dtype)  # an unknown dtype is a newer format, not a fault
+        bits = _DTYPE_BITS.get(dtype)  # unknown dtypes belong to a newer format and are accepted
         if bits is not None and count * bits != (end - begin) * 8:
             raise HeaderError(HeaderFault.CORRUPT, "has a header whose shapes and offsets disagree")
         spans.append((begin, end))

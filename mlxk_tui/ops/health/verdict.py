@@ -1,4 +1,4 @@
-"""The verdict on one repo: read it, tell what it is, whether it is sound and whether it will run."""
+"""Evaluates one repo: reads it, detects what it is, and checks integrity and compatibility."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.health.report import Report
 
 
-def inspect(cache: Cache, ref: RepoRef, runtime: Runtime, revision: str | None = None) -> Report:
-    """Read and judge one repo; blocking, for threads.
+def inspect_repo(cache: Cache, ref: RepoRef, runtime: Runtime, revision: str | None = None) -> Report:
+    """Read and evaluate one repo. Blocking; call it in a thread.
 
     Raises:
-        OpError: `model_not_found` when the repo vanished, `revision_not_found`, `ambiguous_match`.
+        OpError: `model_not_found` if the repo was removed meanwhile, `revision_not_found`, `ambiguous_match`.
     """
     repo = read_repo(cache, ref)
-    return judge(repo, repo.find_snapshot(revision), runtime)
+    return evaluate(repo, repo.find_snapshot(revision), runtime)
 
 
-def judge(repo: Repo, snapshot: Snapshot | None, runtime: Runtime) -> Report:
-    """Judge a snapshot of a repo that has been read."""
+def evaluate(repo: Repo, snapshot: Snapshot | None, runtime: Runtime) -> Report:
+    """Evaluate a snapshot of a repo that has been read."""
     documents = read_documents(snapshot)
     integrity = check_integrity(repo, snapshot, documents)
     detection = detect(repo.ref.name, documents, integrity.weights)
-    sound = not any(finding.severity is Severity.ERROR for finding in integrity.findings)
+    healthy = not any(finding.severity is Severity.ERROR for finding in integrity.findings)
     memory = estimate_memory(integrity.weights, detection) if detection.framework is Framework.MLX else None
-    obstacles = check_runtime(runtime, detection, documents, memory) if sound else ()
-    findings = (*integrity.findings, *obstacles)
+    runtime_findings = check_runtime(runtime, detection, documents, memory) if healthy else ()
+    findings = (*integrity.findings, *runtime_findings)
     first = next((finding for finding in findings if finding.severity is Severity.ERROR), None)
     model = Model(
         name=repo.ref.name,
@@ -44,7 +44,7 @@ def judge(repo: Repo, snapshot: Snapshot | None, runtime: Runtime) -> Report:
         model_type=detection.model_type,
         capabilities=list(detection.capabilities),
         modalities=list(detection.modalities),
-        health=Health.HEALTHY if sound else Health.UNHEALTHY,
+        health=Health.HEALTHY if healthy else Health.UNHEALTHY,
         runtime_compatible=first is None,
         reason=first.message if first else None,
         cached=True,

@@ -1,12 +1,11 @@
-"""Verdicts remembered from one scan to the next, so that only what changed is judged again.
+"""Caches the reports of a scan, so that the next scan evaluates only changed repos.
 
-A snapshot is immutable and its verdict costs some milliseconds (the safetensors headers above
-all), while noticing that nothing changed costs a stat for each blob and folder: measured on 500
-repos, a quarter of the time. A verdict is used only if every file and folder that the reading
-looked at has the same size, inode, modification and change time, and it is stored only if none of
-them changed within the last two seconds before the reading: what changes while it is read would
-otherwise go unnoticed (git calls such entries racy). The file is this program's own, never inside
-the Hugging Face cache, and losing it costs one slower scan.
+Evaluating a snapshot takes some milliseconds (mainly the safetensors headers), while detecting that
+nothing changed takes one stat for each blob and folder: measured on 500 repos, a quarter of the time.
+A report is used only if every file and folder that the scan read has the same size, inode, modification
+and change time. It is stored only if none of them changed within two seconds before the scan began:
+changes during the scan could otherwise go undetected (git calls such entries racy). The file belongs to
+this program, is never inside the Hugging Face cache, and deleting it costs one slower scan.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import sys
 from collections.abc import Mapping
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import mlxk_tui
 from mlxk_tui import __version__
@@ -29,7 +28,7 @@ from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.health.report import ModelFacts, Report
 
 ENVIRONMENT_VARIABLE = "MLXK_VERDICTS"
-"""A folder for the remembered verdicts, or `off`."""
+"""Environment variable: the folder for cached verdicts, or `off`."""
 RULES = (
     "mlxk_tui.ops.contract.matrices",
     "mlxk_tui.ops.cache.cache",
@@ -54,9 +53,9 @@ RULES = (
     "mlxk_tui.ops.contract.terms",
     "mlxk_tui.ops.health.weights",
 )
-"""What a verdict depends on: this module, those that read and judge a repo, and all that they import.
+"""Modules that a verdict depends on: this one, those that read and evaluate a repo, and their imports.
 
-A change in one of them discards every remembered verdict. A test compares the list with the imports.
+A change of one of them discards all cached verdicts. A test compares the list with the imports.
 """
 _PACKAGE = os.path.dirname(mlxk_tui.__file__)
 _RACY_NS = 2_000_000_000
@@ -64,21 +63,21 @@ _MAX_BYTES = 64_000_000
 
 
 class _Entry(BaseModel):
-    """What is remembered of one repo."""
+    """The cached report of one repo."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    fingerprint_paths: tuple[str, ...]
-    """Everything that the reading looked at, relative to the repo."""
+    fingerprint_paths: tuple[str, ...] = Field(alias="witnesses")
+    """Everything that the scan read, relative to the repo."""
     stamp: int
-    """Hash of the witnesses' stats."""
+    """Hash of the stats of `fingerprint_paths`."""
     model: Model
     findings: tuple[Finding, ...]
     facts: ModelFacts
 
 
 class _File(BaseModel):
-    """The file, as it is parsed and validated in one go."""
+    """The whole cache file, parsed and validated in one step."""
 
     model_config = ConfigDict(defer_build=True)
 
@@ -87,33 +86,35 @@ class _File(BaseModel):
 
 
 class VerdictCache:
-    """Remembered reports of one cache."""
+    """Cached reports of one Hugging Face cache."""
 
     def __init__(self, path: str | None, cache: Cache, runtime: Runtime, *, package: str = _PACKAGE) -> None:
-        """Load what was remembered under the same version, rules, mlx-lm and memory.
+        """Load the reports that were stored under the same version, rules, mlx-lm and memory.
 
         Args:
-            path: the file; None remembers nothing.
-            cache: the cache that the reports are of.
-            runtime: what they were judged against.
-            package: the folder of the package `mlxk_tui` whose rules apply.
+            path: the file; None stores nothing.
+            cache: the Hugging Face cache of the reports.
+            runtime: the runtime that the reports are evaluated against.
+            package: folder of the package `mlxk_tui` with the modules of RULES.
         """
         self._path = path
-        # The hash of numbers is the same in every process of one Python, and is not promised beyond.
+        # Hashes of numbers are equal in all processes of one Python version, which sys.version identifies.
         self._header = (
             __version__,
             SPEC_VERSION,
             sys.version,
             os.fspath(cache.root),
-            *_basis(runtime, package),
+            *_conditions(runtime, package),
         )
         self._entries: dict[str, _Entry] = _load(path, self._header) if path else {}
-        self._kept: dict[str, _Entry] = {}
+        self._used: dict[str, _Entry] = {}
         self._changed = False
 
     @classmethod
-    def of(cls, cache: Cache, runtime: Runtime, environ: Mapping[str, str] | None = None) -> VerdictCache:
-        """Return the verdicts remembered for a cache in the user's cache folder."""
+    def for_cache(
+        cls, cache: Cache, runtime: Runtime, environ: Mapping[str, str] | None = None
+    ) -> VerdictCache:
+        """Return the cached reports of a cache, stored in the user's cache folder."""
         env = os.environ if environ is None else environ
         folder = env.get(ENVIRONMENT_VARIABLE) or platformdirs.user_cache_dir("mlxk-tui", appauthor=False)
         if folder.lower() == "off":
@@ -123,28 +124,28 @@ class VerdictCache:
         return cls(os.path.join(folder, f"verdicts-{key}.json"), cache, runtime)
 
     def get(self, ref: RepoRef) -> Report | None:
-        """Return the remembered report of a repo in which nothing has changed, else None."""
+        """Return the cached report of an unchanged repo, else None."""
         entry = self._entries.get(ref.folder_name)
         try:
             if entry is None or entry.stamp != _stamp(ref.folder, entry.fingerprint_paths)[0]:
                 return None
-        except (OSError, ValueError):  # vanished
+        except (OSError, ValueError):  # removed meanwhile
             return None
-        self._kept[ref.folder_name] = entry
+        self._used[ref.folder_name] = entry
         return Report(ref, entry.model, entry.findings, entry.facts)
 
-    def keep(self, ref: RepoRef) -> None:
-        """Keep what is remembered of a repo that was not looked at."""
+    def retain(self, ref: RepoRef) -> None:
+        """Retain the cached report of a repo that this scan skips."""
         if ref.folder_name in self._entries:
-            self._kept[ref.folder_name] = self._entries[ref.folder_name]
+            self._used[ref.folder_name] = self._entries[ref.folder_name]
 
     def put(self, report: Report, fingerprint_paths: tuple[str, ...], began_ns: int) -> None:
-        """Remember a report, unless what it is about changed just before it was read.
+        """Store a report, unless its repo changed just before it was read.
 
         Args:
-            report: the verdict.
-            witnesses: paths of everything that the reading looked at.
-            began_ns: when the reading began, in nanoseconds since the epoch.
+            report: the report.
+            fingerprint_paths: paths of everything that the scan read.
+            began_ns: start of the scan, in nanoseconds since the epoch.
         """
         if self._path is None:
             return
@@ -153,11 +154,11 @@ class VerdictCache:
         try:
             "".join((report.ref.folder_name, *relative)).encode()
             stamp, newest = _stamp(root, relative)
-        except (OSError, UnicodeEncodeError):  # vanished, or a name that JSON cannot hold
+        except (OSError, UnicodeEncodeError):  # removed meanwhile, or a name that JSON cannot represent
             return
         if newest <= began_ns - _RACY_NS:
             self._changed = True
-            self._kept[report.ref.folder_name] = _Entry.model_construct(
+            self._used[report.ref.folder_name] = _Entry.model_construct(
                 fingerprint_paths=relative,
                 stamp=stamp,
                 model=report.model,
@@ -166,33 +167,35 @@ class VerdictCache:
             )
 
     def save(self) -> None:
-        """Write what was used or stored since loading; a failure costs only the next scan's time."""
-        if self._path is None or not (self._changed or self._kept.keys() != self._entries.keys()):
+        """Write the reports that were used or stored since loading; a failure costs only time."""
+        if self._path is None or not (self._changed or self._used.keys() != self._entries.keys()):
             return
         with contextlib.suppress(OSError, ValueError):
-            content = _File.model_construct(header=self._header, repos=self._kept).model_dump_json()
+            content = _File.model_construct(header=self._header, repos=self._used).model_dump_json(
+                by_alias=True
+            )
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
             replace_file(self._path, content, durable=False)
 
 
-def _basis(runtime: Runtime, package: str) -> tuple[str, ...]:
-    """Return what a verdict is based on beside the repo: mlx-lm, the memory and the rules."""
+def _conditions(runtime: Runtime, package: str) -> tuple[str, ...]:
+    """Return what a verdict depends on besides the repo: mlx-lm, the memory and the rules."""
     known = " ".join((*sorted(runtime.architectures), *map(str, sorted(runtime.remapping.items()))))
     digest = hashlib.sha256(known.encode("utf-8", "replace")).hexdigest()
-    return str(runtime.mlx_lm), digest, str(runtime.memory_bytes), _fingerprint(package)
+    return str(runtime.mlx_lm), digest, str(runtime.memory_bytes), _rules_fingerprint(package)
 
 
-def _fingerprint(package: str) -> str:
-    """Return a hash that changes with the rules: in a checkout they change without a new version.
+def _rules_fingerprint(package: str) -> str:
+    """Return a hash of the modules in RULES, which can change without a new version in a checkout.
 
-    It is made of the stats of the sources, so that nothing is imported for it. The change time is
-    among them because installers may give files of two builds the same modification time.
+    It is computed from the stats of the sources, so that nothing is imported for it. The change time is
+    included because installers may give files of two builds the same modification time.
     """
     parts: list[str] = []
     for module in RULES:
         try:
             info = os.stat(os.path.join(package, *module.split(".")[1:]) + ".py")
-        except OSError:  # installed without sources: the version has to do
+        except OSError:  # installed without sources: the version must suffice
             continue
         parts.append(f"{info.st_mtime_ns} {info.st_ctime_ns} {info.st_size}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -210,10 +213,10 @@ def _load(path: str, header: tuple[str, ...]) -> dict[str, _Entry]:
 
 
 def _stamp(root: str, fingerprint_paths: tuple[str, ...]) -> tuple[int, int]:
-    """Return a hash of the witnesses' stats and the newest change time among them, in ns.
+    """Return a hash of the stats of the paths, and the newest change time among them in nanoseconds.
 
     Raises:
-        OSError: one of them vanished.
+        OSError: one of the paths no longer exists.
     """
     prefix = root + os.sep
     stats = [os.lstat(prefix + path) for path in fingerprint_paths]

@@ -1,7 +1,7 @@
-"""Checksums: the bytes of every blob against the etag that it is named by, offline.
+"""Verifies the content of blobs against their etags, offline.
 
-huggingface_hub names a blob by its etag: the sha256 of an LFS file, or the git-sha1 of a small
-one (sha1 over `blob <length>\\0` and the bytes). So bit rot is found without the network.
+huggingface_hub names a blob by its etag: the sha256 of an LFS file, or the git-sha1 of another file
+(sha1 over `blob <length>\\0` and the content). So bit rot is detected without the network.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _MAX_THREADS = 4
 
 @dataclass(frozen=True)
 class Verification:
-    """What hashing a snapshot found."""
+    """Result of hashing a snapshot."""
 
     checksums: Checksums
     findings: tuple[Finding, ...]
 
 
 async def verify(cache: Cache, spec: str, *, on_event: OnEvent = ignore_event) -> Verification:
-    """Hash every file of `NAME[@REV]` and compare it with its etag.
+    """Hash all files of `NAME[@REV]` and compare them with their etags.
 
-    Stops within one chunk of 4 MiB a thread when the task is cancelled.
+    When the task is cancelled, each thread stops after at most one chunk of 4 MiB.
 
     Raises:
-        OpError: those of `Cache.find` and `Repo.find_snapshot`.
+        OpError: the errors of `Cache.find` and `Repo.find_snapshot`.
     """
 
     found = await asyncio.to_thread(cache.find, spec)
@@ -54,10 +54,10 @@ async def verify(cache: Cache, spec: str, *, on_event: OnEvent = ignore_event) -
 async def verify_ref(
     cache: Cache, ref: RepoRef, revision: str | None = None, *, on_event: OnEvent = ignore_event
 ) -> Verification:
-    """Do as `verify` does, for a repo that was picked from a list: its name need not be one to type.
+    """Do the same as `verify` for a repo picked from a list, whose name may not be a valid spec.
 
     Raises:
-        OpError: `model_not_found` when it vanished, and those of `Repo.find_snapshot`.
+        OpError: `model_not_found` if it was removed meanwhile, and the errors of `Repo.find_snapshot`.
     """
 
     def work(stop: threading.Event) -> Verification:
@@ -73,9 +73,9 @@ async def verify_ref(
 def verify_repo(
     repo: Repo, snapshot: Snapshot, stop: threading.Event, on_event: OnEvent = ignore_event
 ) -> Verification:
-    """Hash the files of a snapshot, each blob once; blocking, for threads.
+    """Hash the files of a snapshot, each blob once. Blocking; call it in a thread.
 
-    Returns early, with what it has, once `stop` is set.
+    Returns early, with partial results, once `stop` is set.
     """
     files: dict[str, SnapshotFile] = {}
     unverifiable = 0
@@ -88,7 +88,7 @@ def verify_repo(
             files.setdefault(file.target, file)
     total = sum(file.size or 0 for file in files.values())
     meter = Meter("verify", stop, on_event, bytes_total=total, files_total=len(files))
-    # Large files first, so that the last thread is not left alone with the largest.
+    # Large files first, so that the threads finish at about the same time.
     order = sorted(files.values(), key=lambda file: -(file.size or 0))
     threads = max(1, min(_MAX_THREADS, os.cpu_count() or 1, len(order)))
     findings: list[Finding] = []
@@ -112,10 +112,10 @@ def verify_repo(
 
 
 def _check(name: str, file: SnapshotFile, meter: Meter) -> str | None:
-    """Hash one file of the repo `name`; return why it is wrong, or None.
+    """Hash one file of the repo `name`; return what is wrong with it, or None.
 
     Raises:
-        StoppedError: the work shall stop.
+        StoppedError: the work is to stop.
     """
     digest = hashlib.sha256() if len(file.etag or "") == 64 else hashlib.sha1(usedforsecurity=False)
     if digest.name == "sha1":
@@ -130,7 +130,7 @@ def _check(name: str, file: SnapshotFile, meter: Meter) -> str | None:
     except OSError as error:
         return f"cannot be read: {error_reason(error)}"
     meter.add(shown, files=1)
-    return None if digest.hexdigest() == file.etag else "differs from its checksum: its bytes have changed"
+    return None if digest.hexdigest() == file.etag else "differs from its checksum: its content has changed"
 
 
 def _mismatch(file: SnapshotFile, cause: str) -> Finding:

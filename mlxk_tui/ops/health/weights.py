@@ -1,4 +1,4 @@
-"""The weight files of a snapshot: which there are, whether each is whole, whether the set is complete."""
+"""Checks the weight files of a snapshot: each file, and the completeness of the set."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mlxk_tui.ops.health.safetensors import HeaderError, HeaderFault, read_heade
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 PYTORCH_INDEX = "pytorch_model.bin.index.json"
 LFS_MAGIC = b"version https://git-lfs.github.com/spec/"
-"""How a Git LFS pointer file begins (git-lfs specification v1)."""
+"""First bytes of a Git LFS pointer file (git-lfs specification v1)."""
 LFS_POINTER_BYTES = range(100, 1024)
-"""Sizes a pointer file can have: three short lines (the specification sets 1,024 as the limit)."""
+"""Possible sizes of a pointer file: three short lines (the specification limits it to 1,024 bytes)."""
 
 _PYTORCH = re.compile(r"(?:.*/)?[^/]*model[^/]*\.bin")
 _OTHER_WEIGHTS = (".bin", ".ckpt", ".h5", ".mlmodel", ".msgpack", ".onnx", ".pt", ".pth", ".tflite")
@@ -33,29 +33,29 @@ _FAULT_CODES = {
 
 
 def is_weights(name: str) -> bool:
-    """Return whether a file of this name holds weights."""
+    """Return whether a file with this name contains weights."""
     return name.endswith((".safetensors", ".gguf", ".npz")) or _PYTORCH.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What the weight files of a snapshot hold."""
+    """The weight files of a snapshot."""
 
     bytes: int = 0
-    """Bytes of the files that would be loaded: `model*.safetensors` at the top, else all weights."""
+    """Bytes of the files to load: `model*.safetensors` at the top level, else all weights."""
     elements: dict[str, int] = field(default_factory=dict)
-    """Elements by dtype over all safetensors files."""
+    """Number of elements by dtype in all safetensors files."""
     findings: tuple[Finding, ...] = ()
 
 
 def check_weights(documents: Documents) -> Weights:
-    """Judge every weight file and the completeness of the set; reads headers, never weights."""
+    """Check all weight files and the completeness of the set; reads headers, never weights."""
     files = [file for name, file in documents.files.items() if is_weights(name)]
     findings: list[Finding] = []
     elements: dict[str, int] = {}
     for file in files:
         if file.target is None or file.problem is not None:
-            continue  # the link itself is a finding already
+            continue  # reported by the check of all files
         findings += _check_file(file, elements)
     findings += _check_sets(documents)
     if not files and not any(name.endswith(_OTHER_WEIGHTS) for name in documents.files):
@@ -63,7 +63,7 @@ def check_weights(documents: Documents) -> Weights:
             _error(
                 FindingCode.WEIGHTS_MISSING,
                 None,
-                "The snapshot holds no weights (safetensors, GGUF or PyTorch).",
+                "The snapshot contains no weights (safetensors, GGUF or PyTorch).",
             )
         )
     return Weights(_loaded_bytes(files), elements, tuple(findings))
@@ -75,7 +75,7 @@ def _loaded_bytes(files: list[SnapshotFile]) -> int:
 
 
 def loads_in_mlx(name: str) -> bool:
-    """Return whether mlx-lm loads a file of this name: `model*.safetensors` at the top (0.32)."""
+    """Return whether mlx-lm loads a file with this name: `model*.safetensors` at the top level (0.32)."""
     return "/" not in name and name.startswith("model") and name.endswith(".safetensors")
 
 
@@ -84,7 +84,7 @@ def _check_file(file: SnapshotFile, elements: dict[str, int]) -> Iterable[Findin
     if file.size == 0:
         yield _file_error(FindingCode.WEIGHTS_EMPTY, file, "is empty")
     elif is_lfs_pointer(file):
-        return  # said once, by the check of all files
+        return  # reported by the check of all files
     elif file.name.endswith(".safetensors"):
         try:
             header = read_header(path)
@@ -96,32 +96,32 @@ def _check_file(file: SnapshotFile, elements: dict[str, int]) -> Iterable[Findin
     elif (head := read_bytes(path, 8)) is None:
         yield _file_error(FindingCode.UNREADABLE, file, CANNOT_BE_READ)
     elif file.name.endswith(".gguf"):
-        if not _begins_as_gguf(head):
-            yield _file_error(FindingCode.WEIGHTS_CORRUPT, file, "does not begin like a GGUF file")
-    elif not _whole_archive(path, file.size or 0, npz=file.name.endswith(".npz")):
+        if not _has_gguf_header(head):
+            yield _file_error(FindingCode.WEIGHTS_CORRUPT, file, "does not begin with a GGUF header")
+    elif not _is_complete_archive(path, file.size or 0, npz=file.name.endswith(".npz")):
         yield _file_error(
-            FindingCode.WEIGHTS_CORRUPT, file, "is neither a whole archive nor a PyTorch pickle"
+            FindingCode.WEIGHTS_CORRUPT, file, "is neither a complete archive nor a PyTorch pickle"
         )
 
 
-def _begins_as_gguf(head: bytes) -> bool:
-    """Return whether the first eight bytes are GGUF's: magic, then the version in either byte order."""
+def _has_gguf_header(head: bytes) -> bool:
+    """Return whether eight bytes are a GGUF header: magic, then the version in either byte order."""
     version = min(int.from_bytes(head[4:8], "little"), int.from_bytes(head[4:8], "big"))
     return head[:4] == b"GGUF" and 1 <= version <= 16
 
 
-def _whole_archive(path: str, size: int, *, npz: bool) -> bool:
-    """Return whether a zip is closed by its end record, or the file starts as an old pickle does.
+def _is_complete_archive(path: str, size: int, *, npz: bool) -> bool:
+    """Return whether a zip file has its end record, or another file starts like an old pickle.
 
-    Pickles are never opened: they can run code.
+    Pickles are never loaded, because they can execute code.
     """
     head = read_bytes(path, 3) or b""
     if head.startswith(b"PK\x03\x04"):
-        return _ends_as_zip(path, size)
+        return _has_zip_end_record(path, size)
     return not npz and head.startswith(b"\x80") and size > 16
 
 
-def _ends_as_zip(path: str, size: int) -> bool:
+def _has_zip_end_record(path: str, size: int) -> bool:
     tail = min(size, 65_557)  # the end record and the longest comment
     try:
         with open(path, "rb") as stream:
@@ -132,7 +132,7 @@ def _ends_as_zip(path: str, size: int) -> bool:
 
 
 def is_lfs_pointer(file: SnapshotFile) -> bool:
-    """Return whether the file is a Git LFS pointer instead of what it stands for."""
+    """Return whether the file is a Git LFS pointer instead of the actual file."""
     if file.target is None or file.size not in LFS_POINTER_BYTES:
         return False
     return (read_bytes(file.target, len(LFS_MAGIC)) or b"").startswith(LFS_MAGIC)
@@ -151,7 +151,7 @@ def _check_sets(documents: Documents) -> Iterable[Finding]:
         ending = ".safetensors" if index == SAFETENSORS_INDEX else ".bin"
         numbered = [match for match in shards if match.string.endswith(ending)]
         if index in files:
-            # Downloads that leave out PyTorch weights still take every JSON file, this index included.
+            # Downloads without PyTorch weights still include all JSON files, and so this index.
             if index == SAFETENSORS_INDEX or numbered or not has_safetensors:
                 yield from _check_index(documents, index)
         elif numbered:
@@ -173,11 +173,11 @@ def _check_index(documents: Documents, index: str) -> Iterable[Finding]:
     shards = {shard for shard in weight_map.values() if isinstance(shard, str)}
     if len(shards) == 0 or not all(isinstance(shard, str) for shard in weight_map.values()):
         yield _error(
-            FindingCode.INDEX_INVALID, index, f"{index} maps weights to something that is no file name."
+            FindingCode.INDEX_INVALID, index, f"{index} maps weights to values that are not file names."
         )
     folder = index[: index.rfind("/") + 1]
     missing = sorted(shard for shard in shards if folder + shard not in documents.files)
-    unsafe = [shard for shard in missing if _unsafe(shard)]
+    unsafe = [shard for shard in missing if _is_unsafe(shard)]
     if unsafe:
         yield _error(
             FindingCode.INDEX_UNSAFE_PATH,
@@ -185,7 +185,7 @@ def _check_index(documents: Documents, index: str) -> Iterable[Finding]:
             f"{index} names a file outside the model: {printable(unsafe[0][:120])}.",
             Fix.REMOVE,
         )
-    absent = [shard for shard in missing if not _unsafe(shard)]
+    absent = [shard for shard in missing if not _is_unsafe(shard)]
     if absent:
         some = ", ".join(printable(name) for name in absent[:3]) + (", …" if len(absent) > 3 else "")
         yield _error(
@@ -196,7 +196,7 @@ def _check_index(documents: Documents, index: str) -> Iterable[Finding]:
 
 
 def _gguf_sets(documents: Documents) -> Iterable[Finding]:
-    """Check that of each GGUF model in several files all are there (llama.cpp's gguf-split names)."""
+    """Check that split GGUF models are complete (file names of llama.cpp's gguf-split)."""
     sets: dict[tuple[str, int], set[int]] = {}
     for match in map(_GGUF_SHARD.fullmatch, documents.files):
         if match:
@@ -209,7 +209,7 @@ def _gguf_sets(documents: Documents) -> Iterable[Finding]:
             yield _error(FindingCode.SHARD_MISSING, name, f"{gone} of {of} missing, such as {name}.")
 
 
-def _unsafe(name: str) -> bool:
+def _is_unsafe(name: str) -> bool:
     return name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/")
 
 

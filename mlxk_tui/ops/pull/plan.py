@@ -156,7 +156,7 @@ async def plan_pull(
             stop=stop,
             on_event=on_event,
         )
-        machine = runtime or Runtime.here()
+        machine = runtime or Runtime.detect()
         weights = _bytes([entry for entry in found.entries if loads_in_mlx(entry.path)])
         memory = weights + _WORKING_BYTES if weights else None
         ref = spec.revision or MAIN

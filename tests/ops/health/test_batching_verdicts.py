@@ -19,7 +19,7 @@ from mlxk_tui.ops.health.batching_verdicts import (
     BatchingVerdict,
     BatchingVerdicts,
     batching_key,
-    known_batching,
+    find_batching_verdict,
     model_key,
 )
 from tests.support.unprivileged import give_away, open_folder, unprivileged
@@ -94,7 +94,7 @@ def test_finished_trial_leaves_no_files(tmp_path: Path) -> None:
     trial.end()
     trial.end()
     assert list(tmp_path.iterdir()) == []
-    assert verdicts(tmp_path).take_unfinished(KEY) == 0
+    assert verdicts(tmp_path).pop_unfinished(KEY) == 0
 
 
 _TRYING = """
@@ -124,12 +124,12 @@ def _trying(folder: Path, how: str) -> subprocess.Popen[str]:
 
 def test_dead_trial_process_is_detected_once(tmp_path: Path) -> None:
     dying, living = _trying(tmp_path, "die"), _trying(tmp_path, "live")
-    assert verdicts(tmp_path).take_unfinished(KEY) == 0
+    assert verdicts(tmp_path).pop_unfinished(KEY) == 0
     dying.communicate()
     assert dying.returncode == -signal.SIGSEGV
-    assert verdicts(tmp_path).take_unfinished("another") == 0
-    assert verdicts(tmp_path).take_unfinished(KEY) == 1
-    assert verdicts(tmp_path).take_unfinished(KEY) == 0
+    assert verdicts(tmp_path).pop_unfinished("another") == 0
+    assert verdicts(tmp_path).pop_unfinished(KEY) == 1
+    assert verdicts(tmp_path).pop_unfinished(KEY) == 0
     living.communicate()
     assert living.returncode == 0
     assert list(tmp_path.iterdir()) == []
@@ -157,7 +157,7 @@ def test_unusable_folder_stores_nothing_and_raises_nothing(tmp_path: Path) -> No
         store.begin(KEY).end()
         assert not store.put(KEY, IN_TURN)
         assert store.get(KEY) is None
-        assert store.take_unfinished(KEY) == 0
+        assert store.pop_unfinished(KEY) == 0
     off = BatchingVerdicts({FOLDER_VARIABLE: "off"})
     off.begin(KEY).end()
     assert not off.put(KEY, IN_TURN)
@@ -177,7 +177,7 @@ def test_read_only_folder_can_be_read() -> None:
             assert store.get(KEY) == IN_TURN
             assert not store.put(KEY, BatchingVerdict(True))
             store.begin(KEY).end()
-            assert store.take_unfinished(KEY) == 0  # it could not be removed, and would count forever
+            assert store.pop_unfinished(KEY) == 0  # it could not be removed, and would count forever
             assert store.get(KEY) == IN_TURN
 
 
@@ -186,8 +186,8 @@ def test_verdict_of_a_config_is_the_last_one_used(tmp_path: Path, monkeypatch: p
     from importlib.metadata import version
 
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
-    assert known_batching(CONFIG) is None
-    assert known_batching(None) is None
+    assert find_batching_verdict(CONFIG) is None
+    assert find_batching_verdict(None) is None
     model = model_key(CONFIG, version("mlx"), version("mlx-lm"))
     keys = [batching_key(model, arithmetic) for arithmetic in (Arithmetic("gpu"), CPU)]
     store = verdicts(tmp_path)
@@ -196,8 +196,8 @@ def test_verdict_of_a_config_is_the_last_one_used(tmp_path: Path, monkeypatch: p
         long_ago = (tmp_path / f"{key}.json").stat().st_mtime - 3600 * age
         os.utime(tmp_path / f"{key}.json", (long_ago, long_ago))
     store.put(batching_key(model_key({}, "1", "1"), CPU), IN_TURN)
-    assert known_batching(json.loads(json.dumps(CONFIG))) == BatchingVerdict(True)
+    assert find_batching_verdict(json.loads(json.dumps(CONFIG))) == BatchingVerdict(True)
     store.touch(keys[0])
-    assert known_batching(CONFIG) == IN_TURN
+    assert find_batching_verdict(CONFIG) == IN_TURN
     (tmp_path / f"{keys[0]}.json").write_text("spoilt")
-    assert known_batching(CONFIG) == BatchingVerdict(True)
+    assert find_batching_verdict(CONFIG) == BatchingVerdict(True)

@@ -108,7 +108,7 @@ def test_usable_memory_is_less_than_the_total() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("mlx_lm") is None, reason="mlx-lm has no build here")
 def test_installed_mlx_lm_is_inspected_without_importing_it() -> None:
     """The package, imported in a separate process, matches the information read from its files."""
-    here = Runtime.here()
+    here = Runtime.detect()
     code = (
         "import mlx_lm, importlib; from mlx_lm import utils; print(mlx_lm.__version__); "
         "print(sorted(utils.MODEL_REMAPPING.items())); "
@@ -122,4 +122,4 @@ def test_installed_mlx_lm_is_inspected_without_importing_it() -> None:
     assert sound == "True"
     assert {"llama", "qwen2", "qwen3", "gemma3", "phi3"} <= here.architectures
     assert not {"base", "cache", "switch_layers", "__init__"} & here.architectures
-    assert here.module_of("mistral") == "llama"
+    assert here.module_for("mistral") == "llama"

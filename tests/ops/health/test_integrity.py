@@ -289,7 +289,7 @@ async def test_health_counts_and_sorts_every_model(cache: Cache, hub: Path) -> N
     assert data.summary.model_dump() == {"total": 3, "healthy_count": 2, "unhealthy_count": 1}
     assert [entry.name for entry in data.healthy] == ["mlx-community/B-good", "org/C-foreign"]
     assert data.healthy[0].reason == "Model is healthy"
-    assert "will not run" in data.healthy[1].reason
+    assert "cannot run here" in data.healthy[1].reason
     assert data.unhealthy[0].name == "org/A-bad"
 
 

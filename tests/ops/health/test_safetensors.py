@@ -127,7 +127,7 @@ def test_oversized_header_is_rejected_before_parsing(tmp_path: Path, item: bytes
     text = b'{"a":[' + item + (b"," + item) * 1_000_000 + b"]}"
     with pytest.raises(HeaderError) as caught:
         read_header(_file(tmp_path, struct.pack("<Q", len(text)) + text))
-    assert caught.value.message == "has a header that is not one of tensors"
+    assert caught.value.message == "has a header that does not describe tensors"
 
 
 def test_header_with_many_tensors_is_read(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import mlxk_tui
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.cache.repo_scanner import read_repo
-from mlxk_tui.ops.health.verdict import judge
+from mlxk_tui.ops.health.verdict import evaluate
 from mlxk_tui.ops.health.verdict_cache import RULES, VerdictCache
 from tests.ops.health.test_integrity import RUNTIME
 from tests.support.hf_cache import HfCache, model_files
 
-ENTRY_POINTS = (judge.__module__, read_repo.__module__, VerdictCache.__module__)
+ENTRY_POINTS = (evaluate.__module__, read_repo.__module__, VerdictCache.__module__)
 """Whose code decides a verdict; the rest follows from what they import."""
 
 
@@ -54,7 +54,7 @@ def test_change_of_any_rule_discards_the_verdicts(cache: Cache, hub: Path, tmp_p
     HfCache(hub).repo("org/a").add(model_files())
     (ref,) = cache.repos()
     repo = read_repo(cache, ref)
-    report = judge(repo, repo.selected, RUNTIME)
+    report = evaluate(repo, repo.selected, RUNTIME)
     package = tmp_path / "mlxk_tui"
     sources = [package.joinpath(*module.split(".")[1:]).with_suffix(".py") for module in RULES]
     for source in sources:

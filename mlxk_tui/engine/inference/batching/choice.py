@@ -17,7 +17,7 @@ from mlxk_tui.engine.protocol import BatchingMode
 from mlxk_tui.ops.contract.matrices import Blas, BlasState
 from mlxk_tui.ops.contract.terms import BatchingReason
 from mlxk_tui.ops.health.batching_verdicts import (
-    MOST_UNFINISHED,
+    MAX_UNFINISHED,
     Arithmetic,
     BatchingTrial,
     BatchingVerdict,
@@ -64,12 +64,12 @@ def choose_batching(
     )
     key = batching_key(model_key(config, *versions), arithmetic)
     known = verdicts.get(key)
-    unfinished = verdicts.take_unfinished(key)
+    unfinished = verdicts.pop_unfinished(key)
     if mode == "crashed":
         known = BatchingVerdict(False, BatchingReason.CRASHED)
     elif unfinished:
         unfinished += known.unfinished if known is not None else 0
-        crashed = unfinished >= MOST_UNFINISHED
+        crashed = unfinished >= MAX_UNFINISHED
         reason = BatchingReason.CRASHED if crashed else BatchingReason.UNFINISHED
         known = BatchingVerdict(False, reason, unfinished=unfinished)
     elif known is not None and known.final:
