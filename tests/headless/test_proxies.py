@@ -77,5 +77,5 @@ def test_unsupported_proxy_is_named_in_the_error(
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "socks4://127.0.0.1:9")
     error = call(command, NAME, "--json", hub=hub).error
-    assert error["message"].startswith("The proxy socks4://127.0.0.1:9 (HTTP_PROXY) is not of a kind")
+    assert error["message"].startswith("The proxy socks4://127.0.0.1:9 (HTTP_PROXY) has an unsupported")
     assert "socks5://" in error["message"]

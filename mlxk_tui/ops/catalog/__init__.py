@@ -1,1 +1,1 @@
-"""The models of the cache: listed, filtered, shown in detail."""
+"""The models in the cache: listing, filtering, details."""

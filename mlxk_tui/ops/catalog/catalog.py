@@ -1,4 +1,4 @@
-"""Every model of the cache, judged: the scan that fills the app, `list` and `health`."""
+"""Scans the models in the cache: the reports behind the app's model list, `list` and `health`."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from mlxk_tui.ops.health.verdict_cache import VerdictCache
 if TYPE_CHECKING:
     from mlxk_tui.ops.health.verify import Verification
 
-_REACHES_OUT = {FindingCode.BROKEN_LINK, FindingCode.LINK_OUTSIDE_CACHE, FindingCode.UNREADABLE}
-"""Findings that can end without a change inside the repo; such verdicts are not remembered."""
+_EXTERNAL_FINDINGS = {FindingCode.BROKEN_LINK, FindingCode.LINK_OUTSIDE_CACHE, FindingCode.UNREADABLE}
+"""Findings that can disappear without a change inside the repo; such reports are not cached."""
 _BATCH_SECONDS = 0.03
-"""How long a scan gathers models before it hands them over: about two frames."""
+"""Time in which a scan collects reports into a batch: about two frames."""
 
 
 async def inspect_model(
     cache: Cache, spec: str, *, runtime: Runtime | None = None, partial: bool = True
 ) -> Report:
-    """Read and judge the model of `NAME[@REV]`, against this machine's runtime unless one is given.
+    """Evaluate the model `NAME[@REV]`, by default for this machine's runtime.
 
-    Without `partial` a part of a name does not count.
+    With `partial` a part of a name suffices.
 
     Raises:
         OpError: `validation_error`, `model_not_found`, `ambiguous_match`, `revision_not_found`,
             `cache_not_found`, `permission_denied`.
     """
 
-    from mlxk_tui.ops.health.verdict import inspect_repo  # `list` of remembered verdicts does without
+    from mlxk_tui.ops.health.verdict import inspect_repo  # not needed by `list` with cached verdicts
 
     def work() -> Report:
         found = cache.find(spec, partial=partial)
@@ -57,7 +57,7 @@ async def inspect_model(
     return await run_blocking(work)
 
 
-def walk(
+def iter_reports(
     cache: Cache,
     stop: threading.Event | None = None,
     *,
@@ -65,29 +65,31 @@ def walk(
     runtime: Runtime | None = None,
     clock: Callable[[], int] = time.time_ns,
 ) -> Iterator[Report]:
-    """Yield a report for each repo, sorted by name; blocking, for threads.
+    """Yield a report for each repo, sorted by name. Blocking; call it in a thread.
 
-    A repo that vanishes meanwhile is left out; a folder that does not exist yet holds no models.
-    `clock` tells the time, in nanoseconds since the epoch, that file times are compared with.
+    Repos that are removed meanwhile are skipped; a missing cache folder has no models. `clock` returns the
+    time in nanoseconds since the epoch, for comparison with file times.
 
     Raises:
         OpError: `permission_denied`, or `cache_not_found` where the cache is not a folder.
     """
     machine = runtime or Runtime.detect()
     verdicts = VerdictCache.for_cache(cache, machine)
-    for ref in repos_or_none(cache):
+    for ref in list_repos(cache):
         if stop is not None and stop.is_set():
             return
-        with contextlib.suppress(OpError):  # vanished
+        with contextlib.suppress(OpError):  # removed meanwhile
             if pattern is None or pattern.casefold() in ref.name.casefold():
-                yield _recall(cache, ref, machine, verdicts, clock())
+                yield _cached_or_new_report(cache, ref, machine, verdicts, clock())
             else:
                 verdicts.retain(ref)
     verdicts.save()
 
 
-def _recall(cache: Cache, ref: RepoRef, runtime: Runtime, verdicts: VerdictCache, began_ns: int) -> Report:
-    """Return the remembered report of an unchanged repo, else judge it."""
+def _cached_or_new_report(
+    cache: Cache, ref: RepoRef, runtime: Runtime, verdicts: VerdictCache, began_ns: int
+) -> Report:
+    """Return the cached report of an unchanged repo, or evaluate it."""
     known = verdicts.get(ref)
     if known is not None:
         return known
@@ -96,13 +98,13 @@ def _recall(cache: Cache, ref: RepoRef, runtime: Runtime, verdicts: VerdictCache
 
     repo = read_repo(cache, ref)
     report = evaluate(repo, repo.selected, runtime)
-    if repo.fingerprint_paths and not any(finding.code in _REACHES_OUT for finding in report.findings):
+    if repo.fingerprint_paths and not any(finding.code in _EXTERNAL_FINDINGS for finding in report.findings):
         verdicts.put(report, repo.fingerprint_paths, began_ns)
     return report
 
 
-def repos_or_none(cache: Cache) -> list[RepoRef]:
-    """Return the repos of a cache; none where it does not exist yet.
+def list_repos(cache: Cache) -> list[RepoRef]:
+    """Return the repos of a cache; an empty list if the cache does not exist yet.
 
     Raises:
         OpError: `permission_denied`, or `cache_not_found` where the cache is not a folder.
@@ -116,28 +118,28 @@ def repos_or_none(cache: Cache) -> list[RepoRef]:
 
 
 async def scan(cache: Cache, *, runtime: Runtime | None = None) -> AsyncIterator[Report]:
-    """Yield a report for each repo as soon as it is judged, sorted by name.
+    """Yield a report for each repo as soon as it is evaluated, sorted by name.
 
-    The work is done in one thread; it stops within a repo's time when the iterator is closed.
+    One thread does the work; when the iterator is closed, it stops after the current repo.
 
     Raises:
         OpError: `permission_denied`, or `cache_not_found` where the cache is not a folder.
     """
-    import asyncio  # `list` and `health` do without
+    import asyncio  # not needed by `list` and `health`
 
     loop = asyncio.get_running_loop()
     batches: asyncio.Queue[list[Report] | None] = asyncio.Queue()
     stop = threading.Event()
 
     def send(batch: list[Report] | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
             loop.call_soon_threadsafe(batches.put_nowait, batch)
 
     def work() -> None:
         batch: list[Report] = []
-        last = 0.0  # the first report goes out at once
+        last = 0.0  # so that the first report is sent immediately
         try:
-            for report in walk(cache, stop, runtime=runtime):
+            for report in iter_reports(cache, stop, runtime=runtime):
                 batch.append(report)
                 if time.monotonic() - last > _BATCH_SECONDS:
                     send(batch)
@@ -148,13 +150,13 @@ async def scan(cache: Cache, *, runtime: Runtime | None = None) -> AsyncIterator
             send(None)
 
     worker = asyncio.create_task(asyncio.to_thread(work))
-    # Whoever stops listening early is not told how the walk ended.
+    # If the consumer stops early, the result is retrieved here so that asyncio does not log it.
     worker.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
         while (batch := await batches.get()) is not None:
             for report in batch:
                 yield report
-        await worker  # raises what the walk raised
+        await worker  # raises the error of the scan, if any
     finally:
         stop.set()
 
@@ -162,7 +164,7 @@ async def scan(cache: Cache, *, runtime: Runtime | None = None) -> AsyncIterator
 async def list_models(
     cache: Cache, pattern: str | None = None, *, runtime: Runtime | None = None
 ) -> ListData:
-    """Return every model whose name holds `pattern`, whatever the case; sorted by name.
+    """Return the models whose name contains `pattern`, ignoring case; sorted by name.
 
     Raises:
         OpError: `permission_denied`, or `cache_not_found` where the cache is not a folder.
@@ -170,7 +172,7 @@ async def list_models(
     stop = threading.Event()
 
     def work() -> list[Model]:
-        return [report.model for report in walk(cache, stop, pattern=pattern, runtime=runtime)]
+        return [report.model for report in iter_reports(cache, stop, pattern=pattern, runtime=runtime)]
 
     models = await run_blocking(work, stop)
     return ListData(models=models, count=len(models))
@@ -184,19 +186,19 @@ async def check_health(
     on_event: OnEvent = ignore_event,
     runtime: Runtime | None = None,
 ) -> HealthData:
-    """Judge every model, or the one of `NAME[@REV]`; with `verify` its bytes too.
+    """Check all models, or the one of `NAME[@REV]`; with `verify` also the checksums of its files.
 
     Raises:
-        OpError: those of `inspect_model` when a spec is given, `permission_denied`, `cache_not_found`.
+        OpError: the errors of `inspect_model` if a spec is given, `permission_denied`, `cache_not_found`.
     """
     stop = threading.Event()
 
     def work() -> HealthData:
         machine = runtime or Runtime.detect()
         if spec is None and not verify:
-            return _summary([health_entry(report) for report in walk(cache, stop, runtime=machine)])
+            return _summary([health_entry(report) for report in iter_reports(cache, stop, runtime=machine)])
         if spec is None:
-            targets: list[tuple[RepoRef, str | None]] = [(ref, None) for ref in repos_or_none(cache)]
+            targets: list[tuple[RepoRef, str | None]] = [(ref, None) for ref in list_repos(cache)]
         else:
             found = cache.find(spec)
             targets = [(found.ref, found.spec.revision)]
@@ -206,16 +208,18 @@ async def check_health(
                 break
             on_event(Progress("scan", ref.name, 0, 0, 0.0, number, len(targets)))
             try:
-                entries.append(_examine(cache, ref, revision, machine, stop, on_event if verify else None))
+                entries.append(
+                    _check_entry(cache, ref, revision, machine, stop, on_event if verify else None)
+                )
             except OpError:
                 if spec is not None:
-                    raise  # else it vanished
+                    raise  # otherwise the repo was removed meanwhile
         return _summary(entries)
 
     return await run_blocking(work, stop)
 
 
-def _examine(
+def _check_entry(
     cache: Cache,
     ref: RepoRef,
     revision: str | None,
@@ -223,7 +227,7 @@ def _examine(
     stop: threading.Event,
     on_event: OnEvent | None,
 ) -> HealthEntry:
-    """Read and judge one repo anew; with `on_event` hash it too."""
+    """Evaluate one repo without the verdict cache; with `on_event` verify its checksums too."""
     from mlxk_tui.ops.cache.repo_scanner import read_repo
     from mlxk_tui.ops.health.verdict import evaluate
     from mlxk_tui.ops.health.verify import verify_repo
@@ -236,15 +240,15 @@ def _examine(
 
 
 def health_entry(report: Report, verification: Verification | None = None) -> HealthEntry:
-    """Return the verdict of a report, its checksums included where they were verified."""
+    """Return the contract's entry for a report, with checksums if they were verified."""
     findings = [*(verification.findings if verification else ()), *report.findings]
-    broken = [f for f in findings if f.severity is Severity.ERROR and f not in _obstacles(report)]
+    broken = [f for f in findings if f.severity is Severity.ERROR and f not in _runtime_findings(report)]
     if broken:
         reason = broken[0].message
     elif report.model.runtime_compatible:
         reason = "Model is healthy"
     else:
-        reason = f"Files are healthy; it will not run here: {report.model.reason}"
+        reason = f"Files are healthy, but the model cannot run here: {report.model.reason}"
     return HealthEntry(
         name=report.model.name,
         status=Health.UNHEALTHY if broken else Health.HEALTHY,
@@ -254,8 +258,8 @@ def health_entry(report: Report, verification: Verification | None = None) -> He
     )
 
 
-def _obstacles(report: Report) -> tuple[Finding, ...]:
-    """Findings that concern running, not soundness: a sound model has no other errors."""
+def _runtime_findings(report: Report) -> tuple[Finding, ...]:
+    """Return the findings about running: a healthy model has no other errors."""
     return report.findings if report.model.health is Health.HEALTHY else ()
 
 

@@ -1,10 +1,10 @@
-"""The filter grammar of the model list: words and `field:value` terms, all of which must hold.
+"""Parses the filter of the model list: words and `field:value` terms, all of which must match.
 
 qwen                    text in the name
 type:chat  org:mlx-community  framework:mlx  quant:4bit
 health:bad  runs:yes  fit:tight
 size>10GB  size<=500MB  context>=32k
--type:base              a leading minus turns a term round
+-type:base              a leading minus negates a term
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from mlxk_tui.ops.core.text import printable
 if TYPE_CHECKING:
     from mlxk_tui.ops.contract.results import Model
 
-Test: TypeAlias = "Callable[[Model], bool]"
+Predicate: TypeAlias = "Callable[[Model], bool]"
 
 FIELDS = {
     "type": "chat, embedding, base or unknown",
     "health": "good or bad",
     "runs": "yes or no",
     "fit": "fits, tight or large",
-    "org": "an organisation, such as mlx-community",
+    "org": "an organization, such as mlx-community",
     "framework": "mlx, gguf, pytorch or unknown",
     "quant": "bits, such as 4bit, or none",
     "size": "a comparison, such as size>10GB",
     "context": "a comparison, such as context>=32k",
 }
-"""Every field and the values it takes."""
+"""The fields and the values they accept."""
 
 _TERM = re.compile(r"(-?)([a-z]+)(:|>=|<=|>|<|=)(.*)", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*([a-z]{0,3})", re.IGNORECASE)
@@ -66,106 +66,110 @@ _COMPARE: dict[str, Callable[[int, float], bool]] = {
 
 @dataclass(frozen=True)
 class Filter:
-    """A parsed filter; an empty one matches everything."""
+    """A parsed filter; an empty one matches all models."""
 
     text: str = ""
-    """What the user typed."""
-    tests: tuple[Test, ...] = ()
+    """The text that the user entered."""
+    predicates: tuple[Predicate, ...] = ()
 
     def matches(self, model: Model) -> bool:
-        """Return whether every term holds for `model`."""
-        return all(test(model) for test in self.tests)
+        """Return whether all terms match `model`."""
+        return all(predicate(model) for predicate in self.predicates)
 
 
 def parse(text: str) -> Filter:
-    """Return the filter that `text` describes.
+    """Parse a filter.
 
     Raises:
-        OpError: `validation_error` naming the term, what is wrong with it and what it may be.
+        OpError: `validation_error`, whose message names the term, the problem and the accepted values.
     """
     return Filter(text.strip(), tuple(_parse_term(word) for word in text.split()))
 
 
-def _parse_term(word: str) -> Test:
+def _parse_term(word: str) -> Predicate:
     match = _TERM.fullmatch(word)
     if match is None:
         negated = len(word) > 1 and word.startswith("-")
         needle = (word[1:] if negated else word).casefold()
-        return _turned(lambda model: needle in model.name.casefold(), negated)
+        return _negated_if(lambda model: needle in model.name.casefold(), negated)
     minus, name, sign, value = match[1], match[2].lower(), match[3], match[4]
     if name not in FIELDS:
-        raise _refuse(f"There is no field '{printable(name)}'; fields are {', '.join(FIELDS)}.")
+        raise _invalid(f"Unknown field '{printable(name)}'; fields are {', '.join(FIELDS)}.")
     if name in {"size", "context"}:
-        return _turned(_comparison(name, sign, value), bool(minus))
+        return _negated_if(_comparison(name, sign, value), bool(minus))
     if sign not in {":", "="}:
-        raise _refuse(f"'{name}' is not a number; write {name}:… with {FIELDS[name]}.")
+        raise _invalid(f"'{name}' is not a number: write {name}:… with {FIELDS[name]}.")
     if not value:
-        raise _refuse(f"'{name}:' needs a value: {FIELDS[name]}.")
-    return _turned(_equality(name, value.casefold()), bool(minus))
+        raise _invalid(f"'{name}:' needs a value: {FIELDS[name]}.")
+    return _negated_if(_equality(name, value.casefold()), bool(minus))
 
 
-def _equality(name: str, value: str) -> Test:
-    def wrong() -> OpError:
-        return _refuse(f"'{name}:' takes {FIELDS[name]}, not '{printable(value)}'.")
+def _equality(name: str, value: str) -> Predicate:
+    def invalid_value() -> OpError:
+        return _invalid(f"'{name}:' takes {FIELDS[name]}, not '{printable(value)}'.")
 
     if name == "org":
         return lambda model: value in model.name.casefold().rpartition("/")[0]
     if name == "quant":
-        return _quantization(value, wrong)
+        return _quantization(value, invalid_value)
     if name == "health":
         healths = {"good": Health.HEALTHY, "bad": Health.UNHEALTHY, "healthy": Health.HEALTHY}
         healths["unhealthy"] = Health.UNHEALTHY
-        return _member(healths.get(value), wrong, lambda model: model.health)
+        return _member(healths.get(value), invalid_value, lambda model: model.health)
     if name == "runs":
-        return _member({"yes": True, "no": False}.get(value), wrong, lambda model: model.runtime_compatible)
+        return _member(
+            {"yes": True, "no": False}.get(value), invalid_value, lambda model: model.runtime_compatible
+        )
     if name == "fit":
         fits = {"fits": MemoryFit.FITS, "tight": MemoryFit.TIGHT, "large": MemoryFit.TOO_LARGE}
         fits["too_large"] = MemoryFit.TOO_LARGE
-        return _member(fits.get(value), wrong, lambda model: model.memory_fit)
+        return _member(fits.get(value), invalid_value, lambda model: model.memory_fit)
     if name == "type":
         types = {item.value: item for item in ModelType} | {"embed": ModelType.EMBEDDING}
-        return _member(types.get(value), wrong, lambda model: model.model_type)
+        return _member(types.get(value), invalid_value, lambda model: model.model_type)
     frameworks = {item.value.casefold(): item for item in Framework} | {"torch": Framework.PYTORCH}
-    return _member(frameworks.get(value), wrong, lambda model: model.framework)
+    return _member(frameworks.get(value), invalid_value, lambda model: model.framework)
 
 
-def _quantization(value: str, wrong: Callable[[], OpError]) -> Test:
+def _quantization(value: str, invalid_value: Callable[[], OpError]) -> Predicate:
     if value == "none":
         return lambda model: model.quantization is None
     digits = value.removesuffix("bit")
     if not (digits.isascii() and digits.isdigit() and len(digits) < 4):
-        raise wrong()
+        raise invalid_value()
     bits = int(digits)
     return lambda model: model.quantization is not None and model.quantization.bits == bits
 
 
-def _member(wanted: object, wrong: Callable[[], OpError], get: Callable[[Model], object]) -> Test:
-    if wanted is None:
-        raise wrong()
-    return lambda model: get(model) == wanted
+def _member(
+    expected: object, invalid_value: Callable[[], OpError], get: Callable[[Model], object]
+) -> Predicate:
+    if expected is None:
+        raise invalid_value()
+    return lambda model: get(model) == expected
 
 
-def _comparison(name: str, sign: str, value: str) -> Test:
+def _comparison(name: str, sign: str, value: str) -> Predicate:
     example = "10GB" if name == "size" else "32k"
     match = _NUMBER.fullmatch(value)
     factor = _FACTORS.get(match[2].lower()) if match else None
     if match is None or factor is None:
-        raise _refuse(f"'{name}{sign}' needs a number, such as {name}>{example}.")
+        raise _invalid(f"'{name}{sign}' needs a number, such as {name}>{example}.")
     compare = _COMPARE.get(sign)
     if compare is None:
-        raise _refuse(f"'{name}' is a number: write {name}>{example} or {name}<{example}.")
+        raise _invalid(f"'{name}' is a number: write {name}>{example} or {name}<{example}.")
     limit = float(match[1]) * factor
 
-    def test(model: Model) -> bool:
+    def predicate(model: Model) -> bool:
         number = model.size_bytes if name == "size" else model.context_length
         return number is not None and compare(number, limit)
 
-    return test
+    return predicate
 
 
-def _turned(test: Test, negated: bool) -> Test:
-    return (lambda model: not test(model)) if negated else test
+def _negated_if(predicate: Predicate, negated: bool) -> Predicate:
+    return (lambda model: not predicate(model)) if negated else predicate
 
 
-def _refuse(message: str) -> OpError:
+def _invalid(message: str) -> OpError:
     return OpError(ErrorType.VALIDATION_ERROR, message)

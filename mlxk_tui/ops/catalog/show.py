@@ -1,4 +1,4 @@
-"""One model in detail: its files, its config, its card."""
+"""Reads the details of one model: its files, its config, its model card."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlxk_tui.ops.health.verdict import evaluate
 from mlxk_tui.ops.health.weights import is_weights
 
 MAX_CARD_BYTES = 200_000
-"""How much of a model card is shown."""
+"""Bytes of a model card that are read."""
 _TOKENIZER = frozenset(
     {"merges.txt", "vocab.txt", "vocab.json", "added_tokens.json", "special_tokens_map.json"}
 )
@@ -26,7 +26,7 @@ _CODE = (".py", ".sh", ".ipynb")
 
 
 async def show(cache: Cache, spec: str, *, files: bool = False, config: bool = False) -> ShowData:
-    """Return the model of `NAME[@REV]`, with its files or its config or both.
+    """Return the details of `NAME[@REV]`, with its files, its config, or both.
 
     Raises:
         OpError: `validation_error`, `model_not_found`, `ambiguous_match`, `revision_not_found`,
@@ -51,11 +51,11 @@ async def show(cache: Cache, spec: str, *, files: bool = False, config: bool = F
     return await run_blocking(work)
 
 
-async def read_in_turn(cache: Cache, ref: RepoRef) -> str | None:
-    """Return why requests to a repo's selected snapshot take turns, as a sentence; None where they do not.
+async def read_batching_reason(cache: Cache, ref: RepoRef) -> str | None:
+    """Return why requests to a repo's selected snapshot take turns, as a sentence; None if they do not.
 
     Raises:
-        OpError: `model_not_found` when the repo vanished.
+        OpError: `model_not_found` if the repo was removed.
     """
 
     def work() -> str | None:
@@ -69,16 +69,16 @@ async def read_files(cache: Cache, ref: RepoRef) -> list[ModelFile]:
     """Return the files of a repo's selected snapshot, sorted by name.
 
     Raises:
-        OpError: `model_not_found` when the repo vanished.
+        OpError: `model_not_found` if the repo was removed.
     """
     return await run_blocking(lambda: list_files(read_repo(cache, ref).selected))
 
 
 async def read_config(cache: Cache, ref: RepoRef) -> dict[str, Any] | None:
-    """Return config.json of a repo's selected snapshot, or None where there is no sound one.
+    """Return config.json of a repo's selected snapshot, or None if it is missing or invalid.
 
     Raises:
-        OpError: `model_not_found` when the repo vanished.
+        OpError: `model_not_found` if the repo was removed.
     """
     return await run_blocking(lambda: _config(read_repo(cache, ref).selected))
 
@@ -93,16 +93,16 @@ async def read_generation_config(cache: Cache, ref: RepoRef) -> dict[str, Any] |
 
 
 async def read_card(cache: Cache, ref: RepoRef) -> str | None:
-    """Return README.md without its front matter, at most 200 kB, made safe to show; None without one.
+    """Return README.md without its front matter, at most 200 kB, escaped for display; None without one.
 
     Raises:
-        OpError: `model_not_found` when the repo vanished.
+        OpError: `model_not_found` if the repo was removed.
     """
     return await run_blocking(lambda: _card(read_repo(cache, ref).selected))
 
 
 def list_files(snapshot: Snapshot | None) -> list[ModelFile]:
-    """Return the files of a snapshot, sorted by name."""
+    """Return the files of a snapshot as the contract describes them, sorted by name."""
     if snapshot is None:
         return []
     return [

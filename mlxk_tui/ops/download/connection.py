@@ -95,7 +95,7 @@ class ConnectionPool:
         proxy = urlsplit(address if "://" in address else f"http://{address}")
         if proxy.scheme not in {"http", *socks.SCHEMES} or not proxy.hostname:
             raise TrustError(
-                f"proxies of the kind '{proxy.scheme}' are not supported, but {proxies.KINDS} is"
+                f"proxies of the kind '{proxy.scheme}' are not supported, but {proxies.SUPPORTED_SCHEMES} is"
             )
         return proxy
 

@@ -20,7 +20,7 @@ from mlxk_tui.ops.download.connection import (
     WireError,
 )
 from mlxk_tui.ops.download.terms import DownloadSource
-from mlxk_tui.ops.hub.errors import shown_endpoint
+from mlxk_tui.ops.hub.errors import display_endpoint
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
@@ -248,7 +248,7 @@ class Fetcher:
                 ErrorType.ACCESS_DENIED,
                 f"{repo} is gated.",
                 remedy=Remedy.ACCEPT_TERMS if self._source.token else Remedy.ACCEPT_TERMS_AND_LOG_IN,
-                facts=ErrorFacts(name=repo, url=f"{shown_endpoint(self._source.endpoint)}/{repo}"),
+                facts=ErrorFacts(name=repo, url=f"{display_endpoint(self._source.endpoint)}/{repo}"),
                 reason=AccessReason.GATED,
             )
         if (code == "RepoNotFound" or (status == 401 and not code)) and (

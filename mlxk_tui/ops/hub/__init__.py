@@ -1,1 +1,1 @@
-"""The only package that talks to huggingface_hub."""
+"""The Hugging Face hub; the only package that uses huggingface_hub."""

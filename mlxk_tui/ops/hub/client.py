@@ -1,6 +1,6 @@
-"""huggingface_hub itself: imported late, made quiet and given time-outs. Nothing else imports it.
+"""Imports huggingface_hub on demand, silences it and sets time-outs.
 
-Everything here blocks and is for threads: the import alone takes 0.2 s.
+All functions block and are for threads: the import alone takes 0.2 s.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 LIBRARY = "mlxk-tui"
-"""Name in the user agent."""
+"""Library name in the user agent."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Bounds on waiting for the hub, in seconds."""
+    """Time-outs of requests to the hub, in seconds."""
 
     connect_s: float = 8.0
-    """For a connection."""
+    """To establish a connection."""
     read_s: float = 10.0
-    """For the next bytes of an answer."""
+    """To receive the next bytes of a response."""
     total_s: float = 25.0
-    """For one question, its repetitions included."""
+    """For one request including its retries."""
 
 
 _setup = threading.Lock()
@@ -37,12 +37,12 @@ _timeouts_in_use: Timeouts | None = None
 
 
 def prepare(timeouts: Timeouts | None = None) -> None:
-    """Import huggingface_hub and make it quiet; with `timeouts` give the client that it shares these.
+    """Import and silence huggingface_hub; with `timeouts`, set those of its shared HTTP client.
 
-    It prints progress bars and log lines to stderr, which a screen may be drawn on, and asks the hub for
-    a list of agents.
+    By default it prints progress bars and log lines to stderr, which would disturb the screen, and requests a
+    list of agents from the hub.
     """
-    global _timeouts_in_use  # noqa: PLW0603 - what is set is huggingface_hub's own, one a process
+    global _timeouts_in_use  # noqa: PLW0603 - huggingface_hub has one client per process
     with _setup:
         import huggingface_hub
         from huggingface_hub import constants
@@ -55,19 +55,19 @@ def prepare(timeouts: Timeouts | None = None) -> None:
             logger.removeHandler(handler)
         logger.propagate = False
         if not logger.handlers:
-            logger.addHandler(logging.NullHandler())  # else Python's last resort prints to stderr
+            logger.addHandler(logging.NullHandler())  # otherwise Python's last resort prints to stderr
         if timeouts is not None and timeouts != _timeouts_in_use:
             huggingface_hub.set_client_factory(lambda: new_client(timeouts, hooks=True))
             _timeouts_in_use = timeouts
 
 
 def _utils() -> Any:
-    """Return huggingface_hub.utils, whose functions are public without being declared so."""
+    """Return huggingface_hub.utils, whose functions are public but not declared as exports."""
     return importlib.import_module("huggingface_hub.utils")
 
 
 def http_library() -> Any:
-    """Return the HTTP library of the installed huggingface_hub: httpx2, or httpx before version 2."""
+    """Return the HTTP library that huggingface_hub uses: httpx2, or httpx before version 2."""
     import huggingface_hub
 
     return importlib.import_module(
@@ -76,18 +76,18 @@ def http_library() -> Any:
 
 
 def new_client(timeouts: Timeouts, *, hooks: bool = False, transport: Any = None) -> Any:
-    """Return an HTTP client that never waits without a bound.
+    """Return an HTTP client with time-outs on every request.
 
     Args:
-        timeouts: bounds; they also hold where huggingface_hub explicitly asks for none.
-        hooks: add huggingface_hub's own request hook, for a client that is handed to it.
-        transport: moves the bytes in place of the library's own.
+        timeouts: the time-outs; they also apply where huggingface_hub explicitly requests none.
+        hooks: add huggingface_hub's request hook, for a client that it will use.
+        transport: replaces the library's transport.
     """
     http = http_library()
     client: Any = http.Client
     bounds = http.Timeout(timeouts.read_s, connect=timeouts.connect_s)
 
-    class BoundedClient(client):  # type: ignore[misc]  # which library it is shows at run time
+    class BoundedClient(client):  # type: ignore[misc]  # the base class is known only at run time
         def send(self, request: Any, **options: Any) -> Any:
             given = request.extensions.get("timeout") or {}
             limits = {name: given.get(name) or bound for name, bound in bounds.as_dict().items()}
@@ -104,7 +104,7 @@ def new_client(timeouts: Timeouts, *, hooks: bool = False, transport: Any = None
 
 
 def headers_for(token: str | None) -> dict[str, str]:
-    """Return the headers of a request: the token, if any, and who asks."""
+    """Return the headers of a request: user agent, and the token if there is one."""
     headers: dict[str, str] = _utils().build_hf_headers(
         token=token or False, library_name=LIBRARY, library_version=__version__
     )
@@ -112,19 +112,19 @@ def headers_for(token: str | None) -> dict[str, str]:
 
 
 def raise_for_status(response: Any) -> None:
-    """Raise huggingface_hub's own error for an answer that is one."""
+    """Raise huggingface_hub's exception for an error response."""
     _utils().hf_raise_for_status(response)
 
 
 def stored_token() -> str | None:
-    """Return the token that `hf auth login` keeps; that of a browser login is renewed when it is due."""
+    """Return the token stored by `hf auth login`; a token of a browser login is renewed if due."""
     from huggingface_hub import get_token
 
     return get_token()
 
 
 def new_api(endpoint: str, token: str | None) -> HfApi:
-    """Return a client of huggingface_hub for one hub and account."""
+    """Return an HfApi client for a hub and an account."""
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=endpoint, token=token or False, library_name=LIBRARY, library_version=__version__)

@@ -1,7 +1,8 @@
-"""The child process in which huggingface_hub moves the bytes: `python -m mlxk_tui.ops.hub.download_worker`.
+"""Child process in which huggingface_hub downloads: `python -m mlxk_tui.ops.hub.download_worker`.
 
-In Xet mode nothing can stop it from inside, so its parent ends this process. One line of JSON on stdin
-says what to fetch, one on stdout how it went; when stdin closes the parent is gone, and so is this.
+A Xet download cannot be stopped from inside, so the parent kills this process. It reads the job as one
+line of JSON from stdin and writes the result as one line to stdout. It exits when stdin closes, which
+means that the parent has ended.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ _TIMEOUTS = Timeouts(connect_s=10, read_s=30)
 
 
 def main() -> int:
-    """Fetch what stdin says and return the exit status."""
+    """Download the files of the job on stdin; return the exit status."""
     die_with_parent(sys.argv[1:])
     job: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     exit_when_stdin_closes()
-    asked = RequestContext(
+    context = RequestContext(
         job["endpoint"], job["repo"], job["commit"], job["token"] is not None, job["token"]
     )
     try:
-        _fetch(job)
-    except Exception as error:  # noqa: BLE001 - the border: the parent tells the user
-        known = map_error(error, asked)
-        _answer(known.to_dict())
+        _download(job)
+    except Exception as error:  # noqa: BLE001 - all errors are reported to the parent
+        known = map_error(error, context)
+        _write_result(known.to_dict())
         return 1
-    _answer({"type": None, "message": ""})
+    _write_result({"type": None, "message": ""})
     return 0
 
 
-def _fetch(job: dict[str, Any]) -> None:
+def _download(job: dict[str, Any]) -> None:
     prepare(_TIMEOUTS)
-    from huggingface_hub import hf_hub_download  # after what makes it quiet
+    from huggingface_hub import hf_hub_download  # after prepare() has silenced it
 
     download: Callable[..., object] = hf_hub_download
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
@@ -55,7 +56,7 @@ def _fetch(job: dict[str, Any]) -> None:
                 endpoint=job["endpoint"],
                 token=job["token"] or False,
                 library_name=LIBRARY,
-                force_download=path in job["anew"],
+                force_download=path in job["force"],
             )
             for path in job["files"]
         ]
@@ -67,11 +68,11 @@ def _fetch(job: dict[str, Any]) -> None:
             raise
 
 
-def _answer(result: dict[str, Any]) -> None:
+def _write_result(result: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
     status = main()
-    os._exit(status)  # threads of Xet may still be at work after an error
+    os._exit(status)  # threads of Xet may still be running after an error

@@ -1,8 +1,8 @@
-"""What the errors of the hub, of its client and of the way there mean for the user.
+"""Maps errors of the hub, of its client and of the connection to the contract's error types.
 
-Exceptions are known by the names of their classes: huggingface_hub changed its HTTP library between two
-major versions and kept the names, and nothing has to be imported for it. Their own texts are not shown:
-they hold addresses, headers and whatever the server says.
+Exceptions are recognized by their class names: huggingface_hub changed its HTTP library between two major
+versions and kept the names, and nothing has to be imported. Their texts are not shown, because they
+contain addresses, headers and arbitrary text from the server.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from mlxk_tui.ops.core.retry_after import retry_after
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.hub.proxies import proxy_fault
 
-_MAX_WORDS = 200
+_MAX_MESSAGE = 200
 _TIMEOUTS = frozenset({"TimeoutException", "TimeoutError"})
 _UNREACHABLE = frozenset({"ConnectError", "ProxyError", "UnsupportedProtocol"})
-_BROKEN = frozenset({"TransportError", "RequestError", "ConnectionError"})
-_NOT_UNDERSTOOD = frozenset(
+_INTERRUPTED = frozenset({"TransportError", "RequestError", "ConnectionError"})
+_INVALID_RESPONSES = frozenset(
     {
-        "AnswerError",
+        "ResponseError",
         "DecodingError",
         "JSONDecodeError",
         "RecursionError",
@@ -39,30 +39,30 @@ _NOT_UNDERSTOOD = frozenset(
 
 @dataclass(frozen=True)
 class RequestContext:
-    """What was asked of the hub, for the messages; never holds a token."""
+    """The hub, repo and account of a request, for error messages; they never contain a token."""
 
     endpoint: str
     repo: str = ""
-    """The repo, or empty where the request is about none."""
+    """The repo; empty if the request is not about a repo."""
     revision: str | None = None
     with_token: bool = False
-    """Whether a token was sent."""
+    """Whether the request carries a token."""
     secret: str | None = None
-    """The token, only to strike it out of a server's words."""
+    """The token, used only to remove it from the server's text."""
 
     @property
     def host(self) -> str:
-        """The hub as people know it, without credentials that an address can hold."""
-        return shown_endpoint(self.endpoint).partition("://")[2]
+        """The hub's host without credentials that an address can contain."""
+        return display_endpoint(self.endpoint).partition("://")[2]
 
     @property
-    def what(self) -> str:
-        """The repo, or the hub's host."""
+    def subject(self) -> str:
+        """The repo, or the hub's host if there is none."""
         return printable(self.repo) if self.repo else self.host
 
 
-def shown_endpoint(endpoint: str) -> str:
-    """Return an endpoint without user name and password, safe to show."""
+def display_endpoint(endpoint: str) -> str:
+    """Return an endpoint without user name and password, escaped for display."""
     try:
         parts = urlsplit(endpoint)
         port = f":{parts.port}" if parts.port else ""
@@ -71,23 +71,23 @@ def shown_endpoint(endpoint: str) -> str:
         return "the hub"
 
 
-def map_error(error: BaseException, asked: RequestContext) -> OpError:
-    """Return the typed error for anything that a request to the hub raised."""
-    for link in _chain(error):
+def map_error(error: BaseException, context: RequestContext) -> OpError:
+    """Return the OpError for any exception raised by a request to the hub."""
+    for link in _causes(error):
         if isinstance(link, OpError):
             return link
-        known = _known(link, asked)
+        known = _to_known_error(link, context)
         if known is not None:
             return known
     return OpError(
         ErrorType.NETWORK_ERROR,
-        f"Talking to {asked.host} failed ({type(error).__name__}).",
+        f"The request to {context.host} failed ({type(error).__name__}).",
         remedy=Remedy.TRY_AGAIN,
     )
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what caused it: huggingface_hub wraps the real reason in 'not found locally'."""
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and its causes: huggingface_hub wraps the actual one in 'not found locally'."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -96,182 +96,183 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
-def _known(error: BaseException, asked: RequestContext) -> OpError | None:
+def _to_known_error(error: BaseException, context: RequestContext) -> OpError | None:
     proxy = proxy_fault(error)
     if proxy is not None:
         return proxy
     names = {kind.__name__ for kind in type(error).__mro__}
     if "OfflineModeIsEnabled" in names:
-        return offline(asked)
+        return offline_error(context)
     if "HFValidationError" in names:
         return OpError(
             ErrorType.VALIDATION_ERROR,
-            f"'{asked.what}' is not a name that the hub allows.",
+            f"'{context.subject}' is not a valid repo name.",
             remedy=Remedy.GIVE_REPO_NAME,
         )
     if "LocalTokenNotFoundError" in names:
         return OpError(
             ErrorType.AUTH_ERROR,
-            "This needs a token.",
+            "This request requires a token.",
             remedy=Remedy.LOG_IN,
             reason=AccessReason.UNAUTHORIZED,
         )
     response = getattr(error, "response", None)
     if "HfHubHTTPError" in names and response is not None:
-        return _refused(names, response, asked)
-    if "LocalEntryNotFoundError" in names:  # its cause says why
+        return _from_status(names, response, context)
+    if "LocalEntryNotFoundError" in names:  # its cause has the reason
         return None
     if names & _TIMEOUTS:
-        return timed_out(asked)
+        return timeout_error(context)
     if names & _UNREACHABLE:
-        return _unreachable(error, asked)
-    if names & _NOT_UNDERSTOOD:
-        return not_understood(asked)
-    if names & _BROKEN:
+        return _unreachable(error, context)
+    if names & _INVALID_RESPONSES:
+        return invalid_response_error(context)
+    if names & _INTERRUPTED:
         return OpError(
             ErrorType.NETWORK_ERROR,
-            f"The connection to {asked.host} broke off.",
+            f"The connection to {context.host} was interrupted.",
             remedy=Remedy.CHECK_NETWORK,
         )
-    return _local(error) if isinstance(error, OSError) else None
+    return _local_error(error) if isinstance(error, OSError) else None
 
 
-def offline(asked: RequestContext) -> OpError:
+def offline_error(context: RequestContext) -> OpError:
     """Return the error for a request while HF_HUB_OFFLINE is set."""
     return OpError(
         ErrorType.NETWORK_ERROR,
-        f"HF_HUB_OFFLINE is set, so {asked.host} is not asked.",
+        f"HF_HUB_OFFLINE is set, so {context.host} was not contacted.",
         remedy=Remedy.GO_ONLINE,
     )
 
 
-def timed_out(asked: RequestContext) -> OpError:
-    """Return the error for a hub that does not answer."""
+def timeout_error(context: RequestContext) -> OpError:
+    """Return the error for a hub that does not respond in time."""
     return OpError(
-        ErrorType.NETWORK_ERROR, f"{asked.host} did not answer in time.", remedy=Remedy.CHECK_NETWORK
+        ErrorType.NETWORK_ERROR, f"{context.host} did not respond in time.", remedy=Remedy.CHECK_NETWORK
     )
 
 
-def not_understood(asked: RequestContext) -> OpError:
-    """Return the error for an answer that makes no sense."""
+def invalid_response_error(context: RequestContext) -> OpError:
+    """Return the error for an invalid response."""
     return OpError(
         ErrorType.NETWORK_ERROR,
-        f"The answer of {asked.host} about {asked.what} is not understood.",
+        f"{context.host} sent an invalid response about {context.subject}.",
         remedy=Remedy.CHECK_ENDPOINT,
     )
 
 
-def _unreachable(error: BaseException, asked: RequestContext) -> OpError:
-    if any(isinstance(link, ssl.SSLError) or "CERTIFICATE" in str(link) for link in _chain(error)):
+def _unreachable(error: BaseException, context: RequestContext) -> OpError:
+    if any(isinstance(link, ssl.SSLError) or "CERTIFICATE" in str(link) for link in _causes(error)):
         return OpError(
             ErrorType.NETWORK_ERROR,
-            f"The certificate of {asked.host} is not trusted.",
+            f"The certificate of {context.host} is not trusted.",
             remedy=Remedy.CHECK_CERTIFICATES,
         )
     return OpError(
         ErrorType.NETWORK_ERROR,
-        f"{asked.host} cannot be reached.",
+        f"{context.host} cannot be reached.",
         remedy=Remedy.CHECK_PROXY,
     )
 
 
-def _refused(names: set[str], response: Any, asked: RequestContext) -> OpError:
-    """Return what an answer with an error status means."""
+def _from_status(names: set[str], response: Any, context: RequestContext) -> OpError:
+    """Return the error for a response with an error status."""
     status = int(getattr(response, "status_code", 0) or 0)
     headers: Mapping[str, str] = getattr(response, "headers", {})
-    words = headers.get("X-Error-Message") or ""
-    revision = printable(asked.revision or "main")
+    server_text = headers.get("X-Error-Message") or ""
+    revision = printable(context.revision or "main")
     if "GatedRepoError" in names:
-        return _gated(asked)
+        return _gated_error(context)
     if "DisabledRepoError" in names:
         return OpError(
             ErrorType.ACCESS_DENIED,
-            f"{asked.what} is disabled on {asked.host}: nobody can download it now.",
+            f"{context.subject} is disabled on {context.host} and cannot be downloaded.",
             reason=AccessReason.DISABLED,
         )
     if "RevisionNotFoundError" in names:
         return OpError(
             ErrorType.REVISION_NOT_FOUND,
-            f"{asked.what} has no branch, tag or commit '{revision}' on {asked.host}.",
+            f"{context.subject} has no branch, tag or commit '{revision}' on {context.host}.",
             remedy=Remedy.LOOK_ON_HUB,
         )
-    # The hub answers 401 for a repo that does not exist when nobody is logged in, and 404 to those who are:
-    # with a token, 401 is about the token, whatever it says besides ("RepoNotFound" of some servers).
-    if status == 401 and (asked.with_token or "RepositoryNotFoundError" not in names):
-        return _unauthorised(asked)
+    # Without a token the hub answers 401 for a missing repo, and 404 otherwise. With a token, 401 is about
+    # the token, whatever the error code ("RepoNotFound" on some servers).
+    if status == 401 and (context.with_token or "RepositoryNotFoundError" not in names):
+        return _unauthorized_error(context)
     if "RepositoryNotFoundError" in names:
         return OpError(
             ErrorType.REPO_NOT_FOUND,
-            f"{asked.what} is not on {asked.host}.",
-            remedy=Remedy.CHECK_NAME_OR_MEMBERSHIP if asked.with_token else Remedy.CHECK_NAME_OR_LOG_IN,
+            f"{context.subject} is not on {context.host}.",
+            remedy=Remedy.CHECK_NAME_OR_MEMBERSHIP if context.with_token else Remedy.CHECK_NAME_OR_LOG_IN,
             reason=AccessReason.NOT_FOUND,
         )
     if "EntryNotFoundError" in names:
         return OpError(
             ErrorType.DOWNLOAD_FAILED,
-            f"A file of {asked.what} is no longer on {asked.host}.",
+            f"A file of {context.subject} is no longer on {context.host}.",
             remedy=Remedy.PULL_AGAIN,
         )
     if status in {403, 451}:
-        said = _said(words, asked)
+        detail = _server_message(server_text, context)
         return OpError(
             ErrorType.ACCESS_DENIED,
-            f"{asked.host} refuses access to {asked.what}{said}.",
-            remedy=Remedy.CHECK_TOKEN_RIGHTS if asked.with_token else Remedy.LOG_IN,
+            f"{context.host} denies access to {context.subject}{detail}.",
+            remedy=Remedy.CHECK_TOKEN_RIGHTS if context.with_token else Remedy.LOG_IN,
             reason=AccessReason.FORBIDDEN,
         )
     if status == 429:
         wait = math.ceil(retry_after(headers) or 0)
         return OpError(
             ErrorType.NETWORK_ERROR,
-            f"{asked.host} has had too many requests.",
-            remedy=Remedy.TRY_LATER if asked.with_token else Remedy.TRY_LATER_OR_LOG_IN,
+            f"{context.host} has received too many requests.",
+            remedy=Remedy.TRY_LATER if context.with_token else Remedy.TRY_LATER_OR_LOG_IN,
             facts=ErrorFacts(wait_s=wait or None),
         )
     if status >= 500:
         return OpError(
             ErrorType.NETWORK_ERROR,
-            f"{asked.host} has a fault of its own (status {status}).",
+            f"{context.host} reported a server error (status {status}).",
             remedy=Remedy.TRY_LATER,
         )
     return OpError(
         ErrorType.NETWORK_ERROR,
-        f"{asked.host} refuses the request about {asked.what} (status {status}){_said(words, asked)}.",
+        f"{context.host} rejected the request about {context.subject} (status {status})"
+        f"{_server_message(server_text, context)}.",
         remedy=Remedy.CHECK_ENDPOINT,
     )
 
 
-def _gated(asked: RequestContext) -> OpError:
-    page = f"{shown_endpoint(asked.endpoint)}/{asked.what}"
-    yet = ", and the token's account has no access yet" if asked.with_token else ""
+def _gated_error(context: RequestContext) -> OpError:
+    page = f"{display_endpoint(context.endpoint)}/{context.subject}"
+    yet = ", and the token's account has no access yet" if context.with_token else ""
     return OpError(
         ErrorType.ACCESS_DENIED,
-        f"{asked.what} is gated{yet}.",
-        remedy=Remedy.ACCEPT_TERMS if asked.with_token else Remedy.ACCEPT_TERMS_AND_LOG_IN,
-        facts=ErrorFacts(name=asked.what, url=page),
+        f"{context.subject} is gated{yet}.",
+        remedy=Remedy.ACCEPT_TERMS if context.with_token else Remedy.ACCEPT_TERMS_AND_LOG_IN,
+        facts=ErrorFacts(name=context.subject, url=page),
         reason=AccessReason.GATED,
     )
 
 
-def _unauthorised(asked: RequestContext) -> OpError:
-    if asked.with_token:
-        message = f"{asked.host} does not accept the token: it is wrong or has expired."
+def _unauthorized_error(context: RequestContext) -> OpError:
+    if context.with_token:
+        message = f"{context.host} rejected the token: it is invalid or has expired."
     else:
-        message = f"{asked.host} wants to know who asks for {asked.what}."
-    remedy = Remedy.REPLACE_TOKEN if asked.with_token else Remedy.LOG_IN
+        message = f"{context.host} requires a token for {context.subject}."
+    remedy = Remedy.REPLACE_TOKEN if context.with_token else Remedy.LOG_IN
     return OpError(ErrorType.AUTH_ERROR, message, remedy=remedy, reason=AccessReason.UNAUTHORIZED)
 
 
-def _said(words: str, asked: RequestContext) -> str:
-    """Return a server's own words as the rest of a sentence, struck of the token and made safe to show."""
-    if asked.secret:
-        words = words.replace(asked.secret, "…")
-    words = printable(words.strip()[:_MAX_WORDS]).rstrip(".")
-    return f": {words}" if words else ""
+def _server_message(server_text: str, context: RequestContext) -> str:
+    """Return a server's text as the end of a sentence, without the token and escaped for display."""
+    if context.secret:
+        server_text = server_text.replace(context.secret, "…")
+    server_text = printable(server_text.strip()[:_MAX_MESSAGE]).rstrip(".")
+    return f": {server_text}" if server_text else ""
 
 
-def _local(error: OSError) -> OpError | None:
-    """Return what an error of this machine's own means, else None."""
+def _local_error(error: OSError) -> OpError | None:
+    """Return the OpError for an error of this machine's file system, else None."""
     kind = error_type(error)
     if kind is ErrorType.DISK_FULL:
         return OpError(ErrorType.DISK_FULL, "The disk is full.", remedy=Remedy.FREE_SPACE)

@@ -1,8 +1,7 @@
-"""The hub: what it knows about repos, asked with huggingface_hub's client, headers and errors.
+"""Requests to the hub, with huggingface_hub's client, headers and errors.
 
-Requests block and cannot be stopped, so they run in threads with time-outs on everything; whoever waits
-for an answer stops waiting at once when cancelled. The thread ends by itself within the time-out, and
-holds nothing up.
+Requests block and cannot be stopped, so they run in threads with time-outs. A cancelled task stops waiting
+immediately; its thread ends by itself within the time-out.
 """
 
 from __future__ import annotations
@@ -19,16 +18,6 @@ from mlxk_tui.ops.core.detached import run_detached
 from mlxk_tui.ops.core.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.retry_after import retry_after
-from mlxk_tui.ops.hub.answers import (
-    MAX_FILES,
-    AnswerError,
-    FoundModel,
-    RepoInfo,
-    TreeEntry,
-    found_model,
-    repo_info,
-    tree_entries,
-)
 from mlxk_tui.ops.hub.client import (
     Timeouts,
     headers_for,
@@ -41,11 +30,21 @@ from mlxk_tui.ops.hub.client import (
 )
 from mlxk_tui.ops.hub.errors import (
     RequestContext,
+    display_endpoint,
+    invalid_response_error,
     map_error,
-    not_understood,
-    offline,
-    shown_endpoint,
-    timed_out,
+    offline_error,
+    timeout_error,
+)
+from mlxk_tui.ops.hub.responses import (
+    MAX_FILES,
+    RepoInfo,
+    ResponseError,
+    SearchHit,
+    TreeEntry,
+    parse_repo_info,
+    parse_search_hit,
+    parse_tree,
 )
 
 if TYPE_CHECKING:
@@ -55,14 +54,14 @@ T = TypeVar("T")
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-"""Where a token is looked for before the login file; none is copied into another."""
+"""Variables that may hold a token, in order; the login file comes after them."""
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _PAUSES = (0.3, 1.0)
 """Seconds before the second and the third attempt."""
 _MAX_PAUSE = 5.0
 _MAX_ANSWER = 64_000_000
-"""Bytes of one answer; a page of a tree has about 300 kB."""
+"""Largest response in bytes; a page of a file list has about 300 kB."""
 _EXPAND = (
     "cardData", "downloads", "gated", "lastModified", "library_name", "likes", "pipeline_tag", "safetensors",
     "tags", "usedStorage",
@@ -70,16 +69,16 @@ _EXPAND = (
 
 
 class _StoppedError(Exception):
-    """Nobody waits for the answer any longer; only ever seen inside the thread."""
+    """Raised inside the thread when the response is no longer needed."""
 
 
 class Hub:
-    """One hub, asked as one account.
+    """A hub, accessed with one account.
 
     Attributes:
         endpoint: address without a trailing slash.
-        timeouts: bounds on waiting.
-        offline: whether nothing may be asked (HF_HUB_OFFLINE).
+        timeouts: time-outs of requests.
+        offline: whether all requests are refused (HF_HUB_OFFLINE).
     """
 
     def __init__(
@@ -91,18 +90,17 @@ class Hub:
         offline: bool = False,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     ) -> None:
-        """Describe a hub; nothing is asked yet.
+        """Store the settings; no request is sent yet.
 
         Args:
             endpoint: http or https address.
             token: sent with every request, or None.
-            login_file: without a token, use the one that `hf auth login` keeps.
+            login_file: without a token, use the one stored by `hf auth login`.
             offline: refuse every request.
-            timeouts: bounds on waiting.
+            timeouts: time-outs of requests.
 
         Raises:
-            OpError: `validation_error` for an address that is none, `auth_error` for a token that cannot
-                be one.
+            OpError: `validation_error` for an invalid address, `auth_error` for a malformed token.
         """
         self.endpoint = _checked_endpoint(endpoint)
         self.timeouts = timeouts
@@ -125,7 +123,7 @@ class Hub:
         (HF_TOKEN_PATH, or in HF_HOME) unless HF_HUB_DISABLE_IMPLICIT_TOKEN is set; HF_HUB_OFFLINE.
 
         Raises:
-            OpError: those of the constructor.
+            OpError: the errors of the constructor.
         """
         env = os.environ if environ is None else environ
         token = next((env[name] for name in TOKEN_VARIABLES if env.get(name, "").strip()), None)
@@ -138,83 +136,83 @@ class Hub:
         )
 
     async def token(self) -> str | None:
-        """Return the token that requests carry, or None.
+        """Return the token of requests, or None.
 
-        The login file is read each time: who logs in meanwhile, or whose login is renewed, is known at once.
+        The login file is read each time, so that a new login or a renewed token takes effect immediately.
         """
         if self._login_file:
             await run_detached(lambda stop: self._load_token(), self.timeouts.total_s)
         return self._token
 
     async def info(self, repo: str, revision: str | None = None) -> RepoInfo:
-        """Return what the hub says of a repo at a branch, tag or commit; None is its main branch.
+        """Return the metadata of a repo at a branch, tag or commit; None means its main branch.
 
-        Metadata of gated repos is public: `check_access` tells whether the files are.
+        Metadata of gated repos is public; `check_access` checks access to the files.
 
         Raises:
             OpError: `repo_not_found`, `revision_not_found`, `access_denied`, `auth_error`, `network_error`.
         """
         path = f"/api/models/{repo}" + (f"/revision/{quote(revision, safe='')}" if revision else "")
-        answer, _ = await self._ask(path, repo, revision)
-        with self._understood(repo):
-            return repo_info(answer, repo)
+        answer, _ = await self._get(path, repo, revision)
+        with self._validated(repo):
+            return parse_repo_info(answer, repo)
 
     async def check_access(self, repo: str, *, write: bool = False) -> None:
-        """Ask whether this account may read the files of a repo, or with `write` change them.
+        """Check that this account may read the files of a repo, or with `write` change them.
 
         Raises:
-            OpError: `access_denied`, and those of `info`.
+            OpError: `access_denied`, and the errors of `info`.
         """
-        await self._ask(f"/api/models/{repo}/auth-check{'/write' * write}", repo, parsed=False)
+        await self._get(f"/api/models/{repo}/auth-check{'/write' * write}", repo, parsed=False)
 
     async def files(self, repo: str, revision: str) -> tuple[TreeEntry, ...]:
-        """Return every file of a commit, from one answer in as many pages as it has.
+        """Return all files of a commit; follows the pages of the response.
 
         Raises:
-            OpError: those of `info`.
+            OpError: the errors of `info`.
         """
         path: str | None = f"/api/models/{repo}/tree/{quote(revision, safe='')}?recursive=true&expand=false"
         items: list[Any] = []
-        with self._understood(repo):
+        with self._validated(repo):
             while path is not None:
-                page, link = await self._ask(path, repo, revision)
+                page, link = await self._get(path, repo, revision)
                 if not isinstance(page, list) or (link is not None and not page):
-                    raise AnswerError("no list")
+                    raise ResponseError("not a list")
                 items += page
-                if len(items) > 2 * MAX_FILES:  # folders are listed too
-                    raise AnswerError("too many files")
-                path = self._own_path(link) if link else None
-            return tree_entries(items)
+                if len(items) > 2 * MAX_FILES:  # the list includes folders
+                    raise ResponseError("too many files")
+                path = self._next_page_path(link) if link else None
+            return parse_tree(items)
 
-    async def commit_of(self, repo: str, revision: str, file: str) -> str:
-        """Return the commit that a revision names, as the download of a file tells it.
+    async def resolve_commit(self, repo: str, revision: str, file: str) -> str:
+        """Return the commit of a revision, from the headers of a file download.
 
         Raises:
-            OpError: those of `info`.
+            OpError: the errors of `info`.
         """
         path = f"/{repo}/resolve/{quote(revision, safe='')}/{quote(file)}"
-        asked = await self._asked(repo, revision)
+        context = await self._context(repo, revision)
 
         def work(stop: threading.Event) -> str:
-            response = self._send("HEAD", path, asked, stop)
+            response = self._send_with_retries("HEAD", path, context, stop)
             return response.headers.get("X-Repo-Commit") or ""
 
-        with self._understood(repo):
-            return repo_info({"sha": await self._run(work, asked)}, repo).commit
+        with self._validated(repo):
+            return parse_repo_info({"sha": await self._run(work, context)}, repo).commit
 
-    async def search(self, query: str, *, limit: int, mlx_only: bool) -> list[FoundModel]:
-        """Return models whose names hold `query`, those with the most downloads first.
+    async def search(self, query: str, *, limit: int, mlx_only: bool) -> list[SearchHit]:
+        """Return models whose names contain `query`, the most downloaded first.
 
         Raises:
             OpError: `network_error`, `auth_error`.
         """
-        wanted = [("search", query)] if query else []
-        wanted += [("filter", "mlx")] if mlx_only else []
-        wanted += [("sort", "downloads"), ("limit", str(limit)), *(("expand", name) for name in _EXPAND)]
-        answer, _ = await self._ask(f"/api/models?{urlencode(wanted)}", "")
+        parameters = [("search", query)] if query else []
+        parameters += [("filter", "mlx")] if mlx_only else []
+        parameters += [("sort", "downloads"), ("limit", str(limit)), *(("expand", name) for name in _EXPAND)]
+        answer, _ = await self._get(f"/api/models?{urlencode(parameters)}", "")
         if not isinstance(answer, list):
-            raise not_understood(await self._asked(""))
-        found = [model for item in answer[:limit] if (model := found_model(item)) is not None]
+            raise invalid_response_error(await self._context(""))
+        found = [model for item in answer[:limit] if (model := parse_search_hit(item)) is not None]
         return list({model.name: model for model in found}.values())
 
     async def call(
@@ -225,69 +223,71 @@ class Hub:
         revision: str | None = None,
         total_s: float | None = None,
     ) -> T:
-        """Run `work(api, stop)` with a client of huggingface_hub in a thread and return its result.
+        """Run `work(api, stop)` with an HfApi client in a thread and return its result.
 
-        Requests that the client makes have this hub's time-outs. When the task is cancelled or `total_s`
-        is over, `stop` is set and the wait ends at once; the thread lingers until its request ends.
+        The client's requests have this hub's time-outs. When the task is cancelled or `total_s` has passed,
+        `stop` is set and the wait ends immediately; the thread ends with its current request.
 
         Raises:
-            OpError: whatever the work raises, mapped.
+            OpError: the mapped error of the work.
         """
-        asked = await self._asked(repo, revision)
-        return await self._run(lambda stop: work(self._api(), stop), asked, total_s)
+        context = await self._context(repo, revision)
+        return await self._run(lambda stop: work(self._api(), stop), context, total_s)
 
-    async def _ask(
+    async def _get(
         self, path: str, repo: str, revision: str | None = None, *, parsed: bool = True
     ) -> tuple[Any, str | None]:
-        """GET a path of the API; return its JSON and the address of the next page."""
-        asked = await self._asked(repo, revision)
+        """GET a path of the API; return the parsed JSON and the address of the next page."""
+        context = await self._context(repo, revision)
 
         def work(stop: threading.Event) -> tuple[Any, str | None]:
-            response = self._send("GET", path, asked, stop)
+            response = self._send_with_retries("GET", path, context, stop)
             return (response.json() if parsed else None), response.links.get("next", {}).get("url")
 
-        return await self._run(work, asked)
+        return await self._run(work, context)
 
-    async def _asked(self, repo: str, revision: str | None = None) -> RequestContext:
+    async def _context(self, repo: str, revision: str | None = None) -> RequestContext:
         if self.offline:
-            raise offline(RequestContext(self.endpoint, repo, revision))
+            raise offline_error(RequestContext(self.endpoint, repo, revision))
         token = await self.token()
         return RequestContext(self.endpoint, repo, revision, token is not None, token)
 
     async def _run(
-        self, work: Callable[[threading.Event], T], asked: RequestContext, total_s: float | None = None
+        self, work: Callable[[threading.Event], T], context: RequestContext, total_s: float | None = None
     ) -> T:
         try:
             return await run_detached(work, self.timeouts.total_s if total_s is None else total_s)
         except asyncio.TimeoutError:
-            raise timed_out(asked) from None
-        except Exception as error:  # noqa: BLE001 - the border: whatever the client raises becomes typed
-            raise map_error(error, asked) from None
+            raise timeout_error(context) from None
+        except Exception as error:  # noqa: BLE001 - every error of the client is mapped to an OpError
+            raise map_error(error, context) from None
 
     @contextlib.contextmanager
-    def _understood(self, repo: str) -> Iterator[None]:
+    def _validated(self, repo: str) -> Iterator[None]:
         try:
             yield
-        except (AnswerError, RecursionError):
-            raise not_understood(RequestContext(self.endpoint, repo)) from None
+        except (ResponseError, RecursionError):
+            raise invalid_response_error(RequestContext(self.endpoint, repo)) from None
 
-    def _own_path(self, link: str) -> str:
-        """Return the path of a next page; the token goes nowhere but to this hub.
+    def _next_page_path(self, link: str) -> str:
+        """Return the path of the next page; the token is sent only to this hub.
 
-        A mirror may repeat the real hub's addresses.
+        Mirrors may return addresses of the original hub.
         """
         for origin in (self.endpoint, DEFAULT_ENDPOINT):
             if link.startswith(f"{origin}/"):
                 return link[len(origin) :]
-        raise AnswerError("a page elsewhere")
+        raise ResponseError("the next page is on another host")
 
-    def _send(self, method: str, path: str, asked: RequestContext, stop: threading.Event) -> Any:
-        """Send a request, again where that helps, and return its response; blocking, for threads."""
+    def _send_with_retries(
+        self, method: str, path: str, context: RequestContext, stop: threading.Event
+    ) -> Any:
+        """Send a request, with retries for transient errors; return its response. Blocking."""
         prepare()
         headers = headers_for(self._token)
         for pause in (*_PAUSES, None):
             try:
-                response = self._receive(method, path, headers, stop)
+                response = self._send_once(method, path, headers, stop)
             except Exception as error:
                 broke = {"NetworkError", "RemoteProtocolError"} & {
                     kind.__name__ for kind in type(error).__mro__
@@ -308,10 +308,10 @@ class Hub:
         raise_for_status(response)
         return response
 
-    def _receive(self, method: str, path: str, headers: Mapping[str, str], stop: threading.Event) -> Any:
-        """Send one request and read its answer as far as is reasonable."""
+    def _send_once(self, method: str, path: str, headers: Mapping[str, str], stop: threading.Event) -> Any:
+        """Send one request and read its response up to the size limit."""
         url = self.endpoint + path
-        follow = method != "HEAD"  # what leads to a file's bytes says itself what is asked for
+        follow = method != "HEAD"  # the redirect itself has the headers that are needed
         with self._session().stream(method, url, headers=headers, follow_redirects=follow) as response:
             content = bytearray()
             for chunk in response.iter_bytes():
@@ -319,7 +319,7 @@ class Hub:
                 if stop.is_set():
                     raise _StoppedError
                 if len(content) > _MAX_ANSWER:
-                    raise AnswerError("too long")
+                    raise ResponseError("the response is too large")
             kept = [
                 (name, value)
                 for name, value in response.headers.multi_items()
@@ -336,12 +336,12 @@ class Hub:
             return self._client
 
     def _api(self) -> HfApi:
-        """Return a client of huggingface_hub; blocking, for threads."""
+        """Return an HfApi client. Blocking."""
         prepare(self.timeouts)
         return new_api(self.endpoint, self._token)
 
     def _load_token(self) -> None:
-        prepare(self.timeouts)  # renewing the token of a browser login asks the hub
+        prepare(self.timeouts)  # renewing the token of a browser login sends a request
         with contextlib.suppress(OSError, UnicodeDecodeError):
             self._token = _checked_token(stored_token())
 
@@ -360,21 +360,21 @@ def _checked_endpoint(endpoint: str) -> str:
     if not usable or not address.isascii() or not address.isprintable() or " " in address:
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"HF_ENDPOINT is not the address of a hub: '{shown_endpoint(address)[:100]}'.",
+            f"HF_ENDPOINT is not a valid address: '{display_endpoint(address)[:100]}'.",
             remedy=Remedy.CHANGE_ENDPOINT,
         )
     return address
 
 
 def _checked_token(token: str | None) -> str | None:
-    """Return a token that an HTTP header can carry; its own text never reaches a message."""
+    """Return a token that is valid in an HTTP header; its text never appears in a message."""
     token = (token or "").strip()
     if not token:
         return None
     if not token.isascii() or not token.isprintable() or " " in token:
         raise OpError(
             ErrorType.AUTH_ERROR,
-            "The token holds characters that no token has.",
+            "The token contains invalid characters.",
             remedy=Remedy.REPLACE_TOKEN,
             reason=AccessReason.UNAUTHORIZED,
         )

@@ -22,7 +22,7 @@ from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.download.partial_blob import resumable
 from mlxk_tui.ops.health.integrity import check_integrity
 from mlxk_tui.ops.health.verify import verify_repo
-from mlxk_tui.ops.hub.answers import TreeEntry
+from mlxk_tui.ops.hub.responses import TreeEntry
 
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 

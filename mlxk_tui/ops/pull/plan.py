@@ -16,7 +16,7 @@ from pathlib import Path
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.cache.names import DEFAULT_ORG, Spec, is_valid_repo_name, name_to_dir, parse_spec
 from mlxk_tui.ops.cache.repo import COMMIT
-from mlxk_tui.ops.catalog.catalog import repos_or_none
+from mlxk_tui.ops.catalog.catalog import list_repos
 from mlxk_tui.ops.contract.results import MemoryFit
 from mlxk_tui.ops.core.background import run_in_thread
 from mlxk_tui.ops.core.errors import AccessReason, ErrorType, OpError
@@ -27,9 +27,9 @@ from mlxk_tui.ops.core.text import printable, size
 from mlxk_tui.ops.download.file_names import check_files
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.health.weights import loads_in_mlx
-from mlxk_tui.ops.hub.answers import RepoInfo, TreeEntry
 from mlxk_tui.ops.hub.errors import RequestContext
 from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.ops.hub.responses import RepoInfo, TreeEntry
 from mlxk_tui.ops.pull.local_files import Local, look
 
 MAIN = "main"
@@ -203,7 +203,7 @@ def names_to_try(cache: Cache, spec: Spec) -> tuple[str, ...]:
         return (spec.name,)
     expanded = f"{DEFAULT_ORG}/{spec.name}"
     try:
-        cached = [ref.name for ref in repos_or_none(cache) if is_valid_repo_name(ref.name)]
+        cached = [ref.name for ref in list_repos(cache) if is_valid_repo_name(ref.name)]
     except OpError:  # what is wrong with the cache is told when something is to be written
         cached = []
     for wanted in (spec.name, expanded):
@@ -306,4 +306,4 @@ async def _commit(hub: Hub, repo: str, revision: str) -> str:
     entries = await hub.files(repo, revision)
     if not entries:
         raise OpError(ErrorType.DOWNLOAD_FAILED, f"{repo} has no files at {printable(revision)}.")
-    return await hub.commit_of(repo, revision, min(entries, key=lambda entry: entry.size).path)
+    return await hub.resolve_commit(repo, revision, min(entries, key=lambda entry: entry.size).path)

@@ -26,9 +26,9 @@ from mlxk_tui.ops.download.download import download
 from mlxk_tui.ops.download.terms import Downloaded, DownloadOptions, DownloadSource
 from mlxk_tui.ops.health.integrity import check_integrity
 from mlxk_tui.ops.health.machine import Runtime
-from mlxk_tui.ops.hub.answers import TreeEntry
 from mlxk_tui.ops.hub.errors import RequestContext, map_error
 from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.ops.hub.responses import TreeEntry
 from mlxk_tui.ops.pull.local_files import read_cached
 from mlxk_tui.ops.pull.plan import MAIN, PullPlan, names_to_try, plan_pull
 from mlxk_tui.ops.pull.refs import mark_cache, write_ref, write_tree

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mlxk_tui.ops.core.files import replace_file
-from mlxk_tui.ops.hub.answers import TreeEntry
+from mlxk_tui.ops.hub.responses import TreeEntry
 
 _FORMAT = 1
 _TAG = "CACHEDIR.TAG"

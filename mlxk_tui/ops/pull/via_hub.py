@@ -60,7 +60,7 @@ async def download_via_hub(
         "token": source.token,
         "cache": os.fspath(cache_root),
         "files": [file.path for file in files],
-        "anew": [file.path for file in files if file.etag in broken],
+        "force": [file.path for file in files if file.etag in broken],
     }
     before = await asyncio.to_thread(watch.look)
     process = await ChildProcess.start(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from mlxk_tui.ops.contract.transfers import ChangeSummary, PushData
 from mlxk_tui.ops.core.events import OnEvent
-from mlxk_tui.ops.hub.answers import TreeEntry
+from mlxk_tui.ops.hub.responses import TreeEntry
 from mlxk_tui.ops.push.files import Digest, FolderListing, LocalFile, hash_files
 from mlxk_tui.ops.push.result import repo_url, result, words
 from mlxk_tui.ops.push.terms import KEPT, PushRequest

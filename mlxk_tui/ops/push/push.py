@@ -18,7 +18,7 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, ignore_event
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.core.text import plural, printable, size
-from mlxk_tui.ops.hub.answers import TreeEntry
+from mlxk_tui.ops.hub.responses import TreeEntry
 from mlxk_tui.ops.push.files import FolderListing, list_files
 from mlxk_tui.ops.push.plan import PlannedFile, PushChanges, PushPlan, compare, planned
 from mlxk_tui.ops.push.result import difference, result, words

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from mlxk_tui.ops.contract.transfers import ChangeSummary, PushData
-from mlxk_tui.ops.hub.answers import TreeEntry
-from mlxk_tui.ops.hub.errors import shown_endpoint
+from mlxk_tui.ops.hub.errors import display_endpoint
+from mlxk_tui.ops.hub.responses import TreeEntry
 from mlxk_tui.ops.push.terms import DISCLAIMER, KEPT, PushRequest
 
 NOTHING = ChangeSummary(added=0, modified=0, deleted=0)
@@ -14,7 +14,7 @@ NOTHING = ChangeSummary(added=0, modified=0, deleted=0)
 
 def repo_url(endpoint: str, repo: str) -> str:
     """Return where people look at a repo."""
-    return f"{shown_endpoint(endpoint)}/{repo}"
+    return f"{display_endpoint(endpoint)}/{repo}"
 
 
 def result(

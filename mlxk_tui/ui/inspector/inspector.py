@@ -180,7 +180,7 @@ class Inspector(Vertical):
         from mlxk_tui.ops.catalog import show
 
         loaders: dict[str, Callable[..., Any]] = {
-            "overview": show.read_in_turn,
+            "overview": show.read_batching_reason,
             "files": show.read_files,
             "config": show.read_config,
             "card": show.read_card,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.ops.cache.cache import Cache
-from mlxk_tui.ops.catalog.catalog import inspect_model, list_models, scan, walk
+from mlxk_tui.ops.catalog.catalog import inspect_model, iter_reports, list_models, scan
 from mlxk_tui.ops.catalog.show import read_card, show
 from mlxk_tui.ops.contract.results import Health
 from mlxk_tui.ops.core.errors import ErrorType, OpError
@@ -161,7 +161,7 @@ def _walk(cache: Cache, runtime: Runtime = RUNTIME, *, hours_later: int = 1) -> 
     def clock() -> int:
         return time.time_ns() + hours_later * 3_600_000_000_000
 
-    return list(walk(cache, threading.Event(), runtime=runtime, clock=clock))
+    return list(iter_reports(cache, threading.Event(), runtime=runtime, clock=clock))
 
 
 async def test_verdicts_of_recently_changed_repos_are_not_stored(

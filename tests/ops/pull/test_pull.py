@@ -213,7 +213,7 @@ async def test_invalid_answers_of_the_hub_are_errors(answer: str, server: LocalH
     server.faults.add(Fault("status", path="/api/*", status=200, body=body, times=None))
     error = await refused(cache, "org/odd", client(server))
     assert error.type is ErrorType.NETWORK_ERROR
-    assert "not understood" in error.message
+    assert "invalid response" in error.message
     assert not (cache.root / "models--org--odd").exists()
 
 

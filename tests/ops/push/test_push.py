@@ -18,8 +18,8 @@ from mlxk_tui.ops.contract.transfers import ChangeSummary, PushData
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import Progress
 from mlxk_tui.ops.core.remedies import Remedy
-from mlxk_tui.ops.hub.answers import TreeEntry
 from mlxk_tui.ops.hub.hub import Hub
+from mlxk_tui.ops.hub.responses import TreeEntry
 from mlxk_tui.ops.push.push import (
     DISCLAIMER,
     PushRequest,

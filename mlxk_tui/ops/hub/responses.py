@@ -1,4 +1,4 @@
-"""What the hub's API answers, taken apart with suspicion: types, lengths and checksums are all checked."""
+"""Parses untrusted responses of the hub's API: checks types, lengths and checksums."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlxk_tui.ops.cache.names import DEFAULT_ORG, is_valid_repo_name
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 
 MAX_FILES = 100_000
-"""Most files of a repo that are taken in; the hub advises against more."""
+"""Largest number of files of a repo that is accepted; the hub advises against more."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_PATH = 1024
@@ -25,16 +25,16 @@ _DTYPE_BITS = {
 }  # fmt: skip
 
 
-class AnswerError(Exception):
-    """An answer is not what the hub's API promises."""
+class ResponseError(Exception):
+    """A response does not have the form that the hub's API promises."""
 
 
 @dataclass(frozen=True)
 class RepoInfo:
-    """A repo at one revision, without its files."""
+    """Metadata of a repo at one revision, without its files."""
 
     repo: str
-    """Full name as the hub writes it."""
+    """Full name in the hub's spelling."""
     commit: str
     """40 hex digits."""
     license: str | None = None
@@ -48,18 +48,18 @@ class RepoInfo:
 
 @dataclass(frozen=True)
 class TreeEntry:
-    """A file of a commit with all that `trees/<commit>.json` of huggingface_hub keeps of it."""
+    """A file of a commit, with the fields that huggingface_hub stores in `trees/<commit>.json`."""
 
     path: str
     size: int
     blob_id: str
-    """Git's own hash of the file, or of its LFS pointer."""
+    """Git hash of the file, or of its LFS pointer."""
     lfs_sha256: str | None = None
     xet_hash: str | None = None
 
     @property
     def remote(self) -> RemoteFile:
-        """The file as the downloader takes it."""
+        """The file in the downloader's form."""
         xet = self.xet_hash is not None
         if self.lfs_sha256 is not None:
             return RemoteFile(self.path, self.size, self.lfs_sha256, "sha256", xet)
@@ -67,13 +67,13 @@ class TreeEntry:
 
     @property
     def etag(self) -> str:
-        """Checksum and name of the blob."""
+        """Checksum of the content, which is also the name of the blob."""
         return self.lfs_sha256 or self.blob_id
 
 
 @dataclass(frozen=True)
-class FoundModel:
-    """One hit of a search."""
+class SearchHit:
+    """A model found by a search."""
 
     name: str
     size_bytes: int | None = None
@@ -87,88 +87,88 @@ class FoundModel:
     tags: tuple[str, ...] = field(default=())
 
 
-def repo_info(answer: Any, asked: str) -> RepoInfo:
-    """Return what `/api/models/NAME/revision/REV` tells.
+def parse_repo_info(response: Any, requested: str) -> RepoInfo:
+    """Parse the response of `/api/models/NAME/revision/REV`.
 
     Args:
-        answer: the parsed JSON.
-        asked: the name that was asked for; the hub's own spelling of it is taken over, another name (a
-            repo that was renamed) is not: huggingface_hub keeps such repos under the name that was asked for.
+        response: the parsed JSON.
+        requested: the requested name. The hub's spelling of it is used, but not another name (of a renamed
+            repo), because huggingface_hub caches such repos under the requested name.
 
     Raises:
-        AnswerError: the answer makes no sense.
+        ResponseError: the response is invalid.
     """
-    if not isinstance(answer, dict):
-        raise AnswerError("not an object")
-    commit = answer.get("sha")
+    if not isinstance(response, dict):
+        raise ResponseError("not an object")
+    commit = response.get("sha")
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
-        raise AnswerError("no commit")
-    name = answer.get("id")
-    same = isinstance(name, str) and is_valid_repo_name(name) and name.casefold() == asked.casefold()
-    tags = _tags(answer.get("tags"))
+        raise ResponseError("no commit")
+    name = response.get("id")
+    same = isinstance(name, str) and is_valid_repo_name(name) and name.casefold() == requested.casefold()
+    tags = _tags(response.get("tags"))
     return RepoInfo(
-        repo=str(name) if same else asked,
+        repo=str(name) if same else requested,
         commit=commit,
-        license=_license(answer.get("cardData"), tags),
-        gated=_is_gated(answer.get("gated")),
-        private=answer.get("private") is True,
-        disabled=answer.get("disabled") is True,
-        last_modified=_time(answer.get("lastModified")),
+        license=_license(response.get("cardData"), tags),
+        gated=_is_gated(response.get("gated")),
+        private=response.get("private") is True,
+        disabled=response.get("disabled") is True,
+        last_modified=_parse_time(response.get("lastModified")),
         tags=tags,
     )
 
 
-def tree_entries(items: Iterable[Any]) -> tuple[TreeEntry, ...]:
-    """Return the files of a tree's answer, sorted by path.
+def parse_tree(items: Iterable[Any]) -> tuple[TreeEntry, ...]:
+    """Parse the file list of a commit, sorted by path.
 
     Raises:
-        AnswerError: an item makes no sense, a path stands there twice, or there are too many.
+        ResponseError: an item is invalid, a path occurs twice, or there are too many files.
     """
     found: dict[str, TreeEntry] = {}
     for item in items:
         if not isinstance(item, dict):
-            raise AnswerError("an item that is no object")
+            raise ResponseError("an item is not an object")
         if item.get("type") != "file":
             continue
-        entry = _tree_entry(item)
+        entry = _parse_tree_entry(item)
         if entry.path in found:
-            raise AnswerError("a path twice")
+            raise ResponseError("a path occurs twice")
         if len(found) >= MAX_FILES:
-            raise AnswerError("too many files")
+            raise ResponseError("too many files")
         found[entry.path] = entry
     return tuple(found[path] for path in sorted(found))
 
 
-def _tree_entry(item: Mapping[str, Any]) -> TreeEntry:
+def _parse_tree_entry(item: Mapping[str, Any]) -> TreeEntry:
     path, oid, lfs, xet = item.get("path"), item.get("oid"), item.get("lfs"), item.get("xetHash")
     if not isinstance(path, str) or not 0 < len(path) <= _MAX_PATH:
-        raise AnswerError("a file without a path")
+        raise ResponseError("a file without a path")
     if not isinstance(oid, str) or not _COMMIT.fullmatch(oid):
-        raise AnswerError("a file without a checksum")
+        raise ResponseError("a file without a checksum")
     xet_hash = xet if isinstance(xet, str) and _SHA256.fullmatch(xet) else None
     if lfs is None:
         return TreeEntry(path, _file_size(item.get("size")), oid, xet_hash=xet_hash)
     sha256 = lfs.get("oid") if isinstance(lfs, dict) else None
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
-        raise AnswerError("an LFS file without a checksum")
+        raise ResponseError("an LFS file without a checksum")
     return TreeEntry(path, _file_size(lfs.get("size")), oid, sha256, xet_hash)
 
 
-def found_model(item: Any) -> FoundModel | None:
-    """Return one hit of a search, or None where it makes no sense: one bad hit spoils nothing."""
+def parse_search_hit(item: Any) -> SearchHit | None:
+    """Parse one search result; return None for an invalid one, so that the others stay usable."""
     name = item.get("id") if isinstance(item, dict) else None
     if not isinstance(name, str) or not is_valid_repo_name(name):
         return None
     tags = _tags(item.get("tags"))
     library = item.get("library_name")
-    return FoundModel(
+    return SearchHit(
         name=name,
         size_bytes=_weights_size(item.get("safetensors")) or _count(item.get("usedStorage")) or None,
         downloads=_count(item.get("downloads")),
         likes=_count(item.get("likes")),
-        last_modified=_time(item.get("lastModified")),
+        last_modified=_parse_time(item.get("lastModified")),
         mlx="mlx" in tags or library == "mlx" or name.startswith(f"{DEFAULT_ORG}/"),
-        task=_text(item.get("pipeline_tag")),
+        task=_short_text(item.get("pipeline_tag")),
         license=_license(item.get("cardData"), tags),
         gated=_is_gated(item.get("gated")),
         tags=tags,
@@ -177,7 +177,7 @@ def found_model(item: Any) -> FoundModel | None:
 
 def _file_size(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= _MAX_SIZE:
-        raise AnswerError("a file without a size")
+        raise ResponseError("a file without a size")
     return value
 
 
@@ -185,7 +185,7 @@ def _count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value <= _MAX_SIZE else None
 
 
-def _text(value: Any) -> str | None:
+def _short_text(value: Any) -> str | None:
     return value[:_MAX_TEXT] if isinstance(value, str) and value.strip() else None
 
 
@@ -196,22 +196,22 @@ def _tags(value: Any) -> tuple[str, ...]:
 
 
 def _license(card: Any, tags: Iterable[str]) -> str | None:
-    """Return the licence of the model card: a word, or the first of several."""
+    """Return the license in the model card: an identifier, the first if there are several."""
     stated = card.get("license") if isinstance(card, dict) else None
     if isinstance(stated, list) and stated:
         stated = stated[0]
-    if text := _text(stated):
+    if text := _short_text(stated):
         return text
-    return next((_text(tag.partition(":")[2]) for tag in tags if tag.startswith("license:")), None)
+    return next((_short_text(tag.partition(":")[2]) for tag in tags if tag.startswith("license:")), None)
 
 
 def _is_gated(value: Any) -> bool:
-    """Return whether a repo asks for consent: the hub says false, `auto` or `manual`."""
+    """Return whether a repo is gated: the hub reports false, `auto` or `manual`."""
     return value is True or (isinstance(value, str) and value.lower() not in {"", "false"})
 
 
-def _time(value: Any) -> datetime | None:
-    """Return a time such as `2025-08-30T12:00:00.000Z` in UTC, to the second."""
+def _parse_time(value: Any) -> datetime | None:
+    """Parse a UTC time such as `2025-08-30T12:00:00.000Z`, truncated to seconds."""
     if not isinstance(value, str):
         return None
     try:
@@ -221,7 +221,7 @@ def _time(value: Any) -> datetime | None:
 
 
 def _weights_size(value: Any) -> int | None:
-    """Return the bytes of the safetensors files, from the number of elements of each type."""
+    """Return the bytes of the safetensors files, computed from the number of elements per dtype."""
     counts = value.get("parameters") if isinstance(value, dict) else None
     if not isinstance(counts, dict) or not counts:
         return None
