@@ -32,7 +32,7 @@ def runners(
         from mlxk_tui.ops.pull.pull import pull
 
         result = await pull(
-            cache, job.spec, hub=hub(), via_hub=via_hub, doubted=job.doubted, on_event=on_event
+            cache, job.spec, hub=hub(), via_hub=via_hub, suspect=job.doubted, on_event=on_event
         )
         warnings = result.warnings if result.download_status is DownloadStatus.ALREADY_EXISTS else []
         return " ".join((result.message, *warnings))

@@ -53,7 +53,7 @@ def pull(
         gc.enable()  # off at the start; a long transfer needs it
         plans: list[PullPlan] = []
         with session.progress() as on_event:
-            tally = operation.Tally(on_event)
+            received = operation.ReceivedBytes(on_event)
             try:
                 return session.wait(
                     operation.pull(
@@ -63,7 +63,7 @@ def pull(
                         dry_run=dry_run,
                         via_hub=via_hub or backend_is_hub(),
                         verify=verify,
-                        on_event=tally.on_event,
+                        on_event=received.on_event,
                         on_plan=plans.append,
                     )
                 )
@@ -72,12 +72,12 @@ def pull(
                 raise OpError(
                     ErrorType.CANCELLED,
                     message,
-                    data=operation.unfinished(
+                    data=operation.failed_pull(
                         model,
                         plans[0] if plans else None,
                         DownloadStatus.CANCELLED,
                         message,
-                        downloaded=tally.received,
+                        downloaded=received.total_bytes,
                     ),
                 ) from None
 

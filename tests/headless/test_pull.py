@@ -57,11 +57,11 @@ def test_pull_prints_a_line_of_text(server: LocalHub, hub: Path) -> None:
     planned = call("pull", NAME, "--dry-run", hub=hub)
     assert planned.status == 0
     first, second = planned.stdout.splitlines()
-    assert first.startswith("pull: Would fetch 6 files of ")
+    assert first.startswith("pull: Would download 6 files of ")
     assert "license apache-2.0" in second
     assert not (hub / "models--mlx-community--Tiny-4bit").exists()
     assert call("pull", NAME, hub=hub).stdout.startswith(f"pull: Pulled {NAME} at ")
-    assert call("pull", NAME, hub=hub).stdout.startswith(f"pull: {NAME} is here and complete")
+    assert call("pull", NAME, hub=hub).stdout.startswith(f"pull: {NAME} is already complete")
     error = call("pull", "org/nope", hub=hub)
     assert (error.status, error.stdout) == (1, "")
     assert error.stderr.startswith("Error: org/nope is not on ")

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from mlxk_tui.ops.cache.cache import Cache
-from mlxk_tui.ops.catalog.catalog import walk
+from mlxk_tui.ops.catalog.catalog import iter_reports
 from mlxk_tui.ops.contract.results import Health, Model, ModelType
 from tests.engine.conftest import needs_mlx
 from tests.server.served import Served
@@ -37,7 +37,7 @@ def _models() -> list[Model]:
     hub = _hub()
     if hub is None or not hub.is_dir():
         return []
-    models = [report.model for report in walk(Cache(hub))]
+    models = [report.model for report in iter_reports(Cache(hub))]
     runnable = [
         model
         for model in models

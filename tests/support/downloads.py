@@ -12,7 +12,7 @@ from pathlib import Path
 from mlxk_tui.demo.hub import Generated, LocalHub
 from mlxk_tui.demo.hub.blobs import Content
 from mlxk_tui.ops.core.events import Progress
-from mlxk_tui.ops.download.download import Downloaded, DownloadOptions, DownloadSource, download
+from mlxk_tui.ops.download.download import DownloadOptions, DownloadResult, DownloadSource, download
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 
 FAST = DownloadOptions(backoff_s=0.01, longest_backoff_s=0.05, read_s=1.0, connect_s=1.0, silence_s=2.0)
@@ -22,7 +22,7 @@ CHILD = """
 import asyncio, json, sys
 from pathlib import Path
 from mlxk_tui.ops.download.download import DownloadOptions, download
-from mlxk_tui.ops.download.terms import DownloadSource
+from mlxk_tui.ops.download.options import DownloadSource
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 given = json.loads(sys.argv[1])
 source = DownloadSource(**given["source"])
@@ -81,7 +81,7 @@ class Model:
             if self.name in request.path and (request.origin == "cdn" or "/resolve" in request.path)
         )
 
-    async def download(self, options: DownloadOptions = FAST) -> Downloaded:
+    async def download(self, options: DownloadOptions = FAST) -> DownloadResult:
         return await download(
             self.source, self.files, self.folder, options=options, on_event=self.events.append
         )

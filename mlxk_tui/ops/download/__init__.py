@@ -1,1 +1,1 @@
-"""Files of one commit into the cache: ranges, connections, partial blobs, checksums."""
+"""Downloads the files of a commit into the cache: ranges, connections, partial blobs, checksums."""

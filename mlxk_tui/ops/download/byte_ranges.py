@@ -1,82 +1,82 @@
-"""Sets of byte ranges: what of a file is there, and what is still missing."""
+"""Sets of byte ranges: which parts of a file are present or missing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
 
-class Spans:
-    """A set of offsets, kept as sorted ranges `[start, end)` that neither touch nor overlap.
+class ByteRanges:
+    """A set of offsets, stored as sorted ranges `[start, end)` that neither touch nor overlap.
 
-    Made for few ranges (one for each connection), so every step may look at all of them.
+    Meant for few ranges (about one for each connection): operations are linear in their number.
     """
 
-    __slots__ = ("_spans",)
+    __slots__ = ("_ranges",)
 
-    def __init__(self, spans: Iterable[tuple[int, int]] = ()) -> None:
-        self._spans: list[tuple[int, int]] = []
-        for start, end in spans:
+    def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
+        self._ranges: list[tuple[int, int]] = []
+        for start, end in ranges:
             self.add(start, end)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(self._spans)
+        return iter(self._ranges)
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return len(self._ranges)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Spans) and self._spans == other._spans
+        return isinstance(other, ByteRanges) and self._ranges == other._ranges
 
     def __hash__(self) -> int:
-        raise TypeError("Spans change")
+        raise TypeError("ByteRanges is mutable")
 
     def __repr__(self) -> str:
-        return f"Spans({self._spans})"
+        return f"ByteRanges({self._ranges})"
 
     @property
     def total(self) -> int:
-        """Bytes in all ranges."""
-        return sum(end - start for start, end in self._spans)
+        """Number of bytes in all ranges."""
+        return sum(end - start for start, end in self._ranges)
 
     @property
-    def front(self) -> int:
-        """The first offset that is missing."""
-        return self._spans[0][1] if self._spans and self._spans[0][0] == 0 else 0
+    def prefix_end(self) -> int:
+        """End of the contiguous range from 0, which is the first missing offset."""
+        return self._ranges[0][1] if self._ranges and self._ranges[0][0] == 0 else 0
 
     def add(self, start: int, end: int) -> int:
-        """Add a range and return how many of its bytes were missing."""
+        """Add a range; return how many of its bytes were missing."""
         if start >= end:
             return 0
-        spans = self._spans
+        ranges = self._ranges
         before = 0
-        while before < len(spans) and spans[before][1] < start:
+        while before < len(ranges) and ranges[before][1] < start:
             before += 1
         after = before
-        low, high, had = start, end, 0
-        while after < len(spans) and spans[after][0] <= end:
-            first, last = spans[after]
-            had += max(0, min(last, end) - max(first, start))
+        low, high, known = start, end, 0
+        while after < len(ranges) and ranges[after][0] <= end:
+            first, last = ranges[after]
+            known += max(0, min(last, end) - max(first, start))
             low, high = min(low, first), max(high, last)
             after += 1
-        spans[before:after] = [(low, high)]
-        return end - start - had
+        ranges[before:after] = [(low, high)]
+        return end - start - known
 
     def remove(self, start: int, end: int) -> None:
-        """Take a range out."""
+        """Remove a range; bytes that are not in the set are ignored."""
         if start >= end:
             return
         left: list[tuple[int, int]] = []
-        for first, last in self._spans:
+        for first, last in self._ranges:
             if first < start:
                 left.append((first, min(last, start)))
             if last > end:
                 left.append((max(first, end), last))
-        self._spans = left
+        self._ranges = left
 
     def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Return the ranges of `[start, end)` that are missing, in order."""
+        """Return the missing ranges of `[start, end)`, in order."""
         found: list[tuple[int, int]] = []
-        for first, last in self._spans:
+        for first, last in self._ranges:
             if last <= start:
                 continue
             if first >= end:
@@ -89,5 +89,5 @@ class Spans:
         return found
 
     def clip(self, size: int) -> None:
-        """Drop everything from offset `size` on."""
-        self._spans = [(first, min(last, size)) for first, last in self._spans if first < size]
+        """Remove all bytes from offset `size` on."""
+        self._ranges = [(first, min(last, size)) for first, last in self._ranges if first < size]

@@ -1,7 +1,7 @@
-"""What follows behind the bytes: the checksum, marks that outlive a loss of power, and the finish.
+"""Hashes, syncs and finishes blobs while they are downloaded.
 
-All of it runs in a few threads of its own, so that neither the connections nor the event loop wait for
-the disk. Everything shared is used under the engine's condition.
+Threads of their own do this, so that neither the connections nor the event loop wait for the disk. Shared
+state is accessed under the scheduler's condition.
 """
 
 from __future__ import annotations
@@ -11,49 +11,49 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from mlxk_tui.ops.download.job import Job
-from mlxk_tui.ops.download.terms import DownloadOptions
+from mlxk_tui.ops.download.blob_download import BlobDownload
+from mlxk_tui.ops.download.options import DownloadOptions
 
 _HASH_STEP = 1 << 20
-"""Bytes behind which hashing is worth waking a thread for."""
+"""Unhashed bytes from which on a hashing step is scheduled."""
 
 
-class Workers:
-    """A queue of steps, and the loop of the threads that take them."""
+class CompletionQueue:
+    """A queue of hashing, syncing and finishing steps, and the loop of the threads that run them."""
 
     def __init__(
         self,
         condition: threading.Condition,
         options: DownloadOptions,
-        ended: Callable[[], bool],
-        finished: Callable[[Job], None],
+        is_ended: Callable[[], bool],
+        on_finished: Callable[[BlobDownload], None],
     ) -> None:
-        """Prepare.
+        """Create an empty queue.
 
         Args:
-            condition: guards the jobs; told about every change.
+            condition: guards the jobs; notified of every change.
             options: how often to sync.
-            ended: whether no more steps are to be begun.
-            finished: called under the condition for a job that is in the snapshot now.
+            is_ended: returns whether no further steps should start.
+            on_finished: called under the condition for a job whose files are in the snapshot.
         """
         self._condition = condition
         self._options = options
-        self._ended = ended
-        self._finished = finished
-        self._steps: deque[tuple[Callable[[Job], None], Job]] = deque()
+        self._is_ended = is_ended
+        self._on_finished = on_finished
+        self._steps: deque[tuple[Callable[[BlobDownload], None], BlobDownload]] = deque()
 
-    def look_at(self, job: Job) -> None:
-        """Queue what can be hashed, synced or finished of an open job."""
+    def schedule(self, job: BlobDownload) -> None:
+        """Queue the due steps of an open job: hashing, syncing or finishing."""
         with self._condition:
-            if self._ended():
+            if self._is_ended():
                 return
-            ready = job.have.front - job.hashed
+            ready = job.written.prefix_end - job.hashed
             complete = job.complete
-            in_use = job.syncing or job.lanes  # whoever leaves it last looks again
+            in_use = job.syncing or job.connections  # the last one to finish schedules again
             if not job.hashing and (ready >= _HASH_STEP or (complete and (ready or not in_use))):
                 job.hashing = True
                 self._queue(self._hash, job)
-            fresh = job.have.total - job.synced
+            fresh = job.written.total - job.synced
             late = time.monotonic() - job.synced_at > self._options.checkpoint_s
             due = fresh >= self._options.checkpoint_bytes or (fresh > 0 and late)
             if due and not job.syncing and not complete:
@@ -62,65 +62,65 @@ class Workers:
             self._condition.notify_all()
 
     def run(self) -> None:
-        """Take steps until the end; the loop of a thread."""
+        """Run steps until the end; the loop of a thread."""
         while True:
             with self._condition:
-                while not self._steps and not self._ended():
+                while not self._steps and not self._is_ended():
                     self._condition.wait(0.5)
                 if not self._steps:
                     return
                 step, job = self._steps.popleft()
             try:
-                if not self._ended():
+                if not self._is_ended():
                     step(job)
             finally:
                 with self._condition:
                     job.users -= 1
-                    if self._ended():
+                    if self._is_ended():
                         job.close_if_unused()
                     self._condition.notify_all()
 
-    def _queue(self, step: Callable[[Job], None], job: Job) -> None:
+    def _queue(self, step: Callable[[BlobDownload], None], job: BlobDownload) -> None:
         job.users += 1
         self._steps.append((step, job))
 
-    def _hash(self, job: Job) -> None:
+    def _hash(self, job: BlobDownload) -> None:
         try:
-            while not self._ended():
+            while not self._is_ended():
                 with self._condition:
-                    front, complete = job.have.front, job.complete
-                    in_use = job.syncing or job.lanes
-                if front - job.hashed < _HASH_STEP and not complete:
+                    prefix_end, complete = job.written.prefix_end, job.complete
+                    in_use = job.syncing or job.connections
+                if prefix_end - job.hashed < _HASH_STEP and not complete:
                     break
-                job.hash_on(front, self._ended)
+                job.update_hash(prefix_end, self._is_ended)
                 if complete and job.hashed == job.size:
-                    if not in_use:  # else its files are open elsewhere, and whoever leaves comes back to it
+                    if not in_use:  # otherwise the last user of its files schedules it again
                         self._finish(job)
                     break
         finally:
             with self._condition:
                 job.hashing = False
         if not job.done:
-            self.look_at(job)  # more may have come between the last look and now
+            self.schedule(job)  # more bytes may have arrived meanwhile
 
-    def _finish(self, job: Job) -> None:
-        settled = job.settle()
+    def _finish(self, job: BlobDownload) -> None:
+        committed = job.verify_and_commit()
         with self._condition:
-            if settled:
+            if committed:
                 job.done = True
-                self._finished(job)
+                self._on_finished(job)
             else:
-                job.begin_again()
+                job.restart()
             self._condition.notify_all()
 
-    def _sync(self, job: Job) -> None:
+    def _sync(self, job: BlobDownload) -> None:
         with self._condition:
-            total, complete = job.have.total, job.complete
+            total, complete = job.written.total, job.complete
         try:
-            if not complete:  # the finish syncs by itself
+            if not complete:  # committing syncs by itself
                 job.sync()
         finally:
             with self._condition:
                 job.syncing = False
                 job.synced, job.synced_at = total, time.monotonic()
-        self.look_at(job)
+        self.schedule(job)

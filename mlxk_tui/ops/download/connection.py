@@ -1,8 +1,8 @@
-"""Connections to a hub that can be stopped: sockets, TLS and proxies under the standard HTTP client.
+"""HTTP connections that can be aborted: sockets, TLS and proxies under the standard library's client.
 
-Each connection is used by one thread, with blocking reads straight from the socket: a gigabyte costs
-a tenth of the processor time that it costs through an event loop, and none of the loop's time, which
-belongs to the screen. `abort` from another thread ends whatever the connection waits for.
+Each connection belongs to one thread, which reads from the socket with blocking calls: this takes a tenth
+of the processor time of an event loop for each gigabyte, and leaves the event loop to the user interface.
+`abort` can be called by another thread and ends any waiting call.
 """
 
 from __future__ import annotations
@@ -29,42 +29,42 @@ _CONNECTING = {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}
 
 
 class ConnectionStoppedError(Exception):
-    """The connection was asked to stop."""
+    """The connection was aborted."""
 
 
-class WireError(Exception):
-    """No connection, or it broke; worth another attempt. The text ends a sentence about it."""
+class ConnectionFailedError(Exception):
+    """The connection could not be made, or was interrupted; another attempt can help."""
 
 
-class TrustError(Exception):
-    """The other side is not who it should be, or the proxy is of an unknown kind; no retry helps."""
+class FatalConnectionError(Exception):
+    """The certificate or the proxy is not acceptable; another attempt cannot help."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Scheme, host and port: what a token may be sent to."""
+    """Scheme, host and port; a token is sent only to the origin that it belongs to."""
 
     scheme: str
     host: str
     port: int
 
     @staticmethod
-    def of(url: SplitResult) -> Origin:
-        """Return the origin of an http(s) address; ValueError where it has none."""
+    def from_url(url: SplitResult) -> Origin:
+        """Return the origin of an http(s) address; raise ValueError if it has none."""
         if url.scheme not in {"http", "https"} or not url.hostname:
             raise ValueError("not an http address")
         return Origin(url.scheme, url.hostname, url.port or (443 if url.scheme == "https" else 80))
 
     @property
     def host_header(self) -> str:
-        """Return the value of `Host`: signed addresses need it without a default port."""
+        """The value of `Host`; signed addresses require it without a default port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         default = 443 if self.scheme == "https" else 80
         return host if self.port == default else f"{host}:{self.port}"
 
 
 class ConnectionPool:
-    """What all connections of a download share: names that were looked up, trust, proxies."""
+    """State that all connections of a download share: resolved names, TLS settings, proxies."""
 
     def __init__(self, connect_s: float, read_s: float) -> None:
         self.connect_s = connect_s
@@ -75,34 +75,36 @@ class ConnectionPool:
         self._proxies = urllib.request.getproxies()
 
     def context(self) -> ssl.SSLContext:
-        """Return the TLS settings: the system's certificates, or certifi's where it has none."""
+        """Return the TLS settings with the system's certificates, or certifi's if there are none."""
         with self._lock:
             if self._context is None:
                 context = ssl.create_default_context()
                 if not context.cert_store_stats()["x509_ca"] and "SSL_CERT_FILE" not in os.environ:
                     with contextlib.suppress(ImportError, OSError):
-                        import certifi  # there with huggingface_hub, though not ours
+                        import certifi  # a dependency of huggingface_hub
 
                         context.load_verify_locations(certifi.where())
                 self._context = context
             return self._context
 
     def proxy(self, origin: Origin) -> SplitResult | None:
-        """Return the proxy that the environment (or macOS) names for an origin."""
+        """Return the proxy that the environment (or macOS) sets for an origin, or None."""
         address = self._proxies.get(origin.scheme) or self._proxies.get("all")
         if not address or urllib.request.proxy_bypass(origin.host_header):
             return None
         proxy = urlsplit(address if "://" in address else f"http://{address}")
         if proxy.scheme not in {"http", *socks.SCHEMES} or not proxy.hostname:
-            raise TrustError(
-                f"proxies of the kind '{proxy.scheme}' are not supported, but {proxies.SUPPORTED_SCHEMES} is"
+            raise FatalConnectionError(
+                f"the proxy scheme '{proxy.scheme}' is not supported, only {proxies.SUPPORTED_SCHEMES}"
             )
         return proxy
 
-    def resolve(self, host: str, port: int, line: DownloadConnection) -> list[tuple[int, tuple[object, ...]]]:
-        """Look a name up, without waiting longer than a connection may.
+    def resolve(
+        self, host: str, port: int, connection: DownloadConnection
+    ) -> list[tuple[int, tuple[object, ...]]]:
+        """Resolve a host name within the connection time-out.
 
-        The system's look-up cannot be stopped: a thread of its own does it and is left behind.
+        The system's resolver cannot be interrupted: it runs in a thread that is abandoned on a time-out.
         """
         key = (host, port)
         with self._lock:
@@ -122,53 +124,53 @@ class ConnectionPool:
         threading.Thread(target=look_up, name="mlxk-resolve", daemon=True).start()
         until = time.monotonic() + self.connect_s
         while not done.wait(_SLICE_S):
-            line.check()
+            connection.check()
             if time.monotonic() > until:
-                raise WireError(f"the name {host} could not be looked up in time")
+                raise ConnectionFailedError(f"the name {host} could not be resolved in time")
         answer = found[0]
         if isinstance(answer, OSError) or not answer:
-            raise WireError(f"the name {host} could not be looked up")
+            raise ConnectionFailedError(f"the name {host} could not be resolved")
         with self._lock:
             self._addresses[key] = answer
         return answer
 
-    def forget(self, host: str, port: int) -> None:
-        """Look a name up again next time."""
+    def forget_addresses(self, host: str, port: int) -> None:
+        """Discard the addresses of a name, so that it is resolved again."""
         with self._lock:
             self._addresses.pop((host, port), None)
 
 
 class DownloadConnection:
-    """The connections of one thread, at most one to each origin."""
+    """The connections of one thread, at most one for each origin."""
 
-    def __init__(self, wires: ConnectionPool) -> None:
-        self._wires = wires
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
         self._open: dict[Origin, http.client.HTTPConnection] = {}
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._stopped = False
-        self._overdue = False
+        self._timed_out = False
         self.deadline = float("inf")
-        """Time (monotonic) at which what it waits for is late; another thread watches it."""
+        """Monotonic time at which the current call times out; another thread checks it."""
 
     def check(self) -> None:
-        """Raise StoppedError when the connection shall stop."""
+        """Raise ConnectionStoppedError if the connection was aborted."""
         if self._stopped:
             raise ConnectionStoppedError
 
-    def abort(self, *, overdue: bool = False) -> None:
-        """End what the connection waits for; from any thread.
+    def abort(self, *, timed_out: bool = False) -> None:
+        """Abort the current call; from any thread.
 
         Args:
-            overdue: end it as a time-out that may be tried again, not for good.
+            timed_out: abort it as a time-out, after which the connection can be used again.
         """
         with self._lock:
-            if overdue:
-                self._overdue = True
+            if timed_out:
+                self._timed_out = True
             else:
                 self._stopped = True
             if self._socket is not None:
-                # Not SSLSocket.shutdown, which takes the TLS layer away from under the reading thread.
+                # Not SSLSocket.shutdown, which removes the TLS layer that another thread is reading from.
                 with contextlib.suppress(OSError, ValueError):
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
@@ -185,38 +187,38 @@ class DownloadConnection:
     def request(
         self, url: SplitResult, headers: dict[str, str]
     ) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
-        """Send a GET and return the answer with its headers read; the body is still to come.
+        """Send a GET request; return the response, whose body is not read yet, and its connection.
 
         Raises:
-            WireError, TrustError, StoppedError
+            ConnectionFailedError, FatalConnectionError, ConnectionStoppedError
         """
-        origin = Origin.of(url)
-        self._overdue = False
+        origin = Origin.from_url(url)
+        self._timed_out = False
         self.check()
-        kept = self._open.get(origin)
-        if kept is not None:
+        existing = self._open.get(origin)
+        if existing is not None:
             try:
-                return self._exchange(kept, origin, url, headers), kept
-            except WireError:
-                # A connection that was kept may have been closed meanwhile, which is nobody's fault.
+                return self._exchange(existing, origin, url, headers), existing
+            except ConnectionFailedError:
+                # The server may have closed an idle connection, which is not an error.
                 self.close(origin)
-                if self._overdue:
+                if self._timed_out:
                     raise
-        fresh = self._connect(origin)
-        self._open[origin] = fresh
+        new = self._connect(origin)
+        self._open[origin] = new
         try:
-            return self._exchange(fresh, origin, url, headers), fresh
+            return self._exchange(new, origin, url, headers), new
         except BaseException:
             self.close(origin)
             raise
 
     def read(self, response: http.client.HTTPResponse, length: int) -> bytes:
-        """Read what is there of a body, at least a byte and at most `length`; empty at its end."""
-        self.deadline = time.monotonic() + self._wires.read_s
+        """Read the available bytes of a body, at most `length`; wait for at least one. Empty at the end."""
+        self.deadline = time.monotonic() + self._pool.read_s
         try:
             return response.read1(length)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise self._broken(error) from None
+            raise self._to_error(error) from None
         finally:
             self.deadline = float("inf")
 
@@ -231,12 +233,12 @@ class DownloadConnection:
             self._socket = connection.sock
         self.check()
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        proxy = self._wires.proxy(origin)
+        proxy = self._pool.proxy(origin)
         if proxy is not None and proxy.scheme == "http" and origin.scheme == "http":
             target = f"http://{origin.host_header}{target}"
             headers = {**headers, **_proxy_credentials(proxy)}
-        # One deadline for all of it: a trickle of headers is as good as none.
-        self.deadline = time.monotonic() + self._wires.read_s
+        # One deadline for request and headers, so that slow headers do not prolong it.
+        self.deadline = time.monotonic() + self._pool.read_s
         try:
             connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
             connection.putheader("Host", origin.host_header)
@@ -245,69 +247,69 @@ class DownloadConnection:
             connection.endheaders()
             return connection.getresponse()
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise self._broken(error) from None
+            raise self._to_error(error) from None
         finally:
             self.deadline = float("inf")
 
     def _connect(self, origin: Origin) -> http.client.HTTPConnection:
-        proxy = self._wires.proxy(origin)
+        proxy = self._pool.proxy(origin)
         tunnel = proxy is not None and proxy.scheme in socks.SCHEMES
         host, port = origin.host, origin.port
         if proxy is not None:
             host, port = proxy.hostname or "", proxy.port or (socks.PORT if tunnel else 80)
-        raw = self._dial(host, port)
+        raw = self._open_socket(host, port)
         try:
-            raw.settimeout(self._wires.read_s)
-            self.deadline = time.monotonic() + self._wires.connect_s
+            raw.settimeout(self._pool.read_s)
+            self.deadline = time.monotonic() + self._pool.connect_s
             if proxy is not None and tunnel:
                 socks.open_tunnel(raw, origin.host, origin.port, proxy)
             if origin.scheme == "https":
                 if proxy is not None and not tunnel:
-                    _open_tunnel(raw, origin, proxy)
-                context = self._wires.context()
+                    _open_http_tunnel(raw, origin, proxy)
+                context = self._pool.context()
                 secured = context.wrap_socket(raw, server_hostname=origin.host, do_handshake_on_connect=False)
                 raw = secured
-                self._watch(secured)
+                self._set_socket(secured)
                 secured.do_handshake()
         except ssl.SSLCertVerificationError as error:
             raw.close()
-            raise TrustError(
+            raise FatalConnectionError(
                 f"the certificate of {origin.host} is not valid ({error.verify_message})"
             ) from None
         except socks.LoginError as error:
             raw.close()
-            raise TrustError(f"the proxy {host}: {error}") from None
+            raise FatalConnectionError(f"the proxy {host}: {error}") from None
         except socks.SocksError as error:
             raw.close()
             self.check()
-            raise WireError(f"the proxy {host}: {error}") from None
+            raise ConnectionFailedError(f"the proxy {host}: {error}") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raw.close()
-            raise self._broken(error) from None
+            raise self._to_error(error) from None
         except BaseException:
             raw.close()
             raise
         finally:
             self.deadline = float("inf")
         connection = http.client.HTTPConnection(origin.host, origin.port)
-        connection.auto_open = 0  # it would connect again by itself, past all of the above
+        connection.auto_open = 0  # otherwise it would reconnect by itself, without proxy and TLS settings
         connection.sock = raw
         return connection
 
-    def _dial(self, host: str, port: int) -> socket.socket:
-        addresses = self._wires.resolve(host, port, self)
-        last = "it does not answer"
-        until = time.monotonic() + self._wires.connect_s
+    def _open_socket(self, host: str, port: int) -> socket.socket:
+        addresses = self._pool.resolve(host, port, self)
+        last = "no response"
+        until = time.monotonic() + self._pool.connect_s
         for number, (family, address) in enumerate(addresses):
             left = (until - time.monotonic()) / (len(addresses) - number)
             try:
                 sock = socket.socket(family, socket.SOCK_STREAM)
-            except OSError as error:  # a family that this machine does not have
+            except OSError as error:  # an address family that this machine does not support
                 last = error.strerror or str(error)
                 continue
             try:
-                self._watch(sock)
-                failure = self._establish(sock, address, left)
+                self._set_socket(sock)
+                failure = self._connect_socket(sock, address, left)
             except BaseException:
                 sock.close()
                 raise
@@ -316,11 +318,11 @@ class DownloadConnection:
                 return sock
             sock.close()
             last = failure
-        self._wires.forget(host, port)
-        raise WireError(f"{host} cannot be reached: {last}")
+        self._pool.forget_addresses(host, port)
+        raise ConnectionFailedError(f"{host} cannot be reached: {last}")
 
-    def _establish(self, sock: socket.socket, address: tuple[object, ...], seconds: float) -> str | None:
-        """Connect, looking every tenth of a second whether to stop; return why it failed, or None."""
+    def _connect_socket(self, sock: socket.socket, address: tuple[object, ...], seconds: float) -> str | None:
+        """Connect, checking for an abort every tenth of a second; return the error's text, or None."""
         sock.setblocking(False)
         code = sock.connect_ex(address)
         until = time.monotonic() + seconds
@@ -329,27 +331,27 @@ class DownloadConnection:
         while code in _CONNECTING:
             self.check()
             if time.monotonic() > until:
-                return "it does not answer"
+                return "no response"
             if poll.poll(_SLICE_S * 1000):
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 break
         return os.strerror(code) if code else None
 
-    def _watch(self, sock: socket.socket) -> None:
+    def _set_socket(self, sock: socket.socket) -> None:
         with self._lock:
             self._socket = sock
         self.check()
 
-    def _broken(self, error: Exception) -> Exception:
+    def _to_error(self, error: Exception) -> Exception:
         if self._stopped:
             return ConnectionStoppedError()
-        if self._overdue or isinstance(error, TimeoutError):
-            return WireError("it fell silent")
+        if self._timed_out or isinstance(error, TimeoutError):
+            return ConnectionFailedError("the connection timed out")
         if isinstance(error, http.client.HTTPException):
-            return WireError("its answer is not HTTP, or was cut off")
+            return ConnectionFailedError("the response is not valid HTTP, or was truncated")
         if isinstance(error, OSError) and error.strerror:
-            return WireError(f"the connection broke ({error.strerror})")
-        return WireError("the connection broke")
+            return ConnectionFailedError(f"the connection was interrupted ({error.strerror})")
+        return ConnectionFailedError("the connection was interrupted")
 
 
 def _proxy_credentials(proxy: SplitResult) -> dict[str, str]:
@@ -359,7 +361,7 @@ def _proxy_credentials(proxy: SplitResult) -> dict[str, str]:
     return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
-def _open_tunnel(sock: socket.socket, origin: Origin, proxy: SplitResult) -> None:
+def _open_http_tunnel(sock: socket.socket, origin: Origin, proxy: SplitResult) -> None:
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     lines = [f"CONNECT {host}:{origin.port} HTTP/1.1", f"Host: {host}:{origin.port}"]
     lines += [f"{name}: {value}" for name, value in _proxy_credentials(proxy).items()]
@@ -368,5 +370,5 @@ def _open_tunnel(sock: socket.socket, origin: Origin, proxy: SplitResult) -> Non
     answer.begin()
     if answer.status != 200:
         if answer.status == 407:
-            raise TrustError("the proxy wants a name and a password")
-        raise WireError(f"the proxy answered {answer.status}")
+            raise FatalConnectionError("the proxy requires a user name and password")
+        raise ConnectionFailedError(f"the proxy responded with status {answer.status}")

@@ -1,8 +1,8 @@
-"""The downloader: files of one commit into the cache, resumable, and each checked before it appears.
+"""Downloads the files of a commit into the cache; resumable, and each file verified before it appears.
 
-Threads with blocking sockets move the bytes (`download_engine`), so the caller's event loop only
-watches. Every byte that reached the disk counts for the next attempt, also one of another process
-(`partial`), and a file appears in the snapshot only after its checksum matched.
+Threads with blocking sockets transfer the bytes (`scheduler`); the caller's event loop only supervises
+them. Every byte on disk counts for the next attempt, also one by another process (`partial_blob`). A file
+appears in the snapshot only after its checksum was verified.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, Progress, ignore_event
 from mlxk_tui.ops.core.files import free_bytes
 from mlxk_tui.ops.core.remedies import Remedy
-from mlxk_tui.ops.core.text import printable, size
+from mlxk_tui.ops.core.text import printable, spaced_size
+from mlxk_tui.ops.download.blob_download import BlobDownload
 from mlxk_tui.ops.download.file_names import check_files, check_source
-from mlxk_tui.ops.download.job import Job
-from mlxk_tui.ops.download.layout import DownloadLayout, refused_by_system
-from mlxk_tui.ops.download.partial_blob import names, remove, resumable
-from mlxk_tui.ops.download.range_requests import Fetcher
+from mlxk_tui.ops.download.layout import DownloadLayout, file_system_error
+from mlxk_tui.ops.download.options import DownloadOptions, DownloadResult, DownloadSource
+from mlxk_tui.ops.download.partial_blob import partial_file_names, remove_files, resumable_bytes
+from mlxk_tui.ops.download.range_requests import RangeClient
 from mlxk_tui.ops.download.scheduler import DownloadScheduler
-from mlxk_tui.ops.download.terms import Downloaded, DownloadOptions, DownloadSource
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 
-__all__ = ["DownloadOptions", "DownloadSource", "Downloaded", "download", "forget"]
+__all__ = ["DownloadOptions", "DownloadResult", "DownloadSource", "discard_partial", "download"]
 
 _TICK_S = 0.1
 _LEAVE_S = 0.8
-"""Seconds that a cancelled download waits for its threads; what hangs longer ends by itself."""
+"""Seconds that a cancelled download waits for its threads; blocked ones end by themselves later."""
 _RATE_S = 3.0
-"""Time constant of the rate that is shown."""
+"""Time constant of the displayed rate, in seconds."""
 
 
 async def download(
@@ -47,21 +47,21 @@ async def download(
     *,
     options: DownloadOptions | None = None,
     on_event: OnEvent = ignore_event,
-) -> Downloaded:
-    """Fetch files of a commit into `blobs` and link them into the snapshot.
+) -> DownloadResult:
+    """Download files of a commit into `blobs` and link them into the snapshot.
 
-    What is there already (blobs, and parts that an earlier call left) is not fetched again. Another
-    download of the same blob, also one of huggingface_hub, is waited for. When the task is cancelled
-    or fails, what is on disk stays and the same call goes on from there.
+    Existing blobs, and parts that an earlier call left, are not downloaded again. Waits for other downloads
+    of the same blob, also those of huggingface_hub. When the task is cancelled or fails, the files on disk
+    stay and the same call resumes.
 
     Args:
         source: the commit.
-        files: its files, as the hub's tree names them; checked here.
-        repo_folder: `<cache>/models--org--name`; made when it is missing.
-        options: how to go about it.
-        on_event: told about each file at most ten times a second, and once more when it is in the
-            snapshot, from the event loop's thread; stage `pull`, `verify` while only checksums are left,
-            `wait` while another process has the lock.
+        files: its files, from the hub's file list; validated here.
+        repo_folder: `<cache>/models--org--name`; created if it does not exist.
+        options: limits and time-outs.
+        on_event: called in the event loop's thread for each file, at most ten times a second and once when it
+            is in the snapshot. The stage is `pull`, `verify` while only checksums remain, or `wait` while
+            another process holds the lock.
 
     Raises:
         OpError: `validation_error` (names, sizes), `disk_full`, `permission_denied`, `network_error`,
@@ -70,35 +70,35 @@ async def download(
     options = options or DownloadOptions()
     check_source(source)
     check_files(files)
-    place = DownloadLayout(repo_folder, source.commit, links=options.links)
+    layout = DownloadLayout(repo_folder, source.commit, links=options.links)
     try:
-        jobs = await run_in_thread(lambda stop: _prepare(files, place, options, stop))
+        jobs = await run_in_thread(lambda stop: _prepare(files, layout, options, stop))
         todo = [job for job in jobs if not job.done]
         total = sum(job.size for job in jobs)
-        engine = DownloadScheduler(Fetcher(source), todo, options, place.cache, total)
-        await _run(engine, _Reporter(jobs, engine, on_event))
+        scheduler = DownloadScheduler(RangeClient(source), todo, options, layout.cache, total)
+        await _run(scheduler, _Reporter(jobs, scheduler, on_event))
     except OSError as error:
-        raise refused_by_system(error, place.cache) from None
+        raise file_system_error(error, layout.cache) from None
     finally:
-        place.close()
-    return Downloaded(engine.fetched, sum(job.reused for job in jobs), len(files))
+        layout.close()
+    return DownloadResult(scheduler.fetched, sum(job.reused for job in jobs), len(files))
 
 
-async def forget(repo_folder: Path, etags: Sequence[str]) -> int:
-    """Delete what unfinished downloads of these blobs left and return the bytes freed.
+async def discard_partial(repo_folder: Path, etags: Sequence[str]) -> int:
+    """Delete the files of unfinished downloads of these blobs; return the bytes freed.
 
-    One that another process is at work on stays.
+    Downloads that another process is running are skipped.
     """
-    place = DownloadLayout(repo_folder, "", links=True)
+    layout = DownloadLayout(repo_folder, "", links=True)
 
     def work(stop: threading.Event) -> int:
         freed = 0
-        if place.look():
+        if layout.open_existing():
             for etag in etags:
-                lock = None if stop.is_set() else place.lock(etag)
+                lock = None if stop.is_set() else layout.lock(etag)
                 if lock is not None:
                     try:
-                        freed += remove(place.blobs, names(etag))
+                        freed += remove_files(layout.blobs, partial_file_names(etag))
                     finally:
                         lock.release()
         return freed
@@ -106,89 +106,98 @@ async def forget(repo_folder: Path, etags: Sequence[str]) -> int:
     try:
         return await run_in_thread(work)
     except OSError as error:
-        raise refused_by_system(error, place.cache) from None
+        raise file_system_error(error, layout.cache) from None
     finally:
-        place.close()
+        layout.close()
 
 
 def _prepare(
-    files: Sequence[RemoteFile], place: DownloadLayout, options: DownloadOptions, stop: threading.Event
-) -> list[Job]:
-    """Make a job for every blob and put those that are there into the snapshot.
+    files: Sequence[RemoteFile], layout: DownloadLayout, options: DownloadOptions, stop: threading.Event
+) -> list[BlobDownload]:
+    """Create a job for each blob; link existing blobs into the snapshot.
 
     Raises:
-        OpError: `disk_full` when what is missing does not fit, before anything is fetched.
+        OpError: `disk_full` if the missing bytes do not fit, before anything is downloaded.
     """
     by_etag: dict[str, list[RemoteFile]] = {}
     for file in files:
         by_etag.setdefault(file.etag, []).append(file)
-    jobs = [Job(group, place, distrusted=etag in options.distrust) for etag, group in by_etag.items()]
-    left = {name.split(".", 1)[0] for name in os.listdir(place.blobs) if "." in name} if place.look() else ()
+    jobs = [
+        BlobDownload(group, layout, redownload=etag in options.redownload) for etag, group in by_etag.items()
+    ]
+    left = (
+        {name.split(".", 1)[0] for name in os.listdir(layout.blobs) if "." in name}
+        if layout.open_existing()
+        else ()
+    )
     missing = 0
     for job in jobs:
         if stop.is_set():
             raise StoppedError
-        if job.etag not in left and job.present():  # what is left of it is looked at under its lock
+        if job.etag not in left and job.is_present():  # leftovers are handled under the blob's lock
             job.link(new=False)
             job.done, job.reused = True, job.size
-        elif job.present():
+        elif job.is_present():
             continue
         else:
-            missing += job.size - (resumable(place.blobs, job.etag, job.size) if place.look() else 0)
-    free = free_bytes(place.path)
+            missing += job.size - (
+                resumable_bytes(layout.blobs, job.etag, job.size) if layout.open_existing() else 0
+            )
+    free = free_bytes(layout.path)
     if free is not None and missing > free:
         raise OpError(
             ErrorType.DISK_FULL,
-            f"{size(missing)} are missing and {printable(str(place.cache))} has {size(free)} free.",
+            f"{spaced_size(missing)} more are needed, and {printable(str(layout.cache))} has "
+            f"{spaced_size(free)} free.",
             remedy=Remedy.FREE_SPACE,
         )
     return jobs
 
 
-async def _run(engine: DownloadScheduler, reporter: _Reporter) -> None:
-    """Let the engine work until it ends, and make sure that it has ended when this does."""
+async def _run(scheduler: DownloadScheduler, reporter: _Reporter) -> None:
+    """Run the scheduler until it ends; its threads have ended when this returns."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
 
     def wake() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
             loop.call_soon_threadsafe(ended.set)
 
     try:
-        engine.start(wake)
-        while not engine.ended:
+        scheduler.start(wake)
+        while not scheduler.ended:
             reporter.report()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(ended.wait(), _TICK_S)
-            engine.watch()
+            scheduler.check()
     finally:
-        engine.stop()
-        await run_in_thread(lambda _: engine.leave(_LEAVE_S))
-    reporter.report(last=engine.error is None)
-    if engine.error is not None:
-        raise engine.error
+        scheduler.stop()
+        await run_in_thread(lambda _: scheduler.join(_LEAVE_S))
+    reporter.report(last=scheduler.error is None)
+    if scheduler.error is not None:
+        raise scheduler.error
 
 
 class _Reporter:
-    """Turns the state of a download into events."""
+    """Sends events about the state of a download."""
 
-    def __init__(self, jobs: Sequence[Job], engine: DownloadScheduler, on_event: OnEvent) -> None:
+    def __init__(self, jobs: Sequence[BlobDownload], scheduler: DownloadScheduler, on_event: OnEvent) -> None:
         self._jobs = jobs
-        self._engine = engine
+        self._scheduler = scheduler
         self._on_event = on_event
         self._bytes_total = sum(job.size for job in jobs)
         self._files_total = sum(len(job.paths) for job in jobs)
-        self._unfinished = engine.jobs
+        self._unfinished = scheduler.jobs
         self._rate = 0.0
         self._at = time.monotonic()
         self._fetched = 0
 
     def report(self, *, last: bool = False) -> None:
-        """Send an event for each file that ended or is at work; the last one is about the whole."""
+        """Send an event for each finished or active file; with `last` also one about the whole download."""
         now = time.monotonic()
         self._measure(now)
-        active, waiting = self._engine.snapshot()
-        done = sum(job.size for job in self._jobs if job.done) + sum(have for _, have in active)
+        active, waiting = self._scheduler.snapshot()
+        done = sum(job.size for job in self._jobs if job.done) + sum(written for _, written in active)
         files = sum(len(job.paths) for job in self._jobs if job.done)
         ended = [job for job in self._unfinished if job.done]
         if ended:
@@ -196,19 +205,21 @@ class _Reporter:
         for job in ended:
             for path in job.paths:
                 self._send("pull", job, job.size, done, files, path)
-        told = bool(ended)
-        for job, have in active:
-            if job.lanes or job.complete:
-                self._send("verify" if job.complete else "pull", job, have, done, files)
-                told = True
-        if not told and waiting:
+        reported = bool(ended)
+        for job, written in active:
+            if job.connections or job.complete:
+                self._send("verify" if job.complete else "pull", job, written, done, files)
+                reported = True
+        if not reported and waiting:
             self._send("wait", waiting[0], 0, done, files)
         if last:
             self._on_event(
                 Progress("pull", "", done, self._bytes_total, self._rate, files, self._files_total)
             )
 
-    def _send(self, stage: str, job: Job, have: int, done: int, files: int, path: str = "") -> None:
+    def _send(
+        self, stage: str, job: BlobDownload, written: int, done: int, files: int, path: str = ""
+    ) -> None:
         self._on_event(
             Progress(
                 stage=stage,
@@ -218,17 +229,17 @@ class _Reporter:
                 rate=self._rate,
                 files_done=files,
                 files_total=self._files_total,
-                file_bytes_done=job.hashed if stage == "verify" else have,
+                file_bytes_done=job.hashed if stage == "verify" else written,
                 file_bytes_total=job.size,
             )
         )
 
     def _measure(self, now: float) -> None:
-        """Keep the recent rate: an average in which the last seconds weigh most."""
+        """Update the rate, an exponential moving average."""
         passed = now - self._at
         if passed <= 0:
             return
-        fetched = self._engine.fetched
+        fetched = self._scheduler.fetched
         weight = 1 - math.exp(-passed / _RATE_S)
         self._rate += weight * ((fetched - self._fetched) / passed - self._rate)
         self._at, self._fetched = now, fetched

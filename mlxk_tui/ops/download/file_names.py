@@ -1,4 +1,4 @@
-"""What a hub may name a file: paths that lead out of the snapshot or hit each other are refused."""
+"""Validates file lists of a hub: rejects paths outside the snapshot and paths that collide."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable
-from mlxk_tui.ops.download.terms import DownloadSource
+from mlxk_tui.ops.download.options import DownloadSource
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 
 _ETAG = {"sha256": re.compile(r"[0-9a-f]{64}"), "git-sha1": re.compile(r"[0-9a-f]{40}")}
@@ -20,22 +20,24 @@ _MAX_FILES = 50_000
 _MAX_PART_BYTES = 255
 _MAX_PATH_BYTES = 1000
 _MAX_PARTS = 16
-"""As deep as reading a repo descends."""
+"""The same limit as for scanning a repo."""
 _MAX_BYTES = 1 << 50
 
 
 def check_source(source: DownloadSource) -> None:
-    """Refuse a source that cannot be one.
+    """Check the address, the names and the token of a source.
 
     Raises:
         OpError: `validation_error`.
     """
     if not _is_address(source.endpoint):
-        raise _refused(f"'{printable(source.endpoint)}' is no address of a hub. Check HF_ENDPOINT.")
+        raise _validation_error(f"'{printable(source.endpoint)}' is not a hub address. Check HF_ENDPOINT.")
     if not _REPO.fullmatch(source.repo) or ".." in source.repo or not _COMMIT.fullmatch(source.commit):
-        raise _refused(f"'{printable(source.repo)}@{printable(source.commit)}' names no commit of a repo.")
+        raise _validation_error(
+            f"'{printable(source.repo)}@{printable(source.commit)}' is not a commit of a repo."
+        )
     if source.token is not None and not (source.token.isascii() and source.token.isprintable()):
-        raise _refused("The token holds characters that no token has. Check HF_TOKEN.")
+        raise _validation_error("The token contains invalid characters. Check HF_TOKEN.")
 
 
 def _is_address(text: str) -> bool:
@@ -47,61 +49,61 @@ def _is_address(text: str) -> bool:
 
 
 def check_files(files: Sequence[RemoteFile]) -> None:
-    """Refuse a list of files that cannot be put into one folder safely.
+    """Check that a list of files can be stored safely in one folder.
 
-    Two paths that differ only in case or in Unicode form would be one file on many systems.
+    Paths that differ only in case or Unicode normalization would be one file on many systems.
 
     Raises:
-        OpError: `validation_error`, before anything is touched.
+        OpError: `validation_error`; nothing was written.
     """
     if len(files) > _MAX_FILES:
-        raise _refused(f"The repo lists over {_MAX_FILES:,} files. Nothing was fetched.")
+        raise _validation_error(f"The repo has more than {_MAX_FILES:,} files. Nothing was downloaded.")
     sizes: dict[str, int] = {}
     folders: set[str] = set()
-    leaves: set[str] = set()
+    file_keys: set[str] = set()
     total = 0
     for file in files:
         _check_path(file.path)
         pattern = _ETAG.get(file.algorithm)
         if pattern is None or not pattern.fullmatch(file.etag):
-            raise _bad(file.path, "has no usable checksum")
+            raise _file_error(file.path, "has no usable checksum")
         if not 0 <= file.size <= _MAX_BYTES or sizes.setdefault(file.etag, file.size) != file.size:
-            raise _bad(file.path, "has an impossible size")
+            raise _file_error(file.path, "has an impossible size")
         total += file.size
         key = unicodedata.normalize("NFC", file.path).casefold()
-        if key in leaves or key in folders:
-            raise _bad(file.path, "has the same name as another one, but for case")
-        leaves.add(key)
+        if key in file_keys or key in folders:
+            raise _file_error(file.path, "has the same name as another file, except for case")
+        file_keys.add(key)
         while (cut := key.rfind("/")) >= 0:
             key = key[:cut]
-            if key in leaves:
-                raise _bad(file.path, "lies in a folder that is also a file")
+            if key in file_keys:
+                raise _file_error(file.path, "is in a folder that is also a file")
             if key in folders:
                 break
             folders.add(key)
     if total > _MAX_BYTES:
-        raise _refused("The repo lists an impossible number of bytes. Nothing was fetched.")
+        raise _validation_error("The total size of the repo is impossible. Nothing was downloaded.")
 
 
 def _check_path(path: str) -> None:
     if _CONTROL.search(path):
-        raise _bad(path, "has control characters or a backslash in its name")
+        raise _file_error(path, "has control characters or a backslash in its name")
     parts = path.split("/")
     if any(part in {"", ".", ".."} for part in parts):
-        raise _bad(path, "has a path that leads elsewhere")
+        raise _file_error(path, "has a path that leaves the repo")
     if (
         len(parts) > _MAX_PARTS
         or len(path.encode()) > _MAX_PATH_BYTES
         or any(len(part.encode()) > _MAX_PART_BYTES for part in parts)
     ):
-        raise _bad(path, "has a path that is too long")
+        raise _file_error(path, "has a path that is too long")
 
 
-def _bad(path: str, why: str) -> OpError:
+def _file_error(path: str, why: str) -> OpError:
     shown = printable(path)
     shown = shown if len(shown) <= 120 else f"{shown[:117]}..."
-    return _refused(f"The repo is refused: its file '{shown}' {why}. Nothing was fetched.")
+    return _validation_error(f"The repo was rejected: its file '{shown}' {why}. Nothing was downloaded.")
 
 
-def _refused(message: str) -> OpError:
+def _validation_error(message: str) -> OpError:
     return OpError(ErrorType.VALIDATION_ERROR, message)

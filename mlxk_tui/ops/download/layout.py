@@ -1,7 +1,7 @@
-"""Where a download puts things: the blobs folder, the snapshot's links, and the lock of each blob.
+"""Writes the cache layout of a download: the blobs folder, the snapshot's links, and the blobs' locks.
 
-The layout is huggingface_hub's. Inside the repo folder nothing is written through a link: folders are
-opened one by one without following any.
+The layout is that of huggingface_hub. Nothing is written through a link inside the repo folder: folders
+are opened one by one without following links.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.os_errors import IS_LINK, UNSUPPORTED, error_type
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
-from mlxk_tui.ops.download.partial_blob import names, remove
+from mlxk_tui.ops.download.partial_blob import partial_file_names, remove_files
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINKS = UNSUPPORTED | {errno.EPERM}
 
 
 class DownloadLayout:
-    """The folder of one repo and the snapshot of one commit in it."""
+    """The folder of a repo and the snapshot of one commit in it."""
 
     def __init__(self, repo_folder: Path, commit: str, *, links: bool) -> None:
         self.path = Path(os.path.abspath(repo_folder))
@@ -39,7 +39,7 @@ class DownloadLayout:
 
     @property
     def cache(self) -> Path:
-        """The folder that holds all repos."""
+        """The cache folder."""
         return self.path.parent
 
     def close(self) -> None:
@@ -48,11 +48,11 @@ class DownloadLayout:
             os.close(self._blobs)
             self._blobs = -1
 
-    def look(self) -> bool:
-        """Open the blobs folder when it is there; nothing is made.
+    def open_existing(self) -> bool:
+        """Open the blobs folder; return whether it exists. Nothing is created.
 
         Raises:
-            OpError: `permission_denied` when it is a link.
+            OpError: `permission_denied` if it is a link.
         """
         if self._blobs < 0 and os.path.lexists(self.path / "blobs"):
             self._blobs = self._open("blobs")
@@ -60,7 +60,7 @@ class DownloadLayout:
 
     @property
     def blobs(self) -> int:
-        """Descriptor of the blobs folder, which is made when it is missing."""
+        """Descriptor of the blobs folder, which is created if it does not exist."""
         if self._blobs < 0:
             self.path.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
@@ -69,8 +69,8 @@ class DownloadLayout:
         return self._blobs
 
     def has_blob(self, etag: str, size: int) -> bool:
-        """Return whether a blob is there with its size: a file, or a link to one inside the cache."""
-        if not self.look():
+        """Return whether a blob exists with this size: a file, or a link to one inside the cache."""
+        if not self.open_existing():
             return False
         try:
             info = os.stat(etag, dir_fd=self._blobs, follow_symlinks=False)
@@ -84,32 +84,32 @@ class DownloadLayout:
         return stat.S_ISREG(info.st_mode) and info.st_size == size
 
     def has_file(self, path: str, size: int) -> bool:
-        """Return whether the snapshot holds a file itself, as it does where links are impossible."""
+        """Return whether the snapshot contains a regular file of this size, as on systems without links."""
         try:
-            with self._folder_of(path, make=False) as (folder, name):
+            with self._open_parent(path, make=False) as (folder, name):
                 info = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except (OSError, OpError):
             return False
         return stat.S_ISREG(info.st_mode) and info.st_size == size
 
-    def put(self, path: str, etag: str, *, last: bool, new: bool) -> None:
-        """Let a snapshot's file be the blob: a relative link, or where that is impossible the file.
+    def place_file(self, path: str, etag: str, *, last: bool, new: bool) -> None:
+        """Create a file of the snapshot: a relative link to the blob, or where that is impossible a copy.
 
         Args:
             path: path in the snapshot.
             etag: name of the blob.
             last: whether no other path needs the blob, so that it may be moved.
-            new: whether the blob was made just now; one that was there may have other users.
+            new: whether the blob was created just now; an older one may have other users.
         """
-        with self._folder_of(path, make=True) as (folder, name):
+        with self._open_parent(path, make=True) as (folder, name):
             target = "../" * (path.count("/") + 2) + f"blobs/{etag}"
             if not self._links:
-                return self._put_file(folder, name, etag, move=last and new)
+                return self._copy_or_move(folder, name, etag, move=last and new)
             try:
                 if os.readlink(name, dir_fd=folder) == target:
                     return None
             except OSError:
-                pass  # nothing there, or no link
+                pass  # missing, or not a link
             try:
                 os.symlink(target, name, dir_fd=folder)
             except FileExistsError:
@@ -117,11 +117,11 @@ class DownloadLayout:
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
-                self._put_file(folder, name, etag, move=last and new)
+                self._copy_or_move(folder, name, etag, move=last and new)
         return None
 
     def lock(self, etag: str) -> BaseFileLock | None:
-        """Take the lock of a blob as huggingface_hub does; None when another process holds it."""
+        """Acquire the lock of a blob as huggingface_hub does; return None if another process holds it."""
         folder = self.cache / LOCKS / self.path.name
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{etag}.lock"
@@ -130,7 +130,7 @@ class DownloadLayout:
             lock.acquire(blocking=False)
         except Timeout:
             return None
-        except NotImplementedError:  # no flock here: the file itself is the lock
+        except NotImplementedError:  # no flock: the existence of the file is the lock
             lock = SoftFileLock(path, thread_local=False)
             try:
                 lock.acquire(blocking=False)
@@ -138,14 +138,14 @@ class DownloadLayout:
                 return None
         return lock
 
-    def clean(self, etag: str) -> None:
-        """Remove what a process left that was killed after its blob was finished; with the lock held."""
-        if self.look():
-            remove(self._blobs, names(etag))
+    def remove_partial(self, etag: str) -> None:
+        """Remove leftovers of a process that was killed after it finished the blob; requires the lock."""
+        if self.open_existing():
+            remove_files(self._blobs, partial_file_names(etag))
 
     def _replace(self, folder: int, name: str, target: str) -> None:
-        """Swap what is in the link's place for the link, at once."""
-        aside = f"tmp_{secrets.token_hex(8)}.incomplete"  # in blobs: nobody looks for files there
+        """Replace an existing entry by the link atomically."""
+        aside = f"tmp_{secrets.token_hex(8)}.incomplete"  # in blobs, where a leftover is pruned
         os.symlink(target, aside, dir_fd=self.blobs)
         try:
             os.replace(aside, name, src_dir_fd=self.blobs, dst_dir_fd=folder)
@@ -153,7 +153,7 @@ class DownloadLayout:
             os.unlink(aside, dir_fd=self.blobs)
             raise
 
-    def _put_file(self, folder: int, name: str, etag: str, *, move: bool) -> None:
+    def _copy_or_move(self, folder: int, name: str, etag: str, *, move: bool) -> None:
         if move:
             os.replace(etag, name, src_dir_fd=self.blobs, dst_dir_fd=folder)
             return
@@ -175,8 +175,8 @@ class DownloadLayout:
             raise
 
     @contextlib.contextmanager
-    def _folder_of(self, path: str, *, make: bool) -> Iterator[tuple[int, str]]:
-        """Open the folder that a snapshot's file lies in, one step after the other."""
+    def _open_parent(self, path: str, *, make: bool) -> Iterator[tuple[int, str]]:
+        """Open the parent folder of a snapshot's file step by step; yield its descriptor and the name."""
         parts = ["snapshots", self.commit, *path.split("/")]
         name = parts.pop()
         if make:
@@ -202,27 +202,27 @@ class DownloadLayout:
                 raise
             raise OpError(
                 ErrorType.PERMISSION_DENIED,
-                f"'{printable(name)}' in {printable(str(self.path))} is a link or a file where a folder "
-                "should be; nothing is written through it.",
+                f"'{printable(name)}' in {printable(str(self.path))} is a link or a file instead of a "
+                "folder; nothing was written.",
                 remedy=Remedy.REPLACE_FILE,
             ) from None
 
 
-def refused_by_system(error: OSError, place: Path) -> OpError:
-    """Return the error for what the file system said while bytes were written."""
-    shown = printable(str(place))
+def file_system_error(error: OSError, folder: Path) -> OpError:
+    """Return the OpError for an error of the file system during a download."""
+    shown = printable(str(folder))
     reason = error.strerror or str(error)
     kind = error_type(error)
-    if kind is ErrorType.DISK_FULL or error.errno == errno.EFBIG:  # the file system holds none of that size
+    if kind is ErrorType.DISK_FULL or error.errno == errno.EFBIG:  # EFBIG: too large for the file system
         return OpError(
             ErrorType.DISK_FULL,
-            f"No space is left for {shown} ({reason}).",
+            f"No space left for {shown} ({reason}).",
             remedy=Remedy.FREE_SPACE,
         )
     if kind is ErrorType.PERMISSION_DENIED:
         return OpError(
             ErrorType.PERMISSION_DENIED,
-            f"The cache at {shown} cannot be written: {reason}.",
+            f"The cache at {shown} is not writable: {reason}.",
             remedy=Remedy.CHECK_PERMISSIONS,
         )
     return OpError(

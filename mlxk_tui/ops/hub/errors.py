@@ -19,7 +19,7 @@ from mlxk_tui.ops.core.os_errors import error_type
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
 from mlxk_tui.ops.core.retry_after import retry_after
 from mlxk_tui.ops.core.text import printable
-from mlxk_tui.ops.hub.proxies import proxy_fault
+from mlxk_tui.ops.hub.proxies import proxy_error
 
 _MAX_MESSAGE = 200
 _TIMEOUTS = frozenset({"TimeoutException", "TimeoutError"})
@@ -97,7 +97,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _to_known_error(error: BaseException, context: RequestContext) -> OpError | None:
-    proxy = proxy_fault(error)
+    proxy = proxy_error(error)
     if proxy is not None:
         return proxy
     names = {kind.__name__ for kind in type(error).__mro__}

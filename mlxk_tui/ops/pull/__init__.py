@@ -1,1 +1,1 @@
-"""Pulling a model: what is there, what is missing, then the transfer."""
+"""Pulls a model: compares the commit with the cache, then downloads what is missing."""

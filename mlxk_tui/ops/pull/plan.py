@@ -1,8 +1,8 @@
-"""What a pull would do: which repo is meant, whether it may be read, what is there, what there is room for.
+"""Plans a pull: resolves the repo, checks access, compares it with the cache and checks free space.
 
-Nothing is written here. Names: a full name is that repo and nothing else. A name without an organisation
-is a cached model of exactly that name, whatever the case, else `mlx-community/NAME`, else the hub's own
-NAME. A part of a name never pulls anything.
+Nothing is written. A full name means exactly that repo. A name without an organization means a cached
+model of that name, ignoring case, else `mlx-community/NAME`, else NAME on the hub. A part of a name never
+matches.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ from mlxk_tui.ops.core.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, ignore_event
 from mlxk_tui.ops.core.files import free_bytes
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
-from mlxk_tui.ops.core.text import printable, size
+from mlxk_tui.ops.core.text import printable, spaced_size
 from mlxk_tui.ops.download.file_names import check_files
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.health.weights import loads_in_mlx
 from mlxk_tui.ops.hub.errors import RequestContext
 from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.ops.hub.responses import RepoInfo, TreeEntry
-from mlxk_tui.ops.pull.local_files import Local, look
+from mlxk_tui.ops.pull.local_files import LocalState, compare_with_cache
 
 MAIN = "main"
-"""The branch of a name without a revision."""
+"""The default revision."""
 _WORKING_BYTES = 250_000_000
-"""Buffers of a generation; the KV cache needs the config, which is not there yet."""
+"""Buffers of a generation; the KV cache is not included, because the config is not available yet."""
 
 
 @dataclass(frozen=True)
 class PullPlan:
-    """What a pull would do."""
+    """What a pull would download, and whether it fits."""
 
     spec: Spec
     repo: str
     """Full name of the repo."""
     ref: str
-    """The branch, tag or commit that is asked for."""
+    """The requested branch, tag or commit."""
     commit: str
-    """The commit that it names on the hub."""
+    """The commit of `ref` on the hub."""
     entries: tuple[TreeEntry, ...]
-    """Every file of the commit."""
+    """All files of the commit."""
     folder: Path
-    """The repo's folder in the cache, which need not be there."""
-    local: Local
+    """The repo's folder in the cache, which may not exist."""
+    local: LocalState
     ref_is_current: bool
-    """Whether the cache's ref names the commit already."""
+    """Whether the cached ref already names the commit."""
     disk_free: int | None
-    """Bytes."""
+    """Free bytes on the cache's disk; None if unknown."""
     memory_bytes: int | None
-    """Estimate of the memory that the model needs, from the sizes of its weights."""
+    """Estimated memory in bytes, from the sizes of the weights."""
     memory_fit: MemoryFit | None
     license: str | None = None
     gated: bool = False
@@ -68,41 +68,41 @@ class PullPlan:
 
     @property
     def missing(self) -> tuple[TreeEntry, ...]:
-        """Files that are not whole in the snapshot."""
+        """Files that are missing or broken in the snapshot."""
         return tuple(entry for entry in self.entries if entry.path not in self.local.present)
 
     @property
     def absent(self) -> tuple[TreeEntry, ...]:
-        """Files of which nothing is in the snapshot: missing, but not broken."""
+        """Files that are missing, but not broken."""
         return tuple(entry for entry in self.missing if entry.path not in self.local.broken)
 
     @property
     def bytes_total(self) -> int:
-        """Bytes of all files, each blob once."""
+        """Bytes of all files, each blob counted once."""
         return _bytes(self.entries)
 
     @property
     def bytes_to_fetch(self) -> int:
-        """Bytes that are not on disk, neither in whole files nor in unfinished ones."""
-        there = {entry.etag for entry in self.entries if entry.path in self.local.linkable}
-        there |= {entry.etag for entry in self.entries if entry.path in self.local.present}
-        absent = _bytes([entry for entry in self.missing if entry.etag not in there])
+        """Bytes to download, without those in complete and partial files."""
+        on_disk = {entry.etag for entry in self.entries if entry.path in self.local.linkable}
+        on_disk |= {entry.etag for entry in self.entries if entry.path in self.local.present}
+        absent = _bytes([entry for entry in self.missing if entry.etag not in on_disk])
         return max(0, absent - self.local.unfinished_bytes)
 
     @property
     def expanded_name(self) -> str | None:
-        """The full name, where another was given."""
+        """The full name, if a short one was given."""
         return self.repo if self.repo != self.spec.name else None
 
     @property
     def lacks_space(self) -> OpError | None:
-        """What is wrong with the free space, or None."""
+        """The error if the free space is insufficient, else None."""
         if self.disk_free is None or self.bytes_to_fetch <= self.disk_free:
             return None
         return OpError(
             ErrorType.DISK_FULL,
-            f"{self.repo} needs {size(self.bytes_to_fetch)} more, and only {size(self.disk_free)} are free "
-            "where the cache lies.",
+            f"{self.repo} needs {spaced_size(self.bytes_to_fetch)} more, but the cache's disk has only "
+            f"{spaced_size(self.disk_free)} free.",
             remedy=Remedy.FREE_SPACE_OR_MOVE_CACHE,
             facts=ErrorFacts(needed_bytes=self.bytes_to_fetch, available_bytes=self.disk_free),
         )
@@ -118,41 +118,41 @@ async def plan_pull(
     *,
     hub: Hub,
     verify: bool = False,
-    doubted: Collection[str] = (),
+    suspect: Collection[str] = (),
     runtime: Runtime | None = None,
     on_event: OnEvent = ignore_event,
 ) -> PullPlan:
-    """Ask the hub what a pull of `NAME[@REV]` would bring and compare it with the cache; writes nothing.
+    """Plan a pull of `NAME[@REV]`: ask the hub, and compare with the cache. Writes nothing.
 
     Args:
-        cache: where the model goes.
+        cache: the cache to pull into.
         spec_text: `NAME[@REV]`.
-        hub: whom to ask.
-        verify: hash every file that is there already.
-        doubted: paths whose bytes are known to be wrong, or may be; they are hashed.
-        runtime: what the memory is compared with; this machine when left out.
-        on_event: receives progress of the hashing, from threads.
+        hub: the hub to pull from.
+        verify: hash all cached files.
+        suspect: paths whose content may be broken, which are hashed.
+        runtime: the memory to compare with; by default that of this machine.
+        on_event: receives the progress of hashing, in threads.
 
     Raises:
-        OpError: `validation_error` (of a commit's file names too), `access_denied` (its `reason` tells a
-            missing repo from one that may not be read), `revision_not_found`, `network_error`,
-            `download_failed` where the cache cannot take it.
+        OpError: `validation_error` (also for invalid file names on the hub), `access_denied` (its `reason`
+            distinguishes a missing repo from one without access), `revision_not_found`, `network_error`,
+            `download_failed` if the cached repo cannot be written to.
     """
     spec = parse_spec(spec_text)
-    names = await asyncio.to_thread(names_to_try, cache, spec)
+    names = await asyncio.to_thread(candidate_names, cache, spec)
     try:
-        found = await _find(hub, names, spec.revision)
+        found = await _find_on_hub(hub, names, spec.revision)
     except OpError as error:
         raise error.as_access_denied() from None
 
     def work(stop: threading.Event) -> PullPlan:
-        local = look(
+        local = compare_with_cache(
             cache,
             found.repo,
             found.commit,
             found.entries,
             verify=verify,
-            doubted=doubted,
+            suspect=suspect,
             stop=stop,
             on_event=on_event,
         )
@@ -182,16 +182,16 @@ async def plan_pull(
     return await run_in_thread(work)
 
 
-def names_to_try(cache: Cache, spec: Spec) -> tuple[str, ...]:
-    """Return the repos that a name can stand for, the likeliest first; blocking, for threads.
+def candidate_names(cache: Cache, spec: Spec) -> tuple[str, ...]:
+    """Return the repos that a name can mean, the most likely first. Blocking.
 
     Raises:
-        OpError: `validation_error` for a name or revision that the hub cannot have.
+        OpError: `validation_error` for a name or revision that is invalid on the hub.
     """
     if not is_valid_repo_name(spec.name):
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"'{printable(spec.name)}' is not a name that the hub allows.",
+            f"'{printable(spec.name)}' is not a valid repo name.",
             remedy=Remedy.GIVE_REPO_NAME,
         )
     if spec.revision is not None and not _is_revision(spec.revision):
@@ -204,21 +204,21 @@ def names_to_try(cache: Cache, spec: Spec) -> tuple[str, ...]:
     expanded = f"{DEFAULT_ORG}/{spec.name}"
     try:
         cached = [ref.name for ref in list_repos(cache) if is_valid_repo_name(ref.name)]
-    except OpError:  # what is wrong with the cache is told when something is to be written
+    except OpError:  # problems of the cache are reported when it is written to
         cached = []
-    for wanted in (spec.name, expanded):
-        hits = [name for name in cached if name == wanted]
+    for candidate in (spec.name, expanded):
+        hits = [name for name in cached if name == candidate]
         if hits:
             return (hits[0],)
-    for wanted in (expanded, spec.name):
-        hits = [name for name in cached if name.casefold() == wanted.casefold()]
+    for candidate in (expanded, spec.name):
+        hits = [name for name in cached if name.casefold() == candidate.casefold()]
         if len(hits) == 1:
             return (hits[0],)
     return (expanded, spec.name)
 
 
 def _is_revision(revision: str) -> bool:
-    """Return whether git could have a ref of this name, and `refs/` hold it."""
+    """Return whether git allows a ref of this name, and `refs/` can contain it."""
     forbidden = set(" ~^:?*[\\\x7f")
     return (
         len(revision) <= 200
@@ -235,8 +235,8 @@ def _is_revision(revision: str) -> bool:
 
 
 @dataclass(frozen=True)
-class _OnHub:
-    """A commit of a repo on the hub that may be read."""
+class _RemoteCommit:
+    """An accessible commit of a repo on the hub."""
 
     repo: str
     commit: str
@@ -245,18 +245,18 @@ class _OnHub:
     warnings: tuple[str, ...]
 
 
-async def _find(hub: Hub, names: Sequence[str], revision: str | None) -> _OnHub:
-    """Return the first of the names that is on the hub, at a revision, with its files.
+async def _find_on_hub(hub: Hub, names: Sequence[str], revision: str | None) -> _RemoteCommit:
+    """Return the first of the names that exists on the hub, at a revision, with its files.
 
-    A hub that does not answer one question, or oddly, is asked the next: its answers to those decide.
+    A failed or odd response to one request only adds a warning; the following requests decide.
     """
     warnings: list[str] = []
-    repo, info = await _info(hub, names, revision, warnings)
+    repo, info = await _first_info(hub, names, revision, warnings)
     if info is not None:
         if info.disabled:
             raise OpError(
                 ErrorType.ACCESS_DENIED,
-                f"{repo} is disabled on the hub: nobody can download it now.",
+                f"{repo} is disabled on the hub and cannot be downloaded.",
                 reason=AccessReason.DISABLED,
             )
         try:
@@ -264,22 +264,22 @@ async def _find(hub: Hub, names: Sequence[str], revision: str | None) -> _OnHub:
         except OpError as error:
             if error.type is not ErrorType.NETWORK_ERROR:
                 raise
-            warnings.append(f"Whether {repo} may be read could not be checked: {error.message}")
+            warnings.append(f"Access to {repo} could not be checked: {error.message}")
         commit = info.commit
     else:
-        commit = await _commit(hub, repo, revision or MAIN)
+        commit = await _resolve_commit(hub, repo, revision or MAIN)
     if revision is not None and COMMIT.fullmatch(revision) and commit != revision:
         raise OpError(
             ErrorType.NETWORK_ERROR,
-            f"The hub answers with another commit of {repo} than {revision[:12]}.",
+            f"The hub returned another commit of {repo} than {revision[:12]}.",
             remedy=Remedy.CHECK_ENDPOINT,
         )
     entries = await hub.files(repo, commit)
     check_files([entry.remote for entry in entries])
-    return _OnHub(repo, commit, entries, info, tuple(warnings))
+    return _RemoteCommit(repo, commit, entries, info, tuple(warnings))
 
 
-async def _info(
+async def _first_info(
     hub: Hub, names: Sequence[str], revision: str | None, warnings: list[str]
 ) -> tuple[str, RepoInfo | None]:
     for name in names:
@@ -293,14 +293,14 @@ async def _info(
                 raise error.as_type(error.type, tried) from None
             if error.type is not ErrorType.NETWORK_ERROR or hub.offline:
                 raise
-            warnings.append(f"Whether {name} can be pulled could not be checked: {error.message}")
+            warnings.append(f"The metadata of {name} could not be read: {error.message}")
             return name, None
         return info.repo, info
     raise AssertionError("no name to try")
 
 
-async def _commit(hub: Hub, repo: str, revision: str) -> str:
-    """Return the commit of a revision without the hub's metadata."""
+async def _resolve_commit(hub: Hub, repo: str, revision: str) -> str:
+    """Return the commit of a revision without using the hub's metadata."""
     if COMMIT.fullmatch(revision):
         return revision
     entries = await hub.files(repo, revision)

@@ -1,8 +1,8 @@
-"""Pulling a model into the cache: preflight, plan, transfer, and a ref at the end.
+"""Pulls a model into the cache: preflight, plan, transfer, and finally the ref.
 
-Order of the writes: nothing before the hub has said that the commit exists and may be read; then
-`trees/<commit>.json`, so that a killed pull is known to be unfinished; then the files, each only when its
-checksum is right; the ref last, so that it never names a snapshot that is not complete.
+Nothing is written before the hub has confirmed that the commit exists and is readable. Then
+`trees/<commit>.json` is written, so that a killed pull is recognized as unfinished; then the files, each
+after its checksum was verified; last the ref, so that it never names an incomplete snapshot.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from mlxk_tui.ops.contract.transfers import DownloadStatus, PullData
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, Progress, ignore_event
 from mlxk_tui.ops.core.remedies import Remedy
-from mlxk_tui.ops.core.text import plural, printable, size
+from mlxk_tui.ops.core.text import plural, printable, spaced_size
 from mlxk_tui.ops.download.download import download
-from mlxk_tui.ops.download.terms import Downloaded, DownloadOptions, DownloadSource
+from mlxk_tui.ops.download.options import DownloadOptions, DownloadResult, DownloadSource
 from mlxk_tui.ops.health.integrity import check_integrity
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.hub.errors import RequestContext, map_error
 from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.ops.hub.responses import TreeEntry
 from mlxk_tui.ops.pull.local_files import read_cached
-from mlxk_tui.ops.pull.plan import MAIN, PullPlan, names_to_try, plan_pull
+from mlxk_tui.ops.pull.plan import MAIN, PullPlan, candidate_names, plan_pull
 from mlxk_tui.ops.pull.refs import mark_cache, write_ref, write_tree
 from mlxk_tui.ops.pull.via_hub import download_via_hub
 
 HTTP_LIMIT = 50_000_000_000
-"""Bytes of a file from which on the hub serves it through Xet only."""
+"""Size in bytes from which the hub serves a file only through Xet."""
 
 
 async def pull(
@@ -46,73 +46,73 @@ async def pull(
     dry_run: bool = False,
     via_hub: bool = False,
     verify: bool = False,
-    doubted: Collection[str] = (),
+    suspect: Collection[str] = (),
     options: DownloadOptions | None = None,
     runtime: Runtime | None = None,
     on_event: OnEvent = ignore_event,
     on_plan: Callable[[PullPlan], None] | None = None,
 ) -> PullData:
-    """Bring `NAME[@REV]` into the cache: the first time, newer, or whole again.
+    """Download `NAME[@REV]` into the cache, update it, or repair it.
 
-    Of what is there already only what is missing or broken is fetched. When the task is cancelled every
-    byte stays, and the same call goes on from there.
+    Only missing and broken files are downloaded. When the task is cancelled all bytes stay on disk, and the
+    same call resumes.
 
     Args:
-        cache: where the model goes.
-        spec: `NAME[@REV]`; see `pull_plan` for what a name stands for.
-        hub: where it comes from.
+        cache: the cache to pull into.
+        spec: `NAME[@REV]`; see `plan.py` for the resolution of names.
+        hub: the hub to pull from.
         dry_run: plan only; nothing is written.
-        via_hub: let huggingface_hub move the bytes (Xet) instead of the downloader.
-        verify: hash what is there already, and fetch anew what differs from its checksum.
-        doubted: paths that are known to be broken, or may be: these are hashed.
-        options: bounds of the downloader.
-        runtime: what the memory estimate is compared with.
-        on_event: receives progress, from threads.
-        on_plan: receives the plan, before anything is written.
+        via_hub: let huggingface_hub transfer the files (Xet) instead of the downloader.
+        verify: hash all cached files, and download those that differ from their checksum.
+        suspect: paths whose content may be broken, which are hashed.
+        options: limits and time-outs of the downloader.
+        runtime: the memory to compare with; by default that of this machine.
+        on_event: receives progress, in threads.
+        on_plan: receives the plan before anything is written.
 
     Raises:
-        OpError: those of `plan_pull`, and `disk_full`, `permission_denied`, `network_error`,
-            `download_failed`, `checksum_mismatch`; each with a PullData.
+        OpError: the errors of `plan_pull`, and `disk_full`, `permission_denied`, `network_error`,
+            `download_failed`, `checksum_mismatch`; each with a PullData as `data`.
     """
     plan: PullPlan | None = None
-    tally = Tally(on_event)
+    received = ReceivedBytes(on_event)
     try:
         try:
             plan = await plan_pull(
-                cache, spec, hub=hub, verify=verify, doubted=doubted, runtime=runtime, on_event=on_event
+                cache, spec, hub=hub, verify=verify, suspect=suspect, runtime=runtime, on_event=on_event
             )
         except OpError as error:
-            kept = await _kept(cache, parse_spec(spec), error)
-            if kept is None:
+            cached_result = await _cached_result(cache, parse_spec(spec), error)
+            if cached_result is None:
                 raise
-            return kept
+            return cached_result
         if on_plan is not None:
             on_plan(plan)
         if dry_run:
             return _planned(plan)
         if not plan.missing and plan.ref_is_current:
-            return _already(plan)
-        return await _carry_out(cache, plan, hub, via_hub=via_hub, options=options, on_event=tally.on_event)
+            return _already_complete(plan)
+        return await _execute(cache, plan, hub, via_hub=via_hub, options=options, on_event=received.on_event)
     except OpError as error:
         error.as_access_denied()
         if error.data is None:
             denied = error.type is ErrorType.ACCESS_DENIED
             status = DownloadStatus.ACCESS_DENIED if denied else DownloadStatus.FAILED
-            error.data = unfinished(spec, plan, status, error.message, downloaded=tally.received)
+            error.data = failed_pull(spec, plan, status, error.message, downloaded=received.total_bytes)
         raise
 
 
-def unfinished(
+def failed_pull(
     spec: str, plan: PullPlan | None, status: DownloadStatus, message: str, *, downloaded: int = 0
 ) -> PullData | None:
-    """Return the data of a pull that came to no good end: `failed`, `access_denied` or `cancelled`.
+    """Return the data of a pull that did not succeed: `failed`, `access_denied` or `cancelled`.
 
     Args:
-        spec: what was asked for.
-        plan: as far as it came, or None.
-        status: how it ended.
-        message: why, for people.
-        downloaded: bytes that were received.
+        spec: the requested spec.
+        plan: the plan, or None if the pull failed before it was made.
+        status: the outcome.
+        message: the cause, for people.
+        downloaded: bytes received.
     """
     if plan is not None:
         return _data(plan, status, message, downloaded=downloaded)
@@ -123,7 +123,7 @@ def unfinished(
     return _data_without_plan(parsed, status, message)
 
 
-async def _carry_out(
+async def _execute(
     cache: Cache,
     plan: PullPlan,
     hub: Hub,
@@ -135,7 +135,7 @@ async def _carry_out(
     if plan.lacks_space:
         raise plan.lacks_space
     try:
-        await asyncio.to_thread(_begin, cache, plan)
+        await asyncio.to_thread(_prepare, cache, plan)
         done = await _transfer(cache, plan, hub, via_hub=via_hub, options=options, on_event=on_event)
         await asyncio.to_thread(write_ref, plan.folder, plan.ref, plan.commit)
     except OSError as error:
@@ -143,7 +143,7 @@ async def _carry_out(
     return _done(plan, done)
 
 
-def _begin(cache: Cache, plan: PullPlan) -> None:
+def _prepare(cache: Cache, plan: PullPlan) -> None:
     try:
         mark_cache(cache.root)
     except (FileExistsError, NotADirectoryError):
@@ -163,30 +163,32 @@ async def _transfer(
     via_hub: bool,
     options: DownloadOptions | None,
     on_event: OnEvent,
-) -> Downloaded:
-    """Move the files: all at once, or those that plain HTTP carries first and the huge ones behind them."""
-    wanted = plan.missing
-    huge = [entry for entry in wanted if via_hub or entry.size > HTTP_LIMIT]
-    usual = [entry for entry in wanted if entry not in huge]
+) -> DownloadResult:
+    """Download the files; those that only Xet can transfer come last."""
+    missing = plan.missing
+    huge = [entry for entry in missing if via_hub or entry.size > HTTP_LIMIT]
+    normal = [entry for entry in missing if entry not in huge]
     source = DownloadSource(hub.endpoint, plan.repo, plan.commit, await hub.token())
-    broken = frozenset(entry.etag for entry in wanted if entry.path in plan.local.broken)
-    relay = _Relay(on_event, sum({entry.etag: entry.size for entry in wanted}.values()), len(wanted))
-    parts: list[Downloaded] = []
-    if usual:
+    broken = frozenset(entry.etag for entry in missing if entry.path in plan.local.broken)
+    progress = _CombinedProgress(
+        on_event, sum({entry.etag: entry.size for entry in missing}.values()), len(missing)
+    )
+    parts: list[DownloadResult] = []
+    if normal:
         bounds = options or DownloadOptions()
-        bounds = dataclasses.replace(bounds, distrust=bounds.distrust | broken)
-        files = [entry.remote for entry in usual]
-        parts.append(await download(source, files, plan.folder, options=bounds, on_event=relay.first))
-        relay.bytes_before, relay.files_before = _size(usual), len(usual)
+        bounds = dataclasses.replace(bounds, redownload=bounds.redownload | broken)
+        files = [entry.remote for entry in normal]
+        parts.append(await download(source, files, plan.folder, options=bounds, on_event=progress.first))
+        progress.bytes_before, progress.files_before = _size(normal), len(normal)
     if huge:
         names = {entry.etag for entry in huge if entry.path in plan.local.broken}
         files = [entry.remote for entry in huge]
         parts.append(
             await download_via_hub(
-                source, files, cache.root, plan.folder, broken=names, on_event=relay.second
+                source, files, cache.root, plan.folder, broken=names, on_event=progress.second
             )
         )
-    return Downloaded(
+    return DownloadResult(
         bytes_downloaded=sum(part.bytes_downloaded for part in parts),
         bytes_reused=sum(part.bytes_reused for part in parts),
         files=sum(part.files for part in parts),
@@ -197,8 +199,8 @@ def _size(entries: Collection[TreeEntry]) -> int:
     return sum({entry.etag: entry.size for entry in entries}.values())
 
 
-class Tally:
-    """Counts the bytes that a pull has received, from its events; for one that came to no good end."""
+class ReceivedBytes:
+    """Counts received bytes from progress events, for the data of a failed pull."""
 
     def __init__(self, on_event: OnEvent = ignore_event) -> None:
         self._on_event = on_event
@@ -206,12 +208,12 @@ class Tally:
         self._last = 0
 
     @property
-    def received(self) -> int:
-        """Bytes that were not there before."""
+    def total_bytes(self) -> int:
+        """Bytes received since the first event."""
         return max(0, self._last - (self._first or 0))
 
     def on_event(self, event: Progress) -> None:
-        """Take an event in and pass it on."""
+        """Count an event and pass it on."""
         if event.stage == "pull":
             self._first = event.bytes_done if self._first is None else self._first
             self._last = event.bytes_done
@@ -219,14 +221,14 @@ class Tally:
 
 
 @dataclass
-class _Relay:
-    """Makes the events of two transfers in a row one account of all files."""
+class _CombinedProgress:
+    """Combines the events of two consecutive transfers into totals over all files."""
 
     on_event: OnEvent
     bytes_total: int
     files_total: int
     bytes_before: int = 0
-    """What the first of them has done."""
+    """Bytes of the first transfer."""
     files_before: int = 0
 
     def first(self, event: Progress) -> None:
@@ -242,22 +244,23 @@ class _Relay:
         )
 
 
-def _done(plan: PullPlan, done: Downloaded) -> PullData:
+def _done(plan: PullPlan, done: DownloadResult) -> PullData:
     short = plan.commit[:12]
     broken = len(plan.local.broken)
-    had = plan.local.repo is not None and plan.commit in plan.local.repo.snapshots
+    existed = plan.local.repo is not None and plan.commit in plan.local.repo.snapshots
     if not plan.missing:
-        message = f"{plan.repo} was here already; '{printable(plan.ref)}' now names {short}."
+        message = f"{plan.repo} was already cached; '{printable(plan.ref)}' now names {short}."
     elif broken and not plan.absent:
-        message = f"Repaired {plan.repo} at {short}: {plural(broken, 'file')} fetched anew."
-    elif had:
-        message = f"Completed {plan.repo} at {short}: {plural(len(plan.missing), 'file')} added or mended."
+        message = f"Repaired {plan.repo} at {short}: {plural(broken, 'file')} downloaded again."
+    elif existed:
+        message = f"Completed {plan.repo} at {short}: {plural(len(plan.missing), 'file')} added or repaired."
     elif plan.local.repo is not None and plan.ref in plan.local.repo.refs:
         changed = sum(entry.path not in plan.local.linkable for entry in plan.missing)
-        message = f"Updated {plan.repo} to {short}: {plural(changed, 'changed file')} fetched."
+        message = f"Updated {plan.repo} to {short}: {plural(changed, 'changed file')} downloaded."
     else:
         message = (
-            f"Pulled {plan.repo} at {short}: {plural(len(plan.entries), 'file')}, {size(plan.bytes_total)}."
+            f"Pulled {plan.repo} at {short}: {plural(len(plan.entries), 'file')}, "
+            f"{spaced_size(plan.bytes_total)}."
         )
     present = [entry for entry in plan.entries if entry.path in plan.local.present]
     return _data(
@@ -269,10 +272,10 @@ def _done(plan: PullPlan, done: Downloaded) -> PullData:
     )
 
 
-def _already(plan: PullPlan) -> PullData:
-    message = f"{plan.repo} is here and complete at {plan.commit[:12]}."
-    if plan.local.odd:
-        message += f" A file is as the hub has it, and yet: {plan.local.odd[0].message}"
+def _already_complete(plan: PullPlan) -> PullData:
+    message = f"{plan.repo} is already complete at {plan.commit[:12]}."
+    if plan.local.upstream_problems:
+        message += f" The hub's own file has a problem: {plan.local.upstream_problems[0].message}"
     return _data(plan, DownloadStatus.ALREADY_EXISTS, message, reused=plan.bytes_total)
 
 
@@ -280,11 +283,11 @@ def _planned(plan: PullPlan) -> PullData:
     fetch = plan.bytes_to_fetch
     if plan.missing:
         message = (
-            f"Would fetch {plural(len(plan.missing), 'file')} of {plan.repo} at {plan.commit[:12]}: "
-            f"{size(fetch)} of {size(plan.bytes_total)}."
+            f"Would download {plural(len(plan.missing), 'file')} of {plan.repo} at {plan.commit[:12]}: "
+            f"{spaced_size(fetch)} of {spaced_size(plan.bytes_total)}."
         )
     else:
-        message = f"{plan.repo} is here and complete at {plan.commit[:12]}; nothing to fetch."
+        message = f"{plan.repo} is already complete at {plan.commit[:12]}; nothing to download."
     if plan.lacks_space:
         message += f" {plan.lacks_space.message}"
     return _data(plan, DownloadStatus.PLANNED, message, downloaded=fetch, reused=plan.bytes_total - fetch)
@@ -343,18 +346,18 @@ def _data_without_plan(
     )
 
 
-async def _kept(cache: Cache, spec: Spec, error: OpError) -> PullData | None:
-    """Return the answer when the hub cannot be asked and the model is here and sound; else None."""
+async def _cached_result(cache: Cache, spec: Spec, error: OpError) -> PullData | None:
+    """Return a result if the hub is unreachable but the cached model is intact; else None."""
     if error.type is not ErrorType.NETWORK_ERROR:
         return None
 
     def work() -> PullData | None:
-        for name in names_to_try(cache, spec):
+        for name in candidate_names(cache, spec):
             repo = read_cached(cache, name)
-            snapshot = _sound(repo, spec.revision) if repo else None
+            snapshot = _intact_snapshot(repo, spec.revision) if repo else None
             if snapshot is not None:
-                note = f"Whether there is something newer could not be checked: {error.message}"
-                message = f"{name} is here and complete at {snapshot.name[:12]}."
+                note = f"Updates could not be checked: {error.message}"
+                message = f"{name} is already complete at {snapshot.name[:12]}."
                 return _data_without_plan(
                     spec,
                     DownloadStatus.ALREADY_EXISTS,
@@ -368,8 +371,8 @@ async def _kept(cache: Cache, spec: Spec, error: OpError) -> PullData | None:
     return await asyncio.to_thread(work)
 
 
-def _sound(repo: Repo, revision: str | None) -> Snapshot | None:
-    """Return the cached snapshot of a revision when nothing is wrong with it."""
+def _intact_snapshot(repo: Repo, revision: str | None) -> Snapshot | None:
+    """Return the cached snapshot of a revision if it has no errors, else None."""
     try:
         snapshot = repo.find_snapshot(revision or (MAIN if MAIN in repo.refs else None))
     except OpError:

@@ -1,7 +1,7 @@
-"""What a pull writes beside the files: `trees/<commit>.json` and `refs/<name>`, as huggingface_hub does.
+"""Writes `trees/<commit>.json` and `refs/<name>` of a pull, as huggingface_hub does.
 
-Both appear at once or not at all, and outlive a power failure once they are there. The tree comes before
-the first file, so that a snapshot that is not complete is known to be so; the ref comes after the last.
+Both are written atomically and durably. The file list is written before the first file, so that an
+incomplete snapshot is recognized; the ref is written after the last one.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _TAG = "CACHEDIR.TAG"
 _TAG_TEXT = (
     "Signature: 8a477f597d28d172789f06886806bc55\n# Models of the Hugging Face hub, to be had again.\n"
 )
-"""The signature that the Cache Directory Tagging Specification sets, and a line for whoever looks."""
+"""The signature of the Cache Directory Tagging Specification, and a comment for people."""
 
 
 def write_tree(repo_folder: Path, commit: str, entries: Iterable[TreeEntry]) -> None:
-    """Remember the files of a commit, in the format of huggingface_hub 2.4; nothing to do when it is there.
+    """Write the file list of a commit in the format of huggingface_hub 2.4, unless it is up to date.
 
     Raises:
         OSError: the file system refused.
@@ -43,19 +43,19 @@ def write_tree(repo_folder: Path, commit: str, entries: Iterable[TreeEntry]) -> 
 
 
 def write_ref(repo_folder: Path, ref: str, commit: str) -> None:
-    """Let a branch or tag name a commit; a full commit needs no ref.
+    """Write a ref for a branch or tag; a full commit needs none.
 
     Raises:
-        OSError: the file system refused, such as where another ref's name is a part of this one.
+        OSError: the file system refused, such as when the name of another ref is a prefix of this one.
     """
     path = repo_folder.joinpath("refs", *ref.split("/"))
     if ref != commit and _text(path) != commit:
-        # Not in refs, where what a kill leaves would be taken for a ref.
+        # The temporary file is not in refs, where a leftover would count as a ref.
         _write(path, commit, repo_folder / "trees")
 
 
 def mark_cache(root: Path) -> None:
-    """Make the cache folder, with the tag that lets backup programs leave it out."""
+    """Create the cache folder, with the tag by which backup programs skip it."""
     root.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(OSError), open(root / _TAG, "x", encoding="utf-8") as stream:
         stream.write(_TAG_TEXT)

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.download.connection_count import Probe
-from mlxk_tui.ops.download.download import Downloaded, DownloadSource, download
+from mlxk_tui.ops.download.connection_count import ConnectionTuner
+from mlxk_tui.ops.download.download import DownloadResult, DownloadSource, download
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 from tests.support.downloads import FAST
 from tests.support.socks_proxy import socks_proxy
@@ -138,7 +138,7 @@ def proxy() -> Iterator[Server]:
         yield server
 
 
-async def fetch(server: Server, cache: Path) -> Downloaded:
+async def fetch(server: Server, cache: Path) -> DownloadResult:
     source = DownloadSource(server.url, "org/model", "a" * 40)
     return await download(source, [FILE], cache / "models--org--model", options=FAST)
 
@@ -187,7 +187,7 @@ async def test_unsupported_proxy_is_named_in_the_error(
     plain: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "socks4://127.0.0.1:1")
-    with pytest.raises(OpError, match="'socks4' are not supported, but http:// or socks5:// is"):
+    with pytest.raises(OpError, match="'socks4' is not supported, only http:// or socks5://"):
         await fetch(plain, tmp_path)
 
 
@@ -203,7 +203,8 @@ async def test_socks_proxy_opens_a_tunnel(
 
 
 @pytest.mark.parametrize(
-    ("login", "words"), [("", "it wants a name and a password"), ("user:wrong@", "does not accept the name")]
+    ("login", "words"),
+    [("", "it requires a user name and password"), ("user:wrong@", "rejected the user name")],
 )
 async def test_socks_proxy_that_needs_credentials_is_named_in_the_error(
     login: str, words: str, plain: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -216,22 +217,22 @@ async def test_socks_proxy_that_needs_credentials_is_named_in_the_error(
     assert plain.seen == []
 
 
-def settle(probe: Probe, rate_of: dict[int, float]) -> int:
+def settle(probe: ConnectionTuner, rate_of: dict[int, float]) -> int:
     """Run the probe for ten simulated seconds; `rate_of` returns the rate for a number of connections."""
     fetched = 0.0
     for tick in range(100):
-        fetched += rate_of[probe.width] / 10
+        fetched += rate_of[probe.connections] / 10
         probe.measure(tick / 10, int(fetched), busy=True)
-    return probe.width
+    return probe.connections
 
 
 def test_connections_are_added_while_the_rate_increases() -> None:
-    assert settle(Probe(4, 16), {4: 4e6, 8: 8e6, 16: 16e6}) == 16
+    assert settle(ConnectionTuner(4, 16), {4: 4e6, 8: 8e6, 16: 16e6}) == 16
 
 
 def test_useless_connections_are_removed() -> None:
-    assert settle(Probe(4, 16), {4: 9e6, 8: 9.5e6, 16: 9.5e6}) == 4
+    assert settle(ConnectionTuner(4, 16), {4: 9e6, 8: 9.5e6, 16: 9.5e6}) == 4
 
 
 def test_number_of_connections_settles_at_the_optimum() -> None:
-    assert settle(Probe(4, 16), {4: 4e6, 8: 8e6, 16: 8.2e6}) == 8
+    assert settle(ConnectionTuner(4, 16), {4: 4e6, 8: 8e6, 16: 8.2e6}) == 8

@@ -16,7 +16,7 @@ from huggingface_hub import scan_cache_dir, snapshot_download
 
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.download.download import DownloadOptions, download, forget
+from mlxk_tui.ops.download.download import DownloadOptions, discard_partial, download
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 from tests.support.downloads import FAST, Model, checksum, small_files
 from tests.support.hf_cache import held_by_another_process, huggingface_hub_warnings
@@ -100,7 +100,7 @@ async def test_untrusted_blob_is_downloaded_again_and_replaced(model: Model) -> 
     blob = model.blobs / model.etag("model.safetensors")
     blob.write_bytes(b"\0" * 300_000)
     assert (await model.download()).bytes_downloaded == 0  # the size is right, so the file is not checked
-    done = await model.download(replace(FAST, distrust=frozenset({blob.name})))
+    done = await model.download(replace(FAST, redownload=frozenset({blob.name})))
     assert done.bytes_downloaded == 300_000
     model.check_whole()
 
@@ -321,7 +321,7 @@ async def test_forget_deletes_the_files_of_an_unfinished_download(model: Model) 
         await model.download()
     left = [path for path in model.blobs.iterdir() if path.name.endswith(".incomplete")]
     assert left
-    freed = await forget(model.folder, [file.etag for file in model.files])
+    freed = await discard_partial(model.folder, [file.etag for file in model.files])
     assert freed > 5000
     assert not [path for path in model.blobs.iterdir() if path.name.endswith(".incomplete")]
 
@@ -340,7 +340,7 @@ async def test_read_only_cache_is_permission_denied(local_hub: LocalHub) -> None
 
 async def test_lack_of_disk_space_is_detected_before_downloading(model: Model) -> None:
     huge = RemoteFile("model.safetensors", 1 << 49, "f" * 64, "sha256")
-    with pytest.raises(OpError, match="are missing and") as caught:
+    with pytest.raises(OpError, match="more are needed") as caught:
         await download(model.source, [huge], model.folder)
     assert caught.value.type is ErrorType.DISK_FULL
     assert len(model.hub.requests) == 0

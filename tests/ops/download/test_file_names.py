@@ -29,7 +29,7 @@ def file(path: str, *, size: int = 1, etag: str = "b" * 64) -> RemoteFile:
     ],
 )  # fmt: skip
 async def test_path_outside_the_folder_is_rejected(path: str, tmp_path: Path) -> None:
-    with pytest.raises(OpError, match="Nothing was fetched") as caught:
+    with pytest.raises(OpError, match="Nothing was downloaded") as caught:
         await download(SOURCE, [file("good"), file(path)], tmp_path / "models--org--model")
     assert caught.value.type is ErrorType.VALIDATION_ERROR
     assert caught.value.message.isprintable()

@@ -21,7 +21,7 @@ from mlxk_tui.ops.contract.transfers import DownloadStatus, PullData
 from mlxk_tui.ops.core.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.core.events import Progress
 from mlxk_tui.ops.core.remedies import Remedy
-from mlxk_tui.ops.download.terms import DownloadOptions
+from mlxk_tui.ops.download.options import DownloadOptions
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.hub.client import Timeouts
 from mlxk_tui.ops.hub.hub import Hub
@@ -281,7 +281,7 @@ async def test_suspect_file_is_hashed(server: LocalHub, commit: str, cache: Cach
     await pull(cache, NAME, hub=client(server))
     blob = blob_of(cache.root, commit)
     blob.write_bytes(FILES[WEIGHTS][:-1] + b"\x7f")
-    done = await pull(cache, NAME, hub=client(server), doubted=[WEIGHTS])
+    done = await pull(cache, NAME, hub=client(server), suspect=[WEIGHTS])
     assert done.download_status is DownloadStatus.SUCCESS
     assert content_of(cache.root) == FILES
 
