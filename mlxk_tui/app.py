@@ -22,7 +22,7 @@ from mlxk_tui.heap import use_one_heap
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.health.machine import Runtime
-from mlxk_tui.ops.push.terms import push_enabled
+from mlxk_tui.ops.push.request import push_enabled
 from mlxk_tui.services.conversation.backend import ChatBackend
 from mlxk_tui.services.library import Library
 from mlxk_tui.services.server.control import ServerControl

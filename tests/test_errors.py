@@ -149,7 +149,7 @@ FRONT_END_WORDS = re.compile(
 
 def error_factories(tree: ast.Module) -> set[str]:
     """Return the names of error classes, and of functions in the module that return errors."""
-    classes = {"OpError", "NotWholeError", "Failure", "RequestFault"}
+    classes = {"OpError", "BrokenModelError", "Failure", "RequestFault"}
     return classes | {
         one.name
         for one in functions(tree)

@@ -7,7 +7,7 @@ import sys
 from importlib import metadata
 
 from mlxk_tui import __version__
-from mlxk_tui.ops.blas.choice import remembered
+from mlxk_tui.ops.blas.choice import recorded_choice
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.contract.results import SPEC_VERSION, BlasData, System, VersionData
 from mlxk_tui.ops.core.blocking import run_blocking
@@ -43,7 +43,7 @@ def _blas() -> BlasData | None:
     mlx = _installed("mlx")
     if not sys.platform.startswith("linux") or mlx is None or _installed("mlx-cpu") is None:
         return None
-    known = remembered(mlx)
+    known = recorded_choice(mlx)
     return BlasData(
         state=known.state,
         library=known.library,

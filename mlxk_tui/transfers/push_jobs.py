@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from mlxk_tui.ops.contract.transfers import PushData
 from mlxk_tui.ops.core.events import OnEvent
-from mlxk_tui.ops.push.push import push, review as review_push
-from mlxk_tui.ops.push.terms import PushRequest
+from mlxk_tui.ops.push.push import preview_push, push
+from mlxk_tui.ops.push.request import PushRequest
 from mlxk_tui.transfers.jobs import Push
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ async def review(job: Push, *, hub: Hub) -> PushData:
     """Return the changes that a push would make, without uploading anything.
 
     Raises:
-        OpError: the errors of `ops.push.review`.
+        OpError: the errors of `ops.push.push.preview_push`.
     """
-    return await review_push(to_push_request(job), hub=hub)
+    return await preview_push(to_push_request(job), hub=hub)
 
 
 async def upload(job: Push, *, hub: Hub, on_event: OnEvent) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.core.events import OnEvent
-from mlxk_tui.ops.push.terms import push_disabled
+from mlxk_tui.ops.push.request import push_disabled
 from mlxk_tui.transfers.jobs import Job, Pull, Push
 from mlxk_tui.transfers.queue import Runner
 

@@ -81,7 +81,7 @@ def push(  # noqa: PLR0917 - Typer takes a command's options from its parameters
         gc.enable()  # off at the start; a long transfer needs it
         with session.progress() as on_event:
             if dry_run:
-                return session.wait(operation.review(request, hub=hub, on_event=on_event))
+                return session.wait(operation.preview_push(request, hub=hub, on_event=on_event))
             on_log = output.warn if verbose and session.options.json else _ignore_log
             try:
                 return session.wait(operation.push(request, hub=hub, on_event=on_event, on_log=on_log))
@@ -100,13 +100,13 @@ def _settings() -> "Settings":
 
 def is_enabled() -> bool:
     """Return whether push is enabled, by the setting or MLXK2_ENABLE_EXPERIMENTAL_PUSH=1."""
-    from mlxk_tui.ops.push.terms import push_enabled
+    from mlxk_tui.ops.push.request import push_enabled
 
     return push_enabled(_settings().push, os.environ)
 
 
 def _check_enabled(settings: "Settings") -> None:
-    from mlxk_tui.ops.push.terms import push_disabled, push_enabled
+    from mlxk_tui.ops.push.request import push_disabled, push_enabled
 
     if not push_enabled(settings.push, os.environ):
         raise push_disabled()

@@ -74,7 +74,7 @@ def test_terminal_shows_a_progress_bar_and_then_the_result(server: LocalHub, hub
         terminal.wait_for("big.bin")
         status, text = terminal.finish()
     assert status == 0
-    assert text.rstrip().splitlines()[-1].strip().endswith("2.10MB.")
+    assert text.rstrip().splitlines()[-1].strip().endswith("2.10 MB.")
 
 
 def test_progress_is_one_event_per_line(server: LocalHub, hub: Path) -> None:

@@ -214,7 +214,7 @@ def test_prune_asks_at_a_terminal(littered: Path) -> None:
     for answer, status in (("n\n", 1), ("\x03", 1), ("y\n", 0)):
         with at_terminal("prune", hub=littered) as terminal:
             text = terminal.wait_for("[y/N] ")
-            assert "1 detached revision" in text
+            assert "1 unreferenced revision" in text
             terminal.type(answer)
             assert terminal.finish()[0] == status
         assert (tree_of(littered) == before) is (status == 1)

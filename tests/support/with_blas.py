@@ -13,14 +13,14 @@ import threading
 import time
 
 from mlxk_tui.engine.inference.blas.borrowing import borrow_blas
-from mlxk_tui.ops.blas.cores import FreeCores
+from mlxk_tui.ops.blas.cores import ThreadLimiter
 
 
-def _watch(cores: FreeCores) -> None:
+def _watch(cores: ThreadLimiter) -> None:
     """Yield cores to other processes, like the worker between its steps."""
     while True:
         time.sleep(0.5)
-        cores.look()
+        cores.update()
 
 
 def main() -> None:

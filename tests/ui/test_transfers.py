@@ -438,7 +438,7 @@ async def test_folder_is_pushed_but_never_to_a_public_repo(
         form = app.screen
         assert isinstance(form, PushForm)
         form.folder.value = "./nowhere"
-        await wait_until(pilot, lambda: "There is no folder" in flat(app))
+        await wait_until(pilot, lambda: "does not exist" in flat(app))
         form.folder.value = "./model"
         await wait_until(pilot, lambda: "5 files" in text(app) and "no problems found" in text(app))
         form.repo.value = "tester/public"

@@ -361,7 +361,7 @@ class Loop:
 
     def _beat(self, *, force: bool = False) -> None:
         if self._cores is not None:
-            self._cores.look()
+            self._cores.update()
         now = time.monotonic()
         if not force and now - self._beaten < _BEAT_S:
             return

@@ -1,6 +1,6 @@
-"""The matrix library that MLX's CPU build can borrow on Linux: found, tried once, remembered.
+"""BLAS libraries that MLX's CPU build can use on Linux: found, tried once, recorded.
 
-MLX's wheel for Linux multiplies matrices with netlib's reference BLAS, twenty times slower than what a
-tuned library does. Here is what needs no MLX: which libraries there are, what a trial found out about
-them, and how many cores they may use. `mlxk_tui.engine.inference.blas` tries and loads them.
+MLX's wheel for Linux multiplies matrices with netlib's reference BLAS, which is twenty times slower than an
+optimized library. This package contains the parts that need no MLX: finding libraries, recording trials, and
+limiting threads. `mlxk_tui.engine.inference.blas` tries and loads the libraries.
 """

@@ -1,4 +1,4 @@
-"""How many cores this process may use, by its CPU set and control groups, and how many others leave it."""
+"""Determines the cores that this process may use, and those that other processes leave free."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "OMP_NUM_THREADS",
 )
-"""What the libraries read at their start; what a user has set stays."""
+"""Variables that the libraries read when they are loaded; values set by the user stay."""
 
-_LOOK_S = 0.5
-"""How often it is looked what others use."""
-_SHARE = 0.35
-"""What others may use of a core that counts as free, in cores."""
+_UPDATE_S = 0.5
+"""Interval between two measurements."""
+_TOLERANCE = 0.35
+"""Load by other processes, in cores, that still counts as none."""
 
 
 def allowed_cores(root: Path = Path("/")) -> int:
-    """Return how many cores this process may keep busy, at least one.
+    """Return the number of cores that this process may keep busy, at least one.
 
-    That is the size of its CPU set (`sched_getaffinity`, which follows cgroup cpusets), or less where
-    `cpu.max` (cgroup v2) or `cpu.cfs_quota_us` (v1) of its group, or of one above it, gives it less time.
+    The size of its CPU set (`sched_getaffinity`, which follows cgroup cpusets), or less if `cpu.max`
+    (cgroup v2) or `cpu.cfs_quota_us` (v1) of its group, or of a parent group, limits its time.
 
     Args:
-        root: where `proc` and `sys` are.
+        root: the folder that contains `proc` and `sys`.
     """
     on_linux = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
@@ -37,7 +37,7 @@ def allowed_cores(root: Path = Path("/")) -> int:
 
 
 def thread_variables(environ: dict[str, str] | os._Environ[str]) -> dict[str, str]:
-    """Return the variables that keep a library to the allowed cores; none where the user set one."""
+    """Return variables that limit a library to the allowed cores; none if the user set one."""
     if any(environ.get(name) for name in _THREAD_VARIABLES):
         return {}
     cores = str(allowed_cores())
@@ -45,20 +45,20 @@ def thread_variables(environ: dict[str, str] | os._Environ[str]) -> dict[str, st
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Return the quotas of this process's groups and those above, in cores."""
+    """Yield the quotas of this process's groups and their parents, in cores."""
     groups = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if not controllers:  # version 2
-            for folder in _upwards(groups, path):
+            for folder in _group_and_parents(groups, path):
                 yield from _ratio(*[*_text(folder / "cpu.max").split(), "", ""][:2])
         elif "cpu" in controllers.split(","):
-            for folder in _upwards(groups / "cpu", path):
+            for folder in _group_and_parents(groups / "cpu", path):
                 yield from _ratio(_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us"))
 
 
-def _upwards(base: Path, path: str) -> Iterator[Path]:
-    """Return a group's folder and all above it; in a container the path may not be visible, its end is."""
+def _group_and_parents(base: Path, path: str) -> Iterator[Path]:
+    """Yield a group's folder and its parents; in a container only the end of the path may be visible."""
     parts = [part for part in path.split("/") if part not in ("", "..")]
     for length in range(len(parts), -1, -1):
         yield base.joinpath(*parts[:length])
@@ -80,45 +80,49 @@ def _text(path: Path) -> str:
         return ""
 
 
-class FreeCores:
-    """Keeps a library's threads to the cores that other processes leave free.
+class ThreadLimiter:
+    """Limits a library's threads to the cores that other processes leave free.
 
-    Threads of a BLAS wait for each other many times in a product, spinning. Where another process takes
-    one of their cores, each such wait lasts until the scheduler comes round: measured, two threads beside
+    The threads of a BLAS library synchronize by spinning many times in each product. If another process uses
+    one of their cores, each synchronization lasts until the next scheduling: as measured, two threads beside
     one busy process multiply 10 to 30 times slower than one thread alone.
 
     Args:
-        set_threads: tells the library how many threads it may use.
-        root: where `proc` is.
+        set_threads: sets the library's number of threads.
+        root: the folder that contains `proc`.
     """
 
     def __init__(self, set_threads: Callable[[int], None], root: Path = Path("/")) -> None:
-        self.threads = self._most = allowed_cores(root)
-        """How many the library uses now."""
+        self.threads = self._max_threads = allowed_cores(root)
+        """Number of threads in use."""
         self._set_threads = set_threads
         self._stat = root / "proc/stat"
-        self._looked = time.monotonic()
-        self._before = self._times()
+        self._updated_at = time.monotonic()
+        self._last_times = self._busy_times()
         self._calm = 0
 
-    def look(self) -> None:
-        """Look at what others use, not too often; fewer threads at once, more after a second look."""
+    def update(self) -> None:
+        """Measure and adapt the number of threads, at most every half second.
+
+        The number is reduced immediately, but raised only after a second measurement.
+        """
         now = time.monotonic()
-        passed = now - self._looked
-        if passed < _LOOK_S or self._most == 1:
+        passed = now - self._updated_at
+        if passed < _UPDATE_S or self._max_threads == 1:
             return
-        self._looked = now
-        before, self._before = self._before, self._times()
-        others = max(0.0, (self._before[0] - before[0]) - (self._before[1] - before[1])) / passed
-        free = max(1, int(self._most - others + _SHARE))
+        self._updated_at = now
+        last_times, self._last_times = self._last_times, self._busy_times()
+        busy, own = (now - before for now, before in zip(self._last_times, last_times, strict=True))
+        others = max(0.0, busy - own) / passed
+        free = max(1, int(self._max_threads - others + _TOLERANCE))
         self._calm = self._calm + 1 if free > self.threads else 0
         if free < self.threads or self._calm >= 2:
             self._calm = 0
             self.threads = free
             self._set_threads(free)
 
-    def _times(self) -> tuple[float, float]:
-        """Return how long the allowed cores have been busy, and by this process, in seconds."""
+    def _busy_times(self) -> tuple[float, float]:
+        """Return the busy time of the allowed cores and that of this process, in seconds."""
         own = time.process_time()
         cores = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         ticks = 0

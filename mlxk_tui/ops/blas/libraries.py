@@ -1,4 +1,4 @@
-"""Which libraries there are to take the matrix product from, by looking at files alone."""
+"""Finds BLAS libraries, without loading them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 VARIABLE = "MLXK_BLAS"
-"""A library's path (or file name), or `off`."""
+"""Environment variable: a library's path or file name, or `off`."""
 PACKAGE = "scipy-openblas32"
 _PACKAGE_MODULE = "scipy_openblas32"
 _PACKAGE_FILE = "lib/libscipy_openblas.so"
@@ -21,14 +21,14 @@ _SONAMES = (
     ("libblis-mt.so.4", "libblis.so.4", "libblis-mt.so.3", "libblis.so.3", "libblis.so"),
     ("libmkl_rt.so.3", "libmkl_rt.so.2", "libmkl_rt.so.1", "libmkl_rt.so"),
 )
-"""OpenBLAS, BLIS and MKL with 32-bit integers, as Debian, Fedora, conda and Intel name them."""
+"""File names of OpenBLAS, BLIS and MKL with 32-bit integers in Debian, Fedora, conda and Intel packages."""
 
 
 class LibrarySource(str, Enum):
-    """Where a library comes from."""
+    """Origin of a library."""
 
     NAMED = "named"
-    """The user named it."""
+    """Named by the user."""
     SYSTEM = "system"
     PACKAGE = "package"
     """scipy-openblas32, installed with this program."""
@@ -36,25 +36,25 @@ class LibrarySource(str, Enum):
 
 @dataclass(frozen=True)
 class BlasLibrary:
-    """A file that may hold a fast matrix product."""
+    """A file that may be a fast BLAS library."""
 
     source: LibrarySource
     path: str
-    """Absolute; links as they are."""
+    """Absolute path; links are not resolved."""
 
     @property
     def name(self) -> str:
-        """What to call it in a sentence."""
+        """Name for messages."""
         return PACKAGE if self.source is LibrarySource.PACKAGE else os.path.basename(self.path)
 
 
 def is_off(environ: Mapping[str, str]) -> bool:
-    """Whether the user wants MLX's own product."""
+    """Return whether the user disabled other libraries than MLX's own."""
     return environ.get(VARIABLE, "").strip().lower() == "off"
 
 
 def find_libraries(environ: Mapping[str, str]) -> tuple[BlasLibrary, ...]:
-    """Return what there is in the order of preference: named, of the system, of the package."""
+    """Return the libraries in order of preference: named, from the system, from the package."""
     if is_off(environ):
         return ()
     named = environ.get(VARIABLE, "").strip()
@@ -78,7 +78,7 @@ def find_libraries(environ: Mapping[str, str]) -> tuple[BlasLibrary, ...]:
 
 
 def is_file(path: str) -> bool:
-    """Whether there is a plain file: opening a pipe would wait for ever."""
+    """Return whether a path is a regular file; opening a pipe would block."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except (OSError, ValueError):
@@ -91,7 +91,7 @@ def _first(names: tuple[str, ...], folders: tuple[str, ...]) -> str | None:
 
 
 def _folders(environ: Mapping[str, str]) -> Iterator[str]:
-    """Return where the loader would look and where the libraries are usually installed."""
+    """Yield the folders of the dynamic loader and the usual places of the libraries."""
     yield from (os.path.abspath(part) for part in environ.get("LD_LIBRARY_PATH", "").split(":") if part)
     yield os.path.join(sys.prefix, "lib")  # conda, and pip's own mkl
     yield "/usr/local/lib"

@@ -1,7 +1,7 @@
-"""What trials found out about libraries, remembered by file, processor, environment and version of MLX.
+"""Records trials of BLAS libraries by file, processor, environment and MLX version.
 
-The file is this program's own; losing it costs one more trial. It never says what is loaded: that is
-looked for anew each time, and only what is found is looked up here.
+The file belongs to this program; deleting it costs one more trial. It does not determine what is loaded:
+libraries are searched each time, and only the found ones are looked up.
 """
 
 from __future__ import annotations
@@ -24,61 +24,61 @@ from mlxk_tui.ops.blas.libraries import BlasLibrary
 from mlxk_tui.ops.core.files import replace_file
 
 FOLDER_VARIABLE = "MLXK_BLAS_TRIALS"
-"""A folder for the remembered trials, or `off`."""
+"""Environment variable: the folder for recorded trials, or `off`."""
 _FORMAT = 2
-"""Raised when the trial asks for more."""
+"""Incremented when the trial becomes stricter."""
 _MAX_BYTES = 1_000_000
 _MAX_ENTRIES = 64
 _RETRY_S = 3600.0
-"""After how long a trial that may have failed by a busy machine is repeated, in seconds."""
+"""Seconds after which a trial is repeated that may have failed because of a busy machine."""
 _ENVIRONMENT = ("OPENBLAS_", "GOTO_", "BLIS_", "MKL_", "OMP_", "KMP_", "GOMP_")
-"""Beginnings of variables that change what a library does."""
+"""Prefixes of variables that affect a library."""
 _CPUINFO_BYTES = 16_384
 _CHANGING = (b"processor", b"cpu MHz", b"bogomips", b"BogoMIPS", b"apicid", b"initial apicid", b"core id")
-"""What /proc/cpuinfo says that differs from one core or moment to the next."""
+"""Fields of /proc/cpuinfo that differ between cores or change over time."""
 
 
-class Verdict(str, Enum):
-    """What came of a trial."""
+class TrialVerdict(str, Enum):
+    """Result of a trial."""
 
     GOOD = "good"
     UNUSABLE = "unusable"
-    """It cannot be loaded, or has not the functions."""
+    """It cannot be loaded, or lacks the functions."""
     DIED = "died"
     WRONG = "wrong"
-    """It multiplies wrongly."""
+    """It computes wrong results."""
     SLOW = "slow"
-    """Nothing is gained."""
+    """It is not faster than MLX's own product."""
     HUNG = "hung"
 
     @property
-    def passing(self) -> bool:
+    def is_transient(self) -> bool:
         """Whether a busy machine may be the cause."""
-        return self in (Verdict.SLOW, Verdict.HUNG)
+        return self in (TrialVerdict.SLOW, TrialVerdict.HUNG)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One library's trial."""
+    """The trial of one library."""
 
-    verdict: Verdict
+    verdict: TrialVerdict
     detail: str = ""
-    """The library's name and version where it is good, else what happened, without a full stop."""
+    """Name and version of a good library, else what happened, without a full stop."""
     gain: float = 0.0
-    """How many times faster than MLX's own a prompt's product is."""
+    """Speed of a prompt's product relative to MLX's own."""
     speed: float = 0.0
-    """Of products with one, eight and 256 rows, the geometric mean, in billions of operations a second."""
+    """Geometric mean over products with one, eight and 256 rows, in billions of operations a second."""
     at: float = 0.0
-    """When, in seconds since the epoch."""
+    """Time of the trial, in seconds since the epoch."""
 
 
-class Trials:
-    """The remembered trials.
+class TrialStore:
+    """The recorded trials.
 
     Args:
-        mlx: version of MLX.
-        environ: variables that name the folder and change the libraries; those of this process by default.
-        cpuinfo: what the kernel says of the processor.
+        mlx: the version of MLX.
+        environ: variables that name the folder and affect the libraries; by default those of this process.
+        cpuinfo: path of the kernel's description of the processor.
     """
 
     def __init__(
@@ -87,17 +87,17 @@ class Trials:
         env = os.environ if environ is None else environ
         folder = env.get(FOLDER_VARIABLE) or platformdirs.user_cache_dir("mlxk-tui", appauthor=False)
         self.path = None if folder.lower() == "off" else os.path.join(os.path.expanduser(folder), "blas.json")
-        """The file; None remembers nothing."""
+        """Path of the file; None records nothing."""
         variables = sorted(f"{name}={env[name]}" for name in env if name.startswith(_ENVIRONMENT))
-        self._surroundings = [str(_FORMAT), mlx, _processor(cpuinfo), *variables]
+        self._environment = [str(_FORMAT), mlx, _processor_id(cpuinfo), *variables]
         self._trials: dict[str, Trial] = {}
         self._files: dict[str, list[str]] = {}
-        """Size, times and number of each file with the hash of its content: 25 MB are not read every time."""
+        """Stat and content hash of each file, which avoids reading 25 MB every time."""
         self._changed = False
         self.read()
 
     def read(self) -> None:
-        """Take in what is remembered by now; a file that cannot be used counts as empty."""
+        """Load the recorded trials; an unusable file counts as empty."""
         try:
             if self.path is None or os.path.getsize(self.path) > _MAX_BYTES:
                 return
@@ -106,30 +106,30 @@ class Trials:
             if not isinstance(content, dict) or content.get("format") != _FORMAT:
                 return
             for key, value in content["trials"].items():
-                self._trials[key] = _trial_of(value)
+                self._trials[key] = _parse_trial(value)
             for path, (stamp, digest) in content["files"].items():
                 self._files[path] = [str(stamp), str(digest)]
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return
 
     def get(self, library: BlasLibrary) -> Trial | None:
-        """Return what is known of a library as it lies there now, None when it has to be tried."""
+        """Return the trial of a library in its current state; None if it must be tried."""
         if not self._trials:
             return None
         trial = self._trials.get(self._key(library))
-        if trial is None or (trial.verdict.passing and not 0 <= time.time() - trial.at < _RETRY_S):
+        if trial is None or (trial.verdict.is_transient and not 0 <= time.time() - trial.at < _RETRY_S):
             return None
         return trial
 
     def put(self, library: BlasLibrary, trial: Trial) -> None:
-        """Remember a trial; one that cannot be written is made again by the next process."""
-        self.read()  # what another process has found out meanwhile
+        """Record a trial; if it cannot be written, the next process repeats it."""
+        self.read()  # includes trials of other processes
         self._trials[self._key(library)] = trial
         self._changed = True
         self.save()
 
     def save(self) -> None:
-        """Write what has changed."""
+        """Write the file if anything has changed."""
         if self.path is None or not self._changed:
             return
         self._changed = False
@@ -148,7 +148,7 @@ class Trials:
 
     @contextlib.contextmanager
     def locked(self, seconds: float) -> Iterator[None]:
-        """Let one process at a time try libraries; where no lock can be had they all do."""
+        """Allow only one process at a time to try libraries; without a usable lock all of them do."""
         from filelock import FileLock, Timeout
 
         lock = None
@@ -167,7 +167,7 @@ class Trials:
         path = os.path.realpath(library.path)
         try:
             info = os.stat(path)
-            # Not the change time: uv and conda link one file into many environments.
+            # Without the change time, because uv and conda link one file into many environments.
             stamp = f"{info.st_size} {info.st_mtime_ns} {info.st_ino} {info.st_dev}"
             known = self._files.get(path)
             if known is None or known[0] != stamp:
@@ -176,12 +176,12 @@ class Trials:
                 self._changed = True
         except OSError:
             return ""
-        words = "\n".join([path, known[1], *self._surroundings])
+        words = "\n".join([path, known[1], *self._environment])
         return hashlib.sha256(words.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _processor(cpuinfo: str) -> str:
-    """Return what tells this processor from others: its names and what it can do, as a hash."""
+def _processor_id(cpuinfo: str) -> str:
+    """Return a hash that identifies the processor, by its names and features."""
     words = [platform.machine()]
     with contextlib.suppress(OSError), open(cpuinfo, "rb") as stream:
         first = stream.read(_CPUINFO_BYTES).split(b"\n\n", 1)[0]
@@ -190,16 +190,16 @@ def _processor(cpuinfo: str) -> str:
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
-def _trial_of(value: Any) -> Trial:
-    """Return a remembered trial.
+def _parse_trial(value: Any) -> Trial:
+    """Parse a recorded trial.
 
     Raises:
-        ValueError, TypeError, KeyError: it is none.
+        ValueError, TypeError, KeyError: the value is not a trial.
     """
     numbers = [float(value[name]) for name in ("gain", "speed", "at")]
     if not all(map(math.isfinite, numbers)):
         raise ValueError("not a number")
-    return Trial(Verdict(value["verdict"]), str(value["detail"])[:300], *numbers)
+    return Trial(TrialVerdict(value["verdict"]), str(value["detail"])[:300], *numbers)
 
 
 def _digest(path: str) -> str:

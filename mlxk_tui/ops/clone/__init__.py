@@ -1,1 +1,1 @@
-"""Cloning a model from the cache or the hub into a folder of the user's."""
+"""Clones a model from the cache or the hub into a user's folder."""

@@ -1,4 +1,4 @@
-"""Cloning a model into a folder of the user's: from the cache; what is not there is pulled first."""
+"""Clones a model from the cache into a folder; a missing or broken model is pulled first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxk_tui.ops.cache.cache import Cache
-from mlxk_tui.ops.clone.from_cache import clone_cached, usable_target
+from mlxk_tui.ops.clone.from_cache import clone_cached, resolve_target
 from mlxk_tui.ops.contract.results import CloneData
 from mlxk_tui.ops.core.background import run_in_thread
 from mlxk_tui.ops.core.events import OnEvent, ignore_event
@@ -29,26 +29,26 @@ async def clone(
     """Copy a model into a folder that does not exist yet or is empty.
 
     Args:
-        cache: where the model is.
+        cache: the cache with the model.
         spec: `NAME[@REV]`.
-        target: the folder to make; its parents are made too.
-        revision: branch, tag or commit, in place of `@REV`.
-        check_health: refuse a model whose files are not sound.
-        hub: where a model is pulled from that is not cached, or not sound; None stays with the cache.
-        via_hub: let huggingface_hub move the bytes of that pull.
-        on_event: receives progress, from a thread.
+        target: the folder to create; missing parents are created too.
+        revision: branch, tag or commit, instead of `@REV`.
+        check_health: refuse a broken model.
+        hub: the hub to pull a missing or broken model from; None uses only the cache.
+        via_hub: let huggingface_hub transfer the files of that pull.
+        on_event: receives progress, in a thread.
 
     Raises:
-        OpError: `validation_error` for the target or a contradictory revision, `model_not_found`,
-            `ambiguous_match`, `revision_not_found`, `clone_failed` (with `data`) when the model is
-            not sound or changes meanwhile, `disk_full`, `permission_denied`; with a hub those of `pull`.
+        OpError: `validation_error` for the target or contradictory revisions, `model_not_found`,
+            `ambiguous_match`, `revision_not_found`, `clone_failed` (with `data`) if the model is broken or
+            changes meanwhile, `disk_full`, `permission_denied`; with a hub the errors of `pull`.
     """
 
-    async def copy_cached(wanted: str, revision: str | None) -> CloneData:
+    async def copy_cached(cached_spec: str, revision: str | None) -> CloneData:
         return await run_in_thread(
             lambda stop: clone_cached(
                 cache,
-                wanted,
+                cached_spec,
                 target,
                 revision=revision,
                 check_health=check_health,
@@ -63,7 +63,7 @@ async def clone(
 
     return await clone_or_pull(
         copy_cached,
-        lambda: usable_target(cache, target),
+        lambda: resolve_target(cache, target),
         cache,
         spec,
         revision=revision,

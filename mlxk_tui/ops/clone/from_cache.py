@@ -1,7 +1,7 @@
-"""Cloning a cached model into a folder of the user's: real files, which share their blocks where they can.
+"""Clones a cached model into a folder as regular files, which share their blocks where possible.
 
-The files are written into a hidden folder beside the target, which is renamed at the end, so that a
-kill leaves no half clone there.
+The files are written to a hidden folder beside the target, which is renamed at the end, so that a kill
+leaves no incomplete clone at the target.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from mlxk_tui.ops.core.os_errors import error_type
 from mlxk_tui.ops.core.reflink import copy, open_source, reflink
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.staging import staged
-from mlxk_tui.ops.core.text import plural, printable, size
+from mlxk_tui.ops.core.text import plural, printable, spaced_size
 from mlxk_tui.ops.health.integrity import check_integrity
 
 
-class NotWholeError(OpError):
-    """The cached model is not sound, or there is nothing of it: pulling it again may mend that."""
+class BrokenModelError(OpError):
+    """The cached model is broken or has no files; pulling it again may help."""
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One clone: what is copied and where to."""
+class _CloneJob:
+    """One clone: its source, its target and its files."""
 
     found: ResolvedSpec
     snapshot: Snapshot
     target: Path
     health: Health | None
     files: tuple[SnapshotFile, ...]
-    """Those that can be copied."""
+    """The files that can be copied."""
 
     @property
     def bytes_total(self) -> int:
-        """Bytes of all copies."""
+        """Bytes of all files."""
         return sum(file.size or 0 for file in self.files)
 
     def data(self, message: str, *, failed: bool, reflinked: bool = False) -> CloneData:
-        """Return the result of this clone."""
+        """Return the result in the contract's form."""
         name = self.found.ref.name
         return CloneData(
             model=printable(self.found.spec.name),
@@ -67,7 +67,7 @@ class _Job:
         )
 
     def failed(self, error_type: ErrorType, message: str, remedy: Remedy) -> OpError:
-        """Return the error for this clone, with its data."""
+        """Return an error for this clone, with its data."""
         return OpError(error_type, message, remedy=remedy, data=self.data(message, failed=True))
 
 
@@ -81,41 +81,41 @@ def clone_cached(
     stop: threading.Event,
     on_event: OnEvent,
 ) -> CloneData:
-    """Copy what the cache has of a model; blocking, for threads.
+    """Copy a cached model. Blocking; call it in a thread.
 
     Raises:
-        OpError: those of `clone` without a hub; `NotWholeError` where the cached model is not sound.
+        OpError: the errors of `clone` without a hub; `BrokenModelError` if the cached model is broken.
     """
-    found = _find(cache, spec)
+    found = _find_model(cache, spec)
     if revision is not None and not revision.strip():
         raise OpError(ErrorType.VALIDATION_ERROR, "The revision is empty.", remedy=Remedy.NAME_A_REVISION)
-    wanted = found.spec.revision if revision is None else revision
+    selected = found.spec.revision if revision is None else revision
     if revision and found.spec.revision and revision != found.spec.revision:
         raise OpError(
             ErrorType.VALIDATION_ERROR,
             f"'{printable(spec)}' and '{printable(revision)}' are two different revisions.",
         )
-    target = usable_target(cache, target)
+    target = resolve_target(cache, target)
     repo = read_repo(cache, found.ref)
-    job = _job(repo, found, repo.find_snapshot(wanted), target, check_health=check_health)
+    job = _make_job(repo, found, repo.find_snapshot(selected), target, check_health=check_health)
     meter = Meter("clone", stop, on_event, bytes_total=job.bytes_total, files_total=len(job.files))
     try:
         with staged(target) as folder:
             reflinked = _copy_all(job, folder, meter)
     except OSError as error:
-        raise _translated(job, error) from None
+        raise _to_error(job, error) from None
     meter.finish()
-    left_out = len(job.snapshot.files) - len(job.files)
-    also = f" {plural(left_out, 'broken file')} left out." if left_out else ""
+    skipped = len(job.snapshot.files) - len(job.files)
+    note = f" {plural(skipped, 'broken file')} left out." if skipped else ""
     shared = ", sharing their blocks with the cache" if reflinked else ""
     message = (
         f"Cloned {found.ref.name} to {printable(str(target))}: "
-        f"{plural(len(job.files), 'file')}, {size(job.bytes_total)}{shared}.{also}"
+        f"{plural(len(job.files), 'file')}, {spaced_size(job.bytes_total)}{shared}.{note}"
     )
     return job.data(message, failed=False, reflinked=reflinked)
 
 
-def _find(cache: Cache, spec: str) -> ResolvedSpec:
+def _find_model(cache: Cache, spec: str) -> ResolvedSpec:
     try:
         return cache.find(spec)
     except OpError as error:
@@ -128,8 +128,8 @@ def _find(cache: Cache, spec: str) -> ResolvedSpec:
         ) from None
 
 
-def usable_target(cache: Cache, target: Path) -> Path:
-    """Return the absolute target when a clone may be made there; blocking, for threads.
+def resolve_target(cache: Cache, target: Path) -> Path:
+    """Return the absolute target if it can be created. Blocking.
 
     Raises:
         OpError: `validation_error`, `permission_denied`.
@@ -145,21 +145,23 @@ def usable_target(cache: Cache, target: Path) -> Path:
 
 
 def _check_target(cache: Cache, target: Path) -> Path:
-    """Return the absolute target when it may be made, outside the cache."""
+    """Return the absolute target if it is outside the cache and missing or empty."""
     text = os.fspath(target)
     if not text.strip() or "\0" in text:
         raise OpError(
-            ErrorType.VALIDATION_ERROR, "The target folder is empty.", remedy=Remedy.NAME_A_NEW_FOLDER
+            ErrorType.VALIDATION_ERROR,
+            "The name of the target folder is empty.",
+            remedy=Remedy.NAME_A_NEW_FOLDER,
         )
     path = Path(os.path.abspath(os.path.expanduser(text)))
     shown = printable(str(path))
     real = Path(os.path.realpath(path))
-    # By identity, not by name: file systems differ in what they hold for the same name.
+    # Compared by identity, because file systems differ in which names are equal.
     if cache.root.exists() and any(
         folder.exists() and folder.samefile(cache.root) for folder in (real, *real.parents)
     ):
         raise OpError(
-            ErrorType.VALIDATION_ERROR, f"{shown} lies inside the cache.", remedy=Remedy.NAME_A_NEW_FOLDER
+            ErrorType.VALIDATION_ERROR, f"{shown} is inside the cache.", remedy=Remedy.NAME_A_NEW_FOLDER
         )
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise OpError(
@@ -178,7 +180,7 @@ def _check_target(cache: Cache, target: Path) -> Path:
             )
     except PermissionError:
         raise OpError(ErrorType.PERMISSION_DENIED, f"{shown} cannot be read: permission denied.") from None
-    # The folder is replaced by a rename: whoever stands in it would stand in one that is gone.
+    # The folder is replaced by a rename, after which the current folder would no longer exist.
     if os.path.samefile(path, os.curdir):
         raise OpError(
             ErrorType.VALIDATION_ERROR,
@@ -188,46 +190,46 @@ def _check_target(cache: Cache, target: Path) -> Path:
     return path
 
 
-def _job(
+def _make_job(
     repo: Repo, found: ResolvedSpec, snapshot: Snapshot | None, target: Path, *, check_health: bool
-) -> _Job:
+) -> _CloneJob:
     integrity = check_integrity(repo, snapshot, read_documents(snapshot))
     reason = next((f.message for f in integrity.findings if f.severity is Severity.ERROR), None)
     if snapshot is None:
-        raise NotWholeError(
+        raise BrokenModelError(
             ErrorType.CLONE_FAILED,
-            f"There is nothing of {repo.ref.name} to clone: {reason}",
+            f"{repo.ref.name} cannot be cloned: {reason}",
             remedy=Remedy.PULL_FIRST,
         )
     health = (Health.UNHEALTHY if reason else Health.HEALTHY) if check_health else None
     files = tuple(file for file in snapshot.files if file.target is not None and file.problem is None)
-    job = _Job(found, snapshot, target, health, files)
+    job = _CloneJob(found, snapshot, target, health, files)
     if check_health and reason:
-        raise _not_whole(
+        raise _broken_model_error(
             job,
-            f"{repo.ref.name} is not sound: {reason}",
+            f"{repo.ref.name} is broken: {reason}",
             Remedy.PULL_OR_CLONE_UNCHECKED,
         )
     if not files:
-        raise _not_whole(job, f"There is no file of {repo.ref.name} to clone.", Remedy.PULL_FIRST)
+        raise _broken_model_error(job, f"{repo.ref.name} has no files to clone.", Remedy.PULL_FIRST)
     return job
 
 
-def _not_whole(job: _Job, message: str, remedy: Remedy) -> NotWholeError:
+def _broken_model_error(job: _CloneJob, message: str, remedy: Remedy) -> BrokenModelError:
     data = job.data(message, failed=True)
-    return NotWholeError(ErrorType.CLONE_FAILED, message, remedy=remedy, data=data)
+    return BrokenModelError(ErrorType.CLONE_FAILED, message, remedy=remedy, data=data)
 
 
-def _copy_all(job: _Job, aside: Path, meter: Meter) -> bool:
+def _copy_all(job: _CloneJob, aside: Path, meter: Meter) -> bool:
     shares = True
-    # The largest comes first: whether its blocks can be shared tells whether there must be room.
+    # The largest file first: whether its blocks can be shared determines whether space is needed.
     for number, file in enumerate(sorted(job.files, key=lambda file: -(file.size or 0))):
         copy_to = os.path.join(aside, *file.name.split("/"))
         os.makedirs(os.path.dirname(copy_to), exist_ok=True)
         source, length = open_source(file.target or "")
         try:
             if length != file.size:
-                raise _changed(job, file)
+                raise _changed_error(job, file)
             if shares and reflink(source, copy_to):
                 meter.add(printable(file.name), length)
             else:
@@ -236,35 +238,35 @@ def _copy_all(job: _Job, aside: Path, meter: Meter) -> bool:
                     _check_space(job)
                 copied = copy(source, copy_to, functools.partial(meter.add, printable(file.name)))
                 if copied != length:
-                    raise _changed(job, file)
+                    raise _changed_error(job, file)
         finally:
             os.close(source)
         meter.add(printable(file.name), files=1)
     return shares
 
 
-def _check_space(job: _Job) -> None:
+def _check_space(job: _CloneJob) -> None:
     free = free_bytes(job.target.parent)
     if free is not None and free < job.bytes_total:
         raise job.failed(
             ErrorType.DISK_FULL,
-            f"{job.found.ref.name} needs {size(job.bytes_total)}, but only {size(free)} are free at "
-            f"{printable(str(job.target.parent))}.",
+            f"{job.found.ref.name} needs {spaced_size(job.bytes_total)}, but only {spaced_size(free)} is "
+            f"free at {printable(str(job.target.parent))}.",
             Remedy.FREE_SPACE,
         )
 
 
-def _changed(job: _Job, file: SnapshotFile) -> OpError:
+def _changed_error(job: _CloneJob, file: SnapshotFile) -> OpError:
     return job.failed(
         ErrorType.CLONE_FAILED,
-        f"{printable(file.name)} of {job.found.ref.name} changed while it was copied: another program "
-        "works on the model.",
+        f"{printable(file.name)} of {job.found.ref.name} changed while it was copied; another program "
+        "is modifying the model.",
         Remedy.TRY_AGAIN,
     )
 
 
-def _translated(job: _Job, error: OSError) -> OpError:
-    """Return what an error of the file system means for the user."""
+def _to_error(job: _CloneJob, error: OSError) -> OpError:
+    """Return the OpError for an error of the file system."""
     where = printable(str(job.target))
     kind = error_type(error)
     if kind is ErrorType.DISK_FULL:
@@ -275,7 +277,7 @@ def _translated(job: _Job, error: OSError) -> OpError:
         )
     if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
         return job.failed(
-            ErrorType.CLONE_FAILED, f"Something else appeared at {where} meanwhile.", Remedy.NAME_A_NEW_FOLDER
+            ErrorType.CLONE_FAILED, f"Another program created {where} meanwhile.", Remedy.NAME_A_NEW_FOLDER
         )
     if kind is ErrorType.PERMISSION_DENIED:
         return job.failed(

@@ -1,4 +1,4 @@
-"""Cloning with a hub behind the cache: what is cached and sound is copied, the rest is pulled first."""
+"""Clones with a hub: copies a healthy cached model, pulls it first otherwise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.cache.names import is_valid_repo_name, parse_spec
-from mlxk_tui.ops.clone.from_cache import NotWholeError
+from mlxk_tui.ops.clone.from_cache import BrokenModelError
 from mlxk_tui.ops.contract.results import CloneData
 from mlxk_tui.ops.core.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent
@@ -31,57 +31,57 @@ async def clone_or_pull(
     via_hub: bool,
     on_event: OnEvent,
 ) -> CloneData:
-    """Copy `NAME[@REV]` from the cache; where it is not there, or not sound, pull it and copy it then.
+    """Copy `NAME[@REV]` from the cache; pull it first if it is missing or broken.
 
-    A full name that is not cached is that repo of the hub before it is a part of another cached name.
+    A full name that is not cached means that repo on the hub before it counts as a part of a cached name.
 
     Raises:
-        OpError: those of `clone` and of `pull`. When the hub cannot be reached it is what the cache alone
-            leads to, with the reason.
+        OpError: the errors of `clone` and of `pull`. If the hub is unreachable, the cache's error with the
+            reason added.
     """
     await asyncio.to_thread(check_target)
-    full_name_elsewhere = await asyncio.to_thread(_names_another_repo, cache, spec)
+    is_uncached = await asyncio.to_thread(_is_uncached_full_name, cache, spec)
     try:
-        if not full_name_elsewhere:
+        if not is_uncached:
             return await copy_cached(spec, revision)
-        local: OpError | None = None
+        cache_error: OpError | None = None
     except OpError as error:
-        if error.type not in _ABSENT and not isinstance(error, NotWholeError):
+        if error.type not in _ABSENT and not isinstance(error, BrokenModelError):
             raise
-        local = error
+        cache_error = error
     parsed = parse_spec(spec)
-    wanted = parsed.revision if revision is None else revision
-    at = f"@{wanted}" if wanted else ""
-    name = await asyncio.to_thread(_name_of, cache, spec)
+    selected = parsed.revision if revision is None else revision
+    suffix = f"@{selected}" if selected else ""
+    name = await asyncio.to_thread(_full_name, cache, spec)
     try:
-        pulled = await pull(cache, f"{name}{at}", hub=hub, via_hub=via_hub, on_event=on_event)
+        pulled = await pull(cache, f"{name}{suffix}", hub=hub, via_hub=via_hub, on_event=on_event)
     except OpError as error:
-        if local is not None and error.type in {ErrorType.NETWORK_ERROR, ErrorType.VALIDATION_ERROR}:
-            local.message = f"{local.message} It could not be pulled: {error.message}"
-            local.remedy, local.facts = error.remedy, error.facts
-            raise local from None
-        if local is None and (
+        if cache_error is not None and error.type in {ErrorType.NETWORK_ERROR, ErrorType.VALIDATION_ERROR}:
+            cache_error.message = f"{cache_error.message} It could not be pulled: {error.message}"
+            cache_error.remedy, cache_error.facts = error.remedy, error.facts
+            raise cache_error from None
+        if cache_error is None and (
             error.type is ErrorType.NETWORK_ERROR or error.reason is AccessReason.NOT_FOUND
         ):
-            try:  # then it may be meant as a part of a cached name
+            try:  # it may be a part of a cached name
                 return await copy_cached(spec, revision)
             except OpError as absent:
                 if absent.type not in _ABSENT:
                     raise
         raise error.as_type(error.type) from None
-    return await copy_cached(f"{pulled.expanded_name or pulled.model}{at}", None)
+    return await copy_cached(f"{pulled.expanded_name or pulled.model}{suffix}", None)
 
 
-def _name_of(cache: Cache, spec: str) -> str:
-    """Return the full name that a spec has in the cache, else the one it states; blocking, for threads."""
-    if not _names_another_repo(cache, spec):
+def _full_name(cache: Cache, spec: str) -> str:
+    """Return the full name of a spec in the cache, else the name in the spec. Blocking."""
+    if not _is_uncached_full_name(cache, spec):
         with contextlib.suppress(OpError):
             return cache.find(spec).ref.name
     return parse_spec(spec).name
 
 
-def _names_another_repo(cache: Cache, spec: str) -> bool:
-    """Return whether a spec is a full name that no cached repo has; blocking, for threads."""
+def _is_uncached_full_name(cache: Cache, spec: str) -> bool:
+    """Return whether a spec is a full name without a cached repo. Blocking."""
     parsed = parse_spec(spec)
     if "/" not in parsed.name or not is_valid_repo_name(parsed.name):
         return False

@@ -1,1 +1,1 @@
-"""Pushing a folder: what would change, then the upload."""
+"""Pushes a folder to the hub: determines the changes, then uploads them."""

@@ -1,4 +1,4 @@
-"""The files of a folder that is pushed: listed without leaving it, and hashed in threads."""
+"""Lists and hashes the files of a folder to be pushed."""
 
 from __future__ import annotations
 
@@ -17,82 +17,82 @@ from mlxk_tui.ops.core.events import OnEvent
 from mlxk_tui.ops.core.os_errors import error_reason
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
-from mlxk_tui.ops.push.ignore import Ignored
+from mlxk_tui.ops.push.ignore import IgnoreRules
 
-GIT_SHA1_UP_TO = 32_000_000
-"""Bytes up to which a file may be kept outside LFS (the hub's own limit is a third of it): of such a file
-git's hash is known too."""
+GIT_SHA1_MAX_BYTES = 32_000_000
+"""Size in bytes up to which a file's git hash is computed too, because it may be stored outside LFS; the
+hub's own limit is a third of it."""
 
 _MAX_FILES = 50_000
 _MAX_PATH = 1_000
-"""Characters of a path that the hub takes."""
+"""Longest path that the hub accepts, in characters."""
 _MAX_THREADS = 4
 _CHUNK = 1 << 20
 Stamp = tuple[int, int, int, int]
-"""Size, time of change (nanoseconds), inode and device of a file."""
+"""Size, modification time (nanoseconds), inode and device of a file."""
 
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file of the folder."""
+    """A file of the folder to be pushed."""
 
     path: str
-    """In the folder and in the repo, with slashes."""
+    """Path in the folder and in the repo, with forward slashes."""
     full: str
-    """Where its bytes lie: a link inside the folder is resolved."""
+    """Absolute path of the content, with links resolved."""
     size: int
     stamp: Stamp
 
-    def changed(self) -> bool:
-        """Return whether it is another file than when it was listed; blocking."""
+    def has_changed(self) -> bool:
+        """Return whether the file has changed since it was listed. Blocking."""
         try:
-            return stamp_of(os.lstat(self.full)) != self.stamp
+            return file_stamp(os.lstat(self.full)) != self.stamp
         except OSError:
             return True
 
 
 @dataclass(frozen=True)
 class FolderListing:
-    """What a folder holds that counts."""
+    """The files of a folder that are not ignored."""
 
     root: Path
     files: tuple[LocalFile, ...]
     """Sorted by path."""
     problems: tuple[OpError, ...]
-    """What stands in the way of pushing it."""
-    ignored: Ignored
+    """Problems that prevent the push."""
+    ignored: IgnoreRules
 
 
 @dataclass(frozen=True)
 class Digest:
-    """What names a file's bytes."""
+    """Checksums of a file."""
 
     sha256: str
     git_sha1: str | None
-    """None for a file that can only be in LFS."""
+    """None for a file that can only be stored in LFS."""
 
-    def is_of(self, etag: str) -> bool:
-        """Return whether the hub's checksum of a file is the same."""
+    def matches(self, etag: str) -> bool:
+        """Return whether the hub's checksum of a file is equal."""
         return etag == (self.sha256 if len(etag) == len(self.sha256) else self.git_sha1)
 
 
-def stamp_of(info: os.stat_result) -> Stamp:
-    """Return what tells a file from what it was before."""
+def file_stamp(info: os.stat_result) -> Stamp:
+    """Return the attributes by which a change of a file is detected."""
     return info.st_size, info.st_mtime_ns, info.st_ino, info.st_dev
 
 
 def list_files(folder: Path, stop: threading.Event) -> FolderListing:
-    """List what of a folder counts; blocking, for threads.
+    """List the files of a folder that are not ignored. Blocking; call it in a thread.
 
-    Links are followed only to files inside the folder; any other link is a problem, for what it stands
-    for would be missing on the hub.
+    Links are followed only to files inside the folder. Any other link is a problem, because its target would
+    be missing on the hub.
 
     Raises:
-        OpError: `workspace_not_found`, `permission_denied`, `validation_error` for an ignore file.
+        OpError: `workspace_not_found`, `permission_denied`, `validation_error` for an invalid ignore file.
         StoppedError: `stop` was set.
     """
-    root = _root(folder)
-    ignored = Ignored(Path(root))
+    root = _resolve_root(folder)
+    ignored = IgnoreRules(Path(root))
     files: list[LocalFile] = []
     problems: list[OpError] = []
     pending = [""]
@@ -112,7 +112,7 @@ def list_files(folder: Path, stop: threading.Event) -> FolderListing:
             if ignored(path, folder=is_folder):
                 continue
             if len(path) > _MAX_PATH or len(files) >= _MAX_FILES:
-                problems.append(_too_much(path))
+                problems.append(_too_many_files(path))
                 return FolderListing(Path(root), tuple(files), tuple(problems), ignored)
             if is_folder:
                 pending.append(f"{path}/")
@@ -127,38 +127,38 @@ def list_files(folder: Path, stop: threading.Event) -> FolderListing:
 
 
 def hash_files(
-    files: Iterable[LocalFile], stop: threading.Event, on_event: OnEvent, *, git_too: frozenset[str]
+    files: Iterable[LocalFile], stop: threading.Event, on_event: OnEvent, *, git_paths: frozenset[str]
 ) -> Mapping[str, Digest]:
-    """Return the checksums of files by path; blocking, for threads.
+    """Return the checksums of files by path. Blocking; call it in a thread.
 
     Args:
-        files: what to hash.
-        stop: set to make it stop.
-        on_event: receives progress of the stage `verify`.
-        git_too: paths of files that are outside LFS on the hub, whatever their size.
+        files: the files to hash.
+        stop: set to stop the work.
+        on_event: receives progress events with the stage `verify`.
+        git_paths: paths of files that the hub stores outside LFS, whatever their size.
 
     Raises:
-        OpError: `upload_failed` when a file cannot be read or changes meanwhile.
+        OpError: `upload_failed` if a file cannot be read or changes meanwhile.
         StoppedError: `stop` was set.
     """
-    order = sorted(files, key=lambda file: -file.size)  # so that no thread is left with the largest
+    order = sorted(files, key=lambda file: -file.size)  # so that the threads end at about the same time
     if not order:
         return {}
     meter = Meter("verify", stop, on_event, bytes_total=sum(f.size for f in order), files_total=len(order))
     threads = max(1, min(_MAX_THREADS, os.cpu_count() or 1, len(order)))
     failed = threading.Event()
 
-    def one(file: LocalFile) -> Digest:
+    def hash_one(file: LocalFile) -> Digest:
         if failed.is_set():
             raise StoppedError
         try:
-            return _hash(file, meter, with_git=file.size <= GIT_SHA1_UP_TO or file.path in git_too)
+            return _hash(file, meter, with_git=file.size <= GIT_SHA1_MAX_BYTES or file.path in git_paths)
         except OpError:
             failed.set()
             raise
 
     with ThreadPoolExecutor(threads, thread_name_prefix="push") as pool:
-        running = [pool.submit(one, file) for file in order]
+        running = [pool.submit(hash_one, file) for file in order]
     errors = [error for job in running if (error := job.exception()) is not None]
     for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):
         raise error
@@ -172,34 +172,34 @@ def _hash(file: LocalFile, meter: Meter, *, with_git: bool) -> Digest:
     shown = printable(file.path)
     meter.check()
     try:
-        # Whatever took the file's place meanwhile, a link is not followed and a pipe not waited for.
+        # If the file was replaced meanwhile, links are not followed and pipes do not block.
         descriptor = os.open(file.full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(descriptor, "rb", buffering=0) as stream:
-            before = stamp_of(os.fstat(descriptor))
+            before = file_stamp(os.fstat(descriptor))
             while before == file.stamp and (chunk := stream.read(_CHUNK)):
                 sha256.update(chunk)
                 if with_git:
                     sha1.update(chunk)
                 meter.add(shown, len(chunk))
-            after = stamp_of(os.fstat(descriptor))
+            after = file_stamp(os.fstat(descriptor))
     except OSError as error:
         raise OpError(ErrorType.UPLOAD_FAILED, f"{shown} cannot be read: {error_reason(error)}.") from None
     if not before == after == file.stamp:
-        raise changed_meanwhile(file.path)
+        raise changed_file_error(file.path)
     meter.add(shown, files=1)
     return Digest(sha256.hexdigest(), sha1.hexdigest() if with_git else None)
 
 
-def changed_meanwhile(path: str) -> OpError:
-    """Return the error for a file that was written to during a push."""
+def changed_file_error(path: str) -> OpError:
+    """Return the error for a file that changed during a push."""
     return OpError(
         ErrorType.UPLOAD_FAILED,
-        f"{printable(path)} changed while it was being pushed, so nothing was committed.",
+        f"{printable(path)} changed during the push; nothing was committed.",
         remedy=Remedy.PUSH_AGAIN,
     )
 
 
-def _root(folder: Path) -> str:
+def _resolve_root(folder: Path) -> str:
     shown = printable(str(folder))
     try:
         root = os.path.realpath(os.path.expanduser(folder))
@@ -209,21 +209,21 @@ def _root(folder: Path) -> str:
     except (OSError, ValueError):
         raise OpError(
             ErrorType.WORKSPACE_NOT_FOUND,
-            f"There is no folder {shown[:300]}.",
+            f"The folder {shown[:300]} does not exist.",
             remedy=Remedy.GIVE_MODEL_FOLDER,
         ) from None
     return root
 
 
 def _file(root: str, path: str, entry: os.DirEntry[str]) -> LocalFile | OpError:
-    """Return a file that can be pushed, or why it cannot."""
+    """Return a file to push, or the error that prevents it."""
     shown = printable(path)
     try:
         path.encode()
     except UnicodeEncodeError:
         return OpError(
             ErrorType.VALIDATION_ERROR,
-            f"{shown}: the hub takes UTF-8 names only.",
+            f"The name of {shown} is not valid UTF-8, which the hub requires.",
             remedy=Remedy.LEAVE_FILES_OUT,
         )
     try:
@@ -231,21 +231,21 @@ def _file(root: str, path: str, entry: os.DirEntry[str]) -> LocalFile | OpError:
         info = os.lstat(target)
     except PermissionError as error:
         return _unreadable(path, error)
-    except OSError:  # dangling, or a loop
-        return _refused(f"{shown} is a link that leads nowhere.")
+    except OSError:  # a dangling link, or a loop
+        return _invalid_file(f"{shown} is a broken link.")
     if not target.startswith(os.path.join(root, "")):
-        return _refused(f"{shown} is a link that leads out of the folder, and such are never followed.")
+        return _invalid_file(f"{shown} is a link to a target outside the folder, which is never followed.")
     if not stat.S_ISREG(info.st_mode):
-        return _refused(f"{shown} is no regular file.")
+        return _invalid_file(f"{shown} is not a regular file.")
     if entry.is_symlink():
         inside = target[len(os.path.join(root, "")) :]
         if any(part in {".git", ".cache"} for part in inside.split(os.sep)):
-            return _refused(f"{shown} is a link to something that is never pushed.")
-    return LocalFile(path, target, info.st_size, stamp_of(info))
+            return _invalid_file(f"{shown} is a link to a file that is never pushed.")
+    return LocalFile(path, target, info.st_size, file_stamp(info))
 
 
-def _refused(what: str) -> OpError:
-    return OpError(ErrorType.VALIDATION_ERROR, f"{what}", remedy=Remedy.LEAVE_FILES_OUT)
+def _invalid_file(message: str) -> OpError:
+    return OpError(ErrorType.VALIDATION_ERROR, message, remedy=Remedy.LEAVE_FILES_OUT)
 
 
 def _unreadable(path: str, error: OSError) -> OpError:
@@ -254,10 +254,10 @@ def _unreadable(path: str, error: OSError) -> OpError:
     )
 
 
-def _too_much(path: str) -> OpError:
+def _too_many_files(path: str) -> OpError:
     return OpError(
         ErrorType.VALIDATION_ERROR,
-        f"The folder holds more than {_MAX_FILES:,} files, or paths that are too long "
+        f"The folder contains more than {_MAX_FILES:,} files, or paths that are too long "
         f"({printable(path)[:60]}…).",
         remedy=Remedy.LEAVE_FILES_OUT,
     )

@@ -1,7 +1,7 @@
-"""Which files of a folder are no part of a push: patterns as git's, matched in bounded time.
+"""Ignore rules of a push: patterns with git's syntax, matched in bounded time.
 
-Patterns are not turned into regular expressions: a `.hfignore` comes with the folder, maybe from
-somebody else, and `*a*a*a*a*b` would keep such an expression busy for hours.
+Patterns are not converted to regular expressions: a `.hfignore` in the folder may come from another person,
+and a pattern such as `*a*a*a*a*b` would keep a regular expression busy for hours.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from mlxk_tui.ops.core.remedies import Remedy
 
 HFIGNORE = ".hfignore"
 GITIGNORE = ".gitignore"
-NEVER = frozenset({".git", ".cache"})
-"""Names that the hub accepts nowhere in a path; no pattern brings them back."""
+FORBIDDEN_NAMES = frozenset({".git", ".cache"})
+"""Names that the hub rejects anywhere in a path; no pattern re-includes them."""
 DEFAULTS = (
     HFIGNORE, ".DS_Store", "._*", "Thumbs.db", "__pycache__/", "*.pyc", ".pytest_cache/", ".mypy_cache/",
     ".ruff_cache/", ".ipynb_checkpoints/", ".venv/", "venv/", ".env", "*~", "*.swp", "*.swo", "\\#*#", ".#*",
     "*.incomplete",
 )  # fmt: skip
-"""Left out unless `.hfignore` brings it back with a `!`; much of it would be ignored by mistake only, and
-`.env` holds keys."""
+"""Default patterns. `.hfignore` can re-include files with `!`. They cover files that are usually included
+by mistake, and `.env`, which contains keys."""
 
 _MAX_BYTES = 256_000
 _MAX_PATTERNS = 1_000
@@ -38,43 +38,43 @@ _CLASSES = {
 }  # fmt: skip
 
 
-class _Set:
-    """`[a-z]` of a pattern."""
+class _CharacterSet:
+    """A set of characters in a pattern, such as `[a-z]`."""
 
     def __init__(self, ranges: Sequence[tuple[str, str]], classes: Sequence[str], *, inverted: bool) -> None:
         self._ranges = ranges
         self._classes = classes
         self._inverted = inverted
 
-    def has(self, char: str) -> bool:
+    def contains(self, char: str) -> bool:
         found = any(low <= char <= high for low, high in self._ranges)
         found = found or any(_CLASSES[name](char) and char.isascii() for name in self._classes)
         return found is not self._inverted
 
 
-_STAR = _Set((), (), inverted=False)
-"""Stands for `*`."""
-_ONE = _Set((), (), inverted=True)
-"""`?`: any one character."""
-_Glob = tuple["str | _Set", ...]
-"""A part of a pattern between slashes."""
+_STAR = _CharacterSet((), (), inverted=False)
+"""Represents `*`."""
+_ANY_CHARACTER = _CharacterSet((), (), inverted=True)
+"""Represents `?`: any single character."""
+_Glob = tuple["str | _CharacterSet", ...]
+"""The part of a pattern between two slashes."""
 
 
 @dataclass(frozen=True)
 class _Pattern:
     parts: tuple[_Glob | None, ...]
-    """By folder; None for `**`."""
+    """One glob for each path segment; None for `**`."""
     only_folders: bool
-    brings_back: bool
+    negated: bool
 
-    def fits(self, names: Sequence[str]) -> bool:
-        """Return whether the parts of a path fit; time is at most their number times that of the names."""
+    def matches(self, names: Sequence[str]) -> bool:
+        """Return whether the segments of a path match, in time proportional to segments times parts."""
         at, part, mark, resume = 0, 0, -1, 0
         while at < len(names):
             if part < len(self.parts) and self.parts[part] is None:
                 mark, resume = part, at
                 part += 1
-            elif part < len(self.parts) and _fits(self.parts[part] or (), names[at]):
+            elif part < len(self.parts) and _glob_matches(self.parts[part] or (), names[at]):
                 at, part = at + 1, part + 1
             elif mark >= 0:
                 resume += 1
@@ -84,45 +84,45 @@ class _Pattern:
         return all(rest is None for rest in self.parts[part:])
 
 
-class Patterns:
-    """Lines of an ignore file, the last that fits decides."""
+class IgnorePatterns:
+    """The patterns of an ignore file; the last one that matches decides."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self._patterns = [pattern for line in lines if (pattern := _parse(line)) is not None]
+        self._patterns = [pattern for line in lines if (pattern := _parse_line(line)) is not None]
 
     def ignores(self, path: str, *, folder: bool) -> bool:
-        """Return whether a path is left out; the folders that it lies in are to be asked about first."""
+        """Return whether a path is ignored; its parent folders must be checked first."""
         names = path.split("/")
         for pattern in reversed(self._patterns):
-            if (folder or not pattern.only_folders) and pattern.fits(names):
-                return not pattern.brings_back
+            if (folder or not pattern.only_folders) and pattern.matches(names):
+                return not pattern.negated
         return False
 
 
-class Ignored:
-    """What is left out of a folder: the defaults with its `.hfignore`, and what its `.gitignore` says.
+class IgnoreRules:
+    """The ignore rules of a folder: the defaults with its `.hfignore`, and its `.gitignore`.
 
-    The hub itself leaves out what a repo's `.gitignore` names, so that it is obeyed here as well: a plan
-    would promise too much otherwise.
+    The hub itself applies a repo's `.gitignore`, so it is applied here too; otherwise a plan would include
+    too many files.
     """
 
     def __init__(self, root: Path) -> None:
-        """Read the ignore files of a folder; blocking.
+        """Read the ignore files of a folder. Blocking.
 
         Raises:
-            OpError: `validation_error` for one that is no file or too large, `permission_denied`.
+            OpError: `validation_error` for one that is not a regular file or too large, `permission_denied`.
         """
-        self._own = Patterns([*DEFAULTS, *_lines(root / HFIGNORE)])
-        self._hubs = Patterns(_lines(root / GITIGNORE))
+        self._hfignore = IgnorePatterns([*DEFAULTS, *_read_lines(root / HFIGNORE)])
+        self._gitignore = IgnorePatterns(_read_lines(root / GITIGNORE))
 
     def __call__(self, path: str, *, folder: bool) -> bool:
-        """Return whether a path is left out; the folders that it lies in are to be asked about first."""
-        if path.rpartition("/")[2] in NEVER:
+        """Return whether a path is ignored; its parent folders must be checked first."""
+        if path.rpartition("/")[2] in FORBIDDEN_NAMES:
             return True
-        return self._own.ignores(path, folder=folder) or self._hubs.ignores(path, folder=folder)
+        return self._hfignore.ignores(path, folder=folder) or self._gitignore.ignores(path, folder=folder)
 
-    def anywhere(self, path: str) -> bool:
-        """Return whether a file or one of the folders that it lies in is left out."""
+    def ignores_file(self, path: str) -> bool:
+        """Return whether a file or one of its parent folders is ignored."""
         return self(path, folder=False) or any(self(parent, folder=True) for parent in _parents(path))
 
 
@@ -132,12 +132,12 @@ def _parents(path: str) -> Iterator[str]:
         yield path
 
 
-def _lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[str]:
     name = path.name
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise OpError(
-                ErrorType.VALIDATION_ERROR, f"{name} is no regular file.", remedy=Remedy.REPLACE_FILE
+                ErrorType.VALIDATION_ERROR, f"{name} is not a regular file.", remedy=Remedy.REPLACE_FILE
             )
         with open(path, "rb") as file:
             raw = file.read(_MAX_BYTES + 1)
@@ -149,20 +149,20 @@ def _lines(path: Path) -> list[str]:
     if len(raw) > _MAX_BYTES or len(lines) > _MAX_PATTERNS or any(len(line) > _MAX_LINE for line in lines):
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"{name} is too long: at most {_MAX_PATTERNS:,} lines of {_MAX_LINE:,} characters are read.",
+            f"{name} is too long: the limit is {_MAX_PATTERNS:,} lines of {_MAX_LINE:,} characters.",
         )
     return lines
 
 
-def _parse(line: str) -> _Pattern | None:
-    """Return the pattern of a line, None where it holds none or one that can never fit."""
+def _parse_line(line: str) -> _Pattern | None:
+    """Return the pattern of a line; None if it has none, or one that can never match."""
     line = line.rstrip("\r")
     while line.endswith(" ") and not line.endswith("\\ "):
         line = line[:-1]
     if not line or line.startswith("#"):
         return None
-    brings_back = line.startswith("!")
-    line = line[1:] if brings_back else line
+    negated = line.startswith("!")
+    line = line[1:] if negated else line
     only_folders = line.endswith("/")
     line = line[:-1] if only_folders else line
     anchored = "/" in line
@@ -173,17 +173,17 @@ def _parse(line: str) -> _Pattern | None:
             if not parts or parts[-1] is not None:
                 parts.append(None)
             continue
-        glob = _glob(word)
+        glob = _parse_glob(word)
         if not glob:
             return None
         parts.append(glob)
     if anchored and parts[-1] is None:
-        parts.append((_STAR,))  # `a/**` is what lies in a, not a itself
-    return _Pattern(tuple(parts), only_folders, brings_back)
+        parts.append((_STAR,))  # `a/**` matches the content of a, but not a itself
+    return _Pattern(tuple(parts), only_folders, negated)
 
 
-def _glob(word: str) -> _Glob | None:
-    found: list[str | _Set] = []
+def _parse_glob(word: str) -> _Glob | None:
+    found: list[str | _CharacterSet] = []
     at = 0
     while at < len(word):
         char = word[at]
@@ -192,9 +192,9 @@ def _glob(word: str) -> _Glob | None:
             if not found or found[-1] is not _STAR:
                 found.append(_STAR)
         elif char == "?":
-            found.append(_ONE)
+            found.append(_ANY_CHARACTER)
         elif char == "[":
-            chars, at = _set(word, at)
+            chars, at = _parse_set(word, at)
             if chars is None:
                 return None
             found.append(chars)
@@ -208,8 +208,8 @@ def _glob(word: str) -> _Glob | None:
     return tuple(found)
 
 
-def _set(word: str, at: int) -> tuple[_Set | None, int]:
-    """Return the set that begins behind a bracket, and where it ends; None where it does not end."""
+def _parse_set(word: str, at: int) -> tuple[_CharacterSet | None, int]:
+    """Return the character set after a bracket and its end; None if it is not closed."""
     inverted = word[at : at + 1] in {"!", "^"}
     at += inverted
     ranges: list[tuple[str, str]] = []
@@ -223,31 +223,33 @@ def _set(word: str, at: int) -> tuple[_Set | None, int]:
             classes.append(word[at + 2 : end])
             at = end + 2
             continue
-        low, at = _char(word, at)
+        low, at = _parse_character(word, at)
         high = low
         if word[at : at + 1] == "-" and word[at + 1 : at + 2] not in {"", "]"}:
-            high, at = _char(word, at + 1)
+            high, at = _parse_character(word, at + 1)
         ranges.append((low, high))
     if at >= len(word):
         return None, at
-    return _Set(ranges, classes, inverted=inverted), at + 1
+    return _CharacterSet(ranges, classes, inverted=inverted), at + 1
 
 
-def _char(word: str, at: int) -> tuple[str, int]:
+def _parse_character(word: str, at: int) -> tuple[str, int]:
     if word[at] == "\\" and at + 1 < len(word):
         at += 1
     return word[at], at + 1
 
 
-def _fits(glob: _Glob, name: str) -> bool:
-    """Return whether a name fits; going back to the last `*` alone keeps this within length times length."""
+def _glob_matches(glob: _Glob, name: str) -> bool:
+    """Return whether a name matches; backtracking only to the last `*` keeps the time quadratic."""
     at, part, mark, resume = 0, 0, -1, 0
     while at < len(name):
-        want = glob[part] if part < len(glob) else None
-        if want is _STAR:
+        expected = glob[part] if part < len(glob) else None
+        if expected is _STAR:
             mark, resume = part, at
             part += 1
-        elif want is not None and (want.has(name[at]) if isinstance(want, _Set) else want == name[at]):
+        elif expected is not None and (
+            expected.contains(name[at]) if isinstance(expected, _CharacterSet) else expected == name[at]
+        ):
             at, part = at + 1, part + 1
         elif mark >= 0:
             resume += 1

@@ -1,4 +1,4 @@
-"""What a push would change: the folder compared with a branch by checksums, exactly."""
+"""Compares a folder with a branch by checksums, and plans a push."""
 
 from __future__ import annotations
 
@@ -10,107 +10,107 @@ from mlxk_tui.ops.contract.transfers import ChangeSummary, PushData
 from mlxk_tui.ops.core.events import OnEvent
 from mlxk_tui.ops.hub.responses import TreeEntry
 from mlxk_tui.ops.push.files import Digest, FolderListing, LocalFile, hash_files
-from mlxk_tui.ops.push.result import repo_url, result, words
-from mlxk_tui.ops.push.terms import KEPT, PushRequest
+from mlxk_tui.ops.push.request import HUB_MANAGED_FILES, PushRequest
+from mlxk_tui.ops.push.result import format_summary, make_push_data, repo_url
 
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """A file that would be added, replaced or deleted."""
+    """A file to be added, replaced or deleted."""
 
     path: str
     size: int
-    """Bytes, of the folder's file where there is one."""
+    """Size in bytes; of the local file if there is one."""
 
 
 @dataclass(frozen=True)
 class PushChanges:
-    """How a folder differs from a commit."""
+    """Differences between a folder and a commit."""
 
     added: tuple[LocalFile, ...] = ()
     modified: tuple[LocalFile, ...] = ()
     deleted: tuple[PlannedFile, ...] = ()
     missing: tuple[PlannedFile, ...] = ()
-    """Files of the commit that the folder neither has nor ignores, whether they are to go or not."""
-    only_there: int = 0
-    """Files of the branch that the folder lacks and that stay."""
+    """Files of the commit that the folder neither contains nor ignores, whether or not they are deleted."""
+    kept_remote_count: int = 0
+    """Number of files that only the branch has and that stay."""
     digests: Mapping[str, Digest] = field(default_factory=dict)
-    """By path, of every file that was hashed."""
+    """Checksums by path of all hashed files."""
 
     @property
     def changed(self) -> tuple[LocalFile, ...]:
-        """What would be uploaded."""
+        """The files to upload."""
         return tuple(sorted((*self.added, *self.modified), key=lambda file: file.path))
 
     @property
-    def none(self) -> bool:
-        """Whether the branch holds the folder as it is."""
+    def is_empty(self) -> bool:
+        """Whether the branch already contains the folder's files."""
         return not (self.added or self.modified or self.deleted)
 
     @property
     def summary(self) -> ChangeSummary:
-        """The numbers of files."""
+        """Numbers of changed files."""
         return ChangeSummary(added=len(self.added), modified=len(self.modified), deleted=len(self.deleted))
 
 
 @dataclass(frozen=True)
 class PushPlan:
-    """What a push would do; nothing has been changed anywhere."""
+    """What a push would change; nothing has been changed yet."""
 
     request: PushRequest
     endpoint: str
     """The hub's address."""
     commit: str | None
-    """Head of the branch, 40 hex digits; None where there is no such branch yet."""
+    """Head of the branch, 40 hex digits; None if the branch does not exist."""
     repo_is_public: bool
-    """A push to it is refused."""
+    """Whether the repo is public; pushes to public repos are refused."""
     would_create_repo: bool
-    """The repo does not exist, or not for this account; without `create` a push is refused."""
+    """Whether the repo does not exist for this account; without `create` the push is refused."""
     would_create_branch: bool
-    """The branch does not exist; without `create` a push is refused."""
+    """Whether the branch does not exist; without `create` the push is refused."""
     local_files_count: int
     added: tuple[PlannedFile, ...]
     modified: tuple[PlannedFile, ...]
     deleted: tuple[PlannedFile, ...]
-    """Empty unless the request has `delete`: files that only the branch has stay."""
+    """Files to delete; empty unless the request has `delete`."""
     missing: tuple[PlannedFile, ...]
-    """Files that only the branch has, whether they are deleted or not."""
-    only_there: int
-    """Files that only the branch has, and that stay."""
+    """Files that only the branch has, whether or not they are deleted."""
+    kept_remote_count: int
+    """Number of files that only the branch has and that stay."""
     bytes_total: int
-    """Bytes of what would be uploaded; less moves where the hub has some of the bytes already."""
+    """Bytes to upload; the transfer is smaller if the hub already has some of them."""
 
     @property
     def no_changes(self) -> bool:
-        """Whether the branch holds every file as the folder does."""
+        """Whether the branch already contains the folder's files."""
         return not (self.added or self.modified or self.deleted)
 
     @property
     def repo_url(self) -> str:
-        """Where people look at the repo."""
+        """Address of the repo's web page."""
         return repo_url(self.endpoint, self.request.repo_id)
 
     @property
     def message(self) -> str:
-        """The plan in a few words."""
+        """A short summary of the plan."""
         if self.no_changes:
             return "Dry-run: no changes"
-        return f"Dry-run: {words(self.difference)}"
+        return f"Dry-run: {format_summary(self.difference)}"
 
     @property
     def summary(self) -> ChangeSummary:
-        """The numbers of files that the push changes."""
+        """Numbers of files that the push changes."""
         return ChangeSummary(added=len(self.added), modified=len(self.modified), deleted=len(self.deleted))
 
     @property
     def difference(self) -> ChangeSummary:
-        """The numbers of files by which folder and branch differ, as MLX-Knife counts them."""
+        """Numbers of files in which folder and branch differ, as MLX-Knife counts them."""
         return self.summary.model_copy(update={"deleted": len(self.missing)})
 
     def data(self) -> PushData:
-        """Return the plan as the contract has it."""
+        """Return the plan as the contract's PushData."""
         summary = self.summary
-        data = result(
+        data = make_push_data(
             self.request,
             endpoint=self.endpoint,
             local_files=self.local_files_count,
@@ -132,7 +132,7 @@ class PushPlan:
         )
 
 
-def compare(
+def compare_with_commit(
     listing: FolderListing,
     remote: Sequence[TreeEntry],
     stop: threading.Event,
@@ -141,38 +141,40 @@ def compare(
     delete: bool,
     hash_all: bool,
 ) -> PushChanges:
-    """Compare a folder with the files of a commit; blocking, for threads.
+    """Compare a folder with the files of a commit. Blocking; call it in a thread.
 
     Args:
-        listing: the folder.
-        remote: files of the commit; empty where there is none.
-        stop: set to make it stop.
-        on_event: receives progress of hashing.
-        delete: whether what only the commit has is to go.
-        hash_all: hash also what differs in any case, as an upload needs it.
+        listing: the files of the folder.
+        remote: the files of the commit; empty if there is none.
+        stop: set to stop the work.
+        on_event: receives the progress of hashing.
+        delete: whether files that only the commit has are deleted.
+        hash_all: hash all files, as an upload requires, and not only those of equal size.
 
     Raises:
-        OpError: `upload_failed` when a file cannot be read or changes meanwhile.
+        OpError: `upload_failed` if a file cannot be read or changes meanwhile.
         StoppedError: `stop` was set.
     """
-    there = {entry.path: entry for entry in remote}
-    doubtful = [file for file in listing.files if _same_size(file, there.get(file.path))]
-    outside_lfs = frozenset(path for path, entry in there.items() if entry.lfs_sha256 is None)
-    digests = hash_files(listing.files if hash_all else doubtful, stop, on_event, git_too=outside_lfs)
+    remote_files = {entry.path: entry for entry in remote}
+    same_size = [file for file in listing.files if _same_size(file, remote_files.get(file.path))]
+    outside_lfs = frozenset(path for path, entry in remote_files.items() if entry.lfs_sha256 is None)
+    digests = hash_files(listing.files if hash_all else same_size, stop, on_event, git_paths=outside_lfs)
     added, modified = [], []
     for file in listing.files:
-        entry = there.get(file.path)
+        entry = remote_files.get(file.path)
         if entry is None:
             added.append(file)
-        elif file.size != entry.size or not digests[file.path].is_of(entry.etag):
+        elif file.size != entry.size or not digests[file.path].matches(entry.etag):
             modified.append(file)
-    here = {file.path for file in listing.files}
+    local_paths = {file.path for file in listing.files}
     missing = [
         PlannedFile(entry.path, entry.size)
         for entry in remote
-        if entry.path not in here and entry.path not in KEPT and not listing.ignored.anywhere(entry.path)
+        if entry.path not in local_paths
+        and entry.path not in HUB_MANAGED_FILES
+        and not listing.ignored.ignores_file(entry.path)
     ]
-    others = len(there.keys() - here - KEPT)
+    others = len(remote_files.keys() - local_paths - HUB_MANAGED_FILES)
     return PushChanges(
         tuple(added),
         tuple(modified),
@@ -183,8 +185,8 @@ def compare(
     )
 
 
-def planned(files: Sequence[LocalFile]) -> tuple[PlannedFile, ...]:
-    """Return local files as a plan names them."""
+def to_planned_files(files: Sequence[LocalFile]) -> tuple[PlannedFile, ...]:
+    """Return local files in the form of a plan."""
     return tuple(PlannedFile(file.path, file.size) for file in files)
 
 

@@ -1,4 +1,4 @@
-"""What a push answers with, in the words of the contract."""
+"""Creates the contract's result of a push."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections.abc import Collection, Sequence
 from mlxk_tui.ops.contract.transfers import ChangeSummary, PushData
 from mlxk_tui.ops.hub.errors import display_endpoint
 from mlxk_tui.ops.hub.responses import TreeEntry
-from mlxk_tui.ops.push.terms import DISCLAIMER, KEPT, PushRequest
+from mlxk_tui.ops.push.request import DISCLAIMER, HUB_MANAGED_FILES, PushRequest
 
-NOTHING = ChangeSummary(added=0, modified=0, deleted=0)
+NO_CHANGES = ChangeSummary(added=0, modified=0, deleted=0)
 
 
 def repo_url(endpoint: str, repo: str) -> str:
-    """Return where people look at a repo."""
+    """Return the address of a repo's web page."""
     return f"{display_endpoint(endpoint)}/{repo}"
 
 
-def result(
+def make_push_data(
     request: PushRequest,
     endpoint: str,
     logs: Sequence[str] = (),
     *,
     local_files: int | None = None,
-    made_repo: bool = False,
+    created_repo: bool = False,
     no_changes: bool = False,
     commit: str = "",
-    summary: ChangeSummary = NOTHING,
+    summary: ChangeSummary = NO_CHANGES,
     message: str | None = None,
 ) -> PushData:
-    """Return a result; what is left out is what it is when nothing was committed."""
+    """Return the data of a push; the defaults are those of a push without a commit."""
     url = repo_url(endpoint, request.repo_id)
     return PushData(
         repo_id=request.repo_id,
@@ -40,7 +40,7 @@ def result(
         uploaded_files_count=summary.added + summary.modified + summary.deleted if commit else 0,
         local_files_count=local_files,
         no_changes=no_changes,
-        created_repo=made_repo,
+        created_repo=created_repo,
         change_summary=summary,
         message=message,
         hf_logs=list(logs),
@@ -48,17 +48,25 @@ def result(
     )
 
 
-def words(summary: ChangeSummary) -> str:
-    """Return a summary as `+1 ~2 -0`."""
+def format_summary(summary: ChangeSummary) -> str:
+    """Format a summary as `+1 ~2 -0`."""
     return f"+{summary.added} ~{summary.modified} -{summary.deleted}"
 
 
-def difference(
-    before: Sequence[TreeEntry], after: Sequence[TreeEntry], sent: Collection[str]
+def commit_difference(
+    before: Sequence[TreeEntry], after: Sequence[TreeEntry], pushed: Collection[str]
 ) -> ChangeSummary:
-    """Return by how many files two commits differ, without what the hub itself wrote beside what was sent."""
-    old = {entry.path: entry.blob_id for entry in before if entry.path in sent or entry.path not in KEPT}
-    new = {entry.path: entry.blob_id for entry in after if entry.path in sent or entry.path not in KEPT}
+    """Return how two commits differ, without files that only the hub itself changed."""
+    old = {
+        entry.path: entry.blob_id
+        for entry in before
+        if entry.path in pushed or entry.path not in HUB_MANAGED_FILES
+    }
+    new = {
+        entry.path: entry.blob_id
+        for entry in after
+        if entry.path in pushed or entry.path not in HUB_MANAGED_FILES
+    }
     return ChangeSummary(
         added=len(new.keys() - old.keys()),
         modified=sum(new[path] != old[path] for path in new.keys() & old.keys()),

@@ -1,4 +1,4 @@
-"""Where a push goes: whether repo and branch are there, may be written to, and making them."""
+"""The target of a push: checks the repo and the branch, and creates them."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.hub.errors import RequestContext, map_error
-from mlxk_tui.ops.push.terms import MAIN, PushRequest
+from mlxk_tui.ops.push.request import MAIN, PushRequest
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.hub.hub import Hub
 
 
 @dataclass(frozen=True)
-class Target:
-    """A branch of a repo as it was when it was looked at."""
+class PushTarget:
+    """State of a repo and a branch on the hub."""
 
     exists: bool
-    """Whether the repo is there, for this account."""
+    """Whether the repo exists for this account."""
     public: bool
     commit: str | None
-    """Head of the branch; None where there is no such branch."""
+    """Head of the branch; None if the branch does not exist."""
 
 
-async def look(hub: Hub, request: PushRequest) -> Target:
-    """Ask what is there.
+async def get_target(hub: Hub, request: PushRequest) -> PushTarget:
+    """Return the state of the requested repo and branch.
 
     Raises:
         OpError: `auth_error`, `access_denied`, `network_error`.
@@ -38,7 +38,7 @@ async def look(hub: Hub, request: PushRequest) -> Target:
     except OpError as error:
         if error.type is not ErrorType.REPO_NOT_FOUND:
             raise
-        return Target(exists=False, public=False, commit=None)
+        return PushTarget(exists=False, public=False, commit=None)
     commit: str | None = info.commit
     if request.branch != MAIN:
         try:
@@ -47,23 +47,25 @@ async def look(hub: Hub, request: PushRequest) -> Target:
             if error.type is not ErrorType.REVISION_NOT_FOUND:
                 raise
             commit = None
-    return Target(exists=True, public=not info.private, commit=commit)
+    return PushTarget(exists=True, public=not info.private, commit=commit)
 
 
 async def check_token(hub: Hub) -> str:
-    """Return the token that a push needs.
+    """Return the token for a push.
 
     Raises:
-        OpError: `auth_error` without one.
+        OpError: `auth_error` if there is none.
     """
     token = await hub.token()
     if token is None:
-        raise OpError(ErrorType.AUTH_ERROR, "A push needs a token that may write.", remedy=Remedy.LOG_IN)
+        raise OpError(
+            ErrorType.AUTH_ERROR, "A push requires a token with write access.", remedy=Remedy.LOG_IN
+        )
     return token
 
 
-def check_target(request: PushRequest, target: Target) -> None:
-    """Refuse what a push is not allowed to do, or cannot.
+def check_target(request: PushRequest, target: PushTarget) -> None:
+    """Check that the target exists, or may be created, and is not public.
 
     Raises:
         OpError: `repo_not_found` without `create`; `validation_error` for a public repo.
@@ -72,22 +74,22 @@ def check_target(request: PushRequest, target: Target) -> None:
     if not target.exists and not request.create:
         raise OpError(
             ErrorType.REPO_NOT_FOUND,
-            f"{name} is not on the hub, or is somebody else's private repo.",
+            f"{name} is not on the hub, or is a private repo of another account.",
             remedy=Remedy.CREATE_REPO,
         )
     if target.public:
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"{name} is public, and a push goes to private repos only: everybody could read it.",
+            f"{name} is public, and a push is allowed to private repos only.",
             remedy=Remedy.MAKE_REPO_PRIVATE,
         )
 
 
-async def check_may_write(hub: Hub, request: PushRequest) -> None:
-    """Ask whether the token may write, before hours of upload rather than after.
+async def check_write_access(hub: Hub, request: PushRequest) -> None:
+    """Check write access before the upload, which may take hours.
 
     Raises:
-        OpError: `upload_failed` when it may not, `auth_error` when it is no good.
+        OpError: `upload_failed` without write access, `auth_error` if the token is invalid.
     """
     try:
         await hub.check_access(request.repo_id, write=True)
@@ -96,52 +98,52 @@ async def check_may_write(hub: Hub, request: PushRequest) -> None:
             raise
         if error.type is ErrorType.ACCESS_DENIED:
             raise error.as_type(ErrorType.UPLOAD_FAILED, f"Nothing was uploaded: {error.message}") from None
-        # A hub that does not know the question is no reason to stop: the upload will tell.
+        # A hub without this request does not prevent the upload, which fails later if access is missing.
 
 
-async def make_repo(hub: Hub, request: PushRequest) -> None:
-    """Make the repo, private.
+async def create_repo(hub: Hub, request: PushRequest) -> None:
+    """Create the repo as a private one.
 
     Raises:
-        OpError: `upload_failed` when the hub refuses; `auth_error`, `network_error`.
+        OpError: `upload_failed` if the hub refuses; `auth_error`, `network_error`.
     """
-    await _ask(
+    await _call_hub(
         hub,
         request,
         lambda api: api.create_repo(request.repo_id, private=True, exist_ok=True),
         ErrorType.UPLOAD_FAILED,
-        "The repo was not made",
+        "The repo was not created",
     )
 
 
-async def make_branch(hub: Hub, request: PushRequest) -> None:
-    """Make the branch, from the head of main.
+async def create_branch(hub: Hub, request: PushRequest) -> None:
+    """Create the branch at the head of main.
 
     Raises:
-        OpError: `branch_create_failed` when the hub refuses; `auth_error`, `network_error`.
+        OpError: `branch_create_failed` if the hub refuses; `auth_error`, `network_error`.
     """
-    await _ask(
+    await _call_hub(
         hub,
         request,
         lambda api: api.create_branch(request.repo_id, branch=request.branch, exist_ok=True),
         ErrorType.BRANCH_CREATE_FAILED,
-        f"The branch {printable(request.branch)} was not made",
+        f"The branch {printable(request.branch)} was not created",
     )
 
 
-async def _ask(
-    hub: Hub, request: PushRequest, ask: Callable[[Any], object], refused: ErrorType, what: str
+async def _call_hub(
+    hub: Hub, request: PushRequest, call: Callable[[Any], object], refused: ErrorType, failure: str
 ) -> None:
-    """Ask the hub for something that it may refuse."""
-    asked = RequestContext(hub.endpoint, request.repo_id, None, True, await hub.token())
+    """Call the hub; report a refusal as `refused`, with `failure` as the start of the message."""
+    context = RequestContext(hub.endpoint, request.repo_id, None, True, await hub.token())
 
     def work(api: Any, stop: object) -> None:
         try:
-            ask(api)
+            call(api)
         except Exception as error:
-            known = map_error(error, asked)
+            known = map_error(error, context)
             if getattr(error, "response", None) is None or known.type is ErrorType.AUTH_ERROR:
                 raise
-            raise known.as_type(refused, f"{what}: {known.message}") from None
+            raise known.as_type(refused, f"{failure}: {known.message}") from None
 
     await hub.call(work, repo=request.repo_id)

@@ -1,4 +1,4 @@
-"""The upload of a push as its parent sees it: starts the child process, follows it, ends it."""
+"""Runs the upload of a push in a child process, and follows its progress."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from mlxk_tui.ops.core.events import OnEvent, Progress
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.hub.hub import TOKEN_VARIABLES
-from mlxk_tui.ops.push.files import Digest, LocalFile, changed_meanwhile
-from mlxk_tui.ops.push.terms import PushLimits, PushRequest
+from mlxk_tui.ops.push.files import Digest, LocalFile, changed_file_error
+from mlxk_tui.ops.push.request import PushLimits, PushRequest
 
 _LINE_LIMIT = 1 << 24
-"""Bytes of a line of the child's, which may name every file."""
+"""Longest line from the child in bytes; it may name all files."""
 _REFUSALS = frozenset({ErrorType.ACCESS_DENIED, ErrorType.NETWORK_ERROR, ErrorType.DOWNLOAD_FAILED})
-"""Types that mean `upload_failed` when the hub answered with an error."""
+"""Error types that become `upload_failed` if the hub responded with an error."""
 
 
-class MovedError(Exception):
-    """The branch is at another commit than the plan was made for."""
+class BranchMovedError(Exception):
+    """The branch is no longer at the commit that the plan was made for."""
 
 
 @dataclass(frozen=True)
-class Upload:
-    """What the child is to do."""
+class UploadJob:
+    """The job of the child process."""
 
     endpoint: str
     token: str
     request: PushRequest
     parent: str
-    """Commit that the branch is at."""
+    """Expected head of the branch."""
     files: Sequence[LocalFile]
     digests: Mapping[str, Digest]
     deleted: Sequence[str] = ()
@@ -45,96 +45,96 @@ class Upload:
 
 
 @dataclass
-class Uploaded:
-    """What came of it."""
+class UploadResult:
+    """Result of an upload."""
 
     commit: str = ""
     url: str = ""
     logs: list[str] = field(default_factory=list)
-    """What huggingface_hub logged, safe to show."""
+    """Log lines of huggingface_hub, escaped for display."""
 
 
 async def upload(
-    job: Upload, limits: PushLimits, into: Uploaded, on_event: OnEvent, on_log: Callable[[str], None]
+    job: UploadJob, limits: PushLimits, result: UploadResult, on_event: OnEvent, on_log: Callable[[str], None]
 ) -> None:
-    """Upload and commit; `into` has the log lines even when it fails.
+    """Upload and commit; `result` gets the log lines even if the upload fails.
 
-    When the task is cancelled the child is killed: what had not been committed by then is not in the
-    repo, and what arrived whole is not sent again.
+    Cancelling the task kills the child: without the commit the repo is unchanged, and completely uploaded
+    files are not sent again.
 
     Raises:
-        MovedError: the branch moved, be it by this very commit whose answer was lost.
+        BranchMovedError: the branch moved, possibly by this commit if the hub's response was lost.
         OpError: `upload_failed`, `auth_error`, `network_error`, `repo_not_found`, `revision_not_found`,
             `push_operation_failed`.
     """
-    progress = _Progress(job.files, on_event)
+    progress = _UploadProgress(job.files, on_event)
     process = await ChildProcess.start(
         "mlxk_tui.ops.push.upload_worker", environ=_environment(job), own_session=True, line_bytes=_LINE_LIMIT
     )
     try:
-        process.send(_words(job, limits))
-        await _follow(process.stdout, job, limits, into, progress, on_log)
+        process.send(_job_message(job, limits))
+        await _follow(process.stdout, job, limits, result, progress, on_log)
     except (ConnectionError, ValueError):
-        raise _died() from None
+        raise _unexpected_end() from None
     finally:
         await process.end()
 
 
 async def _follow(
     lines: asyncio.StreamReader,
-    job: Upload,
+    job: UploadJob,
     limits: PushLimits,
-    into: Uploaded,
-    progress: _Progress,
+    result: UploadResult,
+    progress: _UploadProgress,
     on_log: Callable[[str], None],
 ) -> None:
-    """Take what the child says until it is done."""
-    moved = time.monotonic()
+    """Process the child's messages until it is done."""
+    progress_at = time.monotonic()
     while True:
-        patience = None if job.xet else limits.stall_s - (time.monotonic() - moved)
-        line = await _next(lines, patience)
+        timeout = None if job.xet else limits.stall_s - (time.monotonic() - progress_at)
+        line = await _next(lines, timeout)
         if line is None:
             raise OpError(
                 ErrorType.NETWORK_ERROR,
-                f"Nothing has moved for {limits.stall_s:.0f} seconds.",
+                f"The upload has made no progress for {limits.stall_s:.0f} seconds.",
                 remedy=Remedy.PUSH_AGAIN,
             )
         if not line:
-            raise _died()
+            raise _unexpected_end()
         message: dict[str, Any] = json.loads(line)
         kind = message.pop("event")
         if kind == "log":
             text = printable(message["line"])
-            into.logs.append(text)
+            result.logs.append(text)
             on_log(text)
             continue
-        moved = time.monotonic()
+        progress_at = time.monotonic()
         if kind == "bytes":
-            progress.at(message["path"], message["done"])
+            progress.set_done(message["path"], message["done"])
         elif kind == "whole":
-            progress.whole(message["paths"])
+            progress.mark_complete(message["paths"])
         elif kind == "failed":
-            raise _failure(job, message)
+            raise _to_error(job, message)
         else:
-            progress.end()
-            into.commit, into.url = message["commit"], message["url"]
+            progress.finish()
+            result.commit, result.url = message["commit"], message["url"]
             return
 
 
-async def _next(lines: asyncio.StreamReader, patience: float | None) -> bytes | None:
-    """Return the next line, None when there is none within so many seconds.
+async def _next(lines: asyncio.StreamReader, timeout: float | None) -> bytes | None:
+    """Return the next line, or None if there is none within the time-out.
 
-    Not `asyncio.wait_for`: before Python 3.12 that forgets a cancellation which comes along with a line.
+    Not `asyncio.wait_for`: before Python 3.12 it loses a cancellation that coincides with a line.
     """
     line = asyncio.ensure_future(lines.readline())
     try:
-        await asyncio.wait([line], timeout=patience if patience is None else max(0.0, patience))
+        await asyncio.wait([line], timeout=timeout if timeout is None else max(0.0, timeout))
         return line.result() if line.done() else None
     finally:
         line.cancel()
 
 
-def _words(job: Upload, limits: PushLimits) -> dict[str, Any]:
+def _job_message(job: UploadJob, limits: PushLimits) -> dict[str, Any]:
     return {
         "endpoint": job.endpoint,
         "token": job.token,
@@ -159,31 +159,31 @@ def _words(job: Upload, limits: PushLimits) -> dict[str, Any]:
     }
 
 
-def _environment(job: Upload) -> dict[str, str]:
-    """Return the child's environment; the token goes another way."""
-    kept = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
-    kept.update(
+def _environment(job: UploadJob) -> dict[str, str]:
+    """Return the child's environment; the token is sent on stdin instead."""
+    environment = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
+    environment.update(
         HF_ENDPOINT=job.endpoint,
         HF_HUB_DISABLE_IMPLICIT_TOKEN="1",  # noqa: S106 - a switch
         HF_HUB_DISABLE_PROGRESS_BARS="1",
         HF_HUB_DISABLE_TELEMETRY="1",
     )
     if not job.xet:
-        kept["HF_HUB_DISABLE_XET"] = "1"
-    return kept
+        environment["HF_HUB_DISABLE_XET"] = "1"
+    return environment
 
 
-def _failure(job: Upload, message: dict[str, Any]) -> Exception:
-    """Return what a failed child tells, as the contract has it."""
-    why = message["why"]
-    if why == "moved":
-        return MovedError()
-    if why == "changed":
-        return changed_meanwhile(str(message["path"]))
-    if why == "card":
+def _to_error(job: UploadJob, message: dict[str, Any]) -> Exception:
+    """Return the exception for a failure that the child reports."""
+    reason = message["why"]
+    if reason == "moved":
+        return BranchMovedError()
+    if reason == "changed":
+        return changed_file_error(str(message["path"]))
+    if reason == "card":
         return OpError(
             ErrorType.UPLOAD_FAILED,
-            f"The hub does not take README.md: {printable(str(message['message'])).rstrip('.')}.",
+            f"The hub rejected README.md: {printable(str(message['message'])).rstrip('.')}.",
             remedy=Remedy.REPAIR_MODEL_CARD,
         )
     known = OpError.from_dict(message)
@@ -194,29 +194,29 @@ def _failure(job: Upload, message: dict[str, Any]) -> Exception:
     return known
 
 
-def _died() -> OpError:
+def _unexpected_end() -> OpError:
     return OpError(
         ErrorType.PUSH_OPERATION_FAILED,
-        "The process in which huggingface_hub uploads ended unexpectedly.",
+        "The upload process of huggingface_hub ended unexpectedly.",
         remedy=Remedy.PUSH_AGAIN,
     )
 
 
-class _Progress:
-    """Adds up how far the files are, and tells of it."""
+class _UploadProgress:
+    """Sums up the progress of all files and sends events."""
 
     def __init__(self, files: Sequence[LocalFile], on_event: OnEvent) -> None:
         self._sizes = {file.path: file.size for file in files}
         self._done = dict.fromkeys(self._sizes, 0)
-        self._whole: set[str] = set()
+        self._complete: set[str] = set()
         self._total = sum(self._sizes.values())
         self._bytes = 0
         self._moved = 0
         self._on_event = on_event
         self._began = time.monotonic()
 
-    def at(self, path: str, done: int) -> None:
-        """Take note that so many bytes of a file have gone."""
+    def set_done(self, path: str, done: int) -> None:
+        """Record the number of bytes sent of a file."""
         if path not in self._sizes:
             return
         done = min(done, self._sizes[path])
@@ -224,19 +224,19 @@ class _Progress:
         self._set(path, done)
         self._send(path)
 
-    def whole(self, paths: Sequence[str]) -> None:
-        """Take note that nothing of these has to go any more."""
+    def mark_complete(self, paths: Sequence[str]) -> None:
+        """Record that these files need no further upload."""
         for path in paths:
             if path in self._sizes:
                 self._set(path, self._sizes[path])
-                self._whole.add(path)
+                self._complete.add(path)
                 self._send(path)
 
-    def end(self) -> None:
-        """Tell that everything is there."""
+    def finish(self) -> None:
+        """Record that all files are complete."""
         self._done.update(self._sizes)
         self._bytes = self._total
-        self._whole.update(self._sizes)
+        self._complete.update(self._sizes)
         self._send("")
 
     def _set(self, path: str, done: int) -> None:
@@ -251,7 +251,7 @@ class _Progress:
                 self._bytes,
                 self._total,
                 self._moved / max(time.monotonic() - self._began, 1e-3),
-                len(self._whole),
+                len(self._complete),
                 len(self._sizes),
                 self._done.get(path, 0),
                 self._sizes.get(path, 0),

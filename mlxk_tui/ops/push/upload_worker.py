@@ -1,9 +1,9 @@
-"""The child process in which huggingface_hub uploads: `python -m mlxk_tui.ops.push.upload_worker`.
+"""Child process in which huggingface_hub uploads: `python -m mlxk_tui.ops.push.upload_worker`.
 
-Nothing can stop an upload from inside, so its parent ends this process, and huggingface_hub's settings,
-log and warnings stay in here. One line of JSON on stdin says what to upload, token included; lines of
-JSON on stdout tell of progress, of what huggingface_hub logs, and at last how it went. When stdin closes
-the parent is gone, and so is this.
+An upload cannot be stopped from inside, so the parent kills this process, which also isolates
+huggingface_hub's settings, logs and warnings. It reads the job, token included, as one line of JSON from
+stdin, and writes progress, log lines and finally the result as lines of JSON to stdout. It exits when stdin
+closes, which means that the parent has ended.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mlxk_tui.ops.push.files import LocalFile, Stamp
 _INTERVAL_S = 0.1
 _FILES_AT_ONCE = 5
 _XET_BATCH = 64_000_000
-"""Bytes that go to Xet at once; after each such batch the files in it count as done."""
+"""Bytes in a batch of files for Xet; progress is reported after each batch."""
 _COMMIT_PAUSES = (1.0, 3.0)
 """Seconds before the second and the third attempt to commit."""
 _MAX_PAUSE = 20.0
@@ -39,11 +39,11 @@ _MAX_CARD_BYTES = 1_000_000
 _MAX_LOG_LINE = 500
 _MAX_LOG_LINES = 200
 _QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
-"""Links to upload to are signed in their query; whoever knows it may upload."""
+"""Query of signed upload URLs, which grants access and must not be logged."""
 
 
-class _Pipe:
-    """Stdout: one line of JSON at a time, from any thread."""
+class _MessageWriter:
+    """Writes lines of JSON to stdout; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,12 +54,12 @@ class _Pipe:
             sys.stdout.flush()
 
 
-class _Log(logging.Handler):
-    """Sends on what huggingface_hub logs, without secrets."""
+class _LogForwarder(logging.Handler):
+    """Forwards the log lines of huggingface_hub without secrets."""
 
-    def __init__(self, pipe: _Pipe, token: str) -> None:
+    def __init__(self, writer: _MessageWriter, token: str) -> None:
         super().__init__(logging.INFO)
-        self._pipe = pipe
+        self._writer = writer
         self._token = token
         self._count = 0
 
@@ -67,82 +67,82 @@ class _Log(logging.Handler):
         self._count += 1
         if self._count > _MAX_LOG_LINES:
             return
-        with contextlib.suppress(Exception):  # a line that cannot be made is not worth an upload
+        with contextlib.suppress(Exception):  # a malformed log line must not end the upload
             text = _QUERY.sub(r"\1?…", record.getMessage().replace(self._token, "…"))
-            self._pipe.send(event="log", line=text.strip()[:_MAX_LOG_LINE])
+            self._writer.send(event="log", line=text.strip()[:_MAX_LOG_LINE])
 
 
-class _Steps:
-    """Tells how far each file is, ten times a second at most."""
+class _ProgressWriter:
+    """Reports the progress of each file, at most ten times a second."""
 
-    def __init__(self, pipe: _Pipe) -> None:
-        self._pipe = pipe
+    def __init__(self, writer: _MessageWriter) -> None:
+        self._writer = writer
         self._sent: dict[str, float] = {}
 
-    def at(self, path: str, done: int) -> None:
+    def report_bytes(self, path: str, done: int) -> None:
         now = time.monotonic()
         if now - self._sent.get(path, 0.0) >= _INTERVAL_S:
             self._sent[path] = now
-            self._pipe.send(event="bytes", path=path, done=done)
+            self._writer.send(event="bytes", path=path, done=done)
 
-    def whole(self, paths: Sequence[str]) -> None:
-        self._pipe.send(event="whole", paths=list(paths))
+    def report_complete(self, paths: Sequence[str]) -> None:
+        self._writer.send(event="whole", paths=list(paths))
 
 
-class _Counted(BufferedReader):
-    """A file that tells how far it was read; a repeated part goes back."""
+class _ProgressFile(BufferedReader):
+    """A file that reports the read position, which moves back if a part is sent again."""
 
-    def __init__(self, path: str, name: str, steps: _Steps) -> None:
+    def __init__(self, path: str, name: str, progress: _ProgressWriter) -> None:
         super().__init__(FileIO(path), 1 << 20)
         self._name_in_repo = name
-        self._steps = steps
+        self._progress = progress
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
         if data:
-            self._steps.at(self._name_in_repo, self.tell())
+            self._progress.report_bytes(self._name_in_repo, self.tell())
         return data
 
 
 def main() -> int:
-    """Upload what stdin says and return the exit status."""
+    """Upload the files of the job on stdin; return the exit status."""
     die_with_parent(sys.argv[1:])
     job: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     exit_when_stdin_closes()
-    pipe = _Pipe()
-    asked = RequestContext(job["endpoint"], job["repo"], job["branch"], True, job["token"])
+    writer = _MessageWriter()
+    context = RequestContext(job["endpoint"], job["repo"], job["branch"], True, job["token"])
     try:
-        result = _Push(job, pipe).run()
-    except Exception as error:  # noqa: BLE001 - the border: the parent tells the user
-        pipe.send(event="failed", **_described(error, asked))
+        result = _Uploader(job, writer).run()
+    except Exception as error:  # noqa: BLE001 - all errors are reported to the parent
+        writer.send(event="failed", **_failure_message(error, context))
         return 1
-    pipe.send(event="done", **result)
+    writer.send(event="done", **result)
     return 0
 
 
 class _MovedError(Exception):
-    """The branch is not at the commit any more that the plan was made for."""
+    """The branch is no longer at the commit that the plan was made for."""
 
 
 class _ChangedError(Exception):
-    """A local file is not what it was when the plan was made."""
+    """A local file has changed since the plan was made."""
 
 
 class _CardError(Exception):
-    """The hub does not take the model card."""
+    """The hub rejected the model card."""
 
 
-class _Push:
-    """One push, from the files' names to the commit."""
+class _Uploader:
+    """Uploads the files of a job and commits them."""
 
-    def __init__(self, job: dict[str, Any], pipe: _Pipe) -> None:
+    def __init__(self, job: dict[str, Any], writer: _MessageWriter) -> None:
         self._job = job
-        self._steps = _Steps(pipe)
+        self._progress = _ProgressWriter(writer)
         timeouts = Timeouts(connect_s=job["connect_s"], read_s=job["read_s"])
         prepare(timeouts)
         logger = logging.getLogger("huggingface_hub")
         logger.setLevel(logging.INFO)
-        logger.addHandler(_Log(pipe, job["token"]))
+        logger.addHandler(_LogForwarder(writer, job["token"]))
         warnings.simplefilter("ignore")
         self._api = new_api(job["endpoint"], job["token"])
         self._files = [
@@ -151,10 +151,10 @@ class _Push:
         ]
 
     def run(self) -> dict[str, Any]:
-        """Upload and commit; return the commit and its address.
+        """Upload and commit; return the commit and its URL.
 
         Raises:
-            _ChangedError: a file changed meanwhile, whatever else went wrong because of it.
+            _ChangedError: a file changed meanwhile; reported instead of errors that it caused.
         """
         try:
             self._check_files()
@@ -166,7 +166,7 @@ class _Push:
 
     def _check_files(self) -> None:
         for file in self._files:
-            if file.changed():
+            if file.has_changed():
                 raise _ChangedError(file.path)
 
     def _upload(self) -> dict[str, Any]:
@@ -181,20 +181,20 @@ class _Push:
                 num_threads=_FILES_AT_ONCE,
                 free_memory=False,
             )
-            self._steps.whole([operation.path_in_repo for operation in batch])
-        gone = [CommitOperationDelete(path, is_folder=False) for path in self._job["deleted"]]
+            self._progress.report_complete([operation.path_in_repo for operation in batch])
+        deletions = [CommitOperationDelete(path, is_folder=False) for path in self._job["deleted"]]
         for pause in (*_COMMIT_PAUSES, None):
             self._check_files()
             try:
                 info = self._api.create_commit(
                     self._job["repo"],
-                    [*operations, *gone],
+                    [*operations, *deletions],
                     commit_message=self._job["message"],
                     revision=self._job["branch"],
                     parent_commit=self._job["parent"],
                 )
             except Exception as error:
-                wait = self._wait_for_retry(error, pause)
+                wait = self._retry_delay(error, pause)
                 if wait is None:
                     raise
                 time.sleep(wait)
@@ -203,10 +203,10 @@ class _Push:
         raise AssertionError("the last attempt returns or raises")
 
     def _check_card(self) -> None:
-        """Ask the hub whether the model card is one, before anything is uploaded and not after.
+        """Validate the model card with the hub before anything is uploaded.
 
         Raises:
-            _CardError: it is none.
+            _CardError: it is invalid.
         """
         card = next((file for file in self._files if file.path == "README.md"), None)
         if card is None or card.size > _MAX_CARD_BYTES:
@@ -215,9 +215,9 @@ class _Push:
             with open(card.full, encoding="utf-8", newline="") as file:
                 content = file.read()
         except UnicodeDecodeError:
-            raise _CardError("it is no UTF-8 text") from None
-        wrong = ""
-        with contextlib.suppress(Exception):  # the commit asks again, and knows what is wrong
+            raise _CardError("it is not UTF-8 text") from None
+        errors = ""
+        with contextlib.suppress(Exception):  # the commit validates it again
             from huggingface_hub import get_session
 
             answer = get_session().post(
@@ -226,15 +226,15 @@ class _Push:
                 headers=headers_for(self._job["token"]),
             )
             if answer.status_code == 400:
-                wrong = "; ".join(str(item["message"]) for item in answer.json()["errors"])
-        if wrong:
-            raise _CardError(wrong)
+                errors = "; ".join(str(item["message"]) for item in answer.json()["errors"])
+        if errors:
+            raise _CardError(errors)
 
-    def _wait_for_retry(self, error: Exception, pause: float | None) -> float | None:
-        """Return how long to wait before committing again, None for not at all.
+    def _retry_delay(self, error: Exception, pause: float | None) -> float | None:
+        """Return the seconds before the next attempt to commit, or None for no further attempt.
 
         Raises:
-            _MovedError: somebody else has committed, or the commit was made and its answer lost.
+            _MovedError: another commit was made, or this commit succeeded and its response was lost.
         """
         response = getattr(error, "response", None)
         status = getattr(response, "status_code", None)
@@ -245,26 +245,26 @@ class _Push:
         if not lost and status not in {408, 429, 500, 502, 503, 504}:
             return None
         head = self._job["parent"]
-        with contextlib.suppress(Exception):  # then the error that there was is told
+        with contextlib.suppress(Exception):  # the original error is reported then
             head = self._api.repo_info(self._job["repo"], revision=self._job["branch"]).sha
         if head != self._job["parent"]:
             raise _MovedError from error
-        asked = retry_after(getattr(response, "headers", None) or {}) or 0.0
-        return None if pause is None or asked > _MAX_PAUSE else max(pause, asked)
+        context = retry_after(getattr(response, "headers", None) or {}) or 0.0
+        return None if pause is None or context > _MAX_PAUSE else max(pause, context)
 
     def _operation(self, item: dict[str, Any]) -> Any:
         from huggingface_hub import CommitOperationAdd
 
-        steps = self._steps
+        progress = self._progress
 
         class Addition(CommitOperationAdd):
             @contextlib.contextmanager
             def as_file(self, with_tqdm: bool = False) -> Iterator[Any]:
-                if not with_tqdm:  # it is hashed, or goes along with the commit
+                if not with_tqdm:  # read for hashing, or sent with the commit
                     with super().as_file() as file:
                         yield file
                     return
-                with _Counted(str(self.path_or_fileobj), self.path_in_repo, steps) as file:
+                with _ProgressFile(str(self.path_or_fileobj), self.path_in_repo, progress) as file:
                     yield file
 
         addition = Addition(path_in_repo=item["path"], path_or_fileobj=item["full"])
@@ -272,7 +272,7 @@ class _Push:
         return addition
 
     def _batches(self, operations: list[Any]) -> Iterator[list[Any]]:
-        """Yield what is uploaded at once: with Xet, which tells nothing on the way, a few files."""
+        """Yield batches of files to upload: all at once, or with Xet a few, since it reports no progress."""
         if not self._job["xet"]:
             yield operations
             return
@@ -288,25 +288,25 @@ class _Push:
             yield batch
 
 
-def _described(error: Exception, asked: RequestContext) -> dict[str, Any]:
-    """Return what went wrong in words that a parent can pass on."""
+def _failure_message(error: Exception, context: RequestContext) -> dict[str, Any]:
+    """Return an error as a message for the parent."""
     if isinstance(error, _MovedError):
         return {"why": "moved"}
     if isinstance(error, _ChangedError):
         return {"why": "changed", "path": str(error)}
-    if isinstance(error, UnicodeDecodeError):  # nothing else is decoded in a push
-        return {"why": "card", "message": "it is no UTF-8 text"}
+    if isinstance(error, UnicodeDecodeError):  # only the model card is decoded in a push
+        return {"why": "card", "message": "it is not UTF-8 text"}
     if isinstance(error, _CardError):
         return {"why": "card", "message": str(error)[:300]}
     if isinstance(error, ValueError) and "metadata in README.md" in str(error):
         return {"why": "card", "message": str(error).strip().splitlines()[-1][:300]}
-    known = map_error(error, asked)
+    known = map_error(error, context)
     status = 0
     link: BaseException | None = error
     while link is not None and not status:
         status = int(getattr(getattr(link, "response", None), "status_code", 0) or 0)
         link = link.__cause__ or link.__context__
-    unknown = "invalid rev id" in str(error).lower()  # how the hub words it where it sends no error code
+    unknown = "invalid rev id" in str(error).lower()  # the hub sends no error code in this case
     kind = ErrorType.REVISION_NOT_FOUND if unknown else known.type
     return {
         "why": "error",
@@ -318,4 +318,4 @@ def _described(error: Exception, asked: RequestContext) -> dict[str, Any]:
 
 if __name__ == "__main__":
     exit_status = main()
-    os._exit(exit_status)  # threads of an upload that failed may still be at work
+    os._exit(exit_status)  # threads of a failed upload may still be running

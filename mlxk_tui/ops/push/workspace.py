@@ -1,4 +1,4 @@
-"""Judging a local folder that is meant to be pushed, by the rules that the cache is judged by."""
+"""Checks a local folder to be pushed, with the same rules as for the cache."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from mlxk_tui.ops.health.integrity import check_files
 from mlxk_tui.ops.health.weights import PYTORCH_INDEX, SAFETENSORS_INDEX, check_weights, is_weights
 
 LINK_OUTSIDE = "link_outside_workspace"
-"""Code of a link that leads out of the folder; the other codes are those of `FindingCode`."""
+"""Code for a link to a target outside the folder; the other codes are those of `FindingCode`."""
 IGNORED = frozenset({".git", ".cache/huggingface", ".DS_Store"})
-"""Never part of a push: version control, what huggingface_hub notes beside downloads, Finder's notes."""
+"""Paths that are never pushed: version control, download metadata of huggingface_hub, Finder files."""
 
 _MAX_FILES = 50_000
 _MAX_DEPTH = 16
@@ -40,24 +40,24 @@ _SHARD = re.compile(r"(?P<stem>.+)-(?P<n>\d{5})-of-(?P<of>\d{5})(?P<ending>\.(?:
 
 
 async def check_workspace(folder: Path) -> WorkspaceHealth:
-    """Judge the files of a folder without the network; nothing is changed.
+    """Check the files of a folder without network; nothing is changed.
 
-    Links are followed only inside the folder. Of weights the headers are read, nothing more.
+    Links are followed only inside the folder. Only the headers of weights are read.
 
     Raises:
-        OpError: `workspace_not_found`, or `permission_denied` when the folder cannot be read.
+        OpError: `workspace_not_found`, or `permission_denied` if the folder cannot be read.
     """
     return await run_in_thread(lambda stop: _check(folder, stop))
 
 
 def _check(folder: Path, stop: threading.Event) -> WorkspaceHealth:
-    snapshot = _read(folder, stop)
+    snapshot = _scan_folder(folder, stop)
     documents = read_documents(snapshot)
     findings = [*check_files(snapshot, documents), *check_weights(documents).findings]
     anomalies = [_anomaly(finding) for finding in findings]
     tokenizer = has_tokenizer(documents)
     if not tokenizer and any(name.endswith(".safetensors") for name in documents.files):
-        message = "There is no tokenizer; the model will not run without one."
+        message = "The tokenizer is missing; the model cannot run without it."
         anomalies.append(
             WorkspaceAnomaly(
                 severity="warn", code=FindingCode.TOKENIZER_MISSING.value, message=message, path=None
@@ -92,7 +92,7 @@ def _weights(documents: Documents) -> WorkspaceWeights:
             has_index=any(index in documents.files for index in (SAFETENSORS_INDEX, PYTORCH_INDEX)),
             missing=_missing(documents),
         ),
-        # Each number once and none beyond the last: so many numbers in range are all of them.
+        # The numbers are distinct and in range, so this count means that all are present.
         pattern_complete=all(
             len(numbers) == int(of) and min(numbers) == 1 and max(numbers) == int(of)
             for (_, of, _), numbers in shards.items()
@@ -101,7 +101,7 @@ def _weights(documents: Documents) -> WorkspaceWeights:
 
 
 def _missing(documents: Documents) -> list[str]:
-    """Return the shards that an index names and the folder lacks, sorted and safe to show."""
+    """Return the shards that are in an index but not in the folder, sorted and escaped for display."""
     missing: set[str] = set()
     for index in (SAFETENSORS_INDEX, PYTORCH_INDEX):
         value = read_json(documents.files.get(index), MAX_INDEX_BYTES).value or {}
@@ -112,22 +112,22 @@ def _missing(documents: Documents) -> list[str]:
 
 
 def _anomaly(finding: Finding) -> WorkspaceAnomaly:
-    outside = finding.code is FindingCode.LINK_OUTSIDE_CACHE
+    is_outside_link = finding.code is FindingCode.LINK_OUTSIDE_CACHE
     message = finding.message
-    if outside:
-        message = f"{finding.path} is a link that leads out of the folder; put the file itself there."
+    if is_outside_link:
+        message = f"{finding.path} is a link to a target outside the folder; replace it by the file itself."
     elif finding.code is FindingCode.WEIGHTS_MISSING:
-        message = "The folder holds no weights (safetensors, GGUF or PyTorch)."
+        message = "The folder contains no weights (safetensors, GGUF or PyTorch)."
     return WorkspaceAnomaly(
         severity="error" if finding.severity is Severity.ERROR else "warn",
-        code=LINK_OUTSIDE if outside else finding.code.value,
+        code=LINK_OUTSIDE if is_outside_link else finding.code.value,
         message=message,
         path=finding.path,
     )
 
 
-def _read(folder: Path, stop: threading.Event) -> Snapshot:
-    """List a folder as if it were the snapshot of a repo."""
+def _scan_folder(folder: Path, stop: threading.Event) -> Snapshot:
+    """Return the content of a folder as a Snapshot."""
     shown = printable(str(folder))
     try:
         root = os.path.realpath(os.path.expanduser(folder))
@@ -136,7 +136,7 @@ def _read(folder: Path, stop: threading.Event) -> Snapshot:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise OpError(
             ErrorType.WORKSPACE_NOT_FOUND,
-            f"There is no folder {shown}.",
+            f"The folder {shown} does not exist.",
             remedy=Remedy.GIVE_MODEL_FOLDER,
         ) from None
     except PermissionError:
@@ -168,7 +168,7 @@ def _read(folder: Path, stop: threading.Event) -> Snapshot:
             if entry.is_dir(follow_symlinks=False):
                 pending.append((f"{name}/", depth + 1))
             else:
-                files.append(_file(root, name, entry))
+                files.append(_read_file(root, name, entry))
     return _snapshot(root, modified, files, problems)
 
 
@@ -177,13 +177,13 @@ def _snapshot(root: str, modified: float, files: list[SnapshotFile], problems: l
     return Snapshot(os.path.basename(root), root, modified, tuple(files), tuple(problems))
 
 
-def _file(root: str, name: str, entry: os.DirEntry[str]) -> SnapshotFile:
+def _read_file(root: str, name: str, entry: os.DirEntry[str]) -> SnapshotFile:
     try:
         target = os.path.realpath(entry.path, strict=True) if entry.is_symlink() else entry.path
         info = os.lstat(target)
     except PermissionError:
         return SnapshotFile(name, entry.path, None, None, None, FindingCode.UNREADABLE)
-    except OSError:  # dangling, or a loop
+    except OSError:  # a dangling link, or a loop
         return SnapshotFile(name, entry.path, None, None, None, FindingCode.BROKEN_LINK)
     if not target.startswith(os.path.join(root, "")):
         return SnapshotFile(name, entry.path, None, None, None, FindingCode.LINK_OUTSIDE_CACHE)

@@ -1,1 +1,1 @@
-"""Removing models and revisions, and pruning what nothing needs."""
+"""Removes models and revisions, and prunes unneeded files."""

@@ -1,11 +1,11 @@
-"""Removing a model, or one revision of it: what would go, then doing it.
+"""Removes a model, or one revision of it: plans the deletion, then carries it out.
 
-A whole model goes in this order, so that a kill at any point leaves a model that shows as broken
-(there is no snapshot) and that the same command finishes (the folder is there until the very end):
+Because of the order of the deletion, a kill at any point leaves a model that shows as broken (without a
+snapshot), and the same command finishes (the folder exists until the end):
 
-1. `snapshots` is renamed out of sight in one step;
-2. each link into the shared store goes together with its payload, where nobody else refers to it; what
-   a kill leaves of these is found again through the payloads' own lists;
+1. `snapshots` is renamed to a hidden name atomically;
+2. each link into the shared store is deleted together with its payload, if nothing else refers to it;
+   after a kill the payloads' own lists lead to the remaining ones;
 3. everything else in the folder, then the lock files, then the folder itself.
 """
 
@@ -35,10 +35,10 @@ from mlxk_tui.ops.core.background import Meter, run_in_thread
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, ignore_event
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
-from mlxk_tui.ops.core.text import plural, printable, size
+from mlxk_tui.ops.core.text import plural, printable, spaced_size
 from mlxk_tui.ops.remove.revisions import (
-    EMPTY_FOLDERS,
-    Payloads,
+    REPO_FOLDERS,
+    PayloadTracker,
     delete_if_empty,
     delete_leftovers,
     delete_revision,
@@ -50,25 +50,25 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class RemovePlan:
-    """What `remove` would take away; it is worked out anew when it is done."""
+    """What `remove` would delete; determined again when it is carried out."""
 
     ref: RepoRef
     exact: bool
-    """True when the spec held the full name, letter for letter."""
+    """True if the spec contained the full name with the same case."""
     revision: str | None
-    """The commit that goes; None for the whole model."""
+    """The commit to remove; None for the whole model."""
     revisions: int
-    """Cached revisions that go."""
+    """Number of cached revisions to remove."""
     files: int
-    """Files of these revisions."""
+    """Number of files in these revisions."""
     freed_bytes: int
-    """Bytes that this frees on disk; shared payload only where nothing else uses it."""
+    """Bytes freed on disk; shared payloads count only if nothing else uses them."""
     held_locks: tuple[str, ...]
-    """Locks that another process holds, relative to the cache."""
+    """Locks held by other processes, relative to the cache."""
 
 
 async def plan_remove(cache: Cache, spec: str) -> RemovePlan:
-    """Return what `rm NAME[@REV]` would take away; nothing is touched.
+    """Return what `rm NAME[@REV]` would delete; nothing is changed.
 
     Raises:
         OpError: `validation_error`, `model_not_found`, `ambiguous_match`, `revision_not_found`,
@@ -83,7 +83,7 @@ async def plan_remove(cache: Cache, spec: str) -> RemovePlan:
 
 
 async def plan_remove_ref(cache: Cache, ref: RepoRef, revision: str | None = None) -> RemovePlan:
-    """Return what removing a repo (or a revision of it) that was picked from a list would take away.
+    """Return what removing a repo from a list, or a revision of it, would delete.
 
     Raises:
         OpError: `model_not_found`, `revision_not_found`, `ambiguous_match`, `permission_denied`.
@@ -94,17 +94,17 @@ async def plan_remove_ref(cache: Cache, ref: RepoRef, revision: str | None = Non
 async def remove(
     cache: Cache, plan: RemovePlan, *, force: bool = False, on_event: OnEvent = ignore_event
 ) -> RmData:
-    """Delete what a plan says; cancelling stops between two files and leaves what a second call finishes.
+    """Carry out a plan. A cancellation takes effect between two files; a second call finishes.
 
     Args:
-        cache: the cache that the plan was made for.
-        plan: from `plan_remove`.
-        force: delete also while another process holds locks on the model.
-        on_event: receives progress, from a thread.
+        cache: the cache of the plan.
+        plan: a plan from `plan_remove` or `plan_remove_ref`.
+        force: delete even while another process holds locks, or other repos link to the model.
+        on_event: receives progress, in a thread.
 
     Raises:
-        OpError: `locks_present`, `permission_denied`, and `model_not_found` or `revision_not_found`
-            when it vanished meanwhile.
+        OpError: `locks_present`, `confirmation_required`, `permission_denied`, and `model_not_found` or
+            `revision_not_found` if it was removed meanwhile.
     """
     return await run_in_thread(
         lambda stop: _remove(
@@ -113,28 +113,31 @@ async def remove(
     )
 
 
-def _plan(cache: Cache, ref: RepoRef, wanted: str | None, *, exact: bool) -> RemovePlan:
-    repo = _read(cache, ref)
+def _plan(cache: Cache, ref: RepoRef, revision: str | None, *, exact: bool) -> RemovePlan:
+    repo = _read_removable(cache, ref)
     held = held_locks(cache, ref)
-    payloads = Payloads.of(cache)
-    abandoned = sum(payloads.abandoned(ref.folder_name).values())
-    if wanted is not None:
+    payloads = PayloadTracker.for_cache(cache)
+    leftover_payloads = sum(payloads.leftover_payloads(ref.folder_name).values())
+    if revision is not None:
         _refuse_inner_links(ref)
         plan = plan_revision(
-            repo, _commit(repo, wanted), payloads, foreign=find_cross_links(cache).get(ref.folder_name, {})
+            repo,
+            _commit(repo, revision),
+            payloads,
+            cross_links=find_cross_links(cache).get(ref.folder_name, {}),
         )
         count = int(plan.commit in repo.snapshots)
-        freed = plan.freed_bytes + abandoned
+        freed = plan.freed_bytes + leftover_payloads
         return RemovePlan(ref, exact, plan.commit, count, plan.files, freed, held)
-    freed = freed_by_removal(ref.path) + abandoned
+    freed = freed_by_removal(ref.path) + leftover_payloads
     if payloads.store.exists() and not os.path.islink(ref.path / "blobs"):
         links = [blob.path for blob in repo.blobs.values() if payloads.store.payload_for(blob.path)]
-        freed += sum(payloads.pick(path) for path in links)
+        freed += sum(payloads.add_removal(path) for path in links)
     files = sum(len(snapshot.files) for snapshot in repo.snapshots.values())
     return RemovePlan(ref, exact, None, len(repo.snapshots), files, freed, held)
 
 
-def _read(cache: Cache, ref: RepoRef) -> Repo:
+def _read_removable(cache: Cache, ref: RepoRef) -> Repo:
     """Read a repo that may be deleted: a real folder directly inside the cache."""
     if ref.path.parent != cache.root or dir_to_name(ref.folder_name) is None:
         raise OpError(
@@ -143,11 +146,11 @@ def _read(cache: Cache, ref: RepoRef) -> Repo:
         )
     repo = read_repo(cache, ref)
     if repo.is_link:
-        raise _is_link(ref)
+        raise _link_error(ref)
     return repo
 
 
-def _is_link(ref: RepoRef) -> OpError:
+def _link_error(ref: RepoRef) -> OpError:
     return OpError(
         ErrorType.PERMISSION_DENIED,
         f"{ref.name} is a link in the cache, and links are not followed; nothing was deleted.",
@@ -157,7 +160,7 @@ def _is_link(ref: RepoRef) -> OpError:
 
 
 def _refuse_inner_links(ref: RepoRef) -> None:
-    for inner in EMPTY_FOLDERS:
+    for inner in REPO_FOLDERS:
         if os.path.islink(ref.path / inner):
             raise OpError(
                 ErrorType.PERMISSION_DENIED,
@@ -166,44 +169,44 @@ def _refuse_inner_links(ref: RepoRef) -> None:
             )
 
 
-def _commit(repo: Repo, wanted: str) -> str:
-    """Return the commit that a ref name or commit prefix stands for, also of a half-removed revision."""
+def _commit(repo: Repo, revision: str) -> str:
+    """Return the commit of a ref name or commit prefix, also of a partly removed revision."""
     try:
-        snapshot = repo.find_snapshot(wanted)
+        snapshot = repo.find_snapshot(revision)
     except OpError as error:
         if error.type is not ErrorType.REVISION_NOT_FOUND:
             raise
         missing = {commit for commit in repo.refs.values() if commit not in repo.snapshots}
-        if wanted in repo.refs:
-            return repo.refs[wanted]
-        hits = [commit for commit in missing if len(wanted) >= 3 and commit.startswith(wanted.lower())]
+        if revision in repo.refs:
+            return repo.refs[revision]
+        hits = [commit for commit in missing if len(revision) >= 3 and commit.startswith(revision.lower())]
         if len(hits) == 1:
             return hits[0]
         raise
-    return snapshot.name if snapshot else wanted
+    return snapshot.name if snapshot else revision
 
 
 def _remove(cache: Cache, plan: RemovePlan, *, force: bool, meter: Meter) -> RmData:
-    repo = _read(cache, plan.ref)
+    repo = _read_removable(cache, plan.ref)
     name = plan.ref.folder_name
     check_deletion_allowed(cache.root)
     with open_cache(cache.root) as root, root.subfolder(name) as folder:
         if folder is None:
             info = root.lstat(name)
-            raise _is_link(plan.ref) if info and stat.S_ISLNK(info.st_mode) else _vanished(plan.ref)
+            raise _link_error(plan.ref) if info and stat.S_ISLNK(info.st_mode) else _removed_error(plan.ref)
         held = held_locks_in(root, name)
         if held and not force:
-            raise _locked(plan, held)
-        foreign = find_cross_links(cache).get(name, {})
-        if plan.revision is None and foreign and not force:
-            raise _used_elsewhere(plan, foreign)
+            raise _locks_error(plan, held)
+        cross_links = find_cross_links(cache).get(name, {})
+        if plan.revision is None and cross_links and not force:
+            raise _cross_links_error(plan, cross_links)
         check_writable(plan.ref.path, cache.root)
         try:
             if plan.revision is None:
-                freed, locks = _delete_model(root, folder, name, Payloads.of(cache), meter)
+                freed, locks = _delete_model(root, folder, name, PayloadTracker.for_cache(cache), meter)
             else:
                 freed, locks = _delete_revision(
-                    root, folder, repo, plan.revision, Payloads.of(cache), foreign, meter
+                    root, folder, repo, plan.revision, PayloadTracker.for_cache(cache), cross_links, meter
                 )
         except OSError as error:
             inner = error.filename if isinstance(error.filename, str) else ""
@@ -214,7 +217,7 @@ def _remove(cache: Cache, plan: RemovePlan, *, force: bool, meter: Meter) -> RmD
         model=plan.ref.name,
         revision=plan.revision,
         action="deleted",
-        message=f"{size(freed)} freed{cleaned}.",
+        message=f"{spaced_size(freed)} freed{cleaned}.",
         freed_bytes=freed,
         lock_files_cleaned=locks,
         matches=[],
@@ -223,7 +226,7 @@ def _remove(cache: Cache, plan: RemovePlan, *, force: bool, meter: Meter) -> RmD
 
 
 def _delete_model(
-    root: Folder, folder: Folder, name: str, payloads: Payloads, meter: Meter
+    root: Folder, folder: Folder, name: str, payloads: PayloadTracker, meter: Meter
 ) -> tuple[int, int]:
     """Delete a repo; return the bytes freed and the lock files cleaned."""
     folder.set_aside("snapshots", folder)
@@ -233,10 +236,10 @@ def _delete_model(
             shared = blobs.names() if blobs is not None else []
             for blob in shared:
                 if blobs is not None and payloads.store.payload_for(os.path.join(blobs.path, blob)):
-                    gone = payloads.delete(blobs, blob)
-                    freed += gone
-                    meter.add(printable(blob), gone, files=1)
-    freed += sum(payloads.store.release(payload) for payload in payloads.abandoned(name))
+                    freed_here = payloads.delete(blobs, blob)
+                    freed += freed_here
+                    meter.add(printable(blob), freed_here, files=1)
+    freed += sum(payloads.store.release(payload) for payload in payloads.leftover_payloads(name))
     freed += folder.delete_contents(meter)
     locks = delete_locks(root, name, meter)
     for _ in range(_ATTEMPTS):
@@ -245,7 +248,7 @@ def _delete_model(
         freed += folder.delete_contents(meter)
     raise OpError(
         ErrorType.LOCKS_PRESENT,
-        f"Another program keeps writing into {printable(folder.path)} while it is deleted.",
+        f"Another program keeps writing to {printable(folder.path)}.",
         remedy=Remedy.STOP_OTHER_PROGRAM,
     )
 
@@ -255,8 +258,8 @@ def _delete_revision(
     folder: Folder,
     repo: Repo,
     commit: str,
-    payloads: Payloads,
-    foreign: Mapping[str, Collection[str]],
+    payloads: PayloadTracker,
+    cross_links: Mapping[str, Collection[str]],
     meter: Meter,
 ) -> tuple[int, int]:
     """Delete a revision; return the bytes freed and the lock files cleaned."""
@@ -267,10 +270,10 @@ def _delete_revision(
             f"Revision {printable(commit[:12])} of {repo.ref.name} was removed meanwhile.",
             available_hashes=list(repo.snapshots),
         )
-    plan = plan_revision(repo, commit, payloads, foreign=foreign)
+    plan = plan_revision(repo, commit, payloads, cross_links=cross_links)
     name = repo.ref.folder_name
-    # What an earlier run left that was killed comes first: it may be all that is still to be done.
-    freed = sum(payloads.store.release(payload) for payload in payloads.abandoned(name))
+    # Leftovers of an earlier killed run come first: they may be all that remains to be deleted.
+    freed = sum(payloads.store.release(payload) for payload in payloads.leftover_payloads(name))
     freed += delete_leftovers(folder, meter)
     freed += delete_revision(folder, plan, payloads, meter)
     locks = delete_stale_locks(root, name, plan.blobs)
@@ -279,17 +282,17 @@ def _delete_revision(
     return freed, locks
 
 
-def _vanished(ref: RepoRef) -> OpError:
+def _removed_error(ref: RepoRef) -> OpError:
     return OpError(
-        ErrorType.MODEL_NOT_FOUND, f"{ref.name} is no longer in the cache; somebody else removed it."
+        ErrorType.MODEL_NOT_FOUND, f"{ref.name} is no longer in the cache; another process removed it."
     )
 
 
-def _used_elsewhere(plan: RemovePlan, foreign: Mapping[str, Collection[str]]) -> OpError:
-    users = sorted({user for names in foreign.values() for user in names})
+def _cross_links_error(plan: RemovePlan, cross_links: Mapping[str, Collection[str]]) -> OpError:
+    users = sorted({user for names in cross_links.values() for user in names})
     message = (
-        f"Files of {plan.ref.name} are linked from {', '.join(users[:3])}{', …' if len(users) > 3 else ''}, "
-        "which would break; nothing was deleted."
+        f"Other models would break, because they link to files of {plan.ref.name}: {', '.join(users[:3])}"
+        f"{', …' if len(users) > 3 else ''}. Nothing was deleted."
     )
     data = RmData(
         model=plan.ref.name,
@@ -310,7 +313,7 @@ def _used_elsewhere(plan: RemovePlan, foreign: Mapping[str, Collection[str]]) ->
     )
 
 
-def _locked(plan: RemovePlan, held: tuple[str, ...]) -> OpError:
+def _locks_error(plan: RemovePlan, held: tuple[str, ...]) -> OpError:
     shown = [printable(lock) for lock in held]
     message = (
         f"Another process is using {plan.ref.name} ({plural(len(held), 'lock')} held, such as {shown[0]}); "

@@ -1,13 +1,12 @@
-"""Removing one revision of a repo: the snapshot, its refs and listing, and the blobs only it uses.
+"""Removes one revision of a repo: the snapshot, its refs and file list, and blobs that only it uses.
 
-The order of the deletion is such that a kill at any point leaves a revision that shows as broken, and
-that the same command finishes:
+Because of the order of the deletion, a kill at any point leaves a revision that shows as broken, and the
+same command finishes:
 
-1. its own blobs: from the first one on the snapshot has a link that leads nowhere, and the links that
-   are left tell a second run which blobs still have to go;
-2. the snapshot folder, renamed out of sight in one step, so that it is never seen half empty;
-3. the listing in `trees/`, then the refs: a ref that names a missing snapshot still leads a second
-   run to the rest.
+1. its own blobs: after the first one the snapshot has a broken link, and the remaining links show a
+   second run which blobs still have to be deleted;
+2. the snapshot folder, first renamed atomically, so that it is never visible half empty;
+3. the file list in `trees/`, then the refs: a ref to a missing snapshot leads a second run to the rest.
 """
 
 from __future__ import annotations
@@ -26,28 +25,28 @@ from mlxk_tui.ops.contract.results import FindingCode
 from mlxk_tui.ops.core.background import Meter
 from mlxk_tui.ops.core.text import printable
 
-EMPTY_FOLDERS = ("snapshots", "blobs", "trees", "refs")
-"""What is left of a repo whose last revision went."""
+REPO_FOLDERS = ("snapshots", "blobs", "trees", "refs")
+"""The folders of a repo, which remain empty after its last revision is removed."""
 
 
 @dataclass
-class Payloads:
-    """What the shared store would free, while blobs are picked one after the other."""
+class PayloadTracker:
+    """Tracks which payloads of the shared store are freed while blobs are marked for removal."""
 
     store: SharedStore
     links: Mapping[Path, Collection[Path]]
-    """Payload to the blobs that link to it, over the whole cache."""
+    """Payload to the blobs in the whole cache that link to it."""
     removing: set[Path] = field(default_factory=set)
-    """Blobs picked so far."""
+    """Blobs marked for removal so far."""
 
     @classmethod
-    def of(cls, cache: Cache) -> Payloads:
-        """Look over the cache once; costs nothing where there is no store."""
+    def for_cache(cls, cache: Cache) -> PayloadTracker:
+        """Create a tracker; reads the cache's links once if there is a shared store."""
         store = SharedStore(cache.root)
         return cls(store, store.links() if store.exists() else {})
 
-    def pick(self, blob: str) -> int:
-        """Count a blob as going and return the bytes that this frees."""
+    def add_removal(self, blob: str) -> int:
+        """Mark a blob for removal and return the bytes that this frees."""
         payload = self.store.payload_for(blob)
         self.removing.add(Path(blob))
         if payload is None:
@@ -55,7 +54,7 @@ class Payloads:
         return self.store.freed_by(payload, self.removing, self.links.get(payload, ()))
 
     def delete(self, blobs: Folder, name: str) -> int:
-        """Delete a blob and, where nothing else uses it, its payload; return the bytes freed."""
+        """Delete a blob and, if nothing else uses it, its payload; return the bytes freed."""
         payload = self.store.payload_for(os.path.join(blobs.path, name))
         if payload is None:
             return blobs.unlink(name)
@@ -65,8 +64,8 @@ class Payloads:
 
         return self.store.release(payload, remove_link=unlink_blob, links=self.links.get(payload, ()))
 
-    def abandoned(self, repo_folder: str) -> dict[Path, int]:
-        """Return the payloads that a killed deletion of a repo's blobs left, with the bytes they free."""
+    def leftover_payloads(self, repo_folder: str) -> dict[Path, int]:
+        """Return the payloads left by a killed deletion of a repo's blobs, with the bytes they occupy."""
         if not self.store.exists():
             return {}
         return {
@@ -78,33 +77,33 @@ class Payloads:
 
 @dataclass(frozen=True)
 class RevisionPlan:
-    """What goes with one revision."""
+    """What the removal of a revision deletes."""
 
     commit: str
-    """Name of the snapshot folder."""
+    """Commit, which is the name of the snapshot folder."""
     files: int
-    """Files of the snapshot."""
+    """Number of files in the snapshot."""
     blobs: tuple[str, ...]
-    """Blobs that no other snapshot uses, by name."""
+    """Names of blobs that no other snapshot uses."""
     refs: tuple[str, ...]
     """Refs that name the commit."""
     freed_bytes: int
 
 
 def blobs_in_use(
-    snapshots: Collection[Snapshot], repo: Repo, foreign: Mapping[str, Collection[str]]
+    snapshots: Collection[Snapshot], repo: Repo, cross_links: Mapping[str, Collection[str]]
 ) -> set[str] | None:
-    """Return the blobs that these snapshots lead to, by name; None where one cannot be read in full.
+    """Return the names of blobs that these snapshots use; None if that cannot be determined completely.
 
     Args:
-        snapshots: those that stay.
+        snapshots: the snapshots that stay.
         repo: their repo.
-        foreign: what other repos link to, by path inside this one; it is in use as well.
+        cross_links: files that other repos link to, by path inside this repo; they are in use as well.
     """
     if any(problem.code is FindingCode.UNREADABLE for problem in repo.problems):
         return None
     folder = os.path.realpath(os.path.join(repo.ref.path, "blobs"))
-    used = {os.path.basename(path) for path in foreign if path.startswith("blobs/")}
+    used = {os.path.basename(path) for path in cross_links if path.startswith("blobs/")}
     for snapshot in snapshots:
         if snapshot.problems:
             return None
@@ -113,7 +112,7 @@ def blobs_in_use(
                 used.add(file.etag)
             elif file.problem is FindingCode.UNREADABLE:
                 return None
-            elif file.target is not None:  # an unusual link that may lead to a blob all the same
+            elif file.target is not None:  # not huggingface_hub's own link, but it may still lead to a blob
                 target = os.path.realpath(file.target)
                 if os.path.dirname(target) == folder:
                     used.add(os.path.basename(target))
@@ -123,28 +122,28 @@ def blobs_in_use(
 def plan_revision(
     repo: Repo,
     commit: str,
-    payloads: Payloads,
-    gone: Collection[str] = (),
+    payloads: PayloadTracker,
+    removed: Collection[str] = (),
     *,
-    foreign: Mapping[str, Collection[str]],
+    cross_links: Mapping[str, Collection[str]],
 ) -> RevisionPlan:
-    """Return what removing a revision takes away and frees.
+    """Return what the removal of a revision deletes and frees.
 
     Args:
-        repo: the repo as it is now.
-        commit: name of a snapshot folder, or a commit that only a ref names any more.
-        payloads: the shared store; its picks are added to.
-        gone: other snapshots that go as well, by name.
-        foreign: what other repos link to, by path inside this one.
+        repo: the current state of the repo.
+        commit: name of a snapshot folder, or a commit that only a ref still names.
+        payloads: the shared store; the revision's blobs are marked for removal in it.
+        removed: other snapshots that are removed as well, by name.
+        cross_links: files that other repos link to, by path inside this repo.
     """
     snapshot = repo.snapshots.get(commit)
     files = snapshot.files if snapshot else ()
-    others = [snap for name, snap in repo.snapshots.items() if name != commit and name not in gone]
-    used = blobs_in_use(others, repo, foreign)
-    own = sorted({file.etag for file in files if file.etag is not None})
-    blobs = tuple(etag for etag in own if etag not in used) if used is not None else ()
+    others = [snap for name, snap in repo.snapshots.items() if name != commit and name not in removed]
+    used = blobs_in_use(others, repo, cross_links)
+    own_blobs = sorted({file.etag for file in files if file.etag is not None})
+    blobs = tuple(etag for etag in own_blobs if etag not in used) if used is not None else ()
     refs = tuple(sorted(name for name, named in repo.refs.items() if named == commit))
-    freed = sum(payloads.pick(repo.blobs[etag].path) for etag in blobs if etag in repo.blobs)
+    freed = sum(payloads.add_removal(repo.blobs[etag].path) for etag in blobs if etag in repo.blobs)
     if snapshot is not None:
         freed += freed_by_removal(snapshot.path)
     freed += freed_by_unlink(os.path.join(repo.ref.path, "trees", f"{commit}.json"))
@@ -152,19 +151,19 @@ def plan_revision(
     return RevisionPlan(commit, len(files), blobs, refs, freed)
 
 
-def delete_revision(folder: Folder, plan: RevisionPlan, payloads: Payloads, meter: Meter) -> int:
-    """Delete a revision of the repo whose folder is open and return the bytes freed.
+def delete_revision(folder: Folder, plan: RevisionPlan, payloads: PayloadTracker, meter: Meter) -> int:
+    """Delete a revision of the repo whose folder is open; return the bytes freed.
 
     Raises:
-        OSError: the file system refused something; a second run can finish.
-        StoppedError: from the meter.
+        OSError: the file system refused; a second run can finish.
+        StoppedError: raised by the meter.
     """
     freed = 0
     with folder.subfolder("blobs") as blobs:
         for name in plan.blobs:
-            gone = payloads.delete(blobs, name) if blobs is not None else 0
-            freed += gone
-            meter.add(printable(name), gone, files=1)
+            freed_here = payloads.delete(blobs, name) if blobs is not None else 0
+            freed += freed_here
+            meter.add(printable(name), freed_here, files=1)
     with folder.subfolder("snapshots") as snapshots:
         if snapshots is not None and snapshots.lstat(plan.commit) is not None:
             snapshots.set_aside(plan.commit, folder)
@@ -175,8 +174,8 @@ def delete_revision(folder: Folder, plan: RevisionPlan, payloads: Payloads, mete
     return freed
 
 
-def leftovers(path: Path) -> list[str]:
-    """Return the folders that a killed deletion left inside a repo's folder, by name."""
+def leftover_folders(path: Path) -> list[str]:
+    """Return the names of folders that a killed deletion left inside a repo's folder."""
     try:
         return sorted(name for name in os.listdir(path) if name.startswith(REMOVING))
     except OSError:
@@ -184,7 +183,7 @@ def leftovers(path: Path) -> list[str]:
 
 
 def delete_leftovers(folder: Folder, meter: Meter) -> int:
-    """Delete what was set aside, by this deletion or a killed one, and return the bytes freed."""
+    """Delete folders that this or an earlier deletion set aside; return the bytes freed."""
     freed = 0
     for name in folder.names():
         if not name.startswith(REMOVING):
@@ -199,19 +198,19 @@ def delete_leftovers(folder: Folder, meter: Meter) -> int:
 
 
 def delete_if_empty(root: Folder, folder: Folder, name: str) -> bool:
-    """Delete the shell of a repo that holds nothing any more and return whether it is gone."""
+    """Delete the folder of a repo without content; return whether it no longer exists."""
     for inner in folder.names():
         if is_macos_metadata(inner):
             folder.unlink(inner)
-        elif inner not in EMPTY_FOLDERS or not _only_litter(folder, inner):
+        elif inner not in REPO_FOLDERS or not _only_litter(folder, inner):
             return False
-    for inner in EMPTY_FOLDERS:
+    for inner in REPO_FOLDERS:
         folder.rmdir(inner)
     return root.rmdir(name)
 
 
 def _only_litter(folder: Folder, name: str) -> bool:
-    """Take macOS's own files out of a folder inside `folder` and return whether nothing else was there."""
+    """Delete macOS metadata in a subfolder; return whether there was nothing else."""
     with folder.subfolder(name) as child:
         if child is None or not all(map(is_macos_metadata, child.names())):
             return False
@@ -221,7 +220,7 @@ def _only_litter(folder: Folder, name: str) -> bool:
 
 
 def _unlink(folder: Folder, parts: tuple[str, ...]) -> int:
-    """Delete a file some levels down and the folders that this empties, the first excepted."""
+    """Delete a file by its path, and folders that become empty, except the first one."""
     if len(parts) == 1:
         return folder.unlink(parts[0])
     with folder.subfolder(parts[0]) as child:

@@ -8,7 +8,7 @@ from mlxk_tui.ops.cache.names import is_valid_repo_name
 from mlxk_tui.ops.contract.terms import Severity
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.text import plural, printable
-from mlxk_tui.ops.push.terms import push_disabled
+from mlxk_tui.ops.push.request import push_disabled
 from mlxk_tui.services.library import Entry
 from mlxk_tui.transfers.jobs import Job, Pull, Transfer
 from mlxk_tui.ui.inspector import model_actions

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.ops.blas.choice import choose, describe, remembered
-from mlxk_tui.ops.blas.cores import FreeCores, allowed_cores, thread_variables
+from mlxk_tui.ops.blas.choice import choose, describe, recorded_choice
+from mlxk_tui.ops.blas.cores import ThreadLimiter, allowed_cores, thread_variables
 from mlxk_tui.ops.blas.libraries import BlasLibrary, LibrarySource, find_libraries
-from mlxk_tui.ops.blas.trials import Trial, Trials, Verdict
+from mlxk_tui.ops.blas.trials import Trial, TrialStore, TrialVerdict
 from mlxk_tui.ops.contract.matrices import BlasState
 
-GOOD = Trial(Verdict.GOOD, "OpenBLAS 0.3.34", gain=20.0, speed=50.0, at=time.time())
+GOOD = Trial(TrialVerdict.GOOD, "OpenBLAS 0.3.34", gain=20.0, speed=50.0, at=time.time())
 
 
 def _group(root: Path, line: str, files: dict[str, str]) -> Path:
@@ -75,21 +75,21 @@ def test_threads_are_reduced_while_another_process_is_busy(
     (tmp_path / "proc").mkdir()
     pass_by(0, 0)
     told: list[int] = []
-    free = FreeCores(told.append, tmp_path)
+    free = ThreadLimiter(told.append, tmp_path)
     pass_by(0.1, 1)
-    free.look()  # too soon
+    free.update()  # too soon
     assert told == []
     pass_by(1, 1)
-    free.look()
+    free.update()
     assert told == [len(cores) - 1]
     for _ in range(3):
         pass_by(1, 0)
-        free.look()
+        free.update()
     assert told == [len(cores) - 1, len(cores)]
     (tmp_path / "proc/stat").unlink()
     pass_by_nothing = free.threads
     clock[0] += 1
-    free.look()
+    free.update()
     assert free.threads == pass_by_nothing
 
 
@@ -121,29 +121,32 @@ def test_only_files_are_libraries(tmp_path: Path, kind: str) -> None:
     named = f"{path}\0" if kind == "nul" else str(path)
     libraries = find_libraries({"MLXK_BLAS": named, "LD_LIBRARY_PATH": str(tmp_path)})
     assert not any(str(tmp_path) in library.path for library in libraries)
-    assert "which is not there" in describe({"MLXK_BLAS": named}, []).message
+    assert "which does not exist" in describe({"MLXK_BLAS": named}, []).message
 
 
 def test_first_good_library_is_used_unless_a_later_one_is_much_faster() -> None:
     system, package = BlasLibrary(LibrarySource.SYSTEM, "/a"), BlasLibrary(LibrarySource.PACKAGE, "/b")
-    slower = Trial(Verdict.GOOD, "", gain=18, speed=45.0)
+    slower = Trial(TrialVerdict.GOOD, "", gain=18, speed=45.0)
     assert choose([(system, slower), (package, GOOD)]) == (system, slower)
-    assert choose([(system, Trial(Verdict.GOOD, "", gain=9, speed=20.0)), (package, GOOD)]) == (package, GOOD)
-    assert choose([(system, Trial(Verdict.WRONG, speed=90.0)), (package, GOOD)]) == (package, GOOD)
+    assert choose([(system, Trial(TrialVerdict.GOOD, "", gain=9, speed=20.0)), (package, GOOD)]) == (
+        package,
+        GOOD,
+    )
+    assert choose([(system, Trial(TrialVerdict.WRONG, speed=90.0)), (package, GOOD)]) == (package, GOOD)
     named = BlasLibrary(LibrarySource.NAMED, "/c")
-    assert choose([(named, Trial(Verdict.GOOD, "", speed=1.0)), (package, GOOD)]) is not None
-    assert choose([(system, Trial(Verdict.DIED))]) is None
+    assert choose([(named, Trial(TrialVerdict.GOOD, "", speed=1.0)), (package, GOOD)]) is not None
+    assert choose([(system, Trial(TrialVerdict.DIED))]) is None
 
 
 def test_missing_library_is_reported_with_cause_and_fix() -> None:
     blas = describe({}, [])
     assert blas.state is BlasState.BUILT_IN
     assert "pip install scipy-openblas32" in blas.message
-    died = (BlasLibrary(LibrarySource.PACKAGE, "/b"), Trial(Verdict.DIED, "SIGILL"))
+    died = (BlasLibrary(LibrarySource.PACKAGE, "/b"), Trial(TrialVerdict.DIED, "SIGILL"))
     assert "scipy-openblas32 crashes on this processor (SIGILL)" in describe({}, [died]).message
     assert "MLXK_BLAS is off" in describe({"MLXK_BLAS": "off"}, []).message
     named = [
-        (BlasLibrary(LibrarySource.NAMED, "/x.so"), Trial(Verdict.WRONG)),
+        (BlasLibrary(LibrarySource.NAMED, "/x.so"), Trial(TrialVerdict.WRONG)),
         (BlasLibrary(LibrarySource.PACKAGE, "/b"), GOOD),
     ]
     blas = describe({"MLXK_BLAS": "/x.so"}, named)
@@ -151,8 +154,10 @@ def test_missing_library_is_reported_with_cause_and_fix() -> None:
     assert blas.message.startswith("/x.so (MLXK_BLAS) gives wrong numbers.")
 
 
-def _remembering(tmp_path: Path, mlx: str = "1", cpuinfo: str = "/proc/cpuinfo", **environ: str) -> Trials:
-    return Trials(mlx, {"MLXK_BLAS_TRIALS": str(tmp_path / "blas"), **environ}, cpuinfo)
+def _remembering(
+    tmp_path: Path, mlx: str = "1", cpuinfo: str = "/proc/cpuinfo", **environ: str
+) -> TrialStore:
+    return TrialStore(mlx, {"MLXK_BLAS_TRIALS": str(tmp_path / "blas"), **environ}, cpuinfo)
 
 
 @pytest.fixture
@@ -178,12 +183,12 @@ def test_trial_is_stored_per_file_processor_and_mlx(tmp_path: Path, library: Bla
 
 
 def test_trial_on_a_busy_machine_is_repeated_later(tmp_path: Path, library: BlasLibrary) -> None:
-    for verdict in (Verdict.SLOW, Verdict.HUNG):
+    for verdict in (TrialVerdict.SLOW, TrialVerdict.HUNG):
         _remembering(tmp_path).put(library, Trial(verdict, at=time.time()))
         assert _remembering(tmp_path).get(library) is not None
         _remembering(tmp_path).put(library, Trial(verdict, at=time.time() - 7200))
         assert _remembering(tmp_path).get(library) is None
-    _remembering(tmp_path).put(library, Trial(Verdict.DIED, at=1.0))
+    _remembering(tmp_path).put(library, Trial(TrialVerdict.DIED, at=1.0))
     assert _remembering(tmp_path).get(library) is not None
 
 
@@ -226,13 +231,13 @@ def test_trials_work_without_a_writable_folder(tmp_path: Path, library: BlasLibr
     with trials.locked(1):
         trials.put(library, GOOD)
     assert trials.get(library) == GOOD
-    with Trials("1", {"MLXK_BLAS_TRIALS": "off"}).locked(1):
-        Trials("1", {"MLXK_BLAS_TRIALS": "off"}).put(library, GOOD)
+    with TrialStore("1", {"MLXK_BLAS_TRIALS": "off"}).locked(1):
+        TrialStore("1", {"MLXK_BLAS_TRIALS": "off"}).put(library, GOOD)
 
 
 def test_untried_library_is_reported_as_untried(tmp_path: Path, library: BlasLibrary) -> None:
     environ = {"MLXK_BLAS_TRIALS": str(tmp_path / "blas"), "MLXK_BLAS": library.path}
-    known = remembered("1", environ)
+    known = recorded_choice("1", environ)
     assert known.state is BlasState.UNTRIED
     assert "tried when the first model is loaded" in known.message
-    assert remembered("1", {**environ, "MLXK_BLAS": "off"}).state is BlasState.BUILT_IN
+    assert recorded_choice("1", {**environ, "MLXK_BLAS": "off"}).state is BlasState.BUILT_IN

@@ -225,7 +225,7 @@ async def test_lack_of_disk_space_is_detected_before_copying(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: _Usage(100, 90, 10))
 
-    with refused(ErrorType.DISK_FULL, "only 10B are free"):
+    with refused(ErrorType.DISK_FULL, "only 10 B is free"):
         await clone(cache, "model", tmp_path / "new" / "out")
 
     assert os.listdir(tmp_path) == []
@@ -298,7 +298,7 @@ async def test_running_clone_is_not_cleaned_up(cache: Cache, repo: HfRepo, tmp_p
                 os.utime(tmp_path / name, (0, 0))
             others.append(clone_in_another_process(cache.root, target, die=False))
 
-    with refused(ErrorType.CLONE_FAILED, "appeared"):
+    with refused(ErrorType.CLONE_FAILED, "Another program created"):
         await clone(cache, "model", target, on_event=overtake)
 
     assert others == [0]

@@ -11,7 +11,7 @@ import pytest
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.push.files import list_files
-from mlxk_tui.ops.push.ignore import Patterns
+from mlxk_tui.ops.push.ignore import IgnorePatterns
 from tests.support.waiting import patience
 
 FILES = (
@@ -92,7 +92,7 @@ def test_hostile_patterns_do_not_hang(tmp_path: Path) -> None:
         "[a-z]*" * 100 + "!",
         "?*" * 200 + "b",
     ]
-    patterns = Patterns(lines * 10)
+    patterns = IgnorePatterns(lines * 10)
     with patience():  # a backtracking matcher would not end
         assert not patterns.ignores("a" * 255, folder=False)
         assert not patterns.ignores("/".join("a" * 450), folder=False)
@@ -109,11 +109,11 @@ def test_huge_ignore_file_is_rejected(tmp_path: Path, content: bytes) -> None:
 
 def test_ignore_file_must_be_a_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / ".hfignore")
-    with pytest.raises(OpError, match="no regular file"):
+    with pytest.raises(OpError, match="not a regular file"):
         listed(tmp_path)
     (tmp_path / ".hfignore").unlink()
     (tmp_path / ".hfignore").symlink_to("/etc/passwd")
-    with pytest.raises(OpError, match="no regular file"):
+    with pytest.raises(OpError, match="not a regular file"):
         listed(tmp_path)
 
 

@@ -25,11 +25,11 @@ from mlxk_tui.ops.push.push import (
     PushRequest,
     check_only,
     plan_push,
+    preview_push,
     push,
     push_enabled,
-    review,
 )
-from mlxk_tui.ops.push.result import difference
+from mlxk_tui.ops.push.result import commit_difference
 from tests.support.hf_cache import tree_of
 
 pytestmark = pytest.mark.filterwarnings(
@@ -104,7 +104,7 @@ async def test_folder_becomes_a_private_repo_and_a_second_push_changes_nothing(
     assert (data.created_repo, data.no_changes, data.experimental) == (True, False, True)
     assert counts(data) == (5, 0, 0)
     assert (data.uploaded_files_count, data.local_files_count) == (5, 5)
-    assert data.message == "+5 ~0 -0 (200KB)"
+    assert data.message == "+5 ~0 -0 (200 KB)"
     assert data.disclaimer == DISCLAIMER
     assert (head.title, head.author) == ("First", "tester")
     assert server.repos[NAME].private
@@ -148,7 +148,7 @@ async def test_dry_run_is_exact_and_changes_nothing(
     }  # fmt: skip
     del there["sub/notes.txt"]
     head = server.add_repo(NAME, there, private=True)
-    data = await review(request_, hub=hub)
+    data = await preview_push(request_, hub=hub)
     assert data.dry_run is True
     assert data.dry_run_summary == ChangeSummary(added=1, modified=2, deleted=1)
     assert (data.added_files, data.modified_files, data.deleted_files) == (
@@ -162,8 +162,8 @@ async def test_dry_run_is_exact_and_changes_nothing(
     assert (data.message, data.uploaded_files_count, data.commit_sha) == ("Dry-run: +1 ~2 -1", 0, None)
     assert data.model_dump()["modified_files"]
     plan = await plan_push(request_, hub=hub)
-    assert (plan.only_there, plan.commit, plan.repo_url) == (2, head, f"{server.url}/{NAME}")
-    with_delete = await review(replace(request_, delete=True), hub=hub)
+    assert (plan.kept_remote_count, plan.commit, plan.repo_url) == (2, head, f"{server.url}/{NAME}")
+    with_delete = await preview_push(replace(request_, delete=True), hub=hub)
     # Files created by the hub, and files that the folder ignores, are not deleted.
     assert (with_delete.deleted_files, with_delete.message) == (["old.txt"], "Dry-run: +1 ~2 -1")
     assert server.history(NAME)[0].oid == head
@@ -173,20 +173,20 @@ async def test_dry_run_is_exact_and_changes_nothing(
     assert (counts(done), done.uploaded_files_count) == ((1, 2, 0), 3)
     assert on_hub(server) == {**there, **files_of(folder)}
     cleared = await push(replace(request_, delete=True), hub=hub)
-    assert (counts(cleared), cleared.message) == ((0, 0, 1), "+0 ~0 -1 (0B)")
+    assert (counts(cleared), cleared.message) == ((0, 0, 1), "+0 ~0 -1 (0 B)")
     assert set(on_hub(server)) == {*files_of(folder), ".gitattributes", "sub/.DS_Store"}
-    nothing = await review(replace(request_, delete=True), hub=hub)
+    nothing = await preview_push(replace(request_, delete=True), hub=hub)
     assert (nothing.no_changes, nothing.message, nothing.bytes_total) == (True, "Dry-run: no changes", 0)
 
 
 async def test_missing_repo_needs_create(server: LocalHub, hub: Hub, request_: PushRequest) -> None:
-    for answer in (push, review):
+    for answer in (push, preview_push):
         with pytest.raises(OpError) as error:
             await answer(request_, hub=hub)
         assert (error.value.type, error.value.remedy) == (ErrorType.REPO_NOT_FOUND, Remedy.CREATE_REPO)
     plan = await plan_push(request_, hub=hub)
     assert (plan.would_create_repo, plan.would_create_branch, plan.commit) == (True, False, None)
-    data = await review(replace(request_, create=True, branch="dev"), hub=hub)
+    data = await preview_push(replace(request_, create=True, branch="dev"), hub=hub)
     assert (data.would_create_repo, data.would_create_branch) == (True, True)
     assert len(data.added_files or ()) == data.local_files_count == 5
     assert NAME not in server.repos
@@ -199,7 +199,7 @@ async def test_branch_is_created_even_without_changes(
     on_branch = replace(request_, branch="feat/x")
     error = await refused(on_branch, hub)
     assert (error.type, error.remedy) == (ErrorType.UPLOAD_FAILED, Remedy.CREATE_BRANCH)
-    plan = await review(on_branch, hub=hub)
+    plan = await preview_push(on_branch, hub=hub)
     assert (plan.would_create_branch, plan.no_changes) == (True, True)
     assert set(server.repos[NAME].branches) == {"main"}
     data = await push(replace(on_branch, create=True), hub=hub)
@@ -219,7 +219,7 @@ async def test_public_repo_is_rejected(server: LocalHub, hub: Hub, request_: Pus
         assert error.type is ErrorType.VALIDATION_ERROR
         assert f"{NAME} is public" in error.message
     with pytest.raises(OpError, match="is public"):
-        await review(request_, hub=hub)
+        await preview_push(request_, hub=hub)
     assert (await plan_push(request_, hub=hub)).repo_is_public
     assert server.history(NAME)[0].oid == head
     assert not [request for request in server.requests if request.method != "GET"]
@@ -300,7 +300,7 @@ async def test_files_outside_the_folder_are_never_uploaded(
     assert "odd" in error.message
     assert on_hub(server) == {}
     (folder / ".hfignore").write_text("odd\n")
-    assert (await review(request_, hub=hub)).local_files_count == 5
+    assert (await preview_push(request_, hub=hub)).local_files_count == 5
 
 
 async def test_link_inside_the_folder_is_uploaded_as_its_target(
@@ -334,7 +334,7 @@ async def test_unusual_file_names_are_uploaded(
     await push(request_, hub=hub)
     found = {unicodedata.normalize("NFC", path): data for path, data in on_hub(server).items()}
     assert found == files_of(folder)
-    assert (await review(request_, hub=hub)).no_changes
+    assert (await preview_push(request_, hub=hub)).no_changes
 
 
 async def test_many_files_and_a_multipart_file_are_uploaded(
@@ -363,7 +363,7 @@ async def test_many_files_and_a_multipart_file_are_uploaded(
     digest = hashlib.sha256((folder / "big.safetensors").read_bytes()).hexdigest()
     assert server.files(NAME)["big.safetensors"].sha256 == digest
     assert len(server.files(NAME)) == 306
-    assert (await review(request_, hub=hub)).no_changes
+    assert (await preview_push(request_, hub=hub)).no_changes
 
 
 async def test_xet_is_used_on_request(
@@ -402,8 +402,8 @@ def test_files_added_by_the_hub_are_not_counted() -> None:
         TreeEntry("c", 1, "5" * 40),
         TreeEntry(".gitattributes", 2, "6" * 40),
     ]
-    assert tuple(difference(before, after, {"a"}).model_dump().values()) == (1, 1, 1)
-    assert tuple(difference(before, after, {"a", ".gitattributes"}).model_dump().values()) == (1, 2, 1)
+    assert tuple(commit_difference(before, after, {"a"}).model_dump().values()) == (1, 1, 1)
+    assert tuple(commit_difference(before, after, {"a", ".gitattributes"}).model_dump().values()) == (1, 2, 1)
 
 
 def test_push_needs_the_feature_flag() -> None:

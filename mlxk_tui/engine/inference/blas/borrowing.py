@@ -17,9 +17,9 @@ import mlx.core as mx
 
 from mlxk_tui.engine.inference.blas.products import ProductsError, bind, load_products
 from mlxk_tui.ops.blas.choice import choose, describe
-from mlxk_tui.ops.blas.cores import FreeCores, thread_variables
+from mlxk_tui.ops.blas.cores import ThreadLimiter, thread_variables
 from mlxk_tui.ops.blas.libraries import BlasLibrary, find_libraries
-from mlxk_tui.ops.blas.trials import Trial, Trials, Verdict
+from mlxk_tui.ops.blas.trials import Trial, TrialStore, TrialVerdict
 from mlxk_tui.ops.contract.matrices import Blas
 from mlxk_tui.ops.core.child_process import HOME
 from mlxk_tui.ops.core.text import printable
@@ -34,7 +34,7 @@ class Borrowed:
 
     blas: Blas | None = None
     """None where MLX needs no other library: beside Linux, and with a GPU."""
-    cores: FreeCores | None = None
+    cores: ThreadLimiter | None = None
     """What keeps the library's threads to the free cores; to be let look now and then while there is work."""
 
 
@@ -52,7 +52,7 @@ def borrow_blas(trial_s: float = _TRIAL_S) -> Borrowed:
 def _with(tried: Sequence[tuple[BlasLibrary, Trial]], *, govern: bool) -> Borrowed:
     """Load and bind the best of them; the next best where it cannot be loaded any more."""
     left = list(tried)
-    cores: FreeCores | None = None
+    cores: ThreadLimiter | None = None
     while (chosen := choose(left)) is not None:
         library = chosen[0]
         try:
@@ -62,10 +62,10 @@ def _with(tried: Sequence[tuple[BlasLibrary, Trial]], *, govern: bool) -> Borrow
                 bind(before)
                 raise ProductsError("it multiplies wrongly in this process")
             if govern and products.set_threads is not None:
-                cores = FreeCores(products.set_threads)
+                cores = ThreadLimiter(products.set_threads)
             break
         except ProductsError as error:
-            left[left.index(chosen)] = (library, Trial(Verdict.UNUSABLE, printable(str(error))))
+            left[left.index(chosen)] = (library, Trial(TrialVerdict.UNUSABLE, printable(str(error))))
     return Borrowed(describe(os.environ, left), cores)
 
 
@@ -77,7 +77,7 @@ def _sane() -> bool:
 
 def _tried(libraries: Sequence[BlasLibrary], trial_s: float) -> list[tuple[BlasLibrary, Trial]]:
     """Return each library's trial, remembered or made now."""
-    trials = Trials(version("mlx"))
+    trials = TrialStore(version("mlx"))
     known = {library: trials.get(library) for library in libraries}
     if None in known.values():
         with trials.locked(trial_s * len(libraries)):
@@ -106,20 +106,20 @@ def _try(library: BlasLibrary, trial_s: float) -> Trial:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Trial(Verdict.HUNG, at=time.time())
+        return Trial(TrialVerdict.HUNG, at=time.time())
     except OSError as error:
-        return Trial(Verdict.HUNG, f"no process for its trial: {error.strerror}", at=time.time())
+        return Trial(TrialVerdict.HUNG, f"no process for its trial: {error.strerror}", at=time.time())
     if ended.returncode == -signal.SIGALRM:
-        return Trial(Verdict.HUNG, f"not after {trial_s:g} s", at=time.time())
+        return Trial(TrialVerdict.HUNG, f"not after {trial_s:g} s", at=time.time())
     try:
         said = json.loads(ended.stdout)
         numbers = [float(said.get(name, 0.0)) for name in ("gain", "speed")]
         if not all(map(math.isfinite, numbers)):
             raise ValueError("no number")
         detail = printable(str(said["detail"]))[:200]
-        return Trial(Verdict(said["verdict"]), detail, numbers[0], numbers[1], time.time())
+        return Trial(TrialVerdict(said["verdict"]), detail, numbers[0], numbers[1], time.time())
     except (ValueError, KeyError, TypeError, AttributeError):
-        return Trial(Verdict.DIED, _end_of(ended.returncode), at=time.time())
+        return Trial(TrialVerdict.DIED, _end_of(ended.returncode), at=time.time())
 
 
 def _end_of(status: int) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlxk_tui.ops.blas.cores import allowed_cores
-from mlxk_tui.ops.blas.trials import Verdict
+from mlxk_tui.ops.blas.trials import TrialVerdict
 
 _PR_SET_PDEATHSIG = 1
 _GAIN = 3.0
@@ -47,7 +47,7 @@ def main(path: str, seconds: float) -> int:
     return 0
 
 
-def _try(path: str) -> tuple[Verdict, str, dict[str, float]]:
+def _try(path: str) -> tuple[TrialVerdict, str, dict[str, float]]:
     import mlx.core as mx  # what is missing is said by the worker itself
 
     from mlxk_tui.engine.inference.blas import products
@@ -58,7 +58,7 @@ def _try(path: str) -> tuple[Verdict, str, dict[str, float]]:
         own = {1: _speed(mx, 1), _OWN_ROWS: _speed(mx, _OWN_ROWS)}
         products.bind(library.addresses)
     except products.ProductsError as error:
-        return Verdict.UNUSABLE, str(error), {}
+        return TrialVerdict.UNUSABLE, str(error), {}
     cases = _cases(mx)
     threads = library.set_threads or (lambda number: None)
     threads(allowed_cores())
@@ -66,13 +66,13 @@ def _try(path: str) -> tuple[Verdict, str, dict[str, float]]:
     threads(1)  # several are very slow as soon as another process wants one of their cores
     wrong = wrong or next(_wrong(mx, cases[1:]), None)
     if wrong is not None:
-        return Verdict.WRONG, wrong, {}
+        return TrialVerdict.WRONG, wrong, {}
     speeds = {rows: _speed(mx, rows) for rows in _ROWS}
     gain = speeds[256] / own[_OWN_ROWS]
     numbers = {"gain": gain, "speed": math.exp(sum(map(math.log, speeds.values())) / len(speeds))}
     if gain < _GAIN or speeds[1] < _LOSS * own[1]:
-        return Verdict.SLOW, f"{gain:.1f} times its speed", numbers
-    return Verdict.GOOD, library.name, numbers
+        return TrialVerdict.SLOW, f"{gain:.1f} times its speed", numbers
+    return TrialVerdict.GOOD, library.name, numbers
 
 
 def _speed(mx: Any, rows: int) -> float:
