@@ -25,7 +25,7 @@ _SONAMES = (
 
 
 class LibrarySource(str, Enum):
-    """Origin of a library."""
+    """Where a library was found, in order of preference."""
 
     NAMED = "named"
     """Named by the user."""
@@ -44,7 +44,7 @@ class BlasLibrary:
 
     @property
     def name(self) -> str:
-        """Name for messages."""
+        """Name for messages: the package's name or the file name."""
         return PACKAGE if self.source is LibrarySource.PACKAGE else os.path.basename(self.path)
 
 

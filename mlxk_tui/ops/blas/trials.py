@@ -39,7 +39,7 @@ _CHANGING = (b"processor", b"cpu MHz", b"bogomips", b"BogoMIPS", b"apicid", b"in
 
 
 class TrialVerdict(str, Enum):
-    """Result of a trial."""
+    """Outcome of trying a library in a process of its own."""
 
     GOOD = "good"
     UNUSABLE = "unusable"
@@ -59,7 +59,7 @@ class TrialVerdict(str, Enum):
 
 @dataclass(frozen=True)
 class Trial:
-    """The trial of one library."""
+    """Outcome and measured speed of one library."""
 
     verdict: TrialVerdict
     detail: str = ""

@@ -120,9 +120,9 @@ class Folder:
             if info is None:
                 continue
             if not stat.S_ISDIR(info.st_mode):
-                gone = self.unlink(name)
-                freed += gone
-                meter.add(printable(prefix + name), gone, files=1)
+                freed_here = self.unlink(name)
+                freed += freed_here
+                meter.add(printable(prefix + name), freed_here, files=1)
             elif depth >= _MAX_DEPTH:
                 self.set_aside(name, top)
             else:

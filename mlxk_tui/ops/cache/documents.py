@@ -80,7 +80,7 @@ def read_json(file: SnapshotFile | None, limit: int) -> JsonFile:
 
 
 def parse_json(raw: bytes) -> JsonFile:
-    """Parse a non-empty JSON object."""
+    """Parse bytes as a non-empty JSON object; anything else is a JsonFile with a problem."""
     try:
         value = json.loads(raw.decode("utf-8-sig"), parse_constant=str, parse_float=_finite)
     except RecursionError:

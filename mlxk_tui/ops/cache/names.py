@@ -52,7 +52,7 @@ def is_valid_repo_name(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed `NAME` or `NAME@REVISION`."""
+    """A parsed `NAME[@REVISION]`; the name may be partial."""
 
     name: str
     revision: str | None

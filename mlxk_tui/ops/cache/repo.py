@@ -27,7 +27,7 @@ Inode = tuple[int, int]
 
 @dataclass(frozen=True)
 class Blob:
-    """A file of `blobs/`."""
+    """An entry of `blobs/`: a complete or partial file, or a link to the shared store."""
 
     name: str
     path: str
@@ -54,7 +54,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class SnapshotFile:
-    """A file of a snapshot."""
+    """An entry of a snapshot: a link to a blob, or a regular file."""
 
     name: str
     """Path relative to the snapshot, with forward slashes; not escaped."""
@@ -73,7 +73,7 @@ class SnapshotFile:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A folder of `snapshots/`."""
+    """A folder of `snapshots/`, with the files of one commit."""
 
     name: str
     """Name of the folder, which is the commit."""
@@ -103,7 +103,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Repo:
-    """Contents of a repo's folder."""
+    """Contents of a repo's folder, as of one scan."""
 
     ref: RepoRef
     is_link: bool

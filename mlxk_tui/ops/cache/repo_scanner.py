@@ -48,7 +48,7 @@ class _LinkTarget:
 
 @dataclass
 class _RepoScanner:
-    """State of one scan."""
+    """State of one scan: findings, blobs and the paths read so far."""
 
     cache: Cache
     ref: RepoRef

@@ -16,7 +16,7 @@ _PARTS = ("", "refs", "refs/main", "snapshots", "blobs", "trees")
 
 @dataclass(frozen=True)
 class Changes:
-    """Differences from the previous poll."""
+    """Differences between two polls of a cache."""
 
     changed: tuple[RepoRef, ...] = ()
     """Repos that are new or were modified."""
@@ -24,7 +24,7 @@ class Changes:
     """Folder names of repos that were removed."""
 
     def __bool__(self) -> bool:
-        """Whether there are any differences."""
+        """Return whether any repo was changed or removed."""
         return bool(self.changed or self.removed)
 
 

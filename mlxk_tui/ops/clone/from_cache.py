@@ -47,7 +47,7 @@ class _CloneJob:
 
     @property
     def bytes_total(self) -> int:
-        """Bytes of all files."""
+        """Bytes of all files to copy."""
         return sum(file.size or 0 for file in self.files)
 
     def data(self, message: str, *, failed: bool, reflinked: bool = False) -> CloneData:

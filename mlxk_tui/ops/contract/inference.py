@@ -32,7 +32,7 @@ class Timings(Contract):
 
 
 class RunData(Contract):
-    """Data of `run`."""
+    """Data of `run`: one answer of a model, with its costs."""
 
     model: str
     prompt: str

@@ -32,7 +32,7 @@ SPEC_VERSION = "0.5.0"
 
 
 class Command(str, Enum):
-    """Values of the envelope's `command`."""
+    """Values of the envelope's key `command`."""
 
     LIST = "list"
     SHOW = "show"
@@ -107,7 +107,7 @@ class Model(Contract):
 
 
 class ListData(Contract):
-    """Data of `list`."""
+    """Data of `list`: the matching models, sorted by name."""
 
     models: list[Model]
     count: int
@@ -118,7 +118,7 @@ FileType = Literal["config", "weights", "tokenizer", "index", "template", "readm
 
 
 class ModelFile(Contract):
-    """A file of a snapshot."""
+    """A file of the selected snapshot."""
 
     name: str = Field(description="Path relative to the snapshot, with forward slashes.")
     size: str = Field(description="The size for people, such as 1.23GB.")
@@ -136,7 +136,7 @@ class Batching(Contract):
 
 
 class ShowData(Contract):
-    """Data of `show`."""
+    """Data of `show`: one model in detail."""
 
     model: Model
     metadata: dict[str, Any] | None = Field(description="config.json, unless --files or --config is given.")
@@ -149,7 +149,7 @@ class ShowData(Contract):
 
 
 class Checksums(Contract):
-    """Result of `--verify`."""
+    """Counts of the blobs that `--verify` hashed."""
 
     files: int = Field(description="Blobs hashed.")
     bytes: int = Field(description="Bytes hashed.")
@@ -158,7 +158,7 @@ class Checksums(Contract):
 
 
 class HealthEntry(Contract):
-    """Health of one model."""
+    """Health of one model, with its first problem as reason."""
 
     name: str
     status: Health
@@ -168,7 +168,7 @@ class HealthEntry(Contract):
 
 
 class HealthSummary(Contract):
-    """Totals of `health`."""
+    """Numbers of checked, healthy and unhealthy models."""
 
     total: int
     healthy_count: int
@@ -176,7 +176,7 @@ class HealthSummary(Contract):
 
 
 class HealthData(Contract):
-    """Data of `health`."""
+    """Data of `health`: all checked models by their status."""
 
     healthy: list[HealthEntry]
     unhealthy: list[HealthEntry]
@@ -184,7 +184,7 @@ class HealthData(Contract):
 
 
 class RmData(Contract):
-    """Data of `rm`."""
+    """Data of `rm`: what was deleted, or why nothing was."""
 
     model: str
     revision: str | None = Field(description="The commit to remove; null for the whole model.")
@@ -197,7 +197,7 @@ class RmData(Contract):
 
 
 class CloneData(Contract):
-    """Data of `clone`."""
+    """Data of `clone`: the copied model and its target folder."""
 
     model: str
     clone_status: Literal["success", "failed"]
@@ -212,7 +212,7 @@ class CloneData(Contract):
 
 
 class PrunedRevision(Contract):
-    """A snapshot without a ref."""
+    """A snapshot that no ref names."""
 
     name: str
     hash: str
@@ -228,7 +228,7 @@ class PrunedFile(Contract):
 
 
 class PruneData(Contract):
-    """Data of `prune`."""
+    """Data of `prune`: the deleted items, or with --dry-run those to delete."""
 
     dry_run: bool
     revisions: list[PrunedRevision]
@@ -262,7 +262,7 @@ class System(Contract):
 
 
 class VersionData(Contract):
-    """Data of `version`."""
+    """Data of `version`: versions of the program, the contract and the system."""
 
     cli_version: str
     json_api_spec_version: str
@@ -279,7 +279,7 @@ class WorkspaceAnomaly(Contract):
 
 
 class WorkspaceConfig(Contract):
-    """config.json of a workspace."""
+    """Whether a workspace has a valid config.json."""
 
     exists: bool
     valid_json: bool
@@ -287,14 +287,14 @@ class WorkspaceConfig(Contract):
 
 
 class WorkspaceIndex(Contract):
-    """Weight index of a workspace."""
+    """The weight index of a workspace, and the shards it lists that are missing."""
 
     has_index: bool
     missing: list[str]
 
 
 class WorkspaceWeights(Contract):
-    """Weights of a workspace."""
+    """Number, formats and completeness of a workspace's weight files."""
 
     count: int
     formats: list[str]
@@ -303,7 +303,7 @@ class WorkspaceWeights(Contract):
 
 
 class WorkspaceHealth(Contract):
-    """`workspace_health` of `push --check-only`."""
+    """`workspace_health` of `push --check-only`: the state of the local folder."""
 
     files_count: int
     total_bytes: int

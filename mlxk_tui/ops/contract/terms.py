@@ -18,7 +18,7 @@ class Framework(str, Enum):
 
 
 class ModelType(str, Enum):
-    """The purpose of a model."""
+    """The purpose of a model, as detected from its files and name."""
 
     CHAT = "chat"
     EMBEDDING = "embedding"
@@ -27,7 +27,7 @@ class ModelType(str, Enum):
 
 
 class Capability(str, Enum):
-    """The tasks of a model."""
+    """The tasks of a model, with MLX-Knife's values."""
 
     TEXT_GENERATION = "text-generation"
     CHAT = "chat"
@@ -42,14 +42,14 @@ class Modality(str, Enum):
 
 
 class Health(str, Enum):
-    """Integrity of a model's files."""
+    """Integrity of a model's files; compatibility is separate."""
 
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
 
 
 class Severity(str, Enum):
-    """Severity of a finding."""
+    """Severity of a finding: only errors affect the status."""
 
     ERROR = "error"
     """The model's files are broken, or (for runtime findings) it cannot run."""
@@ -69,7 +69,7 @@ class BatchingReason(str, Enum):
     """Why requests to a model take turns instead of being decoded as a batch."""
 
     DIFFERENT = "different_answers"
-    """In a batch, requests get other answers than alone."""
+    """Requests in a batch get different answers than alone."""
     FAILED = "failed"
     """mlx-lm raises an exception."""
     CRASHED = "crashed"
@@ -117,7 +117,7 @@ class FindingCode(str, Enum):
 
 
 class Fix(str, Enum):
-    """How to fix a finding."""
+    """The action that fixes a finding."""
 
     PULL = "pull"
     """Download the broken files again."""

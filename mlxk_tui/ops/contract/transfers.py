@@ -14,7 +14,7 @@ from mlxk_tui.ops.contract.terms import MemoryFit
 
 
 class DownloadStatus(str, Enum):
-    """Outcome of a pull."""
+    """Outcome of a pull; `planned` only with --dry-run."""
 
     SUCCESS = "success"
     ALREADY_EXISTS = "already_exists"
@@ -26,7 +26,7 @@ class DownloadStatus(str, Enum):
 
 
 class PullData(Contract):
-    """Data of `pull`."""
+    """Data of `pull`: the commit and what was transferred."""
 
     model: str = Field(description="The requested name, without the revision.")
     download_status: DownloadStatus
@@ -47,7 +47,7 @@ class PullData(Contract):
 
 
 class SearchResult(Contract):
-    """A model on the hub."""
+    """A model that a search found on the hub."""
 
     name: str
     size_bytes: int | None = Field(description="Bytes of the repo, if the hub reports them.")
@@ -62,7 +62,7 @@ class SearchResult(Contract):
 
 
 class SearchData(Contract):
-    """Data of `search`."""
+    """Data of `search`: the results, MLX models first."""
 
     query: str
     results: list[SearchResult]

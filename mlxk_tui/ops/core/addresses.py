@@ -1,4 +1,4 @@
-"""Classifies network addresses."""
+"""Distinguishes loopback addresses from others."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class ErrorTypeInfo(NamedTuple):
     exit_code: int
     """Exit status of `mlxk-headless`."""
     http_status: int
-    """Status with which the HTTP server answers."""
+    """Status of the HTTP server's response."""
     meaning: str
     """Description in `docs/json-api.md`."""
 

@@ -1,4 +1,4 @@
-"""`Retry-After`, the header with which a server asks to come back later (RFC 9110, section 10.2.3)."""
+"""`Retry-After`, the header by which a server requests a pause (RFC 9110, section 10.2.3)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_DIGITS = 18
 
 
 def retry_after(headers: Mapping[str, str] | HTTPMessage) -> float | None:
-    """Return the seconds that `Retry-After` asks to wait; None when it is missing or malformed.
+    """Return the seconds to wait by `Retry-After`; None if it is missing or malformed.
 
     Args:
         headers: a mapping with case-insensitive names, as HTTP libraries provide.

@@ -29,7 +29,7 @@ _CONNECTING = {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}
 
 
 class ConnectionStoppedError(Exception):
-    """The connection was aborted."""
+    """The connection was aborted by another thread, to stop the download."""
 
 
 class ConnectionFailedError(Exception):
@@ -127,12 +127,12 @@ class ConnectionPool:
             connection.check()
             if time.monotonic() > until:
                 raise ConnectionFailedError(f"the name {host} could not be resolved in time")
-        answer = found[0]
-        if isinstance(answer, OSError) or not answer:
+        addresses = found[0]
+        if isinstance(addresses, OSError) or not addresses:
             raise ConnectionFailedError(f"the name {host} could not be resolved")
         with self._lock:
-            self._addresses[key] = answer
-        return answer
+            self._addresses[key] = addresses
+        return addresses
 
     def forget_addresses(self, host: str, port: int) -> None:
         """Discard the addresses of a name, so that it is resolved again."""
@@ -366,9 +366,9 @@ def _open_http_tunnel(sock: socket.socket, origin: Origin, proxy: SplitResult) -
     lines = [f"CONNECT {host}:{origin.port} HTTP/1.1", f"Host: {host}:{origin.port}"]
     lines += [f"{name}: {value}" for name, value in _proxy_credentials(proxy).items()]
     sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-    answer = http.client.HTTPResponse(sock, method="CONNECT")
-    answer.begin()
-    if answer.status != 200:
-        if answer.status == 407:
+    response = http.client.HTTPResponse(sock, method="CONNECT")
+    response.begin()
+    if response.status != 200:
+        if response.status == 407:
             raise FatalConnectionError("the proxy requires a user name and password")
-        raise ConnectionFailedError(f"the proxy responded with status {answer.status}")
+        raise ConnectionFailedError(f"the proxy responded with status {response.status}")

@@ -39,11 +39,11 @@ class DownloadLayout:
 
     @property
     def cache(self) -> Path:
-        """The cache folder."""
+        """The cache folder, which contains the repo's folder."""
         return self.path.parent
 
     def close(self) -> None:
-        """Close the blobs folder."""
+        """Close the descriptor of the blobs folder."""
         if self._blobs >= 0:
             os.close(self._blobs)
             self._blobs = -1

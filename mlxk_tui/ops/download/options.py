@@ -56,7 +56,7 @@ class DownloadOptions:
 
 @dataclass(frozen=True)
 class DownloadResult:
-    """Result of a download."""
+    """Counts of a finished download."""
 
     bytes_downloaded: int
     """Bytes received over the network, including discarded ones."""

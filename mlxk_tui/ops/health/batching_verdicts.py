@@ -70,7 +70,7 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class BatchingVerdict:
-    """The result of a trial."""
+    """Whether a model's requests can be decoded as one batch, by a trial."""
 
     together: bool
     """Whether requests are decoded as one batch; otherwise they take turns."""
@@ -83,12 +83,12 @@ class BatchingVerdict:
 
     @property
     def final(self) -> bool:
-        """Whether another trial is unnecessary."""
+        """Whether the verdict stands without another trial."""
         return self.reason is not BatchingReason.UNFINISHED
 
     @property
     def message(self) -> str:
-        """The result as one sentence."""
+        """The verdict as one sentence for people."""
         return _SENTENCES[self.reason]
 
 
@@ -214,7 +214,7 @@ class BatchingVerdicts:
 
 
 class BatchingTrial:
-    """A running trial."""
+    """The mark of a running trial, held by a file lock."""
 
     def __init__(self, path: Path | None, descriptor: int | None) -> None:
         self._path = path

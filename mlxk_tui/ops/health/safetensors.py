@@ -66,7 +66,7 @@ class HeaderError(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """Content of a valid header."""
+    """Totals over the tensors in a valid header."""
 
     tensors: int
     """Number of tensors."""

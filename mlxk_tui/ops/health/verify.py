@@ -32,7 +32,7 @@ _MAX_THREADS = 4
 
 @dataclass(frozen=True)
 class Verification:
-    """Result of hashing a snapshot."""
+    """Counts of the hashed files, and a finding for each mismatch."""
 
     checksums: Checksums
     findings: tuple[Finding, ...]

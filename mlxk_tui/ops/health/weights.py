@@ -139,7 +139,7 @@ def is_lfs_pointer(file: SnapshotFile) -> bool:
 
 
 def _check_sets(documents: Documents) -> Iterable[Finding]:
-    """Check indexes and numbered shards."""
+    """Check that indexes, numbered shards and split GGUF files are complete."""
     files = documents.files
     for index in files:
         if index.endswith(".safetensors.index.json") and index != SAFETENSORS_INDEX:
@@ -205,8 +205,8 @@ def _gguf_sets(documents: Documents) -> Iterable[Finding]:
         first = next((n for n in range(1, min(of, len(present) + 1) + 1) if n not in present), None)
         if first is not None:
             name = f"{printable(stem)}-{first:05d}-of-{of:05d}.gguf"
-            gone = plural(of - len(present), "part")
-            yield _error(FindingCode.SHARD_MISSING, name, f"{gone} of {of} missing, such as {name}.")
+            missing_count = plural(of - len(present), "part")
+            yield _error(FindingCode.SHARD_MISSING, name, f"{missing_count} of {of} missing, such as {name}.")
 
 
 def _is_unsafe(name: str) -> bool:
@@ -216,8 +216,8 @@ def _is_unsafe(name: str) -> bool:
 def _numbered_without_index(numbered: list[re.Match[str]], index: str) -> Finding:
     of = max(int(match["of"]) for match in numbered)
     present = {int(match["n"]) for match in numbered}
-    gone = of - len(present & set(range(1, of + 1))) if of <= 10_000 else 0
-    also = f", and {gone} of {of} shards are missing" if gone > 0 else ""
+    missing_count = of - len(present & set(range(1, of + 1))) if of <= 10_000 else 0
+    also = f", and {missing_count} of {of} shards are missing" if missing_count > 0 else ""
     return _error(
         FindingCode.SHARD_WITHOUT_INDEX,
         index,

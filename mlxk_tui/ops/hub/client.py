@@ -1,6 +1,6 @@
 """Imports huggingface_hub on demand, silences it and sets time-outs.
 
-All functions block and are for threads: the import alone takes 0.2 s.
+All functions block; call them in a thread. The import alone takes 0.2 s.
 """
 
 from __future__ import annotations

@@ -153,9 +153,9 @@ class Hub:
             OpError: `repo_not_found`, `revision_not_found`, `access_denied`, `auth_error`, `network_error`.
         """
         path = f"/api/models/{repo}" + (f"/revision/{quote(revision, safe='')}" if revision else "")
-        answer, _ = await self._get(path, repo, revision)
+        data, _ = await self._get(path, repo, revision)
         with self._validated(repo):
-            return parse_repo_info(answer, repo)
+            return parse_repo_info(data, repo)
 
     async def check_access(self, repo: str, *, write: bool = False) -> None:
         """Check that this account may read the files of a repo, or with `write` change them.
@@ -209,10 +209,10 @@ class Hub:
         parameters = [("search", query)] if query else []
         parameters += [("filter", "mlx")] if mlx_only else []
         parameters += [("sort", "downloads"), ("limit", str(limit)), *(("expand", name) for name in _EXPAND)]
-        answer, _ = await self._get(f"/api/models?{urlencode(parameters)}", "")
-        if not isinstance(answer, list):
+        data, _ = await self._get(f"/api/models?{urlencode(parameters)}", "")
+        if not isinstance(data, list):
             raise invalid_response_error(await self._context(""))
-        found = [model for item in answer[:limit] if (model := parse_search_hit(item)) is not None]
+        found = [model for item in data[:limit] if (model := parse_search_hit(item)) is not None]
         return list({model.name: model for model in found}.values())
 
     async def call(
@@ -320,13 +320,13 @@ class Hub:
                     raise _StoppedError
                 if len(content) > _MAX_ANSWER:
                     raise ResponseError("the response is too large")
-            kept = [
+            kept_headers = [
                 (name, value)
                 for name, value in response.headers.multi_items()
                 if name.lower() not in {"content-encoding", "content-length", "transfer-encoding"}
             ]
             return http_library().Response(
-                response.status_code, headers=kept, content=bytes(content), request=response.request
+                response.status_code, headers=kept_headers, content=bytes(content), request=response.request
             )
 
     def _session(self) -> Any:
@@ -336,7 +336,7 @@ class Hub:
             return self._client
 
     def _api(self) -> HfApi:
-        """Return an HfApi client. Blocking."""
+        """Return an HfApi client with this hub's time-outs. Blocking."""
         prepare(self.timeouts)
         return new_api(self.endpoint, self._token)
 

@@ -122,7 +122,7 @@ async def plan_pull(
     runtime: Runtime | None = None,
     on_event: OnEvent = ignore_event,
 ) -> PullPlan:
-    """Plan a pull of `NAME[@REV]`: ask the hub, and compare with the cache. Writes nothing.
+    """Plan a pull of `NAME[@REV]`: query the hub and compare with the cache. Writes nothing.
 
     Args:
         cache: the cache to pull into.

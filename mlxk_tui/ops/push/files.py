@@ -65,7 +65,7 @@ class FolderListing:
 
 @dataclass(frozen=True)
 class Digest:
-    """Checksums of a file."""
+    """Checksums of a file in the forms that the hub uses."""
 
     sha256: str
     git_sha1: str | None

@@ -39,7 +39,7 @@ class PushChanges:
 
     @property
     def changed(self) -> tuple[LocalFile, ...]:
-        """The files to upload."""
+        """The files to upload, sorted by path."""
         return tuple(sorted((*self.added, *self.modified), key=lambda file: file.path))
 
     @property
@@ -49,7 +49,7 @@ class PushChanges:
 
     @property
     def summary(self) -> ChangeSummary:
-        """Numbers of changed files."""
+        """Numbers of added, modified and deleted files."""
         return ChangeSummary(added=len(self.added), modified=len(self.modified), deleted=len(self.deleted))
 
 

@@ -183,7 +183,7 @@ class _Comparison:
 
 
 class _PushRun:
-    """A running push."""
+    """A running push: creates repo and branch if needed, uploads, and verifies the result."""
 
     def __init__(
         self,

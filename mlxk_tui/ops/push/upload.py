@@ -46,7 +46,7 @@ class UploadJob:
 
 @dataclass
 class UploadResult:
-    """Result of an upload."""
+    """Commit of an upload, and its log lines so far."""
 
     commit: str = ""
     url: str = ""

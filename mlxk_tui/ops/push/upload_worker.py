@@ -220,13 +220,13 @@ class _Uploader:
         with contextlib.suppress(Exception):  # the commit validates it again
             from huggingface_hub import get_session
 
-            answer = get_session().post(
+            response = get_session().post(
                 f"{self._job['endpoint']}/api/validate-yaml",
                 json={"content": content, "repoType": "model"},
                 headers=headers_for(self._job["token"]),
             )
-            if answer.status_code == 400:
-                errors = "; ".join(str(item["message"]) for item in answer.json()["errors"])
+            if response.status_code == 400:
+                errors = "; ".join(str(item["message"]) for item in response.json()["errors"])
         if errors:
             raise _CardError(errors)
 

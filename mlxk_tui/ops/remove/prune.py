@@ -95,7 +95,7 @@ class _RepoPlan:
 
 
 class _PruneResult:
-    """Collects deleted items and errors."""
+    """Collects deleted items and errors, and creates the contract's result."""
 
     def __init__(self) -> None:
         self.revisions: list[PrunedRevision] = []
