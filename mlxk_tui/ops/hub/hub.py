@@ -38,12 +38,12 @@ from mlxk_tui.ops.hub.errors import (
 )
 from mlxk_tui.ops.hub.responses import (
     MAX_FILES,
+    HubModel,
     RepoInfo,
     ResponseError,
-    SearchHit,
     TreeEntry,
+    parse_hub_model,
     parse_repo_info,
-    parse_search_hit,
     parse_tree,
 )
 
@@ -200,7 +200,7 @@ class Hub:
         with self._validated(repo):
             return parse_repo_info({"sha": await self._run(work, context)}, repo).commit
 
-    async def search(self, query: str, *, limit: int, mlx_only: bool) -> list[SearchHit]:
+    async def search(self, query: str, *, limit: int, mlx_only: bool) -> list[HubModel]:
         """Return models whose names contain `query`, the most downloaded first.
 
         Raises:
@@ -212,7 +212,7 @@ class Hub:
         data, _ = await self._get(f"/api/models?{urlencode(parameters)}", "")
         if not isinstance(data, list):
             raise invalid_response_error(await self._context(""))
-        found = [model for item in data[:limit] if (model := parse_search_hit(item)) is not None]
+        found = [model for item in data[:limit] if (model := parse_hub_model(item)) is not None]
         return list({model.name: model for model in found}.values())
 
     async def call(

@@ -72,7 +72,7 @@ class TreeEntry:
 
 
 @dataclass(frozen=True)
-class SearchHit:
+class HubModel:
     """A model found by a search."""
 
     name: str
@@ -154,14 +154,14 @@ def _parse_tree_entry(item: Mapping[str, Any]) -> TreeEntry:
     return TreeEntry(path, _file_size(lfs.get("size")), oid, sha256, xet_hash)
 
 
-def parse_search_hit(item: Any) -> SearchHit | None:
+def parse_hub_model(item: Any) -> HubModel | None:
     """Parse one search result; return None for an invalid one, so that the others stay usable."""
     name = item.get("id") if isinstance(item, dict) else None
     if not isinstance(name, str) or not is_valid_repo_name(name):
         return None
     tags = _tags(item.get("tags"))
     library = item.get("library_name")
-    return SearchHit(
+    return HubModel(
         name=name,
         size_bytes=_weights_size(item.get("safetensors")) or _count(item.get("usedStorage")) or None,
         downloads=_count(item.get("downloads")),

@@ -10,7 +10,7 @@ from mlxk_tui.ops.contract.transfers import SearchData, SearchResult
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.hub.hub import Hub
-from mlxk_tui.ops.hub.responses import SearchHit
+from mlxk_tui.ops.hub.responses import HubModel
 
 MAX_RESULTS = 200
 """Largest number of results of a search."""
@@ -58,7 +58,7 @@ def _cached_names(cache: Cache | None) -> frozenset[str]:
         return frozenset()
 
 
-def _result(model: SearchHit, cached: frozenset[str]) -> SearchResult:
+def _result(model: HubModel, cached: frozenset[str]) -> SearchResult:
     modified = model.last_modified
     return SearchResult(
         name=model.name,
