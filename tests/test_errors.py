@@ -296,10 +296,10 @@ def test_errors_survive_the_engine_protocol() -> None:
 
 
 def test_errors_survive_json_and_unknown_parts_are_dropped() -> None:
-    back = OpError.from_dict(ERROR.parts)
+    back = OpError.from_dict(ERROR.to_dict())
     assert parts(back) == parts(ERROR)
     facts = {"name": "a/b", "needed_bytes": "3", "wand": "elder"}
-    newer = OpError.from_dict({**ERROR.parts, "remedy": "wave_a_wand", "facts": facts})
+    newer = OpError.from_dict({**ERROR.to_dict(), "remedy": "wave_a_wand", "facts": facts})
     assert (newer.remedy, newer.facts) == (None, ErrorFacts(name="a/b"))
     older = OpError.from_dict({"type": "disk_full", "message": "No space is left. Free some."})
     assert (older.remedy, older.facts, older.message) == (None, ErrorFacts(), "No space is left. Free some.")
