@@ -8,8 +8,8 @@ from http.client import HTTPMessage, HTTPResponse
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from mlxk_tui import __version__
-from mlxk_tui.ops.core.errors import AccessReason, ErrorType, OpError
-from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
+from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.retry_after import retry_after
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.download.connection import (
@@ -20,7 +20,7 @@ from mlxk_tui.ops.download.connection import (
     Origin,
 )
 from mlxk_tui.ops.download.options import DownloadSource
-from mlxk_tui.ops.hub.errors import display_endpoint
+from mlxk_tui.ops.hub.errors import REVISION_NOT_FOUND, RequestContext, access_error, error_code
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
@@ -126,6 +126,9 @@ class RangeClient:
         self._source = source
         self._base = f"{source.endpoint.rstrip('/')}/{source.repo}/resolve/{source.commit}/"
         self._origin = Origin.from_url(urlsplit(self._base))
+        self._context = RequestContext(
+            source.endpoint, source.repo, source.commit, with_token=bool(source.token), secret=source.token
+        )
 
     def open(
         self,
@@ -250,7 +253,6 @@ class RangeClient:
 
     def _to_error(self, status: int, headers: HTTPMessage, origin: Origin, path: str) -> Exception:
         """Return the exception for an error status."""
-        repo = self._source.repo
         if status in _RETRIED or status >= 500:
             reason = "is busy (429)" if status == 429 else f"responded with status {status}"
             return TransferError(ErrorType.DOWNLOAD_FAILED, f"the hub {reason}", retry_after(headers))
@@ -258,40 +260,13 @@ class RangeClient:
             return TransferError(
                 ErrorType.DOWNLOAD_FAILED, f"the hub's file server responded with status {status}"
             )
-        code = headers.get("X-Error-Code", "")
-        if code == "GatedRepo":
-            return OpError(
-                ErrorType.ACCESS_DENIED,
-                f"{repo} is gated.",
-                remedy=Remedy.ACCEPT_TERMS if self._source.token else Remedy.ACCEPT_TERMS_AND_LOG_IN,
-                facts=ErrorFacts(name=repo, url=f"{display_endpoint(self._source.endpoint)}/{repo}"),
-                reason=AccessReason.GATED,
-            )
-        if (code == "RepoNotFound" or (status == 401 and not code)) and (
-            status != 401 or not self._source.token
-        ):
-            return OpError(
-                ErrorType.REPO_NOT_FOUND,
-                f"{repo} does not exist on the hub, or is private.",
-                remedy=Remedy.CHECK_NAME_OR_LOG_IN,
-                reason=AccessReason.NOT_FOUND,
-            )
-        if status == 401:
-            return OpError(
-                ErrorType.AUTH_ERROR,
-                f"The hub rejected the token for {repo}.",
-                remedy=Remedy.REPLACE_TOKEN,
-                reason=AccessReason.UNAUTHORIZED,
-            )
-        if status == 403:
-            return OpError(
-                ErrorType.ACCESS_DENIED,
-                f"The hub denies access to {repo}.",
-                remedy=Remedy.CHECK_TOKEN_RIGHTS,
-                reason=AccessReason.FORBIDDEN,
-            )
-        if code == "RevisionNotFound":
-            return _file_error(path, f"the hub no longer has commit {self._source.commit[:12]} of {repo}")
+        code = error_code(status, headers)
+        denied = access_error(status, code, headers.get("X-Error-Message") or "", self._context)
+        if denied is not None:
+            return denied
+        if code == REVISION_NOT_FOUND:
+            commit, repo = self._source.commit[:12], self._source.repo
+            return _file_error(path, f"the hub no longer has commit {commit} of {repo}")
         if status in {404, 410}:
             return _file_error(path, f"the hub does not have this file ({status})")
         return _file_error(path, f"the hub responded with status {status}")

@@ -11,7 +11,7 @@ import math
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mlxk_tui.ops.core.errors import AccessReason, ErrorType, OpError
@@ -21,7 +21,21 @@ from mlxk_tui.ops.core.retry_after import retry_after
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.hub.proxies import proxy_error
 
+if TYPE_CHECKING:
+    from http.client import HTTPMessage
+
 _MAX_MESSAGE = 200
+GATED, DISABLED, REPO_NOT_FOUND = "GatedRepo", "Disabled", "RepoNotFound"
+REVISION_NOT_FOUND, ENTRY_NOT_FOUND = "RevisionNotFound", "EntryNotFound"
+"""Error codes of the hub (`X-Error-Code`). `DISABLED` is our own: the hub sends a message without a code."""
+_CODES = {
+    "GatedRepoError": GATED,  # first, because it derives from RepositoryNotFoundError
+    "DisabledRepoError": DISABLED,
+    "RevisionNotFoundError": REVISION_NOT_FOUND,
+    "RepositoryNotFoundError": REPO_NOT_FOUND,
+    "EntryNotFoundError": ENTRY_NOT_FOUND,
+}
+_DISABLED_MESSAGE = "Access to this resource is disabled."
 _TIMEOUTS = frozenset({"TimeoutException", "TimeoutError"})
 _UNREACHABLE = frozenset({"ConnectError", "ProxyError", "UnsupportedProtocol"})
 _INTERRUPTED = frozenset({"TransportError", "RequestError", "ConnectionError"})
@@ -175,42 +189,46 @@ def _unreachable(error: BaseException, context: RequestContext) -> OpError:
     )
 
 
-def _from_status(names: set[str], response: Any, context: RequestContext) -> OpError:
-    """Return the error for a response with an error status."""
-    status = int(getattr(response, "status_code", 0) or 0)
-    headers: Mapping[str, str] = getattr(response, "headers", {})
-    server_text = headers.get("X-Error-Message") or ""
-    revision = printable(context.revision or "main")
-    if "GatedRepoError" in names:
+def error_code(status: int, headers: Mapping[str, str] | HTTPMessage) -> str:
+    """Return the error code of a response, or ""; for requests that are not made by huggingface_hub.
+
+    The rules are those of huggingface_hub's `hf_raise_for_status`.
+    """
+    code = headers.get("X-Error-Code") or ""
+    if code in {REVISION_NOT_FOUND, ENTRY_NOT_FOUND, GATED}:
+        return code
+    if headers.get("X-Error-Message") == _DISABLED_MESSAGE:
+        return DISABLED
+    return code or (REPO_NOT_FOUND if status == 401 else "")
+
+
+def access_error(status: int, code: str, server_text: str, context: RequestContext) -> OpError | None:
+    """Return the error for a repo that is missing or not accessible with this token; None for other errors.
+
+    Args:
+        status: HTTP status.
+        code: see `error_code`.
+        server_text: the response's `X-Error-Message`, or "".
+        context: the request.
+    """
+    if code == GATED:
         return _gated_error(context)
-    if "DisabledRepoError" in names:
+    if code == DISABLED:
         return OpError(
             ErrorType.ACCESS_DENIED,
             f"{context.subject} is disabled on {context.host} and cannot be downloaded.",
             reason=AccessReason.DISABLED,
         )
-    if "RevisionNotFoundError" in names:
-        return OpError(
-            ErrorType.REVISION_NOT_FOUND,
-            f"{context.subject} has no branch, tag or commit '{revision}' on {context.host}.",
-            remedy=Remedy.LOOK_ON_HUB,
-        )
     # Without a token the hub answers 401 for a missing repo, and 404 otherwise. With a token, 401 is about
     # the token, whatever the error code ("RepoNotFound" on some servers).
-    if status == 401 and (context.with_token or "RepositoryNotFoundError" not in names):
+    if status == 401 and (context.with_token or code != REPO_NOT_FOUND):
         return _unauthorized_error(context)
-    if "RepositoryNotFoundError" in names:
+    if code == REPO_NOT_FOUND:
         return OpError(
             ErrorType.REPO_NOT_FOUND,
             f"{context.subject} is not on {context.host}.",
             remedy=Remedy.CHECK_NAME_OR_MEMBERSHIP if context.with_token else Remedy.CHECK_NAME_OR_LOG_IN,
             reason=AccessReason.NOT_FOUND,
-        )
-    if "EntryNotFoundError" in names:
-        return OpError(
-            ErrorType.DOWNLOAD_FAILED,
-            f"A file of {context.subject} is no longer on {context.host}.",
-            remedy=Remedy.PULL_AGAIN,
         )
     if status in {403, 451}:
         detail = _server_message(server_text, context)
@@ -219,6 +237,31 @@ def _from_status(names: set[str], response: Any, context: RequestContext) -> OpE
             f"{context.host} denies access to {context.subject}{detail}.",
             remedy=Remedy.CHECK_TOKEN_RIGHTS if context.with_token else Remedy.LOG_IN,
             reason=AccessReason.FORBIDDEN,
+        )
+    return None
+
+
+def _from_status(names: set[str], response: Any, context: RequestContext) -> OpError:
+    """Return the error for a response with an error status."""
+    status = int(getattr(response, "status_code", 0) or 0)
+    headers: Mapping[str, str] = getattr(response, "headers", {})
+    server_text = headers.get("X-Error-Message") or ""
+    code = next((code for name, code in _CODES.items() if name in names), "")
+    if code == REVISION_NOT_FOUND:
+        revision = printable(context.revision or "main")
+        return OpError(
+            ErrorType.REVISION_NOT_FOUND,
+            f"{context.subject} has no branch, tag or commit '{revision}' on {context.host}.",
+            remedy=Remedy.LOOK_ON_HUB,
+        )
+    denied = access_error(status, code, server_text, context)
+    if denied is not None:
+        return denied
+    if code == ENTRY_NOT_FOUND:
+        return OpError(
+            ErrorType.DOWNLOAD_FAILED,
+            f"A file of {context.subject} is no longer on {context.host}.",
+            remedy=Remedy.PULL_AGAIN,
         )
     if status == 429:
         wait = math.ceil(retry_after(headers) or 0)

@@ -24,6 +24,8 @@ from tests.support.sockets import kill_and_count_unread
 from tests.support.waiting import PATIENCE_S, cancel, until
 
 WEIGHTS = "*model.safetensors"
+DISABLED = "Access to this resource is disabled."
+"""The hub's message; it sends no error code with it."""
 SENDABLE = {
     ErrorType.NETWORK_ERROR,
     ErrorType.DOWNLOAD_FAILED,
@@ -104,10 +106,13 @@ async def test_transient_faults_are_retried(model: Model, fault: Fault) -> None:
         (Fault("status", WEIGHTS, status=418), ErrorType.DOWNLOAD_FAILED, "status 418"),
         (Fault("status", WEIGHTS, status=404, error_code="EntryNotFound"), ErrorType.DOWNLOAD_FAILED, "404"),
         (Fault("status", WEIGHTS, status=404, error_code="RepoNotFound"),
-         ErrorType.REPO_NOT_FOUND, "does not exist on the hub"),
+         ErrorType.REPO_NOT_FOUND, "is not on"),
         (Fault("status", WEIGHTS, status=401), ErrorType.AUTH_ERROR, "HF_TOKEN"),
         (Fault("status", WEIGHTS, status=403), ErrorType.ACCESS_DENIED, "denies access"),
         (Fault("status", WEIGHTS, status=403, error_code="GatedRepo"), ErrorType.ACCESS_DENIED, "gated"),
+        (Fault("status", WEIGHTS, status=451), ErrorType.ACCESS_DENIED, "denies access"),
+        (Fault("status", WEIGHTS, status=403, headers={"X-Error-Message": DISABLED}),
+         ErrorType.ACCESS_DENIED, "is disabled"),
         (Fault("status", WEIGHTS, status=429, retry_after=3600), ErrorType.DOWNLOAD_FAILED, "in 3600 s"),
         (Fault("wrong_range", WEIGHTS, origin="cdn"), ErrorType.DOWNLOAD_FAILED, "another range"),
         (Fault("wrong_size", WEIGHTS, origin="cdn"), ErrorType.DOWNLOAD_FAILED, "bytes instead of"),
