@@ -98,8 +98,6 @@ def list_files(folder: Path, stop: threading.Event) -> FolderListing:
     pending = [""]
     while pending:
         prefix = pending.pop()
-        if stop.is_set():
-            raise StoppedError
         try:
             with os.scandir(os.path.join(root, prefix)) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
@@ -107,6 +105,8 @@ def list_files(folder: Path, stop: threading.Event) -> FolderListing:
             problems.append(_unreadable(prefix or root, error))
             continue
         for entry in found:
+            if stop.is_set():
+                raise StoppedError
             path = prefix + entry.name
             is_folder = entry.is_dir(follow_symlinks=False)
             if ignored(path, folder=is_folder):

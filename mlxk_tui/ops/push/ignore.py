@@ -1,20 +1,16 @@
-"""Ignore rules of a push: patterns with git's syntax, matched in bounded time.
-
-Patterns are not converted to regular expressions: a `.hfignore` in the folder may come from another person,
-and a pattern such as `*a*a*a*a*b` would keep a regular expression busy for hours.
-"""
+"""Ignore rules of a push: the defaults, `.hfignore` and `.gitignore`."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.os_errors import error_reason
 from mlxk_tui.ops.core.remedies import Remedy
+from mlxk_tui.ops.push.patterns import parse_pattern
 
 HFIGNORE = ".hfignore"
 GITIGNORE = ".gitignore"
@@ -31,70 +27,26 @@ by mistake, and `.env`, which contains keys."""
 _MAX_BYTES = 256_000
 _MAX_PATTERNS = 1_000
 _MAX_LINE = 1_000
-_ANY_FOLDERS = "**"
-_CLASSES = {
-    "alnum": str.isalnum, "alpha": str.isalpha, "digit": str.isdigit, "lower": str.islower,
-    "space": str.isspace, "upper": str.isupper,
-}  # fmt: skip
-
-
-class _CharacterSet:
-    """A set of characters in a pattern, such as `[a-z]`."""
-
-    def __init__(self, ranges: Sequence[tuple[str, str]], classes: Sequence[str], *, inverted: bool) -> None:
-        self._ranges = ranges
-        self._classes = classes
-        self._inverted = inverted
-
-    def contains(self, char: str) -> bool:
-        found = any(low <= char <= high for low, high in self._ranges)
-        found = found or any(_CLASSES[name](char) and char.isascii() for name in self._classes)
-        return found is not self._inverted
-
-
-_STAR = _CharacterSet((), (), inverted=False)
-"""Represents `*`."""
-_ANY_CHARACTER = _CharacterSet((), (), inverted=True)
-"""Represents `?`: any single character."""
-_Glob = tuple["str | _CharacterSet", ...]
-"""The part of a pattern between two slashes."""
-
-
-@dataclass(frozen=True)
-class _Pattern:
-    parts: tuple[_Glob | None, ...]
-    """One glob for each path segment; None for `**`."""
-    only_folders: bool
-    negated: bool
-
-    def matches(self, names: Sequence[str]) -> bool:
-        """Return whether the segments of a path match, in time proportional to segments times parts."""
-        at, part, mark, resume = 0, 0, -1, 0
-        while at < len(names):
-            if part < len(self.parts) and self.parts[part] is None:
-                mark, resume = part, at
-                part += 1
-            elif part < len(self.parts) and _glob_matches(self.parts[part] or (), names[at]):
-                at, part = at + 1, part + 1
-            elif mark >= 0:
-                resume += 1
-                at, part = resume, mark + 1
-            else:
-                return False
-        return all(rest is None for rest in self.parts[part:])
+_MAX_SETS = 1_000
+"""Maximum number of character sets (`[a-z]`) in an ignore file: only these are tested one by one."""
 
 
 class IgnorePatterns:
     """The patterns of an ignore file; the last one that matches decides."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self._patterns = [pattern for line in lines if (pattern := _parse_line(line)) is not None]
+        self._patterns = [pattern for line in lines if (pattern := parse_pattern(line)) is not None]
+
+    @property
+    def sets(self) -> int:
+        """The number of character sets in all patterns."""
+        return sum(pattern.sets for pattern in self._patterns)
 
     def ignores(self, path: str, *, folder: bool) -> bool:
         """Return whether a path is ignored; its parent folders must be checked first."""
-        names = path.split("/")
+        name = path.rpartition("/")[2]
         for pattern in reversed(self._patterns):
-            if (folder or not pattern.only_folders) and pattern.matches(names):
+            if (folder or not pattern.only_folders) and pattern.matches(path, name):
                 return not pattern.negated
         return False
 
@@ -114,6 +66,12 @@ class IgnoreRules:
         """
         self._hfignore = IgnorePatterns([*DEFAULTS, *_read_lines(root / HFIGNORE)])
         self._gitignore = IgnorePatterns(_read_lines(root / GITIGNORE))
+        for name, patterns in ((HFIGNORE, self._hfignore), (GITIGNORE, self._gitignore)):
+            if patterns.sets > _MAX_SETS:
+                raise OpError(
+                    ErrorType.VALIDATION_ERROR,
+                    f"{name} is too long: the limit is {_MAX_SETS:,} sets of characters.",
+                )
 
     def __call__(self, path: str, *, folder: bool) -> bool:
         """Return whether a path is ignored; its parent folders must be checked first."""
@@ -152,108 +110,3 @@ def _read_lines(path: Path) -> list[str]:
             f"{name} is too long: the limit is {_MAX_PATTERNS:,} lines of {_MAX_LINE:,} characters.",
         )
     return lines
-
-
-def _parse_line(line: str) -> _Pattern | None:
-    """Return the pattern of a line; None if it has none, or one that can never match."""
-    line = line.rstrip("\r")
-    while line.endswith(" ") and not line.endswith("\\ "):
-        line = line[:-1]
-    if not line or line.startswith("#"):
-        return None
-    negated = line.startswith("!")
-    line = line[1:] if negated else line
-    only_folders = line.endswith("/")
-    line = line[:-1] if only_folders else line
-    anchored = "/" in line
-    words = line.removeprefix("/").split("/")
-    parts: list[_Glob | None] = [] if anchored else [None]
-    for word in words:
-        if word == _ANY_FOLDERS and anchored:
-            if not parts or parts[-1] is not None:
-                parts.append(None)
-            continue
-        glob = _parse_glob(word)
-        if not glob:
-            return None
-        parts.append(glob)
-    if anchored and parts[-1] is None:
-        parts.append((_STAR,))  # `a/**` matches the content of a, but not a itself
-    return _Pattern(tuple(parts), only_folders, negated)
-
-
-def _parse_glob(word: str) -> _Glob | None:
-    found: list[str | _CharacterSet] = []
-    at = 0
-    while at < len(word):
-        char = word[at]
-        at += 1
-        if char == "*":
-            if not found or found[-1] is not _STAR:
-                found.append(_STAR)
-        elif char == "?":
-            found.append(_ANY_CHARACTER)
-        elif char == "[":
-            chars, at = _parse_set(word, at)
-            if chars is None:
-                return None
-            found.append(chars)
-        elif char == "\\":
-            if at == len(word):
-                return None
-            found.append(word[at])
-            at += 1
-        else:
-            found.append(char)
-    return tuple(found)
-
-
-def _parse_set(word: str, at: int) -> tuple[_CharacterSet | None, int]:
-    """Return the character set after a bracket and its end; None if it is not closed."""
-    inverted = word[at : at + 1] in {"!", "^"}
-    at += inverted
-    ranges: list[tuple[str, str]] = []
-    classes: list[str] = []
-    first = True
-    while at < len(word) and (first or word[at] != "]"):
-        first = False
-        if word.startswith("[:", at) and (end := word.find(":]", at + 2)) >= 0:
-            if word[at + 2 : end] not in _CLASSES:
-                return None, at
-            classes.append(word[at + 2 : end])
-            at = end + 2
-            continue
-        low, at = _parse_character(word, at)
-        high = low
-        if word[at : at + 1] == "-" and word[at + 1 : at + 2] not in {"", "]"}:
-            high, at = _parse_character(word, at + 1)
-        ranges.append((low, high))
-    if at >= len(word):
-        return None, at
-    return _CharacterSet(ranges, classes, inverted=inverted), at + 1
-
-
-def _parse_character(word: str, at: int) -> tuple[str, int]:
-    if word[at] == "\\" and at + 1 < len(word):
-        at += 1
-    return word[at], at + 1
-
-
-def _glob_matches(glob: _Glob, name: str) -> bool:
-    """Return whether a name matches; backtracking only to the last `*` keeps the time quadratic."""
-    at, part, mark, resume = 0, 0, -1, 0
-    while at < len(name):
-        expected = glob[part] if part < len(glob) else None
-        if expected is _STAR:
-            mark, resume = part, at
-            part += 1
-        elif expected is not None and (
-            expected.contains(name[at]) if isinstance(expected, _CharacterSet) else expected == name[at]
-        ):
-            at, part = at + 1, part + 1
-        elif mark >= 0:
-            resume += 1
-            at, part = resume, mark + 1
-        else:
-            return False
-    return all(rest is _STAR for rest in glob[part:])

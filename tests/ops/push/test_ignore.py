@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ PATTERNS = (
     "*", "/*\n!/docs/", "**", "**/", "a[a-", "a\\", "x[[:digit:]].txt", "[[:upper:]]*", "x[[:nope:]].txt",
     "a[+--]b.txt", "a[a\\-z]b.txt", "logs/**/x", "foo/bar", "/foo/bar", "**/foo/bar", "f*/b*r", "*.log   ",
     "   ", "*.txt\r", "***.log", "docs/***/y.md", "x**.txt", "!*.md", "*.md\n!README.md\nREADME.*",
+    "[z-a]*", "[!z-a]*", "docs/\t", "*\n!*/\n!*.md", "*.log\ndeep/*\n!deep/er", "k*p.log", "?eep.log", "kee",
 )  # fmt: skip
 
 
@@ -99,7 +101,23 @@ def test_hostile_patterns_do_not_hang(tmp_path: Path) -> None:
     assert patterns.ignores("a" * 254 + "b", folder=False)
 
 
-@pytest.mark.parametrize("content", [b"*.x\n" * 2_000, b"x" * 5_000, b"\n" * 300_000])
+@pytest.mark.parametrize(
+    "line",
+    ["*" + "a" * 120 + "c?", "*" + "?" * 127 + "c?", "*a" * 100 + "b?", "/**/" + "a/" * 100 + "b", "?" * 900],
+    ids=lambda line: f"{line[:4]}..{line[-4:]}",
+)
+def test_long_ignore_files_match_quickly(line: str) -> None:
+    patterns = IgnorePatterns([line] * min(1_000, 255_000 // len(line)))
+    begin = time.process_time()
+    assert not patterns.ignores("a" * 255, folder=False)
+    assert not patterns.ignores("/".join("a" * 450), folder=False)
+    assert time.process_time() - begin < 2  # backtracking took up to 20 seconds
+
+
+SETS = "\n".join("".join(f"[{chr(0x4E00 + row * 100 + n)}x]" for n in range(100)) for row in range(11))
+
+
+@pytest.mark.parametrize("content", [b"*.x\n" * 2_000, b"x" * 5_000, b"\n" * 300_000, SETS.encode()])
 def test_huge_ignore_file_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".hfignore").write_bytes(content)
     with pytest.raises(OpError, match=r"\.hfignore is too long") as refused:
