@@ -318,6 +318,7 @@ class DownloadConnection:
                 return sock
             sock.close()
             last = failure
+        self.check()
         self._pool.forget_addresses(host, port)
         raise ConnectionFailedError(f"{host} cannot be reached: {last}")
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Awaitable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,12 +17,13 @@ import pytest
 
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
 from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.ops.download.connection import ConnectionPool, ConnectionStoppedError, DownloadConnection
 from mlxk_tui.ops.download.download import DownloadSource, download
 from mlxk_tui.ops.download.range_requests import _redirected
 from mlxk_tui_headless.error_text import error_text
 from tests.support.downloads import FAST, Model, small_files
 from tests.support.sockets import kill_and_count_unread
-from tests.support.waiting import PATIENCE_S, cancel, until
+from tests.support.waiting import PATIENCE_S, cancel, until, wait_until
 
 WEIGHTS = "*model.safetensors"
 DISABLED = "Access to this resource is disabled."
@@ -305,3 +307,20 @@ async def test_killed_process_loses_at_most_five_percent(model: Model, size: int
     await model.download()
     model.check_whole()
     assert model.sent - unread <= 1.05 * size
+
+
+def test_connection_that_is_aborted_while_connecting_is_not_unreachable() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        with socket.create_connection(address), socket.socket() as second, ThreadPoolExecutor(1) as threads:
+            second.setblocking(False)
+            second.connect_ex(address)  # the queue is full now
+            connection = DownloadConnection(ConnectionPool(PATIENCE_S, PATIENCE_S))
+            url = urlsplit(f"http://127.0.0.1:{address[1]}/")
+            request = threads.submit(connection.request, url, {})
+            wait_until(lambda: connection._socket is not None)
+            connection.abort()
+            with pytest.raises(ConnectionStoppedError):
+                request.result(PATIENCE_S)
