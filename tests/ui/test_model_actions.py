@@ -301,7 +301,7 @@ async def test_footer_of_the_filter_shows_only_its_keys(make_app: AppMaker, hub:
             "⏎",
             "To",
             "the",
-            "list",
+            "table",
             "F12",
             "Help",
             "^p",

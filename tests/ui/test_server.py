@@ -426,4 +426,4 @@ async def test_keys_respond_while_32_clients_send_requests(open_app: OpenApp) ->
         assert len(await asking) == 32
         assert len(drawn) <= 11 * (time.monotonic() - begun) + 3
         assert sorted(taken)[int(len(taken) * 0.95)] < 0.1
-        await wait_until(pilot, lambda: "33 ended" in words(app))
+        await wait_until(pilot, lambda: "33 finished" in words(app))
