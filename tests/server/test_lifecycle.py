@@ -347,7 +347,7 @@ def test_text_output_shows_the_address(hub: Path) -> None:
         child.kill()
     assert first.startswith("Serving on http://127.0.0.1:")
     assert base.strip().endswith("/v1")
-    assert "any model" in model
+    assert "any cached model" in model
     assert (child.returncode, out, err) == (0, b"", b"")
 
 
