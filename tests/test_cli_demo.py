@@ -80,7 +80,7 @@ def test_demo_stores_its_api_keys_separately(user: Path) -> None:
         terminal.wait_for("models")
         terminal.type("5")
         terminal.wait_for("The server is off")
-        terminal.wait_for("any program on this machine can connect")
+        terminal.wait_for("no API key required")
         terminal.type("n")
         terminal.wait_for("New API key")
         terminal.wait_for("default")

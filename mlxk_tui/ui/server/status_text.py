@@ -218,6 +218,7 @@ def message(view: StateView, context: Context, *, no_mlx: bool) -> None:
         )
     else:
         access = "API key required" if server.options.api_keys else "no API key required"
+        address = server.url if server.options.port else f"{server.options.host}, a free port"
         view.show(
             "▲",
             "The server is off",
@@ -225,7 +226,7 @@ def message(view: StateView, context: Context, *, no_mlx: bool) -> None:
                 "Lets editors, agents and scripts use your models",
                 "over an OpenAI- or Anthropic-compatible API.",
                 "",
-                f"Address: {printable(server.url)} ({access})",
+                f"Address: {printable(address)} ({access})",
             ],
             keys=[("s", "turn on"), ("e", "settings"), ("n", "new key")],
         )
