@@ -44,7 +44,7 @@ ROWS: dict[str, Sequence[str]] = {"models": "jjjjj", "health": "j"}
 """How to get from the top of a full pane to a row that is worth a look."""
 OVER = (
     Scene("inspector-overview", (*ROWS["models"], "enter"), "Context"),
-    Scene("inspector-health", ("right",), "Sound"),
+    Scene("inspector-health", ("right",), "Ready to run"),
     Scene("inspector-files", ("right",), "config.json"),
     Scene("inspector-config", ("right",), "model_type"),
     Scene("inspector-card", ("right",), "Context of", back=("right", "escape")),
