@@ -12,6 +12,7 @@ from benchmarks import (
     bench_cpu,
     bench_download,
     bench_engine,
+    bench_far,
     bench_list,
     bench_server,
     bench_version,
@@ -28,6 +29,7 @@ def main() -> int:
     times, sizes = bench_app_start.measure(options.rounds)
     rows += [*times, *sizes]
     rows += bench_download.measure(min(options.rounds, 2), mebibytes=256)  # a whole GiB only when run alone
+    rows += bench_far.measure(min(options.rounds, 3))  # nine pairs only when run alone
     rows += _inference(options.rounds)
     table("mlxk-tui and its peers, medians of one run", rows)
     return finish(rows, options.strict)

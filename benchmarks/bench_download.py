@@ -56,11 +56,11 @@ def measure(rounds: int, mebibytes: int = 1024) -> list[Row]:
     many = max(1, mebibytes // 25)
     with scratch("download") as folder:
         served = folder / "served"
-        _write(served / BIG / "model.safetensors", mebibytes << 20, 1)
-        _write(served / LIMITED_BIG / "model.safetensors", 128 << 20, 2)
+        write_file(served / BIG / "model.safetensors", mebibytes << 20, 1)
+        write_file(served / LIMITED_BIG / "model.safetensors", 128 << 20, 2)
         for number in range(many):
-            _write(served / MANY / f"model-{number:05}.safetensors", 25 << 20, number + 3)
-            _write(served / LIMITED_MANY / f"model-{number:05}.safetensors", 6 << 20, number + 100)
+            write_file(served / MANY / f"model-{number:05}.safetensors", 25 << 20, number + 3)
+            write_file(served / LIMITED_MANY / f"model-{number:05}.safetensors", 6 << 20, number + 100)
         with HubProcess(folder=served) as hub:
             rows = _against_hf(hub, BIG, f"1 file of {mebibytes} MiB", folder, rounds)
             rows += _against_hf(hub, MANY, f"{many} files of 25 MiB", folder, rounds)
@@ -73,7 +73,7 @@ def measure(rounds: int, mebibytes: int = 1024) -> list[Row]:
         return rows
 
 
-def _write(path: Path, size: int, seed: int) -> None:
+def write_file(path: Path, size: int, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
         file.writelines(make_blob(Generated(size, seed)).pieces(0, size))
@@ -83,7 +83,7 @@ def _against_hf(hub: HubProcess, repo: str, what: str, folder: Path, rounds: int
     ours: list[Run] = []
     theirs: list[Run] = []
     for number in range(rounds + 1):  # the first of each warms up: the hub's checksums, the page cache
-        pair = _run(_ours(repo), hub, folder), _run(_hf(repo), hub, folder)
+        pair = run_once(pull_command(repo), hub, folder), run_once(hf_command(repo), hub, folder)
         if number:
             ours.append(pair[0])
             theirs.append(pair[1])
@@ -95,7 +95,7 @@ def _against_hf(hub: HubProcess, repo: str, what: str, folder: Path, rounds: int
 
 
 def _limited(hub: HubProcess, repo: str, what: str, folder: Path) -> list[Row]:
-    ours, theirs = _run(_ours(repo), hub, folder), _run(_hf(repo), hub, folder)
+    ours, theirs = run_once(pull_command(repo), hub, folder), run_once(hf_command(repo), hub, folder)
     return [_row(f"{what}, wall", [ours], [theirs], "wall", LIMITED)]
 
 
@@ -107,7 +107,7 @@ def _row(what: str, ours: list[Run], theirs: list[Run], field: str, budget: floa
 def _killed(hub: HubProcess, repo: str, size: int, folder: Path) -> list[Row]:
     """Kill both at 60 %, run them again, and return the bytes downloaded beyond the size of the repo."""
     beyond: list[float] = []
-    for command in (_ours(repo), _hf(repo)):
+    for command in (pull_command(repo), hf_command(repo)):
         hub.clear_requests()
         home = folder / "home"
         process = subprocess.Popen(
@@ -142,15 +142,15 @@ def _environment(hub: HubProcess, home: Path) -> dict[str, str]:
     }
 
 
-def _ours(repo: str) -> list[str]:
+def pull_command(repo: str) -> list[str]:
     return [sys.executable, "-m", "mlxk_tui_headless", "pull", repo, "--json"]
 
 
-def _hf(repo: str) -> list[str]:
+def hf_command(repo: str) -> list[str]:
     return [peers.hf(), "download", repo]
 
 
-def _run(command: list[str], hub: HubProcess, folder: Path) -> Run:
+def run_once(command: list[str], hub: HubProcess, folder: Path) -> Run:
     """Run a command with an empty cache.
 
     Raises:

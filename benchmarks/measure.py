@@ -40,6 +40,8 @@ class Row:
     unit: str = "ms"
     budget: float | None = None
     """Maximum ratio."""
+    lowest_ratio: float | None = None
+    """Lower end of the ratio's confidence interval, if known; it is compared with the budget."""
 
     @property
     def ratio(self) -> float:
@@ -51,7 +53,8 @@ class Row:
         """`ok` or `OVER` if there is a budget."""
         if self.budget is None:
             return ""
-        return f"{'ok' if self.ratio <= self.budget else 'OVER'} (budget {self.budget:g}x)"
+        ratio = self.ratio if self.lowest_ratio is None else self.lowest_ratio
+        return f"{'ok' if ratio <= self.budget else 'OVER'} (budget {self.budget:g}x)"
 
 
 def seconds(command: Command) -> float:

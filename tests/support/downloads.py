@@ -44,6 +44,8 @@ class Model:
     commit: str
     cache: Path
     events: list[Progress] = field(default_factory=list)
+    endpoint: str = ""
+    """Address of the hub, if it is not its own."""
 
     @property
     def folder(self) -> Path:
@@ -59,7 +61,7 @@ class Model:
 
     @property
     def source(self) -> DownloadSource:
-        return DownloadSource(self.hub.url, self.name, self.commit, self.hub.GOOD_TOKEN)
+        return DownloadSource(self.endpoint or self.hub.url, self.name, self.commit, self.hub.GOOD_TOKEN)
 
     @property
     def files(self) -> list[RemoteFile]:

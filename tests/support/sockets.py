@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -13,11 +14,18 @@ from mlxk_tui.demo.hub import LocalHub
 def kill_and_count_unread(pid: int, hub: LocalHub) -> int:
     """Kill a process and return the bytes that were sent to it and not read, which are lost.
 
-    The process is stopped first, so that it reads nothing meanwhile. Returns 0 on systems other than Linux.
+    The process, a child of this one, is stopped first, so that it reads nothing meanwhile. The hub sends next
+    to nothing until its sockets are closed. Returns 0 on systems other than Linux.
     """
     os.kill(pid, signal.SIGSTOP)
-    unread = _bytes_on_their_way({urlsplit(url).port for url in (hub.url, hub.cdn_url)})
-    os.kill(pid, signal.SIGKILL)
+    rate, hub.rate_per_connection = hub.rate_per_connection, 1.0
+    try:
+        unread = _bytes_on_their_way({urlsplit(url).port for url in (hub.url, hub.cdn_url)})
+        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):  # somebody else has already waited for it
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    finally:
+        hub.rate_per_connection = rate
     return unread
 
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 import time
 from collections.abc import Callable
 
 from filelock import BaseFileLock
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.remedies import Remedy
-from mlxk_tui.ops.core.text import printable
+from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
+from mlxk_tui.ops.core.text import plural, printable
 from mlxk_tui.ops.download.byte_ranges import ByteRanges
 from mlxk_tui.ops.download.layout import DownloadLayout
+from mlxk_tui.ops.download.options import DownloadOptions
 from mlxk_tui.ops.download.partial_blob import BusyError, PartialBlob
-from mlxk_tui.ops.download.range_requests import RedirectCache
+from mlxk_tui.ops.download.range_requests import RedirectCache, TransferError
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 
 _HASHED_AT_ONCE = 1 << 20
+_RESET_BYTES = 64 << 10
+"""New bytes after which earlier failures no longer count."""
 
 
 class BlobDownload:
@@ -166,6 +170,48 @@ class BlobDownload:
         self.reused = self.hashed = self.synced = 0
         self.location.set(None)
         self._digest = self._new_digest()
+
+    def record_progress(self, count: int) -> None:
+        """Record new bytes; earlier failures no longer count once there are enough of them."""
+        self.new_bytes += count
+        if self.new_bytes >= _RESET_BYTES:
+            self.failures = 0
+
+    def record_failure(
+        self, failure: TransferError, options: DownloadOptions, began: float, now: float
+    ) -> None:
+        """Schedule another attempt, later after each failure without new bytes.
+
+        Args:
+            failure: the cause.
+            options: number of attempts, and the pauses between them.
+            began: monotonic time of the failed attempt. Attempts that were already running at the last
+                failure are part of the same incident and do not count again.
+            now: monotonic time.
+
+        Raises:
+            OpError: there is no attempt left, or the hub requests a longer pause than allowed.
+        """
+        if began >= self.failed_at:
+            self.failures += 1
+            self.new_bytes = 0
+            self.failed_at = now
+            pause = min(options.longest_backoff_s, options.backoff_s * 2 ** (self.failures - 1))
+            self.retry_at = now + pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the load
+        if failure.wait_s is not None and failure.wait_s > options.longest_wait_s:
+            raise OpError(
+                failure.kind,
+                f"{printable(self.path)}: {failure.message} and requests a longer pause.",
+                remedy=Remedy.PULL_LATER,
+                facts=ErrorFacts(wait_s=int(failure.wait_s)),
+            )
+        if self.failures >= options.attempts:
+            raise OpError(
+                failure.kind,
+                f"{printable(self.path)}: {failure.message}; stopped after "
+                f"{plural(self.failures, 'attempt')} without progress.",
+                remedy=Remedy.PULL_LATER,
+            )
 
     def sync(self) -> None:
         """Write a checkpoint: the recorded bytes survive a loss of power from then on."""

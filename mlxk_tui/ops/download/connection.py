@@ -152,6 +152,8 @@ class DownloadConnection:
         self._timed_out = False
         self.deadline = float("inf")
         """Monotonic time at which the current call times out; another thread checks it."""
+        self.response_s = 0.0
+        """Seconds between the last request and the headers of its response."""
 
     def check(self) -> None:
         """Raise ConnectionStoppedError if the connection was aborted."""
@@ -245,7 +247,10 @@ class DownloadConnection:
             for name, value in headers.items():
                 connection.putheader(name, value)
             connection.endheaders()
-            return connection.getresponse()
+            sent = time.monotonic()
+            response = connection.getresponse()
+            self.response_s = time.monotonic() - sent
+            return response
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._to_error(error) from None
         finally:

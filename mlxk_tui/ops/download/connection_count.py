@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 _WINDOW_S = 0.4
+_SETTLE_S = 1.0
+"""Maximum wait in seconds for the first bytes of new connections: there may be nothing left for them."""
 _MIN_GAIN = 1.15
 _REST_S = 20.0
 
@@ -19,16 +21,22 @@ class ConnectionTuner:
         self._since: float | None = None
         self._bytes = 0
         self._rest_until = 0.0
+        self._settle_until: float | None = None
+        self._settled = False
 
-    def measure(self, now: float, fetched: int, *, busy: bool) -> int:
+    def measure(self, now: float, fetched: int, receiving: int) -> int:
         """Update and return the number of connections to use.
 
         Args:
             now: monotonic time in seconds.
             fetched: bytes received so far.
-            busy: whether a download is active; idle time is not measured.
+            receiving: number of connections that receive data. The rate is not measured while there are
+                none, nor until new ones have received their first byte, which takes long with a far hub.
         """
-        if self._since is None or not busy or now < self._rest_until:
+        if self._settle_until is None:
+            self._settle_until = now + _SETTLE_S
+        self._settled = self._settled or receiving >= self.connections or now >= self._settle_until
+        if self._since is None or not receiving or not self._settled or now < self._rest_until:
             self._since, self._bytes = now, fetched
             return self.connections
         if now - self._since < _WINDOW_S or fetched == self._bytes:
@@ -41,6 +49,7 @@ class ConnectionTuner:
         elif self.connections < self._max_connections:
             self._before, self._rate_before = self.connections, rate
             self.connections = min(self.connections * 2, self._max_connections)
+            self._settled, self._settle_until = False, now + _SETTLE_S
         else:
             self._rest(now)
         return self.connections

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+import zlib
+from dataclasses import dataclass
 from http.client import HTTPMessage, HTTPResponse
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
@@ -28,6 +30,8 @@ _RETRIED = frozenset({408, 416, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 _REDIRECT_LIFETIME_S = 300.0
 _MAX_DRAINED = 64 << 10
+_MAX_SKIPPED = 1 << 20
+"""Maximum bytes to discard before a range, if a mirror sends whole blocks."""
 _LARGE_PIECE = 32 << 10
 _GATHER_S = 0.01
 _SAFE_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"
@@ -63,15 +67,34 @@ class RedirectCache:
         self._until = time.monotonic() + _REDIRECT_LIFETIME_S
 
 
+@dataclass(frozen=True)
+class _BodyRange:
+    """The useful part of a response body, `[start, end)` of the file."""
+
+    start: int
+    end: int
+    skip: int = 0
+    """Bytes in the body before `start`."""
+    has_more: bool = False
+    """Whether the body continues after `end`."""
+    gzip: bool = False
+    """Whether the body is compressed."""
+
+
 class RangeBody:
     """A response body with the bytes `[start, end)` of a file."""
 
     def __init__(
-        self, connection: DownloadConnection, response: HTTPResponse, origin: Origin, start: int, end: int
+        self, connection: DownloadConnection, response: HTTPResponse, origin: Origin, content: _BodyRange
     ) -> None:
-        self.start = start
-        self.end = end
-        self._left = end - start
+        self.start = content.start
+        self.end = content.end
+        self.response_s = connection.response_s
+        """Seconds until the headers arrived: a round trip and the hub's own time."""
+        self._left = content.end - content.start
+        self._skip = content.skip
+        self._has_more = content.has_more
+        self._gzip = zlib.decompressobj(16 + zlib.MAX_WBITS) if content.gzip else None
         self._connection = connection
         self._response = response
         self._origin = origin
@@ -103,18 +126,37 @@ class RangeBody:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _piece(self, length: int) -> bytes:
+        while self._skip:
+            self._skip -= len(self._raw(min(self._skip, length)))
+        data = self._raw(length) if self._gzip is None else self._decompressed(self._gzip, length)
+        self._left -= len(data)
+        return data
+
+    def _raw(self, length: int) -> bytes:
         try:
             data = self._connection.read(self._response, length)
         except ConnectionFailedError as error:
             raise TransferError(ErrorType.NETWORK_ERROR, str(error)) from None
         if not data:
             raise TransferError(ErrorType.NETWORK_ERROR, "the connection was closed early")
-        self._left -= len(data)
         return data
+
+    def _decompressed(self, gzip: zlib._Decompress, length: int) -> bytes:
+        """Return the next decompressed bytes, at most `length`, however much a malicious body expands to."""
+        while True:
+            try:
+                data = gzip.decompress(gzip.unconsumed_tail or self._raw(length), length)
+            except zlib.error:
+                raise TransferError(ErrorType.DOWNLOAD_FAILED, "the hub sent invalid gzip data") from None
+            if data:
+                return data
+            if gzip.eof:
+                raise TransferError(ErrorType.DOWNLOAD_FAILED, "the hub sent less than the whole file")
 
     def close(self) -> None:
         """Close the response; its connection is reused only if the body was read completely."""
-        if self._left or self._response.chunked or self._response.will_close:
+        unread = self._left or self._has_more or self._gzip is not None
+        if unread or self._response.chunked or self._response.will_close:
             self._connection.close(self._origin)
         self._response.close()
 
@@ -169,13 +211,13 @@ class RangeClient:
                 remedy=Remedy.CHECK_NETWORK,
             ) from None
         try:
-            first, last = self._check_range(response, url, path, start, end, size)
+            content = self._check_range(response, url, path, start, end, size)
         except BaseException:
             connection.close(Origin.from_url(url))
             raise
         if known is None and url.geturl() != self._address(path):
             location.set(url)
-        return RangeBody(connection, response, Origin.from_url(url), first, last)
+        return RangeBody(connection, response, Origin.from_url(url), content)
 
     def _address(self, path: str) -> str:
         return self._base + quote(path)
@@ -223,22 +265,27 @@ class RangeClient:
 
     def _check_range(
         self, response: HTTPResponse, url: SplitResult, path: str, start: int, end: int, size: int
-    ) -> tuple[int, int]:
-        """Return the range of the file that the body contains."""
+    ) -> _BodyRange:
+        """Return the range of the file to take from the body.
+
+        A mirror may send more than was requested; the rest is ignored.
+        """
         headers = response.headers
         if response.status not in {200, 206}:
             raise self._to_error(response.status, headers, Origin.from_url(url), path)
-        if headers.get("Content-Encoding", "identity").lower() != "identity":
+        encoding = headers.get("Content-Encoding", "identity").strip().lower()
+        gzip = encoding in {"gzip", "x-gzip"} and response.status == 200
+        if encoding != "identity" and not gzip:
             raise TransferError(
                 ErrorType.DOWNLOAD_FAILED, "the hub sent compressed data, which was not requested"
             )
         length = _number(headers.get("Content-Length"))
         if response.status == 200:
-            if length is not None and length != size:
+            if length is not None and length != size and not gzip:
                 raise TransferError(
                     ErrorType.DOWNLOAD_FAILED, f"the hub sends {length:,} bytes instead of {size:,}"
                 )
-            return 0, size
+            return _BodyRange(0, size, gzip=gzip)
         match = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
         if match is None:
             raise TransferError(ErrorType.DOWNLOAD_FAILED, "the hub's response has no valid Content-Range")
@@ -247,9 +294,16 @@ class RangeClient:
             raise TransferError(
                 ErrorType.DOWNLOAD_FAILED, f"the hub has {int(match[3]):,} bytes instead of {size:,}"
             )
-        if first != start or not first < last <= end or length not in {None, last - first}:
+        whole_start = first == 0 and start > _MAX_SKIPPED  # as if the hub ignored the range
+        if (
+            not first <= start < last <= size
+            or length not in {None, last - first}
+            or (start - first > _MAX_SKIPPED and not whole_start)
+        ):
             raise TransferError(ErrorType.DOWNLOAD_FAILED, "the hub sent another range than requested")
-        return first, last
+        if whole_start:
+            return _BodyRange(0, last)
+        return _BodyRange(start, min(last, end), skip=start - first, has_more=last > end)
 
     def _to_error(self, status: int, headers: HTTPMessage, origin: Origin, path: str) -> Exception:
         """Return the exception for an error status."""

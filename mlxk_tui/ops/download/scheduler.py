@@ -1,53 +1,41 @@
 """Schedules the threads of a download: which connection requests which range next.
 
-The total size of requested ranges stays a small share of the download, so that a killed process loses
-little. The number of connections grows as long as that increases the rate.
+`range_planner` determines the lengths. Received bytes are written and recorded at once, so that a killed
+process loses only those on their way. The number of connections grows as long as that increases the rate.
 """
 
 from __future__ import annotations
 
-import random
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
-from mlxk_tui.ops.core.text import plural, printable
+from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.download.blob_download import BlobDownload
 from mlxk_tui.ops.download.completion import CompletionQueue
 from mlxk_tui.ops.download.connection import ConnectionPool, ConnectionStoppedError, DownloadConnection
 from mlxk_tui.ops.download.connection_count import ConnectionTuner
 from mlxk_tui.ops.download.layout import file_system_error
 from mlxk_tui.ops.download.options import DownloadOptions
+from mlxk_tui.ops.download.range_planner import PAGE, SMALL_FILE, RangePlanner, RangeTask
 from mlxk_tui.ops.download.range_requests import RangeBody, RangeClient, TransferError
+from mlxk_tui.ops.download.rate_limit import read_size, wait_for_limits
 
-_READ_BYTES = 256 << 10
-_IN_FLIGHT_SHARE = 32
-"""At most this fraction (1/n) of all bytes is in flight, which a killed process downloads twice."""
-_MIN_IN_FLIGHT = 64 << 10
-_SMALLEST_RANGE = 16 << 10
-_LARGEST_RANGE = 32 << 20
-_RESET_BYTES = 64 << 10
-"""New bytes of a file after which its failures no longer count."""
+_MIN_READ, _MAX_READ = 4 << 10, 256 << 10
+_READ_SHARE = 512
+"""A connection reads at most this fraction (1/n) of all bytes at once: a kill would lose them."""
+_MAX_UNRECORDED = 1 << 20
+_UNRECORDED_SHARE = 1024
+"""A connection leaves at most this fraction (1/n) of the received bytes unrecorded: the same."""
 _LOCK_POLL_S = 0.2
 _FIRST_CONNECTIONS = 8
 """The same number as huggingface_hub."""
 _COMPLETION_THREADS = 3
-
-
-@dataclass
-class _Range:
-    """A range that one connection downloads."""
-
-    job: BlobDownload
-    start: int
-    end: int
-    began: float = field(default_factory=time.monotonic)
 
 
 class DownloadScheduler:
@@ -63,7 +51,7 @@ class DownloadScheduler:
             jobs: the blobs to download.
             options: limits and time-outs.
             cache: the cache folder, for messages.
-            total: bytes of the whole repo, which limit the bytes in flight.
+            total: bytes of the whole repo, of which a small share may be downloaded twice.
         """
         self.jobs = jobs
         self.fetched = 0
@@ -79,8 +67,10 @@ class DownloadScheduler:
         self._active: list[BlobDownload] = []
         self._left = len(self.jobs)
         self._stopping = False
-        self._in_flight = 0
-        self._max_in_flight = max(total // _IN_FLIGHT_SHARE, _MIN_IN_FLIGHT)
+        self._running: list[RangeTask] = []
+        self._unopened = sum(job.size for job in self.jobs)
+        self._planner = RangePlanner(total)
+        self._read_bytes = min(_MAX_READ, max(_MIN_READ, total // _READ_SHARE))
         self._not_before = 0.0
         self._progress_at = time.monotonic()
         self._connections: list[DownloadConnection] = []
@@ -152,7 +142,8 @@ class DownloadScheduler:
             return active, [job for job in self._pending if job.waiting]
 
     def _tune(self, now: float) -> None:
-        count = self._tuner.measure(now, self.fetched, busy=self._in_flight > 0)
+        receiving = sum(task.receiving for task in self._running)
+        count = self._tuner.measure(now, self.fetched, receiving)
         if count != self._connection_count:
             self._connection_count = count
             self._open_connections()
@@ -191,23 +182,34 @@ class DownloadScheduler:
         finally:
             connection.close()
 
-    def _next(self, number: int) -> BlobDownload | _Range | None:
+    def _next(self, number: int) -> BlobDownload | RangeTask | None:
         """Wait for a job to open or a range to download; return None at the end."""
         with self._condition:
             while not self.ended:
                 now = time.monotonic()
                 if number < self._connection_count and now >= self._not_before:
-                    for job in self._active:
-                        claimed = self._claim_range(job, now)
-                        if claimed is not None:
-                            return claimed
-                    new = self._next_openable(now)
-                    if new is not None:
-                        self._pending.remove(new)
-                        new.users += 1
-                        return new
+                    task = self._choose(number, now)
+                    if task is not None:
+                        return task
                 self._condition.wait(self._max_wait(now))
             return None
+
+    def _choose(self, number: int, now: float) -> BlobDownload | RangeTask | None:
+        """Choose the next step of a connection: half of them prefer small files, then ranges in order."""
+        small = sum(task.job.size <= SMALL_FILE for task in self._running)
+        new = self._next_openable(now, SMALL_FILE) if 2 * small < self._connection_count else None
+        if new is None:
+            for job in self._active:
+                task = self._next_range(job, number, now)
+                if task is not None:
+                    return task
+            new = self._next_openable(now)
+        if new is not None:
+            self._pending.remove(new)
+            self._unopened -= new.size
+            new.users += 1
+            return new
+        return self._split_range(number, now)
 
     def _max_wait(self, now: float) -> float:
         """Return the seconds until a job can change by itself."""
@@ -216,8 +218,8 @@ class DownloadScheduler:
             times.append(self._pending[-1].retry_at)
         return min((time - now for time in times if time > now), default=0.5)
 
-    def _claim_range(self, job: BlobDownload, now: float) -> _Range | None:
-        """Claim the next range of a job, unless too many bytes are in flight."""
+    def _next_range(self, job: BlobDownload, number: int, now: float) -> RangeTask | None:
+        """Claim the next range of a job, if there is one."""
         if now < job.retry_at or (job.single_connection and job.connections):
             return None
         gap = job.gap()
@@ -226,24 +228,37 @@ class DownloadScheduler:
         start, end = gap
         if job.single_connection:
             end = job.size
-        else:
-            length = min(_LARGEST_RANGE, max(_SMALLEST_RANGE, self._max_in_flight // self._connection_count))
-            length -= (start + length) % _SMALLEST_RANGE  # so that ranges start at whole pages
-            room = self._max_in_flight - self._in_flight
-            end = min(end, start + length)
-            if self._in_flight and end - start > room:
-                return None
+        elif end - start > SMALL_FILE:
+            unclaimed = self._unopened + sum(one.size - one.claimed.total for one in self._active)
+            stop = start + self._planner.length(number, unclaimed, self._running, self._connection_count)
+            stop -= stop % PAGE  # so that ranges start at whole pages
+            end = stop if end - stop >= PAGE else end
+        return self._claim(job, start, end, number, now)
+
+    def _split_range(self, number: int, now: float) -> RangeTask | None:
+        """Claim the end of a range that would delay the download; its own connection stops before that."""
+        if self._pending or any(job.gap() is not None for job in self._active):
+            return None  # there is something to do, but not yet
+        split = self._planner.split(number, self._running)
+        if split is None:
+            return None
+        task, border = split
+        end, task.end = task.end, border
+        return self._claim(task.job, border, end, number, now)
+
+    def _claim(self, job: BlobDownload, start: int, end: int, number: int, now: float) -> RangeTask:
         job.claimed.add(start, end)
         job.connections += 1
         job.users += 1
-        self._in_flight += end - start
-        return _Range(job, start, end)
+        task = RangeTask(job, start, end, number, now)
+        self._running.append(task)
+        return task
 
-    def _next_openable(self, now: float) -> BlobDownload | None:
+    def _next_openable(self, now: float, max_size: float = math.inf) -> BlobDownload | None:
         busy = sum(1 for job in self._active if job.connections or job.gap() is not None)
         if busy >= self._options.files:
             return None
-        return next((job for job in self._pending if now >= job.retry_at), None)
+        return next((job for job in self._pending if now >= job.retry_at and job.size <= max_size), None)
 
     def _open(self, job: BlobDownload) -> None:
         outcome = "failed"
@@ -262,13 +277,16 @@ class DownloadScheduler:
                 elif outcome == "busy":
                     job.retry_at = time.monotonic() + _LOCK_POLL_S
                     self._pending.append(job)
+                    self._unopened += job.size
                 self._release(job)
 
-    def _fetch_range(self, connection: DownloadConnection, task: _Range) -> None:
+    def _fetch_range(self, connection: DownloadConnection, task: RangeTask) -> None:
         job = task.job
         try:
             body = self._client.open(connection, job.path, job.location, task.start, task.end, job.size)
             try:
+                with self._condition:
+                    self._planner.record_response(body.response_s)
                 if self._accept(task, body):
                     self._receive(task, body)
             finally:
@@ -280,10 +298,10 @@ class DownloadScheduler:
                 for start, end in job.written.gaps(task.start, task.end):
                     job.claimed.remove(start, end)
                 job.connections -= 1
-                self._in_flight -= task.end - task.start
+                self._running.remove(task)
                 self._release(job)
 
-    def _accept(self, task: _Range, body: RangeBody) -> bool:
+    def _accept(self, task: RangeTask, body: RangeBody) -> bool:
         """Adapt the task to the response; return False if the response is not usable."""
         if body.start == task.start and body.end <= task.end:
             return True
@@ -294,23 +312,23 @@ class DownloadScheduler:
                 return False
             for start, end in job.written.gaps(0, job.size):
                 job.claimed.add(start, end)
-            self._in_flight += job.size - (task.end - task.start)
-            task.start, task.end = 0, job.size
+            task.start, task.offset, task.end = 0, 0, job.size
             return True
 
-    def _receive(self, task: _Range, body: RangeBody) -> None:
+    def _receive(self, task: RangeTask, body: RangeBody) -> None:
         """Write the received bytes to their offsets, and record them in steps.
 
-        Bytes on disk are never overwritten, because they may already be included in the checksum.
+        Bytes on disk are never overwritten, because they may already be included in the checksum. Those that
+        others see in `written` are recorded already, except for less than a step.
         """
         job = task.job
         unfinished = job.partial
         single_connection = job.single_connection  # may change later, but not for this range
-        step = max(_SMALLEST_RANGE, min(1 << 20, (task.end - task.start) // 4))
+        limits = self._options.rate_limits
         offset = marked = body.start
-        noted = time.monotonic()
+        began = noted = time.monotonic()
         try:
-            while data := body.read(_READ_BYTES):
+            while offset < task.end and (data := body.read(read_size(limits, self._read_bytes))):
                 end = offset + len(data)
                 if single_connection:
                     with self._condition:
@@ -320,60 +338,45 @@ class DownloadScheduler:
                         unfinished.record(first, last)
                     marked = end
                 else:
+                    with self._condition:  # after a split, another connection downloads the rest
+                        data = data[: max(0, task.end - offset)]
+                        task.offset = end = offset + len(data)
                     unfinished.write(offset, data)
                 now = time.monotonic()
+                step = min(_MAX_UNRECORDED, self.fetched // _UNRECORDED_SHARE)
+                due = end - marked >= step or now - noted > 1
+                if due:
+                    unfinished.record(marked, end)
+                    marked, noted = end, now
                 with self._condition:
                     self.fetched += len(data)
                     new = job.written.add(offset, end)
-                    self._record_progress(job, new, now)
-                    offset = end
+                    if new:
+                        self._progress_at = now
+                        job.record_progress(new)
+                    task.offset = offset = end
+                    task.receiving = True
                     if self._stopping:
                         break
-                if offset - marked >= step or now - noted > 1:
-                    unfinished.record(marked, offset)
-                    marked, noted = offset, now
+                if due:
                     self._completion.schedule(job)
+                if limits:
+                    wait_for_limits(limits, len(data), self._condition, lambda: self.ended)
+                    self._progress_at = time.monotonic()  # a pause of ours is no time-out
         finally:
             unfinished.record(marked, offset)
+            with self._condition:
+                self._planner.record_range(task.connection, offset - body.start, time.monotonic() - began)
 
-    def _record_progress(self, job: BlobDownload, new: int, now: float) -> None:
-        if new:
-            self._progress_at = now
-            job.new_bytes += new
-            if job.new_bytes >= _RESET_BYTES:
-                job.failures = 0
-
-    def _failed(self, task: _Range, failure: TransferError) -> None:
+    def _failed(self, task: RangeTask, failure: TransferError) -> None:
         """Schedule another attempt, or raise once there were too many."""
-        job, options = task.job, self._options
-        wait = failure.wait_s
         with self._condition:
             if self._stopping:
                 return
             now = time.monotonic()
-            if task.began >= job.failed_at:  # otherwise it is the same incident on another connection
-                job.failures += 1
-                job.new_bytes = 0
-                job.failed_at = now
-                pause = min(options.longest_backoff_s, options.backoff_s * 2 ** (job.failures - 1))
-                job.retry_at = now + pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the load
-            if wait is not None and wait <= options.longest_wait_s:
-                self._not_before = max(self._not_before, now + wait)
-            enough = job.failures >= options.attempts
-        if wait is not None and wait > options.longest_wait_s:
-            raise OpError(
-                failure.kind,
-                f"{printable(job.path)}: {failure.message} and requests a longer pause.",
-                remedy=Remedy.PULL_LATER,
-                facts=ErrorFacts(wait_s=int(wait)),
-            )
-        if enough:
-            raise OpError(
-                failure.kind,
-                f"{printable(job.path)}: {failure.message}; stopped after "
-                f"{plural(job.failures, 'attempt')} without progress.",
-                remedy=Remedy.PULL_LATER,
-            )
+            if failure.wait_s is not None and failure.wait_s <= self._options.longest_wait_s:
+                self._not_before = max(self._not_before, now + failure.wait_s)
+            task.job.record_failure(failure, self._options, task.began, now)
 
     def _on_finished(self, job: BlobDownload) -> None:
         self._progress_at = time.monotonic()

@@ -251,6 +251,21 @@ async def _find_on_hub(hub: Hub, names: Sequence[str], revision: str | None) -> 
     A failed or odd response to one request only adds a warning; the following requests decide.
     """
     warnings: list[str] = []
+    # Requested together with the metadata, because a round trip to a far hub takes a quarter of a second.
+    access = asyncio.ensure_future(hub.check_access(names[0]))
+    try:
+        return await _find_accessible(hub, names, revision, access, warnings)
+    finally:
+        access.cancel()
+        await asyncio.wait([access])
+        if not access.cancelled():
+            access.exception()  # marks it as retrieved; it was raised above if it matters
+
+
+async def _find_accessible(
+    hub: Hub, names: Sequence[str], revision: str | None, access: asyncio.Future[None], warnings: list[str]
+) -> _RemoteCommit:
+    """Continue `_find_on_hub`; `access` is the check for the first of the names."""
     repo, info = await _first_info(hub, names, revision, warnings)
     if info is not None:
         if info.disabled:
@@ -260,7 +275,7 @@ async def _find_on_hub(hub: Hub, names: Sequence[str], revision: str | None) -> 
                 reason=AccessReason.DISABLED,
             )
         try:
-            await hub.check_access(repo)
+            await (access if repo == names[0] else hub.check_access(repo))
         except OpError as error:
             if error.type is not ErrorType.NETWORK_ERROR:
                 raise

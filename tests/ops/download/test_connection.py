@@ -222,7 +222,7 @@ def settle(probe: ConnectionTuner, rate_of: dict[int, float]) -> int:
     fetched = 0.0
     for tick in range(100):
         fetched += rate_of[probe.connections] / 10
-        probe.measure(tick / 10, int(fetched), busy=True)
+        probe.measure(tick / 10, int(fetched), probe.connections)
     return probe.connections
 
 
@@ -236,3 +236,16 @@ def test_useless_connections_are_removed() -> None:
 
 def test_number_of_connections_settles_at_the_optimum() -> None:
     assert settle(ConnectionTuner(4, 16), {4: 4e6, 8: 8e6, 16: 8.2e6}) == 8
+
+
+def test_connections_that_are_still_opening_are_not_measured() -> None:
+    """With a far hub their first bytes arrive late; until then they look useless."""
+    probe, fetched, receiving, opened_at = ConnectionTuner(4, 16), 0.0, 4, -10
+    for tick in range(60):
+        if probe.connections > receiving and opened_at < 0:
+            opened_at = tick + 8
+        if tick == opened_at:
+            receiving, opened_at = probe.connections, -10
+        fetched += receiving * 1e5
+        probe.measure(tick / 10, int(fetched), receiving)
+    assert probe.connections == 16
