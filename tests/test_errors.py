@@ -14,7 +14,7 @@ import pytest
 import mlxk_tui
 import mlxk_tui_headless
 from mlxk_tui.engine.connection.wire import from_json, to_json
-from mlxk_tui.engine.protocol import RequestFault
+from mlxk_tui.engine.protocol import RequestFailed
 from mlxk_tui.ops.core.errors import ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.core.remedies import REMEDY_TEXTS, ErrorFacts, Remedy
 from mlxk_tui.server import error_text as http
@@ -149,7 +149,7 @@ FRONT_END_WORDS = re.compile(
 
 def error_factories(tree: ast.Module) -> set[str]:
     """Return the names of error classes, and of functions in the module that return errors."""
-    classes = {"OpError", "BrokenModelError", "Failure", "RequestFault"}
+    classes = {"OpError", "BrokenModelError", "Failure", "RequestFailed"}
     return classes | {
         one.name
         for one in functions(tree)
@@ -288,11 +288,11 @@ def parts(error: OpError) -> tuple[object, ...]:
 
 
 def test_errors_survive_the_engine_protocol() -> None:
-    assert from_json(to_json(RequestFault.of(7, ERROR))) == RequestFault.of(7, ERROR)
-    back = from_json(to_json(RequestFault.of(7, ERROR))).error
+    assert from_json(to_json(RequestFailed.from_error(7, ERROR))) == RequestFailed.from_error(7, ERROR)
+    back = from_json(to_json(RequestFailed.from_error(7, ERROR))).error
     assert parts(back) == parts(ERROR)
     long = OpError(ErrorType.CONTEXT_LENGTH_EXCEEDED, "Long.", overflow=ContextOverflow(9, 5))
-    assert from_json(to_json(RequestFault.of(7, long))).error.overflow == ContextOverflow(9, 5)
+    assert from_json(to_json(RequestFailed.from_error(7, long))).error.overflow == ContextOverflow(9, 5)
 
 
 def test_errors_survive_json_and_unknown_parts_are_dropped() -> None:

@@ -119,9 +119,9 @@ def test_weights_of_a_model_are_set_by_file_and_environment(
 ) -> None:
     config.write_text('cpu_weights = "stored"\n\n[model_cpu_weights]\n"Org/Model" = "float32"\n')
     choice = weights_choice(load({}, config))
-    assert (choice.of("org/model").value, choice.of("another").value) == ("float32", "stored")
+    assert (choice.for_model("org/model").value, choice.for_model("another").value) == ("float32", "stored")
     monkeypatch.setenv("MLXK_MODEL_CPU_WEIGHTS", '{"another": "auto"}')
-    assert weights_choice(load({}, config)).of("another").value == "auto"
+    assert weights_choice(load({}, config)).for_model("another").value == "auto"
     for bad in ("{", '{"another": "half"}'):
         monkeypatch.setenv("MLXK_MODEL_CPU_WEIGHTS", bad)
         assert "MLXK_MODEL_CPU_WEIGHTS is not valid" in load({}, config).problems[0]
@@ -130,7 +130,7 @@ def test_weights_of_a_model_are_set_by_file_and_environment(
 def test_command_line_sets_the_weights_of_all_models(config: Path) -> None:
     config.write_text('cpu_weights = "stored"\n\n[model_cpu_weights]\n"Org/Model" = "stored"\n')
     choice = weights_choice(load({"cpu_weights": "float32"}, config))
-    assert (choice.of("org/model").value, choice.of("another").value) == ("float32", "float32")
+    assert (choice.for_model("org/model").value, choice.for_model("another").value) == ("float32", "float32")
     with pytest.raises(ConfigError, match=r"^--cpu-weights: it must be 'auto', 'stored' or 'float32'\.$"):
         load({"cpu_weights": "half"}, config)
 

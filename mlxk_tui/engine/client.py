@@ -1,4 +1,4 @@
-"""The engine as everything else sees it: load, generate, cancel, unload, stop; no MLX in this process."""
+"""The engine's async client: load, generate, cancel, unload, stop. This process does not import MLX."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlxk_tui.engine import memory
+from mlxk_tui.engine.admission import Admission, AdmissionQueue
 from mlxk_tui.engine.connection.connection import Reply, WorkerConnection
-from mlxk_tui.engine.connection.liveness import Patience
-from mlxk_tui.engine.embedding import Embeddings, check, parts_of, vectors_of
-from mlxk_tui.engine.gate import Gate, Pass
-from mlxk_tui.engine.generation import (
-    Generation,
-    Loading,
-)
+from mlxk_tui.engine.connection.liveness import LivenessLimits
+from mlxk_tui.engine.embedding import Embeddings, check_texts, decode_vectors, split_texts
+from mlxk_tui.engine.generation import Generation, Loading
 from mlxk_tui.engine.generation_run import GenerationRun
 from mlxk_tui.engine.model_loader import ModelLoader
 from mlxk_tui.engine.protocol import (
@@ -46,26 +43,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Embeddings", "Engine", "EngineState", "EngineStatus", "GenerationStream", "ModelStatus"]
 
-_UNREAD = Loading("start", 0, 0)
+_NO_PROGRESS = Loading("start", 0, 0)
 _ATTEMPTS = 3
-"""How often a request looks for a worker that dies just before it is asked."""
+"""How often a request is retried if the worker dies just before it is sent."""
 
 
 class Engine:
-    """Runs models in a worker process that starts with the first use.
+    """Runs models in a worker process, which is started on first use.
 
-    One of it serves a whole app or command: chat pane and server share it. All methods belong to
-    one event loop.
+    An app or a command has one engine; the chat pane and the server share it. Call all methods from the
+    same event loop.
 
     Args:
-        idle_unload_s: seconds without a request after which the model is freed; 0 never.
-        cache_bytes: most bytes of kept prompt caches; None for a tenth of the memory.
-        patience: when a worker counts as stuck and is killed; a busy one never does;
-            see `Patience` for the bounds.
-        batching: answer requests together where the model can; without it they take turns, and no time is
-            spent on finding out.
-        environ: environment of the worker; that of this process by default.
-        weights: how weights are held where there is no GPU.
+        idle_unload_s: unload the model after this many seconds without a request; 0 never unloads it.
+        cache_bytes: maximum size of the prompt cache; None for a tenth of the memory.
+        liveness_limits: when a worker is considered stuck and is killed; a busy one never is.
+        batching: decode concurrent requests as one batch if the model supports it. Otherwise requests take
+            turns, and the trial at load is skipped.
+        environ: environment of the worker; defaults to that of this process.
+        weights: how weights are stored if there is no GPU.
     """
 
     def __init__(
@@ -73,17 +69,20 @@ class Engine:
         *,
         idle_unload_s: float = 0,
         cache_bytes: int | None = None,
-        patience: Patience | None = None,
+        liveness_limits: LivenessLimits | None = None,
         batching: bool = True,
         environ: Mapping[str, str] | None = None,
         weights: memory.WeightsChoice | None = None,
     ) -> None:
         self._weights = weights or memory.WeightsChoice()
         self.idle_unload_s = idle_unload_s
-        """May be changed at any time; counts from the next request on."""
-        self._gate = Gate(self._changed)
+        """May be changed at any time; applies from the next request on."""
+        self._queue = AdmissionQueue(self._on_change)
         self._connection = WorkerConnection(
-            self._changed, self._lost, patience=patience or Patience(), environ=environ
+            self._on_change,
+            self._on_worker_exit,
+            liveness_limits=liveness_limits or LivenessLimits(),
+            environ=environ,
         )
         self._loader = ModelLoader(
             self._connection,
@@ -93,7 +92,7 @@ class Engine:
         )
         self._loaded: ModelStatus | None = None
         self._loading: str | None = None
-        self._progress = _UNREAD
+        self._progress = _NO_PROGRESS
         self._last_error: OpError | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -102,18 +101,18 @@ class Engine:
         self._published = EngineStatus()
 
     @property
-    def patience(self) -> Patience:
-        """When a worker counts as stuck; may be changed at any time."""
-        return self._connection.patience
+    def liveness_limits(self) -> LivenessLimits:
+        """Limits after which a worker is considered stuck; may be changed at any time."""
+        return self._connection.liveness_limits
 
-    @patience.setter
-    def patience(self, patience: Patience) -> None:
-        self._connection.patience = patience
+    @liveness_limits.setter
+    def liveness_limits(self, liveness_limits: LivenessLimits) -> None:
+        self._connection.liveness_limits = liveness_limits
 
     @property
     def status(self) -> EngineStatus:
-        """What the engine is doing now."""
-        beat = self._connection.beat
+        """The current status."""
+        heartbeat = self._connection.heartbeat
         return EngineStatus(
             state=self._state,
             model=self._loaded,
@@ -121,10 +120,10 @@ class Engine:
             loading_done=self._progress.done,
             loading_total=self._progress.total,
             streams=self._connection.streams,
-            waiting=self._gate.waiting,
-            tokens_per_s=beat.tokens_per_s if beat and self._moves else 0.0,
-            memory_bytes=beat.memory_bytes if beat else 0,
-            tokenizing_bytes=beat.tokenizing_bytes if beat else 0,
+            waiting=self._queue.waiting,
+            tokens_per_s=heartbeat.tokens_per_s if heartbeat and self._generating else 0.0,
+            memory_bytes=heartbeat.memory_bytes if heartbeat else 0,
+            tokenizing_bytes=heartbeat.tokenizing_bytes if heartbeat else 0,
             last_error=self._last_error,
             pid=self._connection.pid,
             unresponsive=self._connection.unresponsive,
@@ -132,18 +131,21 @@ class Engine:
         )
 
     @property
-    def _moves(self) -> bool:
-        """Whether anything is being generated."""
+    def _generating(self) -> bool:
+        """Whether tokens are being generated."""
         return self._connection.streams > 0 and not self._connection.unresponsive
 
     def subscribe(self, callback: Callable[[EngineStatus], object]) -> Unsubscribe:
-        """Call `callback` in the event loop with each new status; returns what ends that."""
+        """Call `callback` with each new status, in the event loop; return a function that unsubscribes."""
         return self._changes.subscribe(callback)
 
     async def load(self, model: Runnable, *, on_event: OnEvent = ignore_event) -> ModelStatus:
-        """Load a model, waiting for the streams of another one to end.
+        """Load a model, after the streams of any other model have ended.
 
-        Events have the stages of `Loading`, and bytes while the weights are read.
+        Args:
+            model: the model.
+            on_event: receives `Progress` events with the stages of `Loading`, and bytes while the weights
+                are read.
 
         Raises:
             OpError: `insufficient_memory`, `model_not_runnable`, `engine_crashed`, `dependency_missing`,
@@ -151,50 +153,50 @@ class Engine:
         """
         begin = time.monotonic()
 
-        def tell(event: Loading) -> None:
+        def on_loading(event: Loading) -> None:
             rate = event.done / max(time.monotonic() - begin, 1e-3)
             on_event(Progress(event.stage, model.name, event.done, event.total, rate))
 
-        loaded = await self._acquire(model, tell)
-        self._gate.leave()
+        loaded = await self._acquire(model, on_loading)
+        self._queue.leave()
         return loaded
 
     async def unload(self) -> None:
-        """Free the model when its streams have ended; nothing happens without one."""
-        if self._loaded is None and self._gate.idle:
+        """Unload the model once its streams have ended; does nothing if no model is loaded."""
+        if self._loaded is None and self._queue.idle:
             return
-        await self._gate.enter(None)
+        await self._queue.enter(None)
         try:
             if self._loaded is not None:
                 self._loaded = None
-                self._changed()  # else a process that dies of it would be one that died with its model
-                await self._connection.ask(Unload)
+                self._on_change()  # before the worker unloads: if that crashes it, no model was lost
+                await self._connection.request(Unload)
         finally:
-            self._gate.switched(None)
+            self._queue.finish_switch(None)
 
     async def stop(self) -> None:
-        """End everything: running streams raise `cancelled`, no process is left. Final."""
+        """Stop the engine for good: running streams raise `cancelled`, and the worker process ends."""
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._stop())
         await asyncio.shield(self._stopping)
 
     def generate(self, model: Runnable, request: Generation) -> GenerationStream:
-        """Return the events of a generation, the last one `Finished`; the model is loaded on demand.
+        """Return the event stream of a generation, which ends with `Finished`. Loads the model if necessary.
 
-        It begins when the first event is waited for. Closing the stream (`aclose`), cancelling the task
-        that waits for it or forgetting it frees the row within a step; `cancel` does so too and lets
-        the stream go on to its `Finished`.
+        Generation begins when the first event is awaited. Closing the stream (`aclose`), cancelling the
+        task that awaits it, or dropping the stream frees its row within one step. `cancel` does the same
+        but lets the stream continue to its `Finished`.
 
         Raises:
             OpError: while iterating: `validation_error`, `context_length_exceeded`, `engine_crashed`,
-                `cancelled` (the engine was stopped), and those of `load`.
+                `cancelled` (the engine was stopped), and the errors of `load`.
         """
         run = GenerationRun(
             request,
             self._connection,
             acquire=partial(self._acquire, model),
-            release=self._gate.leave,
-            changed=self._changed,
+            release=self._queue.leave,
+            changed=self._on_change,
             spawn=self._spawn,
         )
         stream = GenerationStream(run.begin, run.cancel)
@@ -209,116 +211,113 @@ class Engine:
         tools: Sequence[Mapping[str, Any]] = (),
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> int:
-        """Return how many tokens a conversation has as a prompt; the model is loaded on demand.
+        """Return the number of prompt tokens of a conversation. Loads the model if necessary.
 
-        What makes up the prompt is given as in `Generation`.
+        The arguments are the fields of the same names in `Generation`.
 
         Raises:
-            OpError: as `generate`, but never for the length.
+            OpError: as `generate`, except `context_length_exceeded`.
         """
         command = partial(
             CountTokens, messages=tuple(messages), tools=tuple(tools), template_kwargs=template_kwargs or {}
         )
-        said = await self._ask(model, command)
-        return said.tokens if isinstance(said, Counted) else 0
+        reply = await self._request(model, command)
+        return reply.tokens if isinstance(reply, Counted) else 0
 
-    async def tokenize(self, model: Runnable, asked: Tokenize) -> Tokenized:
-        """Return the tokens of a text or a conversation; the model is loaded on demand. `asked.id` is unused.
+    async def tokenize(self, model: Runnable, command: Tokenize) -> Tokenized:
+        """Return the tokens of a text or a conversation; ignores `command.id`. Loads the model if necessary.
 
         Raises:
-            OpError: as `generate`, but never for the length.
+            OpError: as `generate`, except `context_length_exceeded`.
         """
-        said = await self._ask(model, lambda number: replace(asked, id=number))
-        return said if isinstance(said, Tokenized) else Tokenized(0)
+        reply = await self._request(model, lambda number: replace(command, id=number))
+        return reply if isinstance(reply, Tokenized) else Tokenized(0)
 
     async def detokenize(self, model: Runnable, tokens: Sequence[int]) -> str:
-        """Return the text of tokens; the model is loaded on demand.
+        """Return the text of token ids. Loads the model if necessary.
 
         Raises:
-            OpError: `validation_error`: an id that the model does not have; and as `generate`.
+            OpError: `validation_error` for an id that the model does not have; and those of `generate`.
         """
-        said = await self._ask(model, partial(Detokenize, tokens=tuple(tokens)))
-        return said.text if isinstance(said, Detokenized) else ""
+        reply = await self._request(model, partial(Detokenize, tokens=tuple(tokens)))
+        return reply.text if isinstance(reply, Detokenized) else ""
 
     async def embed(self, model: Runnable, texts: Sequence[str]) -> Embeddings:
-        """Return a vector of length one for each text; the model is loaded on demand.
+        """Return a vector of unit length for each text. Loads the model if necessary.
 
-        Streams of the same model keep flowing meanwhile. Cancelling ends it within a step.
+        Streams of the same model continue meanwhile. Cancelling takes effect within one step.
 
         Raises:
-            OpError: `validation_error`: no text, an empty one, or a model that is not for this;
-                `context_length_exceeded`; `model_not_runnable`: an embedding model of a kind that
-                mlx-lm cannot run; and as `generate`.
+            OpError: `validation_error`: no text, an empty text, or not an embedding model;
+                `context_length_exceeded`; `model_not_runnable`: mlx-lm cannot run this kind of embedding
+                model; and the errors of `generate`.
         """
-        check(model, texts)
+        check_texts(model, texts)
         await self._acquire(model, lambda event: None)
         vectors: list[list[float]] = []
         tokens = 0
         try:
-            for part in parts_of(texts):
-                said = await self._connection.ask(partial(Embed, texts=part))
-                if isinstance(said, Embedded):
-                    vectors += vectors_of(said)
-                    tokens += said.tokens
+            for part in split_texts(texts):
+                reply = await self._connection.request(partial(Embed, texts=part))
+                if isinstance(reply, Embedded):
+                    vectors += decode_vectors(reply)
+                    tokens += reply.tokens
         finally:
-            self._gate.leave()
+            self._queue.leave()
         return Embeddings(vectors, tokens)
 
-    # How a model comes into memory
+    # Loading
 
     async def _acquire(self, model: Runnable, on_loading: Callable[[Loading], None]) -> ModelStatus:
-        """Wait until `model` is there and count as one of its requests, to be ended by the gate's `leave`."""
+        """Wait until `model` is loaded and count one more request of it, until `self._queue.leave()`."""
         key = str(model.folder)
         for _ in range(_ATTEMPTS):
             if self._stopping is not None:
-                raise _stopped()
-            if await self._gate.enter(key) is Pass.RUN:
-                if (
-                    self._loaded is not None
-                    and self._loaded.folder == key
-                    and self._connection.pid is not None
-                ):
-                    return self._loaded
-                self._gate.leave()  # it died a moment ago
-                await self._connection.settled()
+                raise _stopped_error()
+            if await self._queue.enter(key) is Admission.RUN:
+                current = self._loaded
+                if current is not None and current.folder == key and self._connection.pid is not None:
+                    return current
+                self._queue.leave()  # the worker has just died
+                await self._connection.wait_exited()
                 continue
             try:
                 loaded = await self._load(model, key, on_loading)
             except BaseException:
-                self._gate.switched(self._loaded.folder if self._loaded else None)
+                self._queue.finish_switch(self._loaded.folder if self._loaded else None)
                 raise
-            self._gate.switched(key, run=True)
+            self._queue.finish_switch(key, run=True)
             return loaded
         raise OpError(
-            ErrorType.ENGINE_CRASHED, "The inference process keeps ending.", remedy=Remedy.TRY_AGAIN
+            ErrorType.ENGINE_CRASHED, "The inference process keeps crashing.", remedy=Remedy.TRY_AGAIN
         )
 
-    async def _ask(self, model: Runnable, command: Callable[[int], Command]) -> Reply:
-        """Return what the worker answers about a model, which is loaded on demand."""
+    async def _request(self, model: Runnable, command: Callable[[int], Command]) -> Reply:
+        """Send a command to the worker and return its reply. Loads the model if necessary."""
         await self._acquire(model, lambda event: None)
         try:
-            return await self._connection.ask(command)
+            return await self._connection.request(command)
         finally:
-            self._gate.leave()
+            self._queue.leave()
 
     async def _load(self, model: Runnable, key: str, on_loading: Callable[[Loading], None]) -> ModelStatus:
-        def tell(event: Loading) -> None:
-            if event.total:  # the stages before and after the weights have no bytes
+        def on_progress(event: Loading) -> None:
+            if event.total:  # only the weights stage counts bytes
                 self._progress = event
-                self._changed()
+                self._on_change()
             on_loading(event)
 
         self._loading = model.name
-        self._changed()
+        self._on_change()
         try:
-            beat = self._connection.beat
-            wanted = self._weights.of(model.name)
-            memory.check(model, beat.memory_bytes if beat else 0, wanted)
+            heartbeat = self._connection.heartbeat
+            weights = self._weights.for_model(model.name)
+            memory.check_memory_for(model, heartbeat.memory_bytes if heartbeat else 0, weights)
             self._loaded = None
-            said = await self._loader.load(model, wanted, tell)
-            if not isinstance(said, Loaded):
-                raise OpError(ErrorType.INTERNAL_ERROR, "The inference process said something else.")
-            loaded = ModelStatus.of(model.name, key, said)
+            reply = await self._loader.load(model, weights, on_progress)
+            if not isinstance(reply, Loaded):
+                raise OpError(ErrorType.INTERNAL_ERROR, "The inference process sent an unexpected reply.")
+            loaded = ModelStatus.from_loaded(model.name, key, reply)
             self._loaded = loaded
             self._last_error = None
         except OpError as error:
@@ -326,11 +325,11 @@ class Engine:
             raise
         finally:
             self._loading = None
-            self._progress = _UNREAD
-            self._changed()
+            self._progress = _NO_PROGRESS
+            self._on_change()
         return loaded
 
-    # What changes
+    # State changes
 
     @property
     def _state(self) -> EngineState:
@@ -341,52 +340,52 @@ class Engine:
             return EngineState.FAILED if failed else EngineState.STOPPED
         return EngineState.READY if self._loaded is not None else EngineState.IDLE
 
-    def _changed(self) -> None:
-        self._watch_idle()
+    def _on_change(self) -> None:
+        self._update_idle_timer()
         status = self.status
         if status != self._published:
             self._published = status
             self._changes.publish(status)
 
-    def _lost(self, error: OpError) -> None:
-        """The worker is gone."""
+    def _on_worker_exit(self, error: OpError) -> None:
+        """Handle the end of the worker."""
         self._loaded = None
         if self._stopping is None:
             self._last_error = error
-        self._gate.lost()
+        self._queue.on_model_lost()
 
-    def _watch_idle(self) -> None:
-        wanted = self.idle_unload_s > 0 and self._loaded is not None and self._gate.idle
-        if wanted and self._stopping is None:
+    def _update_idle_timer(self) -> None:
+        idle = self.idle_unload_s > 0 and self._loaded is not None and self._queue.idle
+        if idle and self._stopping is None:
             if self._idle_timer is None:
                 loop = asyncio.get_running_loop()
-                self._idle_timer = loop.call_later(self.idle_unload_s, self._idle_out)
+                self._idle_timer = loop.call_later(self.idle_unload_s, self._on_idle)
         elif self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
 
-    def _idle_out(self) -> None:
+    def _on_idle(self) -> None:
         self._idle_timer = None
-        self._spawn(self._unload_quietly())
+        self._spawn(self._unload_idle())
 
-    async def _unload_quietly(self) -> None:
-        with contextlib.suppress(OpError):  # it died meanwhile: what was to be freed is free
+    async def _unload_idle(self) -> None:
+        with contextlib.suppress(OpError):  # the worker died meanwhile, which freed the model
             await self.unload()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine to its end, held by the engine."""
+        """Start a task and keep a reference to it until it is done."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def _stop(self) -> None:
-        self._watch_idle()
-        self._gate.refuse_all(_stopped())
-        await self._connection.stop(_stopped())
+        self._update_idle_timer()
+        self._queue.reject_all(_stopped_error())
+        await self._connection.stop(_stopped_error())
         self._loaded = None
-        self._changed()
+        self._on_change()
 
 
-def _stopped() -> OpError:
+def _stopped_error() -> OpError:
     return OpError(ErrorType.CANCELLED, "The engine was stopped.")

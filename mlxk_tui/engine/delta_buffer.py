@@ -1,4 +1,4 @@
-"""Several deltas as one: what a model wrote between two looks at it."""
+"""Merges the deltas of an answer into one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mlxk_tui.engine.generation import Delta, TokenLogprob, ToolCall
 
 
 class DeltaBuffer:
-    """Collects parts of an answer in linear time; the order of reasoning, text and tool calls is kept."""
+    """Collects deltas in linear time and keeps the order of reasoning, text and tool calls."""
 
     def __init__(self) -> None:
         self.tokens = 0
@@ -16,14 +16,14 @@ class DeltaBuffer:
         self._reasoning: list[str] = []
         self._tool_calls: list[ToolCall] = []
 
-    def takes(self, delta: Delta) -> bool:
-        """Whether a delta can be added: nothing of it comes before what is there already."""
+    def can_append(self, delta: Delta) -> bool:
+        """Return whether appending keeps the order: reasoning, then text, then tool calls."""
         if delta.reasoning and (self._text or self._tool_calls):
             return False
         return not (delta.text and self._tool_calls)
 
-    def add(self, delta: Delta) -> None:
-        """Append a delta."""
+    def append(self, delta: Delta) -> None:
+        """Append a delta; check `can_append` first."""
         if delta.text:
             self._text.append(delta.text)
         if delta.reasoning:
@@ -33,8 +33,8 @@ class DeltaBuffer:
         self.token_ids.extend(delta.token_ids)
         self.logprobs.extend(delta.logprobs)
 
-    def whole(self) -> Delta:
-        """Return everything as one delta."""
+    def to_delta(self) -> Delta:
+        """Return the collected deltas as one."""
         return Delta(
             text="".join(self._text),
             reasoning="".join(self._reasoning),

@@ -1,4 +1,4 @@
-"""Embeddings as their users see them, and how many texts go to the worker at a time."""
+"""Embeddings on the client's side: results, checks, and splitting texts into commands of bounded size."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ if TYPE_CHECKING:
     from mlxk_tui.engine.models import Runnable
 
 _MAX_TEXTS = 64
+"""Texts per command."""
 _MAX_CHARACTERS = 256 * 1024
+"""Characters per command, unless a single text has more."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Vectors of some texts."""
+    """The vectors of a list of texts."""
 
     vectors: list[list[float]]
-    """One for each text, in their order; each of length one."""
+    """One per text, in order, each of unit length."""
     tokens: int
-    """Of all texts, special ones included."""
+    """Tokens of all texts, including special tokens."""
 
 
-def check(model: Runnable, texts: Sequence[str]) -> None:
-    """Refuse what cannot be embedded.
+def check_texts(model: Runnable, texts: Sequence[str]) -> None:
+    """Check that the model is an embedding model and that there are texts.
 
     Raises:
         OpError: `validation_error`.
@@ -39,15 +41,15 @@ def check(model: Runnable, texts: Sequence[str]) -> None:
     if not model.embedding:
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"{model.name} is no embedding model.",
+            f"{model.name} is not an embedding model.",
             remedy=Remedy.CHOOSE_EMBEDDING_MODEL,
         )
     if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
         raise OpError(ErrorType.VALIDATION_ERROR, "There is no text to embed.")
 
 
-def parts_of(texts: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield texts in groups of bounded size, between which the work can be given up."""
+def split_texts(texts: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield groups of at most 64 texts and 256 Ki characters; the caller can cancel between two groups."""
     part: list[str] = []
     size = 0
     for text in texts:
@@ -60,10 +62,10 @@ def parts_of(texts: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield tuple(part)
 
 
-def vectors_of(said: Embedded) -> list[list[float]]:
-    """Return the vectors of an answer."""
+def decode_vectors(reply: Embedded) -> list[list[float]]:
+    """Decode the vectors of a reply, (texts, size), from Base64."""
     numbers = array.array("f")
-    numbers.frombytes(base64.b64decode(said.data))
+    numbers.frombytes(base64.b64decode(reply.data))
     if sys.byteorder == "big":
         numbers.byteswap()
-    return [numbers[at : at + said.size].tolist() for at in range(0, len(numbers), said.size)]
+    return [numbers[at : at + reply.size].tolist() for at in range(0, len(numbers), reply.size)]

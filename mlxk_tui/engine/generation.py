@@ -1,4 +1,4 @@
-"""A request to a model and the events of its answer: what panes, commands and the server see of it."""
+"""Generation requests and the events of their streams, as panes, commands and the server use them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Literal, TypeAlias
 
 GrammarSyntax = Literal["json_schema", "llguidance"]
 Budget = Literal["run", "server"]
-"""Who asks: `run` may use all that is left of the context, `server` half of it."""
+"""Default of `max_tokens`: `run` may use the rest of the context, `server` at most half of the context."""
 
 
 class FinishReason(str, Enum):
-    """Why a generation ended; the words of the OpenAI API, and `cancelled`."""
+    """Why a generation ended: the values of the OpenAI API, plus `cancelled`."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -23,64 +23,65 @@ class FinishReason(str, Enum):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn; None leaves a value to generation_config.json, then to mlx-lm."""
+    """Sampling parameters; None takes the value of generation_config.json, else mlx-lm's default."""
 
     temperature: float | None = None
-    """0 is greedy."""
+    """0 means greedy decoding."""
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     top_k: int | None = None
-    """0 is all tokens."""
+    """0 means all tokens."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
-    """Token id to what is added to its logit."""
+    """Token id to the value that is added to its logit."""
     seed: int | None = None
-    """Makes an answer repeatable on this machine; a seeded request draws with a key of its own."""
+    """Makes an answer reproducible on this machine; a seeded request has its own random key."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One request; exactly one of `messages`, `prompt` and `tokens` is given."""
+    """One request. Set exactly one of `messages`, `prompt` and `tokens`."""
 
     messages: tuple[Mapping[str, Any], ...] | None = None
-    """A conversation in OpenAI's shape: role, content (text), reasoning_content, tool_calls, tool_call_id."""
+    """A conversation in OpenAI's format: role, content (text), reasoning_content, tool_calls and
+    tool_call_id."""
     prompt: str | None = None
-    """Text to go on with, taken as it is."""
+    """Text to complete, without a chat template."""
     tokens: tuple[int, ...] | None = None
-    """Token ids to go on with."""
+    """Token ids to complete."""
     sampling: Sampling = Sampling()
     max_tokens: int | None = None
-    """Most tokens to generate; None leaves it to `budget`."""
+    """Maximum number of tokens to generate; None takes the default of `budget`."""
     budget: Budget = "run"
     stop: tuple[str, ...] = ()
-    """Texts that end the answer, and are not part of it."""
+    """Stop sequences; they end the answer and are not part of it."""
     tools: tuple[Mapping[str, Any], ...] = ()
-    """Tools in OpenAI's shape, for the chat template."""
+    """Tools in OpenAI's format, for the chat template."""
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """More variables for the chat template, such as `enable_thinking`."""
+    """Additional variables for the chat template, such as `enable_thinking`."""
     chat_template: bool = True
-    """False puts messages together plainly, as where a model has no template."""
+    """False formats messages as a plain transcript, as for a model without a template."""
     logprobs: int | None = None
-    """Top tokens to report with each token, 0 to 20; None reports none."""
+    """Number of top tokens to return with each token, 0 to 20; None returns no log-probabilities."""
     want_tokens: bool = False
-    """Report token ids."""
+    """Return token ids."""
     echo: bool = False
-    """Repeat the prompt (text or tokens) before the answer; with `logprobs`, with its own log-probabilities,
-    read outside the batch and without the prompt cache. Then `max_tokens` may be 0."""
+    """Return the prompt (text or tokens) before the answer. With `logprobs` its tokens get log-probabilities;
+    such a prompt is prefilled outside the batch and without the prompt cache. `max_tokens` may then be 0."""
     grammar: str | None = None
-    """What the answer must follow: a JSON schema as text, `{}` being any JSON object."""
+    """Grammar that constrains the answer: a JSON schema as text, where `{}` is any JSON object."""
     grammar_syntax: GrammarSyntax = "json_schema"
-    """How `grammar` is written; `llguidance` is that library's JSON of several grammars."""
+    """Syntax of `grammar`; `llguidance` is the library's JSON format for a list of grammars."""
     forced_call: bool = False
-    """Whether `grammar` makes the answer a tool call, which whoever asked reads (`cut_calls.forced_call`)."""
+    """Whether `grammar` forces a tool call; the caller parses the text with `forced_call`."""
     draft_model: str | None = None
-    """Folder of a smaller model with the same tokenizer that guesses ahead; decoded outside the batch."""
+    """Folder of a draft model with the same tokenizer, for speculative decoding outside the batch."""
     draft_name: str | None = None
-    """Its name in error messages; the folder's own where there is none."""
+    """Name of the draft model in error messages; None takes the folder's name."""
     kv_bits: int | None = None
-    """Bits of the KV cache (4 or 8); decoded outside the batch."""
+    """Bits of a quantized KV cache (4 or 8); the request is decoded outside the batch."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,13 @@ class ToolCall:
     """A tool call of an answer."""
 
     index: int
+    """Position among the calls of the answer, from 0."""
     id: str
     name: str
     arguments: str
-    """JSON; the beginning of it, maybe empty, where it is `cut`."""
+    """A JSON object as text; only its beginning, possibly empty, if `cut` is set."""
     cut: bool = False
-    """Whether the answer reached its most tokens inside this call."""
+    """Whether the answer reached its token budget inside this call."""
 
 
 RESERVED_VARIABLES = frozenset(
@@ -103,60 +105,64 @@ RESERVED_VARIABLES = frozenset(
         *("return_tensors", "return_assistant_tokens_mask", "tokenizer_kwargs"),
     }
 )
-"""Variables of a chat template that no request may set: Transformers' `apply_chat_template` takes them."""
+"""Chat template variables that no request may set: they are arguments of Transformers'
+`apply_chat_template`."""
 
 
 @dataclass(frozen=True)
 class TopToken:
-    """A token that might have been drawn."""
+    """One of the most likely tokens at a position."""
 
     id: int
     text: str
     logprob: float
+    """Natural logarithm of the probability."""
     raw: tuple[int, ...] = ()
-    """Its bytes, where they are no text: a part of a character."""
+    """The token's bytes, if they are not valid UTF-8: a part of a character."""
 
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token that was drawn, with how likely it was (natural logarithm) before sampling."""
+    """A sampled token with its log-probability (natural logarithm) before sampling."""
 
     id: int
     text: str
     logprob: float | None = None
-    """None for the first token of a prompt, which follows nothing."""
+    """None for the first token of a prompt, which has no context."""
     top: tuple[TopToken, ...] = ()
-    """The likeliest, first first."""
+    """The most likely tokens at this position, in descending order."""
     raw: tuple[int, ...] = ()
-    """Its bytes, where they are no text: a part of a character."""
+    """The token's bytes, if they are not valid UTF-8: a part of a character."""
     offset: int = 0
-    """Characters from the beginning of the prompt to where its text begins."""
+    """Where its text begins, in characters from the beginning of the prompt."""
 
 
 @dataclass(frozen=True)
 class TokenUsage:
-    """Counted tokens."""
+    """Token counts of a generation."""
 
     prompt_tokens: int
-    """All of the prompt, the cached ones included."""
+    """Tokens of the prompt, including cached ones."""
     cached_tokens: int
-    """Those of the prompt that needed no prefill."""
+    """Prompt tokens that came from the prompt cache and needed no prefill."""
     completion_tokens: int
-    """All that was generated, an end-of-turn token included."""
+    """Generated tokens, including an end-of-turn token."""
     reasoning_tokens: int
-    """Those of the completion that are reasoning."""
+    """Generated tokens that are reasoning."""
 
 
 @dataclass(frozen=True)
 class GenerationTimings:
-    """Where the time went, in seconds; rates in tokens per second."""
+    """Timings in seconds, rates in tokens per second."""
 
     queued_s: float
     """From the request to its first prefill step."""
     time_to_first_token_s: float
-    """From the request, loading included."""
+    """From the request to its first token, including loading."""
     prompt_s: float
+    """Prefill time."""
     generation_s: float
+    """Decode time."""
     prompt_tps: float
     generation_tps: float
     peak_memory_bytes: int
@@ -166,61 +172,64 @@ class GenerationTimings:
 
 @dataclass(frozen=True)
 class Loading:
-    """The model is being loaded first."""
+    """Event: progress of loading the model, before generation begins."""
 
     stage: str
     """`start`, `import`, `weights`, `warm-up`, `tokenizer` or `batching`."""
     done: int
-    """Bytes."""
+    """Bytes loaded."""
     total: int
-    """Bytes; 0 while unknown."""
+    """Bytes to load; 0 while unknown."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """The request is valid and queued."""
+    """Event: the request is valid and was queued."""
 
     prompt_tokens: int
     cached_tokens: int
+    """Prompt tokens that need no prefill."""
     max_tokens: int
+    """Token budget of the answer."""
     context_length: int
-    """Tokens; 0 where the model names none."""
+    """In tokens; 0 if config.json has none."""
 
 
 @dataclass(frozen=True)
 class Prefill:
-    """Part of a long prompt has been read."""
+    """Event: prefill progress of a long prompt."""
 
     done: int
-    """Tokens, cached ones included."""
+    """Tokens prefilled so far, including cached ones."""
     total: int
+    """Tokens of the prompt."""
 
 
 @dataclass(frozen=True)
 class Delta:
-    """More of the answer: reasoning, then text, then tool calls; any of them may be empty."""
+    """Event: the next part of the answer: reasoning, then text, then tool calls. Each may be empty."""
 
     text: str = ""
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     tokens: int = 0
-    """Tokens generated since the last delta, also those whose text is held back."""
+    """Tokens generated since the last delta, including those whose text is still held back."""
     token_ids: tuple[int, ...] = ()
-    """With `want_tokens`."""
+    """Set with `want_tokens`."""
     logprobs: tuple[TokenLogprob, ...] = ()
-    """With `logprobs`."""
+    """Set with `logprobs`."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event of a stream."""
+    """Event: the generation ended; the last event of a stream."""
 
     finish_reason: FinishReason
     usage: TokenUsage
     timings: GenerationTimings
     stop_string: str | None = None
-    """The one of `stop` that ended the answer."""
+    """The stop sequence that ended the answer, if one did."""
 
 
 Event: TypeAlias = Loading | Started | Prefill | Delta | Finished
-"""What `Engine.generate` yields, in this order."""
+"""The events of `Engine.generate`, in this order."""

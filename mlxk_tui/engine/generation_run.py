@@ -1,4 +1,4 @@
-"""One generation on its way: waiting for its model, running in the worker, given up or at its end."""
+"""The client's side of one generation: loading its model, running in the worker, cancellation, end."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from mlxk_tui.engine.stream import GenerationStream
 from mlxk_tui.ops.core.errors import OpError
 
 _CANCEL_S = 2.0
-"""Seconds after which a generation that was given up ends here, whatever the worker is busy with."""
+"""Seconds after which a cancelled generation ends on the client's side, even if the worker is busy."""
 
 
 class GenerationRun:
-    """A generation between its stream and the worker.
+    """Connects a `GenerationStream` to the worker.
 
     Args:
-        request: what is asked.
-        connection: to the worker.
-        acquire: brings the model into memory and counts a request of it; tells how loading gets on.
-        release: counts the request out.
-        changed: called when the worker has been asked.
-        spawn: runs a coroutine to its end.
+        request: the request.
+        connection: the connection to the worker.
+        acquire: loads the model, reporting progress to its argument, and counts one more request of it.
+        release: counts one request less.
+        changed: called after the request was sent to the worker.
+        spawn: starts a task.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class GenerationRun:
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self.stream: weakref.ref[GenerationStream] | None = None
-        """The consumer's side; not held, so that a forgotten one is noticed."""
+        """The consumer's stream; a weak reference, so that dropping the stream cancels the generation."""
         self._request = request
         self._connection = connection
         self._acquire = acquire
@@ -61,26 +61,26 @@ class GenerationRun:
         self._task: asyncio.Task[None] | None = None
         self._id: int | None = None
         self._cancelled = False
-        self._begun = self._sent = 0.0
+        self._started_at = self._sent_at = 0.0
         self._load_s = 0.0
         self._usage = TokenUsage(0, 0, 0, 0)
         self._first_s = 0.0
-        """When the first text came, in seconds after the request was sent."""
-        self._impatience: asyncio.TimerHandle | None = None
+        """Time of the first delta, in seconds after the request was sent."""
+        self._cancel_timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Start."""
-        self._begun = time.monotonic()
+        """Start loading the model and then the generation, in a task."""
+        self._started_at = time.monotonic()
         self._task = self._spawn(self._start())
 
     def cancel(self) -> None:
-        """Give up, wherever it is."""
+        """Cancel the generation, whether it waits for its model or runs."""
         if self._cancelled:
             return
         self._cancelled = True
         if self._id is not None:
             self._connection.cancel(self._id)
-            self._impatience = asyncio.get_running_loop().call_later(_CANCEL_S, self._end_here)
+            self._cancel_timer = asyncio.get_running_loop().call_later(_CANCEL_S, self._finish_locally)
         elif self._task is not None:
             self._task.cancel()
 
@@ -92,11 +92,11 @@ class GenerationRun:
         except OpError as error:
             self._end(error)
         except asyncio.CancelledError:
-            self._push(_never_ran())
+            self._push(_finished_before_start())
             if not self._cancelled:
                 raise
         else:
-            self._sent = time.monotonic()
+            self._sent_at = time.monotonic()
             self._id = self._connection.generate(self._request, self._on_event, self._on_end)
             self._changed()
 
@@ -108,25 +108,25 @@ class GenerationRun:
                 self._usage, prompt_tokens=event.prompt_tokens, cached_tokens=event.cached_tokens
             )
         elif isinstance(event, Delta):
-            self._first_s = self._first_s or time.monotonic() - self._sent
+            self._first_s = self._first_s or time.monotonic() - self._sent_at
             self._usage = replace(self._usage, completion_tokens=self._usage.completion_tokens + event.tokens)
         self._push(event)
 
-    def _end_here(self) -> None:
-        """Say that it ended, with what is known; the worker's own word comes too late and is not heard."""
+    def _finish_locally(self) -> None:
+        """Send `Finished` with the counts known here; the worker's own `Finished` is then ignored."""
         timings = replace(_no_timings(), time_to_first_token_s=self._first_s)
         self._push(Finished(FinishReason.CANCELLED, self._usage, self._timings(timings)))
 
     def _on_end(self, error: OpError | None) -> None:
-        if self._impatience is not None:
-            self._impatience.cancel()
+        if self._cancel_timer is not None:
+            self._cancel_timer.cancel()
         if error is not None:
             self._end(error)
         self._release()
 
     def _timings(self, timings: GenerationTimings) -> GenerationTimings:
-        """Count what happened before the worker heard of the request."""
-        before = self._sent - self._begun
+        """Add the time before the request was sent to the worker's timings."""
+        before = self._sent_at - self._started_at
         return replace(
             timings,
             queued_s=timings.queued_s + before,
@@ -136,7 +136,7 @@ class GenerationRun:
 
     def _push(self, event: Event) -> None:
         if isinstance(event, Loading):
-            self._load_s = time.monotonic() - self._begun
+            self._load_s = time.monotonic() - self._started_at
         stream = self.stream() if self.stream is not None else None
         if stream is not None:
             stream.push(event)
@@ -147,7 +147,7 @@ class GenerationRun:
             stream.end(error)
 
 
-def _never_ran() -> Finished:
+def _finished_before_start() -> Finished:
     return Finished(FinishReason.CANCELLED, TokenUsage(0, 0, 0, 0), _no_timings())
 
 

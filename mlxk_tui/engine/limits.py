@@ -1,4 +1,4 @@
-"""How many tokens an answer may have, and whether a model fits into memory."""
+"""The token budget of an answer, and whether a model fits into memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mlxk_tui.ops.core.text import plural, size
 from mlxk_tui.ops.health.machine import Runtime
 
 UNKNOWN_CONTEXT_TOKENS = 4096
-"""Context taken for a model whose config.json names none, in tokens.
+"""Context length assumed for a model whose config.json has none, in tokens.
 
-It bounds only what nobody asked for: a prompt is never refused on a guess.
+It only determines the default budget: a prompt is never rejected because of it.
 """
 
 
@@ -24,25 +24,32 @@ def token_budget(
     *,
     max_tokens: int | None = None,
     budget: Budget = "run",
-    none_wanted: bool = False,
+    allow_zero: bool = False,
 ) -> int:
-    """Return how many tokens an answer may have at most; at least one, unless none may be wanted.
+    """Return the token budget of an answer: at least 1, or 0 if that was requested and is allowed.
 
-    What was asked for, bounded by what the prompt leaves of the context. Where nothing was asked for:
-    all that is left for `run`, and for `server` at most half of the context, so that one request
-    cannot occupy it for ever. With an unknown context an explicit number is taken as it is, and else
-    `UNKNOWN_CONTEXT_TOKENS` less the prompt (at least half of them) for `run`, half of them for `server`.
+    This is `max_tokens`, limited to the rest of the context after the prompt. If `max_tokens` is None it
+    is the whole rest for `run`, and at most half of the context for `server`, so that one request cannot
+    occupy the model for ever. If the context length is unknown, `max_tokens` is not limited, and its default
+    is `UNKNOWN_CONTEXT_TOKENS` minus the prompt (at least half of it) for `run`, half of it for `server`.
+
+    Args:
+        prompt_tokens: number of prompt tokens.
+        context_length: in tokens; None if unknown.
+        max_tokens: the requested maximum.
+        budget: selects the default.
+        allow_zero: accept a `max_tokens` of 0.
 
     Raises:
-        OpError: `validation_error` for a `max_tokens` below one; `context_length_exceeded` where the
-            prompt leaves no room for an answer.
+        OpError: `validation_error` for a `max_tokens` below 1; `context_length_exceeded` if the prompt
+            leaves no room for an answer.
     """
-    if none_wanted and max_tokens == 0:
+    if allow_zero and max_tokens == 0:
         if context_length and prompt_tokens > context_length:
             raise too_long(prompt_tokens, context_length)
         return 0
     if max_tokens is not None and max_tokens < 1:
-        raise OpError(ErrorType.VALIDATION_ERROR, f"max_tokens is {max_tokens}. It takes 1 or more.")
+        raise OpError(ErrorType.VALIDATION_ERROR, f"max_tokens is {max_tokens}; it must be at least 1.")
     if context_length is None or context_length < 1:
         half = UNKNOWN_CONTEXT_TOKENS // 2
         if max_tokens is not None:
@@ -57,18 +64,18 @@ def token_budget(
 
 
 def too_long(prompt_tokens: int, context_length: int, *, at_least: bool = False) -> OpError:
-    """Return the error of a prompt that leaves no room for an answer.
+    """Return the error for a prompt that leaves no room for an answer.
 
     Args:
-        prompt_tokens: how many the prompt has.
-        context_length: tokens that the model's context holds.
-        at_least: the prompt was not counted to its end.
+        prompt_tokens: number of prompt tokens.
+        context_length: context length of the model, in tokens.
+        at_least: counting stopped early, so the prompt may have more tokens.
     """
     counted = f"{'at least ' if at_least else ''}{plural(prompt_tokens, 'token')}"
     return OpError(
         ErrorType.CONTEXT_LENGTH_EXCEEDED,
         f"The prompt has {counted} and the model's context holds {context_length:,}, which leaves "
-        "none for an answer.",
+        "no room for an answer.",
         remedy=Remedy.SHORTEN_PROMPT,
         overflow=ContextOverflow(prompt_tokens, context_length, at_least),
     )
@@ -76,37 +83,37 @@ def too_long(prompt_tokens: int, context_length: int, *, at_least: bool = False)
 
 @dataclass(frozen=True)
 class MemoryVerdict:
-    """Whether a model fits into the memory that models can use here."""
+    """Whether a model fits into the memory that models can use on this machine."""
 
     fit: MemoryFit | None
-    """None where the need or the memory is unknown."""
+    """None if the estimate or the memory is unknown."""
     needed_bytes: int | None
     usable_bytes: int
     message: str
-    """One sentence with the numbers; empty where there is nothing to say."""
+    """One sentence with the numbers; empty if `fit` is None."""
 
 
 def memory_verdict(needed_bytes: int | None, runtime: Runtime, *, name: str = "The model") -> MemoryVerdict:
-    """Compare a model's estimated need with this machine, as list and show do."""
+    """Compare a model's memory estimate with this machine, as `list` and `show` do."""
     fit = runtime.fit(needed_bytes)
-    numbers = f"about {size(needed_bytes)} of memory, and models can use {size(runtime.memory_bytes)} here"
+    numbers = f"about {size(needed_bytes)} of memory; models can use {size(runtime.memory_bytes)} here"
     message = ""
     if fit is MemoryFit.TOO_LARGE:
-        message = f"{name} needs {numbers}: it does not fit."
+        message = f"{name} does not fit into memory: it needs {numbers}."
     elif fit is MemoryFit.TIGHT:
-        message = f"{name} needs {numbers}: that is tight."
+        message = f"{name} fits tightly: it needs {numbers}."
     elif fit is MemoryFit.FITS:
-        message = f"{name} needs {numbers}: it fits."
+        message = f"{name} fits: it needs {numbers}."
     return MemoryVerdict(fit, needed_bytes, runtime.memory_bytes, message)
 
 
 def check_memory(
     needed_bytes: int | None, runtime: Runtime, *, name: str = "The model", force: bool = False
 ) -> MemoryVerdict:
-    """Return the verdict, or refuse a model that does not fit.
+    """Return the verdict, or raise if the model does not fit.
 
     Raises:
-        OpError: `insufficient_memory`, with the numbers, unless forced.
+        OpError: `insufficient_memory`, with the numbers, unless `force` is set.
     """
     verdict = memory_verdict(needed_bytes, runtime, name=name)
     if verdict.fit is MemoryFit.TOO_LARGE and not force:

@@ -1,4 +1,4 @@
-"""Whether a model may be loaded now: its estimate against the machine's memory and what is free of it."""
+"""Checks a model's memory estimate against the machine's memory and what is free before it is loaded."""
 
 from __future__ import annotations
 
@@ -22,75 +22,80 @@ if TYPE_CHECKING:
 
 
 _WORKING_BYTES = 250_000_000
-"""Activations and buffers of a generation."""
+"""Memory for activations and buffers of a generation."""
 
 
 @dataclass(frozen=True)
 class WeightsChoice:
-    """How weights are to be held where there is no GPU."""
+    """How to store the weights of each model if there is no GPU."""
 
     default: CpuWeights = CpuWeights.AUTO
     by_model: Mapping[str, CpuWeights] = field(default_factory=dict)
-    """Names of models, in any case of letters."""
+    """Exceptions by model name, ignoring case."""
 
-    def of(self, name: str) -> CpuWeights:
-        """Return how a model's are to be held."""
-        wanted = {key.lower(): value for key, value in self.by_model.items()}
-        return wanted.get(name.lower(), self.default)
+    def for_model(self, name: str) -> CpuWeights:
+        """Return how to store the weights of a model."""
+        by_lower_name = {key.lower(): value for key, value in self.by_model.items()}
+        return by_lower_name.get(name.lower(), self.default)
 
 
-def room_for_copies(cache_bytes: int) -> int:
-    """Return how many bytes weights may take beyond those that are loaded.
+def free_for_float32(cache_bytes: int) -> int:
+    """Return how many additional bytes float32 weights may take.
 
-    Four fifths of what is free, in the machine and in this process's control group, less what a
-    conversation and the kept prompt caches need.
+    This is four fifths of the free memory of the machine or of this process's control group, whichever is
+    smaller, minus what a generation and the prompt cache need.
+
+    Args:
+        cache_bytes: maximum size of the prompt cache.
     """
-    free = min(psutil.virtual_memory().available, _free_in_group())
+    free = min(psutil.virtual_memory().available, _free_in_cgroup())
     return max(0, int(0.8 * free) - cache_bytes - _WORKING_BYTES)
 
 
-def _free_in_group(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return what the control group of a container (v2, else v1) leaves, in bytes."""
+def _free_in_cgroup(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the free memory of the control group (v2, else v1), in bytes; 2**62 if it has no limit."""
     return min(
-        _left(root / "memory.max", root / "memory.current"),
-        _left(root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"),
+        _remaining(root / "memory.max", root / "memory.current"),
+        _remaining(root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"),
     )
 
 
-def _left(limit: Path, used: Path) -> int:
+def _remaining(limit: Path, used: Path) -> int:
     try:
         return max(0, int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):  # there is none, or it is "max"
+    except (OSError, ValueError):  # no such file, or "max"
         return 1 << 62
 
 
-def check(model: Runnable, held_bytes: int = 0, wanted: CpuWeights = CpuWeights.AUTO) -> MemoryFit | None:
-    """Return how a model fits, `tight` also where it fits the machine but hardly what is free.
+def check_memory_for(
+    model: Runnable, released_bytes: int = 0, weights: CpuWeights = CpuWeights.AUTO
+) -> MemoryFit | None:
+    """Return how a model fits: `tight` also if it fits the machine but takes most of the free memory.
 
-    On macOS what is in use by others is compressed and swapped out for the GPU, so that only the
-    machine's memory counts; elsewhere what is free counts too.
+    macOS compresses and swaps out the memory of other processes for the GPU, so only the machine's total
+    memory counts there. Elsewhere the free memory counts too.
 
     Args:
-        model: what is to be loaded; unchecked where its need is unknown or it is forced.
-        held_bytes: what the present model gives back first.
-        wanted: how its weights are to be held on a CPU; as float32 they may need much more.
+        model: the model to load; not checked if its estimate is unknown or loading is forced.
+        released_bytes: memory that unloading the current model will free.
+        weights: how its weights are stored on a CPU; float32 may need much more memory.
 
     Raises:
         OpError: `insufficient_memory`, with the numbers.
     """
     needed = model.memory_bytes
-    copies = wanted is CpuWeights.FLOAT32 and model.float32_bytes is not None and not may_have_gpu()
-    if copies:
+    as_float32 = weights is CpuWeights.FLOAT32 and model.float32_bytes is not None and not may_have_gpu()
+    if as_float32:
         needed = model.float32_bytes
     if needed is None or model.forced:
         return None
     usable = usable_memory(total_memory())
-    free = psutil.virtual_memory().available + held_bytes
-    if copies and needed > min(usable, free):
+    free = psutil.virtual_memory().available + released_bytes
+    if as_float32 and needed > min(usable, free):
         raise OpError(
             ErrorType.INSUFFICIENT_MEMORY,
-            f"{model.name} needs about {size(needed)} of memory with its weights as float32, and "
-            f"{size(min(usable, free))} are free now. Hold them as stored, or force it.",
+            f"{model.name} needs about {size(needed)} of memory with float32 weights; "
+            f"{size(min(usable, free))} is free now. Use stored weights, or force it.",
         )
     fit = check_memory(needed, Runtime(None, frozenset(), memory_bytes=usable), name=model.name).fit
     if needed <= 0.8 * free:
@@ -98,7 +103,7 @@ def check(model: Runnable, held_bytes: int = 0, wanted: CpuWeights = CpuWeights.
     if needed > free and platform.system() != "Darwin":
         raise OpError(
             ErrorType.INSUFFICIENT_MEMORY,
-            f"{model.name} needs about {size(needed)} of memory, and {size(free)} are free now.",
+            f"{model.name} needs about {size(needed)} of memory; {size(free)} is free now.",
             remedy=Remedy.FREE_MEMORY_OR_FORCE,
             facts=ErrorFacts(name=model.name, needed_bytes=needed, available_bytes=free),
         )
@@ -106,5 +111,5 @@ def check(model: Runnable, held_bytes: int = 0, wanted: CpuWeights = CpuWeights.
 
 
 def prompt_cache_bytes() -> int:
-    """Return how much kept prompt caches may take: a tenth of what models can use, at most 8 GB."""
+    """Return the default size of the prompt cache: a tenth of the memory for models, at most 8 GB."""
     return min(8 * 10**9, usable_memory(total_memory()) // 10)

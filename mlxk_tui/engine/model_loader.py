@@ -1,4 +1,4 @@
-"""Has the worker load a model, and once more where the trial of its batching ends the worker."""
+"""Loads a model in the worker, and retries without batching if the batching trial crashes the worker."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _LOG = logging.getLogger("mlxk_tui.engine")
 
 
 class ModelLoader:
-    """Loads models over one connection, and remembers which of them cannot be batched.
+    """Loads models over a connection and remembers which of them crashed in the batching trial.
 
     Args:
-        connection: to the worker, which is started where there is none.
-        cache_bytes: most bytes of kept prompt caches.
-        batching: find out whether requests can be answered together.
-        stopping: tells whether the engine is being stopped, when no further worker may start.
+        connection: the connection to the worker, which is started if it does not run.
+        cache_bytes: maximum size of the prompt cache.
+        batching: let the worker test whether requests can be batched.
+        stopping: returns whether the engine is being stopped; no worker is started then.
     """
 
     def __init__(
@@ -37,15 +37,20 @@ class ModelLoader:
         self._cache_bytes = cache_bytes
         self._batching = batching
         self._crashed: set[str] = set()
-        """Folders of models whose trial of batching ended the worker."""
+        """Folders of models whose batching trial crashed the worker."""
 
     async def load(
         self, model: Runnable, weights: CpuWeights, on_loading: Callable[[Loading], None]
     ) -> Reply:
-        """Return what the worker answers.
+        """Load a model and return the worker's reply.
+
+        Args:
+            model: the model.
+            weights: how to store its weights on a CPU.
+            on_loading: receives the progress.
 
         Raises:
-            OpError: what the worker says, `engine_crashed`, `cancelled` (the engine was stopped).
+            OpError: the worker's error, `engine_crashed`, or `cancelled` (the engine was stopped).
         """
         folder, stage = str(model.folder), ""
 
@@ -71,10 +76,10 @@ class ModelLoader:
                 batching=mode,
             )
             try:
-                return await self._connection.ask(command, on_progress)
+                return await self._connection.request(command, on_progress)
             except OpError as error:
-                tried = stage == "batching" and mode == "try"
-                if error.type is not ErrorType.ENGINE_CRASHED or not tried or self._stopping():
+                in_trial = stage == "batching" and mode == "try"
+                if error.type is not ErrorType.ENGINE_CRASHED or not in_trial or self._stopping():
                     raise
-                _LOG.warning("%s crashed while batching was checked: its requests take turns", model.name)
+                _LOG.warning("%s crashed in the batching trial; its requests take turns", model.name)
                 self._crashed.add(folder)

@@ -1,4 +1,4 @@
-"""Which cached model is to be run: found by its name, judged sound, compared with the machine's memory."""
+"""Finds a cached model by its name and checks that it is healthy, runnable and fits into memory."""
 
 from __future__ import annotations
 
@@ -21,50 +21,50 @@ from mlxk_tui.ops.health.verdict import evaluate
 
 @dataclass(frozen=True)
 class Runnable:
-    """A model that the engine can be asked to run; two with the same folder are the same model."""
+    """A model that the engine can run, identified by its folder."""
 
     name: str
-    """As shown and as asked for."""
+    """Name for display and in requests."""
     folder: Path
-    """The snapshot."""
+    """The snapshot folder."""
     memory_bytes: int | None = None
-    """Estimate to load it and hold a conversation; None leaves the memory unchecked."""
+    """Estimated memory for the weights and a conversation; None skips the memory check."""
     float32_bytes: int | None = None
-    """The same with its weights as float32."""
+    """The same estimate with float32 weights."""
     context_length: int | None = None
-    """Tokens, as config.json has it."""
+    """In tokens, from config.json."""
     hash: str | None = None
-    """The commit."""
+    """Commit hash of the snapshot."""
     fit: MemoryFit | None = None
-    """How the estimate compares with this machine; `tight` is worth a warning."""
+    """Result of comparing the estimate with this machine; `tight` deserves a warning."""
     forced: bool = False
-    """Load it whatever the memory says."""
+    """Load the model regardless of the memory."""
     embedding: bool = False
-    """It makes embeddings rather than text."""
+    """Whether it is an embedding model."""
 
 
 async def find_runnable(cache: Cache, spec: str, *, force: bool = False, partial: bool = True) -> Runnable:
-    """Return the model of `NAME[@REV]`, ready for the engine.
+    """Return the model with the spec `NAME[@REV]`.
 
     Args:
-        cache: where to look.
+        cache: the Hugging Face cache.
         spec: the model's name, or a part of it, with an optional revision.
-        force: run it even if it does not fit into memory.
+        force: accept a model that does not fit into memory.
         partial: accept a part of a name.
 
     Raises:
         OpError: `model_not_runnable` with the reason, `insufficient_memory` with the numbers,
-            `dependency_missing` where mlx-lm is not installed, and those of `Cache.find` and
+            `dependency_missing` if mlx-lm is not installed, and the errors of `Cache.find` and
             `Repo.find_snapshot`.
     """
     return await asyncio.to_thread(_find, cache, spec, force, partial)
 
 
 def with_draft(model: Runnable, draft: Runnable, *, force: bool = False) -> Runnable:
-    """Return the model with the memory of both: they are loaded together.
+    """Return the model with the memory estimates of both models, which are loaded together.
 
     Raises:
-        OpError: `insufficient_memory` with the numbers, unless forced.
+        OpError: `insufficient_memory` with the numbers, unless `force` is set.
     """
     if model.memory_bytes is None or draft.memory_bytes is None:
         return model
@@ -74,7 +74,7 @@ def with_draft(model: Runnable, draft: Runnable, *, force: bool = False) -> Runn
     if fit is MemoryFit.TOO_LARGE and not force:
         raise OpError(
             ErrorType.INSUFFICIENT_MEMORY,
-            f"{model.name} and its draft model need about {size(needed)} of memory together; models "
+            f"{model.name} and its draft model together need about {size(needed)} of memory; models "
             f"can use {size(runtime.memory_bytes)} here.",
             remedy=Remedy.LEAVE_OUT_DRAFT,
             facts=ErrorFacts(name=model.name, needed_bytes=needed, available_bytes=runtime.memory_bytes),

@@ -1,7 +1,7 @@
-"""What the engine's client and its worker process say to each other: one typed definition.
+"""The messages between the engine's client and its worker process, as dataclasses.
 
-Both sides are of one version and trust each other; a message is one line of JSON. What it carries of a
-generation is defined in `generation.py`.
+Each message is one line of JSON. Both sides are of the same version and trust each other. Generation
+requests and their events are defined in `generation.py`.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from mlxk_tui.ops.core.errors import ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.core.remedies import NO_FACTS, ErrorFacts, Remedy
 
 BatchingMode = Literal["try", "never", "crashed"]
-"""Whether requests may be answered together: try it where it is not known, never as they come one by one, or
-not as the last trial ended the worker."""
+"""Whether to decode requests as one batch: `try` runs a trial if no verdict is stored, `never` skips it
+because requests come one at a time, `crashed` disables batching because the last trial ended the worker."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """Command: load the model of a folder, unloading any other; answered by `Loaded` or `RequestFault`."""
+    """Command: load the model in a folder, unloading any other; answered by `Loaded` or `RequestFailed`."""
 
     id: int
     name: str
     folder: str
     cache_bytes: int
-    """Most bytes of kept prompt caches."""
+    """Maximum size of the prompt cache, in bytes."""
     context_length: int | None = None
-    """Tokens; None leaves it to config.json."""
+    """In tokens; None takes it from config.json."""
     cpu_weights: CpuWeights = CpuWeights.AUTO
-    """How the weights are held where there is no GPU."""
+    """How to store the weights if there is no GPU."""
     batching: BatchingMode = "try"
 
 
 @dataclass(frozen=True)
 class Unload:
-    """Command: free the model; answered by `Done`."""
+    """Command: unload the model; answered by `Done`."""
 
     id: int
 
 
 @dataclass(frozen=True)
 class Generate:
-    """Command: generate; answered by events, the last one `Finished` or `RequestFault`."""
+    """Command: generate text; answered by `Streamed` events, the last one `Finished`, or `RequestFailed`."""
 
     id: int
     request: Generation
@@ -54,15 +54,15 @@ class Generate:
 
 @dataclass(frozen=True)
 class Cancel:
-    """Command: end a generation at its next step; it is answered by its `Finished`."""
+    """Command: cancel a request. A generation ends at its next step and still sends its `Finished`."""
 
     id: int
-    """The generation's."""
+    """Id of the request to cancel."""
 
 
 @dataclass(frozen=True)
 class CountTokens:
-    """Command: count the tokens of a conversation as a prompt; answered by `Counted`."""
+    """Command: count the prompt tokens of a conversation; answered by `Counted`."""
 
     id: int
     messages: tuple[Mapping[str, Any], ...]
@@ -72,25 +72,25 @@ class CountTokens:
 
 @dataclass(frozen=True)
 class Tokenize:
-    """Command: turn a text or a conversation into tokens; answered by `Tokenized`."""
+    """Command: tokenize a text or a conversation; answered by `Tokenized`."""
 
     id: int
     text: str | None = None
     messages: tuple[Mapping[str, Any], ...] = ()
-    """A conversation, where no text is given."""
+    """The conversation, if `text` is None."""
     tools: tuple[Mapping[str, Any], ...] = ()
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     add_special: bool = True
-    """Let the tokenizer add its own special tokens, such as a begin of sequence."""
+    """Let the tokenizer add its special tokens to a text, such as BOS."""
     opens_answer: bool = True
-    """End a conversation with the opening of an answer."""
+    """Append the template's generation prompt to a conversation."""
     names: bool = False
-    """Report the tokens by their names in the vocabulary, too."""
+    """Also return the tokens as strings of the vocabulary."""
 
 
 @dataclass(frozen=True)
 class Detokenize:
-    """Command: turn tokens into text; answered by `Detokenized`."""
+    """Command: decode tokens; answered by `Detokenized`."""
 
     id: int
     tokens: tuple[int, ...]
@@ -98,7 +98,7 @@ class Detokenize:
 
 @dataclass(frozen=True)
 class Embed:
-    """Command: turn texts into vectors; answered by `Embedded`."""
+    """Command: compute the embeddings of texts; answered by `Embedded`."""
 
     id: int
     texts: tuple[str, ...]
@@ -106,53 +106,54 @@ class Embed:
 
 @dataclass(frozen=True)
 class Ready:
-    """First words of a worker."""
+    """Message: the worker has started and accepts work."""
 
     mlx: str
     """Version of MLX."""
     mlx_lm: str
+    """Version of mlx-lm."""
     device: str
     """`gpu` or `cpu`."""
     blas: Blas | None = None
-    """How matrices are multiplied on Linux without a GPU."""
+    """The BLAS library in use on Linux without a GPU."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """Answer: the model is there."""
+    """Reply to `Load`: the model is ready."""
 
     id: int
     context_length: int
-    """Tokens; 0 where the model names none."""
+    """In tokens; 0 if config.json has none."""
     vocab_size: int
     memory_bytes: int
-    """Memory that MLX uses with the model loaded."""
+    """Memory that MLX uses after loading."""
     load_s: float
     has_chat_template: bool
     has_thinking: bool
     has_tools: bool
     weights: CpuWeights | None = None
-    """How the weights are held on a CPU: `float32` or `stored`; None on a GPU."""
+    """How the weights are stored on a CPU: `float32` or `stored`; None on a GPU."""
     stored_bytes: int = 0
-    """Then what they take as stored."""
+    """Size of the weights in the file's format, on a CPU."""
     weights_fault: str = ""
-    """What the model's code raised with its weights held otherwise, where they are as stored for that."""
+    """The error that made the worker fall back to unconverted weights; empty if there was none."""
     batched: bool = False
-    """Whether several requests are answered together; otherwise they take turns."""
+    """Whether concurrent requests are decoded as one batch; otherwise they take turns."""
     in_turn: BatchingReason | None = None
-    """Why they take turns; None also where nobody asked for more than one at a time."""
+    """Why requests take turns; None if they are batched, or if batching was not requested."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """Answer: done."""
+    """Reply to `Unload`."""
 
     id: int
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Answer: so many tokens."""
+    """Reply to `CountTokens`."""
 
     id: int
     tokens: int
@@ -160,16 +161,18 @@ class Counted:
 
 @dataclass(frozen=True)
 class Tokenized:
-    """Answer: the tokens."""
+    """Reply to `Tokenize`."""
 
     id: int
     tokens: tuple[int, ...] = ()
+    """Token ids."""
     names: tuple[str, ...] = ()
+    """The same tokens as strings of the vocabulary, if requested."""
 
 
 @dataclass(frozen=True)
 class Detokenized:
-    """Answer: the text."""
+    """Reply to `Detokenize`."""
 
     id: int
     text: str
@@ -177,38 +180,38 @@ class Detokenized:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Answer: the vectors, one for each text."""
+    """Reply to `Embed`: one vector for each text."""
 
     id: int
     size: int
-    """Numbers in a vector."""
+    """Dimension of a vector."""
     data: str
-    """All numbers, 32-bit little-endian, as Base64."""
+    """All vectors, (texts, size), as little-endian float32 in Base64."""
     tokens: int
-    """Of all texts."""
+    """Number of tokens of all texts."""
 
 
 @dataclass(frozen=True)
-class RequestFault:
-    """Answer: it failed; `id` 0 is the worker itself, which then leaves."""
+class RequestFailed:
+    """Reply: the request failed. With `id` 0 the worker itself failed and is about to exit."""
 
     id: int
     type: str
     """A value of `ErrorType`."""
     message: str
     overflow: ContextOverflow | None = None
-    """With `context_length_exceeded`."""
+    """Set with `context_length_exceeded`."""
     remedy: Remedy | None = None
     facts: ErrorFacts = NO_FACTS
 
     @staticmethod
-    def of(id: int, error: OpError) -> RequestFault:  # noqa: A002 - the protocol's own name
-        """Return an error as the worker tells it."""
-        return RequestFault(id, error.type.value, error.message, error.overflow, error.remedy, error.facts)
+    def from_error(id: int, error: OpError) -> RequestFailed:  # noqa: A002 - the protocol's own name
+        """Return the message for an error of a request."""
+        return RequestFailed(id, error.type.value, error.message, error.overflow, error.remedy, error.facts)
 
     @property
     def error(self) -> OpError:
-        """The error as it was raised in the worker."""
+        """The error that was raised in the worker."""
         return OpError(
             ErrorType(self.type),
             self.message,
@@ -220,51 +223,61 @@ class RequestFault:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """The worker lives, and how it gets on; sent every second of work, after changes, and when asked.
+    """Message: the worker's progress; sent every second while it is busy, after changes, and on `Ping`.
 
-    A thread of its own sends it while the MLX thread is inside a step. The counters only grow, and only
-    mean something compared with an earlier heartbeat.
+    A separate thread sends it, also while the MLX thread is inside a step. The counters (`cpu_s`, `disk`,
+    `device`) only grow; compare them with an earlier heartbeat.
     """
 
     memory_bytes: int = 0
-    """What MLX holds, its own pool of freed buffers not counted."""
+    """Active memory of MLX (`mx.get_active_memory`), without its cache of freed buffers."""
     cache_bytes: int = 0
-    """Kept prompt caches, part of `memory_bytes`."""
+    """Size of the prompt cache, part of `memory_bytes`."""
     tokens_per_s: float = 0.0
-    """Over all streams, the last second or so."""
+    """Rate of all streams together, over the last second or so."""
     streams: int = 0
+    """Running generations."""
     step: int = 0
-    """Number of the piece of work that the MLX thread has in hand, or had last."""
+    """Number of the current or last step of the MLX thread."""
     expected_s: float = 0.0
-    """How long that piece should take, in seconds; 0 at rest."""
+    """Expected duration of that step, in seconds; 0 while idle."""
     reads_files: bool = False
-    """Whether it reads files, so that bytes read are progress."""
+    """Whether the step reads files, so that bytes read count as progress."""
     cpu_s: float = 0.0
-    """Processor time of the process in seconds, without the threads that listen, prepare and beat."""
+    """Processor time of the process in seconds, without the reader, preparation and heartbeat threads."""
     disk: int = 0
-    """Blocks that were read from a disk, and page faults that needed one."""
+    """Blocks read from a disk, plus major page faults."""
     device: int = 0
-    """Changes of what the device holds: counted once a heartbeat."""
+    """How often the device's memory numbers had changed, sampled once per heartbeat."""
     tokenizing_bytes: int = 0
-    """Memory that the processes which read prompts have for themselves."""
+    """Memory of the tokenizer processes, not counting what they share with the worker."""
 
 
 @dataclass(frozen=True)
 class Ping:
-    """Asks for a `Heartbeat`."""
+    """Command: send a `Heartbeat` now."""
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """An event of a generation."""
+    """Message: an event of a generation, or the progress of a `Load`."""
 
     id: int
     event: Event
 
 
 Command: TypeAlias = Load | Unload | Generate | Cancel | CountTokens | Tokenize | Detokenize | Embed
-"""What the client says to the MLX thread."""
+"""Sent by the client to the MLX thread."""
 Message: TypeAlias = (
-    Ready | Loaded | Done | Counted | Tokenized | Detokenized | Embedded | RequestFault | Heartbeat | Streamed
+    Ready
+    | Loaded
+    | Done
+    | Counted
+    | Tokenized
+    | Detokenized
+    | Embedded
+    | RequestFailed
+    | Heartbeat
+    | Streamed
 )
-"""What the worker says."""
+"""Sent by the worker."""

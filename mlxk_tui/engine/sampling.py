@@ -1,8 +1,8 @@
-"""Checks sampling parameters, and takes a model's own defaults from its generation_config.json.
+"""Validates sampling parameters, and reads a model's defaults from its generation_config.json.
 
-The ranges are those of the OpenAI API where it has the parameter. mlx-lm raises on some values inside
-the batch (a `top_k` of the vocabulary's size, a `logit_bias` beyond it), which would end everybody's
-streams, so a request is checked before it is queued.
+The ranges are those of the OpenAI API, where it has the parameter. For some values (a `top_k` of the
+vocabulary's size, a `logit_bias` for an id beyond it) mlx-lm raises inside the batch, which would end all
+streams. So a request is validated before it is queued.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from mlxk_tui.ops.core.text import printable
 def _is_number(value: object) -> TypeGuard[float]:
     if isinstance(value, float):
         return math.isfinite(value)
-    return _is_whole(value)
+    return _is_integer(value)
 
 
-def _is_whole(value: object) -> TypeGuard[int]:
+def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -30,7 +30,7 @@ class _Range(NamedTuple):
     low: float
     high: float
 
-    def holds(self, value: object) -> bool:
+    def contains(self, value: object) -> bool:
         return _is_number(value) and self.low <= value <= self.high
 
 
@@ -42,58 +42,58 @@ RANGES: dict[str, _Range] = {
     "presence_penalty": _Range(-2, 2),
     "frequency_penalty": _Range(-2, 2),
 }
-"""Allowed values of the parameters that are real numbers, both ends included."""
+"""Allowed values of the floating-point parameters, both ends included."""
 BIAS_RANGE = _Range(-100, 100)
 """Allowed values of `logit_bias`."""
 MIN_SEED, MAX_SEED = -(2**63), 2**64 - 1
-"""Seeds: every signed and unsigned 64-bit number."""
+"""Range of seeds: all signed and unsigned 64-bit integers."""
 _MAX_EOS = 256
 _GREEDY_TOP_P = 1e-9
 
 
-def validate(sampling: Sampling, vocab_size: int) -> None:
-    """Refuse parameters that cannot be used with a model.
+def validate_sampling(sampling: Sampling, vocab_size: int) -> None:
+    """Check that the parameters can be used with a model.
 
     Args:
-        sampling: what was asked for; a value may be of any type.
-        vocab_size: tokens that the model has logits for.
+        sampling: the requested parameters; values may be of any type.
+        vocab_size: size of the model's logits.
 
     Raises:
-        OpError: `validation_error`, naming the parameter and what it may be.
+        OpError: `validation_error`, with the parameter and its allowed values.
     """
     for name, allowed in RANGES.items():
         value = getattr(sampling, name)
-        if value is not None and not allowed.holds(value):
-            raise _refuse(name, value, f"a number from {allowed.low:g} to {allowed.high:g}")
+        if value is not None and not allowed.contains(value):
+            raise _invalid(name, value, f"a number from {allowed.low:g} to {allowed.high:g}")
     top_k = sampling.top_k
-    if top_k is not None and not (_is_whole(top_k) and 0 <= top_k < vocab_size):
-        raise _refuse("top_k", top_k, f"a whole number from 0 (all tokens) to {vocab_size - 1}")
+    if top_k is not None and not (_is_integer(top_k) and 0 <= top_k < vocab_size):
+        raise _invalid("top_k", top_k, f"a whole number from 0 (all tokens) to {vocab_size - 1}")
     seed = sampling.seed
-    if seed is not None and not (_is_whole(seed) and MIN_SEED <= seed <= MAX_SEED):
-        raise _refuse("seed", seed, f"a whole number from {MIN_SEED} to {MAX_SEED}")
+    if seed is not None and not (_is_integer(seed) and MIN_SEED <= seed <= MAX_SEED):
+        raise _invalid("seed", seed, f"a whole number from {MIN_SEED} to {MAX_SEED}")
     for token, bias in sampling.logit_bias.items():
-        if not (_is_whole(token) and 0 <= token < vocab_size):
-            raise _refuse("logit_bias", token, f"token ids from 0 to {vocab_size - 1} as keys")
-        if not BIAS_RANGE.holds(bias):
-            raise _refuse("logit_bias", bias, f"numbers from {BIAS_RANGE.low:g} to {BIAS_RANGE.high:g}")
+        if not (_is_integer(token) and 0 <= token < vocab_size):
+            raise _invalid("logit_bias", token, f"token ids from 0 to {vocab_size - 1} as keys")
+        if not BIAS_RANGE.contains(bias):
+            raise _invalid("logit_bias", bias, f"numbers from {BIAS_RANGE.low:g} to {BIAS_RANGE.high:g}")
 
 
-def defaults(generation_config: object, vocab_size: int | None = None) -> Sampling:
-    """Return the sampling that a model's authors recommend.
+def default_sampling(generation_config: object, vocab_size: int | None = None) -> Sampling:
+    """Return the default sampling parameters of a model.
 
-    `do_sample: false` is greedy; `do_sample: true` without a temperature is Transformers' default of 1.
-    Of a file that holds anything else, whatever is no usable number is left out.
+    `do_sample: false` means greedy decoding; `do_sample: true` without a temperature means Transformers'
+    default of 1. Values that are not valid are ignored.
 
     Args:
         generation_config: the parsed generation_config.json; any JSON value, or None.
-        vocab_size: tokens of the model, which `top_k` must stay below.
+        vocab_size: upper bound of `top_k`, exclusive.
     """
     if not isinstance(generation_config, Mapping):
         return Sampling()
 
     def number(name: str) -> float | None:
         value = generation_config.get(name)
-        return float(value) if _is_number(value) and RANGES[name].holds(value) else None
+        return float(value) if _is_number(value) and RANGES[name].contains(value) else None
 
     temperature = number("temperature")
     if generation_config.get("do_sample") is False:
@@ -101,7 +101,7 @@ def defaults(generation_config: object, vocab_size: int | None = None) -> Sampli
     elif generation_config.get("do_sample") is True and temperature is None:
         temperature = 1.0
     top_k = generation_config.get("top_k")
-    usable = _is_whole(top_k) and top_k >= 0 and (vocab_size is None or top_k < vocab_size)
+    usable = _is_integer(top_k) and top_k >= 0 and (vocab_size is None or top_k < vocab_size)
     return Sampling(
         temperature=temperature,
         top_p=number("top_p"),
@@ -112,24 +112,26 @@ def defaults(generation_config: object, vocab_size: int | None = None) -> Sampli
 
 
 def eos_token_ids(generation_config: object, vocab_size: int | None = None) -> tuple[int, ...]:
-    """Return the end-of-turn token ids of a generation_config.json: one number or a list, in order."""
+    """Return the valid ids in the `eos_token_id` of a generation_config.json, an integer or a list."""
     if not isinstance(generation_config, Mapping):
         return ()
     value = generation_config.get("eos_token_id")
     ids = value if isinstance(value, list) else [value]
     limit = vocab_size if vocab_size is not None else 2**31
-    return tuple(dict.fromkeys(token for token in ids[:_MAX_EOS] if _is_whole(token) and 0 <= token < limit))
+    return tuple(
+        dict.fromkeys(token for token in ids[:_MAX_EOS] if _is_integer(token) and 0 <= token < limit)
+    )
 
 
-def merged(request: Sampling, model: Sampling) -> Sampling:
-    """Return what is used: the request's values, else the model's; both valid already.
+def merge_sampling(request: Sampling, model: Sampling) -> Sampling:
+    """Return the effective parameters: the request's values, else the model's. Both must be valid.
 
-    A seed becomes unsigned. A `top_p` of 0, which mlx-lm takes for "off", becomes a number so small
-    that only the likeliest token is left.
+    The seed is converted to unsigned. A `top_p` of 0, which mlx-lm treats as "off", becomes so small that
+    only the most likely token remains.
     """
 
-    def first(asked: float | None, default: float | None) -> float | None:
-        return default if asked is None else asked
+    def first(value: float | None, default: float | None) -> float | None:
+        return default if value is None else value
 
     top_p = first(request.top_p, model.top_p)
     seed = request.seed if request.seed is not None else model.seed
@@ -146,6 +148,6 @@ def merged(request: Sampling, model: Sampling) -> Sampling:
     )
 
 
-def _refuse(name: str, value: object, allowed: str) -> OpError:
-    shown = "so large" if _is_whole(value) and abs(value) >= 2**64 else printable(repr(value)[:60])
+def _invalid(name: str, value: object, allowed: str) -> OpError:
+    shown = "so large" if _is_integer(value) and abs(value) >= 2**64 else printable(repr(value)[:60])
     return OpError(ErrorType.VALIDATION_ERROR, f"{name} cannot be {shown}. It takes {allowed}.")

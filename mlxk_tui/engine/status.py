@@ -1,4 +1,4 @@
-"""What the engine is doing, for headers and health answers."""
+"""The status of the engine, for status lines and health checks."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ if TYPE_CHECKING:
 
 
 class EngineState(str, Enum):
-    """What the engine is doing."""
+    """The state of the engine."""
 
     STOPPED = "stopped"
-    """No worker runs: not yet, or for good."""
+    """No worker has been started yet, or the engine was stopped."""
     STARTING = "starting"
+    """The worker is starting for a load."""
     IDLE = "idle"
-    """A worker runs and no model is loaded."""
+    """The worker runs and no model is loaded."""
     LOADING = "loading"
     READY = "ready"
+    """A model is loaded."""
     FAILED = "failed"
-    """The worker ended by itself; the next request starts another."""
+    """The worker crashed; the next request starts a new one."""
 
 
 @dataclass(frozen=True)
@@ -34,73 +36,73 @@ class ModelStatus:
     name: str
     folder: str
     context_length: int
-    """Tokens; 0 where the model names none."""
+    """In tokens; 0 if config.json has none."""
     vocab_size: int
     memory_bytes: int
-    """What MLX held when it was loaded."""
+    """Memory that MLX used after loading."""
     load_s: float
     has_chat_template: bool
     has_thinking: bool
     has_tools: bool
     weights: CpuWeights | None = None
-    """How its weights are held on a CPU; None on a GPU."""
+    """How the weights are stored on a CPU; None on a GPU."""
     stored_bytes: int = 0
-    """Then what they take as stored."""
+    """Size of the weights in the file's format, on a CPU."""
     weights_fault: str = ""
-    """What the model's code raised with its weights held otherwise, where they are as stored for that."""
+    """The error that made the worker fall back to unconverted weights; empty if there was none."""
     batched: bool = False
-    """Whether several requests are answered together; otherwise they take turns."""
+    """Whether concurrent requests are decoded as one batch; otherwise they take turns."""
     in_turn: BatchingReason | None = None
-    """Why they take turns; None also where nobody asked for more than one at a time."""
+    """Why requests take turns; None if they are batched, or if batching was not requested."""
 
     @classmethod
-    def of(cls, name: str, folder: str, said: Loaded) -> ModelStatus:
-        """Return what a worker tells of a model."""
+    def from_loaded(cls, name: str, folder: str, loaded: Loaded) -> ModelStatus:
+        """Return the status of a model from the worker's reply."""
         return cls(
             name=name,
             folder=folder,
-            context_length=said.context_length,
-            vocab_size=said.vocab_size,
-            memory_bytes=said.memory_bytes,
-            load_s=said.load_s,
-            has_chat_template=said.has_chat_template,
-            has_thinking=said.has_thinking,
-            has_tools=said.has_tools,
-            weights=said.weights,
-            stored_bytes=said.stored_bytes,
-            weights_fault=said.weights_fault,
-            batched=said.batched,
-            in_turn=said.in_turn,
+            context_length=loaded.context_length,
+            vocab_size=loaded.vocab_size,
+            memory_bytes=loaded.memory_bytes,
+            load_s=loaded.load_s,
+            has_chat_template=loaded.has_chat_template,
+            has_thinking=loaded.has_thinking,
+            has_tools=loaded.has_tools,
+            weights=loaded.weights,
+            stored_bytes=loaded.stored_bytes,
+            weights_fault=loaded.weights_fault,
+            batched=loaded.batched,
+            in_turn=loaded.in_turn,
         )
 
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """One look at the engine."""
+    """A snapshot of the engine's state."""
 
     state: EngineState = EngineState.STOPPED
     model: ModelStatus | None = None
     loading: str | None = None
     """Name of the model that is being loaded."""
     loading_done: int = 0
-    """Bytes of its weights that have been read."""
+    """Bytes of its weights that have been loaded."""
     loading_total: int = 0
     """Bytes of all its weights; 0 while unknown."""
     streams: int = 0
-    """Generations that run."""
+    """Running generations."""
     waiting: int = 0
-    """Requests that wait for another model's streams to end, or for theirs to load."""
+    """Requests that wait for another model's streams to end, or for their model to load."""
     tokens_per_s: float = 0.0
-    """Over all streams, the last second or so."""
+    """Rate of all streams together, over the last second or so."""
     memory_bytes: int = 0
-    """What MLX holds now, kept prompt caches included."""
+    """Active memory of MLX, including the prompt cache."""
     tokenizing_bytes: int = 0
-    """What the processes that read prompts have for themselves, beside that."""
+    """Memory of the tokenizer processes, in addition to `memory_bytes`."""
     last_error: OpError | None = None
-    """The last crash or failed load; None after a success."""
+    """The last crash or failed load; None after a successful load."""
     pid: int | None = None
-    """The worker process."""
+    """Process id of the worker."""
     unresponsive: bool = False
-    """Its process has stood still for seconds while it had work; it is ended soon, unless it goes on."""
+    """The worker has made no progress for seconds although it has work; if that lasts, it is killed."""
     blas: Blas | None = None
-    """How the last worker multiplied matrices; None before one was ready, and where MLX's own way is fast."""
+    """The BLAS library of the worker; None until a worker is ready, and where MLX needs no other library."""

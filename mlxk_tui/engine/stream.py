@@ -1,4 +1,4 @@
-"""One generation as its consumer sees it: an async iterator of events that never grows beyond the answer."""
+"""The event stream of one generation: an async iterator with a queue no larger than the answer."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from mlxk_tui.engine.generation import Delta, Event, Finished, Loading, Prefill
 
 
 class GenerationStream:
-    """Yields events until `Finished`; closing it, or cancelling who waits for it, ends the generation.
+    """Yields events until `Finished`. Closing it, or cancelling the task that awaits it, ends the generation.
 
-    A consumer that is slow holds up nobody: what comes meanwhile becomes one larger `Delta`. One that
-    forgets the stream altogether ends it too, when it is collected.
+    A slow consumer does not block the engine: deltas that arrive meanwhile are merged into one. A stream
+    that is garbage-collected cancels its generation.
 
     Args:
-        begin: starts the generation, with the first event that is waited for.
-        abandon: ends the generation.
+        begin: starts the generation; called when the first event is awaited.
+        cancel: cancels the generation.
     """
 
-    def __init__(self, begin: Callable[[], None], abandon: Callable[[], None]) -> None:
+    def __init__(self, begin: Callable[[], None], cancel: Callable[[], None]) -> None:
         self._begin: Callable[[], None] | None = begin
-        self._abandon: Callable[[], None] | None = abandon
+        self._cancel: Callable[[], None] | None = cancel
         self._events: deque[Event | DeltaBuffer] = deque()
         self._error: BaseException | None = None
         self._ended = False
         self._closed = False
-        self._waiting: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __aiter__(self) -> GenerationStream:
@@ -42,40 +42,40 @@ class GenerationStream:
         while True:
             if self._events:
                 event = self._events.popleft()
-                return event.whole() if isinstance(event, DeltaBuffer) else event
+                return event.to_delta() if isinstance(event, DeltaBuffer) else event
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
             if self._ended or self._closed:
                 raise StopAsyncIteration
-            self._waiting = asyncio.get_running_loop().create_future()
+            self._waiter = asyncio.get_running_loop().create_future()
             try:
-                await self._waiting
+                await self._waiter
             except asyncio.CancelledError:
                 self._close()
                 raise
             finally:
-                self._waiting = None
+                self._waiter = None
 
     async def aclose(self) -> None:
-        """End the generation, where it still runs; nothing is yielded any more."""
+        """Cancel the generation if it still runs, and yield no further event."""
         self._close()
 
     def cancel(self) -> None:
-        """End the generation and let the iterator go on to its `Finished`, with what was counted."""
-        if self._abandon is not None:
-            self._abandon()
+        """Cancel the generation but let the iterator continue to its `Finished`, with the final counts."""
+        if self._cancel is not None:
+            self._cancel()
 
     def push(self, event: Event) -> None:
-        """Take an event in; called by the engine."""
+        """Append an event; called by the engine."""
         if self._closed or self._ended:
             return
         last = self._events[-1] if self._events else None
         if isinstance(event, Delta):
-            if not isinstance(last, DeltaBuffer) or not last.takes(event):
+            if not isinstance(last, DeltaBuffer) or not last.can_append(event):
                 last = DeltaBuffer()
                 self._events.append(last)
-            last.add(event)
+            last.append(event)
         elif isinstance(event, (Prefill, Loading)) and type(last) is type(event):
             self._events[-1] = event
         else:
@@ -85,9 +85,9 @@ class GenerationStream:
         self._wake()
 
     def end(self, error: BaseException | None = None) -> None:
-        """Nothing follows, or only this error; called by the engine."""
+        """End the stream, or make it raise `error` after the queued events; called by the engine."""
         ended, self._ended = self._ended, True
-        self._abandon = None
+        self._cancel = None
         if not (self._closed or ended):
             self._error = error
         self._wake()
@@ -97,16 +97,16 @@ class GenerationStream:
         self._begin = None
         self._events.clear()
         self._error = None
-        abandon, self._abandon = self._abandon, None
-        if abandon is not None:
-            abandon()
+        cancel, self._cancel = self._cancel, None
+        if cancel is not None:
+            cancel()
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def __del__(self) -> None:
-        abandon, loop = self._abandon, self._loop
-        if abandon is not None and loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(abandon)
+        cancel, loop = self._cancel, self._loop
+        if cancel is not None and loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(cancel)

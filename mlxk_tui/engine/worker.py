@@ -1,7 +1,7 @@
 """The worker process, `python -m mlxk_tui.engine.worker`: commands on stdin, messages on stdout.
 
-Logs go to stderr. It ends when stdin does, and with the parent whose process id is its argument. One line of
-JSON is one message; `protocol.py` defines them.
+Each message is one line of JSON, defined in `protocol.py`. Logs go to stderr. The process ends when stdin
+is closed, and with the parent whose process id is its argument.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _MISSING = (
     "and the packages mlx and mlx-lm."
 )
 _TRIALS_S = 10.0
-"""How long trials of BLAS libraries should take, in seconds."""
+"""Expected duration of the trials of all BLAS libraries, in seconds."""
 
 
 def main() -> int:
-    """Run until stdin ends; returns only where MLX is not there or fails."""
-    die_with_parent(sys.argv[1:])  # before anything is imported that takes its time
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the parent's to handle
+    """Run until stdin is closed; returns an exit status only if MLX cannot be imported or fails."""
+    die_with_parent(sys.argv[1:])  # before slow imports
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C in the terminal
     from mlxk_tui.engine.inference.prompts.tokenizing import node
 
-    first = node.start()  # before there is a second thread
+    first = node.start()  # forks, so before there is a second thread
     from mlxk_tui.engine.inference.channel import Inbox, Outbox, guard_stdout, listen
     from mlxk_tui.engine.inference.prompts.tokenizing.pool import Pool
     from mlxk_tui.engine.inference.vitals import Vitals
-    from mlxk_tui.engine.protocol import Ready, RequestFault
+    from mlxk_tui.engine.protocol import Ready, RequestFailed
     from mlxk_tui.ops.core.errors import ErrorType
 
     outbox = Outbox(guard_stdout())
@@ -40,32 +40,34 @@ def main() -> int:
     vitals.start(outbox.send)
     listen(os.fdopen(os.dup(0), "rb"), inbox, vitals)  # `exit()` closes sys.stdin, and mlx-lm's olmo calls it
     try:
-        import mlx.core as mx  # 2 s of imports, watched over by the threads above
+        import mlx.core as mx  # 2 s of imports, while the threads above send heartbeats
 
         from mlxk_tui.engine.inference.blas.borrowing import borrow_blas
 
-        vitals.begin(_TRIALS_S, reads_files=True)  # other processes try libraries, one after the other
-        borrowed = borrow_blas()  # before mlx-lm: nothing may multiply meanwhile
+        vitals.begin(_TRIALS_S, reads_files=True)  # subprocesses test the libraries one after another
+        borrowed = borrow_blas()  # before mlx-lm: no matrix product may run meanwhile
         vitals.begin(reads_files=True)
         from mlxk_tui.engine.inference.loop import Loop
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything
         traceback.print_exc()
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
-        outbox.send(RequestFault(0, ErrorType.DEPENDENCY_MISSING.value, _MISSING.format(reason=reason)))
+        outbox.send(RequestFailed(0, ErrorType.DEPENDENCY_MISSING.value, _MISSING.format(reason=reason)))
         return 1
     mx.random.seed(int.from_bytes(os.urandom(4), "little"))
     device = "gpu" if mx.default_device() == mx.gpu else "cpu"
     outbox.send(Ready(mlx=version("mlx"), mlx_lm=version("mlx-lm"), device=device, blas=borrowed.blas))
     try:
         Loop(inbox, outbox, vitals, Pool(first), borrowed).run()
-    except Exception as error:  # noqa: BLE001 - whatever MLX raises, all that ran is lost
+    except Exception as error:  # noqa: BLE001 - MLX may raise anything; all running requests are lost
         traceback.print_exc()
-        said = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        outbox.send(RequestFault(0, ErrorType.ENGINE_CRASHED.value, f"The inference process failed: {said}"))
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        outbox.send(
+            RequestFailed(0, ErrorType.ENGINE_CRASHED.value, f"The inference process failed: {reason}")
+        )
     return 1
 
 
 if __name__ == "__main__":
     code = main()
     sys.stderr.flush()
-    os._exit(code)  # at once: on Metal, threads that still run must not meet a dying interpreter
+    os._exit(code)  # immediately: on Metal, running threads may crash while the interpreter shuts down

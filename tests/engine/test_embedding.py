@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.embedding import parts_of
+from mlxk_tui.engine.embedding import split_texts
 from mlxk_tui.engine.generation import Delta, Generation
 from mlxk_tui.engine.memory import WeightsChoice
 from mlxk_tui.engine.models import Runnable, find_runnable
@@ -246,7 +246,7 @@ async def test_invalid_embedding_requests_are_rejected(
 
     chatting = await refused(babbler, ["Hello"])
     assert chatting.type is ErrorType.VALIDATION_ERROR
-    assert "test/babbler is no embedding model" in chatting.message
+    assert "test/babbler is not an embedding model" in chatting.message
     for texts in ([], [""], "Hello", ["Hello", 7]):
         assert (await refused(embedder, texts)).type is ErrorType.VALIDATION_ERROR
     long = await refused(embedder, ["words " * 20_000])
@@ -282,11 +282,11 @@ async def test_embedding_model_is_detected_and_bert_is_not_runnable(hub: Path, c
 
 async def test_embedding_chunks_are_limited() -> None:
     texts = ["x" * 100_000] * 5 + ["y"] * 150
-    parts = list(parts_of(texts))
+    parts = list(split_texts(texts))
     assert [text for part in parts for text in part] == texts
     assert max(map(len, parts)) == 64
     assert max(sum(map(len, part)) for part in parts) <= 256 * 1024
-    assert list(parts_of(["z" * 10**6])) == [("z" * 10**6,)]
+    assert list(split_texts(["z" * 10**6])) == [("z" * 10**6,)]
 
 
 async def test_code_in_a_repo_is_never_executed(engine: Engine, embedder: Runnable, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from mlxk_tui.engine.client import Engine, EngineState
-from mlxk_tui.engine.connection.liveness import Patience
+from mlxk_tui.engine.connection.liveness import LivenessLimits
 from mlxk_tui.engine.generation import Generation
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.core.errors import ErrorType, OpError
@@ -31,10 +31,10 @@ pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="module")]
 FAULTS = Path(__file__).parent / "faults"
 LONG = Generation(prompt="Hello, world! How are", sampling=GREEDY, max_tokens=3000, stop=("never said",))
 SHORT = replace(LONG, max_tokens=5)
-NO_SIGN, NO_WORK = "gave no sign of life", "did not get on with its work"
+NO_SIGN, NO_WORK = "sent no heartbeat", "made no progress"
 HURRIED = {
-    NO_SIGN: Patience(silence_s=1.0, stall_s=600.0),
-    NO_WORK: Patience(silence_s=600.0, stall_s=1.0, overdue=1.0),
+    NO_SIGN: LivenessLimits(silence_s=1.0, stall_s=600.0),
+    NO_WORK: LivenessLimits(silence_s=600.0, stall_s=1.0, overdue=1.0),
 }
 """For what is known to be stuck: nobody has to wait for long."""
 slow = pytest.mark.slow
@@ -88,9 +88,9 @@ async def unload(engine: Engine, model: Runnable) -> None:
 async def is_ended(engine: Engine, asked: asyncio.Task[None], pid: int, reason: str) -> None:
     """Check that the worker is stopped for the reason, the request fails, and the engine keeps working."""
     assert not asked.done()
-    engine.patience = HURRIED[reason]
+    engine.liveness_limits = HURRIED[reason]
     await asyncio.wait([asked], timeout=PATIENCE_S)
-    engine.patience = Patience()
+    engine.liveness_limits = LivenessLimits()
     error = asked.exception()
     assert isinstance(error, OpError)
     assert error.type is ErrorType.ENGINE_CRASHED
@@ -211,14 +211,14 @@ async def test_slow_disk_is_not_a_hang(engine: Engine, babbler: Runnable, tmp_pa
 async def test_worker_on_a_busy_machine_is_not_stopped(engine: Engine, babbler: Runnable) -> None:
     await engine.load(babbler)
     pid = pid_of(engine)
-    engine.patience = Patience(silence_s=3.0, stall_s=3.0, overdue=1.0)
+    engine.liveness_limits = LivenessLimits(silence_s=3.0, stall_s=3.0, overdue=1.0)
     try:
         with burners(3 * (os.cpu_count() or 1)):
             results = await asyncio.gather(
                 *(run(engine, babbler, replace(LONG, max_tokens=300)) for _ in itertools.repeat(None, 4))
             )
     finally:
-        engine.patience = Patience()
+        engine.liveness_limits = LivenessLimits()
     assert [result.tokens for result in results] == [300] * 4
     assert engine.status.pid == pid
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxk_tui.engine.connection.liveness import Patience, Watch, look_at
+from mlxk_tui.engine.connection.liveness import LivenessLimits, LivenessMonitor, sample_process
 from mlxk_tui.engine.protocol import Heartbeat
 from tests.support.waiting import wait_until
 
@@ -17,9 +17,9 @@ NOBODY = 2**22 + 1
 """No process has this number (proc(5): pid_max is at most 2**22): nothing is seen from outside."""
 
 
-def passed(watch: Watch, seconds: float) -> None:
+def passed(monitor: LivenessMonitor, seconds: float) -> None:
     for _ in range(int(seconds * 4)):
-        watch.pass_time(0.25, NOBODY)
+        monitor.advance(0.25, NOBODY)
 
 
 def busy(step: int, cpu_s: float, **more: object) -> Heartbeat:
@@ -27,37 +27,37 @@ def busy(step: int, cpu_s: float, **more: object) -> Heartbeat:
 
 
 def test_worker_without_heartbeats_is_unresponsive_and_then_stuck() -> None:
-    watch = Watch(Patience())
-    passed(watch, 4)
-    assert watch.unresponsive
-    assert watch.verdict() is None
-    passed(watch, 7)
-    assert watch.verdict() == "gave no sign of life for 10 seconds"
+    monitor = LivenessMonitor(LivenessLimits())
+    passed(monitor, 4)
+    assert monitor.unresponsive
+    assert monitor.stuck_reason() is None
+    passed(monitor, 7)
+    assert monitor.stuck_reason() == "sent no heartbeat for 10 seconds"
 
 
 def test_idle_worker_with_heartbeats_is_never_stuck() -> None:
-    watch = Watch(Patience())
+    monitor = LivenessMonitor(LivenessLimits())
     for _ in range(100):
-        watch.hear(Heartbeat(step=3))
-        passed(watch, 2)
-        assert watch.verdict() is None
-        assert not watch.unresponsive
+        monitor.on_message(Heartbeat(step=3))
+        passed(monitor, 2)
+        assert monitor.stuck_reason() is None
+        assert not monitor.unresponsive
 
 
-def beating(watch: Watch, seconds: int, beat: Heartbeat) -> str | None:
-    """Send heartbeats every second without progress; return the final verdict."""
+def beating(monitor: LivenessMonitor, seconds: int, beat: Heartbeat) -> str | None:
+    """Send heartbeats every second without progress; return the reason."""
     for _ in range(seconds):
-        watch.hear(beat)
-        passed(watch, 1)
-    return watch.verdict()
+        monitor.on_message(beat)
+        passed(monitor, 1)
+    return monitor.stuck_reason()
 
 
 def test_step_without_progress_is_stuck_after_ten_times_its_duration() -> None:
-    watch = Watch(Patience())
-    assert beating(watch, 5, busy(1, 3.0)) is None  # not overdue
-    assert beating(watch, 5, busy(1, 3.0)) is None  # overdue, but not for long
-    assert beating(watch, 2, busy(1, 3.0)) == "did not get on with its work for 10 seconds"
-    patient = Watch(Patience())
+    monitor = LivenessMonitor(LivenessLimits())
+    assert beating(monitor, 5, busy(1, 3.0)) is None  # not overdue
+    assert beating(monitor, 5, busy(1, 3.0)) is None  # overdue, but not for long
+    assert beating(monitor, 2, busy(1, 3.0)) == "made no progress for 10 seconds"
+    patient = LivenessMonitor(LivenessLimits())
     long = Heartbeat(step=1, expected_s=5.0, cpu_s=3.0)
     assert beating(patient, 49, long) is None  # the expected duration is a tenth of a minute
     assert beating(patient, 3, long) is not None
@@ -65,35 +65,35 @@ def test_step_without_progress_is_stuck_after_ten_times_its_duration() -> None:
 
 @pytest.mark.parametrize("sign", ["cpu_s", "disk", "device", "step"])
 def test_any_kind_of_progress_prevents_being_stuck(sign: str) -> None:
-    watch = Watch(Patience())
+    monitor = LivenessMonitor(LivenessLimits())
     for at in range(100):
         values = {"step": 1, "cpu_s": 3.0, sign: at}
-        watch.hear(Heartbeat(expected_s=0.1, **values))  # type: ignore[arg-type]  # one is a float
-        passed(watch, 2)
-        assert watch.verdict() is None
+        monitor.on_message(Heartbeat(expected_s=0.1, **values))  # type: ignore[arg-type]  # one is a float
+        passed(monitor, 2)
+        assert monitor.stuck_reason() is None
 
 
 def test_time_for_heartbeats_is_not_progress() -> None:
-    watch = Watch(Patience())
+    monitor = LivenessMonitor(LivenessLimits())
     for at in range(12):
-        watch.hear(busy(1, 3.0 + at * 1e-4))
-        passed(watch, 1)
-    assert watch.verdict() is not None
+        monitor.on_message(busy(1, 3.0 + at * 1e-4))
+        passed(monitor, 1)
+    assert monitor.stuck_reason() is not None
 
 
 def test_gpu_gets_more_time_without_visible_progress() -> None:
-    watch = Watch(Patience())
-    watch.gpu = True
-    assert beating(watch, 59, busy(1, 3.0)) is None
-    assert beating(watch, 3, busy(1, 3.0)) is not None
+    monitor = LivenessMonitor(LivenessLimits())
+    monitor.gpu = True
+    assert beating(monitor, 59, busy(1, 3.0)) is None
+    assert beating(monitor, 3, busy(1, 3.0)) is not None
 
 
 def test_idle_time_before_a_request_does_not_count() -> None:
-    watch = Watch(Patience())
-    passed(watch, 9)
-    watch.start()
-    passed(watch, 9)
-    assert watch.verdict() is None
+    monitor = LivenessMonitor(LivenessLimits())
+    passed(monitor, 9)
+    monitor.start()
+    passed(monitor, 9)
+    assert monitor.stuck_reason() is None
 
 
 _READER = """
@@ -117,18 +117,19 @@ def test_bytes_read_are_progress_while_starting_or_loading(tmp_path: Path) -> No
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        starting, loading, generating = (Watch(Patience()) for _ in range(3))
+        starting, loading, generating = (LivenessMonitor(LivenessLimits()) for _ in range(3))
         for _ in range(60):
             process.stdin.write(b"\n")
             assert process.stdout.readline() == b"read\n"
-            starting.pass_time(0.5, process.pid)  # it has not sent anything yet
-            loading.hear(busy(1, 3.0, reads_files=True))
-            loading.pass_time(0.5, process.pid)
-            generating.hear(busy(1, 3.0))
-            generating.pass_time(0.5, process.pid)
-        assert starting.verdict() is None
-        assert loading.verdict() is None
-        assert generating.verdict() is not None or look_at(process.pid).disk  # the file may be on a real disk
+            starting.advance(0.5, process.pid)  # it has not sent anything yet
+            loading.on_message(busy(1, 3.0, reads_files=True))
+            loading.advance(0.5, process.pid)
+            generating.on_message(busy(1, 3.0))
+            generating.advance(0.5, process.pid)
+        assert starting.stuck_reason() is None
+        assert loading.stuck_reason() is None
+        stuck = generating.stuck_reason() is not None
+        assert stuck or sample_process(process.pid).disk  # the file may be on a real disk
     finally:
         process.stdin.close()
         process.stdout.close()
@@ -137,11 +138,11 @@ def test_bytes_read_are_progress_while_starting_or_loading(tmp_path: Path) -> No
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of threads that wait")
 def test_process_is_observed_from_outside() -> None:
-    look = look_at(os.getpid())
-    assert os.getpid() in look.queued_s
-    assert look.read > 0
+    sample = sample_process(os.getpid())
+    assert os.getpid() in sample.queued_s
+    assert sample.read > 0
     with Path(__file__).open("rb", buffering=0) as file:
         file.read(1000)
-    assert look_at(os.getpid()).read >= look.read + 1000
-    assert look_at(NOBODY) == look_at(NOBODY)
-    wait_until(lambda: not look_at(os.getpid()).waits_for_disk)
+    assert sample_process(os.getpid()).read >= sample.read + 1000
+    assert sample_process(NOBODY) == sample_process(NOBODY)
+    wait_until(lambda: not sample_process(os.getpid()).waits_for_disk)

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from mlxk_tui.engine.client import Engine, EngineState
-from mlxk_tui.engine.connection.liveness import Patience
+from mlxk_tui.engine.connection.liveness import LivenessLimits
 from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Generation, Loading, Started
 from mlxk_tui.engine.models import Runnable
 from mlxk_tui.ops.core.errors import ErrorType, OpError
@@ -22,7 +22,7 @@ pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="module")]
 
 LONG = Generation(prompt="Hello, world! How are", sampling=GREEDY, max_tokens=3000, stop=("never said",))
 SHORT = replace(LONG, max_tokens=5)
-HURRIED = Patience(silence_s=1.0, stall_s=1.0, overdue=1.0)
+HURRIED = LivenessLimits(silence_s=1.0, stall_s=1.0, overdue=1.0)
 """For what is known to be stuck: nobody has to wait for long."""
 
 
@@ -87,17 +87,17 @@ async def test_hanging_worker_is_stopped_and_other_models_are_served(
     unsubscribe = engine.subscribe(lambda status: errors.append(status.last_error))
     pid = pid_of(engine)
     os.kill(pid, signal.SIGSTOP)
-    engine.patience = HURRIED
+    engine.liveness_limits = HURRIED
     assert await running == "engine_crashed"
-    engine.patience = Patience()
+    engine.liveness_limits = LivenessLimits()
     assert is_gone(pid)
     assert await waiting == "length"
     unsubscribe()
-    assert any("no sign of life" in str(error) for error in errors if error)
+    assert any("sent no heartbeat" in str(error) for error in errors if error)
 
 
 async def test_suspended_process_is_unresponsive_and_stopped(engine: Engine, babbler: Runnable) -> None:
-    assert engine.patience == Patience()  # the default limits
+    assert engine.liveness_limits == LivenessLimits()  # the default limits
     stream = engine.generate(babbler, LONG)
     assert isinstance(await anext(stream), (Loading, Started))
     await until(engine, lambda status: status.tokens_per_s > 0)

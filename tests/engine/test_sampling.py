@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mlxk_tui.engine.generation import Sampling
-from mlxk_tui.engine.sampling import defaults, eos_token_ids, merged, validate
+from mlxk_tui.engine.sampling import default_sampling, eos_token_ids, merge_sampling, validate_sampling
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 
 VOCAB = 1000
@@ -25,7 +25,7 @@ VOCAB = 1000
     ],
 )
 def test_valid_values_are_accepted(good: dict[str, Any]) -> None:
-    validate(Sampling(**good), VOCAB)
+    validate_sampling(Sampling(**good), VOCAB)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_valid_values_are_accepted(good: dict[str, Any]) -> None:
 )
 def test_invalid_values_are_rejected_with_name_and_range(name: str, value: Any, allowed: str) -> None:
     with pytest.raises(OpError) as refused:
-        validate(Sampling(**{name: value}), VOCAB)
+        validate_sampling(Sampling(**{name: value}), VOCAB)
     assert refused.value.type is ErrorType.VALIDATION_ERROR
     assert refused.value.message.startswith(f"{name} cannot be ")
     assert allowed in refused.value.message
@@ -84,7 +84,7 @@ def test_invalid_values_are_rejected_with_name_and_range(name: str, value: Any, 
     ],
 )
 def test_valid_values_of_the_model_are_used(config: object, expected: Sampling) -> None:
-    assert defaults(config, VOCAB) == expected
+    assert default_sampling(config, VOCAB) == expected
 
 
 json_values = st.recursive(
@@ -99,7 +99,7 @@ keys = st.sampled_from(
 
 @given(st.dictionaries(keys, json_values) | json_values)
 def test_any_generation_config_gives_valid_values(config: object) -> None:
-    validate(merged(Sampling(), defaults(config, VOCAB)), VOCAB)
+    validate_sampling(merge_sampling(Sampling(), default_sampling(config, VOCAB)), VOCAB)
     assert all(0 <= token < VOCAB for token in eos_token_ids(config, VOCAB))
 
 
@@ -120,11 +120,11 @@ def test_model_may_have_several_end_of_turn_tokens(value: object, expected: tupl
 def test_request_overrides_the_model() -> None:
     model = Sampling(temperature=0.6, top_p=0.9, top_k=20)
     request = Sampling(temperature=0.0, top_k=0, seed=-1, logit_bias={5: 1.0})
-    assert merged(request, model) == Sampling(
+    assert merge_sampling(request, model) == Sampling(
         temperature=0.0, top_p=0.9, top_k=0, seed=2**64 - 1, logit_bias={5: 1.0}
     )
-    assert merged(Sampling(), model) == model
+    assert merge_sampling(Sampling(), model) == model
 
 
 def test_top_p_of_zero_keeps_only_the_most_likely_token() -> None:
-    assert merged(Sampling(top_p=0), Sampling()).top_p == pytest.approx(1e-9)
+    assert merge_sampling(Sampling(top_p=0), Sampling()).top_p == pytest.approx(1e-9)

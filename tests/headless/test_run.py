@@ -129,8 +129,8 @@ def test_float32_weights_that_do_not_fit_are_rejected_with_the_fix(hub: Path) ->
     add_huge(hub, tiny_model.folder(), int(psutil.virtual_memory().available * 0.7))
     refused = call("run", HUGE, "hi", "--cpu-weights", "float32", "--json", hub=hub)
     assert (refused.status, refused.error["type"]) == (1, "insufficient_memory")
-    assert "of memory with its weights as float32, and" in refused.error["message"]
-    assert "Hold them as stored" in refused.error["message"]
+    assert "of memory with float32 weights;" in refused.error["message"]
+    assert "Use stored weights" in refused.error["message"]
 
 
 def _start(*arguments: str, hub: Path) -> subprocess.Popen[bytes]:

@@ -116,7 +116,7 @@ def test_fewer_dimensions_are_truncated_and_normalized(served: Served) -> None:
         ({"input": {"text": "x"}}, 400, "input"),
         ({"encoding_format": "int8"}, 400, "encoding_format"),
         ({"dimensions": 0}, 400, "dimensions"),
-        ({"model": TINY}, 400, "no embedding model"),
+        ({"model": TINY}, 400, "not an embedding model"),
         ({"model": "no-such-model"}, 404, "no-such-model"),
         ({"input": "word " * 600}, 400, "512"),
     ],

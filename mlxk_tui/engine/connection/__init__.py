@@ -1,1 +1,1 @@
-"""The worker process as its parent sees it: started, spoken to, watched, ended."""
+"""The parent's side of the worker process: starting, messages, liveness checks, shutdown."""

@@ -1,4 +1,4 @@
-"""The worker process as seen from its parent: started, spoken to, ended; never a zombie or an orphan."""
+"""The worker process on the parent's side: start, send, kill, stop. Leaves no zombie and no orphan."""
 
 from __future__ import annotations
 
@@ -18,96 +18,96 @@ _LOG = logging.getLogger("mlxk_tui.engine")
 _READ_BYTES = 1 << 16
 _ENVIRON = {
     "PYTHONUNBUFFERED": "1",
-    # The worker forks those that read prompts before it has threads; macOS reads this when a process starts.
+    # The worker forks the tokenizer processes before it has threads; macOS reads this at process start.
     "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",
 }
 _MAX_LINE_BYTES = 64 * 2**20
 _STDERR_LINES = 40
-_LEAVE_S = 1.0
-"""How long a worker may take to leave after its stdin was closed."""
+_EXIT_S = 1.0
+"""Seconds that a worker may take to exit after its stdin was closed."""
 
 
 class WorkerProcess:
-    """One life of a worker.
+    """One worker process, from its start to its exit.
 
     Args:
-        on_message: receives what the worker says, in the event loop.
-        on_exit: called once with the exit status (negative: the signal) when it is gone and reaped.
+        on_message: receives the worker's messages, in the event loop.
+        on_exit: called once with the exit status (negative for a signal), after the process was reaped.
     """
 
     def __init__(self, on_message: Callable[[Message], None], on_exit: Callable[[int], None]) -> None:
         self._on_message = on_message
         self._on_exit = on_exit
         self._process: ChildProcess | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[None] | None = None
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
 
     @property
     def pid(self) -> int | None:
-        """Its process id while it lives."""
+        """The process id, while the process runs."""
         return self._process.pid if self._process is not None else None
 
     @property
-    def last_words(self) -> str:
-        """The last line that it wrote to stderr, safe to show; empty without one."""
+    def last_log_line(self) -> str:
+        """The last line on stderr that is not blank, with control characters escaped; may be empty."""
         return next((line for line in reversed(self._stderr) if line.strip()), "")
 
     async def start(self, environ: Mapping[str, str] | None = None) -> None:
-        """Start it.
+        """Start the process and the task that reads its messages.
 
         Raises:
-            OSError: the system gives no process.
+            OSError: the process cannot be started.
         """
         environ = {**(os.environ if environ is None else environ), **_ENVIRON}
         self._process = await ChildProcess.start("mlxk_tui.engine.worker", environ=environ, logs=True)
-        self._watch = asyncio.create_task(self._follow(self._process))
+        self._reader = asyncio.create_task(self._read(self._process))
 
     def send(self, command: Command | Ping) -> None:
-        """Say something; lost without a word where the worker is gone, which `on_exit` then tells."""
+        """Send a command. It is dropped without an error if the worker has ended; `on_exit` reports that."""
         if self._process is not None:
             self._process.send(to_json(command))
 
     def kill(self) -> None:
-        """End it at once, whatever it does; `on_exit` follows."""
-        process, watch = self._process, self._watch
-        if process is not None and watch is not None and not watch.done():
+        """Kill the process; `on_exit` follows."""
+        process, reader = self._process, self._reader
+        if process is not None and reader is not None and not reader.done():
             process.kill()
 
     async def stop(self) -> None:
-        """Let it leave by closing its stdin, end it if it does not, and wait until it is gone."""
-        process, watch = self._process, self._watch
-        if process is None or watch is None:
+        """Close the process's stdin, kill it if it does not exit within a second, and wait for its end."""
+        process, reader = self._process, self._reader
+        if process is None or reader is None:
             return
         process.close_stdin()
         try:
-            done, _ = await asyncio.wait([watch], timeout=_LEAVE_S)
+            done, _ = await asyncio.wait([reader], timeout=_EXIT_S)
             if not done:
                 self.kill()
-                await asyncio.wait([watch])
+                await asyncio.wait([reader])
         except asyncio.CancelledError:
             self.kill()
             raise
 
-    async def reaped(self) -> None:
+    async def wait_reaped(self) -> None:
         """Wait until `on_exit` has been called."""
-        if self._watch is not None:
-            await asyncio.wait([self._watch])
+        if self._reader is not None:
+            await asyncio.wait([self._reader])
 
-    async def _follow(self, process: ChildProcess) -> None:
+    async def _read(self, process: ChildProcess) -> None:
         if process.stderr is None:
-            raise AssertionError("its log was asked for")
+            raise AssertionError("started with logs=True")
         log = asyncio.create_task(self._read_log(process.stderr))
         try:
             await self._read_messages(process.stdout)
         except asyncio.CancelledError:
             self.kill()
             raise
-        except Exception:  # noqa: BLE001 - whatever it is: those who wait are told by the worker's end
-            _LOG.exception("the worker said something that is no message")
+        except Exception:  # noqa: BLE001 - of any kind: pending requests fail when the worker ends
+            _LOG.exception("the worker sent an invalid message")
             self.kill()
         try:
-            status = await process.wait(_LEAVE_S)
-        except asyncio.TimeoutError:  # it closed its stdout and stayed: nothing more comes from it
+            status = await process.wait(_EXIT_S)
+        except asyncio.TimeoutError:  # it closed its stdout but did not exit
             status = await process.end()
         await log
         self._on_exit(status)
@@ -119,7 +119,7 @@ class WorkerProcess:
             for line in lines:
                 self._on_message(from_json(json.loads(line)))
             if len(rest) > _MAX_LINE_BYTES:
-                raise ValueError("a line without an end")
+                raise ValueError("a message is too long")
 
     async def _read_log(self, stderr: asyncio.StreamReader) -> None:
         rest = b""

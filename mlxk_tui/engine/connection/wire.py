@@ -1,4 +1,4 @@
-"""The messages of the engine's protocol as JSON values, and back."""
+"""Converts the messages of the engine's protocol to JSON values and back."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from mlxk_tui.engine.protocol import (
     Loaded,
     Ping,
     Ready,
-    RequestFault,
+    RequestFailed,
     Streamed,
     Tokenize,
     Tokenized,
@@ -53,13 +53,13 @@ _KINDS: dict[str, Any] = {
     for kind in (
         *(Loading, Started, Prefill, Delta, Finished),
         *(Load, Unload, Generate, Cancel, CountTokens, Tokenize, Detokenize, Embed, Ping),
-        *(Ready, Loaded, Done, Counted, Tokenized, Detokenized, Embedded, RequestFault, Heartbeat, Streamed),
+        *(Ready, Loaded, Done, Counted, Tokenized, Detokenized, Embedded, RequestFailed, Heartbeat, Streamed),
     )
 }
 
 
 def to_json(message: Any) -> dict[str, Any]:
-    """Return a message, event or `Generation` as JSON values; fields at their default are left out."""
+    """Return a message, event or `Generation` as JSON values; fields with default values are omitted."""
     values: dict[str, Any] = {"is": type(message).__name__}
     for item in fields(message):
         value = getattr(message, item.name)
@@ -74,59 +74,59 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return to_json(value)
     if isinstance(value, (tuple, list)) and value and type(value[0]) is int:
-        return list(value)  # token ids: there may be a million of them
+        return list(value)  # token ids, of which there may be a million: skip the recursion
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return dict(value) if isinstance(value, Mapping) else value
 
 
 def from_json(values: Mapping[str, Any]) -> Any:
-    """Return what `to_json` was given.
+    """Return the message, event or `Generation` that `to_json` was called with.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no message of this version.
+        KeyError, TypeError, ValueError: the values are not a message of this version.
     """
-    given = dict(values)
-    name = given.pop("is")
-    return _READERS[name](given)
+    items = dict(values)
+    name = items.pop("is")
+    return _READERS[name](items)
 
 
-def _generation(given: dict[str, Any]) -> Generation:
+def _generation(items: dict[str, Any]) -> Generation:
     for name in ("messages", "tokens", "stop", "tools"):
-        if name in given:
-            given[name] = tuple(given[name])
-    if "sampling" in given:
-        given["sampling"] = _sampling(given["sampling"])
-    return Generation(**given)
+        if name in items:
+            items[name] = tuple(items[name])
+    if "sampling" in items:
+        items["sampling"] = _sampling(items["sampling"])
+    return Generation(**items)
 
 
 def _sampling(values: Mapping[str, Any]) -> Sampling:
-    given = {name: value for name, value in values.items() if name != "is"}
-    given["logit_bias"] = {int(token): bias for token, bias in given.get("logit_bias", {}).items()}
-    return Sampling(**given)
+    items = {name: value for name, value in values.items() if name != "is"}
+    items["logit_bias"] = {int(token): bias for token, bias in items.get("logit_bias", {}).items()}
+    return Sampling(**items)
 
 
-def _delta(given: dict[str, Any]) -> Delta:
-    given["tool_calls"] = tuple(map(from_json, given.get("tool_calls", ())))
-    given["logprobs"] = tuple(map(from_json, given.get("logprobs", ())))
-    given["token_ids"] = tuple(given.get("token_ids", ()))
-    return Delta(**given)
+def _delta(items: dict[str, Any]) -> Delta:
+    items["tool_calls"] = tuple(map(from_json, items.get("tool_calls", ())))
+    items["logprobs"] = tuple(map(from_json, items.get("logprobs", ())))
+    items["token_ids"] = tuple(items.get("token_ids", ()))
+    return Delta(**items)
 
 
-def _token_logprob(given: dict[str, Any]) -> TokenLogprob:
-    given["top"] = tuple(map(from_json, given.get("top", ())))
-    given["raw"] = tuple(given.get("raw", ()))
-    return TokenLogprob(**given)
+def _token_logprob(items: dict[str, Any]) -> TokenLogprob:
+    items["top"] = tuple(map(from_json, items.get("top", ())))
+    items["raw"] = tuple(items.get("raw", ()))
+    return TokenLogprob(**items)
 
 
-def _top_token(given: dict[str, Any]) -> TopToken:
-    given["raw"] = tuple(given.get("raw", ()))
-    return TopToken(**given)
+def _top_token(items: dict[str, Any]) -> TopToken:
+    items["raw"] = tuple(items.get("raw", ()))
+    return TopToken(**items)
 
 
-def _finished(given: dict[str, Any]) -> Finished:
-    given["finish_reason"] = FinishReason(given["finish_reason"])
-    return Finished(**{**given, "usage": from_json(given["usage"]), "timings": from_json(given["timings"])})
+def _finished(items: dict[str, Any]) -> Finished:
+    items["finish_reason"] = FinishReason(items["finish_reason"])
+    return Finished(**{**items, "usage": from_json(items["usage"]), "timings": from_json(items["timings"])})
 
 
 def _overflow(values: Mapping[str, Any] | None) -> ContextOverflow | None:
@@ -135,57 +135,57 @@ def _overflow(values: Mapping[str, Any] | None) -> ContextOverflow | None:
     return ContextOverflow(**{name: value for name, value in values.items() if name != "is"})
 
 
-def _fault(given: dict[str, Any]) -> RequestFault:
-    given["overflow"] = _overflow(given.get("overflow"))
-    given["remedy"] = to_remedy(given.get("remedy"))
-    given["facts"] = ErrorFacts.from_dict(given.get("facts"))
-    return RequestFault(**given)
+def _request_failed(items: dict[str, Any]) -> RequestFailed:
+    items["overflow"] = _overflow(items.get("overflow"))
+    items["remedy"] = to_remedy(items.get("remedy"))
+    items["facts"] = ErrorFacts.from_dict(items.get("facts"))
+    return RequestFailed(**items)
 
 
 def _with_tuples(kind: Any, *names: str) -> Any:
-    def read(given: dict[str, Any]) -> Any:
-        return kind(**{**given, **{name: tuple(given.get(name, ())) for name in names}})
+    def read(items: dict[str, Any]) -> Any:
+        return kind(**{**items, **{name: tuple(items.get(name, ())) for name in names}})
 
     return read
 
 
-def _count_tokens(given: dict[str, Any]) -> CountTokens:
+def _count_tokens(items: dict[str, Any]) -> CountTokens:
     for name in ("messages", "tools"):
-        given[name] = tuple(given.get(name, ()))
-    return CountTokens(**given)
+        items[name] = tuple(items.get(name, ()))
+    return CountTokens(**items)
 
 
-def _load(given: dict[str, Any]) -> Load:
-    given["cpu_weights"] = CpuWeights(given.get("cpu_weights", CpuWeights.AUTO))
-    return Load(**given)
+def _load(items: dict[str, Any]) -> Load:
+    items["cpu_weights"] = CpuWeights(items.get("cpu_weights", CpuWeights.AUTO))
+    return Load(**items)
 
 
-def _loaded(given: dict[str, Any]) -> Loaded:
-    if "weights" in given:
-        given["weights"] = CpuWeights(given["weights"])
-    if "in_turn" in given:
-        given["in_turn"] = BatchingReason(given["in_turn"])
-    return Loaded(**given)
+def _loaded(items: dict[str, Any]) -> Loaded:
+    if "weights" in items:
+        items["weights"] = CpuWeights(items["weights"])
+    if "in_turn" in items:
+        items["in_turn"] = BatchingReason(items["in_turn"])
+    return Loaded(**items)
 
 
-def _ready(given: dict[str, Any]) -> Ready:
-    if "blas" in given:
-        given["blas"] = from_json(given["blas"])
-    return Ready(**given)
+def _ready(items: dict[str, Any]) -> Ready:
+    if "blas" in items:
+        items["blas"] = from_json(items["blas"])
+    return Ready(**items)
 
 
-def _blas(given: dict[str, Any]) -> Blas:
-    given["state"] = BlasState(given["state"])
-    return Blas(**given)
+def _blas(items: dict[str, Any]) -> Blas:
+    items["state"] = BlasState(items["state"])
+    return Blas(**items)
 
 
 _READERS: dict[str, Any] = {
-    **{name: (lambda given, kind=kind: kind(**given)) for name, kind in _KINDS.items()},
-    "RequestFault": _fault,
-    "ToolCall": lambda given: ToolCall(**given),
+    **{name: (lambda items, kind=kind: kind(**items)) for name, kind in _KINDS.items()},
+    "RequestFailed": _request_failed,
+    "ToolCall": lambda items: ToolCall(**items),
     "TopToken": _top_token,
-    "TokenUsage": lambda given: TokenUsage(**given),
-    "GenerationTimings": lambda given: GenerationTimings(**given),
+    "TokenUsage": lambda items: TokenUsage(**items),
+    "GenerationTimings": lambda items: GenerationTimings(**items),
     "Sampling": _sampling,
     "Generation": _generation,
     "TokenLogprob": _token_logprob,
@@ -195,11 +195,11 @@ _READERS: dict[str, Any] = {
     "Loaded": _loaded,
     "Ready": _ready,
     "Blas": _blas,
-    "Generate": lambda given: Generate(id=given["id"], request=from_json(given["request"])),
+    "Generate": lambda items: Generate(id=items["id"], request=from_json(items["request"])),
     "CountTokens": _count_tokens,
     "Tokenize": _with_tuples(Tokenize, "messages", "tools"),
     "Tokenized": _with_tuples(Tokenized, "tokens", "names"),
     "Detokenize": _with_tuples(Detokenize, "tokens"),
-    "Embed": lambda given: Embed(id=given["id"], texts=tuple(given.get("texts", ()))),
-    "Streamed": lambda given: Streamed(id=given["id"], event=from_json(given["event"])),
+    "Embed": lambda items: Embed(id=items["id"], texts=tuple(items.get("texts", ()))),
+    "Streamed": lambda items: Streamed(id=items["id"], event=from_json(items["event"])),
 }

@@ -47,7 +47,7 @@ from mlxk_tui.engine.protocol import (
     Generate,
     Load,
     Loaded,
-    RequestFault,
+    RequestFailed,
     Streamed,
     Tokenize,
     Tokenized,
@@ -126,7 +126,9 @@ class Loop:
             self._begin(item)
         elif isinstance(item, (Generate, CountTokens, Tokenize, Detokenize, Embed)):
             if self._model is None:
-                self._outbox.put(RequestFault(item.id, ErrorType.INTERNAL_ERROR.value, "No model is loaded."))
+                self._outbox.put(
+                    RequestFailed(item.id, ErrorType.INTERNAL_ERROR.value, "No model is loaded.")
+                )
             else:
                 self._preparing.add(item.id)
                 self._preparer.put(item, self._model)
@@ -158,10 +160,12 @@ class Loop:
             self._decoder = Decoder(model, command.cache_bytes)
         except LoadStopped:
             self._free()
-            self._outbox.put(RequestFault(command.id, ErrorType.CANCELLED.value, "The loading was given up."))
+            self._outbox.put(
+                RequestFailed(command.id, ErrorType.CANCELLED.value, "The loading was given up.")
+            )
         except OpError as error:
             self._free()
-            self._outbox.put(RequestFault.of(command.id, error))
+            self._outbox.put(RequestFailed.from_error(command.id, error))
         else:
             self._model = model
             tokenizer = model.tokenizer
@@ -207,7 +211,7 @@ class Loop:
         command, result = prepared.command, prepared.result
         self._preparing.discard(command.id)
         if isinstance(result, OpError):
-            self._outbox.put(RequestFault.of(command.id, result))
+            self._outbox.put(RequestFailed.from_error(command.id, result))
         elif isinstance(command, CountTokens):
             if isinstance(result, int):
                 self._outbox.put(Counted(command.id, result))
@@ -220,7 +224,7 @@ class Loop:
                 elif isinstance(command, Generate) and isinstance(result, Prompt):
                     self._start(command, result, prepared.arrived)
             except OpError as error:
-                self._outbox.put(RequestFault.of(command.id, error))
+                self._outbox.put(RequestFailed.from_error(command.id, error))
         self._cancelled.discard(command.id)
         self._outbox.flush()
 
@@ -335,7 +339,7 @@ class Loop:
             decoder.remove(row)
         del self._rows[row.id]
         message = f"The JSON schema cannot be followed any further: {why}. Make it simpler, or leave it out."
-        self._outbox.put(RequestFault(row.id, ErrorType.VALIDATION_ERROR.value, message))
+        self._outbox.put(RequestFailed(row.id, ErrorType.VALIDATION_ERROR.value, message))
 
     def _on_read(self, progress: Read) -> None:
         row = progress.row
@@ -368,7 +372,7 @@ class Loop:
         self._beaten = now
         if self._preparer.busy_s > _PREPARING_LIMIT_S:
             self._outbox.send(
-                RequestFault(
+                RequestFailed(
                     0,
                     ErrorType.ENGINE_CRASHED.value,
                     "A prompt took too long to read, and was stopped.",

@@ -10,7 +10,7 @@ from typing import Any
 from mlxk_tui.chats.model import Message, Role, Session
 from mlxk_tui.engine.generation import Generation, Sampling
 from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.sampling import validate
+from mlxk_tui.engine.sampling import validate_sampling
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.services.conversation.generation import with_draft_model
 
@@ -90,7 +90,7 @@ def sampling_of(settings: Mapping[str, Any], vocab_size: int = MAX_VOCABULARY) -
         OpError: `validation_error`, naming the setting.
     """
     sampling = Sampling(**{name: settings[name] for name in _NUMBERS if settings.get(name) is not None})
-    validate(sampling, vocab_size)
+    validate_sampling(sampling, vocab_size)
     limit = settings.get("max_tokens")
     return sampling, limit if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0 else None
 

@@ -55,7 +55,7 @@ class DeltaAssembler:
         self._cut = False
         """Whether what comes now was cut off by a limit."""
         self._done: list[Delta] = []
-        self._growing = DeltaBuffer()
+        self._buffer = DeltaBuffer()
         self._decoder = (
             turn_decoder(self._texts)
             if templated or prompt.implied_stops
@@ -83,13 +83,13 @@ class DeltaAssembler:
             ends_turn: it is an end-of-turn token, which is counted and never shown.
         """
         self.tokens += 1
-        self._growing.tokens += 1
+        self._buffer.tokens += 1
         reasoning = self._splitter.kind is Kind.REASONING
         if self._request.want_tokens:
-            self._growing.token_ids.append(token)
+            self._buffer.token_ids.append(token)
         if not ends_turn:
             if self._request.logprobs is not None and logprobs is not None:
-                self._growing.logprobs.append(self._likely(token, logprobs, self._request.logprobs))
+                self._buffer.logprobs.append(self._likely(token, logprobs, self._request.logprobs))
             text = self._decoder.push(token)
             self._position += len(text)
             self._sort(self._splitter.push(text))
@@ -107,7 +107,7 @@ class DeltaAssembler:
         """Take the log-probability of the prompt's next token; the first one, which has none, is left out."""
         self._scored += 1
         offset = self._prompt_offsets[self._scored]
-        self._growing.logprobs.append(entry(self._texts, token, logprob, top, offset))
+        self._buffer.logprobs.append(entry(self._texts, token, logprob, top, offset))
 
     def reason(self, reason: FinishReason) -> FinishReason:
         """Return why it ended: an answer that stops after tool calls waits for their results."""
@@ -116,18 +116,18 @@ class DeltaAssembler:
     def take(self) -> list[Delta]:
         """Return everything since the last call: mostly one delta, or none."""
         deltas, self._done = self._done, []
-        if self._growing:
-            deltas.append(self._growing.whole())
-            self._growing = DeltaBuffer()
+        if self._buffer:
+            deltas.append(self._buffer.to_delta())
+            self._buffer = DeltaBuffer()
         return deltas
 
     def _sort(self, pieces: Sequence[TextPiece]) -> None:
         for piece in pieces:
             delta = self._delta_of(piece)
-            if not self._growing.takes(delta):
-                self._done.append(self._growing.whole())
-                self._growing = DeltaBuffer()
-            self._growing.add(delta)
+            if not self._buffer.can_append(delta):
+                self._done.append(self._buffer.to_delta())
+                self._buffer = DeltaBuffer()
+            self._buffer.append(delta)
 
     def _delta_of(self, piece: TextPiece) -> Delta:
         if piece.kind is Kind.REASONING:
@@ -159,10 +159,10 @@ class DeltaAssembler:
         self._position = len(text)
         if not self._request.echo:
             return
-        self._growing.add(Delta(text=text))
+        self._buffer.append(Delta(text=text))
         if self._request.logprobs is not None:
             self._prompt_offsets = offsets(self._texts, prompt.tokens, text)
-            self._growing.logprobs.append(entry(self._texts, prompt.tokens[0], None, (), 0))
+            self._buffer.logprobs.append(entry(self._texts, prompt.tokens[0], None, (), 0))
 
     def _likely(self, token: int, logprobs: mx.array, top: int) -> TokenLogprob:
         values = logprobs.astype(mx.float32)

@@ -20,7 +20,7 @@ from mlxk_tui.engine.inference.prompts.messages import (
 from mlxk_tui.engine.inference.prompts.request_checks import check, invalid
 from mlxk_tui.engine.limits import token_budget, too_long
 from mlxk_tui.engine.protocol import CountTokens, Detokenize, Detokenized, Tokenize, Tokenized
-from mlxk_tui.engine.sampling import merged, validate
+from mlxk_tui.engine.sampling import merge_sampling, validate_sampling
 from mlxk_tui.ops.core.errors import ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import plural, printable
@@ -120,7 +120,7 @@ def read_prompt(model: PromptModel, request: Generation) -> Prompt:
             fails).
     """
     check(request)
-    validate(request.sampling, model.vocab_size)
+    validate_sampling(request.sampling, model.vocab_size)
     implied: tuple[str, ...] = ()
     boundary = 0
     if request.tokens is not None:
@@ -142,7 +142,7 @@ def read_prompt(model: PromptModel, request: Generation) -> Prompt:
         model.context_length,
         max_tokens=request.max_tokens,
         budget=request.budget,
-        none_wanted=request.echo,
+        allow_zero=request.echo,
     )
     return Prompt(
         tokens=tokens,
@@ -150,7 +150,7 @@ def read_prompt(model: PromptModel, request: Generation) -> Prompt:
         reasoning_open=_reasoning_open(model, text),
         implied_stops=implied,
         max_tokens=max_tokens,
-        sampling=merged(request.sampling, model.defaults),
+        sampling=merge_sampling(request.sampling, model.defaults),
         may_reason=_may_reason(model, request, text),
     )
 

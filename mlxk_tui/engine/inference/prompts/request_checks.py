@@ -22,11 +22,11 @@ def check(request: Generation) -> None:
         raise invalid("Give exactly one of messages, prompt and tokens.")
     if request.messages is not None and not request.messages:
         raise invalid("There is no message to answer.")
-    if request.tokens is not None and not all(_is_whole(token) for token in request.tokens):
+    if request.tokens is not None and not all(_is_integer(token) for token in request.tokens):
         raise invalid("Tokens are whole numbers.")
-    if request.logprobs is not None and not (_is_whole(request.logprobs) and 0 <= request.logprobs <= 20):
+    if request.logprobs is not None and not (_is_integer(request.logprobs) and 0 <= request.logprobs <= 20):
         raise invalid("logprobs takes a whole number from 0 to 20.")
-    if request.max_tokens is not None and not _is_whole(request.max_tokens):
+    if request.max_tokens is not None and not _is_integer(request.max_tokens):
         raise invalid("max_tokens takes a whole number.")
     if request.echo and (request.messages is not None or request.grammar is not None):
         raise invalid("echo repeats a prompt of text or tokens, without a JSON schema. Leave it out.")
@@ -45,7 +45,7 @@ def check(request: Generation) -> None:
         raise invalid("kv_bits takes 4 or 8.")
 
 
-def _is_whole(value: object) -> bool:
+def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -39,7 +39,7 @@ from mlxk_tui.engine.inference.weights.experts import (
     HalfSwitchLinear,
 )
 from mlxk_tui.engine.inference.weights.speed import break_even, float32
-from mlxk_tui.engine.memory import room_for_copies
+from mlxk_tui.engine.memory import free_for_float32
 from mlxk_tui.ops.contract.matrices import Blas, BlasState
 from mlxk_tui.ops.contract.terms import CpuWeights
 
@@ -150,7 +150,7 @@ class Holder:
         fast = self._blas.state is BlasState.FAST
 
         def hold(kind: CpuWeights, model: Any, on_bytes: OnBytes) -> HeldWeights:
-            return hold_weights(model, kind, room_for_copies(cache_bytes), on_bytes, fast=fast)
+            return hold_weights(model, kind, free_for_float32(cache_bytes), on_bytes, fast=fast)
 
         kinds = (wanted,) if wanted is CpuWeights.STORED else (wanted, CpuWeights.STORED)
         return tuple(partial(hold, kind) for kind in kinds)

@@ -134,7 +134,7 @@ def load(
         tokenizer=tokenizer,
         context_length=context_length or _context_length(running.config),
         vocab_size=vocab_size,
-        defaults=sampling.defaults(generation_config, vocab_size),
+        defaults=sampling.default_sampling(generation_config, vocab_size),
         stop_tokens=_stop_tokens(tokenizer, generation_config, vocab_size),
         batchable=all(hasattr(cache, "merge") for cache in caches),
         trimmable=plain,
