@@ -75,7 +75,7 @@ class Generation:
     grammar_syntax: GrammarSyntax = "json_schema"
     """Syntax of `grammar`; `llguidance` is the library's JSON format for a list of grammars."""
     forced_call: bool = False
-    """Whether `grammar` forces a tool call; the caller parses the text with `forced_call`."""
+    """Whether `grammar` forces a tool call; the caller parses the text with `parse_forced_call`."""
     draft_model: str | None = None
     """Folder of a draft model with the same tokenizer, for speculative decoding outside the batch."""
     draft_name: str | None = None
@@ -93,8 +93,8 @@ class ToolCall:
     id: str
     name: str
     arguments: str
-    """A JSON object as text; only its beginning, possibly empty, if `cut` is set."""
-    cut: bool = False
+    """A JSON object as text; only its beginning, possibly empty, if `truncated` is set."""
+    truncated: bool = False
     """Whether the answer reached its token budget inside this call."""
 
 

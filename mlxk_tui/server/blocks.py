@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from mlxk_tui.engine.formats.tool_calls import Tools
-from mlxk_tui.engine.formats.truncated_calls import forced_call
+from mlxk_tui.engine.formats.truncated_calls import parse_forced_call
 from mlxk_tui.engine.generation import Delta, Finished, FinishReason, TokenLogprob, ToolCall
 from mlxk_tui.server.generation import ChoiceStream
 
@@ -111,7 +111,7 @@ class BlockBuilder:
         events: list[BlockEvent] = []
         if self._forced and self._tools is not None:
             ended = event.finish_reason is not FinishReason.LENGTH
-            call = forced_call("".join(self._forced), self._tools, ended=ended)
+            call = parse_forced_call("".join(self._forced), self._tools, ended=ended)
             if call is not None:
                 events += self._add_call(call)
         return events + self._close()

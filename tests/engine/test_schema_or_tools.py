@@ -87,7 +87,7 @@ def play(
     return (
         "".join(delta.reasoning for delta in deltas).strip(),
         "".join(delta.text for delta in deltas),
-        [None if call.cut else json.loads(call.arguments).get("at") for call in calls],
+        [None if call.truncated else json.loads(call.arguments).get("at") for call in calls],
         ended,
     )
 

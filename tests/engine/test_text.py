@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.engine.formats.splitting import Kind, Markers, OutputSplitter, StopMatcher, TextPiece
+from mlxk_tui.engine.formats.splitting import Markers, OutputSplitter, PieceKind, StopMatcher, TextPiece
 
 THINK = Markers("<think>", "</think>")
 CALL = Markers("<call>", "</call>")
@@ -110,7 +110,7 @@ def pieces_of(splitter: OutputSplitter, parts: Sequence[str]) -> list[TextPiece]
     joined: list[TextPiece] = []
     for piece in pieces:
         last = joined[-1] if joined else None
-        if last is not None and last.kind is piece.kind and piece.kind is not Kind.TOOL:
+        if last is not None and last.kind is piece.kind and piece.kind is not PieceKind.TOOL:
             joined[-1] = TextPiece(piece.kind, last.text + piece.text)
         else:
             joined.append(piece)
@@ -121,28 +121,28 @@ def by_the_rules(text: str, stops: Sequence[str], *, opened: bool) -> tuple[list
     """Reference implementation: split the whole text with regular expressions and loops."""
     pieces: list[TextPiece] = []
 
-    def add(kind: Kind, text: str) -> None:
+    def add(kind: PieceKind, text: str) -> None:
         if text and pieces and pieces[-1].kind is kind:
             text = pieces.pop().text + text
         if text:
             pieces.append(TextPiece(kind, text))
 
-    kind, after_marker = (Kind.REASONING, True) if opened else (Kind.CONTENT, False)
+    kind, after_marker = (PieceKind.REASONING, True) if opened else (PieceKind.CONTENT, False)
     while True:
         ends = {
-            Kind.CONTENT: [THINK.start, CALL.start],
-            Kind.REASONING: [THINK.end],
-            Kind.TOOL: [CALL.end],
+            PieceKind.CONTENT: [THINK.start, CALL.start],
+            PieceKind.REASONING: [THINK.end],
+            PieceKind.TOOL: [CALL.end],
         }[kind]
         match = first_match(text, ends)
         inside = text if match is None else text[: match[0]]
-        if kind is Kind.TOOL:
+        if kind is PieceKind.TOOL:
             pieces.append(TextPiece(kind, inside, CALL.start + inside + (match[1] if match else "")))
         else:
             shown = re.sub(r"\A([ \t\r]*\n)*", "", inside) if after_marker else inside
             if after_marker and not shown.strip(" \t\r"):
                 shown = ""
-            stop = first_match(shown, stops) if kind is Kind.CONTENT else None
+            stop = first_match(shown, stops) if kind is PieceKind.CONTENT else None
             if stop is not None:
                 add(kind, shown[: stop[0]])
                 return pieces, stop[1]
@@ -150,10 +150,10 @@ def by_the_rules(text: str, stops: Sequence[str], *, opened: bool) -> tuple[list
         if match is None:
             return pieces, None
         text = text[match[0] + len(match[1]) :]
-        if kind is Kind.CONTENT:
-            kind = Kind.REASONING if match[1] == THINK.start else Kind.TOOL
+        if kind is PieceKind.CONTENT:
+            kind = PieceKind.REASONING if match[1] == THINK.start else PieceKind.TOOL
         else:
-            kind = Kind.CONTENT
+            kind = PieceKind.CONTENT
         after_marker = True
 
 
@@ -184,14 +184,14 @@ def test_splitter_holds_back_only_partial_markers(text: str) -> None:
     out = ""
     for end, char in enumerate(text, 1):
         out += "".join(piece.text for piece in splitter.push(char))
-        marker = THINK.start if splitter.kind is Kind.CONTENT else THINK.end
+        marker = THINK.start if splitter.kind is PieceKind.CONTENT else THINK.end
         ends = (marker[:n] for n in range(len(marker) - 1, 0, -1) if text[:end].endswith(marker[:n]))
         held = len(next(ends, ""))
         if "think>" not in text:
             assert out == text[: end - held]
 
 
-def text_of(pieces: Sequence[TextPiece], kind: Kind) -> str:
+def text_of(pieces: Sequence[TextPiece], kind: PieceKind) -> str:
     return "".join(piece.text for piece in pieces if piece.kind is kind)
 
 
@@ -212,8 +212,8 @@ def test_reasoning_is_separated_from_content(text: str, opened: bool, reasoning:
     for parts in (list(text), [text]):
         splitter = OutputSplitter(reasoning=THINK, reasoning_open=opened)
         pieces = pieces_of(splitter, parts)
-        assert text_of(pieces, Kind.REASONING) == reasoning
-        assert text_of(pieces, Kind.CONTENT) == content
+        assert text_of(pieces, PieceKind.REASONING) == reasoning
+        assert text_of(pieces, PieceKind.CONTENT) == content
 
 
 def test_stop_strings_apply_only_to_content() -> None:
@@ -221,33 +221,33 @@ def test_stop_strings_apply_only_to_content() -> None:
     text = "<think>no END here</think><call>END</call>EN<think></think>D and END of it"
     pieces = pieces_of(splitter, list(text))
     assert splitter.stopped == "END"
-    assert text_of(pieces, Kind.CONTENT) == "END and "
-    assert text_of(pieces, Kind.TOOL) == "END"
+    assert text_of(pieces, PieceKind.CONTENT) == "END and "
+    assert text_of(pieces, PieceKind.TOOL) == "END"
     assert splitter.push("more") == []
     assert splitter.finish() == []
 
 
 def test_stop_string_similar_to_a_marker_is_found() -> None:
     splitter = OutputSplitter(["<"], reasoning=THINK)
-    assert pieces_of(splitter, ["1 <"]) == [TextPiece(Kind.CONTENT, "1 ")]
+    assert pieces_of(splitter, ["1 <"]) == [TextPiece(PieceKind.CONTENT, "1 ")]
     assert splitter.stopped == "<"
 
 
 def test_tool_calls_are_complete_and_separate() -> None:
     splitter = OutputSplitter(tools=CALL)
-    assert splitter.push('Look.<call>{"a"') == [TextPiece(Kind.CONTENT, "Look.")]
+    assert splitter.push('Look.<call>{"a"') == [TextPiece(PieceKind.CONTENT, "Look.")]
     assert splitter.push(":1}</ca") == []
-    assert splitter.push("ll>\n<call>x") == [TextPiece(Kind.TOOL, '{"a":1}', '<call>{"a":1}</call>')]
-    assert splitter.finish() == [TextPiece(Kind.TOOL, "x", "<call>x")]
+    assert splitter.push("ll>\n<call>x") == [TextPiece(PieceKind.TOOL, '{"a":1}', '<call>{"a":1}</call>')]
+    assert splitter.finish() == [TextPiece(PieceKind.TOOL, "x", "<call>x")]
 
 
 def test_tool_call_without_an_end_marker_extends_to_the_end() -> None:
     splitter = OutputSplitter(["END"], tools=Markers("[TOOL_CALLS]", ""))
-    assert splitter.push("Hm [TOOL_CALLS]f[ARGS]{}") == [TextPiece(Kind.CONTENT, "Hm ")]
+    assert splitter.push("Hm [TOOL_CALLS]f[ARGS]{}") == [TextPiece(PieceKind.CONTENT, "Hm ")]
     assert splitter.push("END") == []
-    assert splitter.finish() == [TextPiece(Kind.TOOL, "f[ARGS]{}END", "[TOOL_CALLS]f[ARGS]{}END")]
+    assert splitter.finish() == [TextPiece(PieceKind.TOOL, "f[ARGS]{}END", "[TOOL_CALLS]f[ARGS]{}END")]
 
 
 def test_structural_tokens_are_removed() -> None:
     splitter = OutputSplitter(dropped=["<|open|>", "<|close|>"])
-    assert pieces_of(splitter, list("<|open|>hi <|x<|close|>")) == [TextPiece(Kind.CONTENT, "hi <|x")]
+    assert pieces_of(splitter, list("<|open|>hi <|x<|close|>")) == [TextPiece(PieceKind.CONTENT, "hi <|x")]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.engine.formats.truncated_calls import cut_calls, forced_call
+from mlxk_tui.engine.formats.truncated_calls import parse_forced_call, parse_truncated_calls
 
 TOOLS: list[dict[str, Any]] = [
     {"type": "function", "function": {"name": name}}
@@ -33,14 +33,14 @@ def test_truncated_forced_call_grows_to_the_complete_call(
     quoted = json.dumps(name, ensure_ascii=ascii_only)
     known_from = text.index(quoted) + (6 if name.startswith("get") else 2)
     for end in range(len(text) + 1):
-        call = forced_call(text[:end], TOOLS)
+        call = parse_forced_call(text[:end], TOOLS)
         if call is None:
             assert end < max(known_from, text.index(quoted) + len(quoted))
             assert shown == ""
             continue
         assert call.name == name
         assert call.arguments.startswith(shown)
-        assert call.cut == (call.arguments == "" or not _whole(call.arguments))
+        assert call.truncated == (call.arguments == "" or not _whole(call.arguments))
         shown = call.arguments
     assert json.loads(shown) == ARGUMENTS
     assert text.endswith(shown + "}")
@@ -55,19 +55,19 @@ def _whole(text: str) -> bool:
 
 
 def test_single_tool_is_known_from_the_first_character() -> None:
-    assert forced_call("", TOOLS[:1]) is None
+    assert parse_forced_call("", TOOLS[:1]) is None
     for text in ("{", '{"na', '{"name"', '{"name": "', '{"name": "get_w'):
-        call = forced_call(text, TOOLS[:1])
+        call = parse_forced_call(text, TOOLS[:1])
         assert call is not None
-        assert (call.name, call.arguments, call.cut) == ("get_weather", "", True)
-        assert forced_call(text, TOOLS) is None or text.endswith("w")
+        assert (call.name, call.arguments, call.truncated) == ("get_weather", "", True)
+        assert parse_forced_call(text, TOOLS) is None or text.endswith("w")
 
 
 def test_incomplete_characters_are_dropped() -> None:
-    call = forced_call('{"name":"get_time","arguments":{"a":"\u65e5\ufffd\ufffd', TOOLS)
+    call = parse_forced_call('{"name":"get_time","arguments":{"a":"\u65e5\ufffd\ufffd', TOOLS)
     assert call is not None
     assert call.arguments == '{"a":"\u65e5'
-    half = forced_call('{"name":"odd \\"n\ufffd', TOOLS)
+    half = parse_forced_call('{"name":"odd \\"n\ufffd', TOOLS)
     assert half is not None
     assert half.name == TOOLS[2]["function"]["name"]
 
@@ -91,7 +91,7 @@ def test_incomplete_characters_are_dropped() -> None:
     ],
 )
 def test_truncated_free_json_calls_are_recognized(payload: str, expected: list[tuple[str, str]]) -> None:
-    calls = cut_calls(payload, TOOLS, first_index=3)
+    calls = parse_truncated_calls(payload, TOOLS, first_index=3)
     assert calls is not None
     assert [(call.name, call.arguments) for call in calls] == expected
     assert [call.index for call in calls] == list(range(3, 3 + len(expected)))
@@ -109,13 +109,16 @@ def test_truncated_free_json_calls_are_recognized(payload: str, expected: list[t
     ],
 )
 def test_other_text_stays_text(payload: str) -> None:
-    assert cut_calls(payload, TOOLS) is None
+    assert parse_truncated_calls(payload, TOOLS) is None
 
 
 @given(st.text(alphabet='{}[]"\\:, nameargumts1\ufffd', max_size=60))
 def test_any_text_is_parsed_without_exceptions(text: str) -> None:
-    for call in (*(cut_calls(text, TOOLS) or ()), forced_call(text, TOOLS)):
+    for call in (*(parse_truncated_calls(text, TOOLS) or ()), parse_forced_call(text, TOOLS)):
         assert call is None or isinstance(call.arguments, str)
     opening = '{"name": "get_time", "arguments": '
-    for call in (*(cut_calls(opening + text, TOOLS) or ()), forced_call(opening + text, TOOLS)):
+    for call in (
+        *(parse_truncated_calls(opening + text, TOOLS) or ()),
+        parse_forced_call(opening + text, TOOLS),
+    ):
         assert call is None or call.name == "get_time"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mlxk_tui.engine.formats.tool_calls import parse_tool_calls
-from mlxk_tui.engine.formats.truncated_markup import cut_markup, writes_markup
+from mlxk_tui.engine.formats.truncated_markup import is_markup_parser, parse_truncated_markup
 
 TOOLS: list[dict[str, Any]] = [
     {
@@ -82,20 +82,22 @@ def module(kind: str) -> Any:
 def test_truncated_call_grows_by_complete_parameters(kind: str) -> None:
     family = module(kind)
     parser = family.parse_tool_call
-    assert writes_markup(parser)
+    assert is_markup_parser(parser)
     text = written(kind, "get_weather")
     whole = parse_tool_calls(text, parser=parser, tools=TOOLS)
     assert whole is not None
     assert json.loads(whole[0].arguments) == ARGUMENTS
     seen: list[str] = []
     for end in range(len(text) + 1):
-        calls = cut_markup(text[:end], parser, TOOLS, first_index=2, block_end=family.tool_call_end)
+        calls = parse_truncated_markup(
+            text[:end], parser, TOOLS, first_index=2, block_end=family.tool_call_end
+        )
         assert calls is not None, text[:end]
         assert len(calls) <= 1
         for call in calls:
             assert (call.index, call.name) == (2, "get_weather")
             assert whole[0].arguments.startswith(call.arguments)
-            if call.cut:  # the client has to close it
+            if call.truncated:  # the client has to close it
                 assert call.arguments == "" or json.loads(call.arguments + "}")
             else:
                 assert call.arguments == whole[0].arguments
@@ -113,9 +115,11 @@ def test_calls_before_the_truncated_one_are_complete(kind: str) -> None:
     text = written(kind, "get_time") + written(kind, "get_weather")
     last = written(kind, "get_weather")
     for end in range(len(text) - len(last), len(text)):
-        calls = cut_markup(text[:end], family.parse_tool_call, TOOLS, block_end=family.tool_call_end)
+        calls = parse_truncated_markup(
+            text[:end], family.parse_tool_call, TOOLS, block_end=family.tool_call_end
+        )
         assert calls is not None
-        assert (calls[0].name, calls[0].cut) == ("get_time", False)
+        assert (calls[0].name, calls[0].truncated) == ("get_time", False)
         assert json.loads(calls[0].arguments) == ARGUMENTS
         assert [call.name for call in calls[1:]] in ([], ["get_weather"])
 
@@ -125,19 +129,21 @@ def test_partial_end_tag_is_not_part_of_a_parameter(kind: str) -> None:
     family = module(kind)
     for end in range(len(family.tool_call_end)):
         text = written(kind, "get_weather") + family.tool_call_end[:end]
-        calls = cut_markup(text, family.parse_tool_call, TOOLS, block_end=family.tool_call_end)
+        calls = parse_truncated_markup(text, family.parse_tool_call, TOOLS, block_end=family.tool_call_end)
         assert calls is not None
-        assert json.loads(calls[0].arguments + "}" * calls[0].cut) == ARGUMENTS
+        assert json.loads(calls[0].arguments + "}" * calls[0].truncated) == ARGUMENTS
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("text", ["words and more", "<other>", '{"name": "get_weather"', "get_weather(city="])
 def test_other_text_stays_text(kind: str, text: str) -> None:
     family = module(kind)
-    assert cut_markup(text, family.parse_tool_call, TOOLS, block_end=family.tool_call_end) is None
+    assert parse_truncated_markup(text, family.parse_tool_call, TOOLS, block_end=family.tool_call_end) is None
     behind = written(kind, "get_weather")
     behind = behind[: behind.index("days")].rpartition("<")[0].removesuffix("<|open|>") + " words"
-    assert cut_markup(behind, family.parse_tool_call, TOOLS, block_end=family.tool_call_end) is None
+    assert (
+        parse_truncated_markup(behind, family.parse_tool_call, TOOLS, block_end=family.tool_call_end) is None
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,5 +153,5 @@ def test_any_text_is_parsed_without_exceptions(kind: str, data: st.DataObject) -
     text = written(kind, "get_weather")
     at = data.draw(st.integers(0, len(text)))
     noise = data.draw(st.text(alphabet="<>/=\"'{}|_ageprmtcn\ufffd\n", max_size=12))
-    for call in cut_markup(text[:at] + noise + text[at:], family.parse_tool_call, TOOLS) or ():
+    for call in parse_truncated_markup(text[:at] + noise + text[at:], family.parse_tool_call, TOOLS) or ():
         assert isinstance(call.arguments, str)

@@ -1,16 +1,16 @@
-"""Takes the text of a model apart as it streams: content, reasoning, tool calls, and where to stop.
+"""Splits streamed model output into content, reasoning and tool calls, and detects stop sequences.
 
-Whatever way the text is cut into pieces, the result is that of the whole text, and what was handed out
-never has to be taken back: only what could still become a marker or a stop string is held back.
+The result does not depend on how the text is divided into pieces, and emitted text never has to be
+retracted: text that could still become a marker or a stop sequence is held back.
 
-The rules, on the whole text:
+The rules, for the whole text:
 
-- The match that ends first counts; of several that end at one place, the one that begins first.
-- In content a start marker begins a block, which goes on to its end marker or the end of the text.
-  Inside a block only that end marker is looked for. Markers are part of neither.
-- Stop strings are looked for in content alone, not in reasoning or tool calls: a client that asks to
-  stop at a blank line means the answer it reads. They do not reach across a block either.
-- Blank lines just after a marker belong to the marker.
+- The match that ends first wins; of several that end at the same position, the one that begins first.
+- In content, a start marker begins a block, which extends to its end marker or to the end of the text.
+  Inside a block only that end marker is searched for. Markers belong to neither content nor block.
+- Stop sequences are searched for in content only, not in reasoning or tool calls: a client that requests
+  to stop at a blank line means the answer it reads. They do not match across a block either.
+- Blank lines directly after a marker belong to the marker.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from enum import Enum
 _BLANKS = re.compile(r"(?:[ \t\r]*\n)*")
 
 
-class Kind(str, Enum):
-    """What a piece of a model's text is."""
+class PieceKind(str, Enum):
+    """The kind of a piece of model output."""
 
     CONTENT = "content"
     REASONING = "reasoning"
@@ -34,38 +34,38 @@ class Kind(str, Enum):
 
 @dataclass(frozen=True)
 class TextPiece:
-    """Some text of one kind; a tool call comes whole, the others as they stream."""
+    """A piece of output of one kind. Content and reasoning are streamed; a tool call is a single piece."""
 
-    kind: Kind
+    kind: PieceKind
     text: str
-    """Without markers."""
+    """The text without markers."""
     source: str = ""
-    """For a tool call: its text with its markers, to be shown where it turns out to be none."""
+    """For a tool call: its text with markers, to be shown as content if it cannot be parsed."""
 
 
 @dataclass(frozen=True)
 class Markers:
-    """What begins and ends a block; an empty end means that nothing but the end of the text does."""
+    """The markers of a block; with an empty `end` only the end of the text ends it."""
 
     start: str
     end: str
 
 
 class StopMatcher:
-    """Finds the first of some strings in text that comes in pieces; linear in the text's length.
+    """Finds the first occurrence of any of several strings in streamed text, in linear time.
 
-    An Aho-Corasick automaton: its state is the longest end of the text that begins one of the strings,
-    which is exactly what has to be held back.
+    This is an Aho-Corasick automaton. Its state is the longest suffix of the text that is a prefix of one of
+    the strings, which is exactly the text that has to be held back.
     """
 
     def __init__(self, stops: Iterable[str]) -> None:
         self.stopped: str | None = None
-        """The string that was found; nothing is emitted after it."""
+        """The string that was found; no text after it is emitted."""
         self._words = [word for word in dict.fromkeys(stops) if word]
         self._next: list[dict[str, int]] = [{}]
         self._depth = [0]
-        self._word = [0]  # a word that goes through the node
-        self._hit: list[int | None] = [None]  # the longest word that ends here
+        self._word = [0]  # index of a word whose path contains the node
+        self._hit: list[int | None] = [None]  # index of the longest word that ends at the node
         for number, word in enumerate(self._words):
             self._insert(number, word)
         self._fail = [0] * len(self._next)
@@ -109,14 +109,16 @@ class StopMatcher:
             node = self._fail[node]
 
     def push(self, text: str) -> tuple[str, str | None]:
-        """Take more text; return what can be emitted, and the string that was found."""
+        """Append text; return the text that can be emitted, and the string that was found or None."""
         emitted, found, _ = self.scan(text, 0)
         return emitted, found
 
     def scan(self, text: str, start: int) -> tuple[str, str | None, int]:
-        """Take `text` from `start` on; return what can be emitted, what was found, and where it ended.
+        """Append `text[start:]` and scan it up to the first match.
 
-        After a find the matcher stays stopped until `reset`.
+        Returns:
+            The text that can be emitted; the string that was found, or None; the position in `text` after
+            it. After a match the matcher ignores further text until `reset`.
         """
         if self.stopped is not None:
             return "", self.stopped, start
@@ -125,7 +127,7 @@ class StopMatcher:
         before, node = self._node, self._node
         at = start
         while at < len(text):
-            if node == 0:  # nothing begun: on to the next character that begins a word
+            if node == 0:  # skip to the next character that begins a word
                 first = self._first.search(text, at)
                 if first is None:
                     at = len(text)
@@ -142,9 +144,9 @@ class StopMatcher:
         return self._released(before, text, start, at, self._depth[node]), None, at
 
     def _released(self, before: int, text: str, start: int, end: int, kept: int) -> str:
-        """Return held text and `text[start:end]`, less the last `kept` characters.
+        """Return the held-back text plus `text[start:end]`, without the last `kept` characters.
 
-        The held text is not stored: it is the path to the node `before`, the beginning of a word.
+        The held-back text is not stored: it is the path to the node `before`, a prefix of a word.
         """
         held = self._depth[before]
         new = end - start
@@ -154,26 +156,26 @@ class StopMatcher:
         return word[:held] + text[start : end - kept]
 
     def flush(self) -> str:
-        """Return what is held back, as the text ends here or cannot go on to a match."""
+        """Return the held-back text, when the text ends or can no longer continue to a match."""
         held = self._words[self._word[self._node]][: self._depth[self._node]] if self._node else ""
         self._node = 0
         return held
 
     def reset(self) -> None:
-        """Begin anew after a find."""
+        """Start over after a match."""
         self.stopped = None
         self._node = 0
 
 
-class _Lead:
-    """Drops the blank lines that follow a marker, and blanks that nothing follows."""
+class _BlankLineFilter:
+    """Drops the blank lines after a marker, and whitespace that no other text follows."""
 
     def __init__(self, active: bool) -> None:
         self._active = active
         self._blanks: list[str] = []
 
     def begin(self) -> None:
-        """A marker was just read."""
+        """Start dropping blank lines, after a marker."""
         self._active = True
         self._blanks.clear()
 
@@ -198,10 +200,7 @@ def _end_of(match: re.Match[str] | None) -> int:
 
 
 class OutputSplitter:
-    """Splits a model's text into content, reasoning and tool calls, and stops at stop strings.
-
-    Give only what a model has: without markers it is a stop matcher, without stops a splitter.
-    """
+    """Splits model output into content, reasoning and tool calls, and ends it at a stop sequence."""
 
     def __init__(
         self,
@@ -213,106 +212,106 @@ class OutputSplitter:
         dropped: Sequence[str] = (),
         reasoning_first: bool = False,
     ) -> None:
-        """Prepare for one answer.
+        """Create a splitter for one answer.
 
         Args:
-            stops: strings that end the answer; they are not part of it.
-            reasoning: markers of reasoning, such as `<think>` and `</think>`.
-            reasoning_open: the prompt has already opened the reasoning.
-            tools: markers of tool calls.
-            dropped: texts that are structure, not content, such as mlx-lm's `structural_markers`.
-            reasoning_first: only reasoning at the very beginning counts; in what comes after it, or
-                after the first character of content, nothing is a marker.
+            stops: stop sequences; they end the answer and are not part of it.
+            reasoning: markers of reasoning, such as `<think>` and `</think>`; None if the model has none.
+            reasoning_open: the prompt ends inside reasoning.
+            tools: markers of tool calls; None if there are none.
+            dropped: strings to remove from the output, such as mlx-lm's `structural_markers`.
+            reasoning_first: accept reasoning only at the very beginning. After it, or after the first
+                character of content, markers are ordinary text.
         """
         self.stopped: str | None = None
-        """The stop string that ended the answer; every later `push` returns nothing."""
-        self._begins: dict[str, Kind] = dict.fromkeys(dropped, Kind.CONTENT)
-        self._scanners: dict[Kind, StopMatcher] = {}
-        self._ends: dict[Kind, str] = {}
-        for kind, markers in ((Kind.TOOL, tools), (Kind.REASONING, reasoning)):
+        """The stop sequence that ended the answer; after it `push` returns no pieces."""
+        self._begins: dict[str, PieceKind] = dict.fromkeys(dropped, PieceKind.CONTENT)
+        self._scanners: dict[PieceKind, StopMatcher] = {}
+        self._ends: dict[PieceKind, str] = {}
+        for kind, markers in ((PieceKind.TOOL, tools), (PieceKind.REASONING, reasoning)):
             if markers is not None and markers.start:
                 self._begins[markers.start] = kind
                 self._ends[kind] = markers.end
                 self._scanners[kind] = StopMatcher((markers.end,))
-        self._scanners[Kind.CONTENT] = StopMatcher(self._begins)
+        self._scanners[PieceKind.CONTENT] = StopMatcher(self._begins)
         self._stop = StopMatcher(stops)
         self._reasoning_first = reasoning_first
-        opened = reasoning_open and Kind.REASONING in self._scanners
-        self._kind = Kind.REASONING if opened else Kind.CONTENT
+        opened = reasoning_open and PieceKind.REASONING in self._scanners
+        self._kind = PieceKind.REASONING if opened else PieceKind.CONTENT
         self._start = ""
         self._payload: list[str] = []
-        self._lead = _Lead(opened)
+        self._blank_lines = _BlankLineFilter(opened)
 
     @property
-    def kind(self) -> Kind:
-        """What the next character will be, if no marker begins with it."""
+    def kind(self) -> PieceKind:
+        """The kind of the next character, unless a marker begins with it."""
         return self._kind
 
     def push(self, text: str) -> list[TextPiece]:
-        """Take more of the model's text; return what is certain now, in order."""
+        """Append model output; return the pieces that are final, in order."""
         pieces: list[TextPiece] = []
         at = 0
         while at < len(text) and self.stopped is None:
             scanner = self._scanners[self._kind]
             released, marker, at = scanner.scan(text, at)
-            if self._reasoning_first and self._kind is Kind.CONTENT and released.strip():
+            if self._reasoning_first and self._kind is PieceKind.CONTENT and released.strip():
                 released += marker or scanner.flush()
                 marker = None
-                self._mark_nothing()
-            self._take(pieces, released)
+                self._ignore_markers()
+            self._add_text(pieces, released)
             if marker is not None and self.stopped is None:
                 scanner.reset()
-                self._cross(pieces, marker)
+                self._on_marker(pieces, marker)
         return pieces
 
     def finish(self) -> list[TextPiece]:
-        """Return what was held back: the model's text ends here."""
+        """End the text and return the pieces that were held back."""
         pieces: list[TextPiece] = []
         if self.stopped is not None:
             return pieces
-        self._take(pieces, self._scanners[self._kind].flush())
-        if self._kind is Kind.TOOL:
+        self._add_text(pieces, self._scanners[self._kind].flush())
+        if self._kind is PieceKind.TOOL:
             self._close_call(pieces, "")
-        elif self._kind is Kind.CONTENT and self.stopped is None:
-            _add(pieces, Kind.CONTENT, self._stop.flush())
+        elif self._kind is PieceKind.CONTENT and self.stopped is None:
+            _add(pieces, PieceKind.CONTENT, self._stop.flush())
         return pieces
 
-    def _take(self, pieces: list[TextPiece], text: str) -> None:
+    def _add_text(self, pieces: list[TextPiece], text: str) -> None:
         if not text:
             return
-        if self._kind is Kind.TOOL:
+        if self._kind is PieceKind.TOOL:
             self._payload.append(text)
             return
-        text = self._lead.push(text)
-        if self._kind is Kind.CONTENT:
+        text = self._blank_lines.push(text)
+        if self._kind is PieceKind.CONTENT:
             text, self.stopped = self._stop.push(text)
         _add(pieces, self._kind, text)
 
-    def _cross(self, pieces: list[TextPiece], marker: str) -> None:
-        """Go over a marker."""
-        if self._kind is Kind.CONTENT:
-            _add(pieces, Kind.CONTENT, self._stop.flush())
+    def _on_marker(self, pieces: list[TextPiece], marker: str) -> None:
+        """Switch between content and a block at a marker."""
+        if self._kind is PieceKind.CONTENT:
+            _add(pieces, PieceKind.CONTENT, self._stop.flush())
             self._kind = self._begins[marker]
             self._start = marker
         else:
-            if self._kind is Kind.TOOL:
+            if self._kind is PieceKind.TOOL:
                 self._close_call(pieces, marker)
-            self._kind = Kind.CONTENT
+            self._kind = PieceKind.CONTENT
             if self._reasoning_first:
-                self._mark_nothing()
-        self._lead.begin()
+                self._ignore_markers()
+        self._blank_lines.begin()
 
-    def _mark_nothing(self) -> None:
-        """Take all that follows for content."""
-        self._scanners[Kind.CONTENT] = StopMatcher(())
+    def _ignore_markers(self) -> None:
+        """Treat all further text as content."""
+        self._scanners[PieceKind.CONTENT] = StopMatcher(())
 
     def _close_call(self, pieces: list[TextPiece], end: str) -> None:
         payload = "".join(self._payload)
         self._payload.clear()
-        pieces.append(TextPiece(Kind.TOOL, payload, f"{self._start}{payload}{end}"))
+        pieces.append(TextPiece(PieceKind.TOOL, payload, f"{self._start}{payload}{end}"))
 
 
-def _add(pieces: list[TextPiece], kind: Kind, text: str) -> None:
+def _add(pieces: list[TextPiece], kind: PieceKind, text: str) -> None:
     if not text:
         return
     if pieces and pieces[-1].kind is kind:

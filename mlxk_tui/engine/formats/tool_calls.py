@@ -1,7 +1,7 @@
-"""Reads the payload of a tool call: with the model's own parser, else as JSON.
+"""Parses the payload of a tool call block, with the model's own parser or else as JSON.
 
-The payload is the model's output, so anything may be in it. What is no tool call is reported as None,
-and the caller shows the text instead of losing it.
+The payload is model output and may contain anything. If it is not a tool call, the result is None, and the
+caller shows the text as content.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from typing import Any
 from mlxk_tui.engine.generation import GrammarSyntax, ToolCall
 
 Tools = Sequence[Mapping[str, Any]]
-"""Tools in OpenAI's shape."""
+"""Tools in OpenAI's format."""
 Parser = Callable[[str, Any], Any]
-"""mlx-lm's `tokenizer.tool_parser(payload, tools)`: a call or a list of calls, or it raises anything."""
+"""mlx-lm's `tokenizer.tool_parser(payload, tools)`: returns a call or a list of calls, or raises anything."""
 
 _COMPACT = {"whitespace_flexible": False}
-"""Options of llguidance for a JSON schema: no blanks but those in texts."""
-CUSTOM_INPUT: Mapping[str, Any] = {
+"""llguidance's options for a JSON schema: no whitespace except in strings."""
+CUSTOM_TOOL_SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {"input": {"type": "string"}},
     "required": ["input"],
     "additionalProperties": False,
 }
-"""What a tool that takes a text takes where it is told as a function."""
+"""Parameters of a custom tool, whose input is free text, when it is presented to the model as a function."""
 _MAX_CHARACTERS = 1_000_000
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,256}")
-_SAYS_WHAT_IT_IS = frozenset({"type", "$ref", "allOf", "anyOf", "oneOf", "const", "enum"})
+_TYPE_KEYWORDS = frozenset({"type", "$ref", "allOf", "anyOf", "oneOf", "const", "enum"})
 _ID = re.compile(r"[\w.:-]{1,128}")
-_BETWEEN = re.compile(r"[\s,;]*")
+_SEPARATORS = re.compile(r"[\s,;]*")
 _FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n\s*```\s*", re.DOTALL)
 
 
@@ -44,52 +44,56 @@ def parse_tool_calls(
     tools: Sequence[Mapping[str, Any]] = (),
     first_index: int = 0,
 ) -> tuple[ToolCall, ...] | None:
-    """Return the calls in a payload, at least one, or None where it holds something else.
+    """Parse the tool calls in a payload.
 
-    Without a parser, or where that fails, these are understood: `{"name": …, "arguments": {…}}`, with
-    `parameters` for arguments, or inside `{"function": {…}}`; a list of them; several one after another.
+    Without a parser, or if it fails, these JSON forms are accepted: `{"name": …, "arguments": {…}}`, also
+    with `parameters` instead of `arguments` or wrapped in `{"function": {…}}`; a list of them; several of
+    them one after another.
 
     Args:
-        payload: what stands between the markers.
-        parser: the parser that belongs to the model.
-        tools: the request's tools, for parsers that look at the types of arguments.
-        first_index: index of the first call; the next ones count on.
+        payload: the text between the markers.
+        parser: the model's parser.
+        tools: the request's tools, for parsers that use the types of arguments.
+        first_index: index of the first call; the others follow.
+
+    Returns:
+        At least one call; None if the payload is something else.
     """
     if len(payload) > _MAX_CHARACTERS:
         return None
     if parser is not None:
         try:
-            calls = _calls_of(parser(payload, list(tools) or None), first_index)
-        except Exception:  # noqa: BLE001 - other people's parser on a model's text: it raises anything
+            calls = _parse_calls(parser(payload, list(tools) or None), first_index)
+        except Exception:  # noqa: BLE001 - a parser may raise anything on model output
             calls = None
         if calls is not None:
             return calls
-    return _calls_of(_json_values(payload), first_index)
+    return _parse_calls(_json_values(payload), first_index)
 
 
 @dataclass(frozen=True)
 class ForcedTool:
-    """One of the tools that an answer has to be a call of."""
+    """A tool that the model may be forced to call."""
 
     name: str
     parameters: Mapping[str, Any] | None = None
-    """JSON schema of its arguments."""
+    """JSON schema of the arguments."""
     lark: str | None = None
-    """Grammar of its one text, where it takes that instead: a start rule `start`."""
+    """For a tool with free-text input: the Lark grammar of the text, with the start rule `start`."""
 
 
 def forced_call_grammar(tools: Sequence[ForcedTool]) -> tuple[str, GrammarSyntax]:
-    """Return what makes an answer a call of one of some tools, and how that is written.
+    """Return a grammar for answers that call one of the tools, and its syntax.
 
-    An answer that follows it is read by `cut_calls.forced_call`: an object with `name` and `arguments`, or,
-    for a tool with a grammar of its own, its name as a JSON string, a line break, and the bare text.
+    Such an answer is an object with `name` and `arguments`, or, for a tool with a Lark grammar, the name of
+    the tool as a JSON string, a line break, and the bare text. `truncated_calls.parse_forced_call` parses it.
     """
     schema = forced_call_schema([tool for tool in tools if tool.lark is None])
     grammars = [(tool.name, tool.lark) for tool in tools if tool.lark is not None]
     if not grammars:
         return schema, "json_schema"
     rules = [f"text_{number}" for number in range(len(grammars))]
-    # The first character decides: llguidance's lexer takes the longest match and never goes back.
+    # The first character must decide: llguidance's lexer takes the longest match and does not backtrack.
     heads = [
         json.dumps(f"{json.dumps(name, ensure_ascii=False)}\n", ensure_ascii=False) for name, _ in grammars
     ]
@@ -104,15 +108,14 @@ def forced_call_grammar(tools: Sequence[ForcedTool]) -> tuple[str, GrammarSyntax
 
 
 def forced_call_schema(tools: Sequence[ForcedTool]) -> str:
-    """Return the JSON schema of a call of one of some tools, for `Generation.grammar`.
+    """Return the JSON schema of a call of one of the tools, for `Generation.grammar`.
 
-    References inside a tool's parameters keep their meaning; parameters that do not say what they are, are
-    an object.
+    References inside a tool's parameters remain valid. Parameters without a type are of type object.
     """
     calls: list[dict[str, Any]] = []
     for number, tool in enumerate(tools):
         parameters = tool.parameters or {}
-        if not _SAYS_WHAT_IT_IS & parameters.keys():
+        if not _TYPE_KEYWORDS & parameters.keys():
             parameters = {"type": "object", **parameters}
         calls.append(
             {
@@ -129,55 +132,55 @@ def forced_call_schema(tools: Sequence[ForcedTool]) -> str:
 
 
 def _json_values(text: str) -> object:
-    """Return the JSON values that stand one after another in a text; None where there is more than JSON."""
+    """Return the consecutive JSON values in a text, lists flattened; None if there is anything but JSON."""
     fenced = _FENCE.fullmatch(text)
     if fenced:
         text = fenced[1]
     decoder = json.JSONDecoder()
     values: list[object] = []
-    at = _after_blanks(text, 0)
+    at = _skip_separators(text, 0)
     while at < len(text):
         try:
             value, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
             return None
         values.extend(value if isinstance(value, list) else [value])
-        at = _after_blanks(text, at)
+        at = _skip_separators(text, at)
     return values
 
 
-def _after_blanks(text: str, at: int) -> int:
-    match = _BETWEEN.match(text, at)
+def _skip_separators(text: str, at: int) -> int:
+    match = _SEPARATORS.match(text, at)
     return match.end() if match else at
 
 
-def _calls_of(value: object, first_index: int) -> tuple[ToolCall, ...] | None:
+def _parse_calls(value: object, first_index: int) -> tuple[ToolCall, ...] | None:
     found = value if isinstance(value, list) else [value]
     calls: list[ToolCall] = []
     for index, item in enumerate(found, first_index):
-        call = _call_of(item, index)
+        call = _parse_call(item, index)
         if call is None:
             return None
         calls.append(call)
     return tuple(calls) or None
 
 
-def _call_of(item: object, index: int) -> ToolCall | None:
+def _parse_call(item: object, index: int) -> ToolCall | None:
     if not isinstance(item, dict):
         return None
     inner = item.get("function")
     call = inner if isinstance(inner, dict) else item
     name = call.get("name")
-    arguments = _arguments_of(call.get("arguments", call.get("parameters")))
+    arguments = _arguments_json(call.get("arguments", call.get("parameters")))
     if not isinstance(name, str) or not _NAME.fullmatch(name) or arguments is None:
         return None
     given = item.get("id")
-    own = given if isinstance(given, str) and _ID.fullmatch(given) else f"call_{secrets.token_hex(12)}"
-    return ToolCall(index, own, name, arguments)
+    call_id = given if isinstance(given, str) and _ID.fullmatch(given) else f"call_{secrets.token_hex(12)}"
+    return ToolCall(index, call_id, name, arguments)
 
 
-def _arguments_of(value: object) -> str | None:
-    """Return arguments as the text of a JSON object."""
+def _arguments_json(value: object) -> str | None:
+    """Return arguments as the text of a JSON object; None if they are something else."""
     try:
         if isinstance(value, str):
             value = json.loads(value) if value.strip() else {}
@@ -186,5 +189,5 @@ def _arguments_of(value: object) -> str | None:
         if not isinstance(value, dict):
             return None
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):  # no JSON, or what JSON cannot hold
+    except (TypeError, ValueError, RecursionError):  # not JSON, or not representable in JSON
         return None

@@ -1,8 +1,8 @@
-"""Reads the tool calls in tags that a limit cut off: each with the parameters that have come whole.
+"""Parses tool calls in markup that a token limit truncated, with the parameters that are complete.
 
-`_STYLES` says how the parsers of mlx-lm (0.32) want such calls written. The values are read by the parser,
-from a call that is closed behind its last whole parameter: some parsers take whatever there is for a whole
-call, so none may see the cut text.
+`_STYLES` describes the formats that the parsers of mlx-lm (0.32) accept. The parser itself reads the values,
+from a call that is closed after its last complete parameter. It never gets the truncated text, because some
+parsers accept that as a complete call.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from mlxk_tui.engine.formats.tool_calls import Parser, Tools, parse_tool_calls
 from mlxk_tui.engine.generation import ToolCall
 
 _UNFINISHED = "\ufffd"
-"""What a detokenizer makes of the first bytes of a character whose others never came."""
+"""Written by a detokenizer for an incomplete UTF-8 character."""
 _QUOTED = r"""["']?(?P<name>[^\s"'<>]+)["']?\s*"""
 _ATTRIBUTES = r"(?:(?!<\|sep\|>).)*<\|sep\|>"
 
 
 @dataclass(frozen=True)
 class _Style:
-    """How one family writes calls."""
+    """The markup of one model family."""
 
     start: str
-    """What stands before a name."""
+    """The text before a name."""
     head: str
-    """Pattern of the beginning of a call, to the end of its name."""
+    """Pattern of the beginning of a call, up to the end of its name."""
     opening: str
-    """What a parameter begins with."""
+    """The beginning of a parameter."""
     parameter: str
-    """Pattern of a whole parameter."""
+    """Pattern of a complete parameter."""
     end: str = ""
-    """What ends a call; empty where only the block ends."""
+    """The end of a call; empty if only the end of the block ends it."""
 
 
 def _keys_and_values(prefix: str) -> _Style:
@@ -81,33 +81,33 @@ _STYLES = {
         "<|close|>call<|sep|>",
     ),
 }
-"""By the module of mlx-lm's parser."""
+"""Styles by the module name of mlx-lm's parser."""
 
 
-def writes_markup(parser: Parser | None) -> bool:
-    """Tell whether a parser is one of calls in tags."""
-    return _style_of(parser) is not None
+def is_markup_parser(parser: Parser | None) -> bool:
+    """Return whether a parser is for one of the markup formats."""
+    return _find_style(parser) is not None
 
 
-def cut_markup(
+def parse_truncated_markup(
     payload: str, parser: Parser, tools: Tools = (), *, first_index: int = 0, block_end: str = ""
 ) -> tuple[ToolCall, ...] | None:
-    """Return the calls in the payload of a block that was cut off; the last one may be cut off itself.
+    """Parse the calls in the payload of a truncated block; the last call may be incomplete.
 
-    Its arguments are an object without the closing brace, or empty where no parameter is whole: nobody can
-    take them for all that there were to be.
+    The arguments of an incomplete call are an object without its closing brace, or empty if no parameter is
+    complete. So they cannot be mistaken for complete arguments.
 
     Args:
-        payload: what stands behind the start marker.
+        payload: the text after the start marker.
         parser: mlx-lm's parser of the model.
         tools: the request's tools.
-        first_index: index of the first call; the next ones count on.
-        block_end: the end marker, of which the payload may hold the beginning.
+        first_index: index of the first call; the others follow.
+        block_end: the end marker of the block; the payload may end with a prefix of it.
 
     Returns:
-        None where the payload is something else, and empty where no call has got as far as its name.
+        None if the payload is something else; empty if no call has a name yet.
     """
-    style = _style_of(parser)
+    style = _find_style(parser)
     if style is None:
         return None
     calls: list[ToolCall] = []
@@ -116,16 +116,16 @@ def cut_markup(
         index = first_index + len(calls)
         head = re.match(style.head, rest)
         if head is None:
-            begun = _begun(style, rest, tools, index)
-            if begun is None and not (calls and block_end.startswith(rest)):
+            partial = _parse_partial_name(style, rest, tools, index)
+            if partial is None and not (calls and block_end.startswith(rest)):
                 return None
-            return (*calls, *(begun or ()))
+            return (*calls, *(partial or ()))
         end = head.end()
         while parameter := re.compile(rf"\s*{style.parameter}", re.DOTALL).match(rest, end):
             end = parameter.end()
-        behind = rest[end:].lstrip()
-        whole = bool(style.end) and behind.startswith(style.end)
-        if not whole and not _may_follow(style, behind, block_end):
+        after = rest[end:].lstrip()
+        whole = bool(style.end) and after.startswith(style.end)
+        if not whole and not _may_follow(style, after, block_end):
             return None
         if not whole and end == head.end():
             return (*calls, _without_arguments(head["name"], index))
@@ -135,39 +135,41 @@ def cut_markup(
         if not whole:
             return (*calls, _unclosed(found[0]))
         calls.append(found[0])
-        rest = behind.removeprefix(style.end).strip()
+        rest = after.removeprefix(style.end).strip()
     return tuple(calls)
 
 
-def _style_of(parser: Parser | None) -> _Style | None:
+def _find_style(parser: Parser | None) -> _Style | None:
     return _STYLES.get(str(getattr(parser, "__module__", "")).rpartition(".")[2])
 
 
-def _begun(style: _Style, text: str, tools: Tools, index: int) -> tuple[ToolCall, ...] | None:
-    """Return what there is of a call whose name has no end yet; None where it cannot become one."""
+def _parse_partial_name(style: _Style, text: str, tools: Tools, index: int) -> tuple[ToolCall, ...] | None:
+    """Parse a call whose name is incomplete; None if the text cannot become a call."""
     if style.start:
         name = re.sub(r"<[|sep]*$", "", text.removeprefix(style.start))
-        begun = style.start.startswith(text) or (text.startswith(style.start) and not re.search("[<>]", name))
-        return () if begun else None
+        partial = style.start.startswith(text) or (
+            text.startswith(style.start) and not re.search("[<>]", name)
+        )
+        return () if partial else None
     name = text.strip("\"'")
     names = [str(tool.get("function", tool).get("name")) for tool in tools]
-    likely = [one for one in names if one.startswith(name)]
-    if likely == [name]:
+    matching = [one for one in names if one.startswith(name)]
+    if matching == [name]:
         return (_without_arguments(name, index),)
-    return () if likely else None
+    return () if matching else None
 
 
 def _may_follow(style: _Style, text: str, block_end: str) -> bool:
-    """Tell whether a text can be the beginning of a parameter, or of what ends a call or the block."""
+    """Return whether a text can be the beginning of a parameter, of a call's end or of the block's end."""
     return text.startswith(style.opening) or any(
         each.startswith(text) for each in (style.opening, style.end, block_end)
     )
 
 
 def _without_arguments(name: str, index: int) -> ToolCall:
-    return ToolCall(index, f"call_{secrets.token_hex(12)}", name, "", cut=True)
+    return ToolCall(index, f"call_{secrets.token_hex(12)}", name, "", truncated=True)
 
 
 def _unclosed(call: ToolCall) -> ToolCall:
     arguments = call.arguments.removesuffix("}").rstrip()
-    return replace(call, arguments="" if arguments == "{" else arguments, cut=True)
+    return replace(call, arguments="" if arguments == "{" else arguments, truncated=True)

@@ -139,7 +139,7 @@ def _block_json(block: Block, *, empty: bool = False) -> dict[str, Any]:
 
 def _tool_input(call: ToolCall) -> Any:
     """Return the arguments as an object; truncated ones are completed like Anthropic's client does."""
-    if not call.cut:
+    if not call.truncated:
         return json.loads(call.arguments)
     try:
         partial = from_json(call.arguments, allow_partial=True)

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from mlxk_tui.engine.formats.tool_calls import Tools
-from mlxk_tui.engine.formats.truncated_calls import forced_call
+from mlxk_tui.engine.formats.truncated_calls import parse_forced_call
 from mlxk_tui.engine.generation import (
     Delta,
     Finished,
@@ -124,7 +124,7 @@ def choice_json(
     reason = choice.finish_reason
     calls: Sequence[ToolCall] = choice.tool_calls
     if forced is not None:
-        call = forced_call(text or "", forced, ended=reason != FinishReason.LENGTH.value)
+        call = parse_forced_call(text or "", forced, ended=reason != FinishReason.LENGTH.value)
         text, calls = None, (call,) if call is not None else ()
         reason = _forced_call_reason(reason)
     if call_format.first_only:
@@ -260,7 +260,7 @@ class ChatWriter:
         data = b""
         if self._forced is not None and self._tools is not None:
             ended = event.finish_reason is not FinishReason.LENGTH
-            call = forced_call("".join(self._forced[index]), self._tools, ended=ended)
+            call = parse_forced_call("".join(self._forced[index]), self._tools, ended=ended)
             if call is not None:
                 data = self._chunk(index, self._tool_calls(index, (call,)), "null", "null")
             reason = _forced_call_reason(reason)

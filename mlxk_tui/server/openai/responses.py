@@ -134,7 +134,7 @@ class _ResponseBuilder:
     def final_status(self, block: Block) -> str:
         """Return the status of a finished block: `incomplete` if it is the last one and truncated."""
         cut = self.blocks.finished is not None and self.blocks.finish_reason is FinishReason.LENGTH
-        last = block is self.blocks.blocks[-1] and (block.call is None or block.call.cut)
+        last = block is self.blocks.blocks[-1] and (block.call is None or block.call.truncated)
         return "incomplete" if cut and last else "completed"
 
     def item_id(self, block: Block) -> str:

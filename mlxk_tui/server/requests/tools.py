@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from mlxk_tui.engine.formats.tool_calls import CUSTOM_INPUT, ForcedTool
+from mlxk_tui.engine.formats.tool_calls import CUSTOM_TOOL_SCHEMA, ForcedTool
 from mlxk_tui.engine.generation import ToolCall
 from mlxk_tui.server.errors import invalid
 from mlxk_tui.server.requests.chat_request import AllowedTools, ChatRequest, Tool, ToolChoice
@@ -104,7 +104,7 @@ def to_function(tool: Tool) -> dict[str, Any]:
     if grammar is not None:
         description.append(f"{_GRAMMAR_PROMPTS[grammar[0]]}\n{grammar[1]}")
     text = "\n\n".join(part for part in description if part)
-    function = {"name": tool.name, "parameters": CUSTOM_INPUT}
+    function = {"name": tool.name, "parameters": CUSTOM_TOOL_SCHEMA}
     return {"type": "function", "function": {**function, "description": text} if text else function}
 
 
@@ -118,7 +118,7 @@ def to_forced_tool(tool: Tool) -> ForcedTool:
     if syntax == "lark":
         return ForcedTool(tool.name, lark=definition)
     text = {"type": "string", "pattern": f"^(?:{definition})$"} if syntax == "regex" else {"type": "string"}
-    return ForcedTool(tool.name, parameters={**CUSTOM_INPUT, "properties": {"input": text}})
+    return ForcedTool(tool.name, parameters={**CUSTOM_TOOL_SCHEMA, "properties": {"input": text}})
 
 
 def custom_input(call: ToolCall) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 import mlx.core as mx
 
 from mlxk_tui.engine.delta_buffer import DeltaBuffer
-from mlxk_tui.engine.formats.splitting import Kind, Markers, OutputSplitter, StopMatcher, TextPiece
+from mlxk_tui.engine.formats.splitting import Markers, OutputSplitter, PieceKind, StopMatcher, TextPiece
 from mlxk_tui.engine.formats.tool_calls import parse_tool_calls
-from mlxk_tui.engine.formats.truncated_calls import cut_calls
-from mlxk_tui.engine.formats.truncated_markup import cut_markup, writes_markup
+from mlxk_tui.engine.formats.truncated_calls import parse_truncated_calls
+from mlxk_tui.engine.formats.truncated_markup import is_markup_parser, parse_truncated_markup
 from mlxk_tui.engine.generation import Delta, FinishReason, Generation, TokenLogprob, ToolCall
 from mlxk_tui.engine.inference.detokenizing import continuing_decoder, turn_decoder
 from mlxk_tui.engine.inference.output.log_probabilities import Likely, entry, likeliest, offsets
@@ -84,7 +84,7 @@ class DeltaAssembler:
         """
         self.tokens += 1
         self._buffer.tokens += 1
-        reasoning = self._splitter.kind is Kind.REASONING
+        reasoning = self._splitter.kind is PieceKind.REASONING
         if self._request.want_tokens:
             self._buffer.token_ids.append(token)
         if not ends_turn:
@@ -93,7 +93,7 @@ class DeltaAssembler:
             text = self._decoder.push(token)
             self._position += len(text)
             self._sort(self._splitter.push(text))
-        if reasoning or self._splitter.kind is Kind.REASONING:
+        if reasoning or self._splitter.kind is PieceKind.REASONING:
             self.reasoning_tokens += 1
         return self._splitter.stopped is not None
 
@@ -130,9 +130,9 @@ class DeltaAssembler:
             self._buffer.append(delta)
 
     def _delta_of(self, piece: TextPiece) -> Delta:
-        if piece.kind is Kind.REASONING:
+        if piece.kind is PieceKind.REASONING:
             return Delta(reasoning=piece.text)
-        if piece.kind is Kind.CONTENT:
+        if piece.kind is PieceKind.CONTENT:
             return Delta(text=piece.text)
         calls = self._calls_of(piece)
         if calls is None:
@@ -145,11 +145,11 @@ class DeltaAssembler:
         parser, tools, text = self._tokenizer.tool_parser, self._request.tools, piece.text
         end = self._tokenizer.tool_call_end or ""
         if self._cut and not (end and piece.source.endswith(end)):
-            if writes_markup(parser):
-                calls = cut_markup(text, parser, tools, first_index=self._calls, block_end=end)
+            if is_markup_parser(parser):
+                calls = parse_truncated_markup(text, parser, tools, first_index=self._calls, block_end=end)
             else:
                 calls = parse_tool_calls(text, parser=parser, tools=tools, first_index=self._calls)
-            return cut_calls(text, tools, first_index=self._calls) if calls is None else calls
+            return parse_truncated_calls(text, tools, first_index=self._calls) if calls is None else calls
         return parse_tool_calls(text, parser=parser, tools=tools, first_index=self._calls)
 
     def _begin(self, prompt: Prompt) -> None:
@@ -178,9 +178,9 @@ class _DataSplitter(OutputSplitter):
         super().__init__(stops, tools=tools, **more)
         self._calls = tools
         if tools is not None:
-            self._lead.begin()  # blank lines before a call, which may turn out to be before data
+            self._blank_lines.begin()  # blank lines before a call, which may turn out to be before data
 
-    def _cross(self, pieces: list[TextPiece], marker: str) -> None:
-        super()._cross(pieces, marker)
-        if self._kind is Kind.CONTENT and self._calls is not None:  # a call may follow
-            self._scanners[Kind.CONTENT] = StopMatcher((self._calls.start,))
+    def _on_marker(self, pieces: list[TextPiece], marker: str) -> None:
+        super()._on_marker(pieces, marker)
+        if self._kind is PieceKind.CONTENT and self._calls is not None:  # a call may follow
+            self._scanners[PieceKind.CONTENT] = StopMatcher((self._calls.start,))
