@@ -205,7 +205,7 @@ class RequestFailed:
     facts: ErrorFacts = NO_FACTS
 
     @staticmethod
-    def from_error(id: int, error: OpError) -> RequestFailed:  # noqa: A002 - the protocol's own name
+    def from_error(id: int, error: OpError) -> RequestFailed:  # noqa: A002 - the name in the protocol
         """Return the message for an error of a request."""
         return RequestFailed(id, error.type.value, error.message, error.overflow, error.remedy, error.facts)
 

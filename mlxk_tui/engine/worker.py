@@ -29,25 +29,26 @@ def main() -> int:
     from mlxk_tui.engine.inference.prompts.tokenizing import node
 
     first = node.start()  # forks, so before there is a second thread
-    from mlxk_tui.engine.inference.channel import Inbox, Outbox, guard_stdout, listen
+    from mlxk_tui.engine.inference.channel import Inbox, Outbox, redirect_stdout, start_reader
+    from mlxk_tui.engine.inference.heartbeat import HeartbeatReporter
     from mlxk_tui.engine.inference.prompts.tokenizing.pool import Pool
-    from mlxk_tui.engine.inference.vitals import Vitals
     from mlxk_tui.engine.protocol import Ready, RequestFailed
     from mlxk_tui.ops.core.errors import ErrorType
 
-    outbox = Outbox(guard_stdout())
-    inbox, vitals = Inbox(), Vitals()
-    vitals.start(outbox.send)
-    listen(os.fdopen(os.dup(0), "rb"), inbox, vitals)  # `exit()` closes sys.stdin, and mlx-lm's olmo calls it
+    outbox = Outbox(redirect_stdout())
+    inbox, reporter = Inbox(), HeartbeatReporter()
+    reporter.start(outbox.send)
+    stdin = os.fdopen(os.dup(0), "rb")  # a copy: mlx-lm's olmo calls `exit()`, which closes sys.stdin
+    start_reader(stdin, inbox, reporter)
     try:
         import mlx.core as mx  # 2 s of imports, while the threads above send heartbeats
 
         from mlxk_tui.engine.inference.blas.borrowing import borrow_blas
 
-        vitals.begin(_TRIALS_S, reads_files=True)  # subprocesses test the libraries one after another
+        reporter.begin_step(_TRIALS_S, reads_files=True)  # subprocesses test the libraries one after another
         borrowed = borrow_blas()  # before mlx-lm: no matrix product may run meanwhile
-        vitals.begin(reads_files=True)
-        from mlxk_tui.engine.inference.loop import Loop
+        reporter.begin_step(reads_files=True)
+        from mlxk_tui.engine.inference.loop import InferenceLoop
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything
         traceback.print_exc()
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
@@ -57,7 +58,7 @@ def main() -> int:
     device = "gpu" if mx.default_device() == mx.gpu else "cpu"
     outbox.send(Ready(mlx=version("mlx"), mlx_lm=version("mlx-lm"), device=device, blas=borrowed.blas))
     try:
-        Loop(inbox, outbox, vitals, Pool(first), borrowed).run()
+        InferenceLoop(inbox, outbox, reporter, Pool(first), borrowed).run()
     except Exception as error:  # noqa: BLE001 - MLX may raise anything; all running requests are lost
         traceback.print_exc()
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

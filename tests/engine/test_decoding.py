@@ -28,7 +28,7 @@ def row(model: Any, number: int, length: int) -> Any:
     import mlx.core as mx
 
     from mlxk_tui.engine.inference.decoding.rows import Row
-    from mlxk_tui.engine.inference.output.answer import DeltaAssembler
+    from mlxk_tui.engine.inference.output.delta_assembler import DeltaAssembler
     from mlxk_tui.engine.inference.prompts.prompting import Prompt
 
     prompt = Prompt(
@@ -55,27 +55,27 @@ class Running:
     """A decoder and the tokens of its rows."""
 
     def __init__(self, model: Any) -> None:
-        from mlxk_tui.engine.inference.decoding.pace import Pace
-        from mlxk_tui.engine.inference.decoding.steps import Decoder
+        from mlxk_tui.engine.inference.decoding.chunk_sizer import ChunkSizer
+        from mlxk_tui.engine.inference.decoding.scheduler import RowScheduler
 
-        pace = Pace()
-        pace.learn(64, 0.001)  # a fast machine
-        self.decoder = Decoder(model, 0, pace)
+        chunk_sizer = ChunkSizer()
+        chunk_sizer.record(64, 0.001)  # a fast machine
+        self.scheduler = RowScheduler(model, 0, chunk_sizer)
         self.said: dict[int, list[int]] = {}
 
     def add(self, *rows: Any) -> None:
         for each in rows:
             self.said[each.id] = []
-            self.decoder.add(each)
+            self.scheduler.add(each)
 
     def step(self) -> None:
-        for drawn in self.decoder.step()[0]:
+        for drawn in self.scheduler.step()[0]:
             self.said[drawn.row.id].append(drawn.token)
 
     def finish(self) -> dict[int, list[int]]:
-        while len(self.decoder):
+        while len(self.scheduler):
             self.step()
-        self.decoder.close()
+        self.scheduler.close()
         return self.said
 
 
@@ -117,6 +117,6 @@ def test_requests_can_join_and_leave_at_any_step(model: Any, alone: Any) -> None
         running.add(gone)
         for _ in range(gap % 2):
             running.step()
-        running.decoder.remove(gone)
+        running.scheduler.remove(gone)
         del running.said[9]
         assert running.finish() == dict(enumerate(alone)), gap

@@ -261,7 +261,7 @@ async def test_invalid_embedding_requests_are_rejected(
     (folder / "config.json").write_text(json.dumps({**config, "use_bidirectional_attention": True}))
     error = await refused(Runnable("m", folder, embedding=True), ["Hello"])
     assert error.type is ErrorType.MODEL_NOT_RUNNABLE
-    assert "both directions" in error.message
+    assert "bidirectional attention" in error.message
     assert len((await engine.embed(embedder, ["Hello"])).vectors) == 1
 
 

@@ -28,7 +28,7 @@ PROMPT = tuple(10 + (7 * i) % 300 for i in range(2100))
 def test_prefill_chunks_do_not_change_tokens_and_the_cache_is_small(
     babbler: Runnable, bits: int, length: int
 ) -> None:
-    command = [executable(), "-m", "tests.engine.probes.paces", folder_of(babbler), str(bits), "24"]
+    command = [executable(), "-m", "tests.engine.probes.chunk_sizes", folder_of(babbler), str(bits), "24"]
     done = subprocess.run(
         [*command, *map(str, PROMPT[:length])],
         capture_output=True,
@@ -94,7 +94,7 @@ async def test_draft_model_is_rejected_beyond_a_sliding_window(engine: Engine, s
             ),
         )
         assert drafted.token_ids == alone.token_ids
-    for length, most, remedy in ((30, None, "at most 31 tokens"), (62, 1, "Take a shorter prompt")):
+    for length, most, remedy in ((30, None, "max_tokens to at most 31"), (62, 1, "Shorten the prompt")):
         with pytest.raises(OpError) as caught:
             await run(
                 engine,

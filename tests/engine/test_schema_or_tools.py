@@ -53,7 +53,7 @@ def play(
     """
     import mlx.core as mx
 
-    from mlxk_tui.engine.inference.output.answer import DeltaAssembler
+    from mlxk_tui.engine.inference.output.delta_assembler import DeltaAssembler
     from mlxk_tui.engine.inference.prompts.prompting import prepare
 
     request = Generation(
@@ -82,7 +82,7 @@ def play(
             break
     assert constraint.error is None
     answer.finish(FinishReason.STOP if ended else FinishReason.LENGTH)
-    deltas = answer.take()
+    deltas = answer.take_deltas()
     calls = [call for delta in deltas for call in delta.tool_calls]
     return (
         "".join(delta.reasoning for delta in deltas).strip(),

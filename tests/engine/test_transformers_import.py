@@ -15,8 +15,8 @@ PROGRAM = """
 import collections, json, sys
 opened = collections.Counter()
 sys.addaudithook(lambda event, args: opened.update([args[0]]) if event == "open" else None)
-from mlxk_tui.engine.inference.quick_transformers import read_sources_once
-read_sources_once()
+from mlxk_tui.engine.inference.transformers_import import speed_up_transformers_import
+speed_up_transformers_import()
 import transformers
 from transformers import AutoTokenizer
 from transformers.utils import import_utils

@@ -88,8 +88,8 @@ NO_VECTORS = {
         "hidden states",
     ),
     **dict.fromkeys(("phixtral", "qwen"), "hidden states"),
-    "gemma3n": "other vectors",  # its layers share keys only through caches
-    "phi3small": "other vectors",  # it adds its mask as a number, and sees the padding
+    "gemma3n": "different vectors",  # its layers share keys only through caches
+    "phi3small": "different vectors",  # it adds its mask as a number, and sees the padding
 }
 """What makes no embeddings, and why, in the words of the refusal."""
 TOKENS = 24

@@ -74,7 +74,7 @@ async def test_prefill_chunks_do_not_change_the_quantized_cache(
 ) -> None:
     """30 layers with 3 heads of 64 keys and 64 values, allocated for 256 tokens."""
     tokens = reference.ask("encode", smollm2, messages=messages(CAPITAL))
-    command = [executable(), "-m", "tests.support.with_blas", "tests.engine.probes.paces"]
+    command = [executable(), "-m", "tests.support.with_blas", "tests.engine.probes.chunk_sizes"]
     done = await asyncio.to_thread(
         subprocess.run,
         [*command, str(smollm2.folder), "4", "6", *map(str, tokens)],

@@ -377,8 +377,8 @@ async def test_unsuitable_or_missing_draft_model_is_reported(open_app: OpenApp, 
         answer = pane.conversation.blocks[-1].message
         assert answer.state is MessageState.FAILED
         assert answer.error == (
-            "The draft model mlx-community/endless has another tokenizer than mlxk-tui/tiny-demo. "
-            "Take a draft model of its family."
+            "The draft model mlx-community/endless has a different tokenizer than mlxk-tui/tiny-demo. "
+            "Choose a draft model of the same family."
         )
         shutil.rmtree(hub / "models--mlx-community--endless")
         pane.composer.set_text("Once more")

@@ -1,4 +1,4 @@
-"""The worker's side of the pipe: commands come in on a thread of their own, messages go out in one write."""
+"""The worker's side of the pipe: a thread reads commands; messages are collected and written together."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from typing import Any, BinaryIO
 
 from mlxk_tui.engine.connection.wire import from_json, to_json
 from mlxk_tui.engine.generation import Delta
-from mlxk_tui.engine.inference.vitals import Vitals
+from mlxk_tui.engine.inference.heartbeat import HeartbeatReporter
 from mlxk_tui.engine.protocol import Cancel, Command, Message, Ping, Streamed
 from mlxk_tui.ops.health.batching_verdicts import BatchingTrial
 
 
-def guard_stdout() -> int:
-    """Return a descriptor for messages; from here on whatever else prints to stdout lands on stderr."""
-    kept = os.dup(1)
-    os.set_inheritable(kept, False)
+def redirect_stdout() -> int:
+    """Return a new descriptor of stdout for messages, and redirect everything else on stdout to stderr."""
+    descriptor = os.dup(1)
+    os.set_inheritable(descriptor, False)
     os.dup2(2, 1)
-    return kept
+    return descriptor
 
 
 class Inbox:
-    """What waits for the MLX thread."""
+    """The queue of the MLX thread."""
 
     def __init__(self) -> None:
         self.queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        """Commands, and requests that came out of preparation."""
+        """Commands and prepared requests."""
         self.cancelled: set[int] = set()
-        """Ids to be given up; known at once, also to what has not come to its turn."""
+        """Ids of cancelled requests; set before the `Cancel` reaches the head of the queue."""
         self.trial: BatchingTrial | None = None
-        """What must not look like a crash when the process ends because its parent has."""
+        """The running batching trial, which must not count as a crash if the process ends with its parent."""
 
     def put(self, command: Command) -> None:
-        """Queue a command; called by the reading thread."""
+        """Queue a command; called by the reader thread."""
         if isinstance(command, Cancel):
             self.cancelled.add(command.id)
         self.queue.put(command)
 
 
-def listen(stream: BinaryIO, inbox: Inbox, vitals: Vitals) -> None:
-    """Put every command from `stream` into the inbox; when it ends the whole process ends at once.
+def start_reader(stream: BinaryIO, inbox: Inbox, reporter: HeartbeatReporter) -> None:
+    """Start the reader thread, which puts each command from `stream` into the inbox.
 
-    The parent is then gone, or wants this one gone, and whatever the other threads do is for nobody.
+    When the stream ends, the parent has ended or is stopping this worker. The process then exits at once.
     """
 
     def work() -> None:
@@ -52,10 +52,10 @@ def listen(stream: BinaryIO, inbox: Inbox, vitals: Vitals) -> None:
             for line in stream:
                 command = from_json(json.loads(line))
                 if isinstance(command, Ping):
-                    vitals.ask()
+                    reporter.request_heartbeat()
                 else:
                     inbox.put(command)
-                vitals.aside()
+                reporter.exclude_thread()
         finally:
             if inbox.trial is not None:
                 inbox.trial.end()
@@ -65,7 +65,11 @@ def listen(stream: BinaryIO, inbox: Inbox, vitals: Vitals) -> None:
 
 
 class Outbox:
-    """Collects messages and writes them to a descriptor; any thread may use it."""
+    """Collects messages and writes them to a descriptor. It is thread-safe.
+
+    Args:
+        descriptor: where to write.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -73,13 +77,13 @@ class Outbox:
         self._lock = threading.Lock()
 
     def put(self, message: Message) -> None:
-        """Take a message along with the next write."""
+        """Add a message to the next write."""
         line = json.dumps(_fields(message), separators=(",", ":"))
         with self._lock:
             self._lines.append(line)
 
     def flush(self) -> None:
-        """Write what was put; blocks while the parent does not read."""
+        """Write the collected messages; blocks while the pipe is full."""
         with self._lock:
             if not self._lines:
                 return
@@ -88,17 +92,17 @@ class Outbox:
             try:
                 while data:
                     data = data[os.write(self._descriptor, data) :]
-            except BrokenPipeError:  # the parent is gone: at once, an exit by the rules may take seconds
+            except BrokenPipeError:  # the parent has ended; an orderly exit may take seconds
                 os._exit(0)
 
     def send(self, message: Message) -> None:
-        """Write a message at once."""
+        """Write a message immediately, after those that were collected."""
         self.put(message)
         self.flush()
 
 
 def _fields(message: Message) -> dict[str, Any]:
-    """Return what `to_json` does; the one message that is sent per token is put together by hand."""
+    """Return the same as `to_json`, with a fast path for the message that is sent for each token."""
     if isinstance(message, Streamed) and isinstance(message.event, Delta):
         delta = message.event
         if not (delta.tool_calls or delta.token_ids or delta.logprobs):

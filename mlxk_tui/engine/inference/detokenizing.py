@@ -1,11 +1,11 @@
-"""Turns tokens into text as they come, byte for byte.
+"""Streaming detokenizers that decode tokens byte by byte.
 
-mlx-lm's streaming detokenizers (0.32) drop the blank that a text begins with. That is right for a turn of a
-chat, which the template has begun, and wrong for a text that is gone on with: there the text is what the
-tokens add to the prompt. Here the decoder knows what came before.
+mlx-lm's streaming detokenizers (0.32) drop the space at the beginning of a text. That is correct for a chat
+turn, which begins after the template's generation prompt. It is wrong for a completion, whose text is what
+its tokens add to the prompt. The decoders here therefore get the end of the prompt.
 
-Byte-level BPE and SentencePiece tokens are bytes, so a character that is spread over tokens comes out when
-it is complete, also where the prompt holds its beginning. Other tokenizers are asked to decode.
+Byte-level BPE and SentencePiece tokens are bytes, so a character that spans several tokens is emitted once it
+is complete, even if it begins in the prompt. For other tokenizers `tokenizer.decode` is called.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, SPMStreamingDetokenizer
 
-_BLANK = "\u2581"
-"""How SentencePiece writes a blank."""
-_CONTEXT = 16
-"""Tokens of a prompt that may change how the next one is decoded."""
+_SPACE = "\u2581"
+"""SentencePiece's symbol for a space."""
+_CONTEXT_TOKENS = 16
+"""Number of prompt tokens that may affect how the next token is decoded."""
 
 
-class TokenTexts:
-    """What each token of one tokenizer stands for.
+class TokenDecoder:
+    """Maps the token ids of one tokenizer to bytes and text.
 
     Args:
         tokenizer: mlx-lm's TokenizerWrapper.
@@ -35,36 +35,36 @@ class TokenTexts:
         self._bpe = isinstance(detokenizer, BPEStreamingDetokenizer)
         self._spm = isinstance(detokenizer, SPMStreamingDetokenizer)
         self.trims_text = self._spm and bool(getattr(detokenizer, "trim_space", False))
-        """The tokenizer writes a blank before the first word of a text, which its decoder takes away."""
+        """Whether the tokenizer adds a space before a text, which its decoder removes."""
         self.trims_turn = self._bpe or self.trims_text
-        """mlx-lm takes the blank away that a turn begins with."""
+        """Whether mlx-lm removes the space at the beginning of a turn."""
         self._added = frozenset(tokenizer.get_added_vocab().values()) if self._bpe else frozenset()
         self._bytes: dict[int, bytes] = {}
 
     @property
-    def exact(self) -> bool:
-        """Whether tokens are bytes."""
+    def byte_level(self) -> bool:
+        """Whether each token stands for a fixed byte string."""
         return self._bpe or self._spm
 
-    def bytes_of(self, token: int) -> bytes:
-        """Return the bytes of a token; those of an id that the tokenizer does not know are none."""
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of a token id; empty for an id that the tokenizer does not have."""
         known = self._bytes.get(token)
         if known is None:
-            known = self._bytes[token] = self._bytes_of(token)
+            known = self._bytes[token] = self._decode_token(token)
         return known
 
-    def _bytes_of(self, token: int) -> bytes:
+    def _decode_token(self, token: int) -> bytes:
         piece = self._piece(token)
         if self._spm:
             if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
                 return bytes([int(piece[3:5], 16)])
-            return piece.replace(_BLANK, " ").encode("utf-8", "replace")
+            return piece.replace(_SPACE, " ").encode("utf-8", "replace")
         if self._bpe:
             if token in self._added:
                 return piece.encode("utf-8", "replace")
             return b"".join(_BYTES.get(char) or char.encode("utf-8", "replace") for char in piece)
         text = str(self.tokenizer.decode([token])) if piece else ""
-        if piece.startswith(_BLANK) and not text.startswith(" "):
+        if piece.startswith(_SPACE) and not text.startswith(" "):
             text = f" {text}"
         return text.encode("utf-8", "replace")
 
@@ -76,8 +76,12 @@ class TokenTexts:
         return piece if isinstance(piece, str) else ""
 
     def decode(self, tokens: Sequence[int]) -> tuple[str, bool]:
-        """Return the text of tokens and whether a character at its end, left out, is unfinished."""
-        if not self.exact:
+        """Decode tokens.
+
+        Returns:
+            The text, and whether an incomplete character at its end was left out.
+        """
+        if not self.byte_level:
             text = str(self.tokenizer.decode(list(tokens)))
             whole = text.rstrip("\ufffd")
             return whole, whole != text
@@ -87,68 +91,68 @@ class TokenTexts:
 
 
 class ByteDecoder:
-    """Decodes tokens that are bytes.
+    """A streaming detokenizer for byte-level tokenizers.
 
     Args:
-        texts: the tokens.
-        trim: take away a blank that the text begins with.
+        tokens: the bytes of the tokens.
+        trim: remove a space at the beginning of the text.
     """
 
-    def __init__(self, texts: TokenTexts, *, trim: bool) -> None:
-        self._texts = texts
+    def __init__(self, tokens: TokenDecoder, *, trim: bool) -> None:
+        self._tokens = tokens
         self._trim = trim
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
-        """Take a token; return the text that is certain now."""
-        return self._cut(self._utf8.decode(self._texts.bytes_of(token)))
+        """Append a token; return the text that is complete now."""
+        return self._trimmed(self._utf8.decode(self._tokens.token_bytes(token)))
 
     def finish(self) -> str:
-        """Return what is left: a mark for a character that has stayed unfinished."""
-        return self._cut(self._utf8.decode(b"", final=True))
+        """End the text; return U+FFFD if a character is incomplete, else an empty string."""
+        return self._trimmed(self._utf8.decode(b"", final=True))
 
-    def _cut(self, text: str) -> str:
+    def _trimmed(self, text: str) -> str:
         if self._trim and text:
             self._trim = False
             return text.removeprefix(" ")
         return text
 
 
-class WordDecoder:
-    """Decodes tokens of a tokenizer that decodes only several at once, as mlx-lm does."""
+class FallbackDecoder:
+    """mlx-lm's streaming detokenizer, for tokenizers whose tokens cannot be decoded one by one."""
 
-    def __init__(self, texts: TokenTexts) -> None:
-        self._detokenizer = texts.tokenizer.detokenizer
+    def __init__(self, tokens: TokenDecoder) -> None:
+        self._detokenizer = tokens.tokenizer.detokenizer
 
     def push(self, token: int) -> str:
-        """Take a token; return the text that is certain now."""
+        """Append a token; return the text that is complete now."""
         self._detokenizer.add_token(token)
         return str(self._detokenizer.last_segment)
 
     def finish(self) -> str:
-        """Return what is left."""
+        """End the text; return the rest of it."""
         self._detokenizer.finalize()
         return str(self._detokenizer.last_segment)
 
 
-def turn_decoder(texts: TokenTexts) -> ByteDecoder | WordDecoder:
-    """Return a decoder of a chat's turn."""
-    return ByteDecoder(texts, trim=texts.trims_turn) if texts.exact else WordDecoder(texts)
+def chat_decoder(tokens: TokenDecoder) -> ByteDecoder | FallbackDecoder:
+    """Return a streaming detokenizer for a chat turn."""
+    return ByteDecoder(tokens, trim=tokens.trims_turn) if tokens.byte_level else FallbackDecoder(tokens)
 
 
-def continuing_decoder(texts: TokenTexts, prompt: Sequence[int]) -> ByteDecoder | WordDecoder:
-    """Return a decoder of a text that goes on from a prompt.
+def completion_decoder(tokens: TokenDecoder, prompt: Sequence[int]) -> ByteDecoder | FallbackDecoder:
+    """Return a streaming detokenizer for the completion of a prompt.
 
-    What the prompt ends with, such as a part of a character, is not repeated, but completed.
+    The prompt's text is not repeated. If it ends inside a character, the completion begins with that one.
     """
-    decoder = ByteDecoder(texts, trim=False) if texts.exact else WordDecoder(texts)
-    for token in prompt[-_CONTEXT:]:
+    decoder = ByteDecoder(tokens, trim=False) if tokens.byte_level else FallbackDecoder(tokens)
+    for token in prompt[-_CONTEXT_TOKENS:]:
         decoder.push(token)
     return decoder
 
 
 def _byte_letters() -> dict[str, bytes]:
-    """Return the letters in which GPT-2's byte-level BPE writes bytes (`bytes_to_unicode` of its encoder)."""
+    """Return GPT-2's mapping of characters to bytes, the inverse of its encoder's `bytes_to_unicode`."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(plain)]
     letters = {chr(byte): bytes([byte]) for byte in plain}

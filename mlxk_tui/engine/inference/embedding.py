@@ -1,9 +1,9 @@
-"""Turns texts into vectors: hidden states of a decoder, pooled as its sentence-transformers files say.
+"""Computes embeddings: hidden states of a decoder model, pooled as its sentence-transformers files specify.
 
-Texts are padded on the right, which a causal model does not see; long ones are read in pieces, with caches.
-Before a model's first texts it is tried whether both give what a text alone does. With mlx-lm 0.32.2 they do
-not for phi3small, which sees the padding, and gemma3n, whose layers share keys only through caches. A job
-takes one step at a time, so that running generations keep flowing between its steps.
+Texts are padded on the right, which does not affect a causal model; long texts are processed in chunks with
+KV caches. Before a model's first texts a trial compares both with a text alone. With mlx-lm 0.32.2 they
+differ for phi3small, which attends to the padding, and for gemma3n, whose layers share keys only through
+caches. A job runs one step at a time, so that running generations continue between its steps.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from mlx_lm.models.cache import make_prompt_cache
 
-from mlxk_tui.engine.inference.decoding.pace import Pace
-from mlxk_tui.engine.inference.vitals import UNKNOWN_S
+from mlxk_tui.engine.inference.decoding.chunk_sizer import ChunkSizer
+from mlxk_tui.engine.inference.heartbeat import DEFAULT_STEP_S
 from mlxk_tui.engine.inference.weights.loading import LoadedModel
 from mlxk_tui.engine.protocol import Embedded
 from mlxk_tui.ops.core.errors import ErrorType, OpError
@@ -29,10 +29,10 @@ from mlxk_tui.ops.core.remedies import Remedy
 Pooling = Literal["lasttoken", "mean", "cls"]
 
 _MAX_ROWS = 32
-_EXACT_TOLERANCE, _TOLERANCE = 1e-3, 0.2
-"""How far the states of a token may be apart, as vectors of length one, in 32 and in 16 bits.
+_FLOAT32_TOLERANCE, _HALF_TOLERANCE = 1e-3, 0.2
+"""Maximum distance of two hidden states of a token, scaled to unit length, in float32 and in 16 bits.
 
-In 32 bits they are at most 0.00001 with the innocent architectures of `make families`, 0.5 with gemma3n.
+In float32 it is at most 0.00001 for the correct architectures of `make families`, and 0.5 for gemma3n.
 """
 _MAX_JSON_BYTES = 1 << 20
 _MODES: dict[str, Pooling] = {
@@ -43,66 +43,72 @@ _MODES: dict[str, Pooling] = {
 
 
 class EmbeddingJob:
-    """Some texts on their way to vectors.
+    """Computes the embeddings of a list of texts, step by step.
 
     Args:
-        id: the command's.
-        model: what reads them.
-        texts: the tokens of each, none empty.
-        pace: how much a step may take; shared by all jobs of a model.
+        id: id of the command.
+        model: the model.
+        texts: token ids of each text, none empty.
+        chunk_sizer: chooses the number of tokens per step; shared by all jobs of a model.
 
     Raises:
-        OpError: `model_not_runnable`: the model does not work this way, or not rightly.
+        OpError: `model_not_runnable`: the model does not support this, or its results are wrong.
     """
 
-    def __init__(self, id: int, model: LoadedModel, texts: Sequence[Sequence[int]], pace: Pace) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - the name in the protocol
+        model: LoadedModel,
+        texts: Sequence[Sequence[int]],
+        chunk_sizer: ChunkSizer,
+    ) -> None:
         self.id = id
         self._model = model
-        self._backbone = _backbone_of(model)
-        self._pooling = pooling_of(model)
-        if not model.reads_texts:
-            _try_reading(model, self._backbone)
-            model.reads_texts = True
+        self._backbone = _find_backbone(model)
+        self._pooling = find_pooling(model)
+        if not model.embedding_checked:
+            _check_padding_and_chunks(model, self._backbone)
+            model.embedding_checked = True
         self._texts = texts
-        self._pace = pace
-        # Short ones together with short ones: little padding. The longest come last off the stack.
+        self._chunk_sizer = chunk_sizer
+        # By length, so that batches need little padding. The shortest texts are at the end and popped first.
         self._waiting = sorted(range(len(texts)), key=lambda at: -len(texts[at]))
         self._vectors: dict[int, npt.NDArray[np.float32]] = {}
         self._long: _LongText | None = None
 
     @property
     def done(self) -> bool:
-        """Whether all texts have been read."""
+        """Whether all vectors have been computed."""
         return not self._waiting and self._long is None
 
     def expected_s(self, *, shared: bool) -> float:
-        """Return how long the next step should take, in seconds, as far as it is known."""
-        tokens = self._pace.tokens(shared=shared, context=self._context)
-        return self._pace.expected_s(tokens, self._context) or UNKNOWN_S
+        """Return the expected duration of the next step, in seconds."""
+        tokens = self._chunk_sizer.next_size(shared=shared, context=self._context)
+        return self._chunk_sizer.expected_s(tokens, self._context) or DEFAULT_STEP_S
 
     @property
     def _context(self) -> int:
-        return self._long.read if self._long is not None else 0
+        return self._long.done if self._long is not None else 0
 
     def step(self, *, shared: bool) -> None:
-        """Read a few texts, or a part of a long one.
+        """Process a few texts, or a chunk of a long one.
 
         Args:
-            shared: others wait for their turn.
+            shared: other requests wait for their next step.
         """
         context = self._context
-        chunk = self._pace.tokens(shared=shared, context=context)
-        with self._pace.measured() as read:
-            read.context = context
+        chunk = self._chunk_sizer.next_size(shared=shared, context=context)
+        with self._chunk_sizer.measure() as measurement:
+            measurement.context = context
             if self._long is None and len(self._texts[self._waiting[-1]]) > chunk:
                 self._long = _LongText(self._waiting.pop(), self._model)
             if self._long is not None:
-                read.tokens = self._read_on(self._long, chunk)
+                measurement.tokens = self._embed_chunk(self._long, chunk)
             else:
-                read.tokens = self._read_some(chunk)
+                measurement.tokens = self._embed_batch(chunk)
 
-    def _read_some(self, chunk: int) -> int:
-        """Read as many whole texts as fit, and return how many tokens they had, padding included."""
+    def _embed_batch(self, chunk: int) -> int:
+        """Embed as many whole texts as fit into `chunk` tokens; return their tokens, including padding."""
         taken = [self._waiting.pop()]
         longest = len(self._texts[taken[0]])
         while self._waiting and len(taken) < _MAX_ROWS:
@@ -126,10 +132,10 @@ class EmbeddingJob:
             self._vectors[at] = vector
         return longest * len(taken)
 
-    def _read_on(self, long: _LongText, chunk: int) -> int:
-        """Read the next part of a long text and return its number of tokens."""
+    def _embed_chunk(self, long: _LongText, chunk: int) -> int:
+        """Process the next chunk of a long text and return its number of tokens."""
         text = self._texts[long.at]
-        part = text[long.read : long.read + chunk]
+        part = text[long.done : long.done + chunk]
         hidden = self._backbone(mx.array([list(part)]), cache=long.caches)[0].astype(mx.float32)
         if self._pooling == "mean":
             state = hidden.sum(axis=0) / len(text)
@@ -137,15 +143,15 @@ class EmbeddingJob:
         elif self._pooling == "lasttoken" or long.state is None:
             long.state = hidden[-1] if self._pooling == "lasttoken" else hidden[0]
         mx.eval(long.state, [cache.state for cache in long.caches])
-        long.read += len(part)
-        if long.read == len(text):
+        long.done += len(part)
+        if long.done == len(text):
             self._vectors[long.at] = np.asarray(long.state)
             self._long = None
             mx.clear_cache()
         return len(part)
 
-    def answer(self) -> Embedded:
-        """Return the vectors, each of length one, in the order of the texts."""
+    def reply(self) -> Embedded:
+        """Return the reply: vectors of unit length, (texts, size), float32, in the order of the texts."""
         vectors = np.stack([self._vectors[at] for at in range(len(self._texts))]).astype("<f4")
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors = np.nan_to_num(vectors / np.maximum(lengths, 1e-12))
@@ -158,20 +164,23 @@ class EmbeddingJob:
 
 
 class _LongText:
-    """A text that is read in several steps."""
+    """A text that is processed in several steps."""
 
     def __init__(self, at: int, model: LoadedModel) -> None:
         self.at = at
-        self.read = 0
+        """Index of the text."""
+        self.done = 0
+        """Tokens processed so far."""
         self.caches: list[Any] = make_prompt_cache(model.model)
         self.state: mx.array | None = None
+        """The pooled hidden state so far, (size,)."""
 
 
-def pooling_of(model: LoadedModel) -> Pooling:
-    """Return how the hidden states of a text become its vector; the last one where nothing is said.
+def find_pooling(model: LoadedModel) -> Pooling:
+    """Return the pooling mode in a model's sentence-transformers files, by default `lasttoken`.
 
     Raises:
-        OpError: `model_not_runnable`: it is said, and mlx-lm's model cannot do so.
+        OpError: `model_not_runnable`: the files require something that mlx-lm's model does not support.
     """
     config = _json(model.folder / "config.json")
     inner = config.get("text_config") if isinstance(config, dict) else None
@@ -179,47 +188,49 @@ def pooling_of(model: LoadedModel) -> Pooling:
         if isinstance(place, dict) and (
             place.get("use_bidirectional_attention") or place.get("is_causal") is False
         ):
-            raise _impossible(model, "it looks at a text in both directions, which mlx-lm does not")
+            raise _unsupported(model, "it uses bidirectional attention, which mlx-lm does not support")
     modules = _json(model.folder / "modules.json")
     for module in modules if isinstance(modules, list) else ():
         kind = str(module.get("type", "")).rsplit(".", 1)[-1] if isinstance(module, dict) else ""
         if kind == "Pooling":
-            return _pooling_in(model, str(module.get("path", "")))
+            return _read_pooling(model, str(module.get("path", "")))
         if kind not in ("Transformer", "Normalize"):
-            raise _impossible(model, f"a part of it ({kind[:40] or 'unnamed'}) is not supported")
+            raise _unsupported(model, f"its module {kind[:40] or 'without a name'} is not supported")
     return "lasttoken"
 
 
-def _pooling_in(model: LoadedModel, path: str) -> Pooling:
+def _read_pooling(model: LoadedModel, path: str) -> Pooling:
     parts = PurePosixPath(path).parts
     if len(parts) != 1 or parts[0] in ("..", "/"):
-        raise _impossible(model, "its modules.json names no folder of its own")
+        raise _unsupported(
+            model, "the path of its pooling module in modules.json is not a folder of the repo"
+        )
     config = _json(model.folder / parts[0] / "config.json")
     if not isinstance(config, dict):
         return "lasttoken"
     named = config.get("pooling_mode")
-    wanted = {f"pooling_mode_{named}", f"pooling_mode_{named}_tokens", f"pooling_mode_{named}_token"}
-    on = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
-    found = {_MODES.get(key) for key in on} or {_MODES[key] for key in wanted if key in _MODES}
+    keys = {f"pooling_mode_{named}", f"pooling_mode_{named}_tokens", f"pooling_mode_{named}_token"}
+    enabled = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+    found = {_MODES.get(key) for key in enabled} or {_MODES[key] for key in keys if key in _MODES}
     if not found and named is None:
         return "lasttoken"
     pooling = next(iter(found)) if len(found) == 1 else None
     if pooling is None:
-        raise _impossible(model, "its way of pooling is not supported")
+        raise _unsupported(model, "its pooling mode is not supported")
     return pooling
 
 
-def _backbone_of(model: LoadedModel) -> Any:
-    """Return the part of a model whose output is hidden states, (rows, tokens, size)."""
+def _find_backbone(model: LoadedModel) -> Any:
+    """Return the module whose output is the hidden states, (rows, tokens, size)."""
     outer = getattr(model.model, "language_model", model.model)
     backbone = getattr(outer, "model", None)
     if backbone is None or not callable(backbone):
-        raise _impossible(model, "mlx-lm does not give access to its hidden states")
+        raise _unsupported(model, "mlx-lm does not provide its hidden states")
     return backbone
 
 
-def _try_reading(model: LoadedModel, backbone: Any) -> None:
-    """See whether texts read together, and one read in pieces, get the states that they get alone.
+def _check_padding_and_chunks(model: LoadedModel, backbone: Any) -> None:
+    """Check that padded texts and texts in chunks have the same hidden states as a text alone.
 
     Raises:
         OpError: `model_not_runnable`: they do not.
@@ -235,13 +246,18 @@ def _try_reading(model: LoadedModel, backbone: Any) -> None:
             _distance(alone, together[1, : len(short)]), _distance(mx.concatenate(pieces), together[0])
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise _impossible(model, f"mlx-lm's model fails ({type(error).__name__})") from error
-    if apart > (_EXACT_TOLERANCE if together.dtype == mx.float32 else _TOLERANCE):
-        raise _impossible(model, "mlx-lm's model gives a text other vectors beside other texts or in pieces")
+        raise _unsupported(model, f"mlx-lm's model fails ({type(error).__name__})") from error
+    if apart > (_FLOAT32_TOLERANCE if together.dtype == mx.float32 else _HALF_TOLERANCE):
+        raise _unsupported(model, "mlx-lm's model returns different vectors for batched or chunked texts")
 
 
 def _distance(some: mx.array, other: mx.array) -> float:
-    """Return the largest distance of two states of a token, made vectors of length one: 0 to 2."""
+    """Return the largest distance of corresponding hidden states, scaled to unit length: 0 to 2.
+
+    Args:
+        some: hidden states, (tokens, size).
+        other: hidden states of the same shape.
+    """
     one, two = (each.astype(mx.float32) for each in (some, other))
     one, two = (each / mx.maximum(mx.linalg.norm(each, axis=-1, keepdims=True), 1e-12) for each in (one, two))
     largest: Any = mx.max(mx.linalg.norm(one - two, axis=-1)).item()
@@ -257,9 +273,9 @@ def _json(path: Path) -> object:
         return None
 
 
-def _impossible(model: LoadedModel, why: str) -> OpError:
+def _unsupported(model: LoadedModel, reason: str) -> OpError:
     return OpError(
         ErrorType.MODEL_NOT_RUNNABLE,
-        f"{model.name} cannot make embeddings here: {why}.",
+        f"{model.name} cannot compute embeddings here: {reason}.",
         remedy=Remedy.CHOOSE_EMBEDDING_MODEL,
     )

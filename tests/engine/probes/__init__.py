@@ -1,5 +1,5 @@
 """Programs that inspect parts of the worker with MLX; the tests run them as separate processes."""
 
-from mlxk_tui.engine.inference.quick_transformers import read_sources_once
+from mlxk_tui.engine.inference.transformers_import import speed_up_transformers_import
 
-read_sources_once()
+speed_up_transformers_import()

@@ -16,7 +16,7 @@ from typing import Any
 from mlx_lm.utils import load_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from mlxk_tui.engine.inference.detokenizing import TokenTexts, continuing_decoder
+from mlxk_tui.engine.inference.detokenizing import TokenDecoder, completion_decoder
 
 TEXTS = (
     "The capital of France is Paris.",
@@ -98,15 +98,15 @@ def main() -> dict[str, Any]:
     for kind, made in kinds.items():
         with tempfile.TemporaryDirectory() as folder:
             tokenizer = wrapped(made, Path(folder))
-        texts = TokenTexts(tokenizer)
-        assert texts.exact is (kind != "metaspace"), kind
+        token_decoder = TokenDecoder(tokenizer)
+        assert token_decoder.byte_level is (kind != "metaspace"), kind
         for text in TEXTS:
             tokens = tokenizer.encode(text)
             wanted = tokenizer.decode(tokens)
             for cut in range(1, len(tokens)):
                 cuts += 1
-                said, _ = texts.decode(tokens[:cut])
-                decoder = continuing_decoder(texts, tokens[:cut])
+                said, _ = token_decoder.decode(tokens[:cut])
+                decoder = completion_decoder(token_decoder, tokens[:cut])
                 said += "".join(map(decoder.push, tokens[cut:])) + decoder.finish()
                 if said != wanted:
                     wrong.append([kind, text, cut, wanted, said])

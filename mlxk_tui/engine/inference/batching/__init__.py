@@ -1,1 +1,1 @@
-"""Whether several requests of a model may be decoded as one batch: tried once, then remembered."""
+"""Tests once per model whether its requests can be decoded as one batch, and stores the verdict."""

@@ -1,4 +1,4 @@
-"""Decides at a load whether requests are answered together: what is remembered, else a trial."""
+"""Decides at load whether requests are batched: by the stored verdict, else by a trial."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mlxk_tui.ops.health.batching_verdicts import (
 )
 
 STAGE = "batching"
-"""The stage of loading in which a model is tried."""
+"""Name of the loading stage of the trial."""
 _LOG = logging.getLogger("mlxk_tui.engine")
 
 
@@ -38,17 +38,17 @@ def choose_batching(
     on_stage: OnStage,
     on_trial: Callable[[BatchingTrial | None], None],
 ) -> BatchingVerdict | None:
-    """Return whether requests are answered together; None where nobody wants to know.
+    """Return whether requests are decoded as one batch; None if batching is not requested.
 
     Args:
-        model: loaded.
-        mode: what is known already of how it will be used.
-        blas: how matrices are multiplied on a CPU; None on a GPU.
-        on_stage: told before every step of a trial; raises to give the loading up.
-        on_trial: receives the trial that begins, for whoever ends the process, and None after it.
+        model: the loaded model.
+        mode: whether to run a trial.
+        blas: the BLAS library on a CPU; None on a GPU.
+        on_stage: called before each step of a trial; may raise to stop loading.
+        on_trial: receives the running trial and then None, so that the process can end it when it exits.
 
     Raises:
-        LoadStopped: by `on_stage`.
+        LoadStopped: raised by `on_stage`.
     """
     if not model.batchable:
         return BatchingVerdict(False, BatchingReason.CACHE)
@@ -79,12 +79,12 @@ def choose_batching(
         trial = verdicts.begin(key)
         on_trial(trial)
         try:
-            found = _tried(model, on_stage)
+            found = _run_trial(model, on_stage)
         finally:
             trial.end()
             on_trial(None)
         if found is None:
-            return BatchingVerdict(False, BatchingReason.UNFINISHED)  # not remembered: it was memory
+            return BatchingVerdict(False, BatchingReason.UNFINISHED)  # not stored: memory ran out
         known = found
     about = {
         "model_type": str(config.get("model_type", "")),
@@ -96,13 +96,13 @@ def choose_batching(
     return known
 
 
-def _tried(model: LoadedModel, on_stage: OnStage) -> BatchingVerdict | None:
-    """Return the verdict of a trial; None where memory ran out, which says nothing of the model."""
+def _run_trial(model: LoadedModel, on_stage: OnStage) -> BatchingVerdict | None:
+    """Run a trial and return its verdict; None if memory ran out, so that there is none."""
     try:
         differences = try_batching(model, lambda: on_stage(STAGE, 0, 0))
     except LoadStopped:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever mlx-lm raises, it is what requests would meet
+    except Exception as error:  # noqa: BLE001 - mlx-lm may raise anything; requests would fail in the same way
         mx.clear_cache()
         if memory_ran_out(error):
             return None
@@ -117,6 +117,6 @@ def _tried(model: LoadedModel, on_stage: OnStage) -> BatchingVerdict | None:
 def _config_of(model: LoadedModel) -> Mapping[str, Any]:
     try:
         content = json.loads((model.folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # it was read a moment ago
+    except (OSError, ValueError, RecursionError):  # unlikely: loading has just read it
         return {}
     return content if isinstance(content, Mapping) else {}

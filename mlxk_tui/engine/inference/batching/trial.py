@@ -1,14 +1,14 @@
-"""Tries whether a model answers several requests together as it answers each alone.
+"""Tests whether a model's output in a batch equals its output for a single request.
 
-mlx-lm puts rows of different lengths into one batch, and some of its models take no account of that:
-the rows get wrong positions or masks, the step fails, or the process dies. The trial takes the way that
-requests take, through `Decoder`: rows of four lengths are read together, in two pieces, and begin to answer
-one after the other; the longest leaves early, and a last one joins that goes on from what was read in the
-batch. All tokens are forced, so that a difference does not grow into another text, and the distributions
-over the vocabulary are compared with those of the same tokens read alone.
+mlx-lm batches rows of different lengths, and some of its models do not handle that: rows get wrong positions
+or masks, the step fails, or the process dies. The trial uses `RowScheduler`, as requests do: prompts of four
+lengths are prefilled together, in two chunks, and begin to decode one after another; the longest row leaves
+early, and a last row joins that continues from caches of the batch. All tokens are forced, so that a small
+difference does not grow, and the distributions over the vocabulary are compared with those of the same tokens
+in a single forward pass.
 
-A large model takes a second for a few steps on a CPU, whatever the number of rows or tokens in them, so
-there are few: one for each of two sequences, which all rows are pieces of, and a dozen of the batch.
+On a CPU a large model takes a second for a few steps, whatever their number of rows or tokens. So there are
+few steps: one for each of two sequences, whose prefixes are the rows, and a dozen of the batch.
 """
 
 from __future__ import annotations
@@ -23,254 +23,264 @@ import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
 from mlxk_tui.engine.generation import Generation, Sampling
-from mlxk_tui.engine.inference.decoding.pace import Pace
+from mlxk_tui.engine.inference.decoding.chunk_sizer import ChunkSizer
 from mlxk_tui.engine.inference.decoding.rows import Row
-from mlxk_tui.engine.inference.decoding.steps import Decoder
-from mlxk_tui.engine.inference.output.answer import DeltaAssembler
+from mlxk_tui.engine.inference.decoding.scheduler import RowScheduler
+from mlxk_tui.engine.inference.output.delta_assembler import DeltaAssembler
 from mlxk_tui.engine.inference.prompts.prompting import Prompt
 from mlxk_tui.engine.inference.weights.loading import LoadedModel
 
-EXACT_TOLERANCE = 0.01
-"""Largest distance of an innocent model that calculates in 32 bits.
+FLOAT32_TOLERANCE = 0.01
+"""Maximum distance for a model that computes in float32.
 
-Measured on the 110 architectures of `make families` with weights that exaggerate (scaled by four): at most
-0.00001, and 0.07 to 0.96 for those that are wrong.
+Measured with the 110 architectures of `make families` with weights scaled by four: at most 0.00001 for
+correct ones, 0.07 to 0.96 for wrong ones.
 """
-TOLERANCE, SUSPICION, CONTRAST = 0.15, 0.02, 4.0
-"""The same with 16 bits, where other shapes of a batch mean other kernels and other rounding.
+HALF_TOLERANCE, HALF_SUSPECT, HALF_RATIO = 0.15, 0.02, 4.0
+"""Maximum distance for a model that computes in 16 bits, where different shapes of a batch mean different
+kernels and rounding.
 
-The same models with all numbers rounded to bfloat16 are 0.007 to 0.066 away from themselves in 32 bits,
-which no change of kernels exceeds. A row that is padded shows a fault that its longer neighbour, read by the
-same kernels without padding, does not: from `SUSPICION` on it may not be `CONTRAST` times as far away.
+The same models rounded to bfloat16 have a distance of 0.007 to 0.066 from themselves in float32, which a
+change of kernels does not exceed. A padded row shows an error that the longest row, computed by the same
+kernels without padding, does not: above `HALF_SUSPECT` its distance may be at most `HALF_RATIO` times that of
+the longest row.
 """
 _CACHE_BYTES = 1 << 30
 _SEED = 20261129
 
 
 _CHUNK = 20
-"""Tokens that are read in one step, of all rows together: the two longest prompts take two."""
+"""Prefill chunk size in tokens, all rows together: the two longest prompts take two chunks."""
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A row of the trial: a piece of a sequence, from its first token on."""
+class _TrialRow:
+    """A row of the trial: a prefix of a sequence."""
 
     name: str
     sequence: int
+    """Index of the sequence."""
     prompt: int
-    """Tokens that it begins with."""
+    """Number of prompt tokens."""
     answer: int
-    """Tokens that it is given to say."""
+    """Number of forced answer tokens."""
 
 
 _LONG, _FOLLOWING = "long", "following"
-_MORE = 3
-"""How many times as much is said with 16 bits, where a median has to be told from rounding."""
+_HALF_FACTOR = 3
+"""How many times as many tokens are generated in 16 bits, to distinguish the median from rounding."""
 
 
-def _parts(times: int) -> tuple[_Part, ...]:
-    """Return the rows; the last one begins when the long one has left, and goes on from where it ended."""
-    long = _Part(_LONG, 0, 10, 3 * times)
+def _trial_rows(factor: int) -> tuple[_TrialRow, ...]:
+    """Return the rows. The last one begins after the long one has left, and continues it."""
+    long = _TrialRow(_LONG, 0, 10, 3 * factor)
     return (
         long,
-        _Part("short", 1, 3, 7 * times),
-        _Part("middle", 1, 5, 7 * times),
-        _Part("longer", 1, 8, 6 * times),
-        _Part(_FOLLOWING, 0, long.prompt + long.answer + 1, 2 * times),
+        _TrialRow("short", 1, 3, 7 * factor),
+        _TrialRow("middle", 1, 5, 7 * factor),
+        _TrialRow("longer", 1, 8, 6 * factor),
+        _TrialRow(_FOLLOWING, 0, long.prompt + long.answer + 1, 2 * factor),
     )
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the distributions of one row in the batch are from those of the row alone."""
+    """The distance between the distributions of one row in the batch and alone."""
 
     row: str
     distances: tuple[float, ...]
-    """Of each token, total variation: 0 is the same, 1 has nothing in common."""
+    """Total variation distance of each token, from 0 (equal) to 1 (disjoint)."""
 
-    exact: bool
-    """Whether it was calculated in 32 bits."""
+    float32: bool
+    """Whether the model computes in float32."""
 
     @property
     def distance(self) -> float:
-        """What counts: in 32 bits the largest, else the median of all or of the first three.
+        """The row's distance: the maximum in float32, else the median of all or of the first three tokens.
 
-        One expert that a rounding error has chosen otherwise accuses nobody, and a recurrent state that
-        was spoilt shows in the first tokens, before it is forgotten.
+        The median tolerates a single token for which rounding selected a different expert. The first tokens
+        count separately, because only they show a wrong recurrent state, before it decays.
         """
         if not self.distances:
             return 0.0
-        if self.exact:
+        if self.float32:
             return max(self.distances)
         return float(max(np.median(self.distances), np.median(self.distances[:3])))
 
 
 def try_batching(model: LoadedModel, on_step: Callable[[], None]) -> list[Difference]:
-    """Return how much the rows of a batch differ from the same ones alone.
-
-    15 steps of one to four rows; 31 with 16 bits.
+    """Run the trial: 15 steps of one to four rows, or 31 in 16 bits.
 
     Args:
-        model: its caches can be put together.
-        on_step: called before every step; raises to give the trial up.
+        model: a model whose caches can be merged.
+        on_step: called before each step; may raise to stop the trial.
+
+    Returns:
+        The differences between each row in the batch and alone, before and after the last row joined.
 
     Raises:
-        Exception: whatever mlx-lm raises where it cannot batch the model, and what `on_step` raises.
+        Exception: anything that mlx-lm raises if it cannot batch the model, or that `on_step` raises.
     """
-    parts = _parts(1)
-    sequences, alone = _alone(model, parts, on_step)
-    exact = _is_exact(alone)
-    if not exact:
-        parts = _parts(_MORE)
-        sequences, alone = _alone(model, parts, on_step)
-    decoder = Decoder(model, _CACHE_BYTES, _SteadyPace())
+    rows = _trial_rows(1)
+    sequences, alone = _run_alone(model, rows, on_step)
+    float32 = _is_float32(alone)
+    if not float32:
+        rows = _trial_rows(_HALF_FACTOR)
+        sequences, alone = _run_alone(model, rows, on_step)
+    scheduler = RowScheduler(model, _CACHE_BYTES, _FixedChunkSizer())
     try:
-        run = _Run(model, decoder, sequences, on_step)
-        for part in parts[:-1]:
-            run.add(part)
-        run.until(lambda: len(run.said[_LONG]) == parts[0].answer)
-        before = {name: len(said) for name, said in run.said.items()}
-        run.add(parts[-1])
-        run.until(lambda: not len(decoder))
+        run = _BatchRun(model, scheduler, sequences, on_step)
+        for row in rows[:-1]:
+            run.add(row)
+        run.step_until(lambda: len(run.logprobs[_LONG]) == rows[0].answer)
+        before = {name: len(logprobs) for name, logprobs in run.logprobs.items()}
+        run.add(rows[-1])
+        run.step_until(lambda: not len(scheduler))
     finally:
-        decoder.close()
+        scheduler.close()
         mx.clear_cache()
     differences = []
-    for part in parts:
-        expected = alone[part.sequence][part.prompt - 1 :]
+    for row in rows:
+        expected = alone[row.sequence][row.prompt - 1 :]
         distances = [
-            _total_variation(one, other) for one, other in zip(expected, run.said[part.name], strict=False)
+            _total_variation(one, other) for one, other in zip(expected, run.logprobs[row.name], strict=False)
         ]
-        left = before.get(part.name, 0)
-        for name, some in ((part.name, distances[:left]), (f"{part.name}, later", distances[left:])):
+        split = before.get(row.name, 0)
+        for name, some in ((row.name, distances[:split]), (f"{row.name}, later", distances[split:])):
             if some:
-                differences.append(Difference(name, tuple(some), exact))
+                differences.append(Difference(name, tuple(some), float32))
     return differences
 
 
 def differs(differences: list[Difference]) -> bool:
-    """Tell whether a model answers otherwise in a batch."""
+    """Return whether a model's output in a batch is different, so that it must not be batched."""
     largest = max((each.distance for each in differences), default=0.0)
-    if all(each.exact for each in differences):
-        return largest > EXACT_TOLERANCE
+    if all(each.float32 for each in differences):
+        return largest > FLOAT32_TOLERANCE
     unpadded = max((each.distance for each in differences if each.row == _LONG), default=0.0)
-    return largest > TOLERANCE or largest > max(SUSPICION, CONTRAST * unpadded)
+    return largest > HALF_TOLERANCE or largest > max(HALF_SUSPECT, HALF_RATIO * unpadded)
 
 
-class _Forced:
-    """A sampler that says what it was given to say."""
+class _ForcedSampler:
+    """A sampler that returns given tokens."""
 
     def __init__(self, tokens: list[int]) -> None:
         self._tokens = tokens
         self._next = 0
 
     def __call__(self, logprobs: mx.array) -> mx.array:
-        token = self._tokens[min(self._next, len(self._tokens) - 1)]  # mlx-lm may draw one more at the end
+        token = self._tokens[min(self._next, len(self._tokens) - 1)]  # mlx-lm may sample one more at the end
         self._next += 1
         return mx.full(logprobs.shape[:1], token, dtype=mx.uint32)
 
 
-class _SteadyPace(Pace):
-    """One that reads as many tokens at a time as the trial wants, on whatever machine."""
+class _FixedChunkSizer(ChunkSizer):
+    """A chunk sizer whose size does not depend on the machine's speed."""
 
-    def tokens(self, *, shared: bool, context: int = 0) -> int:
-        """Return how many tokens the next step should read."""
+    def next_size(self, *, shared: bool, context: int = 0) -> int:
+        """Return the chunk size of the trial."""
         del shared, context
         return _CHUNK
 
 
-class _Run:
-    """Rows in a decoder and the distributions that they draw from."""
+class _BatchRun:
+    """Runs rows in a scheduler and collects the distributions of their tokens."""
 
     def __init__(
         self,
         model: LoadedModel,
-        decoder: Decoder,
+        scheduler: RowScheduler,
         sequences: Sequence[list[int]],
         on_step: Callable[[], None],
     ) -> None:
-        self.said: dict[str, list[mx.array]] = {}
+        self.logprobs: dict[str, list[mx.array]] = {}
         """Log-probabilities of each token, (vocabulary,), by the row's name."""
         self._model = model
-        self._decoder = decoder
+        self._scheduler = scheduler
         self._sequences = sequences
         self._on_step = on_step
-        self._parts: dict[int, _Part] = {}
+        self._rows: dict[int, _TrialRow] = {}
 
-    def add(self, part: _Part) -> None:
-        """Let a row begin."""
-        tokens = self._sequences[part.sequence]
+    def add(self, trial_row: _TrialRow) -> None:
+        """Add a row to the scheduler."""
+        tokens = self._sequences[trial_row.sequence]
         prompt = Prompt(
-            tokens=tokens[: part.prompt],
+            tokens=tokens[: trial_row.prompt],
             boundary=0,
             reasoning_open=False,
             implied_stops=(),
-            max_tokens=part.answer,
+            max_tokens=trial_row.answer,
             sampling=Sampling(temperature=0),
         )
         request = Generation(tokens=tuple(prompt.tokens))
         row = Row(
-            id=len(self._parts),
+            id=len(self._rows),
             request=request,
             prompt=prompt,
             answer=DeltaAssembler(self._model, request, prompt),
-            sampler=_Forced(tokens[part.prompt : part.prompt + part.answer]),
+            sampler=_ForcedSampler(tokens[trial_row.prompt : trial_row.prompt + trial_row.answer]),
             processors=[],
             arrived=0.0,
         )
-        self._parts[row.id] = part
-        self.said[part.name] = []
-        self._decoder.add(row)
+        self._rows[row.id] = trial_row
+        self.logprobs[trial_row.name] = []
+        self._scheduler.add(row)
 
-    def until(self, condition: Callable[[], bool]) -> None:
-        """Step until a condition holds."""
+    def step_until(self, condition: Callable[[], bool]) -> None:
+        """Run steps until `condition` returns true."""
         while not condition():
             self._on_step()
-            drawn, _ = self._decoder.step()
-            for token in drawn:
-                self.said[self._parts[token.row.id].name].append(token.logprobs)
+            sampled, _ = self._scheduler.step()
+            for token in sampled:
+                self.logprobs[self._rows[token.row.id].name].append(token.logprobs)
 
 
-def _alone(
-    model: LoadedModel, parts: Sequence[_Part], on_step: Callable[[], None]
+def _run_alone(
+    model: LoadedModel, rows: Sequence[_TrialRow], on_step: Callable[[], None]
 ) -> tuple[list[list[int]], list[list[mx.array]]]:
-    """Return sequences as long as the rows need them, and the log-probabilities of what follows each token.
+    """Run each of two sequences in a single forward pass.
 
-    A sequence is read in one step.
+    Returns:
+        The token ids of the sequences, as long as the rows need them, and the log-probabilities after each
+        token, (vocabulary,).
     """
     tokens = _forced_tokens(model)
-    length = max(part.prompt + part.answer for part in parts)
+    length = max(row.prompt + row.answer for row in rows)
     sequences = [[next(tokens) for _ in range(length)] for _ in range(2)]
-    said = []
+    results = []
     for sequence in sequences:
         on_step()
         logits = model.model(mx.array([sequence[:-1]]), cache=make_prompt_cache(model.model))[0]
         logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
         mx.eval(logprobs)
-        said.append(list(logprobs))
-    return sequences, said
+        results.append(list(logprobs))
+    return sequences, results
 
 
-def _is_exact(said: Sequence[Sequence[mx.array]]) -> bool:
-    return all(each.dtype == mx.float32 for some in said for each in some)
+def _is_float32(logprobs: Sequence[Sequence[mx.array]]) -> bool:
+    return all(each.dtype == mx.float32 for some in logprobs for each in some)
 
 
-def _total_variation(one: mx.array, other: mx.array) -> float:
-    """Return half the sum of the differences of two distributions' probabilities, 0 to 1.
+def _total_variation(alone: mx.array, batched: mx.array) -> float:
+    """Return the total variation distance of two distributions: half the sum of differences, 0 to 1.
 
-    A model that calculates no numbers alone has nothing to lose: the distance is 0. One that does so only
-    in a batch is as far away as can be.
+    If the distribution is not finite even alone, the distance is 0: batching makes nothing worse. If it is
+    not finite only in the batch, the distance is 1.
+
+    Args:
+        alone: log-probabilities, (vocabulary,).
+        batched: log-probabilities, (vocabulary,).
     """
-    probable, other_probable = (mx.exp(each.astype(mx.float32)) for each in (one, other))
-    value: Any = (mx.sum(mx.abs(probable - other_probable)) / 2).item()
+    probabilities, batched_probabilities = (mx.exp(each.astype(mx.float32)) for each in (alone, batched))
+    value: Any = (mx.sum(mx.abs(probabilities - batched_probabilities)) / 2).item()
     if math.isfinite(value):
         return float(value)
-    alone: Any = mx.sum(probable).item()
-    return 1.0 if math.isfinite(alone) else 0.0
+    total: Any = mx.sum(probabilities).item()
+    return 1.0 if math.isfinite(total) else 0.0
 
 
 def _forced_tokens(model: LoadedModel) -> Iterator[int]:
-    """Yield ordinary tokens of the vocabulary, the same ones every time."""
+    """Yield ordinary tokens of the vocabulary, in the same order each time."""
     tokenizer = model.tokenizer
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values(), *model.stop_tokens}
     size = min(len(tokenizer.get_vocab()), model.vocab_size)

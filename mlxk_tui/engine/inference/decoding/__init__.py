@@ -1,1 +1,1 @@
-"""Steps of running generations: caches, batches, sampling, log-probabilities."""
+"""Prefill and decode steps of running generations: KV caches, batches, sampling."""

@@ -1,4 +1,4 @@
-"""Keeps the KV caches of past prompts, so that the next turn of a chat prefills only what is new."""
+"""Stores the KV caches of past prompts, so that the next turn of a chat prefills only its new tokens."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
 _MAX_ENTRIES = 64
 _MIN_TOKENS = 8
-"""A shorter prefix is not worth the copy."""
+"""Minimum length of a prefix that is worth a copy."""
 
 Tokens = npt.NDArray[np.int64]
+"""Token ids, (tokens,)."""
 
 
 @dataclass(frozen=True)
@@ -30,30 +31,40 @@ class _Entry:
 
 
 class PromptCache:
-    """Least recently used caches of one model, bounded in bytes; kinds (bits, draft) are kept apart.
+    """An LRU cache of the KV caches of one model. Different kinds (bits, draft model) do not mix.
 
-    A cache that can be cut back serves every prompt that begins as it does; one that cannot (a
-    rotating or recurrent state) serves only prompts that begin with all of it.
+    A cache that can be trimmed is used for any prompt that shares a prefix with it. One that cannot be
+    trimmed (a rotating cache or a recurrent state) is used only for prompts that begin with all of its
+    tokens.
+
+    Args:
+        max_bytes: maximum size of all entries.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.bytes = 0
-        """What is kept."""
+        """Current size of all entries."""
         self._max_bytes = max_bytes
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
         self._next = 0
 
     def fetch(self, tokens: Sequence[int], kind: Hashable = None) -> tuple[list[Any] | None, int]:
-        """Return a copy of the caches that hold the longest prefix, and that prefix's length.
+        """Return a copy of the caches with the longest common prefix, trimmed to it.
 
-        At least one token is always left over: a generation has to begin with one.
+        Args:
+            tokens: token ids of the prompt.
+            kind: the kind of cache that is required.
+
+        Returns:
+            The caches, one per layer, or None; and the number of tokens in them. That is less than the length
+            of the prompt, because generation needs at least one token as input.
         """
-        wanted = np.asarray(tokens, dtype=np.int64)
+        prompt = np.asarray(tokens, dtype=np.int64)
         best, best_key, best_length = None, -1, _MIN_TOKENS - 1
         for key, entry in self._entries.items():
             if entry.kind != kind:
                 continue
-            length = _common(entry.tokens, wanted[:-1])
+            length = _common_prefix(entry.tokens, prompt[:-1])
             if not entry.trimmable and length < len(entry.tokens):
                 continue
             if length > best_length:
@@ -61,23 +72,32 @@ class PromptCache:
         if best is None:
             return None, 0
         self._entries.move_to_end(best_key)
-        caches = copy.deepcopy(best.caches)  # arrays are shared until one side writes
+        caches = copy.deepcopy(best.caches)  # the arrays are shared until one copy is written to
         surplus = len(best.tokens) - best_length
         if surplus:
             trim_prompt_cache(caches, surplus)
         return caches, best_length
 
     def insert(self, tokens: Sequence[int], caches: list[Any], kind: Hashable = None) -> None:
-        """Keep caches that hold exactly `tokens`; they must not be written to afterwards."""
+        """Store the caches of exactly `tokens`. The caller must not write to them afterwards.
+
+        Entries whose tokens are a prefix of `tokens` are dropped if the new entry can replace them, and the
+        least recently used entries are dropped while the size exceeds its maximum.
+
+        Args:
+            tokens: token ids in the caches.
+            caches: one per layer.
+            kind: the kind of cache.
+        """
         size = sum(cache.nbytes for cache in caches)
         if len(tokens) < _MIN_TOKENS or size > self._max_bytes:
             return
-        mx.eval([cache.state for cache in caches])  # lazily they would hold the whole batch they come from
+        mx.eval([cache.state for cache in caches])  # unevaluated slices would keep the whole batch in memory
         entry = _Entry(np.asarray(tokens, dtype=np.int64), caches, size, _trimmable(caches), kind)
         for key, old in list(self._entries.items()):
             if old.kind != kind:
                 continue
-            covered = _common(old.tokens, entry.tokens) == len(old.tokens)
+            covered = _common_prefix(old.tokens, entry.tokens) == len(old.tokens)
             if covered and (entry.trimmable or len(old.tokens) == len(entry.tokens)):
                 self._drop(key)
         self._entries[self._next] = entry
@@ -87,7 +107,7 @@ class PromptCache:
             self._drop(next(iter(self._entries)))
 
     def clear(self) -> None:
-        """Free everything."""
+        """Drop all entries."""
         self._entries.clear()
         self.bytes = 0
 
@@ -96,14 +116,14 @@ class PromptCache:
 
 
 def _trimmable(caches: Sequence[Any]) -> bool:
-    """Tell whether caches can be cut back; one in chunks (llama4) that has lost its front cannot."""
+    """Return whether caches can be trimmed; a chunked cache (llama4) that lost its beginning cannot."""
     flat = [inner for cache in caches for inner in getattr(cache, "caches", (cache,))]
     whole = all(getattr(cache, "start_position", 0) == 0 for cache in flat)
     return whole and bool(can_trim_prompt_cache(list(caches)))
 
 
-def _common(left: Tokens, right: Tokens) -> int:
-    """Return how many tokens two sequences begin with in common."""
+def _common_prefix(left: Tokens, right: Tokens) -> int:
+    """Return the length of the common prefix of two token sequences."""
     length = min(len(left), len(right))
     different = np.flatnonzero(left[:length] != right[:length])
     return int(different[0]) if len(different) else length

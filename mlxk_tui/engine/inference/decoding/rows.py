@@ -1,4 +1,4 @@
-"""One running generation: what it asked for, what it has got, and when."""
+"""The state of one running generation: its request, its counts and its times."""
 
 from __future__ import annotations
 
@@ -7,51 +7,58 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from mlxk_tui.engine.generation import Finished, FinishReason, Generation, GenerationTimings, TokenUsage
-from mlxk_tui.engine.inference.decoding.samplers import Processor, Sampler
-from mlxk_tui.engine.inference.output.answer import DeltaAssembler
+from mlxk_tui.engine.inference.decoding.samplers import LogitsProcessor, Sampler
+from mlxk_tui.engine.inference.output.delta_assembler import DeltaAssembler
 from mlxk_tui.engine.inference.prompts.prompting import Prompt
 
 
 @dataclass
 class Row:
-    """A generation on the MLX thread."""
+    """A generation on the MLX thread: one row of the batch."""
 
     id: int
     request: Generation
     prompt: Prompt
     answer: DeltaAssembler
     sampler: Sampler
-    processors: list[Processor]
+    processors: list[LogitsProcessor]
     arrived: float
-    """When the request came, on the monotonic clock; like the next ones, in seconds."""
+    """When the request arrived, in seconds on the monotonic clock."""
     cached: int = 0
-    """Tokens of the prompt that needed no prefill."""
+    """Prompt tokens from the prompt cache."""
     emitted: int = 0
-    """Tokens generated."""
+    """Generated tokens."""
     begun: float = field(default_factory=time.monotonic)
+    """When prefill could begin, on the same clock."""
     first_token: float | None = None
+    """When the first token was sampled, on the same clock."""
 
     @property
     def kind(self) -> Hashable:
-        """What kind of cache it needs; None is the usual one."""
+        """Kind of its KV cache, for `PromptCache`; None for a plain one."""
         if self.request.draft_model is not None:
             return ("draft", self.request.draft_model, self.request.kv_bits)
         return self.request.kv_bits
 
     @property
     def scores_prompt(self) -> bool:
-        """Whether the log-probabilities of the prompt are wanted, or nothing but the prompt."""
+        """Whether the request is for the prompt's log-probabilities, or for the prompt alone."""
         return self.request.echo and (self.request.logprobs is not None or self.prompt.max_tokens == 0)
 
     def finished(self, reason: FinishReason, peak_memory_bytes: int) -> Finished:
-        """Return its last event."""
+        """Return the `Finished` event.
+
+        Args:
+            reason: why the generation ended.
+            peak_memory_bytes: MLX's peak memory.
+        """
         now = time.monotonic()
         first = self.first_token or now
         prompt_s = first - self.begun
         generation_s = now - first
         prefilled = len(self.prompt.tokens) - self.cached
         return Finished(
-            finish_reason=self.answer.reason(reason),
+            finish_reason=self.answer.finish_reason(reason),
             usage=TokenUsage(
                 prompt_tokens=len(self.prompt.tokens),
                 cached_tokens=self.cached,

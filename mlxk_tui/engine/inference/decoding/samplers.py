@@ -1,4 +1,4 @@
-"""How a token is drawn: samplers shared by equal requests, samplers with a seed, logits processors."""
+"""Samplers, shared by requests with equal parameters or seeded, and logits processors."""
 
 from __future__ import annotations
 
@@ -19,32 +19,36 @@ from mlxk_tui.engine.generation import Sampling
 from mlxk_tui.engine.inference.prompts.prompting import Prompt
 
 Sampler = Callable[[mx.array], mx.array]
-"""Log-probabilities (rows, vocabulary) to token ids (rows)."""
-Processor = Callable[[mx.array, mx.array], mx.array]
-"""Tokens so far and logits (1, vocabulary) to logits."""
+"""Maps log-probabilities, (rows, vocabulary), to token ids, (rows,)."""
+LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
+"""Maps the token ids so far, (tokens,), and logits, (1, vocabulary), to logits, (1, vocabulary)."""
 
-_ONE_TOKEN_TOP_P = 1e-6
-"""Below it only the likeliest token is left; mlx-lm 0.31 would round it away."""
+_GREEDY_TOP_P = 1e-6
+"""Below this `top_p` only the most likely token remains; mlx-lm 0.31 would round it to 0, which means off."""
 
 
 def greedy(logprobs: mx.array) -> mx.array:
-    """Return the likeliest tokens."""
+    """Return the most likely token of each row, (rows,).
+
+    Args:
+        logprobs: log-probabilities, (rows, vocabulary).
+    """
     return mx.argmax(logprobs, axis=-1)
 
 
-def sampler_of(sampling: Sampling) -> Sampler:
-    """Return a sampler; equal parameters give the same object, which mlx-lm then calls once for all rows.
+def sampler_for(sampling: Sampling) -> Sampler:
+    """Return a sampler for effective sampling parameters.
 
-    With a seed the request draws with a key of its own, so that its answer does not depend on its
-    neighbours; such a row is sampled alone.
+    Equal parameters return the same object, which mlx-lm then calls once for all of its rows. A request with
+    a seed has its own sampler and random key, so that its answer does not depend on other requests.
     """
     temperature = sampling.temperature or 0.0
     parameters = (sampling.top_p or 0.0, sampling.min_p or 0.0, sampling.top_k or 0)
-    if temperature == 0 or 0 < parameters[0] < _ONE_TOKEN_TOP_P:
+    if temperature == 0 or 0 < parameters[0] < _GREEDY_TOP_P:
         return greedy
     if sampling.seed is None:
         return _shared(temperature, *parameters)
-    return _Seeded(sampling.seed, temperature, *parameters)
+    return _SeededSampler(sampling.seed, temperature, *parameters)
 
 
 @lru_cache(maxsize=64)
@@ -52,8 +56,8 @@ def _shared(temperature: float, top_p: float, min_p: float, top_k: int) -> Sampl
     return make_sampler(temperature, top_p=top_p, min_p=min_p, top_k=top_k)
 
 
-class _Seeded:
-    """mlx-lm's chain of samplers with a random key that belongs to one request."""
+class _SeededSampler:
+    """The same as `mlx_lm.sample_utils.make_sampler`, with a random key for one request."""
 
     def __init__(self, seed: int, temperature: float, top_p: float, min_p: float, top_k: int) -> None:
         self._key = mx.random.key(seed)
@@ -73,8 +77,8 @@ class _Seeded:
         return mx.random.categorical(logprobs * self._scale, key=key)
 
 
-def processors_of(prompt: Prompt) -> list[Processor]:
-    """Return what changes the logits before sampling; empty for most requests."""
+def logits_processors_for(prompt: Prompt) -> list[LogitsProcessor]:
+    """Return the logits processors of a request, in order; empty for most requests."""
     sampling = prompt.sampling
     processors: list[Any] = make_logits_processors(
         logit_bias=dict(sampling.logit_bias) or None,
@@ -83,5 +87,5 @@ def processors_of(prompt: Prompt) -> list[Processor]:
         frequency_penalty=sampling.frequency_penalty,
     )
     if prompt.constraint is not None:
-        processors.append(prompt.constraint)  # last: nothing can lift again what it rules out
+        processors.append(prompt.constraint)  # last, so that none can allow a token that it excludes
     return processors

@@ -1,1 +1,1 @@
-"""From tokens to what a client is told: text, reasoning, tool calls."""
+"""Converts generated tokens to the deltas of a stream: text, reasoning, tool calls, log-probabilities."""

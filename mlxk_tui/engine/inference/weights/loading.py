@@ -18,7 +18,7 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlxk_tui.engine import sampling
 from mlxk_tui.engine.generation import Sampling
-from mlxk_tui.engine.inference.detokenizing import TokenTexts
+from mlxk_tui.engine.inference.detokenizing import TokenDecoder
 from mlxk_tui.engine.inference.weights.holding import HeldWeights
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
@@ -74,12 +74,12 @@ class LoadedModel:
     """Whether its caches can always be cut back to a shorter prompt."""
     window: int
     """Up to how many tokens caches that rotate can be cut back; 0 where none rotates or another cannot."""
-    texts: TokenTexts
+    token_decoder: TokenDecoder
     """What its tokens stand for."""
     held: HeldWeights | None = None
     """How its weights are held on a CPU."""
     load_s: float = 0.0
-    reads_texts: bool = False
+    embedding_checked: bool = False
     """Whether it was tried, and found right, that texts read together or in pieces are as they are alone."""
     grammar_tokenizer: Any = None
     """Its tokenizer as `compiling` needs it, once it was needed."""
@@ -139,7 +139,7 @@ def load(
         batchable=all(hasattr(cache, "merge") for cache in caches),
         trimmable=plain,
         window=_window(caches),
-        texts=TokenTexts(tokenizer),
+        token_decoder=TokenDecoder(tokenizer),
         held=running.held,
         load_s=time.monotonic() - begin,
     )
@@ -173,7 +173,7 @@ def _run(folder: Path, ways: Sequence[Hold], on_stage: OnStage) -> _Running:
                 raise
             fault = fault or f"{type(error).__name__}: {_said(error).rstrip('.')}"
             del model  # before it is read anew
-            gc.collect()  # modules refer to each other in circles
+            gc.collect()  # modules have reference cycles
             continue
         if fault and held is None:
             held = HeldWeights.unchanged(model)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mlxk_tui.engine.generation import GrammarSyntax, Sampling
 from mlxk_tui.engine.inference.prompts.tokenizing import frames
-from mlxk_tui.engine.inference.quick_transformers import read_sources_once
+from mlxk_tui.engine.inference.transformers_import import speed_up_transformers_import
 from mlxk_tui.engine.protocol import Command
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
@@ -121,7 +121,7 @@ def start() -> socket.socket | None:
     """
     before = {name: os.environ.get(name) for name in _SINGLE}
     os.environ |= {**_SINGLE, "TOKENIZERS_PARALLELISM": "false"}
-    read_sources_once()
+    speed_up_transformers_import()
     try:
         # With them comes numpy, whose own threads may not be there when this process forks.
         import transformers.tokenization_utils_base  # noqa: F401 - the worker needs it too

@@ -7,17 +7,17 @@ from itertools import pairwise
 
 import pytest
 
-from mlxk_tui.engine.inference.decoding.pace import Pace
+from mlxk_tui.engine.inference.decoding.chunk_sizer import ChunkSizer
 
 
 def steps(cost: Callable[[int, int], float], total: int, *, shared: bool = False) -> list[tuple[int, float]]:
     """Process a prompt on a machine where a step of n tokens at a context takes `cost` seconds."""
-    pace = Pace()
+    chunk_sizer = ChunkSizer()
     done, taken = 0, []
     while done < total:
-        tokens = min(pace.tokens(shared=shared, context=done), total - done)
+        tokens = min(chunk_sizer.next_size(shared=shared, context=done), total - done)
         seconds = cost(tokens, done)
-        pace.learn(tokens, seconds, done)
+        chunk_sizer.record(tokens, seconds, done)
         taken.append((tokens, seconds))
         done += tokens
     return taken
@@ -50,27 +50,27 @@ def test_steps_shrink_as_the_context_grows() -> None:
 
 
 def test_long_cached_prompt_starts_with_small_steps() -> None:
-    pace = Pace()
+    chunk_sizer = ChunkSizer()
     for _ in range(10):
-        pace.learn(2048, 0.2, 0)
-    assert pace.tokens(shared=False, context=0) == 2048
-    assert pace.tokens(shared=False, context=32 * 1024) <= 64
+        chunk_sizer.record(2048, 0.2, 0)
+    assert chunk_sizer.next_size(shared=False, context=0) == 2048
+    assert chunk_sizer.next_size(shared=False, context=32 * 1024) <= 64
 
 
 def test_short_prompts_do_not_reset_the_measured_speed() -> None:
-    pace = Pace()
+    chunk_sizer = ChunkSizer()
     for _ in range(10):
-        pace.learn(1024, 0.05)
-    before = pace.tokens(shared=False)
+        chunk_sizer.record(1024, 0.05)
+    before = chunk_sizer.next_size(shared=False)
     for _ in range(50):
-        pace.learn(8, 0.01)
-    assert pace.tokens(shared=False) == before
+        chunk_sizer.record(8, 0.01)
+    assert chunk_sizer.next_size(shared=False) == before
     for _ in range(10):
-        pace.learn(8, 4.0)  # so long that the machine must be busy
-    assert pace.tokens(shared=False) < 8
+        chunk_sizer.record(8, 4.0)  # so long that the machine must be busy
+    assert chunk_sizer.next_size(shared=False) < 8
 
 
 def test_implausibly_fast_step_increases_the_next_only_a_little() -> None:
-    pace = Pace()
-    pace.learn(8, 0.0)
-    assert pace.tokens(shared=False) == 32
+    chunk_sizer = ChunkSizer()
+    chunk_sizer.record(8, 0.0)
+    assert chunk_sizer.next_size(shared=False) == 32

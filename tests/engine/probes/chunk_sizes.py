@@ -1,6 +1,6 @@
 """Answers a prompt with a quantized cache and several prefill chunk sizes, and with mlx_lm.
 
-`python -m tests.engine.probes.paces FOLDER BITS LENGTH ID…` generates LENGTH tokens each time and prints a
+`python -m tests.engine.probes.chunk_sizes FOLDER BITS LENGTH ID…` generates LENGTH tokens each time and prints a
 JSON object: `answers` (token ids, by bits and chunk size), `mlx_lm` (token ids), and the caches after the
 prefill: `kinds` (class names) and `bytes`.
 """
@@ -22,9 +22,9 @@ from mlx_lm import stream_generate
 from mlxk_tui.engine.generation import Generation, Sampling
 from mlxk_tui.engine.inference.decoding.prompt_cache import PromptCache
 from mlxk_tui.engine.inference.decoding.rows import Row
-from mlxk_tui.engine.inference.decoding.samplers import processors_of, sampler_of
-from mlxk_tui.engine.inference.decoding.solo import Solo, check_alone
-from mlxk_tui.engine.inference.output.answer import DeltaAssembler
+from mlxk_tui.engine.inference.decoding.samplers import logits_processors_for, sampler_for
+from mlxk_tui.engine.inference.decoding.unbatched import UnbatchedRow, check_unbatched
+from mlxk_tui.engine.inference.output.delta_assembler import DeltaAssembler
 from mlxk_tui.engine.inference.prompts.prompting import prepare
 from mlxk_tui.engine.inference.weights.loading import LoadedModel, load
 
@@ -37,18 +37,21 @@ def answer(model: LoadedModel, request: Generation, chunk: int) -> tuple[list[in
         request=request,
         prompt=prompt,
         answer=DeltaAssembler(model, request, prompt),
-        sampler=sampler_of(prompt.sampling),
-        processors=processors_of(prompt),
+        sampler=sampler_for(prompt.sampling),
+        processors=logits_processors_for(prompt),
         arrived=time.monotonic(),
     )
-    check_alone(model, row, None)
-    solo = Solo(row, model, PromptCache(0))
-    while solo.prefilling:
-        solo.prefill(chunk)
-    kinds, size = sorted({type(cache).__name__ for cache in solo.caches}), sum(c.nbytes for c in solo.caches)
+    check_unbatched(model, row, None)
+    unbatched = UnbatchedRow(row, model, PromptCache(0))
+    while unbatched.prefilling:
+        unbatched.prefill(chunk)
+    kinds, size = (
+        sorted({type(cache).__name__ for cache in unbatched.caches}),
+        sum(c.nbytes for c in unbatched.caches),
+    )
     tokens: list[int] = []
     while len(tokens) < prompt.max_tokens:
-        token, _ = solo.next()
+        token, _ = unbatched.next()
         row.emitted += 1
         tokens.append(token)
     return tokens, kinds, size

@@ -1,4 +1,7 @@
-"""Decodes one row outside the batch: the quickest way while it is alone, the only one for some."""
+"""Decodes single rows outside the batch: faster for a single request, and necessary for some kinds.
+
+Those are quantized KV caches, draft models (speculative decoding), and models that cannot be batched.
+"""
 
 from __future__ import annotations
 
@@ -10,52 +13,63 @@ import mlx.core as mx
 from mlx_lm.generate import generation_stream, speculative_generate_step
 from mlx_lm.models.cache import TokenBuffer, make_prompt_cache, trim_prompt_cache
 
-from mlxk_tui.engine.inference.decoding import kv_bits
+from mlxk_tui.engine.inference.decoding import kv_quantization
 from mlxk_tui.engine.inference.decoding.prompt_cache import PromptCache
 from mlxk_tui.engine.inference.decoding.rows import Row
 from mlxk_tui.engine.inference.weights.loading import LoadedModel
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 
-_GUESSED = 2
-"""Tokens that a draft model guesses at a time: mlx-lm's `num_draft_tokens`."""
+_DRAFT_TOKENS = 2
+"""Tokens that the draft model proposes per step: mlx-lm's `num_draft_tokens`."""
 # mlx 0.32 and mlx-lm 0.32 declare no types for these.
 _async_eval: Callable[..., None] = mx.async_eval
 _token_buffer: Callable[[list[int]], Any] = TokenBuffer
 
 
-class Solo:
-    """One row with caches of its own, stepped by whoever owns it."""
+class UnbatchedRow:
+    """A row with its own KV caches, which takes its own steps.
 
-    def __init__(self, row: Row, model: LoadedModel, kept: PromptCache) -> None:
+    Args:
+        row: the generation.
+        model: the model.
+        prompt_cache: where caches are fetched from and stored.
+    """
+
+    def __init__(self, row: Row, model: LoadedModel, prompt_cache: PromptCache) -> None:
         self.row = row
         self.model = model
-        found, row.cached = kept.fetch(row.prompt.tokens, row.kind)
-        self.caches: list[Any] = self.fresh_caches() if found is None else found
+        found, row.cached = prompt_cache.fetch(row.prompt.tokens, row.kind)
+        self.caches: list[Any] = self.new_caches() if found is None else found
+        """One KV cache per layer."""
         self.tokens = row.prompt.tokens[: row.cached]
-        """What the caches hold."""
+        """Token ids in the caches."""
         self.rest = row.prompt.tokens[row.cached :]
-        """What is left of the prompt."""
-        self.turn = 0
-        """When it last read a piece of its prompt: the number of the decoder's step."""
-        self._full = 0 if row.request.kv_bits is None else kv_bits.quantized_from(len(row.prompt.tokens))
-        self._kept = kept
+        """Token ids that are still to be prefilled."""
+        self.last_prefill = 0
+        """Number of the scheduler's step in which it last prefilled a chunk."""
+        prompt_tokens = len(row.prompt.tokens)
+        self._full = (
+            0 if row.request.kv_bits is None else kv_quantization.full_precision_tokens(prompt_tokens)
+        )
+        """Prompt tokens that are prefilled in full precision, for a quantized cache."""
+        self._prompt_cache = prompt_cache
         self._next: tuple[mx.array, mx.array] | None = None
         self._context: Any = None
         if self._full and len(self.tokens) >= self._full:
-            self._quantize()  # kept when its reading had been given up
+            self._quantize()  # a request that was cancelled during prefill stored it in full precision
 
     @property
     def prefilling(self) -> bool:
-        """Whether more than the last token of the prompt is still to be read."""
+        """Whether the prompt still has tokens to prefill, besides its last one."""
         return len(self.rest) > 1
 
-    def fresh_caches(self) -> list[Any]:
-        """Return empty caches; they are quantized later."""
+    def new_caches(self) -> list[Any]:
+        """Return empty caches in full precision; they are quantized later."""
         caches: list[Any] = make_prompt_cache(self.model.model)
         return caches
 
     def prefill(self, chunk: int) -> int:
-        """Read at most `chunk` tokens of the prompt and return how many."""
+        """Prefill at most `chunk` tokens of the prompt, except its last one, and return their number."""
         count = min(chunk, len(self.rest) - 1)
         boundary = self.row.prompt.boundary
         for stop in (boundary, self._full):
@@ -77,9 +91,10 @@ class Solo:
             mx.clear_cache()
 
     def next(self) -> tuple[int, mx.array]:
-        """Return the next token and the log-probabilities it was drawn from.
+        """Return the next token id and the log-probabilities it was sampled from, (vocabulary,).
 
-        The step after it is under way when this returns, unless it was the last one allowed.
+        The following step has been started asynchronously when this returns, unless this token is the last
+        one of the token budget.
         """
         with mx.stream(generation_stream):
             if self._next is None:
@@ -98,7 +113,7 @@ class Solo:
         return token, logprobs
 
     def first(self) -> tuple[int, mx.array]:
-        """Return the first token, as `next` does, and leave the step after it to the batch that it joins."""
+        """Return the first token like `next`, but without starting another step: the batch takes it."""
         with mx.stream(generation_stream):
             if self.row.processors:
                 self._context = _token_buffer(self.tokens)
@@ -108,10 +123,9 @@ class Solo:
         return self.rest[0], logprobs
 
     def pending(self) -> tuple[int, mx.array] | None:
-        """Return the token that `next` would, without a further step; None where none was begun.
+        """Return the token of the step that was started, without starting another; None if none was started.
 
-        After it the caches and `tokens` are one token short of what was emitted: a batch goes on
-        from there.
+        Afterwards the caches and `tokens` lack the last emitted token, which a batch continues with.
         """
         if self._next is None:
             return None
@@ -120,16 +134,16 @@ class Solo:
         return _id_of(drawn), logprobs
 
     def end(self) -> None:
-        """Keep what was read for later requests."""
-        self._kept.insert(self.tokens, self.caches, self.row.kind)
+        """Store the caches in the prompt cache."""
+        self._prompt_cache.insert(self.tokens, self.caches, self.row.kind)
 
     def _quantize(self) -> None:
-        """Quantize what was read, from where the row's kind asks for it."""
+        """Quantize the caches, if the request has `kv_bits`."""
         bits = self.row.request.kv_bits
-        group = kv_bits.group_size(self.model, bits) if bits is not None else None
+        group = kv_quantization.find_group_size(self.model, bits) if bits is not None else None
         if bits is not None and group is not None:
             with mx.stream(generation_stream):
-                kv_bits.quantize(self.caches, bits, group)
+                kv_quantization.quantize(self.caches, bits, group)
 
     def _forward(self, inputs: mx.array) -> tuple[mx.array, mx.array]:
         logits = self.model.model(inputs[None], cache=self.caches)[:, -1, :]
@@ -145,18 +159,18 @@ class Solo:
         return drawn, logprobs.squeeze(0)
 
 
-class Speculative(Solo):
-    """One row with a draft model that guesses ahead."""
+class SpeculativeRow(UnbatchedRow):
+    """Speculative decoding of a row with a draft model, by `mlx_lm.generate.speculative_generate_step`."""
 
-    def __init__(self, row: Row, model: LoadedModel, draft: LoadedModel, kept: PromptCache) -> None:
+    def __init__(self, row: Row, model: LoadedModel, draft: LoadedModel, prompt_cache: PromptCache) -> None:
         self._draft = draft
-        super().__init__(row, model, kept)
+        super().__init__(row, model, prompt_cache)
         self._steps: Any = None  # mlx-lm's generator
 
-    def fresh_caches(self) -> list[Any]:
-        """Return empty caches of the model, then of the draft model."""
+    def new_caches(self) -> list[Any]:
+        """Return empty caches of the model's layers, then of the draft model's."""
         caches: list[Any] = make_prompt_cache(self._draft.model)
-        return super().fresh_caches() + caches
+        return super().new_caches() + caches
 
     def _read(self, tokens: list[int]) -> None:
         split = len(self.model.model.layers)
@@ -168,21 +182,21 @@ class Speculative(Solo):
             mx.clear_cache()
 
     def next(self) -> tuple[int, mx.array]:
-        """Return the next token and the log-probabilities it was drawn from."""
+        """Return the next token id and the log-probabilities it was sampled from, (vocabulary,)."""
         if self._steps is None:
             before = mx.array(self.tokens, dtype=mx.uint32)
             bits = self.row.request.kv_bits
-            group = kv_bits.group_size(self.model, bits) if bits is not None else None
+            group = kv_quantization.find_group_size(self.model, bits) if bits is not None else None
             self._steps = speculative_generate_step(
                 mx.array(self.rest),
                 self.model.model,
                 self._draft.model,
                 max_tokens=self.row.prompt.max_tokens,
                 sampler=self.row.sampler,
-                logits_processors=[_after(before, processor) for processor in self.row.processors],
+                logits_processors=[_with_prefix(before, processor) for processor in self.row.processors],
                 prompt_cache=self.caches,
-                num_draft_tokens=_GUESSED,
-                # Does nothing but for a prompt of one token: what was read before is quantized already.
+                num_draft_tokens=_DRAFT_TOKENS,
+                # Only has an effect for a prompt of one token: prefilled caches are already quantized.
                 kv_bits=bits,
                 kv_group_size=group or 64,
                 quantized_kv_start=0,
@@ -192,10 +206,10 @@ class Speculative(Solo):
         return int(token), logprobs
 
     def pending(self) -> None:
-        """Return None: such a row is never moved."""
+        """Return None: such a row never joins a batch."""
 
     def end(self) -> None:
-        """Keep the prompt for later requests; how far the two models' caches went on differs."""
+        """Store the caches, trimmed to the prompt: after it the two models' caches have different lengths."""
         if self._steps is None:
             super().end()
             return
@@ -204,63 +218,63 @@ class Speculative(Solo):
         for cache in self.caches:
             trim_prompt_cache([cache], max(0, cache.offset - len(tokens)))
         if all(cache.offset == len(tokens) for cache in self.caches):
-            self._kept.insert(tokens, self.caches, self.row.kind)
+            self._prompt_cache.insert(tokens, self.caches, self.row.kind)
 
 
-def check_alone(model: LoadedModel, row: Row, draft: LoadedModel | None) -> None:
-    """Refuse what mlx-lm cannot do with these models.
+def check_unbatched(model: LoadedModel, row: Row, draft: LoadedModel | None) -> None:
+    """Check that the models support the row's quantized KV cache and draft model.
 
     Raises:
         OpError: `validation_error`.
     """
     bits = row.request.kv_bits
-    group = kv_bits.group_size(model, bits) if bits is not None else None
+    group = kv_quantization.find_group_size(model, bits) if bits is not None else None
     if bits is not None and group is None:
         raise _impossible(
-            f"The KV cache of {model.name} cannot be quantized to {bits} bits: it is of another kind "
-            "(such as a rotating window). Leave kv_bits out."
+            f"The KV cache of {model.name} cannot be quantized to {bits} bits: its kind does not support it "
+            "(for example a rotating window). Leave kv_bits out."
         )
     if draft is None:
         return
     if model.tokenizer.get_vocab() != draft.tokenizer.get_vocab():
         raise _impossible(
-            f"The draft model {draft.name} has another tokenizer than {model.name}. "
-            "Take a draft model of its family."
+            f"The draft model {draft.name} has a different tokenizer than {model.name}. "
+            "Choose a draft model of the same family."
         )
     for one in (model, draft):
         _check_trimming(one, row)
-    if bits is not None and kv_bits.group_size(draft, bits) != group:
+    if bits is not None and kv_quantization.find_group_size(draft, bits) != group:
         raise _impossible(
-            f"The KV cache of the draft model {draft.name} cannot be quantized to {bits} bits as that of "
-            f"{model.name} is. Leave kv_bits or the draft model out."
+            f"The KV cache of the draft model {draft.name} cannot be quantized to {bits} bits like that of "
+            f"{model.name}. Leave kv_bits or the draft model out."
         )
 
 
 def _check_trimming(model: LoadedModel, row: Row) -> None:
-    """Refuse a model whose cache cannot be cut back when a guess was wrong."""
+    """Check that a model's cache can be trimmed when draft tokens are rejected."""
     if model.trimmable:
         return
     if not model.window:
-        raise _impossible(f"{model.name} cannot be used with a draft model: its cache cannot be cut back.")
+        raise _impossible(f"{model.name} cannot be used with a draft model: its KV cache cannot be trimmed.")
     read, answer = len(row.prompt.tokens), row.prompt.max_tokens
-    if read + answer + _GUESSED >= model.window:
-        most = model.window - read - _GUESSED - 1
-        remedy = f"Ask for at most {most} tokens (max_tokens)" if most > 0 else "Take a shorter prompt"
+    if read + answer + _DRAFT_TOKENS >= model.window:
+        most = model.window - read - _DRAFT_TOKENS - 1
+        remedy = f"Set max_tokens to at most {most}" if most > 0 else "Shorten the prompt"
         raise _impossible(
-            f"{model.name} has a rotating window of {model.window:,} tokens, which a draft model cannot go "
-            f"past; the prompt has {read:,} and the answer may have {answer:,}. {remedy}, or leave the draft "
-            "model out."
+            f"{model.name} has a rotating window of {model.window:,} tokens, which a draft model cannot "
+            f"exceed; the prompt has {read:,} tokens and the answer may have {answer:,}. {remedy}, or leave "
+            "the draft model out."
         )
 
 
 def _id_of(drawn: mx.array) -> int:
-    """Return the one token id in an array; waits for its step."""
+    """Return the token id in an array of one element; waits for its step."""
     token: Any = drawn.item()
     return int(token)
 
 
-def _after(before: mx.array, processor: Any) -> Any:
-    """Let a processor see the tokens that were read before."""
+def _with_prefix(before: mx.array, processor: Any) -> Any:
+    """Return a logits processor that gets the prefilled tokens too, which mlx-lm does not pass to it."""
 
     def processed(tokens: mx.array, logits: mx.array) -> mx.array:
         result: mx.array = processor(mx.concatenate([before, tokens.astype(mx.uint32)]), logits)
