@@ -221,10 +221,10 @@ class _EngineLog:
 
 def _log_weights(model: ModelStatus) -> None:
     held, stored = size(model.memory_bytes), size(model.stored_bytes)
-    if model.weights_fault:
+    if model.weights_error:
         _log.warning(
             "%s cannot use the cpu_weights setting (%s): its weights are held as stored, %s.",
-            *(model.name, model.weights_fault, stored),
+            *(model.name, model.weights_error, stored),
         )
     elif model.weights is CpuWeights.FLOAT32:
         _log.info("Weights of %s: float32, %s (stored: %s).", model.name, held, stored)

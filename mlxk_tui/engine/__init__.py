@@ -1,1 +1,1 @@
-"""Inference: a worker process that runs MLX, and its async client, which does not."""
+"""The inference engine: a worker process that runs MLX, and its async client, which does not."""

@@ -30,7 +30,7 @@ class AdmissionQueue:
     """A first-in, first-out queue of requests for models, of which one is in memory.
 
     Requests for the model in memory run concurrently. A request for another model waits until they have
-    ended, and later requests wait behind it. So a switch neither interrupts a stream nor waits for ever.
+    ended, and later requests wait behind it. So a switch neither interrupts a stream nor waits forever.
     Call all methods from the same event loop.
 
     Args:

@@ -30,7 +30,7 @@ def token_budget(
 
     This is `max_tokens`, limited to the rest of the context after the prompt. If `max_tokens` is None it
     is the whole rest for `run`, and at most half of the context for `server`, so that one request cannot
-    occupy the model for ever. If the context length is unknown, `max_tokens` is not limited, and its default
+    occupy the model forever. If the context length is unknown, `max_tokens` is not limited, and its default
     is `UNKNOWN_CONTEXT_TOKENS` minus the prompt (at least half of it) for `run`, half of it for `server`.
 
     Args:

@@ -136,7 +136,7 @@ class Loaded:
     """How the weights are stored on a CPU: `float32` or `stored`; None on a GPU."""
     stored_bytes: int = 0
     """Size of the weights in the file's format, on a CPU."""
-    weights_fault: str = ""
+    weights_error: str = ""
     """The error that made the worker fall back to unconverted weights; empty if there was none."""
     batched: bool = False
     """Whether concurrent requests are decoded as one batch; otherwise they take turns."""

@@ -48,7 +48,7 @@ class ModelStatus:
     """How the weights are stored on a CPU; None on a GPU."""
     stored_bytes: int = 0
     """Size of the weights in the file's format, on a CPU."""
-    weights_fault: str = ""
+    weights_error: str = ""
     """The error that made the worker fall back to unconverted weights; empty if there was none."""
     batched: bool = False
     """Whether concurrent requests are decoded as one batch; otherwise they take turns."""
@@ -70,7 +70,7 @@ class ModelStatus:
             has_tools=loaded.has_tools,
             weights=loaded.weights,
             stored_bytes=loaded.stored_bytes,
-            weights_fault=loaded.weights_fault,
+            weights_error=loaded.weights_error,
             batched=loaded.batched,
             in_turn=loaded.in_turn,
         )

@@ -26,12 +26,12 @@ def main() -> int:
     """Run until stdin is closed; returns an exit status only if MLX cannot be imported or fails."""
     die_with_parent(sys.argv[1:])  # before slow imports
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C in the terminal
-    from mlxk_tui.engine.inference.prompts.tokenizing import node
+    from mlxk_tui.engine.inference.prompts.tokenizing import process as tokenizer_process
 
-    first = node.start()  # forks, so before there is a second thread
+    root = tokenizer_process.start()  # forks, so before there is a second thread
     from mlxk_tui.engine.inference.channel import Inbox, Outbox, redirect_stdout, start_reader
     from mlxk_tui.engine.inference.heartbeat import HeartbeatReporter
-    from mlxk_tui.engine.inference.prompts.tokenizing.pool import Pool
+    from mlxk_tui.engine.inference.prompts.tokenizing.pool import TokenizerPool
     from mlxk_tui.engine.protocol import Ready, RequestFailed
     from mlxk_tui.ops.core.errors import ErrorType
 
@@ -43,10 +43,10 @@ def main() -> int:
     try:
         import mlx.core as mx  # 2 s of imports, while the threads above send heartbeats
 
-        from mlxk_tui.engine.inference.blas.borrowing import borrow_blas
+        from mlxk_tui.engine.inference.blas.installation import install_blas
 
         reporter.begin_step(_TRIALS_S, reads_files=True)  # subprocesses test the libraries one after another
-        borrowed = borrow_blas()  # before mlx-lm: no matrix product may run meanwhile
+        installed = install_blas()  # before mlx-lm: no matrix product may run meanwhile
         reporter.begin_step(reads_files=True)
         from mlxk_tui.engine.inference.loop import InferenceLoop
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything
@@ -56,9 +56,9 @@ def main() -> int:
         return 1
     mx.random.seed(int.from_bytes(os.urandom(4), "little"))
     device = "gpu" if mx.default_device() == mx.gpu else "cpu"
-    outbox.send(Ready(mlx=version("mlx"), mlx_lm=version("mlx-lm"), device=device, blas=borrowed.blas))
+    outbox.send(Ready(mlx=version("mlx"), mlx_lm=version("mlx-lm"), device=device, blas=installed.blas))
     try:
-        InferenceLoop(inbox, outbox, reporter, Pool(first), borrowed).run()
+        InferenceLoop(inbox, outbox, reporter, TokenizerPool(root), installed).run()
     except Exception as error:  # noqa: BLE001 - MLX may raise anything; all running requests are lost
         traceback.print_exc()
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

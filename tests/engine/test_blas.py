@@ -30,8 +30,8 @@ pytestmark = pytest.mark.skipif(
 _PROGRAM = """
 import dataclasses, json, math, os, sys
 import mlx.core as mx
-from mlxk_tui.engine.inference.blas.borrowing import borrow_blas
-blas = borrow_blas(*map(float, sys.argv[1:])).blas
+from mlxk_tui.engine.inference.blas.installation import install_blas
+blas = install_blas(*map(float, sys.argv[1:])).blas
 product = mx.ones((3, 4)) @ mx.ones((4, 5))
 # MLX's LAPACK stays its own, and works beside it.
 values, _ = mx.linalg.eigh(mx.array([[2.0, 0.0], [0.0, 5.0]]), stream=mx.cpu)

@@ -95,9 +95,9 @@ def logits(model: Any, tokens: int = 24) -> Any:
 
 def hold(model: Any, wanted: CpuWeights, free: int = PLENTY, *, fast: bool = True) -> Any:
     """Convert a model's weights."""
-    from mlxk_tui.engine.inference.weights.holding import hold_weights
+    from mlxk_tui.engine.inference.weights.conversion import convert_weights
 
-    return hold_weights(model, wanted, free, lambda done, total: None, fast=fast)
+    return convert_weights(model, wanted, free, lambda done, total: None, fast=fast)
 
 
 @pytest.mark.parametrize(
@@ -123,11 +123,11 @@ def test_quantized_weights_give_the_same_results(
     np.testing.assert_allclose(logits(model), before, atol=2e-4, rtol=2e-4)
     assert held.kind is wanted
     if wanted is CpuWeights.FLOAT32:
-        assert held.held_bytes > 3 * held.stored_bytes
+        assert held.current_bytes > 3 * held.stored_bytes
         assert not any("Quantized" in type(module).__name__ for module in model.modules())
     else:
-        assert held.held_bytes == held.stored_bytes
-        assert 2 <= held.expand_from <= 16
+        assert held.current_bytes == held.stored_bytes
+        assert 2 <= held.min_dequantize_rows <= 16
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -143,7 +143,7 @@ def test_half_precision_is_computed_in_float32(dtype: str, tied: bool, wanted: C
     held = hold(model, wanted)
     np.testing.assert_allclose(logits(model), logits(exact), atol=2e-4, rtol=2e-4)
     assert model(mx.array([[1]])).dtype == mx.float32
-    assert (held.held_bytes < 1.1 * held.stored_bytes) is (wanted is CpuWeights.STORED)
+    assert (held.current_bytes < 1.1 * held.stored_bytes) is (wanted is CpuWeights.STORED)
 
 
 def mixture(architecture: str, how: dict[str, Any] | None) -> Any:
@@ -196,7 +196,7 @@ def test_moe_models_give_the_same_answers(architecture: str, how: dict[str, Any]
     import mlx.core as mx
 
     from mlxk_tui.engine.inference.weights.experts import (
-        ExpandingQuantizedSwitchLinear,
+        BlockwiseQuantizedSwitchLinear,
         GroupedSwitchLinear,
         HalfSwitchLinear,
     )
@@ -206,7 +206,7 @@ def test_moe_models_give_the_same_answers(architecture: str, how: dict[str, Any]
         exact.set_dtype(mx.float32)
     expected = greedy(exact)
     assert len(set(expected)) > 4
-    stored = HalfSwitchLinear if how is None else ExpandingQuantizedSwitchLinear
+    stored = HalfSwitchLinear if how is None else BlockwiseQuantizedSwitchLinear
     for wanted, kind in ((CpuWeights.FLOAT32, GroupedSwitchLinear), (CpuWeights.STORED, stored)):
         model = mixture(architecture, how)
         hold(model, wanted)
@@ -269,7 +269,7 @@ def test_half_precision_scales_become_float32() -> None:
     model = make("plain", bits=4, group_size=64, dtype="bfloat16")
     held = hold(model, CpuWeights.STORED)
     np.testing.assert_allclose(logits(model), logits(exact), atol=2e-4, rtol=2e-4)
-    assert held.held_bytes < 1.2 * held.stored_bytes
+    assert held.current_bytes < 1.2 * held.stored_bytes
 
 
 @pytest.mark.parametrize("options", [{"bits": 4, "group_size": 64}, {"dtype": "bfloat16"}])
@@ -277,7 +277,7 @@ def test_at_most_one_layer_is_in_memory_as_float32(options: dict[str, Any]) -> N
     import mlx.core as mx
 
     model = make("plain", layers=24, width=256, **options)
-    whole = hold(model, CpuWeights.STORED).held_bytes * (7 if "bits" in options else 2)
+    whole = hold(model, CpuWeights.STORED).current_bytes * (7 if "bits" in options else 2)
     prompt = mx.array([list(range(64))])
     mx.eval(model(prompt))
     mx.clear_cache()
@@ -292,7 +292,7 @@ def test_auto_uses_float32_if_it_fits_and_a_fast_library_exists() -> None:
     assert hold(make("plain", **quantized), CpuWeights.AUTO).kind is CpuWeights.FLOAT32
     assert hold(make("plain", **quantized), CpuWeights.AUTO, free=1000).kind is CpuWeights.STORED
     slow = hold(make("plain", **quantized), CpuWeights.AUTO, fast=False)
-    assert (slow.kind, slow.expand_from) == (CpuWeights.STORED, 0)
+    assert (slow.kind, slow.min_dequantize_rows) == (CpuWeights.STORED, 0)
 
 
 def test_shared_weights_and_module_references_keep_working() -> None:
@@ -327,22 +327,22 @@ def test_customized_layers_are_not_replaced() -> None:
 
 
 def test_loading_can_be_cancelled_while_weights_are_copied() -> None:
-    from mlxk_tui.engine.inference.weights.holding import hold_weights
+    from mlxk_tui.engine.inference.weights.conversion import convert_weights
 
     def stop(done: int, total: int) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        hold_weights(make("plain", bits=4, group_size=64), CpuWeights.FLOAT32, PLENTY, stop, fast=True)
+        convert_weights(make("plain", bits=4, group_size=64), CpuWeights.FLOAT32, PLENTY, stop, fast=True)
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("plain", 4), ("experts", 8)])
 def test_float32_memory_is_known_in_advance(kind: str, bits: int) -> None:
-    from mlxk_tui.engine.inference.weights.holding import float32_bytes
+    from mlxk_tui.engine.inference.weights.conversion import float32_bytes
 
     model = make(kind, bits=bits, group_size=64)
     expected = float32_bytes(model)
-    assert hold(model, CpuWeights.FLOAT32).held_bytes == expected
+    assert hold(model, CpuWeights.FLOAT32).current_bytes == expected
 
 
 def test_setting_of_a_model_reaches_the_worker() -> None:
@@ -381,7 +381,7 @@ def test_model_that_fails_with_other_weights_keeps_its_own(
     from mlx.nn.layers.quantized import QuantizedLinear
     from mlx_lm.models import qwen2
 
-    from mlxk_tui.engine.inference.weights.holding import Holder
+    from mlxk_tui.engine.inference.weights.conversion import conversions
     from mlxk_tui.engine.inference.weights.loading import load
     from mlxk_tui.ops.contract.matrices import Blas, BlasState
 
@@ -396,10 +396,10 @@ def test_model_that_fails_with_other_weights_keeps_its_own(
     architecture.__dict__.update(Model=Model, ModelArgs=qwen2.ModelArgs)
     monkeypatch.setitem(sys.modules, architecture.__name__, architecture)
     made = write_model(tmp_path, "picky")
-    ways = Holder(Blas(BlasState.FAST)).ways(CpuWeights.FLOAT32, 0)
+    ways = conversions(Blas(BlasState.FAST), CpuWeights.FLOAT32, 0)
     loaded = load("test/picky", tmp_path, None, lambda stage, done, total: None, ways)
-    assert loaded.held is not None
-    assert loaded.held.kind is CpuWeights.STORED
-    assert loaded.held.fault.startswith(fault)
-    assert (loaded.held.expand_from > 0) is expands
+    assert loaded.weight_format is not None
+    assert loaded.weight_format.kind is CpuWeights.STORED
+    assert loaded.weight_format.error.startswith(fault)
+    assert (loaded.weight_format.min_dequantize_rows > 0) is expands
     np.testing.assert_allclose(logits(loaded.model), logits(made), atol=2e-4, rtol=2e-4)

@@ -29,7 +29,7 @@ def row(model: Any, number: int, length: int) -> Any:
 
     from mlxk_tui.engine.inference.decoding.rows import Row
     from mlxk_tui.engine.inference.output.delta_assembler import DeltaAssembler
-    from mlxk_tui.engine.inference.prompts.prompting import Prompt
+    from mlxk_tui.engine.inference.prompts.prompt_builder import Prompt
 
     prompt = Prompt(
         tokens=[7 + (31 * number + at) % 250 for at in range(length)],

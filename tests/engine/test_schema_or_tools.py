@@ -54,7 +54,7 @@ def play(
     import mlx.core as mx
 
     from mlxk_tui.engine.inference.output.delta_assembler import DeltaAssembler
-    from mlxk_tui.engine.inference.prompts.prompting import prepare
+    from mlxk_tui.engine.inference.prompts.prompt_builder import prepare_prompt
 
     request = Generation(
         messages=({"role": "user", "content": "Look."},),
@@ -62,7 +62,7 @@ def play(
         grammar=grammar,
         forced_call=grammar == FORCED,
     )
-    prompt = prepare(model, request)
+    prompt = prepare_prompt(model, request)
     answer = DeltaAssembler(model, request, prompt)
     constraint = prompt.constraint
     assert constraint is not None

@@ -35,7 +35,7 @@ _PERPLEXITY = """
 import json, sys
 import mlx.core as mx
 from mlx_lm import load
-from mlxk_tui.engine.inference.weights.holding import hold_weights
+from mlxk_tui.engine.inference.weights.conversion import convert_weights
 from mlxk_tui.ops.contract.terms import CpuWeights
 
 def perplexity(model, tokens):
@@ -48,7 +48,7 @@ found = {}
 for way in ("mlx_lm", "float32", "stored"):
     model, tokenizer = load(sys.argv[1])
     if way != "mlx_lm":
-        hold_weights(model, CpuWeights(way), 1 << 40, lambda done, total: None, fast=True)
+        convert_weights(model, CpuWeights(way), 1 << 40, lambda done, total: None, fast=True)
     found[way] = perplexity(model, tokenizer.encode(sys.argv[2]))
 print(json.dumps(found))
 """

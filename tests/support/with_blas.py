@@ -2,7 +2,7 @@
 
 `python -m tests.support.with_blas MODULE [ARGUMENT]…` is `python -m MODULE [ARGUMENT]…` with the worker's
 library bound into MLX; `-c TEXT` runs code. A comparison token by token needs the same matrix products.
-Inside a process, `borrow_blas()` does the same.
+Inside a process, `install_blas()` does the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-from mlxk_tui.engine.inference.blas.borrowing import borrow_blas
+from mlxk_tui.engine.inference.blas.installation import install_blas
 from mlxk_tui.ops.blas.cores import ThreadLimiter
 
 
@@ -25,7 +25,7 @@ def _watch(cores: ThreadLimiter) -> None:
 
 def main() -> None:
     """Bind the library, then run the program."""
-    cores = borrow_blas().cores
+    cores = install_blas().cores
     if cores is not None:
         threading.Thread(target=_watch, args=(cores,), daemon=True).start()
     if sys.argv[1] == "-c":

@@ -1,1 +1,1 @@
-"""How models write reasoning and tool calls. No MLX."""
+"""Parsers of reasoning and tool calls in model output. No MLX."""

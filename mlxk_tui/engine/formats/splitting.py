@@ -187,7 +187,7 @@ class _BlankLineFilter:
             return ""
         text = "".join((*self._blanks, text))
         self._blanks.clear()
-        rest = text[_end_of(_BLANKS.match(text)) :]
+        rest = text[_match_end(_BLANKS.match(text)) :]
         if not rest.strip(" \t\r"):
             self._blanks.append(rest)
             return ""
@@ -195,7 +195,7 @@ class _BlankLineFilter:
         return rest
 
 
-def _end_of(match: re.Match[str] | None) -> int:
+def _match_end(match: re.Match[str] | None) -> int:
     return match.end() if match else 0
 
 

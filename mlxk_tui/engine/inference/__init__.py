@@ -1,1 +1,1 @@
-"""What runs inside the worker process; the only code that imports MLX and mlx-lm."""
+"""The code of the worker process, the only code that imports MLX and mlx-lm."""

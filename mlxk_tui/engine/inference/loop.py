@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from mlxk_tui.engine.generation import FinishReason, Generation, Loading, Prefill, Started
 from mlxk_tui.engine.inference.batching.choice import choose_batching
-from mlxk_tui.engine.inference.blas.borrowing import Borrowed
+from mlxk_tui.engine.inference.blas.installation import InstalledBlas
 from mlxk_tui.engine.inference.channel import Inbox, Outbox
 from mlxk_tui.engine.inference.decoding.chunk_sizer import ChunkSizer
 from mlxk_tui.engine.inference.decoding.rows import Row
@@ -23,13 +23,13 @@ from mlxk_tui.engine.inference.decoding.scheduler import PrefillUpdate, RowSched
 from mlxk_tui.engine.inference.embedding import EmbeddingJob
 from mlxk_tui.engine.inference.heartbeat import HeartbeatReporter
 from mlxk_tui.engine.inference.output.delta_assembler import DeltaAssembler
-from mlxk_tui.engine.inference.prompts.kinds import Result
-from mlxk_tui.engine.inference.prompts.preparing import Prepared, Preparer
-from mlxk_tui.engine.inference.prompts.prompting import Prompt
-from mlxk_tui.engine.inference.prompts.tokenizing.pool import Pool
-from mlxk_tui.engine.inference.weights.holding import Holder
+from mlxk_tui.engine.inference.prompts.dispatch import PreparationResult
+from mlxk_tui.engine.inference.prompts.preparer import PreparedRequest, Preparer
+from mlxk_tui.engine.inference.prompts.prompt_builder import Prompt
+from mlxk_tui.engine.inference.prompts.tokenizing.pool import TokenizerPool
+from mlxk_tui.engine.inference.weights.conversion import conversions
 from mlxk_tui.engine.inference.weights.loading import (
-    Hold,
+    Conversion,
     LoadedModel,
     LoadStopped,
     load,
@@ -74,20 +74,24 @@ class InferenceLoop:
         outbox: where messages are written.
         reporter: the heartbeat thread's data.
         pool: the tokenizer processes.
-        borrowed: the BLAS library in use.
+        installed: the BLAS library in use.
     """
 
     def __init__(
-        self, inbox: Inbox, outbox: Outbox, reporter: HeartbeatReporter, pool: Pool, borrowed: Borrowed
+        self,
+        inbox: Inbox,
+        outbox: Outbox,
+        reporter: HeartbeatReporter,
+        pool: TokenizerPool,
+        installed: InstalledBlas,
     ) -> None:
-        self._cores = borrowed.cores
-        self._blas = borrowed.blas
-        self._holder = Holder(borrowed.blas)
-        self._ways: tuple[Hold, ...] = ()
+        self._cores = installed.cores
+        self._blas = installed.blas
+        self._conversions: tuple[Conversion, ...] = ()
         self._outbox = outbox
         self._reporter = reporter
         reporter.device = _device_memory
-        self._inbox: queue.SimpleQueue[Command | Prepared] = inbox.queue
+        self._inbox: queue.SimpleQueue[Command | PreparedRequest] = inbox.queue
         self._cancelled = inbox.cancelled
         self._on_trial = partial(setattr, inbox, "trial")
         self._pool = pool
@@ -132,9 +136,9 @@ class InferenceLoop:
         except queue.Empty:
             return
 
-    def _process(self, item: Command | Prepared) -> None:
+    def _process(self, item: Command | PreparedRequest) -> None:
         self._reporter.begin_step(reads_files=isinstance(item, Load))
-        if isinstance(item, Prepared):
+        if isinstance(item, PreparedRequest):
             self._begin(item)
         elif isinstance(item, (Generate, CountTokens, Tokenize, Detokenize, Embed)):
             if self._model is None:
@@ -162,10 +166,11 @@ class InferenceLoop:
             self._outbox.flush()
 
         try:
-            self._pool.load(command.folder, *tokenizer_arguments(Path(command.folder)))
+            folder = Path(command.folder)
+            self._pool.load(command.folder, *tokenizer_arguments(folder))
             mx.reset_peak_memory()
-            self._ways = self._holder.ways(command.cpu_weights, command.cache_bytes)
-            model = load(command.name, Path(command.folder), command.context_length, on_stage, self._ways)
+            self._conversions = conversions(self._blas, command.cpu_weights, command.cache_bytes)
+            model = load(command.name, folder, command.context_length, on_stage, self._conversions)
             verdict = choose_batching(model, command.batching, self._blas, on_stage, self._on_trial)
             model.batchable = verdict is not None and verdict.together
             self._scheduler = RowScheduler(model, command.cache_bytes)
@@ -177,7 +182,7 @@ class InferenceLoop:
             self._outbox.put(RequestFailed.from_error(command.id, error))
         else:
             self._model = model
-            tokenizer = model.tokenizer
+            tokenizer, weights = model.tokenizer, model.weight_format
             self._outbox.put(
                 Loaded(
                     id=command.id,
@@ -185,9 +190,9 @@ class InferenceLoop:
                     vocab_size=model.vocab_size,
                     memory_bytes=mx.get_active_memory(),
                     load_s=model.load_s,
-                    weights=model.held.kind if model.held is not None else None,
-                    stored_bytes=model.held.stored_bytes if model.held is not None else 0,
-                    weights_fault=model.held.fault if model.held is not None else "",
+                    weights=weights.kind if weights is not None else None,
+                    stored_bytes=weights.stored_bytes if weights is not None else 0,
+                    weights_error=weights.error if weights is not None else "",
                     has_chat_template=bool(tokenizer.has_chat_template),
                     has_thinking=bool(tokenizer.has_thinking),
                     has_tools=bool(tokenizer.has_tool_calling),
@@ -215,7 +220,7 @@ class InferenceLoop:
         gc.collect()  # modules have reference cycles
         mx.clear_cache()
 
-    def _begin(self, prepared: Prepared) -> None:
+    def _begin(self, prepared: PreparedRequest) -> None:
         """Start a prepared request, or send its result."""
         command, result = prepared.command, prepared.result
         self._preparing.discard(command.id)
@@ -261,7 +266,7 @@ class InferenceLoop:
         started = Started(len(prompt.tokens), row.cached, prompt.max_tokens, context_length)
         self._outbox.put(Streamed(row.id, started))
 
-    def _start_embedding(self, command: Embed, result: Result) -> None:
+    def _start_embedding(self, command: Embed, result: PreparationResult) -> None:
         if self._model is not None and isinstance(result, list) and command.id not in self._cancelled:
             self._jobs.append(EmbeddingJob(command.id, self._model, result, self._embedding_chunk_sizer))
 
@@ -278,7 +283,7 @@ class InferenceLoop:
                 self._send_heartbeat(force=True)
 
             name = request.draft_name or Path(folder).name
-            model.drafts[folder] = load(name, Path(folder), None, on_stage, self._ways)
+            model.drafts[folder] = load(name, Path(folder), None, on_stage, self._conversions)
         return model.drafts[folder]
 
     def _cancel(self, id: int) -> None:  # noqa: A002 - the name in the protocol

@@ -25,13 +25,13 @@ from mlxk_tui.engine.inference.decoding.rows import Row
 from mlxk_tui.engine.inference.decoding.samplers import logits_processors_for, sampler_for
 from mlxk_tui.engine.inference.decoding.unbatched import UnbatchedRow, check_unbatched
 from mlxk_tui.engine.inference.output.delta_assembler import DeltaAssembler
-from mlxk_tui.engine.inference.prompts.prompting import prepare
+from mlxk_tui.engine.inference.prompts.prompt_builder import prepare_prompt
 from mlxk_tui.engine.inference.weights.loading import LoadedModel, load
 
 
 def answer(model: LoadedModel, request: Generation, chunk: int) -> tuple[list[int], list[str], int]:
     """Return the tokens, and the classes and bytes of the caches after the prefill."""
-    prompt = prepare(model, request)
+    prompt = prepare_prompt(model, request)
     row = Row(
         id=1,
         request=request,

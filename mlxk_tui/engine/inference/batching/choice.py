@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxk_tui.engine.inference.batching.trial import differs, try_batching
-from mlxk_tui.engine.inference.weights.loading import LoadedModel, LoadStopped, OnStage, memory_ran_out
+from mlxk_tui.engine.inference.weights.loading import LoadedModel, LoadStopped, OnStage, is_out_of_memory
 from mlxk_tui.engine.protocol import BatchingMode
 from mlxk_tui.ops.contract.matrices import Blas, BlasState
 from mlxk_tui.ops.contract.terms import BatchingReason
@@ -55,11 +55,11 @@ def choose_batching(
     if mode == "never":
         return None
     verdicts = BatchingVerdicts()
-    config = _config_of(model)
+    config = _read_config(model)
     versions = version("mlx"), version("mlx-lm")
     arithmetic = Arithmetic(
         device="gpu" if mx.default_device() == mx.gpu else "cpu",
-        weights=model.held.kind.value if model.held is not None else "",
+        weights=model.weight_format.kind.value if model.weight_format is not None else "",
         blas=(blas.library or "") if blas is not None and blas.state is BlasState.FAST else "",
     )
     key = batching_key(model_key(config, *versions), arithmetic)
@@ -104,7 +104,7 @@ def _run_trial(model: LoadedModel, on_stage: OnStage) -> BatchingVerdict | None:
         raise
     except Exception as error:  # noqa: BLE001 - mlx-lm may raise anything; requests would fail in the same way
         mx.clear_cache()
-        if memory_ran_out(error):
+        if is_out_of_memory(error):
             return None
         _LOG.warning("batching failed for %s: %s: %s", model.name, type(error).__name__, error)
         return BatchingVerdict(False, BatchingReason.FAILED)
@@ -114,7 +114,7 @@ def _run_trial(model: LoadedModel, on_stage: OnStage) -> BatchingVerdict | None:
     return BatchingVerdict(True, None, largest)
 
 
-def _config_of(model: LoadedModel) -> Mapping[str, Any]:
+def _read_config(model: LoadedModel) -> Mapping[str, Any]:
     try:
         content = json.loads((model.folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # unlikely: loading has just read it

@@ -27,7 +27,7 @@ from mlxk_tui.engine.inference.decoding.chunk_sizer import ChunkSizer
 from mlxk_tui.engine.inference.decoding.rows import Row
 from mlxk_tui.engine.inference.decoding.scheduler import RowScheduler
 from mlxk_tui.engine.inference.output.delta_assembler import DeltaAssembler
-from mlxk_tui.engine.inference.prompts.prompting import Prompt
+from mlxk_tui.engine.inference.prompts.prompt_builder import Prompt
 from mlxk_tui.engine.inference.weights.loading import LoadedModel
 
 FLOAT32_TOLERANCE = 0.01

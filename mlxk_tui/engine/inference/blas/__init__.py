@@ -1,1 +1,1 @@
-"""Gives MLX's CPU build a fast matrix product: tried in a process of its own, then bound into libmlx."""
+"""Fast matrix products for MLX's CPU build: tests a BLAS library in a subprocess and binds it into libmlx."""

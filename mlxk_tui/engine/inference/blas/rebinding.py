@@ -1,10 +1,9 @@
-"""Points calls of libmlx to functions of another library, in memory and nowhere else.
+"""Redirects function calls of libmlx to another library, in memory only.
 
-libmlx calls `cblas_sgemm` and its like through its procedure linkage table, whose slots hold the
-addresses that the loader found (System V ABI, "Dynamic Linking"; the ELF supplements of x86-64 and
-AArch64). Writing another address into three of these slots changes these calls of this library and
-nothing else: MLX's LAPACK, NumPy and whatever else is loaded keep what they have, whatever the other
-library exports and under whatever names.
+libmlx calls functions such as `cblas_sgemm` through its procedure linkage table, whose slots contain the
+addresses that the loader found (System V ABI, "Dynamic Linking"; the ELF supplements of x86-64 and AArch64).
+Writing other addresses into three of these slots redirects only these calls of this library. MLX's LAPACK,
+NumPy and all other libraries are not affected, whatever symbols the other library exports.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _PT_GNU_RELRO = 0x6474E552
 _DT_PLTRELSZ, _DT_STRTAB, _DT_SYMTAB, _DT_RELA, _DT_RELASZ, _DT_JMPREL = 2, 5, 6, 7, 8, 23
 _SYMBOL_BYTES = 24
 _SLOTS = {"x86_64": (7, 6, 1), "aarch64": (1026, 1025, 257)}
-"""Relocations that hold a function's address: JUMP_SLOT, GLOB_DAT, 64 (ABS64), by machine."""
+"""Types of relocations that contain a function's address, by machine: JUMP_SLOT, GLOB_DAT, 64 (ABS64)."""
 _PROT_READ, _PROT_WRITE = 1, 2
 
 
@@ -36,7 +35,7 @@ class _Header(ctypes.Structure):
 
 
 class _Info(ctypes.Structure):
-    """struct dl_phdr_info, its beginning."""
+    """The beginning of struct dl_phdr_info."""
 
     _fields_ = [
         ("base", ctypes.c_uint64),
@@ -47,30 +46,30 @@ class _Info(ctypes.Structure):
 
 
 class RebindingError(Exception):
-    """The calls cannot be pointed elsewhere; the text says why."""
+    """The calls cannot be redirected. The message is the reason, without a full stop."""
 
 
 @dataclass(frozen=True)
 class LoadedObject:
-    """A library in this process."""
+    """A shared library in this process."""
 
     path: str
     base: int
-    """What is added to the addresses in its file."""
+    """Load address, which is added to the addresses in the file."""
     dynamic: tuple[int, int]
-    """Address and bytes of its dynamic section."""
+    """Address and size of its dynamic section."""
     protected: tuple[int, int]
-    """Beginning and end of what the loader made read-only; twice 0 for none."""
+    """Begin and end of its RELRO segment, which the loader made read-only; (0, 0) if it has none."""
 
 
 def find_loaded(file_name: str) -> LoadedObject:
-    """Return the library of this process whose file has a name.
+    """Return the loaded library with a file name.
 
     Raises:
-        RebindingError: there is none, or this machine is of another kind.
+        RebindingError: it is not loaded, or the processor is not supported.
     """
     if platform.machine() not in _SLOTS or struct.calcsize("P") != 8:
-        raise RebindingError(f"not known how on {platform.machine()}")
+        raise RebindingError(f"not supported on {platform.machine()}")
     found: list[LoadedObject] = []
 
     def look(pointer: ctypes._Pointer[_Info], size: int, data: int | None) -> int:
@@ -92,19 +91,19 @@ def find_loaded(file_name: str) -> LoadedObject:
 
 
 def rebind(library: LoadedObject, targets: Mapping[str, int]) -> dict[str, int]:
-    """Let a library's calls of some functions go to other addresses, all or none of them.
+    """Redirect a library's calls of some functions, all of them or none.
 
-    Nothing may run in the library meanwhile.
+    No code of the library may run meanwhile.
 
     Args:
-        library: whose calls.
+        library: the calling library.
         targets: the new address of each function.
 
     Returns:
-        The addresses until now: what puts everything back.
+        The previous addresses; passing them as `targets` undoes the change.
 
     Raises:
-        RebindingError: it does not call one of them through a table.
+        RebindingError: it does not call one of the functions through its table.
     """
     slots: dict[str, list[int]] = {name: [] for name in targets}
     for name, address in _slots(library):
@@ -123,7 +122,7 @@ def rebind(library: LoadedObject, targets: Mapping[str, int]) -> dict[str, int]:
 
 
 def _slots(library: LoadedObject) -> Iterator[tuple[str, int]]:
-    """Return the name of each function that is looked up by the loader and where its address is put."""
+    """Yield the name of each function that the loader looks up, and the address of its slot."""
     entries: dict[int, int] = {}
     for tag, value in struct.iter_unpack("=qQ", ctypes.string_at(*library.dynamic)):
         if tag == 0:
@@ -131,7 +130,7 @@ def _slots(library: LoadedObject) -> Iterator[tuple[str, int]]:
         entries.setdefault(tag, value)
 
     def address(tag: int) -> int:
-        value = entries[tag]  # glibc has added the base already, other loaders have not
+        value = entries[tag]  # glibc has already added the base; other loaders have not
         return value if value >= library.base else library.base + value
 
     kinds = _SLOTS[platform.machine()]
@@ -148,10 +147,10 @@ def _slots(library: LoadedObject) -> Iterator[tuple[str, int]]:
 
 
 def _write(library: LoadedObject, slot: ctypes.c_uint64, address: int, value: int) -> None:
-    """Write an address: eight aligned bytes, in one go.
+    """Write an address of eight aligned bytes atomically.
 
     Raises:
-        RebindingError: its page stays read-only.
+        RebindingError: its page cannot be made writable.
     """
     page = os.sysconf("SC_PAGE_SIZE")
     begin, end = library.protected

@@ -1,7 +1,8 @@
-"""A library's trial, a process of its own: `python -m mlxk_tui.engine.inference.blas.trial PATH SECONDS`.
+"""The trial of a BLAS library in a subprocess, `python -m mlxk_tui.engine.inference.blas.trial PATH SECONDS`.
 
-Prints one line of JSON, a `Trial` without its time. What dies of the library dies here, and what
-hangs ends itself. Products of MLX with the library are compared with NumPy's and timed beside MLX's own.
+It prints one line of JSON, a `Trial` without its time. If the library crashes, only this process dies; if it
+hangs, a timer ends this process. MLX's products with the library are compared with NumPy's, and their speed
+with that of MLX's own products.
 """
 
 from __future__ import annotations
@@ -24,47 +25,52 @@ from mlxk_tui.ops.blas.trials import TrialVerdict
 
 _PR_SET_PDEATHSIG = 1
 _GAIN = 3.0
-"""How many times faster a prompt's product has to be: real gains are tenfold, a busy machine shows double."""
+"""Minimum speed-up for 256 rows: real gains are tenfold, while a busy machine may show twofold ones."""
 _LOSS = 0.8
-"""How fast a single row's product has to be, against MLX's own."""
+"""Minimum speed for a single row, relative to MLX's own."""
 _INNER, _OUTER = 576, 768
 _ROWS = (1, 8, 256)
 _OWN_ROWS = 64
-"""Rows of the product that MLX's own is timed with: it takes 15 ms."""
+"""Number of rows for timing MLX's own product, which takes 15 ms."""
 _REPEATS = {1: 40, 8: 12, 64: 3, 256: 3}
 
 
 def main(path: str, seconds: float) -> int:
-    """Try a library."""
+    """Run the trial and print its result.
+
+    Args:
+        path: the library.
+        seconds: after this time SIGALRM ends the process.
+    """
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, wherever it hangs
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even inside native code
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the library prints is not the verdict
-    verdict, detail, numbers = _try(path)
+    os.dup2(2, 1)  # the library may print to stdout
+    verdict, detail, numbers = _run(path)
     print(json.dumps({"verdict": verdict.value, "detail": detail, **numbers}), file=out, flush=True)
     return 0
 
 
-def _try(path: str) -> tuple[TrialVerdict, str, dict[str, float]]:
-    import mlx.core as mx  # what is missing is said by the worker itself
+def _run(path: str) -> tuple[TrialVerdict, str, dict[str, float]]:
+    import mlx.core as mx  # the worker itself reports a missing package
 
-    from mlxk_tui.engine.inference.blas import products
+    from mlxk_tui.engine.inference.blas import library as blas_library
 
     mx.set_default_device(mx.cpu)
     try:
-        library = products.load_products(path)
+        functions = blas_library.load_functions(path)
         own = {1: _speed(mx, 1), _OWN_ROWS: _speed(mx, _OWN_ROWS)}
-        products.bind(library.addresses)
-    except products.ProductsError as error:
+        blas_library.bind(functions.addresses)
+    except blas_library.BlasLibraryError as error:
         return TrialVerdict.UNUSABLE, str(error), {}
     cases = _cases(mx)
-    threads = library.set_threads or (lambda number: None)
+    threads = functions.set_threads or (lambda number: None)
     threads(allowed_cores())
-    wrong = next(_wrong(mx, cases[:1]), None)
-    threads(1)  # several are very slow as soon as another process wants one of their cores
-    wrong = wrong or next(_wrong(mx, cases[1:]), None)
+    wrong = next(_wrong_products(mx, cases[:1]), None)
+    threads(1)  # several threads are very slow if another process uses one of their cores
+    wrong = wrong or next(_wrong_products(mx, cases[1:]), None)
     if wrong is not None:
         return TrialVerdict.WRONG, wrong, {}
     speeds = {rows: _speed(mx, rows) for rows in _ROWS}
@@ -72,11 +78,11 @@ def _try(path: str) -> tuple[TrialVerdict, str, dict[str, float]]:
     numbers = {"gain": gain, "speed": math.exp(sum(map(math.log, speeds.values())) / len(speeds))}
     if gain < _GAIN or speeds[1] < _LOSS * own[1]:
         return TrialVerdict.SLOW, f"{gain:.1f} times its speed", numbers
-    return TrialVerdict.GOOD, library.name, numbers
+    return TrialVerdict.GOOD, functions.name, numbers
 
 
 def _speed(mx: Any, rows: int) -> float:
-    """Return the best of a few products, in billions of operations a second."""
+    """Return the speed of the fastest of a few products, in billions of operations per second."""
     left = mx.random.normal((rows, _INNER))
     right = mx.random.normal((_OUTER, _INNER))
     mx.eval(left, right)
@@ -90,25 +96,25 @@ def _speed(mx: Any, rows: int) -> float:
 
 @dataclass(frozen=True)
 class _Case:
-    """A product that NumPy has calculated in double precision."""
+    """A product and its result from NumPy in double precision."""
 
     name: str
     kind: Any
-    """MLX's type."""
+    """MLX's dtype."""
     left: Any
     right: Any
     exact: Any
     bound: Any
-    """How far off each number may be."""
+    """Maximum error of each number."""
 
 
 def _cases(mx: Any) -> list[_Case]:
-    """Return products of all precisions and of awkward shapes, all calculated before MLX begins.
+    """Return products of all precisions and of irregular shapes, all computed before MLX begins.
 
-    Rounding may cost some epsilons of the sum of all products' sizes. NumPy's own library keeps its threads
-    spinning for a while after each product, which the library on trial must not suffer from.
+    The permitted error is a multiple of epsilon times the sum of the absolute products. NumPy computes first,
+    because the threads of its library spin for a while after each product, which would slow down the trial.
     """
-    import numpy as np  # mlx-lm brings it along
+    import numpy as np  # a dependency of mlx-lm
 
     random = np.random.default_rng(7)
     cases = []
@@ -137,8 +143,8 @@ def _cases(mx: Any) -> list[_Case]:
     return cases
 
 
-def _wrong(mx: Any, cases: Sequence[_Case]) -> Iterator[str]:
-    """Return what is multiplied otherwise than by NumPy."""
+def _wrong_products(mx: Any, cases: Sequence[_Case]) -> Iterator[str]:
+    """Yield the names of the products that differ from NumPy's."""
     import numpy as np
 
     def close(got: Any, exact: Any, bound: Any) -> bool:
@@ -146,12 +152,12 @@ def _wrong(mx: Any, cases: Sequence[_Case]) -> Iterator[str]:
         return bool(np.all(np.isfinite(values)) and np.all(np.abs(values - exact) <= bound))
 
     for case in cases:
-        for across in (0, 1, 2, 3):
+        for across in (0, 1, 2, 3):  # bit 0: left is not transposed; bit 1: right is not transposed
             a = mx.array(case.left if across & 1 else case.left.T.copy(), dtype=case.kind)
             b = mx.array(case.right if across & 2 else case.right.T.copy(), dtype=case.kind)
             nan = mx.full(case.exact.shape, math.nan, dtype=case.kind)
             mx.eval(a, b, nan)
-            del nan  # its memory is what the product is likely to be put into
+            del nan  # the product is likely to be written into its memory
             if not close((a if across & 1 else a.T) @ (b if across & 2 else b.T), case.exact, case.bound):
                 yield case.name
         if case.kind == mx.float32:
@@ -166,4 +172,4 @@ if __name__ == "__main__":
     code = 1
     with contextlib.suppress(IndexError, ValueError):
         code = main(sys.argv[1], float(sys.argv[2]))
-    os._exit(code)  # a library's own end is not waited for
+    os._exit(code)  # do not wait for the library's exit handlers

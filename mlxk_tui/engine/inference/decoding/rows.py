@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mlxk_tui.engine.generation import Finished, FinishReason, Generation, GenerationTimings, TokenUsage
 from mlxk_tui.engine.inference.decoding.samplers import LogitsProcessor, Sampler
 from mlxk_tui.engine.inference.output.delta_assembler import DeltaAssembler
-from mlxk_tui.engine.inference.prompts.prompting import Prompt
+from mlxk_tui.engine.inference.prompts.prompt_builder import Prompt
 
 
 @dataclass

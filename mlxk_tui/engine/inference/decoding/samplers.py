@@ -16,7 +16,7 @@ from mlx_lm.sample_utils import (
 )
 
 from mlxk_tui.engine.generation import Sampling
-from mlxk_tui.engine.inference.prompts.prompting import Prompt
+from mlxk_tui.engine.inference.prompts.prompt_builder import Prompt
 
 Sampler = Callable[[mx.array], mx.array]
 """Maps log-probabilities, (rows, vocabulary), to token ids, (rows,)."""

@@ -81,7 +81,7 @@ class UnbatchedRow:
         if self._full and len(self.tokens) == self._full:
             self._quantize()
         if boundary and len(self.tokens) == boundary:
-            self._kept.insert(self.tokens, copy.deepcopy(self.caches), self.row.kind)
+            self._prompt_cache.insert(self.tokens, copy.deepcopy(self.caches), self.row.kind)
         return count
 
     def _read(self, tokens: list[int]) -> None:
@@ -102,10 +102,10 @@ class UnbatchedRow:
                     self._context = _token_buffer(self.tokens)
                 self._next = self._forward(mx.array(self.rest))
                 self.tokens, self.rest = self.tokens + self.rest, []
-            drawn, logprobs = self._next
+            sampled, logprobs = self._next
             last = self.row.emitted + 1 >= self.row.prompt.max_tokens
-            self._next = None if last else self._forward(drawn)
-            token = _id_of(drawn)
+            self._next = None if last else self._forward(sampled)
+            token = _token_id(sampled)
         if not last:
             self.tokens.append(token)
             if self.row.emitted % 256 == 255:
@@ -117,9 +117,9 @@ class UnbatchedRow:
         with mx.stream(generation_stream):
             if self.row.processors:
                 self._context = _token_buffer(self.tokens)
-            drawn, logprobs = self._forward(mx.array(self.rest))
+            sampled, logprobs = self._forward(mx.array(self.rest))
             self.tokens = self.tokens + self.rest
-            self.rest = [_id_of(drawn)]
+            self.rest = [_token_id(sampled)]
         return self.rest[0], logprobs
 
     def pending(self) -> tuple[int, mx.array] | None:
@@ -129,9 +129,9 @@ class UnbatchedRow:
         """
         if self._next is None:
             return None
-        drawn, logprobs = self._next
+        sampled, logprobs = self._next
         self._next = None
-        return _id_of(drawn), logprobs
+        return _token_id(sampled), logprobs
 
     def end(self) -> None:
         """Store the caches in the prompt cache."""
@@ -154,9 +154,9 @@ class UnbatchedRow:
             for processor in self.row.processors:
                 logits = processor(context, logits)
         logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-        drawn = self.row.sampler(logprobs)
-        _async_eval(drawn, logprobs)
-        return drawn, logprobs.squeeze(0)
+        sampled = self.row.sampler(logprobs)
+        _async_eval(sampled, logprobs)
+        return sampled, logprobs.squeeze(0)
 
 
 class SpeculativeRow(UnbatchedRow):
@@ -267,9 +267,9 @@ def _check_trimming(model: LoadedModel, row: Row) -> None:
         )
 
 
-def _id_of(drawn: mx.array) -> int:
+def _token_id(sampled: mx.array) -> int:
     """Return the token id in an array of one element; waits for its step."""
-    token: Any = drawn.item()
+    token: Any = sampled.item()
     return int(token)
 
 

@@ -15,8 +15,8 @@ from mlxk_tui.engine.formats.truncated_markup import is_markup_parser, parse_tru
 from mlxk_tui.engine.generation import Delta, FinishReason, Generation, TokenLogprob, ToolCall
 from mlxk_tui.engine.inference.detokenizing import chat_decoder, completion_decoder
 from mlxk_tui.engine.inference.output.logprobs import TopLogprobs, text_offsets, token_logprob, top_logprobs
-from mlxk_tui.engine.inference.prompts.messages import without_surrogates
-from mlxk_tui.engine.inference.prompts.prompting import Prompt
+from mlxk_tui.engine.inference.prompts.messages import replace_surrogates
+from mlxk_tui.engine.inference.prompts.prompt_builder import Prompt
 from mlxk_tui.engine.inference.weights.loading import LoadedModel
 
 
@@ -165,17 +165,21 @@ class DeltaAssembler:
         end = self._tokenizer.tool_call_end or ""
         if self._truncated and not (end and piece.source.endswith(end)):
             if is_markup_parser(parser):
-                calls = parse_truncated_markup(text, parser, tools, first_index=self._calls, block_end=end)
+                calls = parse_truncated_markup(
+                    text, parser, tools, first_index=self._call_count, block_end=end
+                )
             else:
-                calls = parse_tool_calls(text, parser=parser, tools=tools, first_index=self._calls)
-            return parse_truncated_calls(text, tools, first_index=self._calls) if calls is None else calls
-        return parse_tool_calls(text, parser=parser, tools=tools, first_index=self._calls)
+                calls = parse_tool_calls(text, parser=parser, tools=tools, first_index=self._call_count)
+            return (
+                parse_truncated_calls(text, tools, first_index=self._call_count) if calls is None else calls
+            )
+        return parse_tool_calls(text, parser=parser, tools=tools, first_index=self._call_count)
 
     def _start_completion(self, prompt: Prompt) -> None:
         """Determine the prompt's text and token offsets, and add them to the deltas with `echo`."""
         given = self._request.prompt
         text = (
-            without_surrogates(given) if given is not None else self._token_decoder.decode(prompt.tokens)[0]
+            replace_surrogates(given) if given is not None else self._token_decoder.decode(prompt.tokens)[0]
         )
         self._position = len(text)
         if not self._request.echo:

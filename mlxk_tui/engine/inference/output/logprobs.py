@@ -26,12 +26,12 @@ def top_logprobs(values: mx.array, count: int) -> list[list[tuple[int, float]]]:
         return [[] for _ in range(values.shape[0])]
     size = values.shape[-1]
     ids = mx.argpartition(-values, kth=min(count, size) - 1, axis=-1)[:, :count]
-    theirs = mx.take_along_axis(values, ids, axis=-1)
-    order = mx.argsort(-theirs, axis=-1)
-    ids, theirs = mx.take_along_axis(ids, order, axis=-1), mx.take_along_axis(theirs, order, axis=-1)
-    of_ids: Any = ids.tolist()
-    of_values: Any = theirs.tolist()
-    return [list(zip(*row, strict=True)) for row in zip(of_ids, of_values, strict=True)]
+    top_values = mx.take_along_axis(values, ids, axis=-1)
+    order = mx.argsort(-top_values, axis=-1)
+    ids, top_values = mx.take_along_axis(ids, order, axis=-1), mx.take_along_axis(top_values, order, axis=-1)
+    id_rows: Any = ids.tolist()
+    value_rows: Any = top_values.tolist()
+    return [list(zip(*row, strict=True)) for row in zip(id_rows, value_rows, strict=True)]
 
 
 def token_logprob(

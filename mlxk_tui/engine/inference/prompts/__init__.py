@@ -1,1 +1,1 @@
-"""From a request to prompt tokens: templates, tokenizing, grammars."""
+"""Prepares requests: chat templates, tokenization, grammars."""

@@ -1,4 +1,4 @@
-"""What a request must be like whatever the model."""
+"""Checks of a request that do not depend on the model."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ _MAX_STOPS = 64
 _MAX_STOP_CHARACTERS = 4096
 
 
-def check(request: Generation) -> None:
-    """Refuse a request whose parts are not possible, or not together; the model does not matter.
+def check_request(request: Generation) -> None:
+    """Check that the fields of a request are valid, alone and in combination.
 
     Raises:
         OpError: `validation_error`.
     """
     given = [value for value in (request.messages, request.prompt, request.tokens) if value is not None]
     if len(given) != 1:
-        raise invalid("Give exactly one of messages, prompt and tokens.")
+        raise validation_error("Set exactly one of messages, prompt and tokens.")
     if request.messages is not None and not request.messages:
-        raise invalid("There is no message to answer.")
+        raise validation_error("There is no message to answer.")
     if request.tokens is not None and not all(_is_integer(token) for token in request.tokens):
-        raise invalid("Tokens are whole numbers.")
+        raise validation_error("tokens takes whole numbers.")
     if request.logprobs is not None and not (_is_integer(request.logprobs) and 0 <= request.logprobs <= 20):
-        raise invalid("logprobs takes a whole number from 0 to 20.")
+        raise validation_error("logprobs takes a whole number from 0 to 20.")
     if request.max_tokens is not None and not _is_integer(request.max_tokens):
-        raise invalid("max_tokens takes a whole number.")
+        raise validation_error("max_tokens takes a whole number.")
     if request.echo and (request.messages is not None or request.grammar is not None):
-        raise invalid("echo repeats a prompt of text or tokens, without a JSON schema. Leave it out.")
+        raise validation_error("echo needs a prompt of text or tokens, and no JSON schema. Leave it out.")
     if request.echo and request.logprobs is not None and request.draft_model is not None:
-        raise invalid(
-            "A prompt's log-probabilities are not computed with a draft model. Leave one of them out."
+        raise validation_error(
+            "Log-probabilities of a prompt cannot be combined with a draft model. Leave one of them out."
         )
     if len(request.stop) > _MAX_STOPS:
-        raise invalid(f"At most {_MAX_STOPS} stop strings are possible.")
+        raise validation_error(f"stop takes at most {_MAX_STOPS} stop sequences.")
     stops: Sequence[object] = request.stop
     if not all(isinstance(stop, str) and len(stop) <= _MAX_STOP_CHARACTERS for stop in stops):
-        raise invalid(f"A stop string is a text of at most {_MAX_STOP_CHARACTERS:,} characters.")
+        raise validation_error(f"A stop sequence is a text of at most {_MAX_STOP_CHARACTERS:,} characters.")
     if request.grammar is not None and request.draft_model is not None:
-        raise invalid("A JSON schema cannot be followed with a draft model. Leave one of them out.")
+        raise validation_error("A JSON schema cannot be combined with a draft model. Leave one of them out.")
     if request.kv_bits is not None and request.kv_bits not in (4, 8):
-        raise invalid("kv_bits takes 4 or 8.")
+        raise validation_error("kv_bits takes 4 or 8.")
 
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def invalid(message: str) -> OpError:
-    """Return the error of a request that cannot be answered as it is."""
+def validation_error(message: str) -> OpError:
+    """Return a `validation_error`."""
     return OpError(ErrorType.VALIDATION_ERROR, message)

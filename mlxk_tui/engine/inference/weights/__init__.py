@@ -1,1 +1,1 @@
-"""How a model's weights are held on a CPU: as float32 copies, or as stored and expanded to multiply."""
+"""Loads models; on a CPU converts their weights to float32, or to layers that dequantize them blockwise."""

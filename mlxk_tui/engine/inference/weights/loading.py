@@ -1,4 +1,4 @@
-"""Loads a model, shard by shard with progress, and gathers what the rest needs to know of it."""
+"""Loads a model with progress, converts its weights for a CPU, and determines its properties."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 from mlxk_tui.engine import sampling
 from mlxk_tui.engine.generation import Sampling
 from mlxk_tui.engine.inference.detokenizing import TokenDecoder
-from mlxk_tui.engine.inference.weights.holding import HeldWeights
+from mlxk_tui.engine.inference.weights.conversion import WeightFormat
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
 
-Hold = Callable[[Any, Callable[[int, int], None]], HeldWeights]
-"""Changes how a model's weights are held, and tells its progress in bytes."""
+Conversion = Callable[[Any, Callable[[int, int], None]], WeightFormat]
+"""Converts a model's weights in place; calls its second argument with the bytes converted and the total."""
 OnStage = Callable[[str, int, int], None]
-"""Receives stage, bytes done and bytes in all; raises to stop the loading."""
+"""Receives the stage, the bytes done and the total; may raise to stop loading."""
 
 load_tokenizer: Callable[..., Any] = utils.load_tokenizer  # mlx-lm 0.32 declares no types for it
 _model_classes: Callable[..., Any] = utils._get_classes
 _CHUNK_BYTES = 16 * 2**20
-"""How much is read in one step."""
-_TOLD_BYTES, _TOLD_S = 64 * 2**20, 0.5
-"""After how much, or how many seconds, it is told: the sooner of the two."""
+"""Weights that are evaluated in one step."""
+_REPORT_BYTES, _REPORT_S = 64 * 2**20, 0.5
+"""Progress is reported after this many bytes or seconds, whichever comes first."""
 _MAX_HEADER_BYTES = 100_000_000
-_HELD_FAULTS = (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError)
-"""What a model raises whose code asks a layer for something that it has no more."""
+_CONVERSION_ERRORS = (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError)
+"""Raised by a model whose code accesses an attribute that a converted layer no longer has."""
 _CONTEXT_KEYS = ("max_position_embeddings", "max_sequence_length", "model_max_length", "n_positions", "n_ctx")
 _TURN_ENDS = (
     "<|im_end|>",
@@ -47,81 +47,85 @@ _TURN_ENDS = (
     "<|end_of_turn|>",
     "<|END_OF_TURN_TOKEN|>",
 )
-"""Tokens that end a turn in the templates that name them, whatever eos_token_id says."""
+"""Tokens that end a turn if the chat template contains them, even if eos_token_id lacks them."""
 
 
 @dataclass
 class LoadedModel:
-    """A model in memory with its tokenizer."""
+    """A loaded model with its tokenizer and properties."""
 
     name: str
     folder: Path
-    """The snapshot."""
+    """The snapshot folder."""
     model: Any
     """mlx-lm's nn.Module."""
     tokenizer: Any
     """mlx-lm's TokenizerWrapper."""
     context_length: int | None
+    """In tokens; None if unknown."""
     vocab_size: int
     """Size of the logits."""
     defaults: Sampling
-    """What generation_config.json recommends."""
+    """Default sampling parameters, from generation_config.json."""
     stop_tokens: frozenset[int]
-    """Every token that ends a turn."""
+    """Ids of all end-of-turn tokens."""
     batchable: bool
-    """Whether its rows may be put together into a batch; `batching` decides it."""
+    """Whether its rows may be batched: after loading, whether its caches can be merged; then the verdict."""
     trimmable: bool
-    """Whether its caches can always be cut back to a shorter prompt."""
+    """Whether its KV caches can always be trimmed to a shorter prompt."""
     window: int
-    """Up to how many tokens caches that rotate can be cut back; 0 where none rotates or another cannot."""
+    """Tokens up to which its rotating caches can be trimmed; 0 if it has none, or other kinds of caches."""
     token_decoder: TokenDecoder
-    """What its tokens stand for."""
-    held: HeldWeights | None = None
-    """How its weights are held on a CPU."""
+    weight_format: WeightFormat | None = None
+    """How its weights are stored on a CPU; None on a GPU."""
     load_s: float = 0.0
     embedding_checked: bool = False
-    """Whether it was tried, and found right, that texts read together or in pieces are as they are alone."""
+    """Whether padded and chunked texts are known to have the same hidden states as texts alone."""
     grammar_tokenizer: Any = None
-    """Its tokenizer as `compiling` needs it, once it was needed."""
+    """Its `GrammarTokenizer`; created when it is first needed."""
     grammars: dict[tuple[str, str], Any] = field(default_factory=dict)
     """Compiled grammars by syntax and text."""
     drafts: dict[str, LoadedModel] = field(default_factory=dict)
     """Draft models by folder; at most one."""
     kv_groups: dict[int, int | None] = field(default_factory=dict)
-    """Bits to the groups in which its cache is quantized, None where it cannot be; see `kv_bits`."""
+    """Group size of a quantized KV cache by bits; None if not supported. See `kv_quantization`."""
 
 
 def load(
-    name: str, folder: Path, context_length: int | None, on_stage: OnStage, ways: Sequence[Hold] = ()
+    name: str,
+    folder: Path,
+    context_length: int | None,
+    on_stage: OnStage,
+    conversions: Sequence[Conversion] = (),
 ) -> LoadedModel:
-    """Load the model of a snapshot folder.
+    """Load the model in a snapshot folder.
 
     Args:
-        name: as shown.
-        folder: the snapshot.
-        context_length: tokens; None leaves it to config.json.
-        on_stage: hears of the progress.
-        ways: how its weights may be held, the first in which the model runs; where there is none, as mlx-lm
-            has them.
+        name: name for error messages.
+        folder: the snapshot folder.
+        context_length: in tokens; None takes it from config.json.
+        on_stage: receives the progress.
+        conversions: conversions of the weights, in order of preference. The first one with which the model
+            runs is used, else none.
 
     Raises:
-        OpError: `model_not_runnable` with what mlx-lm says, `insufficient_memory`.
-        Exception: what `on_stage` raises.
+        OpError: `model_not_runnable` with the error of mlx-lm, `insufficient_memory`.
+        Exception: anything that `on_stage` raises.
     """
     begin = time.monotonic()
     try:
-        _refuse_code(name, folder)
-        running = _run(folder, ways, on_stage)
+        _check_no_code(name, folder)
+        running = _load_running(folder, conversions, on_stage)
         on_stage("tokenizer", 0, 0)
         tokenizer: Any = load_tokenizer(folder, eos_token_ids=running.config.get("eos_token_id"))
     except (OpError, LoadStopped):
         raise
     except (Exception, SystemExit) as error:
-        if memory_ran_out(error):
-            raise _no_memory(name) from error
+        if is_out_of_memory(error):
+            raise _out_of_memory(name) from error
         raise OpError(
             ErrorType.MODEL_NOT_RUNNABLE,
-            f"{name} could not be loaded: {_said(error)}",
+            f"{name} could not be loaded: {_error_line(error)}",
             remedy=Remedy.CHECK_HEALTH,
         ) from error
     vocab_size, caches = running.vocab_size, running.caches
@@ -140,50 +144,50 @@ def load(
         trimmable=plain,
         window=_window(caches),
         token_decoder=TokenDecoder(tokenizer),
-        held=running.held,
+        weight_format=running.weight_format,
         load_s=time.monotonic() - begin,
     )
 
 
 @dataclass
 class _Running:
-    """A model that has read a token."""
+    """A model that has processed a token."""
 
     model: Any
     config: Mapping[str, Any]
-    held: HeldWeights | None
+    weight_format: WeightFormat | None
     caches: list[Any]
     vocab_size: int
 
 
-def _run(folder: Path, ways: Sequence[Hold], on_stage: OnStage) -> _Running:
-    """Read a model and let it run, with its weights held in the first way in which it does."""
-    fault = ""
-    for way in (*ways, None):
+def _load_running(folder: Path, conversions: Sequence[Conversion], on_stage: OnStage) -> _Running:
+    """Load a model and warm it up, with the first conversion with which it runs, else with none."""
+    first_error = ""
+    for convert in (*conversions, None):
         model, config = utils.load_model(folder, lazy=True, get_model_classes=_classes_for(folder))
         _read_weights(model, on_stage)
-        held: HeldWeights | None = None
+        weight_format: WeightFormat | None = None
         try:
-            if way is not None:
-                held = way(model, partial(on_stage, "weights"))
+            if convert is not None:
+                weight_format = convert(model, partial(on_stage, "weights"))
             on_stage("warm-up", 0, 0)
             caches, logits = _warm_up(model)
-        except _HELD_FAULTS as error:
-            if way is None or "malloc" in str(error):
+        except _CONVERSION_ERRORS as error:
+            if convert is None or "malloc" in str(error):
                 raise
-            fault = fault or f"{type(error).__name__}: {_said(error).rstrip('.')}"
-            del model  # before it is read anew
+            first_error = first_error or f"{type(error).__name__}: {_error_line(error).rstrip('.')}"
+            del model  # before it is loaded again
             gc.collect()  # modules have reference cycles
             continue
-        if fault and held is None:
-            held = HeldWeights.unchanged(model)
-        held = replace(held, fault=fault) if held is not None else None
-        return _Running(model, config, held, caches, int(logits.shape[-1]))
-    raise AssertionError("the last way returns or raises")
+        if first_error and weight_format is None:
+            weight_format = WeightFormat.unconverted(model)
+        weight_format = replace(weight_format, error=first_error) if weight_format is not None else None
+        return _Running(model, config, weight_format, caches, int(logits.shape[-1]))
+    raise AssertionError("the last iteration returns or raises")
 
 
 def _warm_up(model: Any) -> tuple[list[Any], mx.array]:
-    """Let a model read one token; return its caches and the logits."""
+    """Run a model on one token; return its caches and the logits, (1, 1, vocabulary)."""
     caches = make_prompt_cache(model)
     logits = model(mx.array([[0]]), cache=caches)
     mx.eval(logits)
@@ -197,18 +201,21 @@ def _window(caches: Sequence[Any]) -> int:
 
 
 def tokenizer_arguments(folder: Path) -> tuple[Any, Any]:
-    """Return ids of the ends of turn, and mlx-lm's defaults for the architecture, as it passes them on."""
+    """Return the arguments of mlx-lm's tokenizer loader for a model.
+
+    These are the `eos_token_id` of config.json and mlx-lm's tokenizer defaults for the architecture.
+    """
     config = _read_json(folder / "config.json")
     defaults: Callable[..., Any] | None = getattr(utils, "_tokenizer_defaults", None)
     eos = config.get("eos_token_id") if isinstance(config, Mapping) else None
     try:
         return eos, defaults(folder) if defaults is not None else None
-    except (Exception, SystemExit):  # noqa: BLE001 - the loading tells what is wrong
+    except (Exception, SystemExit):  # noqa: BLE001 - loading the model reports the error
         return eos, None
 
 
-def _refuse_code(name: str, folder: Path) -> None:
-    """Refuse a model that brings code along: mlx-lm 0.31 runs it unasked."""
+def _check_no_code(name: str, folder: Path) -> None:
+    """Raise if a model contains code, which mlx-lm 0.31 would run without asking."""
     config = _read_json(folder / "config.json")
     if isinstance(config, Mapping) and config.get("model_file") is not None:
         raise OpError(
@@ -218,10 +225,10 @@ def _refuse_code(name: str, folder: Path) -> None:
 
 
 def _classes_for(folder: Path) -> Callable[..., Any]:
-    """Return how the classes of a model are found.
+    """Return the `get_model_classes` function for a model.
 
-    Embedding models often hold the inner model alone: its weights lack the prefix that mlx-lm's
-    classes expect, and there is no output layer.
+    Embedding models often contain only the inner model: their weights lack the prefix that mlx-lm's classes
+    expect, and there is no output layer.
     """
     headers = [_header(path) for path in sorted(folder.glob("model*.safetensors"))]
     if not any(name.startswith(("layers.", "embed_tokens.")) for names in headers for name in names):
@@ -242,10 +249,10 @@ def _classes_for(folder: Path) -> Callable[..., Any]:
 
 
 def _header(path: Path) -> Mapping[str, Any]:
-    """Return the header of a file of weights; empty where there is none.
+    """Return the header of a safetensors file; empty if it has none.
 
-    mlx holds Python's lock while it opens a file, so that on a disk that hangs not even the end of the
-    parent would be noticed. What was read here is at hand when mlx reads it.
+    MLX holds the GIL while it opens a file, so on a disk that hangs the worker could not even notice the end
+    of its parent. Reading the header here first puts it into the page cache.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -253,20 +260,20 @@ def _header(path: Path) -> Mapping[str, Any]:
     try:
         header = json.loads(text)
     except (ValueError, RecursionError):
-        return {}  # mlx says what is wrong
+        return {}  # mlx reports the error
     return header if isinstance(header, Mapping) else {}
 
 
-class LoadStopped(Exception):  # noqa: N818 - nothing is wrong: nobody wants the model any more
-    """Raised by an `OnStage` to give a loading up."""
+class LoadStopped(Exception):  # noqa: N818 - not an error: loading was cancelled
+    """Raised by an `OnStage` callback to stop loading."""
 
 
 def _read_weights(model: Any, on_stage: OnStage) -> None:
     leaves: list[Any] = [leaf[1] for leaf in tree_flatten(model.parameters())]
     arrays = [leaf for leaf in leaves if isinstance(leaf, mx.array)]
     total = sum(array.nbytes for array in arrays)
-    done = pending = told = 0
-    told_at = time.monotonic()
+    done = pending = reported = 0
+    reported_at = time.monotonic()
     chunk: list[mx.array] = []
     on_stage("weights", 0, total)
     for array in arrays:
@@ -278,8 +285,8 @@ def _read_weights(model: Any, on_stage: OnStage) -> None:
         done, pending = done + pending, 0
         chunk.clear()
         now = time.monotonic()
-        if done - told >= _TOLD_BYTES or now - told_at >= _TOLD_S:
-            told, told_at = done, now
+        if done - reported >= _REPORT_BYTES or now - reported_at >= _REPORT_S:
+            reported, reported_at = done, now
             on_stage("weights", done, total)
     mx.eval(chunk)
     mx.eval(model.parameters())
@@ -313,23 +320,23 @@ def _read_json(path: Path) -> object:
         return None
 
 
-def _said(error: BaseException) -> str:
-    """Return the first line of what an exception says, bounded and safe to show, as a sentence."""
-    if isinstance(error, SystemExit):  # mlx-lm 0.32: `olmo`, without a package that it prints the name of
-        return "mlx-lm needs a package for its architecture that is not installed; the log names it."
+def _error_line(error: BaseException) -> str:
+    """Return the first line of an exception's message as a sentence, shortened and printable."""
+    if isinstance(error, SystemExit):  # mlx-lm 0.32's `olmo` prints which package is missing and exits
+        return "mlx-lm needs a package for this architecture that is not installed; see the log."
     text = printable((str(error).strip() or type(error).__name__).splitlines()[0])
     text = text if len(text) <= 300 else text[:299] + "…"
     return text if text.endswith((".", "…")) else f"{text}."
 
 
-def memory_ran_out(error: BaseException) -> bool:
-    """Tell whether an exception means that: MLX raises RuntimeError, and says it in its text alone."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out: MLX raises RuntimeError then, and only its message shows the reason."""
     return isinstance(error, MemoryError) or "malloc" in str(error) or "memory" in str(error).lower()
 
 
-def _no_memory(name: str) -> OpError:
+def _out_of_memory(name: str) -> OpError:
     return OpError(
         ErrorType.INSUFFICIENT_MEMORY,
-        f"Memory ran out while {name} was loaded.",
+        f"Memory ran out while loading {name}.",
         remedy=Remedy.FREE_MEMORY,
     )

@@ -1,1 +1,1 @@
-"""Processes that render chat templates and tokenize: the tokenizer alone, no weights, no MLX."""
+"""Processes that render chat templates and tokenize, with the tokenizer but without weights or MLX."""

@@ -1,4 +1,4 @@
-"""Pickled values over a stream socket, each after its length in eight bytes; both ends are of one program."""
+"""Sends pickled values over a stream socket, each preceded by its length in eight bytes, big-endian."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def send(sock: socket.socket, value: object) -> None:
     """Send a value.
 
     Raises:
-        OSError: the other end is gone, or does not read within the socket's time-out.
+        OSError: the other end is closed, or does not read within the socket's timeout.
     """
     data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     sock.sendall(len(data).to_bytes(_HEAD_BYTES, "big"))
@@ -21,17 +21,17 @@ def send(sock: socket.socket, value: object) -> None:
 
 
 def receive(sock: socket.socket) -> Any:
-    """Return the next value.
+    """Receive a value.
 
     Raises:
-        EOFError: the other end is gone.
-        OSError: it is, or says nothing within the socket's time-out.
+        EOFError: the other end is closed.
+        OSError: the connection failed, or nothing arrives within the socket's timeout.
     """
-    size = int.from_bytes(_exactly(sock, _HEAD_BYTES), "big")
-    return pickle.loads(_exactly(sock, size))  # noqa: S301 - our own process wrote it
+    size = int.from_bytes(_receive_exactly(sock, _HEAD_BYTES), "big")
+    return pickle.loads(_receive_exactly(sock, size))  # noqa: S301 - written by a process of this program
 
 
-def _exactly(sock: socket.socket, count: int) -> bytearray:
+def _receive_exactly(sock: socket.socket, count: int) -> bytearray:
     data = bytearray(count)
     view = memoryview(data)
     while view:

@@ -1,4 +1,4 @@
-"""The worker's side of the tokenizing processes: who is asked, what becomes of one that is lost."""
+"""The worker's side of the tokenizer processes: starting, commands, and replacing lost processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 
 from mlxk_tui.engine.generation import GrammarSyntax
 from mlxk_tui.engine.inference.prompts.tokenizing import frames
-from mlxk_tui.engine.inference.prompts.tokenizing.node import (
+from mlxk_tui.engine.inference.prompts.tokenizing.process import (
     GRAMMAR_S,
     Fork,
     LoadTokenizer,
@@ -28,106 +28,117 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 
 _LIMIT_S = 120.0
-"""How long a request may take by the clock, in seconds: the processes keep to less processor time."""
+"""Maximum wall-clock time of a request, in seconds; the processes themselves limit their processor time."""
 _LOAD_S = 120.0
 _FORK_S = 10.0
 _MEASURE_S = 5.0
-"""How often the memory is measured at most: the system counts every page for it."""
+"""Minimum interval of measuring memory, in seconds: the system counts all pages for it."""
 
 
 class PoolUnavailableError(Exception):
-    """There are no processes: requests are prepared in the worker."""
+    """There are no tokenizer processes, so requests have to be prepared in the worker."""
 
 
-class _Process:
-    """One process, and the socket to it."""
+class _ProcessHandle:
+    """A tokenizer process and the socket to it."""
 
-    def __init__(self, mother: socket.socket) -> None:
-        """Have one forked.
+    def __init__(self, parent: socket.socket) -> None:
+        """Fork a process.
+
+        Args:
+            parent: socket of the process to fork.
 
         Raises:
-            OSError, EOFError: its mother is gone.
+            OSError, EOFError: the parent has ended.
         """
-        ours, theirs = socket.socketpair()
+        local, remote = socket.socketpair()
         try:
-            mother.settimeout(_FORK_S)
-            frames.send(mother, Fork())
-            socket.send_fds(mother, [b"."], [theirs.fileno()])
-            self.pid: int = frames.receive(mother)
+            parent.settimeout(_FORK_S)
+            frames.send(parent, Fork())
+            socket.send_fds(parent, [b"."], [remote.fileno()])
+            self.pid: int = frames.receive(parent)
         except BaseException:
-            ours.close()
+            local.close()
             raise
         finally:
-            theirs.close()
-        self.sock = ours
+            remote.close()
+        self.sock = local
 
-    def ask(self, command: object, seconds: float) -> Any:
-        """Return the answer to a command.
+    def request(self, command: object, seconds: float) -> Any:
+        """Send a command and return the reply.
 
         Raises:
-            TimeoutError: there is none in time.
-            OSError, EOFError: it is gone.
+            TimeoutError: there is no reply within `seconds`.
+            OSError, EOFError: the process has ended.
         """
         self.sock.settimeout(seconds)
         frames.send(self.sock, command)
         return frames.receive(self.sock)
 
-    def end(self) -> None:
-        """End it at once, with all that were forked from it."""
+    def kill(self) -> None:
+        """Kill the process, and thereby all processes that were forked from it."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         self.sock.close()
 
 
-class Pool:
-    """The processes of one worker; several threads use it, each with a process of its own.
+class TokenizerPool:
+    """The tokenizer processes of a worker. It is thread-safe; each thread uses its own `PoolClient`.
 
     Args:
-        first: the socket to the first process; None where there is none.
+        root: the socket to the root process; None if there is none.
     """
 
-    def __init__(self, first: socket.socket | None) -> None:
-        self._first = first
+    def __init__(self, root: socket.socket | None) -> None:
+        self._root = root
         self._lock = threading.Lock()
-        """Of the first process, and of what is below."""
+        """Guards the root process and the fields below."""
         self._command: LoadTokenizer | None = None
-        self._loaded: _Process | None = None
-        """The one that has the tokenizer and forks those that work."""
+        self._loaded: _ProcessHandle | None = None
+        """The process that has the tokenizer and forks the working ones."""
         self._loading: threading.Lock = threading.Lock()
-        self._working: set[_Process] = set()
+        """Held while the tokenizer is being loaded."""
+        self._working: set[_ProcessHandle] = set()
         self._generation = 0
+        """Incremented by each load and unload."""
         self.memory_bytes = 0
-        """Memory that the processes have for themselves, when it was last measured."""
-        self._measured = 0.0
+        """Memory of the processes without shared pages, when it was last measured."""
+        self._measured_at = 0.0
 
     def load(self, folder: str, eos_token_ids: object, defaults: object) -> None:
-        """Begin to load the tokenizer of a model; whatever was there before is ended."""
+        """Start loading the tokenizer of a model in a thread, after ending the processes of another model.
+
+        Args:
+            folder: the snapshot folder.
+            eos_token_ids: `eos_token_id` of config.json.
+            defaults: mlx-lm's tokenizer defaults for the architecture.
+        """
         self.unload()
         with self._lock:
             self._command = LoadTokenizer(folder, eos_token_ids, defaults)
-        threading.Thread(target=self.warm, name="preparing-warm", daemon=True).start()
+        threading.Thread(target=self.warm_up, name="preparing-warm", daemon=True).start()
 
     def unload(self) -> None:
-        """End all processes but the first."""
+        """End all processes except the root process."""
         with self._lock:
             self._generation += 1
             self._command = None
-            self.memory_bytes, self._measured = 0, 0.0
+            self.memory_bytes, self._measured_at = 0, 0.0
             working, self._working = self._working, set()
             loaded, self._loaded = self._loaded, None
         for process in (*working, *([loaded] if loaded is not None else [])):
-            process.end()
+            process.kill()
 
-    def warm(self) -> None:
-        """Have the tokenizer loaded; this may take seconds."""
+    def warm_up(self) -> None:
+        """Load the tokenizer; this may take seconds."""
         with contextlib.suppress(PoolUnavailableError):
-            self._mother()
+            self._parent()
 
     def measure(self) -> None:
-        """Find out how much memory the processes take, every few seconds at most."""
-        if time.monotonic() - self._measured < _MEASURE_S:
+        """Update `memory_bytes`, at most every few seconds."""
+        if time.monotonic() - self._measured_at < _MEASURE_S:
             return
-        self._measured = time.monotonic()
+        self._measured_at = time.monotonic()
         with self._lock:
             pids = [one.pid for one in (*self._working, *([self._loaded] if self._loaded else []))]
         total = 0
@@ -136,8 +147,8 @@ class Pool:
                 total += psutil.Process(pid).memory_full_info().uss
         self.memory_bytes = total
 
-    def _mother(self) -> tuple[_Process, int]:
-        """Return the process that has the tokenizer, and which loading it belongs to.
+    def _parent(self) -> tuple[_ProcessHandle, int]:
+        """Return the process that has the tokenizer, loading it if necessary, and its generation.
 
         Raises:
             PoolUnavailableError: there is none.
@@ -145,69 +156,73 @@ class Pool:
         with self._loading:
             with self._lock:
                 command, generation, loaded = self._command, self._generation, self._loaded
-                if self._first is None or command is None:
+                if self._root is None or command is None:
                     raise PoolUnavailableError
                 if loaded is not None:
                     return loaded, generation
                 try:
-                    process = _Process(self._first)
+                    process = _ProcessHandle(self._root)
                 except (OSError, EOFError):
-                    self._first = None
+                    self._root = None
                     raise PoolUnavailableError from None
             try:
-                failed = process.ask(command, _LOAD_S)
+                error = process.request(command, _LOAD_S)
             except (OSError, EOFError):
-                failed = "it has ended"
+                error = "the process has ended"
             with self._lock:
-                if failed or self._generation != generation:
-                    process.end()
+                if error or self._generation != generation:
+                    process.kill()
                     if self._generation == generation:
-                        self._command = None  # not again for this model
+                        self._command = None  # do not retry for this model
                     raise PoolUnavailableError
                 self._loaded = process
             return process, generation
 
-    def _new(self) -> _Process:
+    def _fork_worker(self) -> _ProcessHandle:
         for _ in range(2):
-            mother, generation = self._mother()
+            parent, generation = self._parent()
             with self._lock:
                 if generation != self._generation:
                     raise PoolUnavailableError
                 try:
-                    process = _Process(mother.sock)
+                    process = _ProcessHandle(parent.sock)
                 except (OSError, EOFError):
-                    mother.end()
+                    parent.kill()
                     self._loaded = None
                     continue
                 self._working.add(process)
                 return process
         raise PoolUnavailableError
 
-    def _lose(self, process: _Process) -> None:
+    def _discard(self, process: _ProcessHandle) -> None:
         with self._lock:
             self._working.discard(process)
-        process.end()
+        process.kill()
 
 
-class Lane:
-    """One thread's way to the pool: its process stays from one request to the next."""
+class PoolClient:
+    """One thread's access to the pool. It reuses its process for all requests.
 
-    def __init__(self, pool: Pool) -> None:
+    Args:
+        pool: the pool.
+    """
+
+    def __init__(self, pool: TokenizerPool) -> None:
         self._pool = pool
-        self._process: _Process | None = None
+        self._process: _ProcessHandle | None = None
 
     def try_grammar(self, grammar: str, syntax: GrammarSyntax, facts: TokenizerFacts) -> None:
-        """Compile a grammar elsewhere, to see that it can be and what it costs.
+        """Compile a grammar in a tokenizer process, to check that it is valid and compiles in time.
 
         Raises:
-            OpError: `validation_error`: it cannot be, or it takes too long.
-            PoolUnavailableError: there are no processes.
+            OpError: `validation_error`: it is invalid, or takes too long.
+            PoolUnavailableError: there are no tokenizer processes.
         """
-        process = self._own()
+        process = self._get_process()
         try:
-            failure = process.ask(TryGrammar(grammar, syntax, facts), _LIMIT_S)
+            failure = process.request(TryGrammar(grammar, syntax, facts), _LIMIT_S)
         except (OSError, EOFError):
-            self._pool._lose(process)
+            self._pool._discard(process)
             raise OpError(
                 ErrorType.VALIDATION_ERROR,
                 f"The schema or grammar takes more than {GRAMMAR_S:g} seconds to compile. Optional "
@@ -217,39 +232,42 @@ class Lane:
         if isinstance(failure, TokenizingFailure):
             raise failure.error
 
-    def _own(self) -> _Process:
+    def _get_process(self) -> _ProcessHandle:
         process = self._process
         if process is None or process not in self._pool._working:
-            process = self._process = self._pool._new()
+            process = self._process = self._pool._fork_worker()
         return process
 
     def prepare(self, command: Command, facts: TokenizerFacts) -> Any:
-        """Return what `prompting` makes of a request; a process that is lost costs it nothing, once.
+        """Prepare a request in a tokenizer process; retry once if the process ends.
+
+        Returns:
+            The result of `prepare_request`.
 
         Raises:
-            OpError: why it cannot be prepared.
-            PoolUnavailableError: there are no processes.
+            OpError: the request cannot be prepared.
+            PoolUnavailableError: there are no tokenizer processes.
         """
         for _ in range(2):
-            process = self._own()
+            process = self._get_process()
             try:
-                said = process.ask(PreparationJob(command, facts), _LIMIT_S)
+                result = process.request(PreparationJob(command, facts), _LIMIT_S)
             except TimeoutError:
-                self._pool._lose(process)
+                self._pool._discard(process)
                 raise OpError(
                     ErrorType.MODEL_NOT_RUNNABLE,
-                    f"The chat template or the tokenizer of {facts.name} did not come to an end with this "
-                    "request and was stopped.",
+                    f"The chat template or the tokenizer of {facts.name} did not finish this request within "
+                    f"{_LIMIT_S:g} seconds and was stopped.",
                     remedy=Remedy.CHANGE_MESSAGES,
                 ) from None
             except (OSError, EOFError):
-                self._pool._lose(process)
+                self._pool._discard(process)
                 continue
-            if isinstance(said, TokenizingFailure):
-                raise said.error
-            return said
+            if isinstance(result, TokenizingFailure):
+                raise result.error
+            return result
         raise OpError(
             ErrorType.ENGINE_CRASHED,
-            f"The process that reads prompts for {facts.name} has ended twice with this request.",
+            f"The tokenizer process of {facts.name} has crashed twice with this request.",
             remedy=Remedy.TRY_AGAIN,
         )

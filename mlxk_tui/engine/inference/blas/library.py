@@ -1,4 +1,4 @@
-"""A library's matrix products: loaded, and bound into MLX's CPU build."""
+"""Loads the matrix product functions of a BLAS library and binds them into MLX's CPU build."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from dataclasses import dataclass
 from mlxk_tui.engine.inference.blas.rebinding import RebindingError, find_loaded, rebind
 
 FUNCTIONS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")
-"""All that libmlx takes from CBLAS (0.32)."""
+"""The CBLAS functions that libmlx (0.32) calls."""
 _LIBMLX = "libmlx.so"
 _PREFIXES = ("", "scipy_")
-"""What the names of the functions begin with; scipy-openblas32 has its own beginning."""
+"""Prefixes of the function names; scipy-openblas32 has its own prefix."""
 
 
 @dataclass(frozen=True)
-class Products:
+class BlasFunctions:
     """The functions of a loaded library."""
 
     name: str
-    """What it calls itself, with its version."""
+    """Name and version according to the library itself."""
     addresses: dict[str, int]
-    """By name."""
+    """Addresses of `FUNCTIONS` by name."""
     set_threads: Callable[[int], None] | None
-    """Tells it how many threads it may use from now on."""
+    """Sets the library's number of threads; None if it has no such function."""
 
 
-class ProductsError(Exception):
-    """A library cannot be used; the text says why, without a full stop."""
+class BlasLibraryError(Exception):
+    """A library cannot be used. The message is the reason, without a full stop."""
 
 
-def load_products(path: str) -> Products:
-    """Load a library for itself: what is in the process already does not see it.
+def load_functions(path: str) -> BlasFunctions:
+    """Load a library with local symbols, so that other libraries in the process do not see it.
 
     Raises:
-        ProductsError: it cannot be loaded, lacks a function, or takes 64-bit integers.
+        BlasLibraryError: it cannot be loaded, lacks a function, or uses 64-bit integers.
     """
     try:
         library = ctypes.CDLL(path, mode=ctypes.RTLD_LOCAL | os.RTLD_NOW)
     except OSError as error:
-        raise ProductsError(str(error).splitlines()[0][:200]) from error
+        raise BlasLibraryError(str(error).splitlines()[0][:200]) from error
     for prefix in _PREFIXES:
         functions = [getattr(library, prefix + name, None) for name in FUNCTIONS]
         if None not in functions:
             break
     else:
-        raise ProductsError(f"it has no {', '.join(FUNCTIONS)}")
+        raise BlasLibraryError(f"it has no {', '.join(FUNCTIONS)}")
     addresses = {
         name: ctypes.cast(function, ctypes.c_void_p).value or 0
         for name, function in zip(FUNCTIONS, functions, strict=True)
@@ -55,25 +55,31 @@ def load_products(path: str) -> Products:
     }
     name = _own_name(library, prefix)
     if "USE64BITINT" in name:
-        raise ProductsError("it takes 64-bit integers")
+        raise BlasLibraryError("it uses 64-bit integers")
     own_name = " ".join(name.split()[:2]) or os.path.basename(path)
-    return Products(own_name, addresses, _threads_of(library, prefix))
+    return BlasFunctions(own_name, addresses, _find_set_threads(library, prefix))
 
 
 def bind(addresses: dict[str, int]) -> dict[str, int]:
-    """Let MLX multiply with these functions and return those until now. MLX must be at rest.
+    """Make MLX call other functions. No MLX operation may run meanwhile.
+
+    Args:
+        addresses: addresses of `FUNCTIONS` by name.
+
+    Returns:
+        The previous addresses.
 
     Raises:
-        ProductsError: this MLX does not call them.
+        BlasLibraryError: this version of MLX does not call one of them.
     """
     try:
         return rebind(find_loaded(_LIBMLX), addresses)
     except RebindingError as error:
-        raise ProductsError(str(error)) from error
+        raise BlasLibraryError(str(error)) from error
 
 
 def _own_name(library: ctypes.CDLL, prefix: str) -> str:
-    """Return what OpenBLAS or BLIS tells of its version and build; empty where nothing is told."""
+    """Return the version and build string of OpenBLAS, BLIS or MKL; empty for other libraries."""
     for name, label in ((f"{prefix}openblas_get_config", ""), ("bli_info_get_version_str", "BLIS ")):
         function = getattr(library, name, None)
         if function is not None:
@@ -84,7 +90,7 @@ def _own_name(library: ctypes.CDLL, prefix: str) -> str:
     return ""
 
 
-def _threads_of(library: ctypes.CDLL, prefix: str) -> Callable[[int], None] | None:
+def _find_set_threads(library: ctypes.CDLL, prefix: str) -> Callable[[int], None] | None:
     for name, number in (
         (f"{prefix}openblas_set_num_threads", ctypes.c_int),
         ("bli_thread_set_num_threads", ctypes.c_int64),
@@ -93,6 +99,6 @@ def _threads_of(library: ctypes.CDLL, prefix: str) -> Callable[[int], None] | No
         function = getattr(library, name, None)
         if function is not None:
             function.argtypes, function.restype = (number,), None
-            tell: Callable[[int], None] = function
-            return tell
+            set_threads: Callable[[int], None] = function
+            return set_threads
     return None

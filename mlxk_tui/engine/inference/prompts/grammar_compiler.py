@@ -1,6 +1,6 @@
-"""Compiles what an answer must follow: a JSON schema, or another grammar, into llguidance's matcher.
+"""Compiles a JSON schema or another grammar into a matcher of llguidance.
 
-Nothing here imports MLX: a large schema is tried in a process of `tokenizing` first, under a limit of time.
+This module does not import MLX: a large schema is first compiled in a tokenizer process, with a time limit.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 LARGE_CHARACTERS = 16 * 1024
-"""A grammar from this size on is tried elsewhere first: one of 4,000 optional keys takes seconds."""
+"""Size of a grammar from which a tokenizer process compiles it first: 4,000 optional keys take seconds."""
 _MAX_CHARACTERS = 256 * 1024
 _MAX_DEPTH = 64
 _ANY_OBJECT = '{"type":"object"}'
-_KEPT = 4
-"""Compiled grammars that a model keeps: clients send the same one again and again."""
+_MAX_CACHED = 4
+"""Compiled grammars that are cached per model: clients often send the same one again."""
 
 
 @dataclass(frozen=True)
 class GrammarTokenizer:
-    """A model's tokenizer as llguidance knows it."""
+    """A model's tokenizer for llguidance."""
 
-    known: LLTokenizer
+    tokenizer: LLTokenizer
     markers: npt.NDArray[np.int64]
-    """Ids of tokens that are no text, such as ends of turn."""
+    """Ids of added tokens, which are not text, such as end-of-turn tokens, (markers,)."""
 
 
 class GrammarModel(Protocol):
-    """What a grammar needs of a model: one in memory, or its tokenizer alone."""
+    """The properties of a model that a grammar needs; a loaded model or its tokenizer alone."""
 
     grammar_tokenizer: Any
-    """As `GrammarTokenizer`, once it was needed."""
+    """A `GrammarTokenizer`; None until it is first needed."""
     grammars: dict[tuple[str, str], Any]
-    """Compiled ones by syntax and text."""
+    """Compiled grammars by syntax and text."""
 
     @property
     def name(self) -> str:
-        """As shown."""
+        """The name for error messages."""
 
     @property
     def tokenizer(self) -> Any:
@@ -59,37 +59,37 @@ class GrammarModel(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """Size of the logits."""
+        """The size of the logits."""
 
     @property
     def stop_tokens(self) -> frozenset[int]:
-        """Every token that ends a turn."""
+        """The ids of all end-of-turn tokens."""
 
 
-def compile_schema(model: GrammarModel, schema: str, syntax: GrammarSyntax = "json_schema") -> LLMatcher:
-    """Return what follows a schema, at its beginning; takes up to seconds, not for the MLX thread.
+def compile_grammar(model: GrammarModel, grammar: str, syntax: GrammarSyntax = "json_schema") -> LLMatcher:
+    """Return a new matcher for a grammar. This may take seconds, so do not call it on the MLX thread.
 
     Args:
-        model: the model; its tokenizer is prepared once and kept.
-        schema: a JSON schema as text; `{}` is any JSON object.
-        syntax: how it is written, where it is something else.
+        model: the model; its tokenizer is converted once, and compiled grammars are cached in it.
+        grammar: by default a JSON schema as text, where `{}` is any JSON object.
+        syntax: the syntax of `grammar`.
 
     Raises:
-        OpError: `validation_error`: it is no schema, too large, or asks for what cannot be promised;
-            `dependency_missing`; `model_not_runnable`: the model's tokenizer is of an unusual kind.
+        OpError: `validation_error`: the grammar is invalid, too large, or cannot be guaranteed;
+            `dependency_missing`; `model_not_runnable`: the model's tokenizer is not supported.
     """
-    compiled = model.grammars.get((syntax, schema))
+    compiled = model.grammars.get((syntax, grammar))
     if compiled is None:
-        compiled = _compiled(model, schema, syntax)
-        model.grammars[syntax, schema] = compiled
-        while len(model.grammars) > _KEPT:
+        compiled = _compile(model, grammar, syntax)
+        model.grammars[syntax, grammar] = compiled
+        while len(model.grammars) > _MAX_CACHED:
             with contextlib.suppress(KeyError, RuntimeError):  # another thread does the same
                 del model.grammars[next(iter(model.grammars))]
     return compiled.deep_copy()
 
 
-def _compiled(model: GrammarModel, schema: str, syntax: GrammarSyntax) -> LLMatcher:
-    text = _checked(schema) if syntax == "json_schema" else _checked_size(schema)
+def _compile(model: GrammarModel, given: str, syntax: GrammarSyntax) -> LLMatcher:
+    text = _normalize_schema(given) if syntax == "json_schema" else _check_size(given)
     try:
         from llguidance import LLMatcher
     except ImportError as error:
@@ -106,19 +106,19 @@ def _compiled(model: GrammarModel, schema: str, syntax: GrammarSyntax) -> LLMatc
         if syntax == "json_schema":
             grammar = LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_flexible": False})
     except ValueError as error:
-        raise _invalid(reason_of(str(error))) from error
+        raise _invalid(error_reason(str(error))) from error
     what = "JSON schema" if syntax == "json_schema" else "grammar"
-    matcher = LLMatcher(model.grammar_tokenizer.known, grammar, log_level=0, limits=_limits())
+    matcher = LLMatcher(model.grammar_tokenizer.tokenizer, grammar, log_level=0, limits=_limits())
     if matcher.is_error():
-        raise _invalid(reason_of(matcher.get_error()), what)
-    matcher.compute_bitmask()  # shows a schema that nothing fits, and warms up
+        raise _invalid(error_reason(matcher.get_error()), what)
+    matcher.compute_bitmask()  # fails for a schema that no text can match; also a warm-up
     if matcher.is_error():
-        raise _invalid(reason_of(matcher.get_error()), what)
+        raise _invalid(error_reason(matcher.get_error()), what)
     return matcher
 
 
 def _limits() -> LLParserLimits:
-    """Return what a grammar may cost: a token's mask some 15 ms at most, since all streams wait for it."""
+    """Return limits with which a token's mask takes about 15 ms at most, because all streams wait for it."""
     from llguidance import LLParserLimits
 
     return LLParserLimits(
@@ -131,10 +131,10 @@ def _limits() -> LLParserLimits:
 
 
 def _without_markers(written: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-    """Return a tokenizer.json without its added tokens, and their ids.
+    """Return the content of a tokenizer.json without its added tokens, and their ids.
 
-    `<think>`, an end of turn and their like are no text of an answer: where a string has to hold one it
-    is spelled out. Else llguidance would take the marker's own token for it.
+    Added tokens such as `<think>` or end-of-turn tokens are not text of an answer. A string that contains
+    such text must be spelled out with ordinary tokens; otherwise llguidance would use the added token.
     """
     ids = [int(token["id"]) for token in written["added_tokens"]]
     vocabulary = written["model"].get("vocab")
@@ -165,14 +165,14 @@ def _prepare_tokenizer(model: GrammarModel) -> GrammarTokenizer:
     except Exception as error:
         raise OpError(
             ErrorType.MODEL_NOT_RUNNABLE,
-            f"{model.name} cannot be made to follow a JSON schema: its tokenizer is of an unusual kind.",
+            f"{model.name} cannot follow a JSON schema: its kind of tokenizer is not supported.",
             remedy=Remedy.LEAVE_OUT_GRAMMAR,
         ) from error
 
 
-def _checked(schema: str) -> str:
-    """Return a schema as the compiler takes it."""
-    _checked_size(schema)
+def _normalize_schema(schema: str) -> str:
+    """Return a JSON schema in the form that the compiler accepts."""
+    _check_size(schema)
     try:
         value = json.loads(schema)
     except (ValueError, RecursionError):
@@ -183,11 +183,11 @@ def _checked(schema: str) -> str:
         raise _invalid("it is not an object")
     if _deeper_than(value, _MAX_DEPTH):
         raise _invalid(f"it is nested more than {_MAX_DEPTH} deep")
-    value.pop("x-guidance", None)  # options of the compiler, which are ours to choose
+    value.pop("x-guidance", None)  # compiler options, which clients may not set
     return json.dumps(value)
 
 
-def _checked_size(text: str) -> str:
+def _check_size(text: str) -> str:
     if len(text) > _MAX_CHARACTERS:
         raise _invalid(f"it has more than {_MAX_CHARACTERS:,} characters")
     return text
@@ -207,13 +207,13 @@ def _deeper_than(value: object, depth: int) -> bool:
     return True
 
 
-def reason_of(said: str) -> str:
-    """Return the first sentence of an error, without what follows for the compiler's own developers."""
-    if said.startswith(("panic", "ParserTooComplex", "LexerTooComplex")):  # a panic: mostly too many symbols
+def error_reason(text: str) -> str:
+    """Return the reason in an error message of llguidance, without its details for developers."""
+    if text.startswith(("panic", "ParserTooComplex", "LexerTooComplex")):  # a panic: often too many symbols
         return "it is too large or too complex for the compiler"
-    if said.startswith("NoExtension"):
-        return "no answer fits it, as where a $ref leads only back to itself"
-    first = said.split("\n<", 1)[0].strip().replace("\n", " ")
+    if text.startswith("NoExtension"):
+        return "no answer can match it, for example because a $ref only refers to itself"
+    first = text.split("\n<", 1)[0].strip().replace("\n", " ")
     return printable(" ".join(first.split()))[:200].rstrip(".") or "it cannot be compiled"
 
 

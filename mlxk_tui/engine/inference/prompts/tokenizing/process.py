@@ -1,9 +1,9 @@
-"""A process of the tokenizing pool: it forks, loads a tokenizer, or prepares requests, as it is told.
+"""A tokenizer process: it forks other processes, loads a tokenizer, or prepares requests, on command.
 
-The first one is forked from the worker before MLX is imported and while there is one thread. For each
-model it forks one that loads the tokenizer, and that one forks those that work: all memory is shared until
-it is written to, and a lost process is replaced within milliseconds. Each ends with the one it was forked
-from (on Linux by `PR_SET_PDEATHSIG`), and when the other end of its socket is closed.
+The root process is forked from the worker before MLX is imported, while there is one thread. For each model
+it forks a process that loads the tokenizer, and that one forks the processes that prepare requests. They
+share all memory until it is written to, and a lost process is replaced within milliseconds. Each process ends
+with its parent (on Linux by `PR_SET_PDEATHSIG`), and when the other end of its socket is closed.
 """
 
 from __future__ import annotations
@@ -32,40 +32,41 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
 
 if TYPE_CHECKING:
-    from mlxk_tui.engine.inference.prompts.kinds import Preparable
+    from mlxk_tui.engine.inference.prompts.dispatch import PreparableCommand
 
 _PR_SET_PDEATHSIG = 1
 _TEMPLATE_S = 5.0
-"""Processor time that a chat template may take, in seconds; one of 10,000 messages takes one."""
+"""Maximum processor time for a chat template, in seconds; 10,000 messages take one second."""
 _TOKENIZER_S = 60.0
-"""Processor time that a text may take, in seconds."""
+"""Maximum processor time for tokenizing a text, in seconds."""
 GRAMMAR_S = 4.0
-"""Processor time that a grammar may take, in seconds; one of 4,000 optional keys takes one."""
+"""Maximum processor time for compiling a grammar, in seconds; 4,000 optional keys take one second."""
 _MORE_MEMORY_BYTES = 4 * 2**30
-"""Address space that a request may take beyond what the process has."""
-_SINGLE = dict.fromkeys(
+"""Maximum additional address space for a request."""
+_SINGLE_THREAD_ENVIRON = dict.fromkeys(
     ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "RAYON_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
 
 
 @dataclass(frozen=True)
 class Fork:
-    """Command: fork a process that listens to the socket that comes along; answered by its process id."""
+    """Command: fork a process that serves the socket sent with this command; the reply is its process id."""
 
 
 @dataclass(frozen=True)
 class LoadTokenizer:
-    """Command: load a tokenizer; answered by an empty text, or by why it cannot be."""
+    """Command: load a tokenizer; the reply is an empty string, or the error."""
 
     folder: str
     eos_token_ids: Any
+    """`eos_token_id` of config.json."""
     defaults: Any
-    """mlx-lm's own for the architecture."""
+    """mlx-lm's tokenizer defaults for the architecture."""
 
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """What `prompting` needs to know of a model beside its tokenizer."""
+    """The properties of a model, besides its tokenizer, that preparing a request needs."""
 
     name: str
     context_length: int | None
@@ -77,7 +78,7 @@ class TokenizerFacts:
 
 @dataclass(frozen=True)
 class PreparationJob:
-    """Command: prepare a request; answered by what `prompting` makes of it, or an `OpError`'s parts."""
+    """Command: prepare a request; the reply is the result of `prepare_request`, or a `TokenizingFailure`."""
 
     command: Command
     facts: TokenizerFacts
@@ -85,7 +86,10 @@ class PreparationJob:
 
 @dataclass(frozen=True)
 class TryGrammar:
-    """Command: compile a grammar; answered by None, or why it cannot be. One that takes too long ends it."""
+    """Command: compile a grammar; the reply is None or a `TokenizingFailure`.
+
+    If it takes too long, the process ends.
+    """
 
     grammar: str
     syntax: GrammarSyntax
@@ -93,8 +97,8 @@ class TryGrammar:
 
 
 @dataclass
-class ReaderModel:
-    """A model as far as its prompts need it."""
+class TokenizerModel:
+    """A model without weights, as `PromptModel` and `GrammarModel`."""
 
     tokenizer: Any
     name: str
@@ -107,46 +111,52 @@ class ReaderModel:
     grammars: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tokenizer: Any, facts: TokenizerFacts) -> ReaderModel:
-        """Return the model with these facts."""
+    def from_facts(cls, tokenizer: Any, facts: TokenizerFacts) -> TokenizerModel:
+        """Return a model with a tokenizer and properties."""
         return cls(tokenizer, **{name: getattr(facts, name) for name in facts.__dataclass_fields__})
 
 
 def start() -> socket.socket | None:
-    """Fork the first process; to be called while there is one thread, and before MLX is imported.
+    """Fork the root process. Call this while there is one thread, and before MLX is imported.
 
     Returns:
-        The worker's end of its socket; None where there can be none: requests are then prepared in the
-        worker, as well as it goes.
+        The worker's end of its socket; None if the process cannot be forked, so that requests are prepared in
+        the worker.
     """
-    before = {name: os.environ.get(name) for name in _SINGLE}
-    os.environ |= {**_SINGLE, "TOKENIZERS_PARALLELISM": "false"}
+    before = {name: os.environ.get(name) for name in _SINGLE_THREAD_ENVIRON}
+    os.environ |= {**_SINGLE_THREAD_ENVIRON, "TOKENIZERS_PARALLELISM": "false"}
     speed_up_transformers_import()
     try:
-        # With them comes numpy, whose own threads may not be there when this process forks.
+        # This also imports numpy, whose threads must not exist when this process forks.
         import transformers.tokenization_utils_base  # noqa: F401 - the worker needs it too
         from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
 
-        import mlxk_tui.engine.inference.prompts.compiling  # noqa: F401
-    except Exception:  # noqa: BLE001 - what is missing is said by the worker itself
+        import mlxk_tui.engine.inference.prompts.grammar_compiler  # noqa: F401
+    except Exception:  # noqa: BLE001 - the worker itself reports a missing package
         return None
     finally:
-        for name, value in before.items():  # numpy has read them: those who come later want their own
+        for name, value in before.items():  # numpy has read the variables; restore them for other libraries
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
     if threading.active_count() > 1:
         return None
-    ours, theirs = socket.socketpair()
+    local, remote = socket.socketpair()
     parent = os.getpid()
     if os.fork() == 0:
-        _run(theirs, parent, (ours,))
-    theirs.close()
-    return ours
+        _run(remote, parent, (local,))
+    remote.close()
+    return local
 
 
 def _run(sock: socket.socket, parent: int, others: tuple[socket.socket, ...]) -> None:
-    """Be a process of the pool; never returns."""
+    """Run a tokenizer process; never returns.
+
+    Args:
+        sock: the socket to serve.
+        parent: id of the parent process.
+        others: sockets to close.
+    """
     try:
         if sys.platform.startswith("linux"):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -155,19 +165,23 @@ def _run(sock: socket.socket, parent: int, others: tuple[socket.socket, ...]) ->
         for other in others:
             other.close()
         nowhere = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):  # the worker's pipes end with the worker
+        for descriptor in (0, 1, 2):  # the worker's pipes must close when the worker ends
             os.dup2(nowhere, descriptor)
         os.close(nowhere)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that are forked here
-        _Node(sock).serve()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # child processes are reaped automatically
+        _TokenizerProcess(sock).serve()
     except (EOFError, OSError):
         pass
     finally:
         os._exit(0)
 
 
-class _Node:
-    """What a process does."""
+class _TokenizerProcess:
+    """Executes the commands from a socket.
+
+    Args:
+        sock: the socket.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -175,7 +189,7 @@ class _Node:
         self._worker = False
 
     def serve(self) -> None:
-        """Do as told until the other end is gone."""
+        """Execute commands until the other end of the socket is closed."""
         while True:
             command, given = self._receive()
             if isinstance(command, Fork) and given is not None:
@@ -193,14 +207,14 @@ class _Node:
             elif isinstance(command, TryGrammar):
                 if not self._worker:
                     self._become_worker()
-                frames.send(self._sock, self._try(command))
+                frames.send(self._sock, self._try_grammar(command))
             elif isinstance(command, PreparationJob):
                 if not self._worker:
                     self._become_worker()
                 frames.send(self._sock, self._prepare(command))
 
     def _receive(self) -> tuple[Any, socket.socket | None]:
-        """Return the next command, and the socket that came with a `Fork`."""
+        """Return the next command, and the socket that was sent with a `Fork`."""
         command = frames.receive(self._sock)
         if not isinstance(command, Fork):
             return command, None
@@ -214,11 +228,11 @@ class _Node:
             os._exit(0)
 
     def _become_worker(self) -> None:
-        """Nothing is forked from here: threads and limits do no harm."""
+        """Start a thread and set limits; possible because this process never forks another one."""
         self._worker = True
         parent = os.getppid()
 
-        def watch() -> None:  # where the system does not end it: a template may run for ever
+        def watch() -> None:  # needed without PR_SET_PDEATHSIG, as a template may run forever
             while os.getppid() == parent:
                 time.sleep(1)
             os._exit(0)
@@ -231,50 +245,50 @@ class _Node:
 
     def _load(self, command: LoadTokenizer) -> str:
         try:
-            load = _loader()
+            load = _tokenizer_loader()
             more = {} if command.defaults is None else {"defaults": command.defaults}
             self._tokenizer = load(Path(command.folder), eos_token_ids=command.eos_token_ids, **more)
-        except Exception as error:  # noqa: BLE001 - whatever a repo's files make of it
+        except Exception as error:  # noqa: BLE001 - the files of a repo may cause any error
             return f"{type(error).__name__}: {error}"[:300] or "unknown"
         return ""
 
-    def _try(self, command: TryGrammar) -> TokenizingFailure | None:
-        from mlxk_tui.engine.inference.prompts.compiling import compile_schema  # `start` imported it
+    def _try_grammar(self, command: TryGrammar) -> TokenizingFailure | None:
+        from mlxk_tui.engine.inference.prompts.grammar_compiler import compile_grammar  # `start` imported it
 
-        model = ReaderModel.of(self._tokenizer, command.facts)
-        # No handler: Python would not run it before the compiler returns, and nothing here is worth keeping.
+        model = TokenizerModel.from_facts(self._tokenizer, command.facts)
+        # No handler: Python would run it only after the compiler returns. So the signal ends the process.
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, GRAMMAR_S)
         try:
-            compile_schema(model, command.grammar, command.syntax)
+            compile_grammar(model, command.grammar, command.syntax)
         except OpError as error:
-            return TokenizingFailure.of(error)
-        except Exception:  # noqa: BLE001 - the worker meets it too, and tells
+            return TokenizingFailure.from_error(error)
+        except Exception:  # noqa: BLE001 - the worker gets the same error and reports it
             return None
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
         return None
 
     def _prepare(self, work: PreparationJob) -> Any:
-        from mlxk_tui.engine.inference.prompts.kinds import prepared  # it knows this module
+        from mlxk_tui.engine.inference.prompts.dispatch import prepare_request  # avoids an import cycle
 
-        model = ReaderModel.of(_Limited(self._tokenizer, work.facts.name), work.facts)
+        model = TokenizerModel.from_facts(_LimitedTokenizer(self._tokenizer, work.facts.name), work.facts)
         try:
-            result = prepared(cast("Preparable", work.command), model)
-        except _OverrunError as error:
-            result = error.told
+            result = prepare_request(cast("PreparableCommand", work.command), model)
+        except _TimeLimitError as limit:
+            result = limit.error
         except MemoryError:
             result = OpError(
                 ErrorType.MODEL_NOT_RUNNABLE,
-                f"The chat template or tokenizer of {work.facts.name} takes more memory than it may.",
+                f"The chat template or tokenizer of {work.facts.name} exceeded its memory limit.",
                 remedy=Remedy.CHANGE_MESSAGES,
             )
-        return TokenizingFailure.of(result) if isinstance(result, OpError) else result
+        return TokenizingFailure.from_error(result) if isinstance(result, OpError) else result
 
 
 @dataclass(frozen=True)
 class TokenizingFailure:
-    """An `OpError` in parts, since exceptions with keyword arguments cannot be pickled."""
+    """The fields of an `OpError`, because exceptions with keyword arguments cannot be pickled."""
 
     type: ErrorType
     message: str
@@ -283,26 +297,31 @@ class TokenizingFailure:
     overflow: Any
 
     @classmethod
-    def of(cls, error: OpError) -> TokenizingFailure:
-        """Take it apart."""
+    def from_error(cls, error: OpError) -> TokenizingFailure:
+        """Return the fields of an error."""
         return cls(error.type, error.message, error.remedy, error.facts, error.overflow)
 
     @property
     def error(self) -> OpError:
-        """The error."""
+        """The `OpError` with these fields."""
         return OpError(self.type, self.message, remedy=self.remedy, facts=self.facts, overflow=self.overflow)
 
 
-class _OverrunError(BaseException):
-    """Something takes too long; no `except Exception` on the way may take it for a fault of its own."""
+class _TimeLimitError(BaseException):
+    """A time limit was exceeded. It is not an `Exception`, so that no template or tokenizer catches it."""
 
-    def __init__(self, told: OpError) -> None:
-        super().__init__(told.message)
-        self.told = told
+    def __init__(self, error: OpError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
-class _Limited:
-    """A tokenizer that may take so much processor time."""
+class _LimitedTokenizer:
+    """A tokenizer whose calls have a limit of processor time.
+
+    Args:
+        tokenizer: mlx-lm's TokenizerWrapper.
+        name: name of the model for error messages.
+    """
 
     def __init__(self, tokenizer: Any, name: str) -> None:
         self._tokenizer = tokenizer
@@ -312,28 +331,28 @@ class _Limited:
         return getattr(self._tokenizer, name)
 
     def apply_chat_template(self, *args: Any, **more: Any) -> Any:
-        """As the tokenizer's own, for some seconds at most."""
+        """Call the tokenizer's `apply_chat_template` with a limit of 5 s of processor time."""
         with self._limit("chat template", _TEMPLATE_S):
             return self._tokenizer.apply_chat_template(*args, **more)
 
     def encode(self, *args: Any, **more: Any) -> Any:
-        """As the tokenizer's own, for some seconds at most."""
+        """Call the tokenizer's `encode` with a limit of 60 s of processor time."""
         with self._limit("tokenizer", _TOKENIZER_S):
             return self._tokenizer.encode(*args, **more)
 
     @contextlib.contextmanager
     def _limit(self, what: str, seconds: float) -> Iterator[None]:
-        def overrun(*_: object) -> None:
-            raise _OverrunError(
+        def on_limit(*_: object) -> None:
+            raise _TimeLimitError(
                 OpError(
                     ErrorType.MODEL_NOT_RUNNABLE,
-                    f"The {what} of {self._name} ran for more than {seconds:g} seconds of processor time "
-                    "with this request and was stopped.",
+                    f"The {what} of {self._name} used more than {seconds:g} seconds of processor time for "
+                    "this request and was stopped.",
                     remedy=Remedy.CHANGE_MESSAGES,
                 )
             )
 
-        before = signal.signal(signal.SIGPROF, overrun)
+        before = signal.signal(signal.SIGPROF, on_limit)
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             yield
@@ -342,8 +361,8 @@ class _Limited:
             signal.signal(signal.SIGPROF, before)
 
 
-def _loader() -> Any:
-    """Return mlx-lm's own way to load a tokenizer, without the rest of mlx-lm and so without MLX."""
+def _tokenizer_loader() -> Any:
+    """Return `mlx_lm.tokenizer_utils.load`, without importing the rest of mlx-lm and MLX."""
     found = importlib.util.find_spec("mlx_lm")
     if found is not None and "mlx_lm" not in sys.modules:
         package = types.ModuleType("mlx_lm")

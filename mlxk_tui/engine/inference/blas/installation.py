@@ -1,4 +1,4 @@
-"""Lets the worker multiply with the best library that passes its trial; without one MLX stays as it is."""
+"""Installs the best BLAS library that passes its trial in the worker; without one MLX remains unchanged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from importlib.metadata import version
 
 import mlx.core as mx
 
-from mlxk_tui.engine.inference.blas.products import ProductsError, bind, load_products
+from mlxk_tui.engine.inference.blas.library import BlasLibraryError, bind, load_functions
 from mlxk_tui.ops.blas.choice import choose, describe
 from mlxk_tui.ops.blas.cores import ThreadLimiter, thread_variables
 from mlxk_tui.ops.blas.libraries import BlasLibrary, find_libraries
@@ -25,58 +25,62 @@ from mlxk_tui.ops.core.child_process import HOME
 from mlxk_tui.ops.core.text import printable
 
 _TRIAL_S = 8.0
-"""How long a trial may take on the busiest machine; on a quiet one it takes a third of a second."""
+"""Maximum duration of a trial; on an idle machine it takes a third of a second."""
 
 
 @dataclass(frozen=True)
-class Borrowed:
-    """What came of it."""
+class InstalledBlas:
+    """The result of `install_blas`."""
 
     blas: Blas | None = None
-    """None where MLX needs no other library: beside Linux, and with a GPU."""
+    """The library in use; None where MLX needs none, that is with a GPU or on systems other than Linux."""
     cores: ThreadLimiter | None = None
-    """What keeps the library's threads to the free cores; to be let look now and then while there is work."""
+    """Limits the library's threads to the free cores; call its `update` regularly while there is work."""
 
 
-def borrow_blas(trial_s: float = _TRIAL_S) -> Borrowed:
-    """Give MLX the best library there is; called once, before anything else is done with MLX."""
+def install_blas(trial_s: float = _TRIAL_S) -> InstalledBlas:
+    """Bind the best available library into MLX. Call this once, before any other use of MLX.
+
+    Args:
+        trial_s: maximum duration of a library's trial, in seconds.
+    """
     if not sys.platform.startswith("linux") or mx.default_device() != mx.Device(mx.cpu):
-        return Borrowed()
-    # Before any library is loaded: they read it when they start, and so does the trial.
-    ours = thread_variables(os.environ)
-    os.environ.update(ours)
+        return InstalledBlas()
+    # Before any library is loaded: libraries and the trial read the environment when they start.
+    variables = thread_variables(os.environ)
+    os.environ.update(variables)
     libraries = find_libraries(os.environ)
-    return _with(_tried(libraries, trial_s), govern=bool(ours))
+    return _install_best(_with_trials(libraries, trial_s), limit_threads=bool(variables))
 
 
-def _with(tried: Sequence[tuple[BlasLibrary, Trial]], *, govern: bool) -> Borrowed:
-    """Load and bind the best of them; the next best where it cannot be loaded any more."""
+def _install_best(tried: Sequence[tuple[BlasLibrary, Trial]], *, limit_threads: bool) -> InstalledBlas:
+    """Load and bind the best library, or the next best if it can no longer be loaded."""
     left = list(tried)
     cores: ThreadLimiter | None = None
     while (chosen := choose(left)) is not None:
         library = chosen[0]
         try:
-            products = load_products(library.path)
-            before = bind(products.addresses)
-            if not _sane():
+            functions = load_functions(library.path)
+            before = bind(functions.addresses)
+            if not _multiplies_correctly():
                 bind(before)
-                raise ProductsError("it multiplies wrongly in this process")
-            if govern and products.set_threads is not None:
-                cores = ThreadLimiter(products.set_threads)
+                raise BlasLibraryError("its products are wrong in this process")
+            if limit_threads and functions.set_threads is not None:
+                cores = ThreadLimiter(functions.set_threads)
             break
-        except ProductsError as error:
+        except BlasLibraryError as error:
             left[left.index(chosen)] = (library, Trial(TrialVerdict.UNUSABLE, printable(str(error))))
-    return Borrowed(describe(os.environ, left), cores)
+    return InstalledBlas(describe(os.environ, left), cores)
 
 
-def _sane() -> bool:
-    """Whether a product of small whole numbers is exact."""
+def _multiplies_correctly() -> bool:
+    """Return whether a product of small integers is exact."""
     left = mx.arange(12, dtype=mx.float32).reshape(3, 4)
     return bool((left @ left.T == (left[:, None] * left[None]).sum(axis=2)).all().item())
 
 
-def _tried(libraries: Sequence[BlasLibrary], trial_s: float) -> list[tuple[BlasLibrary, Trial]]:
-    """Return each library's trial, remembered or made now."""
+def _with_trials(libraries: Sequence[BlasLibrary], trial_s: float) -> list[tuple[BlasLibrary, Trial]]:
+    """Return the libraries with their stored or new trials."""
     trials = TrialStore(version("mlx"))
     known = {library: trials.get(library) for library in libraries}
     if None in known.values():
@@ -84,7 +88,7 @@ def _tried(libraries: Sequence[BlasLibrary], trial_s: float) -> list[tuple[BlasL
             trials.read()
             for library in libraries:
                 if trials.get(library) is None:
-                    trial = _try(library, trial_s)
+                    trial = _run_trial(library, trial_s)
                     known[library] = trial
                     trials.put(library, trial)
                 else:
@@ -93,10 +97,10 @@ def _tried(libraries: Sequence[BlasLibrary], trial_s: float) -> list[tuple[BlasL
     return [(library, trial) for library, trial in known.items() if trial is not None]
 
 
-def _try(library: BlasLibrary, trial_s: float) -> Trial:
+def _run_trial(library: BlasLibrary, trial_s: float) -> Trial:
     command = [sys.executable, "-m", f"{__package__}.trial", library.path, str(trial_s)]
     try:
-        ended = subprocess.run(  # noqa: S603 - ourselves
+        ended = subprocess.run(  # noqa: S603 - a module of this package
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -112,17 +116,17 @@ def _try(library: BlasLibrary, trial_s: float) -> Trial:
     if ended.returncode == -signal.SIGALRM:
         return Trial(TrialVerdict.HUNG, f"not after {trial_s:g} s", at=time.time())
     try:
-        said = json.loads(ended.stdout)
-        numbers = [float(said.get(name, 0.0)) for name in ("gain", "speed")]
+        result = json.loads(ended.stdout)
+        numbers = [float(result.get(name, 0.0)) for name in ("gain", "speed")]
         if not all(map(math.isfinite, numbers)):
-            raise ValueError("no number")
-        detail = printable(str(said["detail"]))[:200]
-        return Trial(TrialVerdict(said["verdict"]), detail, numbers[0], numbers[1], time.time())
+            raise ValueError("not finite")
+        detail = printable(str(result["detail"]))[:200]
+        return Trial(TrialVerdict(result["verdict"]), detail, numbers[0], numbers[1], time.time())
     except (ValueError, KeyError, TypeError, AttributeError):
-        return Trial(TrialVerdict.DIED, _end_of(ended.returncode), at=time.time())
+        return Trial(TrialVerdict.DIED, _exit_reason(ended.returncode), at=time.time())
 
 
-def _end_of(status: int) -> str:
+def _exit_reason(status: int) -> str:
     try:
         return signal.Signals(-status).name if status < 0 else f"status {status}"
     except ValueError:
