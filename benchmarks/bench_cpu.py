@@ -29,9 +29,9 @@ from typing import Any
 from benchmarks.bench_server import Contestant, free_port, in_turns, server
 from benchmarks.measure import ROOT, Row, arguments, finish, scratch, table
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.generation import Finished, Generation, Sampling
-from mlxk_tui.engine.memory import WeightsChoice
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import Finished, GenerationRequest, SamplingParams
+from mlxk_tui.engine.memory import WeightsPolicy
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.contract.terms import CpuWeights
 from mlxk_tui.ops.health.machine import may_have_gpu
 
@@ -200,11 +200,13 @@ async def _memory(name: str, folder: Path) -> tuple[float, float]:
     extra: dict[CpuWeights, float] = {}
     stored = 0.0
     for weights in (CpuWeights.FLOAT32, CpuWeights.STORED):
-        engine = Engine(weights=WeightsChoice(weights))
+        engine = Engine(weights=WeightsPolicy(weights))
         try:
-            runnable = Runnable(name, folder)
+            runnable = RunnableModel(name, folder)
             loaded = await engine.load(runnable)
-            asked = Generation(prompt=_prompt(BESIDE_TOKENS), sampling=Sampling(temperature=0), max_tokens=2)
+            asked = GenerationRequest(
+                prompt=_prompt(BESIDE_TOKENS), sampling=SamplingParams(temperature=0), max_tokens=2
+            )
             async for event in engine.generate(runnable, asked):
                 if isinstance(event, Finished):
                     extra[weights] = event.timings.peak_memory_bytes - loaded.memory_bytes

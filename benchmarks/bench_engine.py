@@ -13,8 +13,8 @@ from pathlib import Path
 
 from benchmarks.measure import ROOT, Row, arguments, finish, scratch, table
 from mlxk_tui.engine.client import Engine, GenerationStream
-from mlxk_tui.engine.generation import Delta, Finished, Generation, Sampling
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import Delta, Finished, GenerationRequest, SamplingParams
+from mlxk_tui.engine.models import RunnableModel
 from tests.engine.small_models import make_model
 
 SHORT = "Hello, world! How are you today?"
@@ -63,13 +63,15 @@ class Ours:
 
     def __init__(self, folder: Path) -> None:
         self.engine = Engine()
-        self._model = Runnable("bench", folder)
+        self._model = RunnableModel("bench", folder)
 
-    def request(self, prompt: str, tokens: int) -> Generation:
+    def request(self, prompt: str, tokens: int) -> GenerationRequest:
         """Return a greedy request."""
         # Without end-of-turn tokens, so that both sides generate the same number of tokens.
         bias = dict.fromkeys((0, 2), -100.0) if tokens > 1 else {}
-        return Generation(prompt=prompt, max_tokens=tokens, sampling=Sampling(temperature=0, logit_bias=bias))
+        return GenerationRequest(
+            prompt=prompt, max_tokens=tokens, sampling=SamplingParams(temperature=0, logit_bias=bias)
+        )
 
     def stream(self, prompt: str, tokens: int) -> GenerationStream:
         """Start a generation."""

@@ -27,7 +27,7 @@ from mlxk_tui.services.conversation.backend import ChatBackend
 from mlxk_tui.services.library import Library
 from mlxk_tui.services.server.control import ServerControl
 from mlxk_tui.services.tasks import Tasks
-from mlxk_tui.settings import LoadedSettings, weights_choice
+from mlxk_tui.settings import LoadedSettings, weights_policy
 from mlxk_tui.terminal_app import TerminalApp
 from mlxk_tui.transfers.changes import Change
 from mlxk_tui.transfers.jobs import TransferState
@@ -150,7 +150,7 @@ class MlxkApp(TerminalApp):
             state or platformdirs.user_data_path("mlxk-tui"),
             idle_unload_s=60 * settings.idle_unload_minutes,
             error_text=error_text,
-            weights=lambda: weights_choice(loaded),
+            weights=lambda: weights_policy(loaded),
             engine=engine,
         )
         self.server = ServerControl(loaded, cache, lambda: self.chats.engine, remember=remember)

@@ -20,7 +20,7 @@ from mlxk_tui.config_file import ConfigError, read
 from mlxk_tui.ops.contract.terms import CpuWeights
 
 if TYPE_CHECKING:
-    from mlxk_tui.engine.memory import WeightsChoice
+    from mlxk_tui.engine.memory import WeightsPolicy
     from mlxk_tui.ops.cache.cache import Cache
     from mlxk_tui.server.options import ServerOptions
 
@@ -178,12 +178,12 @@ class LoadedSettings:
         return variable(name) if name in self.from_environment else str(self.path)
 
 
-def weights_choice(loaded: LoadedSettings) -> WeightsChoice:
+def weights_policy(loaded: LoadedSettings) -> WeightsPolicy:
     """Return the format of weights without a GPU; the command line applies to every model."""
-    from mlxk_tui.engine.memory import WeightsChoice
+    from mlxk_tui.engine.memory import WeightsPolicy
 
     for_all = "cpu_weights" in loaded.from_command_line
-    return WeightsChoice(
+    return WeightsPolicy(
         loaded.settings.cpu_weights, {} if for_all else dict(loaded.settings.model_cpu_weights)
     )
 

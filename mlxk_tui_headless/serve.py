@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlxk_tui import settings
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.engine.status import EngineStatus, ModelStatus
 from mlxk_tui.ops.contract.inference import ServerData
 from mlxk_tui.ops.contract.matrices import BlasState
@@ -111,7 +111,7 @@ class _ServeCommand:
 
     async def _run(self) -> None:
         loaded = self._load_settings()
-        engine = Engine(idle_unload_s=self._idle_unload_s(loaded), weights=settings.weights_choice(loaded))
+        engine = Engine(idle_unload_s=self._idle_unload_s(loaded), weights=settings.weights_policy(loaded))
         engine.subscribe(_EngineLog().on_status)
         control = ServerControl(
             loaded, self._session.cache, lambda: engine, given=self._given, remember=False, sample_seconds=0
@@ -178,7 +178,7 @@ class _ServeCommand:
         engine.idle_unload_s = self._idle_unload_s(loaded)
         _log.info("Settings reloaded.")
 
-    def _report(self, address: Address, model: Runnable | None) -> None:
+    def _report(self, address: Address, model: RunnableModel | None) -> None:
         data = ServerData(
             url=address.url,
             host=address.host,
@@ -232,7 +232,7 @@ def _log_weights(model: ModelStatus) -> None:
         _log.info("Weights of %s: as stored, %s.", model.name, held)
 
 
-async def _load(engine: Engine, model: Runnable) -> None:
+async def _load(engine: Engine, model: RunnableModel) -> None:
     _log.info("Loading %s.", model.name)
     try:
         loaded = await engine.load(model)

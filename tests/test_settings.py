@@ -13,7 +13,7 @@ from mlxk_tui.settings import (
     cache_for,
     load,
     reference,
-    weights_choice,
+    weights_policy,
 )
 
 
@@ -118,10 +118,10 @@ def test_weights_of_a_model_are_set_by_file_and_environment(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.write_text('cpu_weights = "stored"\n\n[model_cpu_weights]\n"Org/Model" = "float32"\n')
-    choice = weights_choice(load({}, config))
+    choice = weights_policy(load({}, config))
     assert (choice.for_model("org/model").value, choice.for_model("another").value) == ("float32", "stored")
     monkeypatch.setenv("MLXK_MODEL_CPU_WEIGHTS", '{"another": "auto"}')
-    assert weights_choice(load({}, config)).for_model("another").value == "auto"
+    assert weights_policy(load({}, config)).for_model("another").value == "auto"
     for bad in ("{", '{"another": "half"}'):
         monkeypatch.setenv("MLXK_MODEL_CPU_WEIGHTS", bad)
         assert "MLXK_MODEL_CPU_WEIGHTS is not valid" in load({}, config).problems[0]
@@ -129,7 +129,7 @@ def test_weights_of_a_model_are_set_by_file_and_environment(
 
 def test_command_line_sets_the_weights_of_all_models(config: Path) -> None:
     config.write_text('cpu_weights = "stored"\n\n[model_cpu_weights]\n"Org/Model" = "stored"\n')
-    choice = weights_choice(load({"cpu_weights": "float32"}, config))
+    choice = weights_policy(load({"cpu_weights": "float32"}, config))
     assert (choice.for_model("org/model").value, choice.for_model("another").value) == ("float32", "float32")
     with pytest.raises(ConfigError, match=r"^--cpu-weights: it must be 'auto', 'stored' or 'float32'\.$"):
         load({"cpu_weights": "half"}, config)

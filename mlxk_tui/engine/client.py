@@ -16,7 +16,7 @@ from mlxk_tui.engine.admission import Admission, AdmissionQueue
 from mlxk_tui.engine.connection.connection import Reply, WorkerConnection
 from mlxk_tui.engine.connection.liveness import LivenessLimits
 from mlxk_tui.engine.embedding import Embeddings, check_texts, decode_vectors, split_texts
-from mlxk_tui.engine.generation import Generation, Loading
+from mlxk_tui.engine.generation import GenerationRequest, LoadProgress
 from mlxk_tui.engine.generation_run import GenerationRun
 from mlxk_tui.engine.model_loader import ModelLoader
 from mlxk_tui.engine.protocol import (
@@ -39,11 +39,11 @@ from mlxk_tui.ops.core.events import OnEvent, Progress, Publisher, Unsubscribe, 
 from mlxk_tui.ops.core.remedies import Remedy
 
 if TYPE_CHECKING:
-    from mlxk_tui.engine.models import Runnable
+    from mlxk_tui.engine.models import RunnableModel
 
 __all__ = ["Embeddings", "Engine", "EngineState", "EngineStatus", "GenerationStream", "ModelStatus"]
 
-_NO_PROGRESS = Loading("start", 0, 0)
+_NO_PROGRESS = LoadProgress("start", 0, 0)
 _ATTEMPTS = 3
 """How often a request is retried if the worker dies just before it is sent."""
 
@@ -72,9 +72,9 @@ class Engine:
         liveness_limits: LivenessLimits | None = None,
         batching: bool = True,
         environ: Mapping[str, str] | None = None,
-        weights: memory.WeightsChoice | None = None,
+        weights: memory.WeightsPolicy | None = None,
     ) -> None:
-        self._weights = weights or memory.WeightsChoice()
+        self._weights = weights or memory.WeightsPolicy()
         self.idle_unload_s = idle_unload_s
         """May be changed at any time; applies from the next request on."""
         self._queue = AdmissionQueue(self._on_change)
@@ -139,13 +139,13 @@ class Engine:
         """Call `callback` with each new status, in the event loop; return a function that unsubscribes."""
         return self._changes.subscribe(callback)
 
-    async def load(self, model: Runnable, *, on_event: OnEvent = ignore_event) -> ModelStatus:
+    async def load(self, model: RunnableModel, *, on_event: OnEvent = ignore_event) -> ModelStatus:
         """Load a model, after the streams of any other model have ended.
 
         Args:
             model: the model.
-            on_event: receives `Progress` events with the stages of `Loading`, and bytes while the weights
-                are read.
+            on_event: receives `Progress` events with the stages of `LoadProgress`, and bytes while
+                the weights are read.
 
         Raises:
             OpError: `insufficient_memory`, `model_not_runnable`, `engine_crashed`, `dependency_missing`,
@@ -153,7 +153,7 @@ class Engine:
         """
         begin = time.monotonic()
 
-        def on_loading(event: Loading) -> None:
+        def on_loading(event: LoadProgress) -> None:
             rate = event.done / max(time.monotonic() - begin, 1e-3)
             on_event(Progress(event.stage, model.name, event.done, event.total, rate))
 
@@ -180,7 +180,7 @@ class Engine:
             self._stopping = asyncio.create_task(self._stop())
         await asyncio.shield(self._stopping)
 
-    def generate(self, model: Runnable, request: Generation) -> GenerationStream:
+    def generate(self, model: RunnableModel, request: GenerationRequest) -> GenerationStream:
         """Return the event stream of a generation, which ends with `Finished`. Loads the model if necessary.
 
         Generation begins when the first event is awaited. Closing the stream (`aclose`), cancelling the
@@ -205,7 +205,7 @@ class Engine:
 
     async def count_tokens(
         self,
-        model: Runnable,
+        model: RunnableModel,
         messages: Sequence[Mapping[str, Any]],
         *,
         tools: Sequence[Mapping[str, Any]] = (),
@@ -213,7 +213,7 @@ class Engine:
     ) -> int:
         """Return the number of prompt tokens of a conversation. Loads the model if necessary.
 
-        The arguments are the fields of the same names in `Generation`.
+        The arguments are the fields of the same names in `GenerationRequest`.
 
         Raises:
             OpError: as `generate`, except `context_length_exceeded`.
@@ -224,7 +224,7 @@ class Engine:
         reply = await self._request(model, command)
         return reply.tokens if isinstance(reply, Counted) else 0
 
-    async def tokenize(self, model: Runnable, command: Tokenize) -> Tokenized:
+    async def tokenize(self, model: RunnableModel, command: Tokenize) -> Tokenized:
         """Return the tokens of a text or a conversation; ignores `command.id`. Loads the model if necessary.
 
         Raises:
@@ -233,7 +233,7 @@ class Engine:
         reply = await self._request(model, lambda number: replace(command, id=number))
         return reply if isinstance(reply, Tokenized) else Tokenized(0)
 
-    async def detokenize(self, model: Runnable, tokens: Sequence[int]) -> str:
+    async def detokenize(self, model: RunnableModel, tokens: Sequence[int]) -> str:
         """Return the text of token ids. Loads the model if necessary.
 
         Raises:
@@ -242,7 +242,7 @@ class Engine:
         reply = await self._request(model, partial(Detokenize, tokens=tuple(tokens)))
         return reply.text if isinstance(reply, Detokenized) else ""
 
-    async def embed(self, model: Runnable, texts: Sequence[str]) -> Embeddings:
+    async def embed(self, model: RunnableModel, texts: Sequence[str]) -> Embeddings:
         """Return a vector of unit length for each text. Loads the model if necessary.
 
         Streams of the same model continue meanwhile. Cancelling takes effect within one step.
@@ -268,7 +268,7 @@ class Engine:
 
     # Loading
 
-    async def _acquire(self, model: Runnable, on_loading: Callable[[Loading], None]) -> ModelStatus:
+    async def _acquire(self, model: RunnableModel, on_loading: Callable[[LoadProgress], None]) -> ModelStatus:
         """Wait until `model` is loaded and count one more request of it, until `self._queue.leave()`."""
         key = str(model.folder)
         for _ in range(_ATTEMPTS):
@@ -292,7 +292,7 @@ class Engine:
             ErrorType.ENGINE_CRASHED, "The inference process keeps crashing.", remedy=Remedy.TRY_AGAIN
         )
 
-    async def _request(self, model: Runnable, command: Callable[[int], Command]) -> Reply:
+    async def _request(self, model: RunnableModel, command: Callable[[int], Command]) -> Reply:
         """Send a command to the worker and return its reply. Loads the model if necessary."""
         await self._acquire(model, lambda event: None)
         try:
@@ -300,8 +300,10 @@ class Engine:
         finally:
             self._queue.leave()
 
-    async def _load(self, model: Runnable, key: str, on_loading: Callable[[Loading], None]) -> ModelStatus:
-        def on_progress(event: Loading) -> None:
+    async def _load(
+        self, model: RunnableModel, key: str, on_loading: Callable[[LoadProgress], None]
+    ) -> ModelStatus:
+        def on_progress(event: LoadProgress) -> None:
             if event.total:  # only the weights stage counts bytes
                 self._progress = event
                 self._on_change()

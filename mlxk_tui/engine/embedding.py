@@ -14,7 +14,7 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 
 if TYPE_CHECKING:
-    from mlxk_tui.engine.models import Runnable
+    from mlxk_tui.engine.models import RunnableModel
 
 _MAX_TEXTS = 64
 """Texts per command."""
@@ -32,7 +32,7 @@ class Embeddings:
     """Tokens of all texts, including special tokens."""
 
 
-def check_texts(model: Runnable, texts: Sequence[str]) -> None:
+def check_texts(model: RunnableModel, texts: Sequence[str]) -> None:
     """Check that the model is an embedding model and that there are texts.
 
     Raises:

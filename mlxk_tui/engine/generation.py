@@ -22,7 +22,7 @@ class FinishReason(str, Enum):
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """Sampling parameters; None takes the value of generation_config.json, else mlx-lm's default."""
 
     temperature: float | None = None
@@ -41,7 +41,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Generation:
+class GenerationRequest:
     """One request. Set exactly one of `messages`, `prompt` and `tokens`."""
 
     messages: tuple[Mapping[str, Any], ...] | None = None
@@ -51,7 +51,7 @@ class Generation:
     """Text to complete, without a chat template."""
     tokens: tuple[int, ...] | None = None
     """Token ids to complete."""
-    sampling: Sampling = Sampling()
+    sampling: SamplingParams = SamplingParams()
     max_tokens: int | None = None
     """Maximum number of tokens to generate; None takes the default of `budget`."""
     budget: Budget = "run"
@@ -65,7 +65,7 @@ class Generation:
     """False formats messages as a plain transcript, as for a model without a template."""
     logprobs: int | None = None
     """Number of top tokens to return with each token, 0 to 20; None returns no log-probabilities."""
-    want_tokens: bool = False
+    return_token_ids: bool = False
     """Return token ids."""
     echo: bool = False
     """Return the prompt (text or tokens) before the answer. With `logprobs` its tokens get log-probabilities;
@@ -171,7 +171,7 @@ class GenerationTimings:
 
 
 @dataclass(frozen=True)
-class Loading:
+class LoadProgress:
     """Event: progress of loading the model, before generation begins."""
 
     stage: str
@@ -196,7 +196,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Prefill:
+class PrefillProgress:
     """Event: prefill progress of a long prompt."""
 
     done: int
@@ -215,7 +215,7 @@ class Delta:
     tokens: int = 0
     """Tokens generated since the last delta, including those whose text is still held back."""
     token_ids: tuple[int, ...] = ()
-    """Set with `want_tokens`."""
+    """Set with `return_token_ids`."""
     logprobs: tuple[TokenLogprob, ...] = ()
     """Set with `logprobs`."""
 
@@ -231,5 +231,5 @@ class Finished:
     """The stop sequence that ended the answer, if one did."""
 
 
-Event: TypeAlias = Loading | Started | Prefill | Delta | Finished
+Event: TypeAlias = LoadProgress | Started | PrefillProgress | Delta | Finished
 """The events of `Engine.generate`, in this order."""

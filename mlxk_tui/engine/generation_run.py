@@ -15,9 +15,9 @@ from mlxk_tui.engine.generation import (
     Event,
     Finished,
     FinishReason,
-    Generation,
+    GenerationRequest,
     GenerationTimings,
-    Loading,
+    LoadProgress,
     Started,
     TokenUsage,
 )
@@ -42,10 +42,10 @@ class GenerationRun:
 
     def __init__(
         self,
-        request: Generation,
+        request: GenerationRequest,
         connection: WorkerConnection,
         *,
-        acquire: Callable[[Callable[[Loading], None]], Awaitable[object]],
+        acquire: Callable[[Callable[[LoadProgress], None]], Awaitable[object]],
         release: Callable[[], None],
         changed: Callable[[], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
@@ -135,7 +135,7 @@ class GenerationRun:
         )
 
     def _push(self, event: Event) -> None:
-        if isinstance(event, Loading):
+        if isinstance(event, LoadProgress):
             self._load_s = time.monotonic() - self._started_at
         stream = self.stream() if self.stream is not None else None
         if stream is not None:

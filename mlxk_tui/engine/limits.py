@@ -46,7 +46,7 @@ def token_budget(
     """
     if allow_zero and max_tokens == 0:
         if context_length and prompt_tokens > context_length:
-            raise too_long(prompt_tokens, context_length)
+            raise prompt_too_long(prompt_tokens, context_length)
         return 0
     if max_tokens is not None and max_tokens < 1:
         raise OpError(ErrorType.VALIDATION_ERROR, f"max_tokens is {max_tokens}; it must be at least 1.")
@@ -57,13 +57,13 @@ def token_budget(
         return max(half, UNKNOWN_CONTEXT_TOKENS - prompt_tokens) if budget == "run" else half
     left = context_length - prompt_tokens
     if left < 1:
-        raise too_long(prompt_tokens, context_length)
+        raise prompt_too_long(prompt_tokens, context_length)
     if max_tokens is not None:
         return min(max_tokens, left)
     return left if budget == "run" else min(left, max(1, context_length // 2))
 
 
-def too_long(prompt_tokens: int, context_length: int, *, at_least: bool = False) -> OpError:
+def prompt_too_long(prompt_tokens: int, context_length: int, *, at_least: bool = False) -> OpError:
     """Return the error for a prompt that leaves no room for an answer.
 
     Args:

@@ -18,7 +18,7 @@ from mlxk_tui.ops.core.text import size
 from mlxk_tui.ops.health.machine import Runtime, may_have_gpu, total_memory, usable_memory
 
 if TYPE_CHECKING:
-    from mlxk_tui.engine.models import Runnable
+    from mlxk_tui.engine.models import RunnableModel
 
 
 _WORKING_BYTES = 250_000_000
@@ -26,7 +26,7 @@ _WORKING_BYTES = 250_000_000
 
 
 @dataclass(frozen=True)
-class WeightsChoice:
+class WeightsPolicy:
     """How to store the weights of each model if there is no GPU."""
 
     default: CpuWeights = CpuWeights.AUTO
@@ -68,7 +68,7 @@ def _remaining(limit: Path, used: Path) -> int:
 
 
 def check_memory_for(
-    model: Runnable, released_bytes: int = 0, weights: CpuWeights = CpuWeights.AUTO
+    model: RunnableModel, released_bytes: int = 0, weights: CpuWeights = CpuWeights.AUTO
 ) -> MemoryFit | None:
     """Return how a model fits: `tight` also if it fits the machine but takes most of the free memory.
 

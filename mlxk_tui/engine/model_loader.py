@@ -8,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mlxk_tui.engine.connection.connection import Reply, WorkerConnection
-from mlxk_tui.engine.generation import Loading
+from mlxk_tui.engine.generation import LoadProgress
 from mlxk_tui.engine.protocol import BatchingMode, Load
 from mlxk_tui.ops.contract.terms import CpuWeights
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 
 if TYPE_CHECKING:
-    from mlxk_tui.engine.models import Runnable
+    from mlxk_tui.engine.models import RunnableModel
 
 _LOG = logging.getLogger("mlxk_tui.engine")
 
@@ -40,7 +40,7 @@ class ModelLoader:
         """Folders of models whose batching trial crashed the worker."""
 
     async def load(
-        self, model: Runnable, weights: CpuWeights, on_loading: Callable[[Loading], None]
+        self, model: RunnableModel, weights: CpuWeights, on_loading: Callable[[LoadProgress], None]
     ) -> Reply:
         """Load a model and return the worker's reply.
 
@@ -54,14 +54,14 @@ class ModelLoader:
         """
         folder, stage = str(model.folder), ""
 
-        def on_progress(event: Loading) -> None:
+        def on_progress(event: LoadProgress) -> None:
             nonlocal stage
             stage = event.stage
             on_loading(event)
 
         while True:
             if self._connection.pid is None:
-                on_progress(Loading("start", 0, 0))
+                on_progress(LoadProgress("start", 0, 0))
             await self._connection.start()
             mode: BatchingMode = "try" if self._batching and not model.embedding else "never"
             if folder in self._crashed:

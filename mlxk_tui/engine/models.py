@@ -20,7 +20,7 @@ from mlxk_tui.ops.health.verdict import evaluate
 
 
 @dataclass(frozen=True)
-class Runnable:
+class RunnableModel:
     """A model that the engine can run, identified by its folder."""
 
     name: str
@@ -43,7 +43,9 @@ class Runnable:
     """Whether it is an embedding model."""
 
 
-async def find_runnable(cache: Cache, spec: str, *, force: bool = False, partial: bool = True) -> Runnable:
+async def find_runnable(
+    cache: Cache, spec: str, *, force: bool = False, partial: bool = True
+) -> RunnableModel:
     """Return the model with the spec `NAME[@REV]`.
 
     Args:
@@ -60,7 +62,7 @@ async def find_runnable(cache: Cache, spec: str, *, force: bool = False, partial
     return await asyncio.to_thread(_find, cache, spec, force, partial)
 
 
-def with_draft(model: Runnable, draft: Runnable, *, force: bool = False) -> Runnable:
+def with_draft(model: RunnableModel, draft: RunnableModel, *, force: bool = False) -> RunnableModel:
     """Return the model with the memory estimates of both models, which are loaded together.
 
     Raises:
@@ -83,7 +85,7 @@ def with_draft(model: Runnable, draft: Runnable, *, force: bool = False) -> Runn
     return replace(model, memory_bytes=needed, float32_bytes=both, fit=fit)
 
 
-def _find(cache: Cache, spec: str, force: bool, partial: bool) -> Runnable:
+def _find(cache: Cache, spec: str, force: bool, partial: bool) -> RunnableModel:
     found = cache.find(spec, partial=partial)
     repo = read_repo(cache, found.ref)
     snapshot = repo.find_snapshot(found.spec.revision)
@@ -103,7 +105,7 @@ def _find(cache: Cache, spec: str, force: bool, partial: bool) -> Runnable:
                 name=model.name, needed_bytes=model.memory_bytes, available_bytes=runtime.memory_bytes
             ),
         )
-    return Runnable(
+    return RunnableModel(
         name=model.name,
         folder=Path(snapshot.path),
         memory_bytes=model.memory_bytes,

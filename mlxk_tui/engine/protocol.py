@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from mlxk_tui.engine.generation import Event, Generation
+from mlxk_tui.engine.generation import Event, GenerationRequest
 from mlxk_tui.ops.contract.matrices import Blas
 from mlxk_tui.ops.contract.terms import BatchingReason, CpuWeights
 from mlxk_tui.ops.core.errors import ContextOverflow, ErrorType, OpError
@@ -49,7 +49,7 @@ class Generate:
     """Command: generate text; answered by `Streamed` events, the last one `Finished`, or `RequestFailed`."""
 
     id: int
-    request: Generation
+    request: GenerationRequest
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ class Tokenize:
     """The conversation, if `text` is None."""
     tools: tuple[Mapping[str, Any], ...] = ()
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    add_special: bool = True
+    add_special_tokens: bool = True
     """Let the tokenizer add its special tokens to a text, such as BOS."""
-    opens_answer: bool = True
+    add_generation_prompt: bool = True
     """Append the template's generation prompt to a conversation."""
-    names: bool = False
+    return_token_strs: bool = False
     """Also return the tokens as strings of the vocabulary."""
 
 
@@ -140,7 +140,7 @@ class Loaded:
     """The error that made the worker fall back to unconverted weights; empty if there was none."""
     batched: bool = False
     """Whether concurrent requests are decoded as one batch; otherwise they take turns."""
-    in_turn: BatchingReason | None = None
+    unbatched_reason: BatchingReason | None = None
     """Why requests take turns; None if they are batched, or if batching was not requested."""
 
 
@@ -166,7 +166,7 @@ class Tokenized:
     id: int
     tokens: tuple[int, ...] = ()
     """Token ids."""
-    names: tuple[str, ...] = ()
+    token_strs: tuple[str, ...] = ()
     """The same tokens as strings of the vocabulary, if requested."""
 
 

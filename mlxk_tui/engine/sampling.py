@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple, TypeGuard
 
-from mlxk_tui.engine.generation import Sampling
+from mlxk_tui.engine.generation import SamplingParams
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable
 
@@ -51,7 +51,7 @@ _MAX_EOS = 256
 _GREEDY_TOP_P = 1e-9
 
 
-def validate_sampling(sampling: Sampling, vocab_size: int) -> None:
+def validate_sampling(sampling: SamplingParams, vocab_size: int) -> None:
     """Check that the parameters can be used with a model.
 
     Args:
@@ -78,7 +78,7 @@ def validate_sampling(sampling: Sampling, vocab_size: int) -> None:
             raise _invalid("logit_bias", bias, f"numbers from {BIAS_RANGE.low:g} to {BIAS_RANGE.high:g}")
 
 
-def default_sampling(generation_config: object, vocab_size: int | None = None) -> Sampling:
+def default_sampling(generation_config: object, vocab_size: int | None = None) -> SamplingParams:
     """Return the default sampling parameters of a model.
 
     `do_sample: false` means greedy decoding; `do_sample: true` without a temperature means Transformers'
@@ -89,7 +89,7 @@ def default_sampling(generation_config: object, vocab_size: int | None = None) -
         vocab_size: upper bound of `top_k`, exclusive.
     """
     if not isinstance(generation_config, Mapping):
-        return Sampling()
+        return SamplingParams()
 
     def number(name: str) -> float | None:
         value = generation_config.get(name)
@@ -102,7 +102,7 @@ def default_sampling(generation_config: object, vocab_size: int | None = None) -
         temperature = 1.0
     top_k = generation_config.get("top_k")
     usable = _is_integer(top_k) and top_k >= 0 and (vocab_size is None or top_k < vocab_size)
-    return Sampling(
+    return SamplingParams(
         temperature=temperature,
         top_p=number("top_p"),
         min_p=number("min_p"),
@@ -123,7 +123,7 @@ def eos_token_ids(generation_config: object, vocab_size: int | None = None) -> t
     )
 
 
-def merge_sampling(request: Sampling, model: Sampling) -> Sampling:
+def merge_sampling(request: SamplingParams, model: SamplingParams) -> SamplingParams:
     """Return the effective parameters: the request's values, else the model's. Both must be valid.
 
     The seed is converted to unsigned. A `top_p` of 0, which mlx-lm treats as "off", becomes so small that
@@ -135,7 +135,7 @@ def merge_sampling(request: Sampling, model: Sampling) -> Sampling:
 
     top_p = first(request.top_p, model.top_p)
     seed = request.seed if request.seed is not None else model.seed
-    return Sampling(
+    return SamplingParams(
         temperature=first(request.temperature, model.temperature),
         top_p=_GREEDY_TOP_P if top_p == 0 else top_p,
         min_p=first(request.min_p, model.min_p),

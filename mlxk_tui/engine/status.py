@@ -52,7 +52,7 @@ class ModelStatus:
     """The error that made the worker fall back to unconverted weights; empty if there was none."""
     batched: bool = False
     """Whether concurrent requests are decoded as one batch; otherwise they take turns."""
-    in_turn: BatchingReason | None = None
+    unbatched_reason: BatchingReason | None = None
     """Why requests take turns; None if they are batched, or if batching was not requested."""
 
     @classmethod
@@ -72,7 +72,7 @@ class ModelStatus:
             stored_bytes=loaded.stored_bytes,
             weights_error=loaded.weights_error,
             batched=loaded.batched,
-            in_turn=loaded.in_turn,
+            unbatched_reason=loaded.unbatched_reason,
         )
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from mlxk_tui.engine.delta_buffer import DeltaBuffer
-from mlxk_tui.engine.generation import Delta, Event, Finished, Loading, Prefill
+from mlxk_tui.engine.generation import Delta, Event, Finished, LoadProgress, PrefillProgress
 
 
 class GenerationStream:
@@ -76,7 +76,7 @@ class GenerationStream:
                 last = DeltaBuffer()
                 self._events.append(last)
             last.append(event)
-        elif isinstance(event, (Prefill, Loading)) and type(last) is type(event):
+        elif isinstance(event, (PrefillProgress, LoadProgress)) and type(last) is type(event):
             self._events[-1] = event
         else:
             self._events.append(event)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.limits import too_long
+from mlxk_tui.engine.limits import prompt_too_long
 from mlxk_tui.server.errors import ApiError, json_response
 from mlxk_tui.server.generation import Generator
 from mlxk_tui.server.http.body import BodyBudget, BodyReservation, read_body
@@ -79,7 +79,7 @@ class Call:
         if parsed.longest_ids > _MAX_UNCHECKED_IDS:
             model = await service.resolver.resolve(parsed.model)
             if model.context_length and parsed.longest_ids > model.context_length:
-                raise too_long(parsed.longest_ids, model.context_length)
+                raise prompt_too_long(parsed.longest_ids, model.context_length)
         return parsed.unpack()
 
     def json(self, value: Any) -> web.Response:

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Generic, TypeVar
 
-from mlxk_tui.engine.generation import Generation
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import GenerationRequest
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.server.calls import Call
@@ -26,7 +26,7 @@ class EngineWork(Generic[T]):
         prompt: the text for the request log, if it keeps prompts.
     """
 
-    def __init__(self, call: Call, model: Runnable, prompt: str) -> None:
+    def __init__(self, call: Call, model: RunnableModel, prompt: str) -> None:
         self._call = call
         self._model = model
         self._prompt = prompt
@@ -69,7 +69,7 @@ class EngineWork(Generic[T]):
             service.generator.release(self, 1)
 
 
-async def count_prompt(call: Call, model: Runnable, generation: Generation) -> int:
+async def count_prompt(call: Call, model: RunnableModel, generation: GenerationRequest) -> int:
     """Return the number of prompt tokens of a conversation, chat template and tools included.
 
     Raises:

@@ -20,15 +20,15 @@ from mlxk_tui.engine.generation import (
     Event,
     Finished,
     FinishReason,
-    Generation,
-    Loading,
-    Prefill,
+    GenerationRequest,
+    LoadProgress,
+    PrefillProgress,
     Started,
     TokenLogprob,
     TokenUsage,
     ToolCall,
 )
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import plural
@@ -43,8 +43,8 @@ _MAX_LOGGED_ANSWER = 20_000
 class GenerationPlan:
     """The model of a request and the generation of each choice."""
 
-    model: Runnable
-    generations: tuple[Generation, ...]
+    model: RunnableModel
+    generations: tuple[GenerationRequest, ...]
     n: int = 1
     """Choices per prompt; choices of the same prompt are consecutive."""
 
@@ -247,9 +247,9 @@ class ChoiceStream:
         elif isinstance(event, Started):
             entry.prompt_tokens = max(entry.prompt_tokens, event.prompt_tokens)
             self._log.set_state(entry, RequestState.READING)
-        elif isinstance(event, Prefill):
+        elif isinstance(event, PrefillProgress):
             self._log.set_state(entry, RequestState.READING)
-        elif isinstance(event, Loading):
+        elif isinstance(event, LoadProgress):
             self._log.set_state(entry, RequestState.LOADING)
         else:
             self._finish(index, event)
@@ -306,7 +306,7 @@ async def _merge(streams: Iterable[GenerationStream]) -> AsyncGenerator[tuple[in
                 await task
 
 
-def prompt_text(generation: Generation) -> str:
+def prompt_text(generation: GenerationRequest) -> str:
     """Return the prompt as text, for the request log."""
     if generation.messages is not None:
         return "\n".join(

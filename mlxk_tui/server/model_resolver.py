@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.models import Runnable, find_runnable
+from mlxk_tui.engine.models import RunnableModel, find_runnable
 from mlxk_tui.engine.status import ModelStatus
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.cache.names import parse_spec
@@ -32,7 +32,7 @@ _MAX_RESOLVED = 64
 
 @dataclass(frozen=True)
 class _Resolved:
-    model: Runnable
+    model: RunnableModel
     until: float
 
 
@@ -83,7 +83,7 @@ class ModelResolver:
         self._listed_aliases: Mapping[str, str] = {}
         self._listed_until = 0.0
 
-    async def resolve(self, name: str | None) -> Runnable:
+    async def resolve(self, name: str | None) -> RunnableModel:
         """Return the model for a request.
 
         Raises:
@@ -105,7 +105,7 @@ class ModelResolver:
             self._resolved.popitem(last=False)
         return model
 
-    async def _find(self, spec: _Spec) -> Runnable:
+    async def _find(self, spec: _Spec) -> RunnableModel:
         """Find a model. One that is too large needs `force`, unless it is the one in memory."""
         try:
             return await find_runnable(self._cache, spec.text, force=self.force, partial=spec.partial)

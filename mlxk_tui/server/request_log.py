@@ -55,7 +55,7 @@ class RequestEntry:
     duration_s: float | None = None
     """From arrival to the last byte, in seconds; None while in progress."""
     tokens_per_s: float | None = None
-    """Generation speed as measured by the engine; None until it ends."""
+    """GenerationRequest speed as measured by the engine; None until it ends."""
     finish_reason: str | None = None
     error: str | None = None
     """The message that the client got."""

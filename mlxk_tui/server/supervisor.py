@@ -10,7 +10,7 @@ from contextlib import suppress
 from enum import Enum
 
 from mlxk_tui.engine.client import Engine, EngineState, EngineStatus
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.server.model_resolver import loaded_spec
 
@@ -40,7 +40,7 @@ class Supervisor:
         resolve: finds a cached model by `NAME@REV`.
     """
 
-    def __init__(self, engine: Engine, resolve: Callable[[str], Awaitable[Runnable]]) -> None:
+    def __init__(self, engine: Engine, resolve: Callable[[str], Awaitable[RunnableModel]]) -> None:
         self.restarts = 0
         """Number of engine crashes while this server ran."""
         self.stopping = False

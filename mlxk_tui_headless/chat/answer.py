@@ -15,8 +15,8 @@ from mlxk_tui_headless import output
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.client import Engine
-    from mlxk_tui.engine.generation import Event, Generation
-    from mlxk_tui.engine.models import Runnable
+    from mlxk_tui.engine.generation import Event, GenerationRequest
+    from mlxk_tui.engine.models import RunnableModel
     from mlxk_tui.services.conversation.generation import GenerationResult
 
 INTERRUPTED = "[Generation interrupted by user]"
@@ -159,8 +159,8 @@ def summary(data: RunData) -> str:
 
 async def generate_answer(
     engine: Engine,
-    model: Runnable,
-    request: Generation,
+    model: RunnableModel,
+    request: GenerationRequest,
     *,
     into: GenerationResult,
     printer: AnswerPrinter | None = None,

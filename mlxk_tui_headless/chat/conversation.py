@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable
 from mlxk_tui.services.conversation.generation import GenerationResult
@@ -97,7 +97,7 @@ class TerminalConversation:
         except concurrent.futures.CancelledError:
             raise KeyboardInterrupt from None
 
-    def _load_and_greet(self, engine: Engine, model: Runnable) -> None:
+    def _load_and_greet(self, engine: Engine, model: RunnableModel) -> None:
         """Load the model with a progress bar, then print how to leave."""
         with self._session.progress() as on_event:
             self._run_in_loop(engine.load(model, on_event=on_event))
@@ -105,7 +105,7 @@ class TerminalConversation:
             f"{printable(model.name)} is ready. Ctrl-C stops an answer, Ctrl-D quits, /help shows commands.\n"
         )
 
-    def _turns(self, engine: Engine, model: Runnable, draft: Runnable | None) -> int:
+    def _turns(self, engine: Engine, model: RunnableModel, draft: RunnableModel | None) -> int:
         asked = False
         with _line_editing(self._at_terminal and not self._session.options.demo):
             for text in self._prompts():
@@ -119,7 +119,7 @@ class TerminalConversation:
             output.warn("No prompt: stdin was empty.")
         return 0
 
-    def _turn(self, engine: Engine, model: Runnable, draft: Runnable | None, text: str) -> None:
+    def _turn(self, engine: Engine, model: RunnableModel, draft: RunnableModel | None, text: str) -> None:
         """Answer one prompt; Ctrl-C stops the answer, and its text so far stays in the conversation."""
         transcript = self._transcript
         request = transcript.request(text, draft)

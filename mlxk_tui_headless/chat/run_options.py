@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from mlxk_tui import settings
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.generation import Generation, Sampling
-from mlxk_tui.engine.models import Runnable, find_runnable, with_draft
+from mlxk_tui.engine.generation import GenerationRequest, SamplingParams
+from mlxk_tui.engine.models import RunnableModel, find_runnable, with_draft
 from mlxk_tui.ops.contract.terms import CpuWeights, MemoryFit
 from mlxk_tui.ops.core.text import size
 from mlxk_tui.services.conversation.generation import with_draft_model
@@ -28,7 +28,7 @@ class RunOptions:
     model: str
     prompt: str | None
     system: str | None
-    sampling: Sampling
+    sampling: SamplingParams
     max_tokens: int | None
     stop: tuple[str, ...]
     chat_template: bool
@@ -40,11 +40,11 @@ class RunOptions:
     show_reasoning: bool
     verbose: bool
 
-    def to_generation(self, prompt: str, draft: Runnable | None) -> Generation:
+    def to_generation(self, prompt: str, draft: RunnableModel | None) -> GenerationRequest:
         """Return the generation request for a prompt."""
         raw = not self.chat_template and self.system is None
         system = [{"role": "system", "content": self.system}] if self.system else []
-        request = Generation(
+        request = GenerationRequest(
             prompt=prompt if raw else None,
             messages=None if raw else (*system, {"role": "user", "content": prompt}),
             sampling=self.sampling,
@@ -56,7 +56,9 @@ class RunOptions:
         return with_draft_model(request, draft)
 
 
-async def find_models(session: CommandSession, options: RunOptions) -> tuple[Runnable, Runnable | None]:
+async def find_models(
+    session: CommandSession, options: RunOptions
+) -> tuple[RunnableModel, RunnableModel | None]:
     """Return the model and the draft model, and warn if memory is tight.
 
     Raises:
@@ -77,4 +79,4 @@ async def find_models(session: CommandSession, options: RunOptions) -> tuple[Run
 def new_engine(options: RunOptions) -> Engine:
     """Return an engine for one request at a time; options or settings choose the format of weights."""
     loaded = settings.load({"cpu_weights": options.cpu_weights})
-    return Engine(batching=False, weights=settings.weights_choice(loaded))
+    return Engine(batching=False, weights=settings.weights_policy(loaded))

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from mlxk_tui.engine.generation import Generation, Sampling
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import GenerationRequest, SamplingParams
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.core.text import plural, printable
 from mlxk_tui.services.conversation.generation import GenerationResult, with_draft_model
 
@@ -44,15 +44,15 @@ class Transcript:
 
     def __post_init__(self) -> None:
         self.system = self.options.system
-        self.sampling: Sampling = self.options.sampling
+        self.sampling: SamplingParams = self.options.sampling
         self.max_tokens = self.options.max_tokens
         self.show_reasoning = self.options.show_reasoning
         self.verbose = self.options.verbose
 
-    def request(self, text: str, draft: Runnable | None) -> Generation:
+    def request(self, text: str, draft: RunnableModel | None) -> GenerationRequest:
         """Return the generation request for the next answer."""
         system = [{"role": "system", "content": self.system}] if self.system else []
-        request = Generation(
+        request = GenerationRequest(
             messages=(*system, *self.messages, {"role": "user", "content": text}),
             sampling=self.sampling,
             max_tokens=self.max_tokens,
@@ -125,7 +125,7 @@ class SlashCommands:
     def _set(self, value: str) -> str:
         transcript = self._transcript
         if not value:
-            values = {item.name: getattr(transcript.sampling, item.name) for item in fields(Sampling)}
+            values = {item.name: getattr(transcript.sampling, item.name) for item in fields(SamplingParams)}
             values["max_tokens"] = transcript.max_tokens
             lines = [f"{name} {'default' if values[name] is None else values[name]}" for name in _SETTABLE]
             return "\n".join(lines)

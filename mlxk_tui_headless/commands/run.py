@@ -96,7 +96,7 @@ def run(  # noqa: PLR0917 - Typer takes a command's options from its parameters
     """Run a model on a prompt; without a PROMPT, start a conversation."""
 
     def execute(session: "CommandSession") -> "Contract | None":
-        from mlxk_tui.engine.generation import Sampling
+        from mlxk_tui.engine.generation import SamplingParams
         from mlxk_tui_headless.chat import run
         from mlxk_tui_headless.chat.run_options import RunOptions
 
@@ -104,7 +104,7 @@ def run(  # noqa: PLR0917 - Typer takes a command's options from its parameters
             model=model,
             prompt=prompt,
             system=system,
-            sampling=Sampling(
+            sampling=SamplingParams(
                 temperature=temperature,
                 top_p=top_p,
                 top_k=top_k,

@@ -21,13 +21,13 @@ from mlxk_tui.engine.generation import (
     Delta,
     Event,
     Finished,
-    Generation,
-    Sampling,
+    GenerationRequest,
+    SamplingParams,
     Started,
     TokenLogprob,
     ToolCall,
 )
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.models import RunnableModel
 from tests.engine.small_models import make_model
 from tests.support.waiting import PATIENCE_S
 
@@ -35,7 +35,7 @@ needs_mlx = pytest.mark.skipif(
     importlib.util.find_spec("mlx_lm") is None, reason="mlx-lm is not installed on this platform"
 )
 """For everything that starts a worker."""
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 THOUGHT_OVER = "Why does a model not run here?"
 """A question that the demo model reasons about before it answers."""
 
@@ -63,7 +63,7 @@ class Result:
         return last
 
 
-async def run(engine: Engine, model: Runnable, request: Generation) -> Result:
+async def run(engine: Engine, model: RunnableModel, request: GenerationRequest) -> Result:
     """Generate to the end."""
     result = Result()
     async for event in engine.generate(model, request):
@@ -95,11 +95,11 @@ async def until(engine: Engine, condition: Callable[[EngineStatus], bool]) -> En
     return engine.status
 
 
-def chat(*contents: str, **more: Any) -> Generation:
+def chat(*contents: str, **more: Any) -> GenerationRequest:
     """Return a greedy request for a conversation with alternating messages, the user's first."""
     roles = ("user", "assistant")
     messages = tuple({"role": roles[i % 2], "content": text} for i, text in enumerate(contents))
-    return replace(Generation(messages=messages, sampling=GREEDY), **more)
+    return replace(GenerationRequest(messages=messages, sampling=GREEDY), **more)
 
 
 def is_gone(pid: int) -> bool:
@@ -132,23 +132,23 @@ async def engine() -> AsyncIterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Runnable:
+def tiny() -> RunnableModel:
     """Return the demo model, which is trained and gives clear answers."""
-    return Runnable("mlxk-tui/tiny-demo", tiny_model.folder())
+    return RunnableModel("mlxk-tui/tiny-demo", tiny_model.folder())
 
 
 @pytest.fixture(scope="session")
-def babbler(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
+def babbler(tmp_path_factory: pytest.TempPathFactory) -> RunnableModel:
     """Return a model with random weights and long answers."""
-    return Runnable(
+    return RunnableModel(
         "test/babbler", make_model(tmp_path_factory.mktemp("babbler") / "m", context=4096, endless=True)
     )
 
 
 @pytest.fixture(scope="session")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
+def other(tmp_path_factory: pytest.TempPathFactory) -> RunnableModel:
     """Return a second model with random weights and a short context."""
-    return Runnable(
+    return RunnableModel(
         "test/other", make_model(tmp_path_factory.mktemp("other") / "m", context=256, seed=1, endless=True)
     )
 
@@ -158,6 +158,6 @@ def executable() -> str:
     return sys.executable
 
 
-def folder_of(runnable: Runnable) -> str:
+def folder_of(runnable: RunnableModel) -> str:
     """Return the path of a model's folder."""
     return str(Path(runnable.folder))

@@ -15,9 +15,9 @@ import pytest
 import pytest_asyncio
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.generation import Generation
-from mlxk_tui.engine.memory import WeightsChoice
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import GenerationRequest
+from mlxk_tui.engine.memory import WeightsPolicy
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.engine.status import ModelStatus
 from mlxk_tui.ops.contract.terms import BatchingReason, CpuWeights
 from mlxk_tui.ops.core.errors import OpError
@@ -44,7 +44,7 @@ class Home:
         self._engines.append(new_engine(environ=environ, **options))
         return self._engines[-1]
 
-    async def load(self, model: Runnable, engine: Engine | None = None, **options: Any) -> ModelStatus:
+    async def load(self, model: RunnableModel, engine: Engine | None = None, **options: Any) -> ModelStatus:
         """Load the model in a new engine, and record the stages."""
         self.stages.clear()
         if engine is None:
@@ -73,7 +73,7 @@ async def home(tmp_path: Path) -> AsyncIterator[Home]:
 
 
 @pytest.fixture(scope="module")
-def afm7(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
+def afm7(tmp_path_factory: pytest.TempPathFactory) -> RunnableModel:
     """Return a model whose architecture mlx-lm batches wrongly."""
     folder = tmp_path_factory.mktemp("afm7") / "m"
     job = {"config": config_of("afm7"), "prompts": {"a": list(range(7, 16))}, "max_tokens": 8}
@@ -86,41 +86,42 @@ def afm7(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
         text=True,
         check=True,
     )
-    return Runnable("test/afm7", folder)
+    return RunnableModel("test/afm7", folder)
 
 
-async def test_model_is_tried_once_and_then_batched(home: Home, babbler: Runnable) -> None:
+async def test_model_is_tried_once_and_then_batched(home: Home, babbler: RunnableModel) -> None:
     first = await home.load(babbler)
     assert "batching" in home.stages
-    assert (first.batched, first.in_turn) == (True, None)
+    assert (first.batched, first.unbatched_reason) == (True, None)
     again = await home.load(babbler)
     assert "batching" not in home.stages
-    assert (again.batched, again.in_turn) == (True, None)
+    assert (again.batched, again.unbatched_reason) == (True, None)
     assert [verdict["together"] for verdict in home.verdicts] == [True]
 
 
-async def test_model_batched_wrongly_by_mlx_lm_is_served_in_turn(home: Home, afm7: Runnable) -> None:
+async def test_model_batched_wrongly_by_mlx_lm_is_served_in_turn(home: Home, afm7: RunnableModel) -> None:
     engine = home.engine()
     loaded = await home.load(afm7, engine)
     assert not loaded.batched
-    assert loaded.in_turn in {BatchingReason.DIFFERENT, BatchingReason.FAILED}  # mlx-lm 0.31 raises
+    assert loaded.unbatched_reason in {BatchingReason.DIFFERENT, BatchingReason.FAILED}  # mlx-lm 0.31 raises
     prompts = [tuple(range(7, 7 + length)) for length in (4, 30, 11)]
     requests = [
-        Generation(tokens=prompt, sampling=GREEDY, max_tokens=12, want_tokens=True) for prompt in prompts
+        GenerationRequest(tokens=prompt, sampling=GREEDY, max_tokens=12, return_token_ids=True)
+        for prompt in prompts
     ]
     together = await asyncio.gather(*(run(engine, afm7, request) for request in requests))
     await engine.unload()
     alone = [await run(engine, afm7, request) for request in requests]
     assert [result.token_ids for result in together] == [result.token_ids for result in alone]
     again = await home.load(afm7)
-    assert again.in_turn is loaded.in_turn
+    assert again.unbatched_reason is loaded.unbatched_reason
     assert "batching" not in home.stages
 
 
-async def test_engine_without_batching_runs_no_trial(home: Home, babbler: Runnable) -> None:
+async def test_engine_without_batching_runs_no_trial(home: Home, babbler: RunnableModel) -> None:
     loaded = await home.load(babbler, batching=False)
     assert "batching" not in home.stages
-    assert (loaded.batched, loaded.in_turn) == (False, None)
+    assert (loaded.batched, loaded.unbatched_reason) == (False, None)
     assert home.verdicts == []
 
 
@@ -128,7 +129,9 @@ async def test_crash_in_the_trial_disables_batching_and_the_load_continues(
     home: Home, tmp_path: Path
 ) -> None:
     for attempt in range(20):  # the trial may be over before the signal comes
-        model = Runnable("test/crashing", make_model(tmp_path / str(attempt), hidden=512, layers=8 + attempt))
+        model = RunnableModel(
+            "test/crashing", make_model(tmp_path / str(attempt), hidden=512, layers=8 + attempt)
+        )
         engine = home.engine()
         died: list[int] = []
 
@@ -144,18 +147,18 @@ async def test_crash_in_the_trial_disables_batching_and_the_load_continues(
             loaded = await engine.load(model, on_event=crash)
         except OpError:
             continue  # it died after its answer
-        if loaded.in_turn is not None:
+        if loaded.unbatched_reason is not None:
             break
-    assert (loaded.batched, loaded.in_turn) == (False, BatchingReason.CRASHED)
+    assert (loaded.batched, loaded.unbatched_reason) == (False, BatchingReason.CRASHED)
     assert home.stages.count("start") == 2
     assert engine.status.pid not in (None, *died)
     assert engine.status.last_error is None
     again = await home.load(model)
-    assert again.in_turn is BatchingReason.CRASHED
+    assert again.unbatched_reason is BatchingReason.CRASHED
     assert "batching" not in home.stages
 
 
-async def test_unfinished_trial_is_repeated_once(home: Home, babbler: Runnable) -> None:
+async def test_unfinished_trial_is_repeated_once(home: Home, babbler: RunnableModel) -> None:
     await home.load(babbler)
     (known,) = home.folder.glob("*.json")
     key = known.stem
@@ -165,14 +168,14 @@ async def test_unfinished_trial_is_repeated_once(home: Home, babbler: Runnable) 
                 known.unlink(missing_ok=True)
             (home.folder / f"{key}.1-dead.trying").touch()
         loaded = await home.load(babbler)
-        assert loaded.in_turn is expected
+        assert loaded.unbatched_reason is expected
         assert ("batching" in home.stages) is (expected is None)
     assert not list(home.folder.glob("*.trying"))
 
 
 async def test_load_cancelled_during_the_trial_stores_nothing(home: Home, tmp_path: Path) -> None:
     engine = home.engine()
-    model = Runnable("test/slow", make_model(tmp_path / "m", hidden=512, layers=8))
+    model = RunnableModel("test/slow", make_model(tmp_path / "m", hidden=512, layers=8))
     reached = asyncio.Event()
 
     def tell(event: object) -> None:
@@ -189,7 +192,9 @@ async def test_load_cancelled_during_the_trial_stores_nothing(home: Home, tmp_pa
     assert loaded.batched
 
 
-async def test_verdicts_that_cannot_be_stored_are_computed_each_time(home: Home, babbler: Runnable) -> None:
+async def test_verdicts_that_cannot_be_stored_are_computed_each_time(
+    home: Home, babbler: RunnableModel
+) -> None:
     home.folder.write_text("in the way")
     for _ in range(2):
         loaded = await home.load(babbler)
@@ -197,8 +202,8 @@ async def test_verdicts_that_cannot_be_stored_are_computed_each_time(home: Home,
         assert "batching" in home.stages
 
 
-async def test_other_kernels_need_a_new_trial(home: Home, babbler: Runnable) -> None:
-    copies, stored = (WeightsChoice(kind) for kind in (CpuWeights.FLOAT32, CpuWeights.STORED))
+async def test_other_kernels_need_a_new_trial(home: Home, babbler: RunnableModel) -> None:
+    copies, stored = (WeightsPolicy(kind) for kind in (CpuWeights.FLOAT32, CpuWeights.STORED))
     engines = [
         home.engine(weights=copies),
         home.engine(weights=stored),

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.models import RunnableModel
 from tests.engine.conftest import chat, new_engine, run, worker_environment
 from tests.support.broken_blas import Fault, broken_copy
 from tests.support.waiting import until
@@ -141,7 +141,7 @@ def test_off_does_not_change_mlx() -> None:
     assert borrow(MLXK_BLAS="off")["message"] == "MLX's own matrix product is used: MLXK_BLAS is off."
 
 
-async def test_worker_reports_its_library_and_is_idle_without_requests(tiny: Runnable) -> None:
+async def test_worker_reports_its_library_and_is_idle_without_requests(tiny: RunnableModel) -> None:
     engine = new_engine()
     try:
         with_it = await run(engine, tiny, chat("Hello!", max_tokens=12))

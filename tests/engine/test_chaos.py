@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Generation, Sampling
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import Delta, Finished, FinishReason, GenerationRequest, SamplingParams
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, is_gone, needs_mlx, new_engine, run, until
 from tests.support.waiting import PATIENCE_S
@@ -38,13 +38,13 @@ WEIGHTS = {
 }
 _EXPECTED = {ErrorType.ENGINE_CRASHED, ErrorType.CANCELLED}
 _BAD = (
-    Generation(prompt=""),
-    Generation(prompt="x", sampling=Sampling(top_k=10**6)),
-    Generation(prompt="x", sampling=Sampling(logit_bias={10**6: 1.0})),
-    Generation(tokens=(10**6,)),
-    Generation(messages=()),
-    Generation(prompt="words " * 5000),
-    Generation(prompt="x", max_tokens=-1),
+    GenerationRequest(prompt=""),
+    GenerationRequest(prompt="x", sampling=SamplingParams(top_k=10**6)),
+    GenerationRequest(prompt="x", sampling=SamplingParams(logit_bias={10**6: 1.0})),
+    GenerationRequest(tokens=(10**6,)),
+    GenerationRequest(messages=()),
+    GenerationRequest(prompt="words " * 5000),
+    GenerationRequest(prompt="x", max_tokens=-1),
 )
 _REFUSALS = {ErrorType.VALIDATION_ERROR, ErrorType.CONTEXT_LENGTH_EXCEEDED}
 
@@ -52,7 +52,9 @@ _REFUSALS = {ErrorType.VALIDATION_ERROR, ErrorType.CONTEXT_LENGTH_EXCEEDED}
 class Chaos:
     """One run of commands, with counts of their results."""
 
-    def __init__(self, engine: Engine, models: list[Runnable], corrupt: Runnable, seed: int) -> None:
+    def __init__(
+        self, engine: Engine, models: list[RunnableModel], corrupt: RunnableModel, seed: int
+    ) -> None:
         self.engine = engine
         self.outcomes: Counter[str] = Counter()
         self.pids: set[int] = set()
@@ -91,7 +93,7 @@ class Chaos:
         if outcome is not None and not isinstance(outcome, asyncio.CancelledError):
             raise outcome
 
-    def _model(self, chance: float) -> Runnable:
+    def _model(self, chance: float) -> RunnableModel:
         return self._models[0] if chance < 0.95 else self._models[1]
 
     def _cancel(self) -> None:
@@ -133,11 +135,11 @@ class Chaos:
                 raise
             self.outcomes[error.type.value] += 1
 
-    async def _generate(self, model: Runnable, chance: float) -> None:
-        request = Generation(
+    async def _generate(self, model: RunnableModel, chance: float) -> None:
+        request = GenerationRequest(
             prompt="Hello, world! " * (1 + int(chance * 100) % 20),
             max_tokens=1 + int(chance * 1000) % 40,
-            sampling=GREEDY if chance < 0.5 else Sampling(temperature=1.0, top_p=0.9),
+            sampling=GREEDY if chance < 0.5 else SamplingParams(temperature=1.0, top_p=0.9),
         )
         stream = self.engine.generate(model, request)
         tokens = 0
@@ -153,18 +155,18 @@ class Chaos:
 
 @pytest.mark.parametrize("seed", [20])
 async def test_engine_survives_random_commands(
-    seed: int, babbler: Runnable, other: Runnable, tmp_path: Path
+    seed: int, babbler: RunnableModel, other: RunnableModel, tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
     before = {child.pid for child in psutil.Process().children()}
     engine = new_engine()
-    chaos = Chaos(engine, [babbler, other], Runnable("test/corrupt", tmp_path), seed)
+    chaos = Chaos(engine, [babbler, other], RunnableModel("test/corrupt", tmp_path), seed)
     tasks_before = len(asyncio.all_tasks())
     await asyncio.wait_for(chaos.go(), 4 * PATIENCE_S if LONG else 2 * PATIENCE_S)
     assert chaos.outcomes["generate"] > COMMANDS / 5
     assert chaos.outcomes["killed"] >= (2 if LONG else 1)
     assert chaos.outcomes["validation_error"] > COMMANDS / 50
-    result = await run(engine, babbler, Generation(prompt="Hello", max_tokens=5, sampling=GREEDY))
+    result = await run(engine, babbler, GenerationRequest(prompt="Hello", max_tokens=5, sampling=GREEDY))
     assert result.tokens == 5
     status = await until(engine, lambda status: status.streams == 0)
     assert (status.waiting, status.last_error) == (0, None)

@@ -11,8 +11,8 @@ import pytest
 
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.engine.client import Engine, EngineState, EngineStatus
-from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Generation, Loading, Started
-from mlxk_tui.engine.models import Runnable, find_runnable
+from mlxk_tui.engine.generation import Delta, Finished, FinishReason, GenerationRequest, LoadProgress, Started
+from mlxk_tui.engine.models import RunnableModel, find_runnable
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import Progress
@@ -21,11 +21,11 @@ from tests.engine.small_models import make_model
 
 pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="package")]
 
-LONG = Generation(prompt="Hello, world! How are", sampling=GREEDY, max_tokens=3000)
+LONG = GenerationRequest(prompt="Hello, world! How are", sampling=GREEDY, max_tokens=3000)
 SHORT = replace(LONG, max_tokens=5)
 
 
-async def test_loading_reports_progress_and_status(engine: Engine, babbler: Runnable) -> None:
+async def test_loading_reports_progress_and_status(engine: Engine, babbler: RunnableModel) -> None:
     seen: list[EngineStatus] = []
     events: list[Progress] = []
     unsubscribe = engine.subscribe(seen.append)
@@ -46,18 +46,18 @@ async def test_loading_reports_progress_and_status(engine: Engine, babbler: Runn
 
 
 async def test_request_loads_its_model_and_reports_it(
-    engine: Engine, other: Runnable, babbler: Runnable
+    engine: Engine, other: RunnableModel, babbler: RunnableModel
 ) -> None:
     await engine.load(babbler)
     result = await run(engine, other, SHORT)
     kinds = list(dict.fromkeys(type(event) for event in result.events))
-    assert kinds == [Loading, Started, Delta, Finished]
+    assert kinds == [LoadProgress, Started, Delta, Finished]
     assert 0 < result.finished.timings.load_s < result.finished.timings.time_to_first_token_s
     assert engine.status.model is not None
     assert engine.status.model.name == "test/other"
 
 
-async def test_closing_a_stream_frees_its_row(engine: Engine, babbler: Runnable) -> None:
+async def test_closing_a_stream_frees_its_row(engine: Engine, babbler: RunnableModel) -> None:
     stream = engine.generate(babbler, LONG)
     async for event in stream:
         if isinstance(event, Delta):
@@ -68,7 +68,7 @@ async def test_closing_a_stream_frees_its_row(engine: Engine, babbler: Runnable)
     assert [event async for event in stream] == []
 
 
-async def test_garbage_collected_stream_frees_its_row(engine: Engine, babbler: Runnable) -> None:
+async def test_garbage_collected_stream_frees_its_row(engine: Engine, babbler: RunnableModel) -> None:
     async for event in engine.generate(babbler, LONG):
         if isinstance(event, Delta):
             break
@@ -76,7 +76,7 @@ async def test_garbage_collected_stream_frees_its_row(engine: Engine, babbler: R
     await until(engine, lambda status: status.streams == 0)
 
 
-async def test_cancelling_the_task_frees_its_row(engine: Engine, babbler: Runnable) -> None:
+async def test_cancelling_the_task_frees_its_row(engine: Engine, babbler: RunnableModel) -> None:
     task = asyncio.create_task(run(engine, babbler, LONG))
     await until(engine, lambda status: status.streams == 1)
     task.cancel()
@@ -85,7 +85,7 @@ async def test_cancelling_the_task_frees_its_row(engine: Engine, babbler: Runnab
     await until(engine, lambda status: status.streams == 0)
 
 
-async def test_cancelled_stream_still_returns_its_counts(engine: Engine, babbler: Runnable) -> None:
+async def test_cancelled_stream_still_returns_its_counts(engine: Engine, babbler: RunnableModel) -> None:
     stream = engine.generate(babbler, LONG)
     tokens, last = 0, None
     async for event in stream:
@@ -98,7 +98,7 @@ async def test_cancelled_stream_still_returns_its_counts(engine: Engine, babbler
     assert last.usage.completion_tokens == tokens < 3000
 
 
-async def test_prefill_can_be_cancelled(engine: Engine, babbler: Runnable) -> None:
+async def test_prefill_can_be_cancelled(engine: Engine, babbler: RunnableModel) -> None:
     prompt = "How are you today? " * 480
     stream = engine.generate(babbler, replace(LONG, prompt=prompt))
     async for event in stream:
@@ -110,7 +110,7 @@ async def test_prefill_can_be_cancelled(engine: Engine, babbler: Runnable) -> No
 
 
 async def test_stream_cancelled_before_it_runs_ends(
-    engine: Engine, babbler: Runnable, other: Runnable
+    engine: Engine, babbler: RunnableModel, other: RunnableModel
 ) -> None:
     running = asyncio.create_task(run(engine, babbler, replace(LONG, max_tokens=300)))
     await until(engine, lambda status: status.streams == 1)
@@ -127,7 +127,9 @@ async def test_stream_cancelled_before_it_runs_ends(
     assert [type(event) async for event in unused] == [Finished]
 
 
-async def test_slow_consumer_does_not_block_others_or_use_memory(engine: Engine, babbler: Runnable) -> None:
+async def test_slow_consumer_does_not_block_others_or_use_memory(
+    engine: Engine, babbler: RunnableModel
+) -> None:
     slow = engine.generate(babbler, replace(LONG, max_tokens=300))
     async for event in slow:
         if isinstance(event, Delta):
@@ -143,11 +145,11 @@ async def test_slow_consumer_does_not_block_others_or_use_memory(engine: Engine,
 
 
 async def test_requests_for_different_models_alternate_without_starvation(
-    engine: Engine, babbler: Runnable, other: Runnable
+    engine: Engine, babbler: RunnableModel, other: RunnableModel
 ) -> None:
     order: list[str] = []
 
-    async def ask(name: str, model: Runnable, request: Generation) -> None:
+    async def ask(name: str, model: RunnableModel, request: GenerationRequest) -> None:
         async for event in engine.generate(model, request):
             if isinstance(event, Started):
                 order.append(f"{name} starts")
@@ -168,7 +170,7 @@ async def test_requests_for_different_models_alternate_without_starvation(
     assert order[:2] == ["first starts", "first ends"]
 
 
-async def test_idle_model_is_unloaded_and_reloaded(engine: Engine, babbler: Runnable) -> None:
+async def test_idle_model_is_unloaded_and_reloaded(engine: Engine, babbler: RunnableModel) -> None:
     engine.idle_unload_s = 0.1
     try:
         await run(engine, babbler, SHORT)
@@ -179,7 +181,7 @@ async def test_idle_model_is_unloaded_and_reloaded(engine: Engine, babbler: Runn
         engine.idle_unload_s = 0
 
 
-async def test_unloading_waits_for_running_requests(engine: Engine, babbler: Runnable) -> None:
+async def test_unloading_waits_for_running_requests(engine: Engine, babbler: RunnableModel) -> None:
     running = asyncio.create_task(run(engine, babbler, replace(LONG, max_tokens=100)))
     await until(engine, lambda status: status.streams == 1)
     await engine.unload()
@@ -188,7 +190,9 @@ async def test_unloading_waits_for_running_requests(engine: Engine, babbler: Run
     await engine.unload()
 
 
-async def test_model_that_does_not_fit_is_rejected_unless_forced(engine: Engine, babbler: Runnable) -> None:
+async def test_model_that_does_not_fit_is_rejected_unless_forced(
+    engine: Engine, babbler: RunnableModel
+) -> None:
     huge = replace(babbler, name="test/huge", memory_bytes=10**15)
     with pytest.raises(OpError) as caught:
         await engine.load(huge)
@@ -198,12 +202,12 @@ async def test_model_that_does_not_fit_is_rejected_unless_forced(engine: Engine,
 
 
 async def test_failed_load_has_a_reason_and_the_engine_keeps_working(
-    engine: Engine, babbler: Runnable, tmp_path: Path
+    engine: Engine, babbler: RunnableModel, tmp_path: Path
 ) -> None:
     folder = make_model(tmp_path / "m")
     (folder / "config.json").write_text('{"model_type": "llama", "hidden_size": 64}')
     with pytest.raises(OpError) as caught:
-        await run(engine, Runnable("test/corrupt", folder), SHORT)
+        await run(engine, RunnableModel("test/corrupt", folder), SHORT)
     assert caught.value.type is ErrorType.MODEL_NOT_RUNNABLE
     assert caught.value.message.startswith("test/corrupt could not be loaded")
     assert str(engine.status.last_error) == caught.value.message
@@ -212,7 +216,7 @@ async def test_failed_load_has_a_reason_and_the_engine_keeps_working(
 
 
 async def test_cancelled_load_keeps_the_engine_working(
-    engine: Engine, babbler: Runnable, other: Runnable
+    engine: Engine, babbler: RunnableModel, other: RunnableModel
 ) -> None:
     await engine.load(babbler)
     task = asyncio.create_task(engine.load(other))
@@ -222,20 +226,20 @@ async def test_cancelled_load_keeps_the_engine_working(
     assert (await run(engine, babbler, SHORT)).tokens == 5
 
 
-async def test_tokens_are_counted(engine: Engine, babbler: Runnable) -> None:
+async def test_tokens_are_counted(engine: Engine, babbler: RunnableModel) -> None:
     message = {"role": "user", "content": "Hello"}
     counted = await engine.count_tokens(babbler, [message])
-    result = await run(engine, babbler, Generation(messages=(message,), max_tokens=2))
+    result = await run(engine, babbler, GenerationRequest(messages=(message,), max_tokens=2))
     assert counted == result.finished.usage.prompt_tokens
 
 
-async def test_token_count_includes_tools_and_template_variables(engine: Engine, tiny: Runnable) -> None:
+async def test_token_count_includes_tools_and_template_variables(engine: Engine, tiny: RunnableModel) -> None:
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
     messages = ({"role": "user", "content": "Hello"},)
     counts = set()
     for tools in ((), (tool,)):
         for kwargs in ({}, {"enable_thinking": False}):
-            request = Generation(messages=messages, tools=tools, template_kwargs=kwargs, max_tokens=1)
+            request = GenerationRequest(messages=messages, tools=tools, template_kwargs=kwargs, max_tokens=1)
             counted = await engine.count_tokens(tiny, messages, tools=tools, template_kwargs=kwargs)
             assert counted == (await run(engine, tiny, request)).finished.usage.prompt_tokens
             counts.add(counted)
@@ -243,7 +247,7 @@ async def test_token_count_includes_tools_and_template_variables(engine: Engine,
 
 
 async def test_long_conversation_is_counted_and_an_empty_one_rejected(
-    engine: Engine, other: Runnable
+    engine: Engine, other: RunnableModel
 ) -> None:
     loaded = await engine.load(other)
     message = {"role": "user", "content": "word " * 400}
@@ -253,7 +257,7 @@ async def test_long_conversation_is_counted_and_an_empty_one_rejected(
     assert caught.value.type is ErrorType.VALIDATION_ERROR
 
 
-async def test_stopping_ends_streams_and_the_process(babbler: Runnable) -> None:
+async def test_stopping_ends_streams_and_the_process(babbler: RunnableModel) -> None:
     engine = new_engine()
     running = asyncio.create_task(run(engine, babbler, LONG))
     await until(engine, lambda status: status.streams == 1)

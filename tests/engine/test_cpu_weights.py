@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mlxk_tui.engine.connection.wire import from_json, to_json
-from mlxk_tui.engine.memory import WeightsChoice, check_memory_for
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.memory import WeightsPolicy, check_memory_for
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.engine.protocol import Load
 from mlxk_tui.ops.contract.terms import CpuWeights
 from mlxk_tui.ops.core.errors import ErrorType, OpError
@@ -346,7 +346,7 @@ def test_float32_memory_is_known_in_advance(kind: str, bits: int) -> None:
 
 
 def test_setting_of_a_model_reaches_the_worker() -> None:
-    choice = WeightsChoice(CpuWeights.STORED, {"Org/Model": CpuWeights.FLOAT32})
+    choice = WeightsPolicy(CpuWeights.STORED, {"Org/Model": CpuWeights.FLOAT32})
     assert choice.for_model("org/model") is CpuWeights.FLOAT32
     assert choice.for_model("org/other") is CpuWeights.STORED
     command = Load(1, "n", "/f", 5, None, CpuWeights.FLOAT32)
@@ -360,7 +360,7 @@ def test_float32_that_does_not_fit_is_rejected_if_requested(
 
     if may_have_gpu():
         pytest.skip("it is for machines without a GPU")
-    model = Runnable("test/large", tmp_path, memory_bytes=1000, float32_bytes=1 << 50)
+    model = RunnableModel("test/large", tmp_path, memory_bytes=1000, float32_bytes=1 << 50)
     check_memory_for(model)
     with pytest.raises(OpError) as raised:
         check_memory_for(model, 0, CpuWeights.FLOAT32)

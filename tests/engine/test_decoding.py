@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mlxk_tui.engine.generation import Generation, Sampling
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import GenerationRequest, SamplingParams
+from mlxk_tui.engine.models import RunnableModel
 from tests.engine.conftest import needs_mlx
 
 pytestmark = needs_mlx
@@ -17,7 +17,7 @@ TOKENS = 24
 
 
 @pytest.fixture(scope="module")
-def model(babbler: Runnable) -> Any:
+def model(babbler: RunnableModel) -> Any:
     from mlxk_tui.engine.inference.weights.loading import load
 
     return load(babbler.name, babbler.folder, None, lambda *_: None)
@@ -37,9 +37,9 @@ def row(model: Any, number: int, length: int) -> Any:
         reasoning_open=False,
         implied_stops=(),
         max_tokens=TOKENS,
-        sampling=Sampling(temperature=0),
+        sampling=SamplingParams(temperature=0),
     )
-    request = Generation(tokens=tuple(prompt.tokens))
+    request = GenerationRequest(tokens=tuple(prompt.tokens))
     return Row(
         id=number,
         request=request,

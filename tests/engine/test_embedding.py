@@ -15,9 +15,9 @@ import pytest_asyncio
 
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.embedding import split_texts
-from mlxk_tui.engine.generation import Delta, Generation
-from mlxk_tui.engine.memory import WeightsChoice
-from mlxk_tui.engine.models import Runnable, find_runnable
+from mlxk_tui.engine.generation import Delta, GenerationRequest
+from mlxk_tui.engine.memory import WeightsPolicy
+from mlxk_tui.engine.models import RunnableModel, find_runnable
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.contract.terms import CpuWeights
 from mlxk_tui.ops.core.errors import ErrorType, OpError
@@ -51,13 +51,13 @@ def pooling(folder: Path, **config: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def embedder(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> RunnableModel:
     folder = make_model(tmp_path_factory.mktemp("embedder") / "m", context=4096, bare=True)
-    return Runnable("test/Tiny-Embedding", folder, embedding=True)
+    return RunnableModel("test/Tiny-Embedding", folder, embedding=True)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="package")
-async def states(embedder: Runnable) -> list[Any]:
+async def states(embedder: RunnableModel) -> list[Any]:
     """Return the hidden states of each text, computed with numpy."""
     return [_hidden_states(embedder.folder, text) for text in TEXTS]
 
@@ -112,7 +112,7 @@ def unit(vector: Any) -> Any:
 
 
 async def test_last_hidden_state_is_the_embedding(
-    engine: Engine, embedder: Runnable, states: list[Any]
+    engine: Engine, embedder: RunnableModel, states: list[Any]
 ) -> None:
     result = await engine.embed(embedder, TEXTS)
     assert result.tokens == sum(map(len, states))
@@ -140,7 +140,7 @@ async def test_pooling_follows_the_models_files(
     engine: Engine, tmp_path: Path, states: list[Any], config: dict[str, Any], pool: Any
 ) -> None:
     folder = pooling(make_model(tmp_path / "m", context=4096, bare=True), **config)
-    result = await engine.embed(Runnable("test/pooled", folder, embedding=True), TEXTS)
+    result = await engine.embed(RunnableModel("test/pooled", folder, embedding=True), TEXTS)
     for vector, state in zip(result.vectors, states, strict=True):
         np.testing.assert_allclose(vector, unit(pool(state)), atol=2e-4)
 
@@ -178,7 +178,7 @@ def in_four_bits(folder: Path) -> None:
 @pytest_asyncio.fixture(scope="module", loop_scope="package")
 async def storing() -> AsyncIterator[Engine]:
     """Return an engine that holds weights as stored, and expands them for many rows."""
-    engine = new_engine(weights=WeightsChoice(CpuWeights.STORED))
+    engine = new_engine(weights=WeightsPolicy(CpuWeights.STORED))
     yield engine
     await engine.stop()
 
@@ -191,7 +191,7 @@ async def test_embedding_in_a_batch_equals_the_single_one(
     folder = pooling(make_model(tmp_path / "m", context=4096, bare=True), pooling_mode=pool)
     if change is not None:
         change(folder)
-    model = Runnable("test/batched", folder, embedding=True)
+    model = RunnableModel("test/batched", folder, embedding=True)
     texts = ["A", *(f"{count} " + "fox naïve 🙂" * count for count in (1, 2, 3, 5, 9, 17, 40, 90, 250))]
     alone = [(await storing.embed(model, [text])).vectors[0] for text in texts]
     assert len({tuple(vector) for vector in alone}) == len(texts) or pool == "cls"
@@ -200,8 +200,8 @@ async def test_embedding_in_a_batch_equals_the_single_one(
         np.testing.assert_allclose(together, [alone[at] for at in order], rtol=0, atol=TOLERANCE)
 
 
-async def test_embedding_many_texts_does_not_stop_a_stream(engine: Engine, embedder: Runnable) -> None:
-    request = Generation(
+async def test_embedding_many_texts_does_not_stop_a_stream(engine: Engine, embedder: RunnableModel) -> None:
+    request = GenerationRequest(
         prompt="Hello, world! How are", sampling=GREEDY, max_tokens=250, stop=("never said",)
     )
     alone = await run(engine, embedder, request)
@@ -222,7 +222,7 @@ async def test_embedding_many_texts_does_not_stop_a_stream(engine: Engine, embed
 
 
 async def test_embedding_can_be_cancelled_and_the_engine_keeps_working(
-    engine: Engine, embedder: Runnable
+    engine: Engine, embedder: RunnableModel
 ) -> None:
     task = asyncio.create_task(engine.embed(embedder, [f"{n} {TEXTS[3]}" for n in range(2000)]))
     running = asyncio.create_task(engine.embed(embedder, TEXTS))
@@ -237,9 +237,9 @@ async def test_embedding_can_be_cancelled_and_the_engine_keeps_working(
 
 
 async def test_invalid_embedding_requests_are_rejected(
-    engine: Engine, embedder: Runnable, babbler: Runnable, tmp_path: Path
+    engine: Engine, embedder: RunnableModel, babbler: RunnableModel, tmp_path: Path
 ) -> None:
-    async def refused(model: Runnable, texts: Any) -> OpError:
+    async def refused(model: RunnableModel, texts: Any) -> OpError:
         with pytest.raises(OpError) as caught:
             await engine.embed(model, texts)
         return caught.value
@@ -252,14 +252,14 @@ async def test_invalid_embedding_requests_are_rejected(
     long = await refused(embedder, ["words " * 20_000])
     assert long.type is ErrorType.CONTEXT_LENGTH_EXCEEDED
     folder = pooling(make_model(tmp_path / "max", bare=True), pooling_mode_max_tokens=True)
-    assert "pooling" in (await refused(Runnable("m", folder, embedding=True), ["Hello"])).message
+    assert "pooling" in (await refused(RunnableModel("m", folder, embedding=True), ["Hello"])).message
     folder = make_model(tmp_path / "dense", bare=True)
     (folder / "modules.json").write_text('[{"type": "sentence_transformers.models.Dense", "path": "../x"}]')
-    assert "Dense" in (await refused(Runnable("m", folder, embedding=True), ["Hello"])).message
+    assert "Dense" in (await refused(RunnableModel("m", folder, embedding=True), ["Hello"])).message
     folder = make_model(tmp_path / "both", bare=True)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "use_bidirectional_attention": True}))
-    error = await refused(Runnable("m", folder, embedding=True), ["Hello"])
+    error = await refused(RunnableModel("m", folder, embedding=True), ["Hello"])
     assert error.type is ErrorType.MODEL_NOT_RUNNABLE
     assert "bidirectional attention" in error.message
     assert len((await engine.embed(embedder, ["Hello"])).vectors) == 1
@@ -289,7 +289,9 @@ async def test_embedding_chunks_are_limited() -> None:
     assert list(split_texts(["z" * 10**6])) == [("z" * 10**6,)]
 
 
-async def test_code_in_a_repo_is_never_executed(engine: Engine, embedder: Runnable, tmp_path: Path) -> None:
+async def test_code_in_a_repo_is_never_executed(
+    engine: Engine, embedder: RunnableModel, tmp_path: Path
+) -> None:
     folder = make_model(tmp_path / "m")
     marker = tmp_path / "ran"
     (folder / "own.py").write_text(f"open({str(marker)!r}, 'w')\n")

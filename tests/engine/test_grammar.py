@@ -12,8 +12,8 @@ import pytest
 
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.formats.tool_calls import ForcedTool, forced_call_schema, parse_tool_calls
-from mlxk_tui.engine.generation import FinishReason, Generation, Sampling
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import FinishReason, GenerationRequest, SamplingParams
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, THOUGHT_OVER, chat, needs_mlx, run
 
@@ -76,7 +76,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 
-def bound(schema: object, **more: Any) -> Generation:
+def bound(schema: object, **more: Any) -> GenerationRequest:
     """Return a greedy request without reasoning."""
     return chat(
         "Hello!",
@@ -90,9 +90,9 @@ def bound(schema: object, **more: Any) -> Generation:
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.5, seed=3)], ids=["greedy", "hot"])
+@pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(temperature=1.5, seed=3)], ids=["greedy", "hot"])
 async def test_answer_follows_the_schema(
-    engine: Engine, tiny: Runnable, babbler: Runnable, name: str, sampling: Sampling
+    engine: Engine, tiny: RunnableModel, babbler: RunnableModel, name: str, sampling: SamplingParams
 ) -> None:
     for model in (tiny, babbler):
         result = await run(engine, model, bound(SCHEMAS[name], sampling=sampling))
@@ -102,9 +102,9 @@ async def test_answer_follows_the_schema(
         assert not result.tool_calls
 
 
-async def test_json_object_gives_an_object(engine: Engine, tiny: Runnable) -> None:
+async def test_json_object_gives_an_object(engine: Engine, tiny: RunnableModel) -> None:
     for seed in range(3):
-        request = bound({}, sampling=Sampling(temperature=1.0, seed=seed), max_tokens=60)
+        request = bound({}, sampling=SamplingParams(temperature=1.0, seed=seed), max_tokens=60)
         result = await run(engine, tiny, request)
         if result.finished.finish_reason is FinishReason.STOP:
             assert isinstance(json.loads(result.text), dict)
@@ -112,8 +112,8 @@ async def test_json_object_gives_an_object(engine: Engine, tiny: Runnable) -> No
             assert result.text.startswith("{")
 
 
-async def test_other_requests_are_not_affected(engine: Engine, tiny: Runnable) -> None:
-    free = [chat(text, max_tokens=80, want_tokens=True) for text in ("Hello!", "What do the panes do?")]
+async def test_other_requests_are_not_affected(engine: Engine, tiny: RunnableModel) -> None:
+    free = [chat(text, max_tokens=80, return_token_ids=True) for text in ("Hello!", "What do the panes do?")]
     alone = [await run(engine, tiny, request) for request in free]
     schemas = list(SCHEMAS.values())[:4]
     expected = [await run(engine, tiny, bound(schema)) for schema in schemas]
@@ -124,7 +124,7 @@ async def test_other_requests_are_not_affected(engine: Engine, tiny: Runnable) -
     assert [result.text for result in constrained] == [result.text for result in expected]
 
 
-async def test_answer_is_cut_off_by_max_tokens(engine: Engine, babbler: Runnable) -> None:
+async def test_answer_is_cut_off_by_max_tokens(engine: Engine, babbler: RunnableModel) -> None:
     whole = await run(engine, babbler, bound(SCHEMAS["nested objects"]))
     cut = await run(engine, babbler, bound(SCHEMAS["nested objects"], max_tokens=5))
     assert cut.finished.finish_reason is FinishReason.LENGTH
@@ -135,7 +135,7 @@ async def test_answer_is_cut_off_by_max_tokens(engine: Engine, babbler: Runnable
 
 
 async def test_reasoning_is_free_and_the_answer_is_constrained(
-    engine: Engine, tiny: Runnable, babbler: Runnable
+    engine: Engine, tiny: RunnableModel, babbler: RunnableModel
 ) -> None:
     # This model opens its reasoning itself.
     free = await run(engine, tiny, chat(THOUGHT_OVER, max_tokens=300))
@@ -179,7 +179,7 @@ async def test_reasoning_is_free_and_the_answer_is_constrained(
     ids=lambda value: value[:40] if value else "-",
 )
 async def test_unsupported_schema_is_rejected_at_once(
-    engine: Engine, tiny: Runnable, schema: str, why: str
+    engine: Engine, tiny: RunnableModel, schema: str, why: str
 ) -> None:
     with pytest.raises(OpError) as caught:
         await run(engine, tiny, replace(bound({}), grammar=schema))
@@ -189,7 +189,7 @@ async def test_unsupported_schema_is_rejected_at_once(
     assert len(caught.value.message) < 350
 
 
-async def test_too_complex_schema_fails_only_its_own_answer(engine: Engine, tiny: Runnable) -> None:
+async def test_too_complex_schema_fails_only_its_own_answer(engine: Engine, tiny: RunnableModel) -> None:
     many = {"type": "object", "properties": {f"p{number}": {"type": "integer"} for number in range(3000)}}
     good, bad = await asyncio.gather(
         run(engine, tiny, bound(SCHEMAS["array"])), run(engine, tiny, bound(many)), return_exceptions=True
@@ -201,7 +201,7 @@ async def test_too_complex_schema_fails_only_its_own_answer(engine: Engine, tiny
 
 
 async def test_schema_rejects_a_draft_model_and_allows_a_quantized_cache(
-    engine: Engine, tiny: Runnable
+    engine: Engine, tiny: RunnableModel
 ) -> None:
     with pytest.raises(OpError) as caught:
         await run(engine, tiny, bound({}, draft_model=str(tiny.folder)))
@@ -210,7 +210,7 @@ async def test_schema_rejects_a_draft_model_and_allows_a_quantized_cache(
     assert json.loads(result.text) in SCHEMAS["enum"]["enum"]
 
 
-async def test_tool_call_can_be_forced(engine: Engine, tiny: Runnable) -> None:
+async def test_tool_call_can_be_forced(engine: Engine, tiny: RunnableModel) -> None:
     city = {
         "type": "object",
         "properties": {"city": {"$ref": "#/$defs/City"}},

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.generation import Delta, Generation
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import Delta, GenerationRequest
+from mlxk_tui.engine.models import RunnableModel
 from tests.engine.conftest import (
     GREEDY,
     Result,
@@ -64,14 +64,14 @@ class Answer(NamedTuple):
         return self.tokens == result.token_ids and (split or self.text == result.text)
 
 
-def ask(question: str, **more: Any) -> Generation:
+def ask(question: str, **more: Any) -> GenerationRequest:
     return chat(
-        question, max_tokens=150, want_tokens=True, template_kwargs={"enable_thinking": False}, **more
+        question, max_tokens=150, return_token_ids=True, template_kwargs={"enable_thinking": False}, **more
     )
 
 
 @pytest.fixture(scope="module")
-def expected(tiny: Runnable) -> list[Answer]:
+def expected(tiny: RunnableModel) -> list[Answer]:
     """Return the answers of mlx_lm.generate to the single questions."""
     done = subprocess.run(
         [executable(), "-c", _PEER, folder_of(tiny), json.dumps(QUESTIONS)],
@@ -87,19 +87,23 @@ def expected(tiny: Runnable) -> list[Answer]:
     return answers
 
 
-async def test_single_stream_matches_mlx_lm(engine: Engine, tiny: Runnable, expected: list[Answer]) -> None:
+async def test_single_stream_matches_mlx_lm(
+    engine: Engine, tiny: RunnableModel, expected: list[Answer]
+) -> None:
     for question, answer in zip(QUESTIONS, expected, strict=True):
         assert answer.is_said_by(await run(engine, tiny, ask(question))), question
 
 
-async def test_eight_streams_match_mlx_lm(engine: Engine, tiny: Runnable, expected: list[Answer]) -> None:
+async def test_eight_streams_match_mlx_lm(
+    engine: Engine, tiny: RunnableModel, expected: list[Answer]
+) -> None:
     results = await asyncio.gather(*(run(engine, tiny, ask(question)) for question in QUESTIONS))
     for answer, result in zip(expected, results, strict=True):
         assert answer.is_said_by(result)
 
 
 async def test_repeated_prompt_is_cached_and_gives_the_same_answer(
-    engine: Engine, tiny: Runnable, expected: list[Answer]
+    engine: Engine, tiny: RunnableModel, expected: list[Answer]
 ) -> None:
     result = await run(engine, tiny, ask(QUESTIONS[0]))
     assert result.started.cached_tokens == result.started.prompt_tokens - 1
@@ -107,7 +111,7 @@ async def test_repeated_prompt_is_cached_and_gives_the_same_answer(
 
 
 async def test_other_requests_do_not_change_an_answer(
-    engine: Engine, tiny: Runnable, expected: list[Answer]
+    engine: Engine, tiny: RunnableModel, expected: list[Answer]
 ) -> None:
     async def neighbor(question: str, tokens: int) -> None:
         stream = engine.generate(tiny, ask(question, stop=("never said",)))
@@ -128,18 +132,18 @@ async def test_other_requests_do_not_change_an_answer(
     assert expected[4].is_said_by(results[3])
 
 
-async def test_token_and_text_prompts_give_the_same_answer(engine: Engine, tiny: Runnable) -> None:
+async def test_token_and_text_prompts_give_the_same_answer(engine: Engine, tiny: RunnableModel) -> None:
     whole = await run(engine, tiny, ask(QUESTIONS[1]))
     prompt = f"<|im_start|>user\n{QUESTIONS[1]}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     raw = await run(
-        engine, tiny, Generation(prompt=prompt, sampling=GREEDY, max_tokens=150, want_tokens=True)
+        engine, tiny, GenerationRequest(prompt=prompt, sampling=GREEDY, max_tokens=150, return_token_ids=True)
     )
     assert raw.token_ids == whole.token_ids
     assert raw.text == whole.text
 
 
 async def test_quantized_cache_and_draft_model_work(
-    engine: Engine, tiny: Runnable, expected: list[Answer]
+    engine: Engine, tiny: RunnableModel, expected: list[Answer]
 ) -> None:
     drafted = await run(engine, tiny, ask(QUESTIONS[0], draft_model=folder_of(tiny)))
     assert expected[0].is_said_by(drafted)
@@ -150,7 +154,9 @@ async def test_quantized_cache_and_draft_model_work(
     assert again.text == quantized.text
 
 
-async def test_next_turn_reuses_the_cache_and_matches_a_cold_start(engine: Engine, tiny: Runnable) -> None:
+async def test_next_turn_reuses_the_cache_and_matches_a_cold_start(
+    engine: Engine, tiny: RunnableModel
+) -> None:
     first = await run(engine, tiny, ask(QUESTIONS[0]))
     turns = (QUESTIONS[0], first.text, QUESTIONS[1])
     request = chat(*turns, max_tokens=100, template_kwargs={"enable_thinking": False})

@@ -19,8 +19,8 @@ import pytest_asyncio
 
 from mlxk_tui.engine.client import Engine, EngineState
 from mlxk_tui.engine.connection.liveness import LivenessLimits
-from mlxk_tui.engine.generation import Generation
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import GenerationRequest
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, is_gone, needs_mlx, new_engine, run, worker_environment
 from tests.engine.small_models import make_model
@@ -29,7 +29,9 @@ from tests.support.waiting import PATIENCE_S, until
 pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="module")]
 
 FAULTS = Path(__file__).parent / "faults"
-LONG = Generation(prompt="Hello, world! How are", sampling=GREEDY, max_tokens=3000, stop=("never said",))
+LONG = GenerationRequest(
+    prompt="Hello, world! How are", sampling=GREEDY, max_tokens=3000, stop=("never said",)
+)
 SHORT = replace(LONG, max_tokens=5)
 NO_SIGN, NO_WORK = "sent no heartbeat", "made no progress"
 HURRIED = {
@@ -65,23 +67,23 @@ def fault(faults: Path, place: str, how: str) -> Iterator[Path]:
         (faults / place).unlink()
 
 
-async def generate(engine: Engine, model: Runnable) -> None:
+async def generate(engine: Engine, model: RunnableModel) -> None:
     await run(engine, model, LONG)
 
 
-async def embed(engine: Engine, model: Runnable) -> None:
+async def embed(engine: Engine, model: RunnableModel) -> None:
     await engine.embed(replace(model, embedding=True), ["Hello", "world"])
 
 
-async def count(engine: Engine, model: Runnable) -> None:
+async def count(engine: Engine, model: RunnableModel) -> None:
     await engine.count_tokens(model, [{"role": "user", "content": "Hello"}])
 
 
-async def load(engine: Engine, model: Runnable) -> None:
+async def load(engine: Engine, model: RunnableModel) -> None:
     await engine.load(model)
 
 
-async def unload(engine: Engine, model: Runnable) -> None:
+async def unload(engine: Engine, model: RunnableModel) -> None:
     await engine.unload()
 
 
@@ -122,10 +124,10 @@ def pid_of(engine: Engine) -> int:
     ],
 )
 async def test_deadlocked_worker_is_stopped(
-    engine: Engine, babbler: Runnable, faults: Path, place: str, how: str, reason: str
+    engine: Engine, babbler: RunnableModel, faults: Path, place: str, how: str, reason: str
 ) -> None:
     acts = {"step": generate, "embedding": embed, "unloading": unload}
-    act: Callable[[Engine, Runnable], Awaitable[None]] = acts.get(place, load)
+    act: Callable[[Engine, RunnableModel], Awaitable[None]] = acts.get(place, load)
     if place in acts:
         await engine.load(babbler)
     elif place == "loading":
@@ -153,7 +155,7 @@ async def test_deadlocked_worker_is_stopped(
     ],
 )
 async def test_suspended_process_is_stopped_during_any_request(
-    engine: Engine, babbler: Runnable, faults: Path, doing: str
+    engine: Engine, babbler: RunnableModel, faults: Path, doing: str
 ) -> None:
     acts = {"counting": count, "unloading": unload, "embedding": embed}
     if doing in ("starting", "importing"):
@@ -186,7 +188,7 @@ async def test_suspended_process_is_stopped_during_any_request(
 
 
 @slow
-async def test_slow_disk_is_not_a_hang(engine: Engine, babbler: Runnable, tmp_path: Path) -> None:
+async def test_slow_disk_is_not_a_hang(engine: Engine, babbler: RunnableModel, tmp_path: Path) -> None:
     weights = make_model(tmp_path / "m", endless=True) / "model.safetensors"
     weights.rename(tmp_path / "weights")
     os.mkfifo(weights)
@@ -201,14 +203,14 @@ async def test_slow_disk_is_not_a_hang(engine: Engine, babbler: Runnable, tmp_pa
 
     await engine.load(babbler)
     pid = pid_of(engine)
-    asked = asyncio.ensure_future(load(engine, Runnable("test/slow", weights.parent)))
+    asked = asyncio.ensure_future(load(engine, RunnableModel("test/slow", weights.parent)))
     await asyncio.to_thread(trickle)
     await asked
     assert engine.status.pid == pid
 
 
 @slow
-async def test_worker_on_a_busy_machine_is_not_stopped(engine: Engine, babbler: Runnable) -> None:
+async def test_worker_on_a_busy_machine_is_not_stopped(engine: Engine, babbler: RunnableModel) -> None:
     await engine.load(babbler)
     pid = pid_of(engine)
     engine.liveness_limits = LivenessLimits(silence_s=3.0, stall_s=3.0, overdue=1.0)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.generation import Generation
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import GenerationRequest
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, executable, folder_of, needs_mlx, run, worker_environment
 from tests.engine.small_models import make_model
@@ -26,7 +26,7 @@ PROMPT = tuple(10 + (7 * i) % 300 for i in range(2100))
     ("bits", "length"), [(4, 1), (4, 40), pytest.param(4, 2100, marks=pytest.mark.slow), (8, 40)]
 )
 def test_prefill_chunks_do_not_change_tokens_and_the_cache_is_small(
-    babbler: Runnable, bits: int, length: int
+    babbler: RunnableModel, bits: int, length: int
 ) -> None:
     command = [executable(), "-m", "tests.engine.probes.chunk_sizes", folder_of(babbler), str(bits), "24"]
     done = subprocess.run(
@@ -50,8 +50,10 @@ def test_prefill_chunks_do_not_change_tokens_and_the_cache_is_small(
 
 
 @together
-async def test_cached_prompt_continues_like_a_new_one(engine: Engine, babbler: Runnable) -> None:
-    request = Generation(tokens=PROMPT[:60], kv_bits=4, max_tokens=20, sampling=GREEDY, want_tokens=True)
+async def test_cached_prompt_continues_like_a_new_one(engine: Engine, babbler: RunnableModel) -> None:
+    request = GenerationRequest(
+        tokens=PROMPT[:60], kv_bits=4, max_tokens=20, sampling=GREEDY, return_token_ids=True
+    )
     first = await run(engine, babbler, request)
     again = await run(engine, babbler, request)
     assert (first.started.cached_tokens, again.started.cached_tokens) == (0, 59)
@@ -59,17 +61,17 @@ async def test_cached_prompt_continues_like_a_new_one(engine: Engine, babbler: R
 
 
 @pytest.fixture(scope="module")
-def sliding(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
+def sliding(tmp_path_factory: pytest.TempPathFactory) -> RunnableModel:
     """Return a model with a sliding window of 64 tokens."""
     folder = make_model(
         tmp_path_factory.mktemp("sliding") / "m", context=4096, sliding_window=64, endless=True
     )
-    return Runnable("test/sliding", folder)
+    return RunnableModel("test/sliding", folder)
 
 
 @together
-async def test_sliding_window_cannot_be_quantized(engine: Engine, sliding: Runnable) -> None:
-    request = Generation(tokens=PROMPT[:9], kv_bits=8, max_tokens=4, sampling=GREEDY)
+async def test_sliding_window_cannot_be_quantized(engine: Engine, sliding: RunnableModel) -> None:
+    request = GenerationRequest(tokens=PROMPT[:9], kv_bits=8, max_tokens=4, sampling=GREEDY)
     with pytest.raises(OpError) as caught:
         await run(engine, sliding, request)
     assert caught.value.type is ErrorType.VALIDATION_ERROR
@@ -78,18 +80,20 @@ async def test_sliding_window_cannot_be_quantized(engine: Engine, sliding: Runna
 
 
 @together
-async def test_draft_model_is_rejected_beyond_a_sliding_window(engine: Engine, sliding: Runnable) -> None:
-    request = Generation(tokens=PROMPT[:30], max_tokens=30, sampling=GREEDY, want_tokens=True)
+async def test_draft_model_is_rejected_beyond_a_sliding_window(
+    engine: Engine, sliding: RunnableModel
+) -> None:
+    request = GenerationRequest(tokens=PROMPT[:30], max_tokens=30, sampling=GREEDY, return_token_ids=True)
     alone = await run(engine, sliding, request)
     for _ in range(2):  # the second time with the prompt cache
         drafted = await run(
             engine,
             sliding,
-            Generation(
+            GenerationRequest(
                 tokens=PROMPT[:30],
                 max_tokens=30,
                 sampling=GREEDY,
-                want_tokens=True,
+                return_token_ids=True,
                 draft_model=folder_of(sliding),
             ),
         )
@@ -99,7 +103,7 @@ async def test_draft_model_is_rejected_beyond_a_sliding_window(engine: Engine, s
             await run(
                 engine,
                 sliding,
-                Generation(
+                GenerationRequest(
                     tokens=PROMPT[:length],
                     max_tokens=most,
                     sampling=GREEDY,
@@ -113,17 +117,19 @@ async def test_draft_model_is_rejected_beyond_a_sliding_window(engine: Engine, s
 
 @together
 async def test_smaller_draft_model_does_not_change_the_answer(
-    engine: Engine, babbler: Runnable, tmp_path: Path
+    engine: Engine, babbler: RunnableModel, tmp_path: Path
 ) -> None:
     small = make_model(tmp_path / "m", context=4096, endless=True, layers=1)
-    request = Generation(tokens=PROMPT[:80], kv_bits=4, max_tokens=20, sampling=GREEDY, want_tokens=True)
+    request = GenerationRequest(
+        tokens=PROMPT[:80], kv_bits=4, max_tokens=20, sampling=GREEDY, return_token_ids=True
+    )
     alone = await run(engine, babbler, request)
-    drafted = Generation(
+    drafted = GenerationRequest(
         tokens=PROMPT[:80],
         kv_bits=4,
         max_tokens=20,
         sampling=GREEDY,
-        want_tokens=True,
+        return_token_ids=True,
         draft_model=str(small),
     )
     assert (await run(engine, babbler, drafted)).token_ids == alone.token_ids

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from mlxk_tui.engine.limits import UNKNOWN_CONTEXT_TOKENS, check_memory, memory_verdict, token_budget
-from mlxk_tui.engine.models import Runnable, with_draft
+from mlxk_tui.engine.models import RunnableModel, with_draft
 from mlxk_tui.ops.contract.terms import MemoryFit
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.health.machine import Runtime
@@ -85,8 +85,8 @@ def test_model_that_does_not_fit_is_rejected_unless_forced() -> None:
 
 def test_memory_check_includes_the_draft_model() -> None:
     usable = Runtime.detect().memory_bytes
-    large = Runnable("org/Large", Path("large"), memory_bytes=int(0.7 * usable), fit=MemoryFit.FITS)
-    small = Runnable("org/Small", Path("small"), memory_bytes=int(0.1 * usable))
+    large = RunnableModel("org/Large", Path("large"), memory_bytes=int(0.7 * usable), fit=MemoryFit.FITS)
+    small = RunnableModel("org/Small", Path("small"), memory_bytes=int(0.1 * usable))
     both = with_draft(large, small)
     assert both.memory_bytes == int(0.7 * usable) + int(0.1 * usable)
     assert both.folder == large.folder
@@ -95,5 +95,5 @@ def test_memory_check_includes_the_draft_model() -> None:
     assert refused.value.type is ErrorType.INSUFFICIENT_MEMORY
     assert "together" in refused.value.message
     assert with_draft(large, large, force=True).fit is MemoryFit.TOO_LARGE
-    unknown = Runnable("org/Unknown", Path("unknown"))
+    unknown = RunnableModel("org/Unknown", Path("unknown"))
     assert with_draft(large, unknown) == large

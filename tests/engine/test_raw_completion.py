@@ -10,15 +10,17 @@ from dataclasses import replace
 import pytest
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Generation
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import Delta, Finished, FinishReason, GenerationRequest
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, executable, folder_of, needs_mlx, run, worker_environment
 
 pytestmark = needs_mlx
 together = pytest.mark.asyncio(loop_scope="package")
 
-PROMPT = Generation(tokens=tuple(40 + i % 200 for i in range(300)), sampling=GREEDY, max_tokens=0, echo=True)
+PROMPT = GenerationRequest(
+    tokens=tuple(40 + i % 200 for i in range(300)), sampling=GREEDY, max_tokens=0, echo=True
+)
 
 
 def probe(name: str, *arguments: str) -> str:
@@ -36,7 +38,7 @@ def test_every_tokenizer_continues_a_text_at_any_position() -> None:
 
 
 @together
-async def test_prompt_log_probabilities_match_a_single_pass(engine: Engine, babbler: Runnable) -> None:
+async def test_prompt_log_probabilities_match_a_single_pass(engine: Engine, babbler: RunnableModel) -> None:
     assert PROMPT.tokens is not None
     expected = json.loads(probe("scores", folder_of(babbler), *map(str, PROMPT.tokens)))
     result = await run(engine, babbler, replace(PROMPT, logprobs=3))
@@ -57,7 +59,7 @@ async def test_prompt_log_probabilities_match_a_single_pass(engine: Engine, babb
 
 
 @together
-async def test_scoring_the_prompt_does_not_change_the_answer(engine: Engine, babbler: Runnable) -> None:
+async def test_scoring_the_prompt_does_not_change_the_answer(engine: Engine, babbler: RunnableModel) -> None:
     plain = await run(engine, babbler, replace(PROMPT, max_tokens=12, echo=False, logprobs=0))
     echoed = await run(engine, babbler, replace(PROMPT, max_tokens=12, logprobs=0))
     silent = await run(engine, babbler, replace(PROMPT, max_tokens=12))
@@ -73,7 +75,7 @@ async def test_scoring_the_prompt_does_not_change_the_answer(engine: Engine, bab
 
 
 @together
-async def test_streams_continue_while_prompts_are_scored(engine: Engine, babbler: Runnable) -> None:
+async def test_streams_continue_while_prompts_are_scored(engine: Engine, babbler: RunnableModel) -> None:
     """Eight long prompts are processed in chunks, and a stream gets a token with each chunk."""
     scoring = 0
     tokens_meanwhile = 0
@@ -87,7 +89,7 @@ async def test_streams_continue_while_prompts_are_scored(engine: Engine, babbler
         scoring -= 1
 
     tasks: list[asyncio.Task[None]] = []
-    request = Generation(prompt="Hello", sampling=GREEDY, max_tokens=3000)
+    request = GenerationRequest(prompt="Hello", sampling=GREEDY, max_tokens=3000)
     async for event in engine.generate(babbler, request):
         if isinstance(event, Delta) and not tasks:
             tasks = [asyncio.create_task(score()) for _ in range(8)]
@@ -113,7 +115,7 @@ async def test_streams_continue_while_prompts_are_scored(engine: Engine, babbler
     ],
 )
 async def test_unsupported_echo_is_rejected(
-    engine: Engine, babbler: Runnable, more: dict[str, object]
+    engine: Engine, babbler: RunnableModel, more: dict[str, object]
 ) -> None:
     with pytest.raises(OpError) as caught:
         await run(engine, babbler, replace(PROMPT, **more))  # type: ignore[arg-type]  # of several types

@@ -13,14 +13,16 @@ import pytest_asyncio
 
 from mlxk_tui.engine.client import Engine, EngineState
 from mlxk_tui.engine.connection.liveness import LivenessLimits
-from mlxk_tui.engine.generation import Delta, Finished, FinishReason, Generation, Loading, Started
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import Delta, Finished, FinishReason, GenerationRequest, LoadProgress, Started
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, is_gone, needs_mlx, new_engine, run, until, worker_environment
 
 pytestmark = [needs_mlx, pytest.mark.asyncio(loop_scope="module")]
 
-LONG = Generation(prompt="Hello, world! How are", sampling=GREEDY, max_tokens=3000, stop=("never said",))
+LONG = GenerationRequest(
+    prompt="Hello, world! How are", sampling=GREEDY, max_tokens=3000, stop=("never said",)
+)
 SHORT = replace(LONG, max_tokens=5)
 HURRIED = LivenessLimits(silence_s=1.0, stall_s=1.0, overdue=1.0)
 """For what is known to be stuck: nobody has to wait for long."""
@@ -34,7 +36,7 @@ async def engine() -> AsyncIterator[Engine]:
     await engine.stop()
 
 
-async def fate(engine: Engine, model: Runnable, request: Generation) -> str:
+async def fate(engine: Engine, model: RunnableModel, request: GenerationRequest) -> str:
     """Generate, and return the finish reason or the error type."""
     try:
         result = await run(engine, model, request)
@@ -50,7 +52,7 @@ def pid_of(engine: Engine) -> int:
 
 
 async def test_killed_worker_fails_running_requests_and_is_restarted(
-    engine: Engine, babbler: Runnable
+    engine: Engine, babbler: RunnableModel
 ) -> None:
     tasks = [asyncio.create_task(fate(engine, babbler, LONG)) for _ in range(3)]
     await until(engine, lambda status: status.streams == 3)
@@ -66,7 +68,9 @@ async def test_killed_worker_fails_running_requests_and_is_restarted(
     assert engine.status.last_error is None
 
 
-async def test_request_right_after_a_crash_starts_a_new_worker(engine: Engine, babbler: Runnable) -> None:
+async def test_request_right_after_a_crash_starts_a_new_worker(
+    engine: Engine, babbler: RunnableModel
+) -> None:
     await engine.load(babbler)
     os.kill(pid_of(engine), signal.SIGKILL)
     while engine.status.pid is not None:  # noqa: ASYNC110 - checks in every turn of the loop
@@ -76,7 +80,7 @@ async def test_request_right_after_a_crash_starts_a_new_worker(engine: Engine, b
 
 
 async def test_hanging_worker_is_stopped_and_other_models_are_served(
-    engine: Engine, babbler: Runnable, other: Runnable
+    engine: Engine, babbler: RunnableModel, other: RunnableModel
 ) -> None:
     await engine.load(babbler)
     running = asyncio.create_task(fate(engine, babbler, LONG))
@@ -96,10 +100,10 @@ async def test_hanging_worker_is_stopped_and_other_models_are_served(
     assert any("sent no heartbeat" in str(error) for error in errors if error)
 
 
-async def test_suspended_process_is_unresponsive_and_stopped(engine: Engine, babbler: Runnable) -> None:
+async def test_suspended_process_is_unresponsive_and_stopped(engine: Engine, babbler: RunnableModel) -> None:
     assert engine.liveness_limits == LivenessLimits()  # the default limits
     stream = engine.generate(babbler, LONG)
-    assert isinstance(await anext(stream), (Loading, Started))
+    assert isinstance(await anext(stream), (LoadProgress, Started))
     await until(engine, lambda status: status.tokens_per_s > 0)
     running = asyncio.create_task(fate(engine, babbler, LONG))
     await until(engine, lambda status: status.streams == 2)
@@ -122,9 +126,9 @@ async def test_suspended_process_is_unresponsive_and_stopped(engine: Engine, bab
     assert await fate(engine, babbler, SHORT) == "length"
 
 
-async def test_process_that_resumes_in_time_is_kept(engine: Engine, babbler: Runnable) -> None:
+async def test_process_that_resumes_in_time_is_kept(engine: Engine, babbler: RunnableModel) -> None:
     stream = engine.generate(babbler, LONG)
-    assert isinstance(await anext(stream), (Loading, Started))
+    assert isinstance(await anext(stream), (LoadProgress, Started))
     await until(engine, lambda status: status.tokens_per_s > 0)
     pid = pid_of(engine)
     os.kill(pid, signal.SIGSTOP)
@@ -138,7 +142,7 @@ async def test_process_that_resumes_in_time_is_kept(engine: Engine, babbler: Run
     assert engine.status.pid == pid
 
 
-async def test_crash_while_idle_or_loading_is_detected(engine: Engine, babbler: Runnable) -> None:
+async def test_crash_while_idle_or_loading_is_detected(engine: Engine, babbler: RunnableModel) -> None:
     await engine.load(babbler)
     os.kill(pid_of(engine), signal.SIGABRT)  # as Metal does if it is out of memory
     await until(engine, lambda status: status.state is EngineState.FAILED)
@@ -153,7 +157,7 @@ async def test_crash_while_idle_or_loading_is_detected(engine: Engine, babbler: 
     assert await fate(engine, babbler, SHORT) == "length"
 
 
-async def test_crash_while_unloading_loses_no_model(engine: Engine, babbler: Runnable) -> None:
+async def test_crash_while_unloading_loses_no_model(engine: Engine, babbler: RunnableModel) -> None:
     await engine.load(babbler)
     seen: list[tuple[EngineState, object]] = []
     unsubscribe = engine.subscribe(lambda status: seen.append((status.state, status.model)))
@@ -170,7 +174,7 @@ async def test_crash_while_unloading_loses_no_model(engine: Engine, babbler: Run
     assert set(after) == {(EngineState.IDLE, None), (EngineState.FAILED, None)}
 
 
-async def test_missing_mlx_is_reported(babbler: Runnable, tmp_path_factory: object) -> None:
+async def test_missing_mlx_is_reported(babbler: RunnableModel, tmp_path_factory: object) -> None:
     assert isinstance(tmp_path_factory, pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("shadow")
     (folder / "mlx_lm.py").write_text("raise ImportError('No module named mlx_lm')\n")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.engine.generation import Sampling
+from mlxk_tui.engine.generation import SamplingParams
 from mlxk_tui.engine.sampling import default_sampling, eos_token_ids, merge_sampling, validate_sampling
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 
@@ -25,7 +25,7 @@ VOCAB = 1000
     ],
 )
 def test_valid_values_are_accepted(good: dict[str, Any]) -> None:
-    validate_sampling(Sampling(**good), VOCAB)
+    validate_sampling(SamplingParams(**good), VOCAB)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_valid_values_are_accepted(good: dict[str, Any]) -> None:
 )
 def test_invalid_values_are_rejected_with_name_and_range(name: str, value: Any, allowed: str) -> None:
     with pytest.raises(OpError) as refused:
-        validate_sampling(Sampling(**{name: value}), VOCAB)
+        validate_sampling(SamplingParams(**{name: value}), VOCAB)
     assert refused.value.type is ErrorType.VALIDATION_ERROR
     assert refused.value.message.startswith(f"{name} cannot be ")
     assert allowed in refused.value.message
@@ -69,21 +69,21 @@ def test_invalid_values_are_rejected_with_name_and_range(name: str, value: Any, 
     [
         (
             {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.0},
-            Sampling(temperature=0.6, top_p=0.95, top_k=20, min_p=0.0),
+            SamplingParams(temperature=0.6, top_p=0.95, top_k=20, min_p=0.0),
         ),
-        ({"do_sample": False, "temperature": 0.6}, Sampling(temperature=0.0)),
-        ({"do_sample": True}, Sampling(temperature=1.0)),
-        ({"repetition_penalty": 1.05}, Sampling(repetition_penalty=1.05)),
-        ({"temperature": 50, "top_p": -1, "top_k": 1000, "min_p": None}, Sampling()),
-        ({"temperature": "hot", "top_p": [], "top_k": 2.5, "do_sample": "no"}, Sampling()),
-        ({"temperature": True, "top_k": True}, Sampling()),
-        ({}, Sampling()),
-        ([], Sampling()),
-        (None, Sampling()),
-        ("text", Sampling()),
+        ({"do_sample": False, "temperature": 0.6}, SamplingParams(temperature=0.0)),
+        ({"do_sample": True}, SamplingParams(temperature=1.0)),
+        ({"repetition_penalty": 1.05}, SamplingParams(repetition_penalty=1.05)),
+        ({"temperature": 50, "top_p": -1, "top_k": 1000, "min_p": None}, SamplingParams()),
+        ({"temperature": "hot", "top_p": [], "top_k": 2.5, "do_sample": "no"}, SamplingParams()),
+        ({"temperature": True, "top_k": True}, SamplingParams()),
+        ({}, SamplingParams()),
+        ([], SamplingParams()),
+        (None, SamplingParams()),
+        ("text", SamplingParams()),
     ],
 )
-def test_valid_values_of_the_model_are_used(config: object, expected: Sampling) -> None:
+def test_valid_values_of_the_model_are_used(config: object, expected: SamplingParams) -> None:
     assert default_sampling(config, VOCAB) == expected
 
 
@@ -99,7 +99,7 @@ keys = st.sampled_from(
 
 @given(st.dictionaries(keys, json_values) | json_values)
 def test_any_generation_config_gives_valid_values(config: object) -> None:
-    validate_sampling(merge_sampling(Sampling(), default_sampling(config, VOCAB)), VOCAB)
+    validate_sampling(merge_sampling(SamplingParams(), default_sampling(config, VOCAB)), VOCAB)
     assert all(0 <= token < VOCAB for token in eos_token_ids(config, VOCAB))
 
 
@@ -118,13 +118,13 @@ def test_model_may_have_several_end_of_turn_tokens(value: object, expected: tupl
 
 
 def test_request_overrides_the_model() -> None:
-    model = Sampling(temperature=0.6, top_p=0.9, top_k=20)
-    request = Sampling(temperature=0.0, top_k=0, seed=-1, logit_bias={5: 1.0})
-    assert merge_sampling(request, model) == Sampling(
+    model = SamplingParams(temperature=0.6, top_p=0.9, top_k=20)
+    request = SamplingParams(temperature=0.0, top_k=0, seed=-1, logit_bias={5: 1.0})
+    assert merge_sampling(request, model) == SamplingParams(
         temperature=0.0, top_p=0.9, top_k=0, seed=2**64 - 1, logit_bias={5: 1.0}
     )
-    assert merge_sampling(Sampling(), model) == model
+    assert merge_sampling(SamplingParams(), model) == model
 
 
 def test_top_p_of_zero_keeps_only_the_most_likely_token() -> None:
-    assert merge_sampling(Sampling(top_p=0), Sampling()).top_p == pytest.approx(1e-9)
+    assert merge_sampling(SamplingParams(top_p=0), SamplingParams()).top_p == pytest.approx(1e-9)

@@ -10,7 +10,7 @@ import pytest
 
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.engine.formats.tool_calls import ForcedTool, forced_call_schema
-from mlxk_tui.engine.generation import FinishReason, Generation
+from mlxk_tui.engine.generation import FinishReason, GenerationRequest
 from tests.engine.conftest import needs_mlx
 
 pytestmark = needs_mlx
@@ -56,7 +56,7 @@ def play(
     from mlxk_tui.engine.inference.output.delta_assembler import DeltaAssembler
     from mlxk_tui.engine.inference.prompts.prompt_builder import prepare_prompt
 
-    request = Generation(
+    request = GenerationRequest(
         messages=({"role": "user", "content": "Look."},),
         tools=tuple(tools),
         grammar=grammar,

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.generation import Delta, Finished, Generation
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import Delta, Finished, GenerationRequest
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, chat, is_gone, needs_mlx, new_engine, run
 from tests.engine.small_models import make_model
@@ -31,12 +31,12 @@ HUNGRY = "{% set x = 'x' * 20000000000 %}{{ messages[0].content }}"
 
 
 @pytest.fixture(scope="module")
-def endless(tmp_path_factory: pytest.TempPathFactory) -> Runnable:
+def endless(tmp_path_factory: pytest.TempPathFactory) -> RunnableModel:
     """Return a model whose template never ends for a certain message."""
     folder = make_model(
         tmp_path_factory.mktemp("endless") / "m", context=4096, template=ENDLESS, endless=True
     )
-    return Runnable("test/endless", folder)
+    return RunnableModel("test/endless", folder)
 
 
 def family(engine: Engine) -> list[list[psutil.Process]]:
@@ -52,7 +52,7 @@ def workers(engine: Engine) -> list[psutil.Process]:
     return family(engine)[2]
 
 
-async def test_tokenizing_processes_have_a_tokenizer_and_no_mlx(engine: Engine, tiny: Runnable) -> None:
+async def test_tokenizing_processes_have_a_tokenizer_and_no_mlx(engine: Engine, tiny: RunnableModel) -> None:
     await run(engine, tiny, chat("Hello", max_tokens=1))
     pid = engine.status.pid
     assert pid is not None
@@ -66,8 +66,8 @@ async def test_tokenizing_processes_have_a_tokenizer_and_no_mlx(engine: Engine, 
         assert not any("libmlx" in one.path for one in process.memory_maps())
 
 
-async def test_lost_process_fails_no_request_or_stream(engine: Engine, babbler: Runnable) -> None:
-    stream = engine.generate(babbler, Generation(prompt="Hello", max_tokens=3000, sampling=GREEDY))
+async def test_lost_process_fails_no_request_or_stream(engine: Engine, babbler: RunnableModel) -> None:
+    stream = engine.generate(babbler, GenerationRequest(prompt="Hello", max_tokens=3000, sampling=GREEDY))
     async for event in stream:
         if isinstance(event, Delta):
             break
@@ -84,7 +84,7 @@ async def test_lost_process_fails_no_request_or_stream(engine: Engine, babbler: 
 
 
 @pytest.mark.slow  # it uses the allowed processor time
-async def test_endless_template_fails_only_its_request(engine: Engine, endless: Runnable) -> None:
+async def test_endless_template_fails_only_its_request(engine: Engine, endless: RunnableModel) -> None:
     await run(engine, endless, chat("Hello", max_tokens=1))
     pid = engine.status.pid
     looping = asyncio.create_task(run(engine, endless, chat("loop", max_tokens=1)))
@@ -96,7 +96,9 @@ async def test_endless_template_fails_only_its_request(engine: Engine, endless: 
     assert engine.status.pid == pid
 
 
-async def test_request_whose_process_is_killed_twice_fails_alone(engine: Engine, endless: Runnable) -> None:
+async def test_request_whose_process_is_killed_twice_fails_alone(
+    engine: Engine, endless: RunnableModel
+) -> None:
     await run(engine, endless, chat("Hello", max_tokens=1))
     pid = engine.status.pid
     looping = asyncio.create_task(run(engine, endless, chat("loop", max_tokens=1)))
@@ -122,7 +124,7 @@ async def test_request_whose_process_is_killed_twice_fails_alone(engine: Engine,
 
 
 async def test_template_that_uses_too_much_memory_is_stopped(engine: Engine, tmp_path: Path) -> None:
-    hungry = Runnable("test/hungry", make_model(tmp_path / "m", template=HUNGRY))
+    hungry = RunnableModel("test/hungry", make_model(tmp_path / "m", template=HUNGRY))
     with pytest.raises(OpError) as refused:
         await run(engine, hungry, chat("Hello", max_tokens=1))
     assert refused.value.type is ErrorType.MODEL_NOT_RUNNABLE
@@ -135,7 +137,7 @@ def optional_keys(count: int) -> str:
 
 
 @pytest.mark.slow  # it uses the allowed processor time
-async def test_slow_schema_fails_only_its_request(engine: Engine, babbler: Runnable) -> None:
+async def test_slow_schema_fails_only_its_request(engine: Engine, babbler: RunnableModel) -> None:
     await run(engine, babbler, chat("Hello", max_tokens=1))
     pid = engine.status.pid
     compiling = asyncio.create_task(
@@ -151,21 +153,21 @@ async def test_slow_schema_fails_only_its_request(engine: Engine, babbler: Runna
     assert engine.status.pid == pid
 
 
-async def test_large_schema_is_followed_and_compiled_once(engine: Engine, babbler: Runnable) -> None:
+async def test_large_schema_is_followed_and_compiled_once(engine: Engine, babbler: RunnableModel) -> None:
     keys = {f"key_{number}": {"type": "boolean"} for number in range(600)}
     schema = json.dumps({"type": "object", "properties": keys, "required": list(keys)})
     for _ in range(2):
         result = await run(
-            engine, babbler, Generation(prompt="Hello", max_tokens=30, sampling=GREEDY, grammar=schema)
+            engine, babbler, GenerationRequest(prompt="Hello", max_tokens=30, sampling=GREEDY, grammar=schema)
         )
         assert result.text.startswith('{"key_0":')
 
 
 async def test_far_too_long_text_is_rejected_before_it_is_fully_tokenized(
-    engine: Engine, other: Runnable
+    engine: Engine, other: RunnableModel
 ) -> None:
     text = "The quick brown fox. " * 500_000
-    for request in (chat(text), Generation(prompt=text)):
+    for request in (chat(text), GenerationRequest(prompt=text)):
         with pytest.raises(OpError) as refused:
             await run(engine, other, request)
         assert refused.value.type is ErrorType.CONTEXT_LENGTH_EXCEEDED
@@ -177,7 +179,7 @@ async def test_far_too_long_text_is_rejected_before_it_is_fully_tokenized(
 
 
 async def test_tokenizing_processes_end_with_their_model_and_the_worker(
-    tiny: Runnable, other: Runnable
+    tiny: RunnableModel, other: RunnableModel
 ) -> None:
     engine = new_engine()
     try:
@@ -198,7 +200,7 @@ async def test_tokenizing_processes_end_with_their_model_and_the_worker(
         await engine.stop()
 
 
-async def test_suspended_processes_end_with_the_worker(tiny: Runnable) -> None:
+async def test_suspended_processes_end_with_the_worker(tiny: RunnableModel) -> None:
     engine = new_engine()
     try:
         result = await run(engine, tiny, chat("Hello", max_tokens=1))

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from mlxk_tui.engine.connection.wire import from_json, to_json
-from mlxk_tui.engine.generation import Delta, Finished, Generation, Prefill
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import Delta, Finished, GenerationRequest, PrefillProgress
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.engine.protocol import Cancel, Command, Generate, Load, Loaded, Message, Ready, Streamed
 from tests.engine.conftest import GREEDY, executable, is_gone, needs_mlx, worker_environment
 from tests.engine.small_models import make_model
@@ -27,7 +27,9 @@ from tests.support.waiting import PATIENCE_S, wait_until
 pytestmark = needs_mlx
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LONG = Generation(prompt="Hello, world! How are", sampling=GREEDY, max_tokens=4000, stop=("never said",))
+LONG = GenerationRequest(
+    prompt="Hello, world! How are", sampling=GREEDY, max_tokens=4000, stop=("never said",)
+)
 
 
 class Worker(NamedTuple):
@@ -75,7 +77,7 @@ def worker() -> Iterator[Worker]:
             pipe.close()
 
 
-def test_worker_ignores_interrupts_and_exits_with_its_stdin(worker: Worker, babbler: Runnable) -> None:
+def test_worker_ignores_interrupts_and_exits_with_its_stdin(worker: Worker, babbler: RunnableModel) -> None:
     worker.hear(Ready)
     worker.say(Load(1, babbler.name, str(babbler.folder), 10**8))
     assert worker.hear(Loaded).vocab_size > 256
@@ -91,7 +93,7 @@ def test_worker_ignores_interrupts_and_exits_with_its_stdin(worker: Worker, babb
     assert worker.process.wait(timeout=PATIENCE_S) == 0
 
 
-def test_stream_continues_during_another_prefill(worker: Worker, babbler: Runnable) -> None:
+def test_stream_continues_during_another_prefill(worker: Worker, babbler: RunnableModel) -> None:
     """In the worker's order, independent of speed: a token comes between two chunks of a prompt."""
     worker.say(Load(1, babbler.name, str(babbler.folder), 10**8))
     worker.hear(Loaded)
@@ -103,7 +105,7 @@ def test_stream_continues_during_another_prefill(worker: Worker, babbler: Runnab
         message = worker.next()
         if isinstance(message, Streamed):
             order.append((message.id, type(message.event)))
-    parts = [at for at, what in enumerate(order) if what == (3, Prefill)]
+    parts = [at for at, what in enumerate(order) if what == (3, PrefillProgress)]
     assert len(parts) > 1  # more tokens than a step may take
     for before, after in pairwise(parts):
         assert (2, Delta) in order[before:after]
@@ -119,15 +121,15 @@ _PARENT = """
 import asyncio, sys
 from pathlib import Path
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.models import Runnable
-from mlxk_tui.engine.generation import Delta, Generation, Sampling
+from mlxk_tui.engine.models import RunnableModel
+from mlxk_tui.engine.generation import Delta, GenerationRequest, SamplingParams
 
 async def main():
     engine = Engine()
     stage = sys.argv[2]
     engine.subscribe(lambda status: stage == status.state.value and print(status.pid, flush=True))
-    request = Generation(prompt="Hello", sampling=Sampling(temperature=0), stop=("never said",))
-    async for event in engine.generate(Runnable("m", Path(sys.argv[1])), request):
+    request = GenerationRequest(prompt="Hello", sampling=SamplingParams(temperature=0), stop=("never said",))
+    async for event in engine.generate(RunnableModel("m", Path(sys.argv[1])), request):
         if isinstance(event, Delta):
             print(engine.status.pid, flush=True)
 
@@ -136,7 +138,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("stage", ["starting", "loading", "streaming"])
-def test_worker_exits_with_its_killed_parent(babbler: Runnable, stage: str, tmp_path: Path) -> None:
+def test_worker_exits_with_its_killed_parent(babbler: RunnableModel, stage: str, tmp_path: Path) -> None:
     """Also a suspended worker, if the system supports it; otherwise a running one."""
     folder = babbler.folder
     if stage == "loading":
@@ -187,17 +189,17 @@ _THREADED = """
 import asyncio, os, signal, sys, threading
 from pathlib import Path
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.models import RunnableModel
 
 async def killed_by_us(engine):
-    await engine.load(Runnable("m", Path(sys.argv[1])))
+    await engine.load(RunnableModel("m", Path(sys.argv[1])))
     os.kill(engine.status.pid, signal.SIGSTOP)  # does not leave when its stdin is closed
     await engine.stop()
 
 async def killed_by_others(engine):
     started = asyncio.Event()
     engine.subscribe(lambda status: status.pid and started.set())
-    loading = asyncio.create_task(engine.load(Runnable("m", Path(sys.argv[1]))))
+    loading = asyncio.create_task(engine.load(RunnableModel("m", Path(sys.argv[1]))))
     await started.wait()
     os.kill(engine.status.pid, signal.SIGKILL)
     await asyncio.wait([loading])
@@ -219,7 +221,7 @@ loop.close()
 """
 
 
-def test_stopped_worker_leaves_no_output_and_no_zombie(babbler: Runnable) -> None:
+def test_stopped_worker_leaves_no_output_and_no_zombie(babbler: RunnableModel) -> None:
     done = subprocess.run(
         [executable(), "-W", "default", "-c", _THREADED, str(babbler.folder)],
         cwd=ROOT,
@@ -233,7 +235,7 @@ def test_stopped_worker_leaves_no_output_and_no_zombie(babbler: Runnable) -> Non
 
 
 def test_messages_survive_serialization() -> None:
-    request = Generation(
+    request = GenerationRequest(
         messages=({"role": "user", "content": "x"},),
         sampling=GREEDY,
         stop=("a", "b"),

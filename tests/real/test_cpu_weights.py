@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from mlxk_tui.engine.generation import Generation
-from mlxk_tui.engine.memory import WeightsChoice
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import GenerationRequest
+from mlxk_tui.engine.memory import WeightsPolicy
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.contract.terms import CpuWeights
 from mlxk_tui.ops.health.machine import may_have_gpu
 from tests.engine.conftest import GREEDY, new_engine, run, worker_environment
@@ -77,12 +77,14 @@ def child(program: str, *arguments: str) -> Any:
 async def test_answers_match_mlx_lm_for_each_format_of_weights(
     key: str, request: pytest.FixtureRequest
 ) -> None:
-    model: Runnable = request.getfixturevalue(key)
+    model: RunnableModel = request.getfixturevalue(key)
     expected = child(_REFERENCE, str(model.folder), PROMPT, str(TOKENS))
     for weights in CpuWeights.FLOAT32, CpuWeights.STORED:
-        engine = new_engine(weights=WeightsChoice(weights))
+        engine = new_engine(weights=WeightsPolicy(weights))
         try:
-            asked = Generation(prompt=PROMPT, sampling=GREEDY, max_tokens=TOKENS, want_tokens=True)
+            asked = GenerationRequest(
+                prompt=PROMPT, sampling=GREEDY, max_tokens=TOKENS, return_token_ids=True
+            )
             result = await run(engine, model, asked)
             assert engine.status.model is not None
             assert engine.status.model.weights is weights
@@ -92,7 +94,7 @@ async def test_answers_match_mlx_lm_for_each_format_of_weights(
         assert len(result.token_ids) >= TOKENS - 1  # the end-of-turn token is not part of the answer
 
 
-def test_quantized_model_has_the_same_perplexity_as_mlx_lm(smollm2_4bit: Runnable) -> None:
+def test_quantized_model_has_the_same_perplexity_as_mlx_lm(smollm2_4bit: RunnableModel) -> None:
     found = child(_PERPLEXITY, str(smollm2_4bit.folder), TEXT)
     assert 2 < found["mlx_lm"] < 100
     assert found["float32"] == pytest.approx(found["mlx_lm"], rel=1e-3)

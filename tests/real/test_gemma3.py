@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.generation import Generation
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import GenerationRequest
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from tests.engine.conftest import GREEDY, run
 from tests.real.conftest import Reference
@@ -20,14 +20,14 @@ PROMPT = "The capital of France is the city of"
 _TOKENS = 8
 
 
-def go_on(tokens: list[int], **more: Any) -> Generation:
+def go_on(tokens: list[int], **more: Any) -> GenerationRequest:
     """Return a greedy completion request."""
-    wanted: dict[str, Any] = {"sampling": GREEDY, "max_tokens": _TOKENS, "want_tokens": True, **more}
-    return Generation(tokens=tuple(tokens), **wanted)
+    wanted: dict[str, Any] = {"sampling": GREEDY, "max_tokens": _TOKENS, "return_token_ids": True, **more}
+    return GenerationRequest(tokens=tuple(tokens), **wanted)
 
 
 @pytest.fixture(scope="module")
-def long(gemma3: Runnable, reference: Reference) -> list[int]:
+def long(gemma3: RunnableModel, reference: Reference) -> list[int]:
     """Return a prompt that is longer than the window of 512 tokens."""
     lines = "".join(f"{number}. The river {number} flows to the sea.\n" for number in range(10, 60))
     tokens: list[int] = reference.ask("encode", gemma3, text=lines)
@@ -35,10 +35,14 @@ def long(gemma3: Runnable, reference: Reference) -> list[int]:
     return tokens[:530]
 
 
-async def test_raw_completion_matches_mlx_lm(engine: Engine, gemma3: Runnable, reference: Reference) -> None:
+async def test_raw_completion_matches_mlx_lm(
+    engine: Engine, gemma3: RunnableModel, reference: Reference
+) -> None:
     tokens = reference.ask("encode", gemma3, text=PROMPT)
     expected = reference.ask("generate", gemma3, prompt=tokens, max_tokens=_TOKENS)
-    request = Generation(prompt=PROMPT, sampling=GREEDY, max_tokens=_TOKENS, want_tokens=True, echo=True)
+    request = GenerationRequest(
+        prompt=PROMPT, sampling=GREEDY, max_tokens=_TOKENS, return_token_ids=True, echo=True
+    )
     result = await run(engine, gemma3, request)
     assert result.token_ids == expected["tokens"]
     assert result.text == PROMPT + reference.ask("decode", gemma3, tokens=expected["tokens"])
@@ -46,7 +50,7 @@ async def test_raw_completion_matches_mlx_lm(engine: Engine, gemma3: Runnable, r
 
 
 async def test_four_requests_at_once_match_single_requests(
-    engine: Engine, gemma3: Runnable, reference: Reference
+    engine: Engine, gemma3: RunnableModel, reference: Reference
 ) -> None:
     texts = (PROMPT, "1, 2, 3, 4,", "Water is made of", "The opposite of hot is")
     prompts = [reference.ask("encode", gemma3, text=text) for text in texts]
@@ -58,7 +62,7 @@ async def test_four_requests_at_once_match_single_requests(
 
 
 async def test_prompt_beyond_the_window_matches_mlx_lm(
-    engine: Engine, gemma3: Runnable, reference: Reference, long: list[int]
+    engine: Engine, gemma3: RunnableModel, reference: Reference, long: list[int]
 ) -> None:
     """Alone, again with the prompt cache, beside another, and as a branch, which cannot use the cache."""
     expected = reference.ask("generate", gemma3, prompt=long, max_tokens=_TOKENS)["tokens"]
@@ -80,7 +84,7 @@ async def test_prompt_beyond_the_window_matches_mlx_lm(
 
 
 async def test_unsupported_options_are_rejected_before_generation(
-    engine: Engine, gemma3: Runnable, long: list[int]
+    engine: Engine, gemma3: RunnableModel, long: list[int]
 ) -> None:
     for request, said in (
         (go_on(long[:20], kv_bits=8), "cannot be quantized"),

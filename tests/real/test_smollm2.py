@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.generation import FinishReason, Generation, Sampling
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import FinishReason, GenerationRequest, SamplingParams
+from mlxk_tui.engine.models import RunnableModel
 from tests.engine.conftest import GREEDY, executable, run, worker_environment
 from tests.real.conftest import Reference
 
@@ -29,19 +29,19 @@ def messages(*contents: str) -> tuple[dict[str, str], ...]:
     return tuple({"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents))
 
 
-def ask(*contents: str, **more: Any) -> Generation:
+def ask(*contents: str, **more: Any) -> GenerationRequest:
     """Return a greedy request."""
-    wanted: dict[str, Any] = {"sampling": GREEDY, "max_tokens": _TOKENS, "want_tokens": True, **more}
-    return Generation(messages=messages(*contents), **wanted)
+    wanted: dict[str, Any] = {"sampling": GREEDY, "max_tokens": _TOKENS, "return_token_ids": True, **more}
+    return GenerationRequest(messages=messages(*contents), **wanted)
 
 
-def mlx_lm(reference: Reference, model: Runnable, contents: Sequence[str], **more: Any) -> Any:
+def mlx_lm(reference: Reference, model: RunnableModel, contents: Sequence[str], **more: Any) -> Any:
     """Return the answer of mlx_lm."""
     prompt = reference.ask("encode", model, messages=messages(*contents))
     return reference.ask("generate", model, prompt=prompt, **{"max_tokens": _TOKENS, **more})
 
 
-async def test_answer_matches_mlx_lm(engine: Engine, smollm2: Runnable, reference: Reference) -> None:
+async def test_answer_matches_mlx_lm(engine: Engine, smollm2: RunnableModel, reference: Reference) -> None:
     expected = mlx_lm(reference, smollm2, [CAPITAL])
     result = await run(engine, smollm2, ask(CAPITAL, logprobs=2))
     assert result.token_ids == expected["tokens"]
@@ -54,7 +54,7 @@ async def test_answer_matches_mlx_lm(engine: Engine, smollm2: Runnable, referenc
 
 @pytest.mark.parametrize("bits", [8, 4])
 async def test_quantized_kv_cache_matches_mlx_lm(
-    engine: Engine, smollm2: Runnable, reference: Reference, bits: int
+    engine: Engine, smollm2: RunnableModel, reference: Reference, bits: int
 ) -> None:
     """Also the next turn and a branch, which reuse the prompt cache."""
     expected = mlx_lm(reference, smollm2, [CAPITAL], kv_bits=bits)
@@ -70,7 +70,7 @@ async def test_quantized_kv_cache_matches_mlx_lm(
 
 
 async def test_prefill_chunks_do_not_change_the_quantized_cache(
-    smollm2: Runnable, reference: Reference
+    smollm2: RunnableModel, reference: Reference
 ) -> None:
     """30 layers with 3 heads of 64 keys and 64 values, allocated for 256 tokens."""
     tokens = reference.ask("encode", smollm2, messages=messages(CAPITAL))
@@ -93,7 +93,7 @@ async def test_prefill_chunks_do_not_change_the_quantized_cache(
 
 @pytest.mark.parametrize("bits", [None, 8])
 async def test_draft_model_does_not_change_the_answer(
-    engine: Engine, smollm2: Runnable, draft: Runnable, reference: Reference, bits: int | None
+    engine: Engine, smollm2: RunnableModel, draft: RunnableModel, reference: Reference, bits: int | None
 ) -> None:
     expected = mlx_lm(reference, smollm2, [QUESTIONS[1]], kv_bits=bits, draft=str(draft.folder))
     result = await run(engine, smollm2, ask(QUESTIONS[1], kv_bits=bits, draft_model=str(draft.folder)))
@@ -104,7 +104,7 @@ async def test_draft_model_does_not_change_the_answer(
 
 
 async def test_four_requests_at_once_match_single_requests(
-    engine: Engine, smollm2: Runnable, reference: Reference
+    engine: Engine, smollm2: RunnableModel, reference: Reference
 ) -> None:
     await engine.unload()
     results = await asyncio.gather(*(run(engine, smollm2, ask(question)) for question in QUESTIONS))
@@ -115,7 +115,7 @@ async def test_four_requests_at_once_match_single_requests(
 
 
 async def test_next_turn_and_branch_reuse_the_prompt_cache(
-    engine: Engine, smollm2: Runnable, reference: Reference
+    engine: Engine, smollm2: RunnableModel, reference: Reference
 ) -> None:
     first = await run(engine, smollm2, ask(CAPITAL))
     for turns in ((CAPITAL, first.text, "And of Italy?"), ("What is the capital of Germany?",)):
@@ -126,13 +126,15 @@ async def test_next_turn_and_branch_reuse_the_prompt_cache(
 
 
 async def test_raw_completion_keeps_the_leading_space(
-    engine: Engine, smollm2: Runnable, reference: Reference
+    engine: Engine, smollm2: RunnableModel, reference: Reference
 ) -> None:
     prompt = "The capital of France is"
     tokens = reference.ask("encode", smollm2, text=prompt)
     expected = reference.ask("generate", smollm2, prompt=tokens, max_tokens=4)
     whole = reference.ask("decode", smollm2, tokens=tokens + expected["tokens"])
-    request = Generation(prompt=prompt, sampling=GREEDY, max_tokens=4, want_tokens=True, logprobs=0)
+    request = GenerationRequest(
+        prompt=prompt, sampling=GREEDY, max_tokens=4, return_token_ids=True, logprobs=0
+    )
     for asked in (request, replace(request, prompt=None, tokens=tuple(tokens))):
         result = await run(engine, smollm2, asked)
         assert result.token_ids == expected["tokens"]
@@ -145,18 +147,18 @@ async def test_raw_completion_keeps_the_leading_space(
 
 
 async def test_prompt_log_probabilities_match_mlx_lm(
-    engine: Engine, smollm2: Runnable, reference: Reference
+    engine: Engine, smollm2: RunnableModel, reference: Reference
 ) -> None:
     tokens = reference.ask("encode", smollm2, text="The capital of France is Paris. Two and two make four.")
     expected = reference.ask("score", smollm2, prompt=tokens)
-    request = Generation(tokens=tuple(tokens), sampling=GREEDY, max_tokens=0, echo=True, logprobs=1)
+    request = GenerationRequest(tokens=tuple(tokens), sampling=GREEDY, max_tokens=0, echo=True, logprobs=1)
     result = await run(engine, smollm2, request)
     assert [item.logprob for item in result.logprobs[1:]] == pytest.approx(expected, abs=1e-2)
     assert result.logprobs[0].logprob is None
 
 
 async def test_answer_ends_before_a_stop_string(
-    engine: Engine, smollm2: Runnable, reference: Reference
+    engine: Engine, smollm2: RunnableModel, reference: Reference
 ) -> None:
     expected = mlx_lm(reference, smollm2, [CAPITAL])["text"]
     result = await run(engine, smollm2, ask(CAPITAL, stop=("ance i",)))
@@ -164,7 +166,7 @@ async def test_answer_ends_before_a_stop_string(
     assert (result.finished.finish_reason, result.finished.stop_string) == (FinishReason.STOP, "ance i")
 
 
-async def test_schema_is_followed_and_gives_a_useful_answer(engine: Engine, smollm2: Runnable) -> None:
+async def test_schema_is_followed_and_gives_a_useful_answer(engine: Engine, smollm2: RunnableModel) -> None:
     schema = {
         "type": "object",
         "properties": {"city": {"enum": ["Berlin", "Paris", "Rome"]}},
@@ -179,9 +181,9 @@ async def test_schema_is_followed_and_gives_a_useful_answer(engine: Engine, smol
     assert beside.token_ids == alone.token_ids
 
 
-async def test_seed_is_reproducible_alone_and_beside_others(engine: Engine, smollm2: Runnable) -> None:
-    def drawn(seed: int) -> Generation:
-        return ask("Tell me a story.", sampling=Sampling(temperature=1.0, seed=seed), max_tokens=10)
+async def test_seed_is_reproducible_alone_and_beside_others(engine: Engine, smollm2: RunnableModel) -> None:
+    def drawn(seed: int) -> GenerationRequest:
+        return ask("Tell me a story.", sampling=SamplingParams(temperature=1.0, seed=seed), max_tokens=10)
 
     alone = await run(engine, smollm2, drawn(7))
     beside, other, _ = await asyncio.gather(

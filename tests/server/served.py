@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.demo.layout import RepoLayout
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.generation import Finished, Generation, Sampling
+from mlxk_tui.engine.generation import Finished, GenerationRequest, SamplingParams
 from mlxk_tui.engine.models import find_runnable
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.server.generation import Choice
@@ -35,7 +35,7 @@ BABBLER = "mlx-community/Babbler"
 OTHER = "mlx-community/Other"
 """Random weights, context of 256 tokens."""
 TIMEOUT_S = PATIENCE_S
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 
@@ -156,13 +156,13 @@ class Served:
 
         self.call(asyncio.wait_for(wait(), PATIENCE_S))
 
-    def own(self, generation: Generation, model: str = TINY) -> tuple[str, Finished]:
+    def own(self, generation: GenerationRequest, model: str = TINY) -> tuple[str, Finished]:
         """Return the engine's own answer."""
         choice = self.own_choice(generation, model)
         assert choice.finished is not None
         return "".join(choice.output), choice.finished
 
-    def own_choice(self, generation: Generation, model: str = TINY) -> Choice:
+    def own_choice(self, generation: GenerationRequest, model: str = TINY) -> Choice:
         """Return the engine's own answer, split into parts."""
 
         async def ask() -> Choice:

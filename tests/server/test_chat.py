@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlxk_tui.engine.generation import Generation
+from mlxk_tui.engine.generation import GenerationRequest
 from tests.engine.conftest import needs_mlx
 from tests.server.served import ANSWER, BABBLER, CHAT, GREEDY, OTHER, QUESTION, TINY, Served
 from tests.support.clients import openai
@@ -31,7 +31,9 @@ WEATHER: Any = {
 
 def test_answer_and_counts_match_the_engine(served: Served, client: openai.OpenAI) -> None:
     messages = ({"role": "user", "content": QUESTION},)
-    text, finished = served.own(Generation(messages=messages, sampling=GREEDY, template_kwargs=NO_THINKING))
+    text, finished = served.own(
+        GenerationRequest(messages=messages, sampling=GREEDY, template_kwargs=NO_THINKING)
+    )
     answer = client.chat.completions.create(
         model=TINY,
         messages=[{"role": "user", "content": QUESTION}],
@@ -88,7 +90,9 @@ async def test_async_client_can_stream(served: Served) -> None:
 
 def test_reasoning_is_separated(served: Served) -> None:
     question = "Why does a model not run here?"
-    own = served.own_choice(Generation(messages=({"role": "user", "content": question},), sampling=GREEDY))
+    own = served.own_choice(
+        GenerationRequest(messages=({"role": "user", "content": question},), sampling=GREEDY)
+    )
     whole = served.chat(question, enable_thinking=...).json
     message = whole["choices"][0]["message"]
     assert message["content"] == "".join(own.text)
@@ -110,7 +114,7 @@ def test_reasoning_is_separated(served: Served) -> None:
 def own_call(served: Served) -> tuple[str, str]:
     """Return the name and arguments of the engine's own call."""
     messages = ({"role": "user", "content": "How is the weather in Rome?"},)
-    own = served.own_choice(Generation(messages=messages, sampling=GREEDY, tools=(WEATHER,)))
+    own = served.own_choice(GenerationRequest(messages=messages, sampling=GREEDY, tools=(WEATHER,)))
     (call,) = own.tool_calls
     assert call.name == "get_weather"
     return call.name, call.arguments

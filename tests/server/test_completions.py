@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlxk_tui.engine.generation import Generation
+from mlxk_tui.engine.generation import GenerationRequest
 from tests.engine.conftest import needs_mlx
 from tests.server.served import BABBLER, COMPLETIONS, GREEDY, Served
 from tests.support.clients import openai
@@ -17,7 +17,9 @@ BODY: dict[str, Any] = {"model": BABBLER, "prompt": "Hello, world!", "max_tokens
 
 
 def test_completion_matches_the_engine(served: Served) -> None:
-    text, finished = served.own(Generation(prompt="Hello, world!", sampling=GREEDY, max_tokens=8), BABBLER)
+    text, finished = served.own(
+        GenerationRequest(prompt="Hello, world!", sampling=GREEDY, max_tokens=8), BABBLER
+    )
     with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
         whole = client.completions.create(**BODY)
         pieces = [chunk.choices[0].text for chunk in client.completions.create(**BODY, stream=True)]

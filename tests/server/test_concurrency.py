@@ -15,7 +15,7 @@ import aiohttp
 import psutil
 import pytest
 
-from mlxk_tui.engine.generation import Generation
+from mlxk_tui.engine.generation import GenerationRequest
 from mlxk_tui.engine.status import EngineState
 from tests.engine.conftest import needs_mlx
 from tests.server.served import BABBLER, CHAT, COMPLETIONS, GREEDY, OTHER, TINY, Served
@@ -32,7 +32,7 @@ async def test_eight_clients_get_their_own_exact_answers(served: Served) -> None
     prompts = [f"{word} the" for word in ("The", "quick", "brown", "fox", "jumps", "over", "a", "dog")]
 
     def own(prompt: str) -> str:
-        return served.own(Generation(prompt=prompt, sampling=GREEDY, max_tokens=40), BABBLER)[0]
+        return served.own(GenerationRequest(prompt=prompt, sampling=GREEDY, max_tokens=40), BABBLER)[0]
 
     expected = [await asyncio.to_thread(own, prompt) for prompt in prompts]
     assert len(set(expected)) == 8

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.engine.generation import Generation, ToolCall
+from mlxk_tui.engine.generation import GenerationRequest, ToolCall
 from mlxk_tui.server.anthropic.requests import MessagesRequest
 from tests.engine.conftest import needs_mlx
 from tests.server.fuzzing import fuzz
@@ -61,7 +61,7 @@ def events_of(reply: Reply) -> list[dict[str, Any]]:
 
 def test_answer_and_counts_match_the_engine(served: Served, client: anthropic.Anthropic) -> None:
     text, finished = served.own(
-        Generation(messages=tuple(ASKED), sampling=GREEDY, template_kwargs={"enable_thinking": False})
+        GenerationRequest(messages=tuple(ASKED), sampling=GREEDY, template_kwargs={"enable_thinking": False})
     )
     answer = client.messages.create(model=TINY, max_tokens=200, messages=ASKED, extra_body=COLD)
     (block,) = answer.content
@@ -149,7 +149,7 @@ def own_call(served: Served) -> ToolCall:
             "parameters": WEATHER["input_schema"],
         },
     }
-    generation = Generation(messages=tuple(ROME), sampling=GREEDY, tools=(tool,))
+    generation = GenerationRequest(messages=tuple(ROME), sampling=GREEDY, tools=(tool,))
     (call,) = served.own_choice(generation).tool_calls
     return call
 

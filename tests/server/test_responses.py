@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from mlxk_tui.engine.generation import Generation, ToolCall
+from mlxk_tui.engine.generation import GenerationRequest, ToolCall
 from mlxk_tui.server.openai.responses_request import ResponsesRequest
 from tests.engine.conftest import needs_mlx
 from tests.server.fuzzing import fuzz
@@ -59,7 +59,7 @@ def text_of(reply: Reply) -> str:
 def test_answer_and_counts_match_the_engine(served: Served, client: openai.OpenAI) -> None:
     messages = ({"role": "user", "content": QUESTION},)
     text, finished = served.own(
-        Generation(messages=messages, sampling=GREEDY, template_kwargs={"enable_thinking": False})
+        GenerationRequest(messages=messages, sampling=GREEDY, template_kwargs={"enable_thinking": False})
     )
     answer = client.responses.create(model=TINY, input=QUESTION, temperature=0, reasoning=PLAIN)
     assert answer.output_text == text == ANSWER
@@ -139,7 +139,7 @@ def own_call(served: Served) -> ToolCall:
     function = {name: WEATHER[name] for name in ("name", "description", "parameters")}
     messages = ({"role": "user", "content": ROME},)
     tools = ({"type": "function", "function": function},)
-    (call,) = served.own_choice(Generation(messages=messages, sampling=GREEDY, tools=tools)).tool_calls
+    (call,) = served.own_choice(GenerationRequest(messages=messages, sampling=GREEDY, tools=tools)).tool_calls
     return call
 
 
@@ -184,7 +184,7 @@ def test_whole_conversation_can_be_sent_back(served: Served) -> None:
         {"role": "user", "content": QUESTION},
     )
     text, finished = served.own(
-        Generation(messages=messages, sampling=GREEDY, template_kwargs={"enable_thinking": False})
+        GenerationRequest(messages=messages, sampling=GREEDY, template_kwargs={"enable_thinking": False})
     )
     reply = ask(served, conversation, instructions="You help.")
     assert text_of(reply) == text

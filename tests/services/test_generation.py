@@ -8,14 +8,14 @@ from mlxk_tui.engine.generation import (
     Delta,
     Finished,
     FinishReason,
-    Generation,
+    GenerationRequest,
     GenerationTimings,
-    Loading,
+    LoadProgress,
     Started,
     TokenUsage,
     ToolCall,
 )
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.services.conversation.generation import GenerationResult, with_draft_model
 
 END = Finished(
@@ -29,7 +29,7 @@ def test_events_add_up() -> None:
     first, second = ToolCall(0, "a", "look", "{}"), ToolCall(1, "b", "look", '{"at": 1}')
     result = GenerationResult()
     for event in (
-        Loading("weights", 1, 2),
+        LoadProgress("weights", 1, 2),
         Started(prompt_tokens=9, cached_tokens=4, max_tokens=100, context_length=4096),
         Delta(reasoning="I think", tokens=2),
         Delta(text="So", tokens=1),
@@ -46,8 +46,8 @@ def test_events_add_up() -> None:
 
 
 def test_a_draft_model_is_named_in_the_request() -> None:
-    request = Generation(prompt="Hello", kv_bits=4)
+    request = GenerationRequest(prompt="Hello", kv_bits=4)
     assert with_draft_model(request, None) is request
-    drafted = with_draft_model(request, Runnable("org/small", Path("folder")))
+    drafted = with_draft_model(request, RunnableModel("org/small", Path("folder")))
     assert (drafted.prompt, drafted.kv_bits) == ("Hello", 4)
     assert (drafted.draft_model, drafted.draft_name) == ("folder", "org/small")

@@ -22,7 +22,7 @@ from mlxk_tui.chats.model import MessageState, Role
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.demo import tiny_model
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.generation import Generation, Sampling
+from mlxk_tui.engine.generation import GenerationRequest, SamplingParams
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.services.conversation.request import ChatSettings
@@ -164,8 +164,8 @@ async def test_answer_matches_the_engine(open_app: OpenApp, engine: Engine, hub:
 
     question = "What does verify do?"
     runnable = await find_runnable(Cache(hub), tiny_model.NAME)
-    sampling = Sampling(temperature=0)
-    plain = Generation(messages=({"role": "user", "content": question},), sampling=sampling)
+    sampling = SamplingParams(temperature=0)
+    plain = GenerationRequest(messages=({"role": "user", "content": question},), sampling=sampling)
     expected = await run(engine, runnable, plain)
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlxk_tui.chats.model import Session
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.services.conversation.request import draft_of, request_of, shown_settings
 from mlxk_tui.ui.chat.settings_form import parsed
@@ -28,7 +28,7 @@ def test_old_chat_uses_a_full_cache_and_no_draft_model() -> None:
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_kv_cache_bits_and_draft_model_reach_the_engine(bits: int) -> None:
-    request = request_of(session(kv_bits=bits), (), Runnable("org/small", Path("folder")))
+    request = request_of(session(kv_bits=bits), (), RunnableModel("org/small", Path("folder")))
     assert (request.kv_bits, request.draft_model, request.draft_name) == (bits, "folder", "org/small")
 
 

@@ -43,7 +43,9 @@ SLOW = (
     "Prompts are read slowly, with MLX's own matrix product. There is no fast BLAS library. "
     "Install one with 'pip install scipy-openblas32'."
 )
-ON_CPU = replace(READY, model=replace(COPIES, in_turn=BatchingReason.DIFFERENT), memory_bytes=16_300_000_000)
+ON_CPU = replace(
+    READY, model=replace(COPIES, unbatched_reason=BatchingReason.DIFFERENT), memory_bytes=16_300_000_000
+)
 WITHOUT_BLAS = EngineStatus(
     EngineState.READY,
     replace(LOADED, weights=CpuWeights.STORED, stored_bytes=2_280_000_000),

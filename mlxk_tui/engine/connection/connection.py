@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mlxk_tui.engine.connection.liveness import LivenessLimits, LivenessMonitor
 from mlxk_tui.engine.connection.process import WorkerProcess
-from mlxk_tui.engine.generation import Event, Finished, Generation, Loading
+from mlxk_tui.engine.generation import Event, Finished, GenerationRequest, LoadProgress
 from mlxk_tui.engine.protocol import (
     Cancel,
     Command,
@@ -42,7 +42,7 @@ Reply = Loaded | Done | Counted | Tokenized | Detokenized | Embedded
 @dataclass(eq=False)
 class _PendingRequest:
     reply: asyncio.Future[Reply]
-    on_loading: Callable[[Loading], None] | None
+    on_loading: Callable[[LoadProgress], None] | None
 
 
 @dataclass(eq=False)
@@ -143,7 +143,7 @@ class WorkerConnection:
         self._on_change()
 
     async def request(
-        self, command: Callable[[int], Command], on_loading: Callable[[Loading], None] | None = None
+        self, command: Callable[[int], Command], on_loading: Callable[[LoadProgress], None] | None = None
     ) -> Reply:
         """Send a command and return the worker's reply. Cancelling this task cancels the command.
 
@@ -171,7 +171,7 @@ class WorkerConnection:
 
     def generate(
         self,
-        request: Generation,
+        request: GenerationRequest,
         on_event: Callable[[Event], None],
         on_end: Callable[[OpError | None], None],
     ) -> int:
@@ -235,7 +235,7 @@ class WorkerConnection:
             stream.on_event(message.event)
             if isinstance(message.event, Finished):
                 self._end_stream(message.id, None)
-        elif isinstance(message.event, Loading):
+        elif isinstance(message.event, LoadProgress):
             pending = self._requests.get(message.id)
             if pending is not None and pending.on_loading is not None:
                 pending.on_loading(message.event)

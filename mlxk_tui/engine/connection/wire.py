@@ -11,11 +11,11 @@ from mlxk_tui.engine.generation import (
     Delta,
     Finished,
     FinishReason,
-    Generation,
+    GenerationRequest,
     GenerationTimings,
-    Loading,
-    Prefill,
-    Sampling,
+    LoadProgress,
+    PrefillProgress,
+    SamplingParams,
     Started,
     TokenLogprob,
     TokenUsage,
@@ -51,7 +51,7 @@ from mlxk_tui.ops.core.remedies import ErrorFacts, to_remedy
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Loading, Started, Prefill, Delta, Finished),
+        *(LoadProgress, Started, PrefillProgress, Delta, Finished),
         *(Load, Unload, Generate, Cancel, CountTokens, Tokenize, Detokenize, Embed, Ping),
         *(Ready, Loaded, Done, Counted, Tokenized, Detokenized, Embedded, RequestFailed, Heartbeat, Streamed),
     )
@@ -59,7 +59,7 @@ _KINDS: dict[str, Any] = {
 
 
 def to_json(message: Any) -> dict[str, Any]:
-    """Return a message, event or `Generation` as JSON values; fields with default values are omitted."""
+    """Return a message, event or `GenerationRequest` as JSON values, without fields at their defaults."""
     values: dict[str, Any] = {"is": type(message).__name__}
     for item in fields(message):
         value = getattr(message, item.name)
@@ -81,7 +81,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_json(values: Mapping[str, Any]) -> Any:
-    """Return the message, event or `Generation` that `to_json` was called with.
+    """Return the message, event or `GenerationRequest` that `to_json` was called with.
 
     Raises:
         KeyError, TypeError, ValueError: the values are not a message of this version.
@@ -91,19 +91,19 @@ def from_json(values: Mapping[str, Any]) -> Any:
     return _READERS[name](items)
 
 
-def _generation(items: dict[str, Any]) -> Generation:
+def _generation(items: dict[str, Any]) -> GenerationRequest:
     for name in ("messages", "tokens", "stop", "tools"):
         if name in items:
             items[name] = tuple(items[name])
     if "sampling" in items:
         items["sampling"] = _sampling(items["sampling"])
-    return Generation(**items)
+    return GenerationRequest(**items)
 
 
-def _sampling(values: Mapping[str, Any]) -> Sampling:
+def _sampling(values: Mapping[str, Any]) -> SamplingParams:
     items = {name: value for name, value in values.items() if name != "is"}
     items["logit_bias"] = {int(token): bias for token, bias in items.get("logit_bias", {}).items()}
-    return Sampling(**items)
+    return SamplingParams(**items)
 
 
 def _delta(items: dict[str, Any]) -> Delta:
@@ -163,8 +163,8 @@ def _load(items: dict[str, Any]) -> Load:
 def _loaded(items: dict[str, Any]) -> Loaded:
     if "weights" in items:
         items["weights"] = CpuWeights(items["weights"])
-    if "in_turn" in items:
-        items["in_turn"] = BatchingReason(items["in_turn"])
+    if "unbatched_reason" in items:
+        items["unbatched_reason"] = BatchingReason(items["unbatched_reason"])
     return Loaded(**items)
 
 
@@ -186,8 +186,8 @@ _READERS: dict[str, Any] = {
     "TopToken": _top_token,
     "TokenUsage": lambda items: TokenUsage(**items),
     "GenerationTimings": lambda items: GenerationTimings(**items),
-    "Sampling": _sampling,
-    "Generation": _generation,
+    "SamplingParams": _sampling,
+    "GenerationRequest": _generation,
     "TokenLogprob": _token_logprob,
     "Delta": _delta,
     "Finished": _finished,
@@ -198,7 +198,7 @@ _READERS: dict[str, Any] = {
     "Generate": lambda items: Generate(id=items["id"], request=from_json(items["request"])),
     "CountTokens": _count_tokens,
     "Tokenize": _with_tuples(Tokenize, "messages", "tools"),
-    "Tokenized": _with_tuples(Tokenized, "tokens", "names"),
+    "Tokenized": _with_tuples(Tokenized, "tokens", "token_strs"),
     "Detokenize": _with_tuples(Detokenize, "tokens"),
     "Embed": lambda items: Embed(id=items["id"], texts=tuple(items.get("texts", ()))),
     "Streamed": lambda items: Streamed(id=items["id"], event=from_json(items["event"])),

@@ -108,7 +108,7 @@ def forced_call_grammar(tools: Sequence[ForcedTool]) -> tuple[str, GrammarSyntax
 
 
 def forced_call_schema(tools: Sequence[ForcedTool]) -> str:
-    """Return the JSON schema of a call of one of the tools, for `Generation.grammar`.
+    """Return the JSON schema of a call of one of the tools, for `GenerationRequest.grammar`.
 
     References inside a tool's parameters remain valid. Parameters without a type are of type object.
     """

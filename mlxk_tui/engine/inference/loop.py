@@ -12,7 +12,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from mlxk_tui.engine.generation import FinishReason, Generation, Loading, Prefill, Started
+from mlxk_tui.engine.generation import FinishReason, GenerationRequest, LoadProgress, PrefillProgress, Started
 from mlxk_tui.engine.inference.batching.choice import choose_batching
 from mlxk_tui.engine.inference.blas.installation import InstalledBlas
 from mlxk_tui.engine.inference.channel import Inbox, Outbox
@@ -161,7 +161,7 @@ class InferenceLoop:
             if command.id in self._cancelled:
                 raise LoadStopped
             self._reporter.begin_step(reads_files=True)
-            self._outbox.put(Streamed(command.id, Loading(stage, done, total)))
+            self._outbox.put(Streamed(command.id, LoadProgress(stage, done, total)))
             self._send_heartbeat(force=True)
             self._outbox.flush()
 
@@ -174,12 +174,11 @@ class InferenceLoop:
             verdict = choose_batching(model, command.batching, self._blas, on_stage, self._on_trial)
             model.batchable = verdict is not None and verdict.together
             self._scheduler = RowScheduler(model, command.cache_bytes)
-        except LoadStopped:
+        except (LoadStopped, OpError) as error:
             self._free()
-            self._outbox.put(RequestFailed(command.id, ErrorType.CANCELLED.value, "Loading was cancelled."))
-        except OpError as error:
-            self._free()
-            self._outbox.put(RequestFailed.from_error(command.id, error))
+            cancelled = OpError(ErrorType.CANCELLED, "Loading was cancelled.")
+            failure = error if isinstance(error, OpError) else cancelled
+            self._outbox.put(RequestFailed.from_error(command.id, failure))
         else:
             self._model = model
             tokenizer, weights = model.tokenizer, model.weight_format
@@ -197,7 +196,7 @@ class InferenceLoop:
                     has_thinking=bool(tokenizer.has_thinking),
                     has_tools=bool(tokenizer.has_tool_calling),
                     batched=model.batchable,
-                    in_turn=verdict.reason if verdict is not None else None,
+                    unbatched_reason=verdict.reason if verdict is not None else None,
                 )
             )
         self._cancelled.discard(command.id)
@@ -226,9 +225,8 @@ class InferenceLoop:
         self._preparing.discard(command.id)
         if isinstance(result, OpError):
             self._outbox.put(RequestFailed.from_error(command.id, result))
-        elif isinstance(command, CountTokens):
-            if isinstance(result, int):
-                self._outbox.put(Counted(command.id, result))
+        elif isinstance(result, int):
+            self._outbox.put(Counted(command.id, result))
         elif isinstance(result, (Tokenized, Detokenized)):
             self._outbox.put(result)
         else:
@@ -262,15 +260,14 @@ class InferenceLoop:
         draft = self._load_draft(model, request)
         scheduler.add(row, draft)
         self._rows[row.id] = row
-        context_length = model.context_length or 0
-        started = Started(len(prompt.tokens), row.cached, prompt.max_tokens, context_length)
+        started = Started(len(prompt.tokens), row.cached, prompt.max_tokens, model.context_length or 0)
         self._outbox.put(Streamed(row.id, started))
 
     def _start_embedding(self, command: Embed, result: PreparationResult) -> None:
         if self._model is not None and isinstance(result, list) and command.id not in self._cancelled:
             self._jobs.append(EmbeddingJob(command.id, self._model, result, self._embedding_chunk_sizer))
 
-    def _load_draft(self, model: LoadedModel, request: Generation) -> LoadedModel | None:
+    def _load_draft(self, model: LoadedModel, request: GenerationRequest) -> LoadedModel | None:
         folder = request.draft_model
         if folder is None:
             return None
@@ -358,7 +355,7 @@ class InferenceLoop:
             self._end(row, FinishReason.LENGTH)
         total = len(row.prompt.tokens)
         if row.id in self._rows and total - row.cached >= _LONG_PROMPT:
-            self._outbox.put(Streamed(row.id, Prefill(update.done, total)))
+            self._outbox.put(Streamed(row.id, PrefillProgress(update.done, total)))
 
     def _end(self, row: Row, reason: FinishReason) -> None:
         del self._rows[row.id]

@@ -19,7 +19,7 @@ from mlxk_tui.engine.generation import (
     Delta,
     Finished,
     FinishReason,
-    Generation,
+    GenerationRequest,
     Started,
     TokenLogprob,
     TokenUsage,
@@ -83,7 +83,7 @@ async def create(call: Call) -> web.StreamResponse:
     )
 
 
-def repeat_for_choices(generation: Generation, n: int) -> tuple[Generation, ...]:
+def repeat_for_choices(generation: GenerationRequest, n: int) -> tuple[GenerationRequest, ...]:
     """Return `n` generations; if a seed is given, each gets the next one.
 
     Seeds wrap around at 2**64.

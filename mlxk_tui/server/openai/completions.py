@@ -15,7 +15,7 @@ from aiohttp import web
 from mlxk_tui.engine.generation import (
     Delta,
     Finished,
-    Generation,
+    GenerationRequest,
     Started,
     TokenLogprob,
     TokenUsage,
@@ -37,7 +37,7 @@ async def create(call: Call) -> web.StreamResponse:
     request = await call.body(CompletionRequest)
     prompts = _prompts(request)
     n = request.n or 1
-    generations: list[Generation] = []
+    generations: list[GenerationRequest] = []
     for prompt in prompts:
         generation = _to_generation(request, prompt, call.service.options.max_tokens)
         generations += repeat_for_choices(generation, n)
@@ -96,8 +96,8 @@ def _prompts(request: CompletionRequest) -> list[Prompt]:
     return prompts
 
 
-def _to_generation(request: CompletionRequest, prompt: Prompt, max_tokens: int | None) -> Generation:
-    return Generation(
+def _to_generation(request: CompletionRequest, prompt: Prompt, max_tokens: int | None) -> GenerationRequest:
+    return GenerationRequest(
         prompt=prompt if isinstance(prompt, str) else None,
         tokens=prompt if isinstance(prompt, tuple) else None,
         sampling=to_sampling(request),

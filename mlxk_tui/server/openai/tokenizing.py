@@ -72,9 +72,9 @@ async def tokenize(call: Call) -> web.StreamResponse:
         messages=to_messages(request.messages or ()),
         tools=tuple(map(to_function, request.tools or ())),
         template_kwargs=to_template_kwargs(request.chat_template_kwargs, None, None),
-        add_special=request.add_special_tokens is not False,
-        opens_answer=request.add_generation_prompt is not False,
-        names=request.return_token_strs is True,
+        add_special_tokens=request.add_special_tokens is not False,
+        add_generation_prompt=request.add_generation_prompt is not False,
+        return_token_strs=request.return_token_strs is True,
     )
     model = await call.service.resolver.resolve(request.model)
     engine = call.service.engine
@@ -88,7 +88,7 @@ async def tokenize(call: Call) -> web.StreamResponse:
             "count": len(found.tokens),
             "max_model_len": known or model.context_length,
             "tokens": list(found.tokens),
-            "token_strs": list(found.names) if command.names else None,
+            "token_strs": list(found.token_strs) if command.return_token_strs else None,
         }
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlxk_tui.engine.formats.tool_calls import forced_call_grammar
-from mlxk_tui.engine.generation import RESERVED_VARIABLES, Generation, GrammarSyntax, Sampling
+from mlxk_tui.engine.generation import RESERVED_VARIABLES, GenerationRequest, GrammarSyntax, SamplingParams
 from mlxk_tui.server.errors import ApiError, invalid
 from mlxk_tui.server.requests.chat_request import (
     MAX_STOPS,
@@ -27,7 +27,7 @@ _EFFORTS = {"xhigh": "high", "max": "high"}
 _ROLES = {"developer": "system", "function": "tool"}
 
 
-def to_generation(request: ChatRequest, max_tokens: int | None) -> Generation:
+def to_generation(request: ChatRequest, max_tokens: int | None) -> GenerationRequest:
     """Convert a chat request to the generation of one choice.
 
     Args:
@@ -49,7 +49,7 @@ def to_generation(request: ChatRequest, max_tokens: int | None) -> Generation:
     kwargs = to_template_kwargs(
         request.chat_template_kwargs, request.enable_thinking, request.reasoning_effort
     )
-    return Generation(
+    return GenerationRequest(
         messages=to_messages(request.messages),
         sampling=to_sampling(request),
         max_tokens=request.max_completion_tokens or request.max_tokens or max_tokens,
@@ -153,7 +153,7 @@ def _not_text(kind: str, where: str) -> ApiError:
     )
 
 
-def to_sampling(request: SamplingRequest) -> Sampling:
+def to_sampling(request: SamplingRequest) -> SamplingParams:
     """Return the sampling parameters of a request.
 
     Raises:
@@ -164,7 +164,7 @@ def to_sampling(request: SamplingRequest) -> Sampling:
         if not token.isdecimal() or len(token) > 9:
             raise invalid(f"logit_bias: '{token[:40]}' is not a token id.", "logit_bias")
         bias[int(token)] = value
-    return Sampling(
+    return SamplingParams(
         temperature=request.temperature,
         top_p=request.top_p,
         top_k=request.top_k,

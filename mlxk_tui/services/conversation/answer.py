@@ -11,8 +11,8 @@ from typing import Any
 from mlxk_tui.chats.model import Message, MessageState, Session
 from mlxk_tui.chats.store import ChatStore
 from mlxk_tui.engine.client import Engine
-from mlxk_tui.engine.generation import Delta, Event, FinishReason, Loading, Prefill, Started
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import Delta, Event, FinishReason, LoadProgress, PrefillProgress, Started
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.engine.stream import GenerationStream
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import spaced_size
@@ -71,11 +71,11 @@ class Answer:
         self,
         session: Session,
         message: Message,
-        model: Runnable,
+        model: RunnableModel,
         engine: Engine,
         store: ChatStore,
         error_text: Callable[[OpError], str],
-        draft: Runnable | None = None,
+        draft: RunnableModel | None = None,
     ) -> None:
         self.session = session
         self.message = message
@@ -96,8 +96,8 @@ class Answer:
         self._cancelled = False
         self._result = GenerationResult()
         self._returned = (0, 0)
-        self._loading: Loading | None = None
-        self._prefill: Prefill | None = None
+        self._loading: LoadProgress | None = None
+        self._prefill: PrefillProgress | None = None
         self._reasoning_began = self._reasoning_ended = 0.0
         self._reasoning_tokens = 0
         self._first_at = self._last_at = 0.0
@@ -167,7 +167,7 @@ class Answer:
         return ""
 
     @property
-    def loading(self) -> Loading | None:
+    def loading(self) -> LoadProgress | None:
         """How far the model is loaded, while it is."""
         return self._loading if self.stage is Stage.LOADING else None
 
@@ -198,12 +198,12 @@ class Answer:
 
     def _on_event(self, event: Event) -> None:
         self._result.add(event)
-        if isinstance(event, Loading):
+        if isinstance(event, LoadProgress):
             self.stage, self._loading = Stage.LOADING, event
         elif isinstance(event, Started):
             self.stage = Stage.PREFILL
             self.context_length = event.context_length or self.context_length
-        elif isinstance(event, Prefill):
+        elif isinstance(event, PrefillProgress):
             self._prefill = event
         elif isinstance(event, Delta):
             self.stage = Stage.GENERATING

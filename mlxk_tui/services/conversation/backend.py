@@ -20,7 +20,7 @@ from mlxk_tui.ops.core.events import Publisher, Unsubscribe
 if TYPE_CHECKING:
     from mlxk_tui.chats.store import ChatStore
     from mlxk_tui.engine.client import Engine
-    from mlxk_tui.engine.memory import WeightsChoice
+    from mlxk_tui.engine.memory import WeightsPolicy
     from mlxk_tui.services.conversation.answer import Answer
 
 _FILE = "chats.db"
@@ -45,7 +45,7 @@ class ChatBackend:
         *,
         error_text: Callable[[OpError], str],
         idle_unload_s: float = 0,
-        weights: Callable[[], WeightsChoice] | None = None,
+        weights: Callable[[], WeightsPolicy] | None = None,
         engine: Engine | None = None,
     ) -> None:
         self.answers: dict[int, Answer] = {}

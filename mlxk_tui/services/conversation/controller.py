@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from mlxk_tui.chats.model import Attachment, Message, MessageState, Role, Session
 from mlxk_tui.chats.store import ChatStore
-from mlxk_tui.engine.models import Runnable, find_runnable, with_draft
+from mlxk_tui.engine.models import RunnableModel, find_runnable, with_draft
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
@@ -96,7 +96,7 @@ class ConversationController:
         """Return the messages above one."""
         return await self.store.messages(self.session.id, before=message_id, limit=WINDOW)
 
-    async def runnable(self, *, force: bool = False) -> Runnable:
+    async def runnable(self, *, force: bool = False) -> RunnableModel:
         """Return the model of the next answer; `force` allows it to be too large, from now on.
 
         Raises:
@@ -114,7 +114,7 @@ class ConversationController:
                 raise missing_model_error(name) from error
             raise
 
-    async def models(self, *, force: bool = False) -> tuple[Runnable, Runnable | None]:
+    async def models(self, *, force: bool = False) -> tuple[RunnableModel, RunnableModel | None]:
         """Return the model of the next answer, and its draft model where the chat has one.
 
         Raises:
@@ -126,7 +126,7 @@ class ConversationController:
             model = with_draft(model, draft, force=self.session.model in self._forced)
         return model, draft
 
-    async def draft(self) -> Runnable | None:
+    async def draft(self) -> RunnableModel | None:
         """Return the draft model; None where the chat has none.
 
         Raises:
@@ -149,7 +149,7 @@ class ConversationController:
             raise OpError(error.type, message, remedy=Remedy.CHANGE_DRAFT) from error
 
     async def ask(
-        self, question: PendingQuestion, model: Runnable, draft: Runnable | None = None
+        self, question: PendingQuestion, model: RunnableModel, draft: RunnableModel | None = None
     ) -> tuple[Message, Answer]:
         """Store a question and start to answer it."""
         store = self.store
@@ -167,11 +167,15 @@ class ConversationController:
         )
         return asked, await self._answer(model, draft)
 
-    async def regenerate(self, message: Message, model: Runnable, draft: Runnable | None = None) -> Answer:
+    async def regenerate(
+        self, message: Message, model: RunnableModel, draft: RunnableModel | None = None
+    ) -> Answer:
         """Start another answer: as a branch of an answer, or below a question that has none."""
         return await self._answer(model, draft, message.id if message.role is Role.ASSISTANT else None)
 
-    async def _answer(self, model: Runnable, draft: Runnable | None, sibling_of: int | None = None) -> Answer:
+    async def _answer(
+        self, model: RunnableModel, draft: RunnableModel | None, sibling_of: int | None = None
+    ) -> Answer:
         store = self.store
         message = await store.add_message(
             self.session.id,

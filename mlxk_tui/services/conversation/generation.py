@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mlxk_tui.engine.generation import Delta, Event, Finished, Generation, Started, ToolCall
+from mlxk_tui.engine.generation import Delta, Event, Finished, GenerationRequest, Started, ToolCall
 
 if TYPE_CHECKING:
-    from mlxk_tui.engine.models import Runnable
+    from mlxk_tui.engine.models import RunnableModel
 
 
-def with_draft_model(request: Generation, draft: Runnable | None) -> Generation:
+def with_draft_model(request: GenerationRequest, draft: RunnableModel | None) -> GenerationRequest:
     """Return a request whose tokens a draft model predicts; the same one without a draft model."""
     if draft is None:
         return request

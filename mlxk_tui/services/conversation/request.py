@@ -8,15 +8,15 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from mlxk_tui.chats.model import Message, Role, Session
-from mlxk_tui.engine.generation import Generation, Sampling
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.generation import GenerationRequest, SamplingParams
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.engine.sampling import validate_sampling
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.services.conversation.generation import with_draft_model
 
 MAX_VOCABULARY = 2**31
 """Size of the vocabulary of a model that is not loaded yet: sampling is checked against it."""
-_NUMBERS = {item.name for item in fields(Sampling)} - {"logit_bias"}
+_NUMBERS = {item.name for item in fields(SamplingParams)} - {"logit_bias"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class ChatSettings:
     values: Mapping[str, Any]
 
 
-def request_of(session: Session, history: Sequence[Message], draft: Runnable | None = None) -> Generation:
+def request_of(
+    session: Session, history: Sequence[Message], draft: RunnableModel | None = None
+) -> GenerationRequest:
     """Return the request for the next answer of a chat.
 
     Args:
@@ -39,7 +41,7 @@ def request_of(session: Session, history: Sequence[Message], draft: Runnable | N
         OpError: `validation_error` where the stored settings cannot be used.
     """
     sampling, max_tokens = sampling_of(session.settings)
-    request = Generation(
+    request = GenerationRequest(
         messages=tuple(messages_of(session.system, history)),
         sampling=sampling,
         max_tokens=max_tokens,
@@ -83,13 +85,15 @@ def with_attachments(message: Message) -> str:
     return "\n\n".join([*parts, *([message.content] if message.content else [])])
 
 
-def sampling_of(settings: Mapping[str, Any], vocab_size: int = MAX_VOCABULARY) -> tuple[Sampling, int | None]:
+def sampling_of(
+    settings: Mapping[str, Any], vocab_size: int = MAX_VOCABULARY
+) -> tuple[SamplingParams, int | None]:
     """Return sampling and the token limit from a chat's settings; unknown keys are ignored.
 
     Raises:
         OpError: `validation_error`, naming the setting.
     """
-    sampling = Sampling(**{name: settings[name] for name in _NUMBERS if settings.get(name) is not None})
+    sampling = SamplingParams(**{name: settings[name] for name in _NUMBERS if settings.get(name) is not None})
     validate_sampling(sampling, vocab_size)
     limit = settings.get("max_tokens")
     return sampling, limit if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0 else None

@@ -27,7 +27,7 @@ from mlxk_tui.settings import LoadedSettings, server_options
 
 if TYPE_CHECKING:
     from mlxk_tui.engine.client import Engine
-    from mlxk_tui.engine.models import Runnable
+    from mlxk_tui.engine.models import RunnableModel
     from mlxk_tui.server.server import Server
 
 _PUBLISH_SECONDS = 0.1
@@ -83,7 +83,7 @@ class ServerControl:
         """Whether the API keys come from the environment and cannot be changed here."""
         self.keys_problem: OpError | None = None
         """Why the stored keys cannot be read; without them the server does not start."""
-        self.model: Runnable | None = None
+        self.model: RunnableModel | None = None
         """The default model, as it was last found."""
         self.model_problem: OpError | None = None
         """Why it cannot be loaded; where only the settings name it, the server starts all the same."""
@@ -238,7 +238,7 @@ class ServerControl:
 
     async def _find_model(self) -> None:
         options = self.options
-        model: Runnable | None = None
+        model: RunnableModel | None = None
         problem: OpError | None = None
         if options.model is not None:
             models = await asyncio.to_thread(importlib.import_module, "mlxk_tui.engine.models")

@@ -75,7 +75,7 @@ def _model(context: Context) -> Fact:
                 f"{details[0]} float32, {stored} stored",
                 f"{details[0]} float32",
             ]
-        if model.in_turn is not None:
+        if model.unbatched_reason is not None:
             details = [f"{text} · no batching" for text in details]
         first, *shorter = (f"  {text}" for text in details)
         return Fact("Model", _short(engine.model.name), "$strong", first, shorter)

@@ -1,8 +1,8 @@
 """Answers a prompt with a quantized cache and several prefill chunk sizes, and with mlx_lm.
 
-`python -m tests.engine.probes.chunk_sizes FOLDER BITS LENGTH ID…` generates LENGTH tokens each time and prints a
-JSON object: `answers` (token ids, by bits and chunk size), `mlx_lm` (token ids), and the caches after the
-prefill: `kinds` (class names) and `bytes`.
+`python -m tests.engine.probes.chunk_sizes FOLDER BITS LENGTH ID…` generates LENGTH tokens each time and
+prints a JSON object: `answers` (token ids, by bits and chunk size), `mlx_lm` (token ids), and the caches
+after the prefill: `kinds` (class names) and `bytes`.
 """
 
 # ruff: noqa: T201 - what a probe prints is its result
@@ -19,7 +19,7 @@ from typing import Any
 
 from mlx_lm import stream_generate
 
-from mlxk_tui.engine.generation import Generation, Sampling
+from mlxk_tui.engine.generation import GenerationRequest, SamplingParams
 from mlxk_tui.engine.inference.decoding.prompt_cache import PromptCache
 from mlxk_tui.engine.inference.decoding.rows import Row
 from mlxk_tui.engine.inference.decoding.samplers import logits_processors_for, sampler_for
@@ -29,7 +29,7 @@ from mlxk_tui.engine.inference.prompts.prompt_builder import prepare_prompt
 from mlxk_tui.engine.inference.weights.loading import LoadedModel, load
 
 
-def answer(model: LoadedModel, request: Generation, chunk: int) -> tuple[list[int], list[str], int]:
+def answer(model: LoadedModel, request: GenerationRequest, chunk: int) -> tuple[list[int], list[str], int]:
     """Return the tokens, and the classes and bytes of the caches after the prefill."""
     prompt = prepare_prompt(model, request)
     row = Row(
@@ -62,8 +62,8 @@ def main(folder: str, bits: int, length: int, prompt: list[int]) -> dict[str, An
     model = load("test/model", Path(folder), None, lambda *_: None)
     answers, kinds, sizes = {}, {}, {}
     for wanted, chunk in ((bits, 2048), (bits, 32), (bits, 7), (None, 2048)):
-        request = Generation(
-            tokens=tuple(prompt), kv_bits=wanted, max_tokens=length, sampling=Sampling(temperature=0)
+        request = GenerationRequest(
+            tokens=tuple(prompt), kv_bits=wanted, max_tokens=length, sampling=SamplingParams(temperature=0)
         )
         name = f"{wanted or 'full'}/{chunk}"
         answers[name], kinds[name], sizes[name] = answer(model, request, chunk)

@@ -22,7 +22,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
-from mlxk_tui.engine.generation import Generation, Sampling
+from mlxk_tui.engine.generation import GenerationRequest, SamplingParams
 from mlxk_tui.engine.inference.decoding.chunk_sizer import ChunkSizer
 from mlxk_tui.engine.inference.decoding.rows import Row
 from mlxk_tui.engine.inference.decoding.scheduler import RowScheduler
@@ -210,9 +210,9 @@ class _BatchRun:
             reasoning_open=False,
             implied_stops=(),
             max_tokens=trial_row.answer,
-            sampling=Sampling(temperature=0),
+            sampling=SamplingParams(temperature=0),
         )
-        request = Generation(tokens=tuple(prompt.tokens))
+        request = GenerationRequest(tokens=tuple(prompt.tokens))
         row = Row(
             id=len(self._rows),
             request=request,

@@ -6,7 +6,13 @@ import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from mlxk_tui.engine.generation import Finished, FinishReason, Generation, GenerationTimings, TokenUsage
+from mlxk_tui.engine.generation import (
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    GenerationTimings,
+    TokenUsage,
+)
 from mlxk_tui.engine.inference.decoding.samplers import LogitsProcessor, Sampler
 from mlxk_tui.engine.inference.output.delta_assembler import DeltaAssembler
 from mlxk_tui.engine.inference.prompts.prompt_builder import Prompt
@@ -17,7 +23,7 @@ class Row:
     """A generation on the MLX thread: one row of the batch."""
 
     id: int
-    request: Generation
+    request: GenerationRequest
     prompt: Prompt
     answer: DeltaAssembler
     sampler: Sampler

@@ -15,7 +15,7 @@ from mlx_lm.sample_utils import (
     make_sampler,
 )
 
-from mlxk_tui.engine.generation import Sampling
+from mlxk_tui.engine.generation import SamplingParams
 from mlxk_tui.engine.inference.prompts.prompt_builder import Prompt
 
 Sampler = Callable[[mx.array], mx.array]
@@ -36,7 +36,7 @@ def greedy(logprobs: mx.array) -> mx.array:
     return mx.argmax(logprobs, axis=-1)
 
 
-def sampler_for(sampling: Sampling) -> Sampler:
+def sampler_for(sampling: SamplingParams) -> Sampler:
     """Return a sampler for effective sampling parameters.
 
     Equal parameters return the same object, which mlx-lm then calls once for all of its rows. A request with

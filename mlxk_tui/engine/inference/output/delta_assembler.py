@@ -12,7 +12,7 @@ from mlxk_tui.engine.formats.splitting import Markers, OutputSplitter, PieceKind
 from mlxk_tui.engine.formats.tool_calls import parse_tool_calls
 from mlxk_tui.engine.formats.truncated_calls import parse_truncated_calls
 from mlxk_tui.engine.formats.truncated_markup import is_markup_parser, parse_truncated_markup
-from mlxk_tui.engine.generation import Delta, FinishReason, Generation, TokenLogprob, ToolCall
+from mlxk_tui.engine.generation import Delta, FinishReason, GenerationRequest, TokenLogprob, ToolCall
 from mlxk_tui.engine.inference.detokenizing import chat_decoder, completion_decoder
 from mlxk_tui.engine.inference.output.logprobs import TopLogprobs, text_offsets, token_logprob, top_logprobs
 from mlxk_tui.engine.inference.prompts.messages import replace_surrogates
@@ -29,7 +29,7 @@ class DeltaAssembler:
         prompt: its prompt; a constraint in it learns the markers of tool calls.
     """
 
-    def __init__(self, model: LoadedModel, request: Generation, prompt: Prompt) -> None:
+    def __init__(self, model: LoadedModel, request: GenerationRequest, prompt: Prompt) -> None:
         self.tokens = 0
         """Tokens so far."""
         self.reasoning_tokens = 0
@@ -94,7 +94,7 @@ class DeltaAssembler:
         self.tokens += 1
         self._buffer.tokens += 1
         reasoning = self._splitter.kind is PieceKind.REASONING
-        if self._request.want_tokens:
+        if self._request.return_token_ids:
             self._buffer.token_ids.append(token)
         if not ends_turn:
             if self._request.logprobs is not None and logprobs is not None:

@@ -209,7 +209,7 @@ def _deeper_than(value: object, depth: int) -> bool:
 
 def error_reason(text: str) -> str:
     """Return the reason in an error message of llguidance, without its details for developers."""
-    if text.startswith(("panic", "ParserTooComplex", "LexerTooComplex")):  # a panic: often too many symbols
+    if text.startswith(("panic", "ParserTooComplex", "LexerTooComplex")):  # often too many symbols
         return "it is too large or too complex for the compiler"
     if text.startswith("NoExtension"):
         return "no answer can match it, for example because a $ref only refers to itself"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mlxk_tui.engine.generation import RESERVED_VARIABLES, Generation, Sampling
+from mlxk_tui.engine.generation import RESERVED_VARIABLES, GenerationRequest, SamplingParams
 from mlxk_tui.engine.inference.prompts.grammar_compiler import compile_grammar
 from mlxk_tui.engine.inference.prompts.messages import (
     format_transcript,
@@ -18,7 +18,7 @@ from mlxk_tui.engine.inference.prompts.messages import (
     replace_surrogates,
 )
 from mlxk_tui.engine.inference.prompts.request_checks import check_request, validation_error
-from mlxk_tui.engine.limits import token_budget, too_long
+from mlxk_tui.engine.limits import prompt_too_long, token_budget
 from mlxk_tui.engine.protocol import CountTokens, Detokenize, Detokenized, Tokenize, Tokenized
 from mlxk_tui.engine.sampling import merge_sampling, validate_sampling
 from mlxk_tui.ops.core.errors import ContextOverflow, ErrorType, OpError
@@ -61,7 +61,7 @@ class PromptModel(Protocol):
         """Whether its KV caches can always be trimmed to a shorter prompt."""
 
     @property
-    def defaults(self) -> Sampling:
+    def defaults(self) -> SamplingParams:
         """The default sampling parameters, from generation_config.json."""
 
 
@@ -79,7 +79,7 @@ class Prompt:
     """Stop sequences that a plain transcript implies, in addition to those of the request."""
     max_tokens: int
     """Token budget of the answer."""
-    sampling: Sampling
+    sampling: SamplingParams
     """Effective sampling parameters."""
     may_reason: bool = False
     """Whether the model may begin its answer with reasoning."""
@@ -87,7 +87,7 @@ class Prompt:
     """The request's own constraint, whose state advances with the answer."""
 
 
-def prepare_prompt(model: LoadedModel, request: Generation) -> Prompt:
+def prepare_prompt(model: LoadedModel, request: GenerationRequest) -> Prompt:
     """Return the prompt of a request with its constraint: `build_prompt`, then `with_constraint`.
 
     Raises:
@@ -96,7 +96,7 @@ def prepare_prompt(model: LoadedModel, request: Generation) -> Prompt:
     return with_constraint(model, request, build_prompt(model, request))
 
 
-def with_constraint(model: LoadedModel, request: Generation, prompt: Prompt) -> Prompt:
+def with_constraint(model: LoadedModel, request: GenerationRequest, prompt: Prompt) -> Prompt:
     """Compile the request's grammar, if it has one, and return the prompt with the constraint.
 
     Raises:
@@ -116,7 +116,7 @@ def with_constraint(model: LoadedModel, request: Generation, prompt: Prompt) -> 
     return replace(prompt, constraint=constraint)
 
 
-def build_prompt(model: PromptModel, request: Generation) -> Prompt:
+def build_prompt(model: PromptModel, request: GenerationRequest) -> Prompt:
     """Validate a request and build its prompt, without the constraint.
 
     Raises:
@@ -165,7 +165,7 @@ def count_tokens(model: PromptModel, command: CountTokens) -> int:
     Raises:
         OpError: as `build_prompt`, except `context_length_exceeded`.
     """
-    request = Generation(
+    request = GenerationRequest(
         messages=command.messages, tools=command.tools, template_kwargs=command.template_kwargs
     )
     check_request(request)
@@ -183,19 +183,19 @@ def tokenize(model: PromptModel, command: Tokenize) -> Tokenized:
     """
     if command.text is not None:
         text = replace_surrogates(command.text)
-        found = model.tokenizer.encode(text, add_special_tokens=command.add_special)
+        found = model.tokenizer.encode(text, add_special_tokens=command.add_special_tokens)
     else:
-        request = Generation(
+        request = GenerationRequest(
             messages=command.messages, tools=command.tools, template_kwargs=command.template_kwargs
         )
         check_request(request)
         messages = [normalize_message(message) for message in command.messages]
-        if command.opens_answer or not model.tokenizer.has_chat_template:
+        if command.add_generation_prompt or not model.tokenizer.has_chat_template:
             found = _encode_conversation(model, request, messages)[1]
         else:
             found = encode(model, render(model, request, messages, generation_prompt=False))
     tokens = tuple(int(token) for token in found)
-    names = model.tokenizer.convert_ids_to_tokens(list(tokens)) if command.names else ()
+    names = model.tokenizer.convert_ids_to_tokens(list(tokens)) if command.return_token_strs else ()
     return Tokenized(command.id, tokens, tuple(str(name) for name in names))
 
 
@@ -235,7 +235,7 @@ def tokenize_texts(model: PromptModel, texts: Sequence[str]) -> list[list[int]]:
 
 
 def render(
-    model: PromptModel, request: Generation, messages: list[dict[str, Any]], *, generation_prompt: bool
+    model: PromptModel, request: GenerationRequest, messages: list[dict[str, Any]], *, generation_prompt: bool
 ) -> str:
     """Render a conversation with the model's chat template.
 
@@ -269,7 +269,7 @@ def render(
 
 
 def _encode_conversation(
-    model: PromptModel, request: Generation, messages: list[dict[str, Any]], *, bounded: bool = False
+    model: PromptModel, request: GenerationRequest, messages: list[dict[str, Any]], *, bounded: bool = False
 ) -> tuple[str, list[int], tuple[str, ...]]:
     """Return the text of a conversation's prompt, its token ids, and the implied stop sequences."""
     if request.chat_template and model.tokenizer.has_chat_template:
@@ -314,12 +314,12 @@ def _check_text(model: PromptModel, text: str) -> None:
         end = cut if cut > start else end
         seen += len(model.tokenizer.encode(text[start:end], add_special_tokens=False)) - _PIECE_SLACK_TOKENS
         if seen > model.context_length:
-            raise too_long(seen, model.context_length, at_least=True)
+            raise prompt_too_long(seen, model.context_length, at_least=True)
         start = end
 
 
 def _apply_template(
-    model: PromptModel, request: Generation, messages: list[dict[str, Any]], generation_prompt: bool
+    model: PromptModel, request: GenerationRequest, messages: list[dict[str, Any]], generation_prompt: bool
 ) -> str:
     more = {name: value for name, value in request.template_kwargs.items() if name not in RESERVED_VARIABLES}
     tools = {"tools": list(request.tools)} if request.tools else {}
@@ -330,7 +330,7 @@ def _apply_template(
 
 
 def _boundary(
-    model: PromptModel, request: Generation, messages: list[dict[str, Any]], tokens: list[int]
+    model: PromptModel, request: GenerationRequest, messages: list[dict[str, Any]], tokens: list[int]
 ) -> int:
     """Return the number of tokens that the prompt has in common with the one without a generation prompt.
 
@@ -364,7 +364,7 @@ def _reasoning_open(model: PromptModel, text: str) -> bool:
     return bool(start) and text.rstrip().endswith(start)
 
 
-def _may_reason(model: PromptModel, request: Generation, text: str) -> bool:
+def _may_reason(model: PromptModel, request: GenerationRequest, text: str) -> bool:
     tokenizer = model.tokenizer
     templated = request.messages is not None and request.chat_template and tokenizer.has_chat_template
     return bool(
@@ -387,7 +387,7 @@ def _check_tokens(model: PromptModel, tokens: Sequence[int]) -> None:
 
 def _check_length(model: PromptModel, count: int) -> None:
     if model.context_length and count > model.context_length:
-        raise too_long(count, model.context_length)
+        raise prompt_too_long(count, model.context_length)
 
 
 def _check_range(model: PromptModel, tokens: Sequence[int]) -> None:

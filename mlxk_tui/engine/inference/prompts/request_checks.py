@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlxk_tui.engine.generation import Generation
+from mlxk_tui.engine.generation import GenerationRequest
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 
 _MAX_STOPS = 64
 _MAX_STOP_CHARACTERS = 4096
 
 
-def check_request(request: Generation) -> None:
+def check_request(request: GenerationRequest) -> None:
     """Check that the fields of a request are valid, alone and in combination.
 
     Raises:

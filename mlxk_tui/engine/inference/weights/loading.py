@@ -17,7 +17,7 @@ from mlx_lm import utils
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlxk_tui.engine import sampling
-from mlxk_tui.engine.generation import Sampling
+from mlxk_tui.engine.generation import SamplingParams
 from mlxk_tui.engine.inference.detokenizing import TokenDecoder
 from mlxk_tui.engine.inference.weights.conversion import WeightFormat
 from mlxk_tui.ops.core.errors import ErrorType, OpError
@@ -65,7 +65,7 @@ class LoadedModel:
     """In tokens; None if unknown."""
     vocab_size: int
     """Size of the logits."""
-    defaults: Sampling
+    defaults: SamplingParams
     """Default sampling parameters, from generation_config.json."""
     stop_tokens: frozenset[int]
     """Ids of all end-of-turn tokens."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from textual.timer import Timer
 
 from mlxk_tui.chats.model import Message
-from mlxk_tui.engine.models import Runnable
+from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.ops.contract.terms import MemoryFit
 from mlxk_tui.services.conversation.answer import Answer
 from mlxk_tui.services.conversation.controller import WINDOW, ConversationController
@@ -95,7 +95,7 @@ class StreamRenderer:
         self._view.append(answer.message, answer.progress())
         self._view.follow()
 
-    def start_answer(self, model: Runnable) -> None:
+    def start_answer(self, model: RunnableModel) -> None:
         """Draw the answer of a model from now on."""
         self.memory_tight = model.fit is MemoryFit.TIGHT
         self._update_timer()

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mlxk_tui.engine.generation import GrammarSyntax, Sampling
+from mlxk_tui.engine.generation import GrammarSyntax, SamplingParams
 from mlxk_tui.engine.inference.prompts.tokenizing import frames
 from mlxk_tui.engine.inference.transformers_import import speed_up_transformers_import
 from mlxk_tui.engine.protocol import Command
@@ -72,7 +72,7 @@ class TokenizerFacts:
     context_length: int | None
     vocab_size: int
     trimmable: bool
-    defaults: Sampling
+    defaults: SamplingParams
     stop_tokens: frozenset[int]
 
 
@@ -105,7 +105,7 @@ class TokenizerModel:
     context_length: int | None
     vocab_size: int
     trimmable: bool
-    defaults: Sampling
+    defaults: SamplingParams
     stop_tokens: frozenset[int]
     grammar_tokenizer: Any = None
     grammars: dict[tuple[str, str], Any] = field(default_factory=dict)
