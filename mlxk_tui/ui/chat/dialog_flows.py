@@ -185,7 +185,8 @@ async def _sampling_defaults(controller: ConversationController) -> dict[str, An
         config = await read_generation_config(controller.library.cache, entry.report.ref)
     except OpError:  # removed this moment
         return {}
-    return {name: value for name, value in asdict(sampling.defaults(config)).items() if value is not None}
+    defaults = asdict(sampling.default_sampling(config))
+    return {name: value for name, value in defaults.items() if value is not None}
 
 
 async def choose_code(host: ScreenHost, blocks: list[CodeBlock]) -> CodeBlock | None:
