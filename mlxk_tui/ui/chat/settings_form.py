@@ -42,7 +42,7 @@ FIELDS = (
     Field("repetition_penalty", "Repetition", "1 (off) – 2", default="off"),
     Field("presence_penalty", "Presence", "-2 – 2", default="off"),
     Field("frequency_penalty", "Frequency", "-2 – 2", default="off"),
-    Field("max_tokens", "Max tokens", "per answer", integer=True, default="up to the context length"),
+    Field("max_tokens", "Max tokens", "per answer", integer=True, default="up to the context"),
     Field("seed", "Seed", "for repeatable answers", integer=True, default="random"),
     Field("kv_bits", "KV cache bits", "4 or 8 (saves memory)", integer=True, default="full precision"),
     Field(
