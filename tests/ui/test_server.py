@@ -39,7 +39,7 @@ from mlxk_tui.ui.widgets.dialogs import ConfirmDialog
 from tests.engine.conftest import is_gone, needs_mlx, new_engine
 from tests.engine.small_models import make_model
 from tests.support.clients import openai
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 from tests.test_import_hygiene import modules_of
 from tests.ui.conftest import NOWHERE, wait_until
 from tests.ui.gallery import words
@@ -251,7 +251,7 @@ async def test_public_address_requires_an_api_key(open_app: OpenApp, tmp_path: P
     async with app.run_test(size=WIDE) as pilot:
         await pane_of(pilot, on=False)
         await pilot.press("s")
-        await wait_until(pilot, lambda: "needs an API key" in words(app))
+        await wait_until(pilot, lambda: "API key. Press n to create one" in words(app))
         assert app.server.phase is ServerPhase.OFF
         await pilot.press("e")
         await wait_until(pilot, lambda: isinstance(app.screen, ServerForm))
@@ -413,17 +413,13 @@ async def test_keys_respond_while_32_clients_send_requests(open_app: OpenApp) ->
         begun = time.monotonic()
         asking = asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(crowd())))
         await wait_until(pilot, lambda: len(app.server.live) > 8 or asking.done())
-        # Measured as processor time of this thread, so that a busy machine matters little.
-        taken: list[float] = []
-        while not asking.done() or not taken:
-            before, key = pane.listed.cursor, "g" if len(taken) % 2 else "G"
-            began = time.thread_time()
+        pressed = 0
+        while not asking.done() or not pressed:
+            before, key = pane.listed.cursor, "g" if pressed % 2 else "G"
             app.post_message(Key(key, key))
-            while pane.listed.cursor == before:  # noqa: ASYNC110 - each turn of the loop is what is measured
-                await asyncio.sleep(0)
-            taken.append(time.thread_time() - began)
-            await asyncio.sleep(0.01)
+            await until(lambda before=before: pane.listed.cursor != before)  # type: ignore[misc]  # bound early
+            pressed += 1
         assert len(await asking) == 32
         assert len(drawn) <= 11 * (time.monotonic() - begun) + 3
-        assert sorted(taken)[int(len(taken) * 0.95)] < 0.1
+        assert pressed > 3  # how long a key takes is measured by benchmarks/bench_chat.py
         await wait_until(pilot, lambda: "33 finished" in words(app))
