@@ -87,6 +87,17 @@ def test_broken_library_is_skipped(package: Path, tmp_path: Path, fault: Fault, 
     assert blas["path"] == str(package)  # the next suitable library
 
 
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.9])
+def test_truncated_library_is_skipped(package: Path, tmp_path: Path, share: float) -> None:
+    """A download or a disk that ended early: loading it may fail, or crash the process that tries it."""
+    content = package.read_bytes()
+    library = tmp_path / "libtruncated.so"
+    library.write_bytes(content[: int(share * len(content))])
+    blas = borrow(MLXK_BLAS=str(library))
+    assert blas["path"] == str(package)  # the next good one
+    assert str(library) in blas["message"]
+
+
 @pytest.mark.slow
 def test_wrong_results_only_in_double_precision_are_detected(package: Path, tmp_path: Path) -> None:
     for function in ("scipy_cblas_dgemm", "scipy_cblas_cgemm"):
