@@ -131,8 +131,8 @@ class Route:
     """Query parameters: name, description, JSON schema."""
     response_fields: tuple[str, ...] = ()
     """Fields that a JSON response always has."""
-    media_type: str = "application/json"
-    """Media type of a response that isn't a stream."""
+    media_types: tuple[str, ...] = ("application/json",)
+    """Media types of responses that aren't streams."""
     statuses: tuple[int, ...] = (200,)
     """Statuses of successful responses."""
     quiet: bool = False

@@ -1,12 +1,14 @@
-"""Prometheus metrics in the text exposition format, version 0.0.4.
-
-See https://prometheus.io/docs/instrumenting/exposition_formats/.
-"""
+"""Prometheus metrics: requests since the process started, and the current state of server and engine."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from mlxk_tui.engine.status import EngineState, EngineStatus
 from mlxk_tui.server.request_log import RequestEntry
@@ -15,104 +17,111 @@ _TTFT_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _DURATION_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
-class Histogram:
-    """A Prometheus histogram: observations in buckets.
+@dataclass(frozen=True)
+class CurrentValues:
+    """The values that are read at each scrape."""
 
-    Args:
-        bounds: upper bounds, ascending.
-    """
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def observe(self, value: float) -> None:
-        """Add an observation to its bucket and the sum."""
-        self._sum += value
-        self._counts[next((i for i, bound in enumerate(self._bounds) if value <= bound), -1)] += 1
-
-    def lines(self, name: str) -> Iterator[str]:
-        """Yield the sample lines of the metric `name`."""
-        total = 0
-        for bound, count in zip((*self._bounds, "+Inf"), self._counts, strict=True):
-            total += count
-            yield f'{name}_bucket{{le="{bound}"}} {total}'
-        yield f"{name}_sum {self._sum:.6f}"
-        yield f"{name}_count {total}"
+    status: EngineStatus
+    in_flight: int
+    """Requests in progress."""
+    generations: int
+    """Running and queued generations."""
+    rejected: int
+    """Requests rejected so far because the queue was full."""
+    restarts: int
+    """Crashes of the inference process so far."""
 
 
 class Metrics:
-    """Counters and histograms of all requests since the process started."""
+    """The metrics of one server, in a registry of its own.
 
-    def __init__(self) -> None:
-        self._requests: Counter[tuple[str, int]] = Counter()
-        self._tokens: Counter[str] = Counter()
-        self._ttft = Histogram(_TTFT_S)
-        self._duration = Histogram(_DURATION_S)
+    Args:
+        read: returns the current values; called once per scrape.
+    """
+
+    def __init__(self, read: Callable[[], CurrentValues]) -> None:
+        self._registry = _Registry()
+        self._requests = Counter(
+            "mlxk_requests",
+            "Finished requests by route and status.",
+            ("route", "status"),
+            registry=self._registry,
+        )
+        self._prompt = self._counter("mlxk_prompt_tokens", "Tokens: prompt.")
+        self._cached = self._counter("mlxk_cached_tokens", "Prompt tokens read from the prompt cache.")
+        self._completion = self._counter("mlxk_completion_tokens", "Tokens: completion.")
+        self._ttft = self._histogram(
+            "mlxk_time_to_first_token_seconds", "From request to first token.", _TTFT_S
+        )
+        self._duration = self._histogram(
+            "mlxk_generation_duration_seconds", "From request to last byte.", _DURATION_S
+        )
+        self._registry.register(_CurrentValuesCollector(read))
 
     def count(self, entry: RequestEntry) -> None:
         """Count a finished request, with its tokens and times."""
-        self._requests[entry.route, entry.status or 0] += 1
-        self._tokens["prompt"] += entry.prompt_tokens
-        self._tokens["cached"] += entry.cached_tokens
-        self._tokens["completion"] += entry.completion_tokens
+        self._requests.labels(entry.route, entry.status or 0).inc()
+        self._prompt.inc(entry.prompt_tokens)
+        self._cached.inc(entry.cached_tokens)
+        self._completion.inc(entry.completion_tokens)
         if entry.ttft_s is not None:
             self._ttft.observe(entry.ttft_s)
             self._duration.observe(entry.age_s)
 
-    def text(
-        self, status: EngineStatus, *, in_flight: int, generations: int, rejected: int, restarts: int
-    ) -> str:
-        """Return the text that `/metrics` serves."""
-        lines: list[str] = []
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Return the response body and its content type: OpenMetrics if accepted, else Prometheus' text.
 
-        def add(name: str, kind: str, help_text: str, samples: Iterable[str]) -> None:
-            lines.append(f"# HELP {name} {help_text}")
-            lines.append(f"# TYPE {name} {kind}")
-            lines.extend(samples)
+        Args:
+            accept: the request's `Accept` header, or "".
+        """
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # an invalid version
+            encode, content_type = choose_encoder("")
+        return encode(self._registry), content_type
 
-        def add_value(name: str, kind: str, help_text: str, value: float) -> None:
-            add(name, kind, help_text, [f"{name} {value:.12g}"])
+    def _counter(self, name: str, help_text: str) -> Counter:
+        return Counter(name, help_text, registry=self._registry)
 
-        add(
-            "mlxk_requests_total",
-            "counter",
-            "Finished requests by route and status.",
-            (
-                f'mlxk_requests_total{{route="{route}",status="{code}"}} {count}'
-                for (route, code), count in sorted(self._requests.items())
-            ),
-        )
-        add_value("mlxk_requests_in_flight", "gauge", "Requests in progress.", in_flight)
-        add_value("mlxk_generations", "gauge", "Generations that are running or queued.", generations)
-        add_value(
-            "mlxk_requests_rejected_total",
-            "counter",
-            "Requests rejected because the queue was full.",
-            rejected,
-        )
-        for kind in ("prompt", "cached", "completion"):
-            cached = kind == "cached"
-            help_text = "Prompt tokens read from the prompt cache." if cached else f"Tokens: {kind}."
-            add_value(f"mlxk_{kind}_tokens_total", "counter", help_text, self._tokens[kind])
-        for name, help_text, histogram in (
-            ("mlxk_time_to_first_token_seconds", "From request to first token.", self._ttft),
-            ("mlxk_generation_duration_seconds", "From request to last byte.", self._duration),
+    def _histogram(self, name: str, help_text: str, bounds: tuple[float, ...]) -> Histogram:
+        return Histogram(name, help_text, buckets=bounds, registry=self._registry)
+
+
+class _Registry(CollectorRegistry):
+    """A registry without the `_created` series, which would double the number of counter series."""
+
+    def collect(self) -> Iterator[Metric]:
+        for family in super().collect():
+            family.samples = [one for one in family.samples if not one.name.endswith("_created")]
+            yield family
+
+
+class _CurrentValuesCollector(Collector):
+    """Makes metric families of values that are counted elsewhere."""
+
+    def __init__(self, read: Callable[[], CurrentValues]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        current = self._read()
+        status = current.status
+        for name, help_text, value in (
+            ("mlxk_requests_in_flight", "Requests in progress.", current.in_flight),
+            ("mlxk_generations", "Generations that are running or queued.", current.generations),
+            ("mlxk_tokens_per_second", "All streams, averaged over a second.", status.tokens_per_s),
+            ("mlxk_engine_memory_bytes", "Memory used by MLX.", status.memory_bytes),
+            ("mlxk_tokenizing_memory_bytes", "Memory of the tokenizing processes.", status.tokenizing_bytes),
+            ("mlxk_engine_waiting", "Requests waiting for another model.", status.waiting),
         ):
-            add(name, "histogram", help_text, histogram.lines(name))
-        add_value(
-            "mlxk_tokens_per_second", "gauge", "All streams, averaged over a second.", status.tokens_per_s
+            yield GaugeMetricFamily(name, help_text, value)
+        for name, help_text, value in (
+            ("mlxk_requests_rejected", "Requests rejected because the queue was full.", current.rejected),
+            ("mlxk_engine_restarts", "Crashes of the inference process.", current.restarts),
+        ):
+            yield CounterMetricFamily(name, help_text, value)
+        states = GaugeMetricFamily(
+            "mlxk_engine_state", "1 for the current state of the engine.", labels=("state",)
         )
-        add_value("mlxk_engine_memory_bytes", "gauge", "Memory used by MLX.", status.memory_bytes)
-        help_text = "Memory of the tokenizing processes."
-        add_value("mlxk_tokenizing_memory_bytes", "gauge", help_text, status.tokenizing_bytes)
-        add_value("mlxk_engine_waiting", "gauge", "Requests waiting for another model.", status.waiting)
-        add_value("mlxk_engine_restarts_total", "counter", "Crashes of the inference process.", restarts)
-        add(
-            "mlxk_engine_state",
-            "gauge",
-            "1 for the current state of the engine.",
-            (f'mlxk_engine_state{{state="{s.value}"}} {int(s is status.state)}' for s in EngineState),
-        )
-        return "\n".join(lines) + "\n"
+        for state in EngineState:
+            states.add_metric((state.value,), int(state is status.state))
+        yield states

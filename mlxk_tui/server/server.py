@@ -20,7 +20,7 @@ from mlxk_tui.server.http.keys import missing_key_error
 from mlxk_tui.server.http.parser import RequestParser
 from mlxk_tui.server.http.security import Guard
 from mlxk_tui.server.http.sockets import bind, port_in_use_error
-from mlxk_tui.server.metrics import Metrics
+from mlxk_tui.server.metrics import CurrentValues, Metrics
 from mlxk_tui.server.model_resolver import ModelResolver
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.request_log import RequestLog
@@ -57,7 +57,7 @@ class Server:
             resolver=resolver,
             generator=Generator(engine, self.log),
             log=self.log,
-            metrics=Metrics(),
+            metrics=Metrics(self._current_values),
             supervisor=supervisor,
             parser=RequestParser(),
             bodies=BodyBudget(_MAX_LARGEST_BODIES * self.options.max_body_bytes),
@@ -174,6 +174,16 @@ class Server:
             pass
         finally:
             unsubscribe()
+
+    def _current_values(self) -> CurrentValues:
+        service = self._service
+        return CurrentValues(
+            service.engine.status,
+            in_flight=len(self.log.live),
+            generations=service.generator.running,
+            rejected=service.generator.rejected,
+            restarts=service.supervisor.restarts,
+        )
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:

@@ -132,6 +132,9 @@ def test_metrics_have_the_format_of_prometheus(served: Served) -> None:
     reply = served.get("/metrics")
     after = reply.body.decode()
     assert reply.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    modern = served.get("/metrics", Accept="application/openmetrics-text;version=1.0.0")
+    assert modern.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert modern.body.endswith(b"# EOF\n")
     for name in ("prompt", "completion"):
         metric = f"mlxk_{name}_tokens_total"
         assert value(after, metric) - value(before, metric) == usage[f"{name}_tokens"]

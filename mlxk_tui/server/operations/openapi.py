@@ -166,9 +166,9 @@ def _operation(route: Route) -> dict[str, Any]:
 
 def _content(route: Route) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "string"}
-    if route.media_type == "application/json":
+    if route.media_types == ("application/json",):
         schema = {"type": "object", "required": list(route.response_fields)}
-    content: dict[str, Any] = {route.media_type: {"schema": schema}}
+    content: dict[str, Any] = {media_type: {"schema": schema} for media_type in route.media_types}
     if route.streams:
         content["text/event-stream"] = {"schema": {"description": "Server-sent events."}}
     return content

@@ -45,18 +45,8 @@ async def health(call: Call) -> web.StreamResponse:
 
 async def metrics(call: Call) -> web.StreamResponse:
     """Handle GET /metrics: return all metrics in Prometheus' text format."""
-    service = call.service
-    text = service.metrics.text(
-        service.engine.status,
-        in_flight=len(service.log.live),
-        generations=service.generator.running,
-        rejected=service.generator.rejected,
-        restarts=service.supervisor.restarts,
-    )
-    return web.Response(
-        body=text.encode("ascii", "backslashreplace"),
-        headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-    )
+    body, content_type = call.service.metrics.exposition(call.request.headers.get("Accept", ""))
+    return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 async def unload(call: Call) -> web.StreamResponse:
@@ -77,6 +67,13 @@ ROUTES = (
         statuses=(200, 503),
         quiet=True,
     ),
-    Route("GET", "/metrics", metrics, "Prometheus metrics", media_type="text/plain", quiet=True),
+    Route(
+        "GET",
+        "/metrics",
+        metrics,
+        "Prometheus metrics",
+        media_types=("text/plain", "application/openmetrics-text"),
+        quiet=True,
+    ),
     Route("POST", "/v1/engine/unload", unload, "Unload the model", response_fields=("status", "model")),
 )
