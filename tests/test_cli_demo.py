@@ -75,6 +75,7 @@ def at_terminal(user: Path) -> Iterator[Terminal]:
         os.close(master)
 
 
+@pytest.mark.slow
 def test_demo_stores_its_api_keys_separately(user: Path) -> None:
     with unchanged(user), at_terminal(user) as terminal:
         terminal.wait_for("models")
@@ -93,6 +94,7 @@ def test_demo_stores_its_api_keys_separately(user: Path) -> None:
         assert name not in shown
 
 
+@pytest.mark.slow
 def test_headless_demo_serves_without_the_users_api_keys(user: Path) -> None:
     with unchanged(user):
         child = subprocess.Popen(

@@ -111,6 +111,7 @@ def functions(tree: ast.Module) -> list[ast.AST]:
     return [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
+@pytest.mark.slow
 def test_no_module_parses_error_messages() -> None:
     found: dict[str, set[str]] = {}
     for name, tree in modules().items():
@@ -228,6 +229,7 @@ def named(tree: ast.AST) -> set[str]:
     return {node.attr for node in nodes if getattr(node.value, "id", "") == "Remedy"}
 
 
+@pytest.mark.slow
 def test_errors_carry_the_facts_that_their_remedies_name() -> None:
     needed = {
         remedy.name: set().union(

@@ -39,6 +39,7 @@ def demo(temporary: Path) -> Iterator[tuple[Terminal, int]]:
         os.close(slave)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_signal_restores_the_terminal_and_removes_its_files(tmp_path: Path, number: signal.Signals) -> None:
     with demo(tmp_path) as (terminal, slave):
@@ -55,6 +56,7 @@ def test_signal_restores_the_terminal_and_removes_its_files(tmp_path: Path, numb
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_closed_terminal_ends_the_app_and_its_processes(tmp_path: Path) -> None:
     with demo(tmp_path) as (terminal, _):
         terminal.wait_for("models")
@@ -77,6 +79,7 @@ def test_blocked_terminal_does_not_block_the_exit(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's heaps")
 @pytest.mark.parametrize("own", [False, True], ids=["one heap", "heap per thread"])
 def test_threads_of_the_app_share_one_heap(

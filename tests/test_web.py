@@ -52,6 +52,7 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[str, Process]]:
         await server.wait()
 
 
+@pytest.mark.slow
 async def test_web_serves_only_its_own_pages_and_ctrl_c_stops_it(
     served: tuple[str, Process],
 ) -> None:

@@ -98,6 +98,7 @@ async def test_match_in_the_title_has_no_excerpt(path: Path, full_text: bool) ->
         assert listed.match is None
 
 
+@pytest.mark.slow
 async def test_word_in_thousands_of_messages_finds_every_session(path: Path, full_text: bool) -> None:
     async with await ChatStore.open(path, full_text=full_text) as store:
         old = await store.create_session(title="old")

@@ -76,6 +76,7 @@ def test_hub_process_is_controlled_from_outside(tmp_path: Path) -> None:
         assert process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.slow
 def test_hub_process_ends_with_its_killed_owner() -> None:
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE)
     assert owner.stdout is not None

@@ -45,6 +45,7 @@ def age(path: Path) -> None:
     os.utime(path, (then, then))
 
 
+@pytest.mark.slow
 def test_next_session_removes_the_files_of_a_killed_one(temporary: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

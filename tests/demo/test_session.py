@@ -52,6 +52,7 @@ def test_folder_is_removed_after_an_exception() -> None:
     assert not homes[0].exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda n: n.name)
 def test_folder_is_removed_after_a_signal(number: signal.Signals) -> None:
     with subprocess.Popen(
@@ -89,6 +90,7 @@ def test_environment_and_signal_handlers_are_restored(
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
+@pytest.mark.slow
 def test_hub_starts_with_the_first_request_and_stops_with_the_session() -> None:
     with DemoSession():
         children = psutil.Process().children()

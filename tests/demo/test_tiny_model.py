@@ -159,6 +159,7 @@ def test_suggestions_are_trained_questions() -> None:
     assert set(tiny_model.SUGGESTIONS) <= set(SINGLE)
 
 
+@pytest.mark.slow
 @needs_mlx
 def test_mlx_lm_detects_reasoning_and_tools(ask: LoadedModel) -> None:
     assert ask.found == {"has_thinking": True, "tool_call_start": "<tool_call>"}
@@ -230,6 +231,7 @@ def test_unknown_questions_get_the_default_answer(ask: LoadedModel, question: st
     assert ask(question)["text"] == CORPUS.unknown.answers[0]
 
 
+@pytest.mark.slow
 @needs_mlx
 def test_one_answer_is_long(ask: LoadedModel) -> None:
     answer = ask("Give me a tour of the app")

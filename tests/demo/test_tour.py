@@ -24,6 +24,7 @@ def test_tour_succeeds_and_leaves_no_files() -> None:
     assert not Path(tour.stdout.splitlines()[0].rpartition(" ")[2]).exists()
 
 
+@pytest.mark.slow
 def test_unexpected_output_fails_the_tour() -> None:
     with DemoSession() as session:
         good = tour_steps(session.home)[0]

@@ -89,6 +89,7 @@ def afm7(tmp_path_factory: pytest.TempPathFactory) -> RunnableModel:
     return RunnableModel("test/afm7", folder)
 
 
+@pytest.mark.slow
 async def test_model_is_tried_once_and_then_batched(home: Home, babbler: RunnableModel) -> None:
     first = await home.load(babbler)
     assert "batching" in home.stages
@@ -99,6 +100,7 @@ async def test_model_is_tried_once_and_then_batched(home: Home, babbler: Runnabl
     assert [verdict["together"] for verdict in home.verdicts] == [True]
 
 
+@pytest.mark.slow
 async def test_model_batched_wrongly_by_mlx_lm_is_served_in_turn(home: Home, afm7: RunnableModel) -> None:
     engine = home.engine()
     loaded = await home.load(afm7, engine)
@@ -125,6 +127,7 @@ async def test_engine_without_batching_runs_no_trial(home: Home, babbler: Runnab
     assert home.verdicts == []
 
 
+@pytest.mark.slow
 async def test_crash_in_the_trial_disables_batching_and_the_load_continues(
     home: Home, tmp_path: Path
 ) -> None:
@@ -158,6 +161,7 @@ async def test_crash_in_the_trial_disables_batching_and_the_load_continues(
     assert "batching" not in home.stages
 
 
+@pytest.mark.slow
 async def test_unfinished_trial_is_repeated_once(home: Home, babbler: RunnableModel) -> None:
     await home.load(babbler)
     (known,) = home.folder.glob("*.json")
@@ -173,6 +177,7 @@ async def test_unfinished_trial_is_repeated_once(home: Home, babbler: RunnableMo
     assert not list(home.folder.glob("*.trying"))
 
 
+@pytest.mark.slow
 async def test_load_cancelled_during_the_trial_stores_nothing(home: Home, tmp_path: Path) -> None:
     engine = home.engine()
     model = RunnableModel("test/slow", make_model(tmp_path / "m", hidden=512, layers=8))
@@ -202,6 +207,7 @@ async def test_verdicts_that_cannot_be_stored_are_computed_each_time(
         assert "batching" in home.stages
 
 
+@pytest.mark.slow
 async def test_other_kernels_need_a_new_trial(home: Home, babbler: RunnableModel) -> None:
     copies, stored = (WeightsPolicy(kind) for kind in (CpuWeights.FLOAT32, CpuWeights.STORED))
     engines = [

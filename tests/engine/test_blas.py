@@ -72,6 +72,7 @@ def test_package_is_tried_once_and_then_used_directly(tmp_path: Path) -> None:
     assert (tmp_path / "blas.json").read_bytes() == remembered
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -152,6 +153,7 @@ def test_off_does_not_change_mlx() -> None:
     assert borrow(MLXK_BLAS="off")["message"] == "MLX's own matrix product is used: MLXK_BLAS is off."
 
 
+@pytest.mark.slow
 async def test_worker_reports_its_library_and_is_idle_without_requests(tiny: RunnableModel) -> None:
     engine = new_engine()
     try:

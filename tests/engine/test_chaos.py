@@ -153,6 +153,7 @@ class Chaos:
                 assert event.finish_reason is not FinishReason.CANCELLED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [20])
 async def test_engine_survives_random_commands(
     seed: int, babbler: RunnableModel, other: RunnableModel, tmp_path: Path

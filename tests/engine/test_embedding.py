@@ -183,6 +183,7 @@ async def storing() -> AsyncIterator[Engine]:
     await engine.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["lasttoken", "mean", "cls"])
 @pytest.mark.parametrize("change", [None, in_halves, in_four_bits], ids=["float32", "float16", "4 bits"])
 async def test_embedding_in_a_batch_equals_the_single_one(
@@ -200,6 +201,7 @@ async def test_embedding_in_a_batch_equals_the_single_one(
         np.testing.assert_allclose(together, [alone[at] for at in order], rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 async def test_embedding_many_texts_does_not_stop_a_stream(engine: Engine, embedder: RunnableModel) -> None:
     request = GenerationRequest(
         prompt="Hello, world! How are", sampling=GREEDY, max_tokens=250, stop=("never said",)

@@ -32,6 +32,7 @@ async def refused(engine: Engine, model: RunnableModel, request: GenerationReque
 # Stop conditions
 
 
+@pytest.mark.slow
 async def test_length_is_exact(engine: Engine, babbler: RunnableModel) -> None:
     result = await run(engine, babbler, replace(PROMPT, max_tokens=7, return_token_ids=True))
     assert result.finished.finish_reason is FinishReason.LENGTH
@@ -161,6 +162,7 @@ async def test_seed_is_reproducible_beside_other_requests(engine: Engine, babble
     assert len({result.text for result in together}) == 3
 
 
+@pytest.mark.slow
 async def test_every_parameter_has_an_effect(engine: Engine, babbler: RunnableModel) -> None:
     greedy = await run(engine, babbler, replace(PROMPT, return_token_ids=True))
     banned = greedy.token_ids[0]

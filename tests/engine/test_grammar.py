@@ -112,6 +112,7 @@ async def test_json_object_gives_an_object(engine: Engine, tiny: RunnableModel) 
             assert result.text.startswith("{")
 
 
+@pytest.mark.slow
 async def test_other_requests_are_not_affected(engine: Engine, tiny: RunnableModel) -> None:
     free = [chat(text, max_tokens=80, return_token_ids=True) for text in ("Hello!", "What do the panes do?")]
     alone = [await run(engine, tiny, request) for request in free]
@@ -134,6 +135,7 @@ async def test_answer_is_cut_off_by_max_tokens(engine: Engine, babbler: Runnable
     assert (exact.text, exact.finished.finish_reason) == (whole.text, FinishReason.STOP)
 
 
+@pytest.mark.slow
 async def test_reasoning_is_free_and_the_answer_is_constrained(
     engine: Engine, tiny: RunnableModel, babbler: RunnableModel
 ) -> None:
@@ -189,6 +191,7 @@ async def test_unsupported_schema_is_rejected_at_once(
     assert len(caught.value.message) < 350
 
 
+@pytest.mark.slow
 async def test_too_complex_schema_fails_only_its_own_answer(engine: Engine, tiny: RunnableModel) -> None:
     many = {"type": "object", "properties": {f"p{number}": {"type": "integer"} for number in range(3000)}}
     good, bad = await asyncio.gather(

@@ -142,6 +142,7 @@ async def test_token_and_text_prompts_give_the_same_answer(engine: Engine, tiny:
     assert raw.text == whole.text
 
 
+@pytest.mark.slow
 async def test_quantized_cache_and_draft_model_work(
     engine: Engine, tiny: RunnableModel, expected: list[Answer]
 ) -> None:
@@ -154,6 +155,7 @@ async def test_quantized_cache_and_draft_model_work(
     assert again.text == quantized.text
 
 
+@pytest.mark.slow
 async def test_next_turn_reuses_the_cache_and_matches_a_cold_start(
     engine: Engine, tiny: RunnableModel
 ) -> None:

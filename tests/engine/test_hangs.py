@@ -105,6 +105,7 @@ def pid_of(engine: Engine) -> int:
     return engine.status.pid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "how", "reason"),
     [
@@ -143,6 +144,7 @@ async def test_deadlocked_worker_is_stopped(
     assert (await run(engine, babbler, SHORT)).tokens == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "doing",
     [

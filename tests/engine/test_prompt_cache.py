@@ -68,6 +68,7 @@ async def test_sliding_window_is_reused_for_the_next_turn(engine: Engine, tmp_pa
     assert (cold.text, cold.reasoning) == (second.text, second.reasoning)
 
 
+@pytest.mark.slow
 async def test_prompt_cache_stays_within_its_limit(babbler: RunnableModel) -> None:
     one = 512 * 2 * 2 * 32 * 4 * 2  # a history: tokens, layers, heads, their size, fp32, keys and values
     engine = new_engine(cache_bytes=one * 3)

@@ -31,12 +31,14 @@ def probe(name: str, *arguments: str) -> str:
     ).stdout
 
 
+@pytest.mark.slow
 def test_every_tokenizer_continues_a_text_at_any_position() -> None:
     found = json.loads(probe("continuing"))
     assert found["wrong"] == []
     assert found["cuts"] > 300
 
 
+@pytest.mark.slow
 @together
 async def test_prompt_log_probabilities_match_a_single_pass(engine: Engine, babbler: RunnableModel) -> None:
     assert PROMPT.tokens is not None
@@ -74,6 +76,7 @@ async def test_scoring_the_prompt_does_not_change_the_answer(engine: Engine, bab
     assert only.removesuffix("\ufffd") == echoed.text[: -len(plain.text)]
 
 
+@pytest.mark.slow
 @together
 async def test_streams_continue_while_prompts_are_scored(engine: Engine, babbler: RunnableModel) -> None:
     """Eight long prompts are processed in chunks, and a stream gets a token with each chunk."""

@@ -68,6 +68,7 @@ async def test_killed_worker_fails_running_requests_and_is_restarted(
     assert engine.status.last_error is None
 
 
+@pytest.mark.slow
 async def test_request_right_after_a_crash_starts_a_new_worker(
     engine: Engine, babbler: RunnableModel
 ) -> None:
@@ -79,6 +80,7 @@ async def test_request_right_after_a_crash_starts_a_new_worker(
     assert engine.status.state is EngineState.READY
 
 
+@pytest.mark.slow
 async def test_hanging_worker_is_stopped_and_other_models_are_served(
     engine: Engine, babbler: RunnableModel, other: RunnableModel
 ) -> None:
@@ -100,6 +102,7 @@ async def test_hanging_worker_is_stopped_and_other_models_are_served(
     assert any("sent no heartbeat" in str(error) for error in errors if error)
 
 
+@pytest.mark.slow
 async def test_suspended_process_is_unresponsive_and_stopped(engine: Engine, babbler: RunnableModel) -> None:
     assert engine.liveness_limits == LivenessLimits()  # the default limits
     stream = engine.generate(babbler, LONG)
@@ -126,6 +129,7 @@ async def test_suspended_process_is_unresponsive_and_stopped(engine: Engine, bab
     assert await fate(engine, babbler, SHORT) == "length"
 
 
+@pytest.mark.slow
 async def test_process_that_resumes_in_time_is_kept(engine: Engine, babbler: RunnableModel) -> None:
     stream = engine.generate(babbler, LONG)
     assert isinstance(await anext(stream), (LoadProgress, Started))
@@ -142,6 +146,7 @@ async def test_process_that_resumes_in_time_is_kept(engine: Engine, babbler: Run
     assert engine.status.pid == pid
 
 
+@pytest.mark.slow
 async def test_crash_while_idle_or_loading_is_detected(engine: Engine, babbler: RunnableModel) -> None:
     await engine.load(babbler)
     os.kill(pid_of(engine), signal.SIGABRT)  # as Metal does if it is out of memory
@@ -174,6 +179,7 @@ async def test_crash_while_unloading_loses_no_model(engine: Engine, babbler: Run
     assert set(after) == {(EngineState.IDLE, None), (EngineState.FAILED, None)}
 
 
+@pytest.mark.slow
 async def test_missing_mlx_is_reported(babbler: RunnableModel, tmp_path_factory: object) -> None:
     assert isinstance(tmp_path_factory, pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("shadow")

@@ -96,6 +96,7 @@ async def test_endless_template_fails_only_its_request(engine: Engine, endless: 
     assert engine.status.pid == pid
 
 
+@pytest.mark.slow
 async def test_request_whose_process_is_killed_twice_fails_alone(
     engine: Engine, endless: RunnableModel
 ) -> None:
@@ -178,6 +179,7 @@ async def test_far_too_long_text_is_rejected_before_it_is_fully_tokenized(
         assert "at least" in refused.value.message
 
 
+@pytest.mark.slow
 async def test_tokenizing_processes_end_with_their_model_and_the_worker(
     tiny: RunnableModel, other: RunnableModel
 ) -> None:

@@ -77,6 +77,7 @@ def worker() -> Iterator[Worker]:
             pipe.close()
 
 
+@pytest.mark.slow
 def test_worker_ignores_interrupts_and_exits_with_its_stdin(worker: Worker, babbler: RunnableModel) -> None:
     worker.hear(Ready)
     worker.say(Load(1, babbler.name, str(babbler.folder), 10**8))
@@ -111,6 +112,7 @@ def test_stream_continues_during_another_prefill(worker: Worker, babbler: Runnab
         assert (2, Delta) in order[before:after]
 
 
+@pytest.mark.slow
 def test_worker_exits_with_its_stdin_before_importing_mlx(worker: Worker) -> None:
     assert worker.process.stdin is not None
     worker.process.stdin.close()
@@ -137,6 +139,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["starting", "loading", "streaming"])
 def test_worker_exits_with_its_killed_parent(babbler: RunnableModel, stage: str, tmp_path: Path) -> None:
     """Also a suspended worker, if the system supports it; otherwise a running one."""
@@ -221,6 +224,7 @@ loop.close()
 """
 
 
+@pytest.mark.slow
 def test_stopped_worker_leaves_no_output_and_no_zombie(babbler: RunnableModel) -> None:
     done = subprocess.run(
         [executable(), "-W", "default", "-c", _THREADED, str(babbler.folder)],

@@ -101,6 +101,7 @@ def test_usage_error_without_json_goes_to_stderr(hub: Path) -> None:
     assert "Error: Missing argument" in result.stderr
 
 
+@pytest.mark.slow
 def test_help_goes_to_stdout(hub: Path) -> None:
     for arguments in (["--help"], ["rm", "-h"]):
         result = headless(*arguments, hub=hub)
@@ -191,6 +192,7 @@ def test_config_with_nan_and_lone_surrogates_can_be_shown(hub: Path) -> None:
     assert "\x1b" not in call("show", HEALTHY, "--config", hub=hub).stdout
 
 
+@pytest.mark.slow
 def test_undecodable_arguments_are_reported(filled: Path) -> None:
     for arguments in (
         [b"show", b"a\xff"],
@@ -201,6 +203,7 @@ def test_undecodable_arguments_are_reported(filled: Path) -> None:
         assert headless(*arguments, "--json", hub=filled).envelope["command"] in {"show", "cli", "list"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-16"])
 def test_stdout_may_have_another_encoding(encoding: str, filled: Path) -> None:
     done = subprocess.run(
@@ -222,6 +225,7 @@ def test_stdout_may_have_another_encoding(encoding: str, filled: Path) -> None:
     checked(done.stdout.decode(encoding))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["list", "--all"], ["list", "--json"], ["--version"], ["lst", "--json"], ["--help"], ["rm", "--help"]],

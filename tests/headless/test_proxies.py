@@ -53,6 +53,7 @@ def test_no_proxy_bypasses_the_proxy(hub: Path, monkeypatch: pytest.MonkeyPatch)
     assert proxy.reached == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["ALL_PROXY", "https_proxy"])
 @pytest.mark.parametrize("command", ["search", "pull", "clone", "push"])
 def test_missing_socks_package_is_an_error_with_the_proxy_and_the_fix(

@@ -67,6 +67,7 @@ def test_pull_prints_a_line_of_text(server: LocalHub, hub: Path) -> None:
     assert error.stderr.startswith("Error: org/nope is not on ")
 
 
+@pytest.mark.slow
 def test_terminal_shows_a_progress_bar_and_then_the_result(server: LocalHub, hub: Path) -> None:
     server.add_repo(LARGE, {**FILES, "big.bin": Generated(SIZE // 3, seed=1)})
     server.rate_per_connection = 1 << 20
@@ -149,6 +150,7 @@ def test_signal_stops_a_pull_promptly(number: int, server: LocalHub, hub: Path) 
     assert content_of(hub, LARGE)["big.bin"] == server.read(LARGE, "big.bin")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can fill the pipe")
 def test_unread_progress_blocks_neither_the_pull_nor_a_signal(server: LocalHub, hub: Path) -> None:
     server.add_repo(LARGE, {**FILES, "big.bin": Generated(SIZE, seed=2)})
@@ -173,6 +175,7 @@ def test_signal_is_handled_while_the_hub_does_not_respond(server: LocalHub, hub:
     assert result.envelope["data"]["download_status"] == "cancelled"
 
 
+@pytest.mark.slow
 def test_pull_resumes_after_a_kill(server: LocalHub, hub: Path) -> None:
     large = {"big.bin": Generated(SIZE, seed=3), "other.bin": Generated(SIZE // 4, seed=4)}
     server.add_repo(LARGE, {**FILES, **large})
@@ -209,6 +212,7 @@ def test_two_processes_download_a_model_only_once(server: LocalHub, hub: Path) -
     assert sent(server) <= 1.05 * (SIZE // 2) + 3 * TOTAL
 
 
+@pytest.mark.slow
 def test_setting_selects_huggingface_hub_as_the_downloader(server: LocalHub, hub: Path) -> None:
     result = headless("pull", NAME, "--json", hub=hub, env={"MLXK_TRANSFER_BACKEND": "hub"})
     assert (result.data["download_status"], result.stderr) == ("success", "")
@@ -218,6 +222,7 @@ def test_setting_selects_huggingface_hub_as_the_downloader(server: LocalHub, hub
     assert all("hf_hub/" in agent for agent in agents)
 
 
+@pytest.mark.slow
 def test_kill_also_stops_the_huggingface_hub_process(server: LocalHub, hub: Path) -> None:
     server.add_repo(LARGE, {**FILES, "big.bin": Generated(SIZE, seed=6)})
     server.rate_per_connection = 1 << 19

@@ -170,6 +170,7 @@ def test_push_prints_only_the_envelope(server: LocalHub, hub: Path, folder: str)
     assert set(server.repos[NAME].branches) == {"main", "feat/x", "b"}
 
 
+@pytest.mark.slow
 def test_push_prints_a_line_of_text(server: LocalHub, hub: Path, folder: str) -> None:
     start = f"push (experimental): {NAME}@main — "
     checked = call("push", folder, NAME, "--check-only", hub=hub)
@@ -198,6 +199,7 @@ def test_push_prints_a_line_of_text(server: LocalHub, hub: Path, folder: str) ->
     assert error.stderr.startswith("Error: org/nope is not on the hub")
 
 
+@pytest.mark.slow
 def test_progress_is_one_event_per_line(server: LocalHub, hub: Path, folder: str) -> None:
     server.add_repo(NAME, private=True)
     result = headless("push", folder, NAME, "--private", "--json", "--progress", "json", hub=hub)
@@ -207,6 +209,7 @@ def test_progress_is_one_event_per_line(server: LocalHub, hub: Path, folder: str
     assert events[-1]["bytes_done"] == events[-1]["bytes_total"] > 50_000
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_upload_at_once(server: LocalHub, hub: Path, folder: str) -> None:
     server.add_repo(NAME, private=True)
     with open(Path(folder, "large.safetensors"), "wb") as file:
@@ -224,6 +227,7 @@ def test_ctrl_c_stops_the_upload_at_once(server: LocalHub, hub: Path, folder: st
     assert call("push", folder, NAME, "--private", "--json", hub=hub).data["uploaded_files_count"] == 4
 
 
+@pytest.mark.slow
 def test_kill_also_stops_the_upload(server: LocalHub, hub: Path, folder: str) -> None:
     server.add_repo(NAME, private=True)
     # The child has nothing to report, so it cannot notice the kill by writing.

@@ -84,6 +84,7 @@ def _names(hub: Path) -> set[str]:
     return {name for entry in os.listdir(hub) if (name := dir_to_name(entry))}
 
 
+@pytest.mark.slow
 @settings(max_examples=80)
 @given(
     command=st.sampled_from(["", *COMMANDS]),
@@ -120,6 +121,7 @@ def test_any_command_line_prints_one_valid_envelope(
             assert FORCES & set(argv), argv
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     command=st.sampled_from(["", *COMMANDS]),

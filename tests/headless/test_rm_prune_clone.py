@@ -209,6 +209,7 @@ def test_prune_dry_run_lists_the_plan(littered: Path) -> None:
     assert lines[-1].startswith("prune: ")
 
 
+@pytest.mark.slow
 def test_prune_asks_at_a_terminal(littered: Path) -> None:
     before = tree_of(littered)
     for answer, status in (("n\n", 1), ("\x03", 1), ("y\n", 0)):

@@ -56,6 +56,7 @@ def test_json_has_the_answer_and_exact_token_counts(answered: Result) -> None:
     assert data["generation_time_s"] >= data["timings"]["load_s"] > 0
 
 
+@pytest.mark.slow
 def test_stream_prints_only_the_same_answer(answered: Result, models: Path) -> None:
     streamed = headless("run", "tiny-demo", "-", "--temperature", "0", hub=models, env=FAST, stdin=ASK)
     assert streamed.status == 0
@@ -63,6 +64,7 @@ def test_stream_prints_only_the_same_answer(answered: Result, models: Path) -> N
     assert streamed.stderr == ""
 
 
+@pytest.mark.slow
 def test_each_line_of_a_pipe_is_answered_until_it_ends(answered: Result, models: Path) -> None:
     arguments = ("run", "tiny-demo", "--temperature", "0", "--max-tokens", "200")
     lines = headless(*arguments, hub=models, env=FAST, stdin=f"{ASK}\n\nhi\nexit\nnever asked\n")
@@ -78,6 +80,7 @@ def test_empty_stdin_exits_at_once(models: Path) -> None:
     assert "stdin was empty" in silent.stderr
 
 
+@pytest.mark.slow
 def test_prompt_longer_than_the_context_is_rejected_with_token_counts(models: Path) -> None:
     refused = headless("run", "tiny-demo", "-", "--json", hub=models, env=FAST, stdin="word " * 200_000)
     assert refused.status == 1
@@ -85,6 +88,7 @@ def test_prompt_longer_than_the_context_is_rejected_with_token_counts(models: Pa
     assert any(character.isdigit() for character in refused.error["message"])
 
 
+@pytest.mark.slow
 def test_invalid_utf8_prompt_is_answered(models: Path) -> None:
     arguments = (b"run", b"tiny-demo", b"caf\xe9 \xff?", b"--max-tokens", b"3", b"--json")
     odd = headless(*arguments, hub=models, env=FAST)
@@ -117,6 +121,7 @@ def test_invalid_requests_are_typed_errors(
     assert text in refused.error["message"]
 
 
+@pytest.mark.slow
 def test_invalid_sampling_value_is_rejected(models: Path) -> None:
     refused = headless("run", "tiny-demo", "hi", "--top-k", "-5", "--json", hub=models, env=FAST)
     assert refused.status == 1
@@ -147,6 +152,7 @@ def _workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
+@pytest.mark.slow
 def test_closed_reader_ends_the_command_silently(models: Path) -> None:
     process = _start("run", "tiny-demo", LONG, "--temperature", "0", hub=models)
     assert process.stdout is not None
@@ -160,6 +166,7 @@ def test_closed_reader_ends_the_command_silently(models: Path) -> None:
     assert not psutil.wait_procs(workers, timeout=PATIENCE_S)[1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_answer_and_the_worker(models: Path) -> None:
     process = _start("run", "tiny-demo", LONG, "--temperature", "1.5", hub=models)
     assert process.stdout is not None
@@ -177,6 +184,7 @@ def test_ctrl_c_stops_the_answer_and_the_worker(models: Path) -> None:
     assert not psutil.wait_procs(workers, timeout=PATIENCE_S)[1]
 
 
+@pytest.mark.slow
 def test_engine_crash_during_an_answer_is_reported_on_a_new_line(models: Path) -> None:
     process = _start("run", "tiny-demo", LONG, "--temperature", "1.5", hub=models)
     assert process.stdout is not None

@@ -38,6 +38,7 @@ def _listed(config: Path, *arguments: str, **environ: str) -> tuple[list[str], s
     return [model["name"] for model in json.loads(done.stdout)["data"]["models"]], done.stderr
 
 
+@pytest.mark.slow
 def test_cache_folder_has_the_documented_precedence(tmp_path: Path, caches: dict[str, Path]) -> None:
     config = tmp_path / "config.toml"
     config.write_text(f'cache_dir = "{caches["config"]}"\n')

@@ -77,6 +77,7 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, Any]]:
     return process.returncode, checked(out.decode())
 
 
+@pytest.mark.slow
 @every_signal
 def test_signal_stops_a_running_command(
     number: signal.Signals, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

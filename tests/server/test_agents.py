@@ -60,6 +60,7 @@ def test_claude_code_requests_use_the_prompt_cache(served: Served) -> None:
     assert counted.json["input_tokens"] > 100
 
 
+@pytest.mark.slow
 def test_beta_methods_of_anthropics_client_work(served: Served) -> None:
     with anthropic.Anthropic(base_url=served.address.url, api_key="none", max_retries=0) as client:
         asked: Any = {"model": TINY, "messages": [{"role": "user", "content": "What does verify do?"}]}

@@ -14,6 +14,7 @@ VERSION = {"Anthropic-Version": "2023-06-01"}
 ALL = sorted([BABBLER, OTHER, TINY], key=str.casefold)
 
 
+@pytest.mark.slow
 def test_models_are_paged(claude: anthropic.Anthropic) -> None:
     whole = claude.models.list()
     assert [model.id for model in whole.data] == ALL

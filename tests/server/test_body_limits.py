@@ -48,6 +48,7 @@ def thread_seconds(served: Served) -> float:
     return served.call(used())
 
 
+@pytest.mark.slow
 @needs_mlx
 def test_bodies_with_millions_of_errors_do_not_block_the_event_loop(served: Served) -> None:
     served.post(COMPLETIONS, FAULTS)  # starts the parser process

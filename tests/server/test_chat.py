@@ -88,6 +88,7 @@ async def test_async_client_can_stream(served: Served) -> None:
     assert text == ANSWER
 
 
+@pytest.mark.slow
 def test_reasoning_is_separated(served: Served) -> None:
     question = "Why does a model not run here?"
     own = served.own_choice(

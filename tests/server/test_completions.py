@@ -16,6 +16,7 @@ pytestmark = needs_mlx
 BODY: dict[str, Any] = {"model": BABBLER, "prompt": "Hello, world!", "max_tokens": 8, "temperature": 0}
 
 
+@pytest.mark.slow
 def test_completion_matches_the_engine(served: Served) -> None:
     text, finished = served.own(
         GenerationRequest(prompt="Hello, world!", sampling=GREEDY, max_tokens=8), BABBLER

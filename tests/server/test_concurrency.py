@@ -85,6 +85,7 @@ async def test_health_answers_while_models_are_switched(served: Served) -> None:
     assert "loading" in states
 
 
+@pytest.mark.slow
 async def test_killed_engine_fails_running_requests_and_restarts(served: Served) -> None:
     served.post(COMPLETIONS, {**LONG, "max_tokens": 1})
     restarts = served.get("/health").json["restarts"]
@@ -110,6 +111,7 @@ async def test_killed_engine_fails_running_requests_and_restarts(served: Served)
     served.still_well()
 
 
+@pytest.mark.slow
 async def test_unresponsive_engine_is_reported_and_replaced(served: Served) -> None:
     served.post(COMPLETIONS, {**LONG, "max_tokens": 1})
     asked = asyncio.create_task(asyncio.to_thread(served.post, COMPLETIONS, LONG))
@@ -127,6 +129,7 @@ async def test_unresponsive_engine_is_reported_and_replaced(served: Served) -> N
     served.still_well()
 
 
+@pytest.mark.slow
 def test_idle_engine_crash_is_not_a_failure(model_hub: Path) -> None:
     # A separate server: the shared one has had so many crashes that another one is reported as failed.
     with contextlib.closing(Served(model_hub)) as served:
@@ -144,6 +147,7 @@ def test_idle_engine_crash_is_not_a_failure(model_hub: Path) -> None:
         served.still_well()
 
 
+@pytest.mark.slow
 def test_many_requests_leave_nothing_behind(served: Served) -> None:
     body = json.dumps({"model": TINY, "prompt": "Hello", "max_tokens": 1})
     me = psutil.Process()

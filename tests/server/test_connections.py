@@ -71,6 +71,7 @@ def test_too_many_active_connections_are_rejected(served: Served) -> None:
     assert served.get("/v1/models").status == 200
 
 
+@pytest.mark.slow
 @needs_mlx
 def test_idle_connections_do_not_end_streams(model_hub: Path) -> None:
     with contextlib.closing(Served(model_hub, max_connections=20)) as served:

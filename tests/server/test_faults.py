@@ -31,6 +31,7 @@ async def hanging(call: Call) -> Any:
     await asyncio.Event().wait()
 
 
+@pytest.mark.slow
 async def test_unexpected_exception_is_a_500_without_details(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,6 +207,7 @@ def test_unread_log_blocks_neither_answers_nor_a_signal(hub: Path) -> None:
         assert child.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.slow
 @needs_mlx
 def test_second_signal_stops_at_once(model_hub: Path) -> None:
     with process("--grace", str(2 * PATIENCE_S), hub=model_hub) as (child, data):
@@ -265,6 +266,7 @@ def test_sighup_changes_nothing_if_the_keys_cannot_be_read(hub: Path, tmp_path: 
     assert b"chmod 600" in line
 
 
+@pytest.mark.slow
 @needs_mlx
 def test_missing_model_in_the_settings_does_not_prevent_serving(hub: Path, tmp_path: Path) -> None:
     tiny_model.install(hub)
@@ -280,6 +282,7 @@ def test_missing_model_in_the_settings_does_not_prevent_serving(hub: Path, tmp_p
     assert b"Warning: org/gone, the model of the setting server_model, was not loaded: " in err
 
 
+@pytest.mark.slow
 @needs_mlx
 @pytest.mark.skipif(may_have_gpu(), reason="it is for machines without a GPU")
 def test_format_of_weights_follows_the_command_line_and_is_logged(hub: Path, tmp_path: Path) -> None:
@@ -292,6 +295,7 @@ def test_format_of_weights_follows_the_command_line_and_is_logged(hub: Path, tmp
     assert f" Weights of {TINY}: as stored, ".encode() in line
 
 
+@pytest.mark.slow
 @needs_mlx
 def test_model_that_does_not_fit_is_served_only_if_forced(hub: Path) -> None:
     tiny_model.install(hub)

@@ -179,6 +179,7 @@ def check(served: Served, path: str, body: dict[str, Any]) -> None:
         assert not any("error" in event for event in reply.events), raw
 
 
+@pytest.mark.slow
 @fuzz(150)
 @given(more=fields_of(ChatRequest))
 def test_random_chat_requests_are_answered_or_rejected(served: Served, more: dict[str, Any]) -> None:

@@ -116,6 +116,7 @@ def test_events_have_the_order_of_the_api(served: Served) -> None:
     assert events[-2]["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
 
 
+@pytest.mark.slow
 def test_thinking_is_a_separate_block_on_request(served: Served, client: anthropic.Anthropic) -> None:
     asked: Any = {"model": TINY, "max_tokens": 300, "messages": RUNS, "extra_body": COLD}
     whole = client.messages.create(**asked, thinking=THINKING)

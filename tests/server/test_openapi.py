@@ -142,6 +142,7 @@ def test_served_document_is_the_generated_one(served: Served) -> None:
 answered: Counter[str] = Counter()
 
 
+@pytest.mark.slow
 @fuzz(250)
 @given(request=requests())
 def test_valid_requests_get_answers_that_match_the_document(
@@ -177,6 +178,7 @@ def test_dependent_fields_are_documented_and_enforced(
     assert send(served, route, body).status == 400
 
 
+@pytest.mark.slow
 @fuzz(250)
 @given(request=requests(), field=st.integers(0, 99), value=anything)
 def test_invalid_requests_are_rejected_as_documented(

@@ -104,6 +104,7 @@ def test_events_have_the_order_of_the_api_and_end_with_the_response(served: Serv
     assert last["output"] == [events[-2]["item"]]
 
 
+@pytest.mark.slow
 def test_reasoning_is_a_separate_item_or_a_summary(client: openai.OpenAI) -> None:
     asked: Any = {"model": TINY, "input": RUNS, "temperature": 0}
     whole = client.responses.create(**asked)

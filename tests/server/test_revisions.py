@@ -80,6 +80,7 @@ def test_partial_name_is_not_found(revised: Served, name: str) -> None:
     assert (one.status, one.error["type"]) == (404, "model_not_found")
 
 
+@pytest.mark.slow
 def test_unique_last_part_of_a_name_is_found(revised: Served) -> None:
     for name in ("twins", "TWINS@old", "mlx-COMMUNITY/twins", f"twins@{OLD}"):
         assert ask(revised, name).json["model"] == TWINS
@@ -138,6 +139,7 @@ def test_models_list_shows_the_loaded_revision(revised: Served) -> None:
     assert loaded() == dict(zip(names, (True, False, False, True, True), strict=True))
 
 
+@pytest.mark.slow
 def test_same_revision_is_loaded_after_a_crash(revised: Served) -> None:
     ask(revised, "twins@old")
     pid = revised.engine.status.pid

@@ -188,6 +188,7 @@ class Line(pydantic.BaseModel):
     end: Point
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [[], [{"name": "judge", "parameters": SCHEMA}]], ids=["alone", "among"])
 @pytest.mark.parametrize("model", MODELS)
 def test_references_in_tool_parameters_are_resolved(
@@ -322,6 +323,7 @@ def message_of(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_tools_and_schema_give_either_a_call_or_an_answer(
     served: Served, client: openai.OpenAI, claude: anthropic.Anthropic, stream: bool

@@ -53,6 +53,7 @@ GRAMMARS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("choice", ["required", "named"])
 @pytest.mark.parametrize(("syntax", "definition", "expected"), GRAMMARS)
@@ -107,6 +108,7 @@ def test_custom_tool_is_called_with_text_of_its_grammar(
         assert whole.finish_reason == ("tool_calls" if ended else "length")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(3))
 def test_each_of_several_tools_keeps_its_format(served: Served, number: int) -> None:
     tools = [
@@ -154,6 +156,7 @@ def test_custom_tool_call_can_be_truncated_at_any_token(served: Served) -> None:
     assert before == 'a"é日🙂b\nc'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tool", "where"),
     [

@@ -226,6 +226,7 @@ async def test_only_the_last_finished_transfers_are_kept(make_queue: QueueMaker,
     assert not queue.transfers
 
 
+@pytest.mark.slow
 async def test_at_most_five_hundred_jobs_wait(queue: TransferQueue, works: Works) -> None:
     put(queue, *(f"o/m{number}" for number in range(500)))
     assert [state for _, state in states(queue)].count("waiting") == 498

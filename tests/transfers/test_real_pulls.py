@@ -64,6 +64,7 @@ def killed_on_the_way(path: Path, cache: Cache, local: LocalHub) -> int:
     raise AssertionError("it never came that far")
 
 
+@pytest.mark.slow
 async def test_pull_of_a_killed_process_resumes(local: LocalHub, cache: Cache, tmp_path: Path) -> None:
     path = tmp_path / "transfers.json"
     local.rate_per_connection = 400_000

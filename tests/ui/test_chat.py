@@ -158,6 +158,7 @@ async def test_prompt_is_answered_and_saved(open_app: OpenApp, tmp_path: Path) -
         assert [message.content for message in kept] == ["Tell me a tip", answer.content]
 
 
+@pytest.mark.slow
 async def test_answer_matches_the_engine(open_app: OpenApp, engine: Engine, hub: Path) -> None:
     from mlxk_tui.engine.models import find_runnable
     from tests.engine.conftest import run
@@ -175,6 +176,7 @@ async def test_answer_matches_the_engine(open_app: OpenApp, engine: Engine, hub:
         assert pane.conversation.blocks[-1].message.content == expected.text
 
 
+@pytest.mark.slow
 async def test_suggestion_is_sent_with_a_click(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(80, 24)) as pilot:
@@ -201,6 +203,7 @@ async def test_escape_stops_the_answer_and_keeps_its_text(open_app: OpenApp) -> 
         assert pane.conversation.blocks[-1].message.content
 
 
+@pytest.mark.slow
 async def test_reasoning_is_folded_and_can_be_unfolded(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
@@ -235,6 +238,7 @@ async def test_regenerating_keeps_the_first_answer_as_a_branch(open_app: OpenApp
         await wait_until(pilot, lambda: "‹ 2/2 ›" in words(app))
 
 
+@pytest.mark.slow
 async def test_up_edits_the_last_prompt_and_sends_it_as_a_branch(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
@@ -260,6 +264,7 @@ async def test_up_edits_the_last_prompt_and_sends_it_as_a_branch(open_app: OpenA
         await wait_until(pilot, lambda: pane.conversation.blocks[2].message.content == "What does verify do?")
 
 
+@pytest.mark.slow
 async def test_newlines_can_be_typed_and_pasted(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(80, 24)) as pilot:
@@ -278,6 +283,7 @@ async def test_newlines_can_be_typed_and_pasted(open_app: OpenApp) -> None:
         assert not pane.draft.attachments
 
 
+@pytest.mark.slow
 async def test_files_are_attached_by_drag_mention_and_name(open_app: OpenApp, tmp_path: Path) -> None:
     notes, other, binary = tmp_path / "my notes.txt", tmp_path / "b.py", tmp_path / "c.bin"
     notes.write_text("remember [the] milk")
@@ -299,6 +305,7 @@ async def test_files_are_attached_by_drag_mention_and_name(open_app: OpenApp, tm
         assert not pane.draft.attachments
 
 
+@pytest.mark.slow
 async def test_messages_and_code_blocks_are_copied(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
@@ -338,6 +345,7 @@ async def test_settings_are_validated_while_typing_and_saved(open_app: OpenApp) 
         assert (session.system, dict(session.settings)) == ("Be brief", {"temperature": 0.5})
 
 
+@pytest.mark.slow
 async def test_kv_cache_bits_and_draft_model_are_set_for_a_chat_and_used(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(80, 24)) as pilot:
@@ -368,6 +376,7 @@ async def test_kv_cache_bits_and_draft_model_are_set_for_a_chat_and_used(open_ap
         assert used.name == tiny_model.NAME
 
 
+@pytest.mark.slow
 async def test_unsuitable_or_missing_draft_model_is_reported(open_app: OpenApp, hub: Path) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
@@ -389,6 +398,7 @@ async def test_unsuitable_or_missing_draft_model_is_reported(open_app: OpenApp, 
         assert len(pane.conversation.blocks) == 2
 
 
+@pytest.mark.slow
 async def test_chats_are_searched_renamed_deleted_and_restored(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
@@ -415,6 +425,7 @@ async def test_chats_are_searched_renamed_deleted_and_restored(open_app: OpenApp
         await wait_until(pilot, lambda: len(pane.session_panel.listing.keys) == 2)
 
 
+@pytest.mark.slow
 async def test_chats_are_a_separate_screen_on_a_narrow_terminal(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(80, 24)) as pilot:
@@ -429,6 +440,7 @@ async def test_chats_are_a_separate_screen_on_a_narrow_terminal(open_app: OpenAp
         await wait_until(pilot, lambda: app.screen is pane and len(pane.conversation.blocks) == 2)
 
 
+@pytest.mark.slow
 async def test_chat_is_exported(open_app: OpenApp, tmp_path: Path) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
@@ -472,6 +484,7 @@ async def test_engine_crash_keeps_the_text_and_r_retries(open_app: OpenApp, engi
         assert "‹ 2/2 ›" in words(app)
 
 
+@pytest.mark.slow
 async def test_chats_and_drafts_survive_a_restart(open_app: OpenApp) -> None:
     async with open_app().run_test(size=(120, 40)) as pilot:
         pane = await chat(pilot)
@@ -488,6 +501,7 @@ async def test_chats_and_drafts_survive_a_restart(open_app: OpenApp) -> None:
         assert pane.conversation.blocks[-1].message.content == said
 
 
+@pytest.mark.slow
 async def test_leaving_the_app_during_an_answer_keeps_its_text(open_app: OpenApp, tmp_path: Path) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
@@ -500,6 +514,7 @@ async def test_leaving_the_app_during_an_answer_keeps_its_text(open_app: OpenApp
         assert len(message.content) > 20
 
 
+@pytest.mark.slow
 async def test_quitting_asks_during_an_answer_and_keeps_its_text(open_app: OpenApp, tmp_path: Path) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40)) as pilot:
@@ -522,6 +537,7 @@ async def test_quitting_asks_during_an_answer_and_keeps_its_text(open_app: OpenA
     assert len(message.content) > 20
 
 
+@pytest.mark.slow
 async def test_answer_that_ended_on_a_full_disk_is_stored_later(
     open_app: OpenApp,
 ) -> None:
@@ -547,6 +563,7 @@ async def test_answer_that_ended_on_a_full_disk_is_stored_later(
     assert (kept.timings, kept.finish_reason) == (shown.timings, shown.finish_reason)
 
 
+@pytest.mark.slow
 async def test_engine_of_the_app_stops_with_the_app(
     open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -566,6 +583,7 @@ async def test_engine_of_the_app_stops_with_the_app(
     assert not psutil.pid_exists(pid)
 
 
+@pytest.mark.slow
 async def test_missing_model_is_reported(open_app: OpenApp, hub: Path, tmp_path: Path) -> None:
     async with await ChatStore.open(tmp_path / "state" / "chats.db") as store:
         session = await store.create_session(model="org/[gone]")
@@ -599,6 +617,7 @@ async def test_chat_is_opened_from_the_models_pane(open_app: OpenApp) -> None:
         await ask(pilot, pane, "Tell me a tip")
 
 
+@pytest.mark.slow
 async def test_answer_continues_in_another_pane_and_chat(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
@@ -621,6 +640,7 @@ async def test_answer_continues_in_another_pane_and_chat(open_app: OpenApp) -> N
         assert pane.conversation.blocks[-1].message.content == answer.content
 
 
+@pytest.mark.slow
 async def test_scroll_position_is_kept_during_an_answer(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=(60, 16)) as pilot:

@@ -227,6 +227,7 @@ def huge(hub: Path) -> Cache:
     return Cache(hub)
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
 async def test_model_that_does_not_fit_asks_with_its_sizes(
     huge: Cache, engine: Engine, tmp_path: Path

@@ -65,6 +65,7 @@ def _is_closed(screen: Screen[Any]) -> bool:
     return screen._closed
 
 
+@pytest.mark.slow
 async def test_screen_can_be_closed_before_it_is_mounted(
     make_app: AppMaker, sample: Cache, faults: list[Exception]
 ) -> None:
@@ -87,6 +88,7 @@ async def test_screen_can_be_closed_before_it_is_mounted(
         assert isinstance(app.screen, CommandPalette)
 
 
+@pytest.mark.slow
 async def test_key_in_a_screen_without_widgets_is_ignored(
     make_app: AppMaker, sample: Cache, faults: list[Exception]
 ) -> None:
@@ -169,6 +171,7 @@ async def test_pending_callbacks_of_a_closed_screen_are_dropped(
         assert not faults
 
 
+@pytest.mark.slow
 async def test_workers_stop_before_their_widgets_are_removed(
     make_app: AppMaker, sample: Cache, faults: list[Exception]
 ) -> None:
@@ -196,6 +199,7 @@ async def test_workers_stop_before_their_widgets_are_removed(
         assert not faults
 
 
+@pytest.mark.slow
 async def test_click_on_a_removed_row_is_ignored(
     make_app: AppMaker, sample: Cache, faults: list[Exception]
 ) -> None:

@@ -126,6 +126,7 @@ OFTEN = ("models: the cursor", "models: disk usage", "help")
 """What is pressed in the quick run."""
 
 
+@pytest.mark.slow
 async def test_memory_does_not_grow(make_app: AppMaker, sample: Cache) -> None:
     app = make_app(sample)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
@@ -160,6 +161,7 @@ def subscriptions(app: MlxkApp) -> list[int]:
     return [publisher.subscriptions for publisher in publishers]
 
 
+@pytest.mark.slow
 async def test_closed_screen_has_no_subscription(
     make_app: AppMaker, sample: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +182,7 @@ async def test_closed_screen_has_no_subscription(
     assert subscriptions(app) == [0, 0, 1, 0, 0, 0, 0]  # the app's own, which hears of every transfer
 
 
+@pytest.mark.slow
 async def test_closed_screen_is_released(make_app: AppMaker, sample: Cache) -> None:
     app = make_app(sample)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
@@ -199,6 +202,7 @@ async def test_closed_screen_is_released(make_app: AppMaker, sample: Cache) -> N
         await wait_until(pilot, forgotten)
 
 
+@pytest.mark.slow
 async def test_footer_releases_hidden_keys(
     make_app: AppMaker, sample: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

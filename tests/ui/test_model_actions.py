@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button, Input
 
@@ -62,6 +63,7 @@ async def test_unhealthy_model_cannot_be_cloned_and_the_key_shows_why(make_app: 
         await wait_until(pilot, lambda: "Gamma-4bit is broken and can't be cloned" in flat(app))
 
 
+@pytest.mark.slow
 async def test_long_list_in_a_dialog_is_scrolled_with_keys(make_app: AppMaker, hub: Path) -> None:
     for number in range(30):
         HfCache(hub).repo(f"org/Model-{number:02}").add(model_files())
@@ -91,6 +93,7 @@ async def test_long_list_in_a_dialog_is_scrolled_with_keys(make_app: AppMaker, h
         assert app.focused.id == "safe"
 
 
+@pytest.mark.slow
 async def test_escape_closes_transient_states_first_and_stops_a_task_last(
     make_app: AppMaker, hub: Path
 ) -> None:
@@ -116,6 +119,7 @@ async def test_escape_closes_transient_states_first_and_stops_a_task_last(
         await wait_until(pilot, lambda: not app.tasks.running)
 
 
+@pytest.mark.slow
 async def test_stopping_a_long_task_asks_first(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
@@ -208,6 +212,7 @@ async def test_inspector_screen_closes_when_there_is_space_for_both(make_app: Ap
         assert pane(pilot).inspector.tab == "health"
 
 
+@pytest.mark.slow
 async def test_sorting_cycles_through_the_visible_columns(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=(60, 30), notifications=True) as pilot:
@@ -233,6 +238,7 @@ async def test_sorting_cycles_through_the_visible_columns(make_app: AppMaker, hu
             assert seen == [*shown[1:], shown[0]]
 
 
+@pytest.mark.slow
 async def test_inspector_has_every_tab(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=(100, 30), notifications=True) as pilot:
@@ -266,6 +272,7 @@ def test_clone_form_accepts_only_valid_targets(tmp_path: Path, hub: Path) -> Non
     assert problem_with(str(tmp_path / "new" / "folder"), hub) is None
 
 
+@pytest.mark.slow
 async def test_failed_clone_reopens_the_form_with_its_text(
     make_app: AppMaker, hub: Path, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -60,6 +61,7 @@ async def test_every_repo_is_listed_with_its_state(make_app: AppMaker, hub: Path
         assert "3 models" in text(app)
 
 
+@pytest.mark.slow
 async def test_filter_narrows_the_list_and_escape_clears_it(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
@@ -115,6 +117,7 @@ async def test_cursor_moves_with_vi_keys_and_the_mouse(make_app: AppMaker, hub: 
         assert selected.short == "Beta-4bit"
 
 
+@pytest.mark.slow
 async def test_hidden_marks_are_counted_but_not_acted_on(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=WIDE, notifications=True) as pilot:
@@ -175,6 +178,7 @@ async def test_enter_opens_and_escape_closes_the_inspector_on_a_narrow_screen(
         await wait_until(pilot, lambda: app.screen is pane(pilot))
 
 
+@pytest.mark.slow
 async def test_list_follows_the_cache_and_keeps_the_cursor(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub), refresh_seconds=0.05)
     async with app.run_test(size=WIDE, notifications=True) as pilot:
@@ -207,6 +211,7 @@ async def test_cache_created_later_fills_the_empty_list(make_app: AppMaker, tmp_
         await wait_until(pilot, lambda: pane(pilot).table.has_focus)
 
 
+@pytest.mark.slow
 async def test_verify_finds_damaged_bytes_and_shows_them_everywhere(make_app: AppMaker, hub: Path) -> None:
     cache = three(hub)
     weights = next((hub / "models--other--Beta-4bit" / "snapshots").glob("*/model.safetensors")).resolve()

@@ -32,6 +32,7 @@ OPENING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pane", "key"), OPENING)
 async def test_key_after_q_opens_nothing(make_app: AppMaker, sample: Cache, pane: str, key: str) -> None:
     await press_behind_q(make_app, sample, pane, key)

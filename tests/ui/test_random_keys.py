@@ -32,6 +32,7 @@ def every_key() -> list[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
 async def test_random_keys_do_not_crash_the_app(
     make_app: AppMaker, sample: Cache, size: tuple[int, int]

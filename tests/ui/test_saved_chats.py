@@ -53,6 +53,7 @@ async def typed_into_the_palette(pilot: Pilot[Any], text: str) -> CommandList:
     return pilot.app.screen.query_one(CommandList)
 
 
+@pytest.mark.slow
 async def test_palette_finds_a_chat_before_the_chat_pane_is_opened(app: MlxkApp, tmp_path: Path) -> None:
     await keep(tmp_path / "state", "Where do zebras sleep?", "Something newer")
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
@@ -71,6 +72,7 @@ async def test_palette_finds_a_chat_before_the_chat_pane_is_opened(app: MlxkApp,
         assert "Something newer" in words(app)
 
 
+@pytest.mark.slow
 async def test_palette_works_if_the_chats_cannot_be_read(app: MlxkApp, tmp_path: Path) -> None:
     (tmp_path / "state" / "chats.db").mkdir(parents=True)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
@@ -81,6 +83,7 @@ async def test_palette_works_if_the_chats_cannot_be_read(app: MlxkApp, tmp_path:
         assert "failed" not in words(app)
 
 
+@pytest.mark.slow
 async def test_palette_creates_no_file_without_chats(app: MlxkApp, tmp_path: Path) -> None:
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await ready(pilot)
@@ -103,6 +106,7 @@ async def chat(pilot: Pilot[Any]) -> ChatPane:
     return pane
 
 
+@pytest.mark.slow
 async def test_quitting_asks_about_unsent_drafts(app: MlxkApp, tmp_path: Path) -> None:
     await keep(tmp_path / "state", "An older one", "A question")
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
@@ -171,6 +175,7 @@ async def keep_many(folder: Path, count: int) -> None:
             await store.create_session(title=f"Chat {number}")
 
 
+@pytest.mark.slow
 async def test_older_chats_are_loaded_when_the_cursor_approaches(app: MlxkApp, tmp_path: Path) -> None:
     await keep_many(tmp_path / "state", 2 * PAGE + 3)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
@@ -193,6 +198,7 @@ async def test_older_chats_are_loaded_when_the_cursor_approaches(app: MlxkApp, t
         assert "Chat 0" in words(app)
 
 
+@pytest.mark.slow
 async def test_older_chats_are_loaded_when_scrolling_with_the_wheel(app: MlxkApp, tmp_path: Path) -> None:
     await keep_many(tmp_path / "state", PAGE + 50)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
@@ -205,6 +211,7 @@ async def test_older_chats_are_loaded_when_scrolling_with_the_wheel(app: MlxkApp
         assert round(listing.scroll_y) == 2 * PAGE - 60  # the scroll position is kept
 
 
+@pytest.mark.slow
 async def test_older_chats_are_loaded_on_a_narrow_terminal(app: MlxkApp, tmp_path: Path) -> None:
     await keep_many(tmp_path / "state", PAGE + 50)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:

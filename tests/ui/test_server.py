@@ -202,6 +202,7 @@ async def test_used_port_is_reported_and_a_key_picks_a_free_one(open_app: OpenAp
     assert load({}, tmp_path / "config.toml").settings.server_port == free
 
 
+@pytest.mark.slow
 async def test_api_key_is_created_required_shown_copied_and_deleted(
     open_app: OpenApp, tmp_path: Path
 ) -> None:
@@ -285,6 +286,7 @@ async def test_keys_readable_by_others_are_rejected(open_app: OpenApp, tmp_path:
         assert app.server.phase is ServerPhase.OFF
 
 
+@pytest.mark.slow
 async def test_model_is_loaded_shown_in_the_snippets_and_unloaded(open_app: OpenApp, engine: Engine) -> None:
     await engine.unload()
     app = open_app()
@@ -317,6 +319,7 @@ async def test_model_is_loaded_shown_in_the_snippets_and_unloaded(open_app: Open
         assert answer["model"] == TINY
 
 
+@pytest.mark.slow
 async def test_request_is_a_separate_screen_on_a_narrow_terminal(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=NARROW) as pilot:
@@ -337,6 +340,7 @@ async def test_request_is_a_separate_screen_on_a_narrow_terminal(open_app: OpenA
         assert app.screen.query_one("#server-side").display
 
 
+@pytest.mark.slow
 async def test_quitting_asks_while_requests_run(open_app: OpenApp) -> None:
     app = open_app(own_engine=True)
     async with app.run_test(size=WIDE) as pilot:
@@ -381,6 +385,7 @@ async def test_server_uses_no_resources_while_off(models: Cache, tmp_path: Path)
     assert loaded & {"aiohttp", "mlxk_tui.server.server", "mlxk_tui.engine.client", "mlx", "mlx_lm"} == set()
 
 
+@pytest.mark.slow
 async def test_request_is_answered_during_a_chat(open_app: OpenApp, engine: Engine) -> None:
     app = open_app()
     async with app.run_test(size=WIDE) as pilot:
@@ -397,6 +402,7 @@ async def test_request_is_answered_during_a_chat(open_app: OpenApp, engine: Engi
         await wait_until(pilot, lambda: not app.chats.answers)
 
 
+@pytest.mark.slow
 async def test_keys_respond_while_32_clients_send_requests(open_app: OpenApp) -> None:
     app = open_app()
     async with app.run_test(size=WIDE) as pilot:

@@ -67,6 +67,7 @@ async def choose(pilot: Pilot[Any], name: str) -> None:
     await pilot.press(*name, "enter")
 
 
+@pytest.mark.slow
 async def test_too_large_model_asks_first_and_is_saved_once_loaded(
     hub: Path, tmp_path: Path, engine: Engine
 ) -> None:
@@ -109,6 +110,7 @@ async def test_too_large_model_asks_first_and_is_saved_once_loaded(
     await engine.unload()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize(
     ("name", "why"),

@@ -48,6 +48,7 @@ async def pane_of(pilot: Pilot[Any]) -> ServerPane:
     return pane
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 async def test_snippets_and_keys_are_shown_while_the_server_is_off(
     hub: Path, tmp_path: Path, keyed: Path, size: tuple[int, int]
@@ -122,6 +123,7 @@ async def test_last_key_cannot_be_deleted_with_a_public_host(
     assert read_keys(keyed) == {"editor": KEY}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", [("127.0.0.1",), ("127.0.0.1", "192.0.2.1")], ids=["here", "beyond"])
 async def test_running_server_is_judged_by_its_actual_address(
     hub: Path, tmp_path: Path, keyed: Path, bound: tuple[str, ...]
@@ -155,6 +157,7 @@ def occupy(path: Path) -> None:
     path.mkdir()
 
 
+@pytest.mark.slow
 async def test_keys_that_cannot_be_saved_stay_valid(hub: Path, tmp_path: Path, keyed: Path) -> None:
     app = app_of(hub, tmp_path)
     async with app.run_test(size=SIZES["wide"], notifications=True) as pilot:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from textual.command import CommandList, CommandPalette
 from textual.style import Style
 
@@ -37,6 +38,7 @@ def test_every_binding_has_an_id_and_a_description() -> None:
             assert binding.description, binding
 
 
+@pytest.mark.slow
 async def test_panes_open_by_number_function_key_and_click(make_app: AppMaker, sample: Cache) -> None:
     app = make_app(sample)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
@@ -49,6 +51,7 @@ async def test_panes_open_by_number_function_key_and_click(make_app: AppMaker, s
         await wait_until(pilot, lambda: isinstance(app.screen, HealthPane))
 
 
+@pytest.mark.slow
 async def test_help_lists_the_keys_of_the_focused_part(make_app: AppMaker, sample: Cache) -> None:
     app = make_app(sample)
     async with app.run_test(size=(120, 50), notifications=True) as pilot:
@@ -60,6 +63,7 @@ async def test_help_lists_the_keys_of_the_focused_part(make_app: AppMaker, sampl
         await wait_until(pilot, lambda: not isinstance(app.screen, HelpScreen))
 
 
+@pytest.mark.slow
 async def test_palette_finds_a_model_by_name(make_app: AppMaker, sample: Cache) -> None:
     app = make_app(sample)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:

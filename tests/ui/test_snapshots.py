@@ -174,6 +174,7 @@ async def test_over(unchanged: Unchanged, picture: Picture, scene: str, size: st
     assert unchanged(await picture("over", scene, size, "dark"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("mlx_lm") is None, reason="mlx-lm is not installed on this platform")
 @ALL_SIZES
 async def test_without_a_gpu(unchanged: Unchanged, picture: Picture, size: str) -> None:

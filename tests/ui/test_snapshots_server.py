@@ -305,6 +305,7 @@ async def test_dark(unchanged: Unchanged, gallery: Gallery, tmp_path: Path, name
     assert unchanged(await gallery.get(name, size, "dark", tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", ["light", NO_COLOR])
 async def test_looks(unchanged: Unchanged, gallery: Gallery, tmp_path: Path, look: str) -> None:
     assert unchanged(await gallery.get("requests", "120x40", look, tmp_path))

@@ -285,6 +285,7 @@ async def test_queue(unchanged: Unchanged, gallery: Gallery, tmp_path: Path, nam
     assert unchanged(await gallery.queue(name, size, "dark", tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", ["light", NO_COLOR])
 async def test_looks(
     unchanged: Unchanged, gallery: Gallery, local: LocalHub, tmp_path: Path, look: str
@@ -293,6 +294,7 @@ async def test_looks(
     assert unchanged(await gallery.hub("results", "120x40", look, tmp_path, local))
 
 
+@pytest.mark.slow
 async def test_a_hub_that_cannot_be_reached(unchanged: Unchanged, tmp_path: Path) -> None:
     async with with_hub("80x24", tmp_path, Hub("http://127.0.0.1:9")) as pilot:
         pictures = await draw(pilot, [UNREACHABLE], ["dark"])

@@ -29,6 +29,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     return lambda: count
 
 
+@pytest.mark.slow
 async def test_switching_panes_parses_no_style_twice(
     make_app: AppMaker, cache: Cache, parsed: Callable[[], int]
 ) -> None:

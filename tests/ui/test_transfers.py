@@ -129,6 +129,7 @@ async def test_model_is_found_inspected_and_pulled_with_keys(
         await wait_until(pilot, lambda: [e.name for e in app.library.entries.values()] == [TINY])
 
 
+@pytest.mark.slow
 async def test_model_is_found_and_pulled_with_the_mouse(
     make_app: AppMaker, cache: Cache, remote: Hub
 ) -> None:
@@ -151,6 +152,7 @@ async def test_model_is_found_and_pulled_with_the_mouse(
         await wait_until(pilot, lambda: isinstance(app.screen, TransfersPane))
 
 
+@pytest.mark.slow
 async def test_model_that_cannot_be_pulled_shows_the_reason(
     make_app: AppMaker, cache: Cache, local: LocalHub, remote: Hub
 ) -> None:
@@ -184,6 +186,7 @@ async def test_model_that_cannot_be_pulled_shows_the_reason(
         assert not cache.root.joinpath("models--closed--Gated-Tiny").exists()
 
 
+@pytest.mark.slow
 async def test_unavailable_actions_show_a_message(make_app: AppMaker, hub: Path) -> None:
     app = make_app(three(hub))
     async with app.run_test(size=NARROW, notifications=True) as pilot:
@@ -230,6 +233,7 @@ async def test_pausing_resuming_and_cancelling_keep_the_bytes(
         await wait_until(pilot, lambda: not app.transfers.transfers)
 
 
+@pytest.mark.slow
 async def test_quitting_asks_and_transfers_resume_at_the_next_start(
     make_app: AppMaker, cache: Cache, local: LocalHub, remote: Hub
 ) -> None:
@@ -256,6 +260,7 @@ async def test_quitting_asks_and_transfers_resume_at_the_next_start(
     assert sent < SIZE - 200_000
 
 
+@pytest.mark.slow
 async def test_model_is_not_shown_as_broken_while_it_is_pulled(
     make_app: AppMaker, cache: Cache, local: LocalHub, remote: Hub
 ) -> None:
@@ -298,6 +303,7 @@ async def test_model_is_not_shown_as_broken_while_it_is_pulled(
         assert Verdict.BAD not in seen
 
 
+@pytest.mark.slow
 async def test_failed_transfer_shows_the_reason_and_can_be_retried(
     make_app: AppMaker, cache: Cache, local: LocalHub, remote: Hub
 ) -> None:
@@ -330,6 +336,7 @@ async def test_failed_transfer_shows_the_reason_and_can_be_retried(
         await wait_until(pilot, lambda: isinstance(app.screen, ModelsPane))
 
 
+@pytest.mark.slow
 async def test_transfer_details_on_a_narrow_screen_and_reordering(
     make_app: AppMaker, cache: Cache, local: LocalHub, remote: Hub
 ) -> None:
@@ -379,6 +386,7 @@ async def test_transfer_details_on_a_narrow_screen_and_reordering(
         assert len(set(drawn)) < 40
 
 
+@pytest.mark.slow
 async def test_broken_model_is_repaired_with_one_key(
     make_app: AppMaker, hub: Path, local: LocalHub, remote: Hub
 ) -> None:
@@ -423,6 +431,7 @@ async def test_second_app_shows_the_transfers_read_only(
         first.release()
 
 
+@pytest.mark.slow
 async def test_folder_is_pushed_but_never_to_a_public_repo(
     make_app: AppMaker, cache: Cache, local: LocalHub, remote: Hub, tmp_path: Path
 ) -> None:

@@ -426,6 +426,7 @@ async def test_bad_repo_is_a_single_unhealthy_row(hub: Path, damage: Damage, unt
     assert len(listed.models) == listed.count == judged.summary.total == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", SUSPICIOUS.values(), ids=SUSPICIOUS.keys())
 async def test_suspicious_repo_does_not_affect_others(
     hub: Path, damage: Damage, untouched: list[Model]
@@ -657,6 +658,7 @@ print([f.code.value for e in judged.unhealthy for f in e.findings])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [".", "snapshots", "blobs", "refs", "snapshots/*", "blobs/*", "trees/*"])
 def test_unreadable_repo_is_a_single_unhealthy_row(open_hub: Path, part: str) -> None:
     cache = build(open_hub, lambda repo, snapshot: None)

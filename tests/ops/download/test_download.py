@@ -178,6 +178,7 @@ async def test_leftover_journal_of_a_finished_blob_is_removed(model: Model) -> N
     model.check_whole()
 
 
+@pytest.mark.slow
 async def test_events_report_each_file_and_the_total(model: Model) -> None:
     model.hub.rate_per_connection = 150_000
     await model.download()
@@ -259,6 +260,7 @@ async def huggingface_hub(model: Model) -> asyncio.subprocess.Process:
     )
 
 
+@pytest.mark.slow
 async def test_huggingface_hub_completes_our_unfinished_download(model: Model) -> None:
     """Our unfinished files do not affect it, and are removed once its blob is found."""
     model.hub.faults.add(Fault("cut", path="*model.safetensors", origin="cdn", after_bytes=200_000))
@@ -276,6 +278,7 @@ async def test_huggingface_hub_completes_our_unfinished_download(model: Model) -
     model.check_whole()
 
 
+@pytest.mark.slow
 async def test_each_file_is_downloaded_once_beside_huggingface_hub(model: Model) -> None:
     files = {f"model-{number}.safetensors": Generated(400_000, number) for number in range(8)}
     model.commit = model.hub.add_repo("org/model", files)

@@ -79,6 +79,7 @@ async def test_killed_process_loses_at_most_five_percent(model: Model, line: Far
     assert done.bytes_reused >= 0.95 * written
 
 
+@pytest.mark.slow
 async def test_download_continues_after_resets_of_all_connections(model: Model, line: FarLine) -> None:
     """As if a laptop changed its network."""
     task = asyncio.create_task(model.download(PATIENT))
@@ -89,6 +90,7 @@ async def test_download_continues_after_resets_of_all_connections(model: Model, 
     model.check_whole()
 
 
+@pytest.mark.slow
 async def test_download_continues_after_a_slow_period(model: Model, line: FarLine) -> None:
     line.rate = 5e4
     task = asyncio.create_task(model.download(PATIENT))
@@ -98,6 +100,7 @@ async def test_download_continues_after_a_slow_period(model: Model, line: FarLin
     model.check_whole()
 
 
+@pytest.mark.slow
 async def test_process_that_was_suspended_continues_over_new_connections(model: Model, line: FarLine) -> None:
     line.rate = 5e4  # so that it cannot finish before it is suspended
     child = await asyncio.create_subprocess_exec(*model.command(), stdout=subprocess.DEVNULL)

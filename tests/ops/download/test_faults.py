@@ -105,6 +105,7 @@ async def test_transient_faults_are_retried(model: Model, fault: Fault) -> None:
     model.check_whole()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "error", "words"),
     [
@@ -149,6 +150,7 @@ async def test_persistent_fault_is_an_error_and_the_download_can_be_resumed(
     model.check_whole()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [None, 0])
 @pytest.mark.parametrize("skip", [0, 3])
 async def test_silent_hub_is_a_network_error(model: Model, after: int | None, skip: int) -> None:
@@ -272,6 +274,7 @@ async def error_of(download: Awaitable[object]) -> OpError | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", range(10))
 async def test_random_faults_end_complete_or_in_a_resumable_error(
     model: Model, batch: int, tmp_path: Path

@@ -102,6 +102,7 @@ def test_after_a_power_loss_only_synced_bytes_count(script: list[tuple[int, int]
     assert offsets(found.written) == offsets(found.durable) == durable
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(steps, st.data())
 def test_damaged_journal_never_claims_unwritten_bytes(

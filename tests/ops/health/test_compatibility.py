@@ -105,6 +105,7 @@ def test_usable_memory_is_less_than_the_total() -> None:
     assert 0 < usable_memory(16 * 2**30) < 16 * 2**30
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mlx_lm") is None, reason="mlx-lm has no build here")
 def test_installed_mlx_lm_is_inspected_without_importing_it() -> None:
     """The package, imported in a separate process, matches the information read from its files."""

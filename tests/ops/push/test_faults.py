@@ -98,6 +98,7 @@ async def test_transient_faults_are_retried(
     assert not any("Signature" in line or server.GOOD_TOKEN in line for line in data.hf_logs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "type_"),
     [
@@ -188,6 +189,7 @@ async def test_file_that_changes_during_the_push_is_detected(
     assert set(server.files(NAME)) == {"old.txt"}
 
 
+@pytest.mark.slow
 async def test_unknown_revision_is_created_and_retried_once(
     server: LocalHub, hub: Hub, request_: PushRequest
 ) -> None:

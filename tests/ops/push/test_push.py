@@ -337,6 +337,7 @@ async def test_unusual_file_names_are_uploaded(
     assert (await preview_push(request_, hub=hub)).no_changes
 
 
+@pytest.mark.slow
 async def test_many_files_and_a_multipart_file_are_uploaded(
     server: LocalHub, hub: Hub, request_: PushRequest, folder: Path
 ) -> None:

@@ -298,6 +298,7 @@ async def test_killed_removal_of_a_model_can_be_finished(cache: Cache, hf: HfCac
     assert left == rest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "steps"),
     [
@@ -592,6 +593,7 @@ SPEC = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(spec=SPEC)
 @example("org/link")
