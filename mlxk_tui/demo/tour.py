@@ -84,7 +84,7 @@ def tour_steps(folder: Path) -> list[TourStep]:
             output=("unhealthy 1", "checksum"),
         ),
         TourStep("A part of a name deletes nothing.", ("rm", "SmolLM2"), exit_code=1, output=(_CORRUPT,)),
-        TourStep("The full name does.", ("rm", _CORRUPT), output=("75.8MB",)),
+        TourStep("The full name does.", ("rm", _CORRUPT), output=("75.8 MB",)),
         TourStep(
             "Find leftovers of updates and interrupted downloads.",
             ("prune", "--dry-run"),
@@ -106,11 +106,11 @@ def tour_steps(folder: Path) -> list[TourStep]:
         TourStep(
             "Show what a pull would download, without writing anything.",
             ("pull", _CORRUPT, "--dry-run"),
-            output=("75.8MB", "free on disk"),
+            output=("75.8 MB", "free on disk"),
         ),
         TourStep("Pull the removed model again, with verification.", ("pull", _CORRUPT), output=("Pulled",)),
         TourStep("It is healthy now.", ("health", _CORRUPT, "--verify"), output=("unhealthy 0",)),
-        TourStep("Pulling it again does nothing.", ("pull", _CORRUPT), output=("here and complete",)),
+        TourStep("Pulling it again does nothing.", ("pull", _CORRUPT), output=("already complete",)),
         TourStep(
             "Pulling a gated repo fails with a hint, and leaves no files.",
             ("pull", _GATED, "--json"),
