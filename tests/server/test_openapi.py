@@ -196,6 +196,7 @@ def test_invalid_requests_are_rejected_as_documented(
     answered[f"{route.path} {reply.status == 200}"] += 1
 
 
+@pytest.mark.slow
 def test_every_route_was_tested_with_success_and_error() -> None:
     for route in WITH_BODY:
         if route.path != "/v1/embeddings":  # none of these is an embedding model
