@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from textual import events
 from textual.command import CommandList, CommandPalette
 from textual.geometry import Size
+from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.style import Style
 from textual.worker import WorkerState
@@ -31,9 +33,9 @@ from tests.ui.conftest import AppMaker, ready, wait_until
 from tests.ui.test_memory import press
 
 
-@pytest.fixture
-def faults(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
-    """Return the exceptions in message loops, also those that do not stop the app."""
+@pytest.fixture(autouse=True)
+def _no_faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test with an exception in a message loop, also with one that did not stop the app."""
     seen: list[Exception] = []
     handle = MlxkApp._handle_exception
 
@@ -42,7 +44,16 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
         handle(app, error)
 
     monkeypatch.setattr(MlxkApp, "_handle_exception", note)
-    return seen
+    yield
+    assert not seen
+
+
+@asynccontextmanager
+async def started(app: MlxkApp) -> AsyncIterator[Pilot[Any]]:
+    """Run an app whose first scan has ended."""
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await ready(pilot)
+        yield pilot
 
 
 def openings(app: MlxkApp) -> list[Callable[[], object]]:
@@ -66,12 +77,9 @@ def _is_closed(screen: Screen[Any]) -> bool:
 
 
 @pytest.mark.slow
-async def test_screen_can_be_closed_before_it_is_mounted(
-    make_app: AppMaker, sample: Cache, faults: list[Exception]
-) -> None:
+async def test_screen_can_be_closed_before_it_is_mounted(make_app: AppMaker, sample: Cache) -> None:
     app = make_app(sample, push=True)
-    async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        await ready(pilot)
+    async with started(app) as pilot:
         for pane in ("models", "transfers", "chat", "server"):
             app.action_pane(pane)
             await wait_until(pilot, lambda: app.screen.is_mounted)
@@ -83,33 +91,27 @@ async def test_screen_can_be_closed_before_it_is_mounted(
                 assert not opened.is_mounted
                 app.action_pane(pane)
                 await until(partial(_is_closed, opened))
-                assert not faults
         await press(pilot, ["ctrl+p"])  # none is left in its place
         assert isinstance(app.screen, CommandPalette)
 
 
 @pytest.mark.slow
-async def test_key_in_a_screen_without_widgets_is_ignored(
-    make_app: AppMaker, sample: Cache, faults: list[Exception]
-) -> None:
+async def test_key_in_a_screen_without_widgets_is_ignored(make_app: AppMaker, sample: Cache) -> None:
     """ctrl+p overtook escape, which then found a palette that was not mounted and crashed the app."""
     app = make_app(sample)
-    async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        await ready(pilot)
+    async with started(app) as pilot:
         await press(pilot, ["escape", "ctrl+p"])
         await press(pilot, ["escape"])
         app.action_keys()
         assert not await app.run_action("scroll(1)", app.screen)
         await wait_until(pilot, lambda: app.screen.is_mounted)
         assert await app.run_action("scroll(1)", app.screen)
-        assert not faults
 
 
 async def test_pane_without_widgets_has_no_keys(make_app: AppMaker, sample: Cache) -> None:
     """The footer requested the keys before the list was mounted, and crashed the app."""
     app = make_app(sample)
-    async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        await ready(pilot)
+    async with started(app):
         assert app._check_action_state("filter", app.screen)
         for pane in PANES:
             made = pane.make(app.context)
@@ -117,13 +119,10 @@ async def test_pane_without_widgets_has_no_keys(make_app: AppMaker, sample: Cach
             assert not any(app._check_action_state(action, made) for action in actions if "." not in action)
 
 
-async def test_palette_can_be_reopened_while_it_closes(
-    make_app: AppMaker, sample: Cache, faults: list[Exception]
-) -> None:
+async def test_palette_can_be_reopened_while_it_closes(make_app: AppMaker, sample: Cache) -> None:
     """Textual gives each palette the same id, so two of them crashed the app."""
     app = make_app(sample)
-    async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        await ready(pilot)
+    async with started(app) as pilot:
         await press(pilot, ["ctrl+p"])
         left = app.screen
         assert isinstance(left, CommandPalette)
@@ -132,32 +131,26 @@ async def test_palette_can_be_reopened_while_it_closes(
         assert isinstance(app.screen, CommandPalette)
         assert app.screen is not left
         await press(pilot, ["escape"])
-        assert not faults
 
 
 async def test_tab_click_before_a_dialog_opened_does_not_affect_the_dialog(
-    make_app: AppMaker, sample: Cache, faults: list[Exception]
+    make_app: AppMaker, sample: Cache
 ) -> None:
     """The palette stayed in the pane that was left, and could not be mounted."""
     app = make_app(sample)
-    async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        await ready(pilot)
+    async with started(app) as pilot:
         pane = app.screen
         assert isinstance(pane, ModelsPane)
         pane.tabs.post_message(TabStrip.Activated(pane.tabs, "health"))
         app.action_command_palette()
         await press(pilot, ["down"])
         assert isinstance(app.screen, CommandPalette)
-        assert not faults
 
 
-async def test_pending_callbacks_of_a_closed_screen_are_dropped(
-    make_app: AppMaker, sample: Cache, faults: list[Exception]
-) -> None:
+async def test_pending_callbacks_of_a_closed_screen_are_dropped(make_app: AppMaker, sample: Cache) -> None:
     """Textual ran the callback in the screen on top, which crashed with NoMatches."""
     app = make_app(sample)
-    async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        await ready(pilot)
+    async with started(app) as pilot:
         await press(pilot, ["question_mark"])
         left = app.screen
         assert isinstance(left, HelpScreen)
@@ -168,16 +161,12 @@ async def test_pending_callbacks_of_a_closed_screen_are_dropped(
         await until(lambda: not left.is_attached)
         free.set()
         await press(pilot, ["down"])
-        assert not faults
 
 
 @pytest.mark.slow
-async def test_workers_stop_before_their_widgets_are_removed(
-    make_app: AppMaker, sample: Cache, faults: list[Exception]
-) -> None:
+async def test_workers_stop_before_their_widgets_are_removed(make_app: AppMaker, sample: Cache) -> None:
     app = make_app(sample, push=True)
-    async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        await ready(pilot)
+    async with started(app) as pilot:
         await press(pilot, ["3", "P"])
         form = app.screen
         assert isinstance(form, PushForm)
@@ -196,16 +185,12 @@ async def test_workers_stop_before_their_widgets_are_removed(
         await wait_until(pilot, lambda: work.is_finished)
         assert work.state is WorkerState.CANCELLED
         assert there[0]
-        assert not faults
 
 
 @pytest.mark.slow
-async def test_click_on_a_removed_row_is_ignored(
-    make_app: AppMaker, sample: Cache, faults: list[Exception]
-) -> None:
+async def test_click_on_a_removed_row_is_ignored(make_app: AppMaker, sample: Cache) -> None:
     app = make_app(sample)
-    async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        await ready(pilot)
+    async with started(app) as pilot:
         await press(pilot, ["ctrl+p"])
         palette = app.screen
         lines = palette.query_one(CommandList)
@@ -217,4 +202,3 @@ async def test_click_on_a_removed_row_is_ignored(
         )
         await pilot.pause()
         assert app.screen is palette
-        assert not faults
