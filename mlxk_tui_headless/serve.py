@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import os
 import signal
 import sys
@@ -250,7 +251,8 @@ def check_numbers(options: Mapping[str, float | None], least: int, most: float) 
     """
     for name, value in options.items():
         if value is not None and not least <= value <= most:
-            raise _invalid(f"{name} must be {least} or more.")
+            limits = f"{least} or more" if most == math.inf else f"from {least} to {most:,.0f}"
+            raise _invalid(f"{name} must be {limits}.")
 
 
 def parse_aliases(texts: Iterable[str]) -> dict[str, str]:
