@@ -92,7 +92,7 @@ def find_sessions(
     # For a frequent word the first batch covers only the newest sessions, which is usually enough.
     covered_from = newest[-1] >> MESSAGE_BITS if len(newest) == _FIRST_BATCH else 0
     found: list[tuple[int, int | None]] = []
-    for session, title in connection.execute(f"SELECT id, title FROM sessions {_LIST_ORDER}"):  # noqa: S608
+    for session, title in connection.execute(f"SELECT id, title FROM sessions {_LIST_ORDER}"):  # noqa: S608 - constants
         if session < covered_from:
             for message in source.newest_of_each_session(covered_from << MESSAGE_BITS):
                 hits.setdefault(message >> MESSAGE_BITS, message)
@@ -118,7 +118,7 @@ class _IndexSearch:
 
     def newest_of_each_session(self, below: int) -> list[int]:
         sql = (
-            "SELECT max(rowid) FROM message_search WHERE message_search MATCH ? AND rowid < ? "  # noqa: S608
+            "SELECT max(rowid) FROM message_search WHERE message_search MATCH ? AND rowid < ? "  # noqa: S608 - constants
             f"GROUP BY rowid >> {MESSAGE_BITS}"
         )
         return [row[0] for row in self._connection.execute(sql, (self._match, below))]

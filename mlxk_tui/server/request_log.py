@@ -115,7 +115,7 @@ class RequestLog:
         """Finished requests, in the order they finished."""
         return tuple(self._finished)
 
-    def begin(self, id: str, client: str, method: str, route: str) -> RequestEntry:  # noqa: A002
+    def begin(self, id: str, client: str, method: str, route: str) -> RequestEntry:  # noqa: A002 - a field of the entry
         """Add a new request in state `waiting` and notify subscribers."""
         self.total += 1
         entry = RequestEntry(self.total, id, client, method, route)

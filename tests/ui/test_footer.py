@@ -61,7 +61,7 @@ async def test_footer_changes_with_its_keys_and_not_with_the_focus() -> None:
         for _ in range(5):
             for button in ("#three", "#one"):
                 app.query_one(button).focus()
-                await wait_until(pilot, lambda: ("Verify" in keys()) is (button == "#three"))  # noqa: B023
+                await wait_until(pilot, lambda: ("Verify" in keys()) is (button == "#three"))  # noqa: B023 - used at once
         assert set(app.query(FooterKey)) == made
 
 
@@ -73,7 +73,7 @@ async def test_reused_footer_key_runs_its_current_action() -> None:
         three.action_verify = lambda: verified.append("three")
         for button, keys in (("#three", 1), ("#one", 0), ("#three", 1)):
             app.query_one(button).focus()
-            await wait_until(pilot, lambda: sum(k.display for k in app.query(FooterKey)) == keys + 1)  # noqa: B023
+            await wait_until(pilot, lambda: sum(k.display for k in app.query(FooterKey)) == keys + 1)  # noqa: B023 - the same
         shown = next(key for key in app.query(FooterKey) if key.description == "Verify")
         await pilot.click(shown)
         await wait_until(pilot, lambda: verified == ["three"])

@@ -88,7 +88,7 @@ async def press(pilot: Pilot[None], keys: Sequence[str], times: int = 1) -> None
     for _ in range(times):
         for key in keys:
             app.post_message(events.Key(key, key_to_character(key)))
-        while any(node._running and node._message_queue.qsize() for node in (app, *app._registry)):  # noqa: ASYNC110
+        while any(node._running and node._message_queue.qsize() for node in (app, *app._registry)):  # noqa: ASYNC110 - no event tells it
             await asyncio.sleep(0.002)
         await pilot.pause()
 

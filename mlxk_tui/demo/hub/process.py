@@ -142,7 +142,7 @@ class HubProcess:
 
     def _control(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/-/{path}", data=data, method=method)  # noqa: S310
+        request = urllib.request.Request(f"{self.url}/-/{path}", data=data, method=method)  # noqa: S310 - http
         with urllib.request.urlopen(request, timeout=_RESPONSE_TIMEOUT_S) as response:  # noqa: S310 - loopback
             return json.load(response)
 

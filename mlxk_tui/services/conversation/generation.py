@@ -1,4 +1,4 @@
-"""A request with a draft model, and what has come of its answer: what the app and `run` have in common."""
+"""Requests with a draft model, and the result of a generation; used by the app and by `run`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def with_draft_model(request: GenerationRequest, draft: RunnableModel | None) ->
 
 @dataclass
 class GenerationResult:
-    """What has come of an answer so far, gathered from the engine's events."""
+    """The result of a generation so far, collected from the engine's events."""
 
     text_parts: list[str] = field(default_factory=list)
     reasoning_parts: list[str] = field(default_factory=list)
@@ -43,7 +43,7 @@ class GenerationResult:
         return "".join(self.reasoning_parts)
 
     def add(self, event: Event) -> None:
-        """Add what an event brings."""
+        """Add the contents of an event."""
         if isinstance(event, Started):
             self.prompt_tokens, self.cached_tokens = event.prompt_tokens, event.cached_tokens
         elif isinstance(event, Delta):

@@ -92,7 +92,7 @@ class ServerControl:
         self.measurements = ServerMeasurements(
             lambda: self.live, lambda: self.changed.publish(False), sample_seconds=sample_seconds
         )
-        """What the last minute was like."""
+        """Rates and open requests of the last minute."""
         self._given = given or {}
         self._config = loaded.path
         self._key_file = loaded.key_file

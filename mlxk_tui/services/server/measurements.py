@@ -1,4 +1,4 @@
-"""What the last minute of the server was like: tokens per second, open requests, and how many failed."""
+"""Measurements of the server: tokens per second, open requests, and the number of failed ones."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class SessionList(RowList):
     class MoreRequested(Message):
         """The cursor or the visible part is near the last chat."""
 
-    def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
+    def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002 - as Textual has it
         super().__init__(id=id)
         self._now = now
         self._listed: dict[str, SessionListItem] = {}
@@ -162,7 +162,7 @@ class SessionsPanel(Vertical):
 
         query: str
 
-    def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
+    def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002 - as Textual has it
         super().__init__(id=id)
         self._now = now
         self.has_more = False

@@ -59,7 +59,7 @@ def sections(entries: Iterable[Entry]) -> list[Section]:
 class HealthList(RowList):
     """One model per row, with a line for each of its findings."""
 
-    def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
+    def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002 - as Textual has it
         super().__init__(id=id)
         self._now = now
         self._entries: list[Entry] = []

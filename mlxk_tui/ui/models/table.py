@@ -133,7 +133,7 @@ class ModelTable(RowList):
 
         marks: frozenset[str]
 
-    def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
+    def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002 - as Textual has it
         super().__init__(id=id)
         self._now = now
         self._entries: dict[str, Entry] = {}
@@ -234,7 +234,7 @@ class TableHeader(Widget):
 
         column: str
 
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's own name
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - as Textual has it - Textual's own name
         super().__init__(id=id)
         self._sorted = ("name", False)
 

@@ -109,7 +109,7 @@ class ServerPane(Pane):
         """Check the server's model again, and update the model in the snippets."""
         del change
         if self.context.server.model_problem is not None:  # it may have been installed meanwhile
-            self.run_worker(self.context.server.check_model(), group="server-judge", exit_on_error=False)
+            self.run_worker(self.context.server.check_model(), group="server-check", exit_on_error=False)
         self._draw_side()
         self.update_keys()
 

@@ -93,7 +93,7 @@ class SidePanel(Vertical):
 
         tab: str
 
-    def __init__(self, *, tab: str = FIRST_SNIPPET, id: str | None = None) -> None:  # noqa: A002
+    def __init__(self, *, tab: str = FIRST_SNIPPET, id: str | None = None) -> None:  # noqa: A002 - as Textual has it
         super().__init__(id=id)
         self._first_tab = tab
         self._state = SidePanelState()

@@ -51,7 +51,7 @@ class TransferDetail(Vertical):
         *,
         now: Callable[[], float],
         wall: Callable[[], float],
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,  # noqa: A002 - as Textual has it
     ) -> None:
         super().__init__(id=id)
         self._now = now

@@ -59,7 +59,7 @@ class SearchList(RowList):
         ),
     ]  # fmt: skip
 
-    def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002
+    def __init__(self, *, now: Callable[[], datetime], id: str | None = None) -> None:  # noqa: A002 - as Textual has it
         super().__init__(id=id)
         self._now = now
         self._found: dict[str, SearchHit] = {}

@@ -65,7 +65,7 @@ class TabStrip(Widget):
         def control(self) -> TabStrip:
             return self.source
 
-    def __init__(self, tabs: Sequence[Tab], active: str, *, id: str | None = None) -> None:  # noqa: A002
+    def __init__(self, tabs: Sequence[Tab], active: str, *, id: str | None = None) -> None:  # noqa: A002 - as Textual has it
         super().__init__(id=id)
         self.set_reactive(TabStrip.tabs, tuple(tabs))
         self.set_reactive(TabStrip.active, active)

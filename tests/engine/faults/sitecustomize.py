@@ -57,7 +57,7 @@ def _change(module: ModuleType) -> None:
         get_stuck("importing")
     elif module.__name__ == "mlx_lm.utils":
         get_stuck("starting")
-        module.load_tokenizer = stuck_first(module.load_tokenizer, "loading")  # type: ignore[attr-defined]
+        module.load_tokenizer = stuck_first(module.load_tokenizer, "loading")  # type: ignore[attr-defined]  # a patch
     elif module.__name__ == "mlx_lm.models.llama":
         inner = module.LlamaModel
         inner.__call__ = stuck_first(inner.__call__, "step")
@@ -81,7 +81,7 @@ class _Finder(importlib.abc.MetaPathFinder):
             execute(module)
             _change(module)
 
-        loader.exec_module = exec_module  # type: ignore[method-assign]
+        loader.exec_module = exec_module  # type: ignore[method-assign]  # a patch
         return spec
 
 

@@ -9,9 +9,9 @@ from mlxk_tui.demo.hub.store.repos import HubRepo
 
 GOOD_TOKEN = "hf_local_good"  # noqa: S105 - valid on the local hub only
 """Token with read and write access to every namespace."""
-READ_TOKEN = "hf_local_read"  # noqa: S105
+READ_TOKEN = "hf_local_read"  # noqa: S105 - of the local hub
 """Read-only token of the same user."""
-OTHER_TOKEN = "hf_local_other"  # noqa: S105
+OTHER_TOKEN = "hf_local_other"  # noqa: S105 - the same
 """Token of another user without organizations and access to gated repos; it can write to its namespace."""
 
 

@@ -129,9 +129,9 @@ def start() -> socket.socket | None:
     try:
         # This also imports numpy, whose threads must not exist when this process forks.
         import transformers.tokenization_utils_base  # noqa: F401 - the worker needs it too
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401 - to have it in memory
 
-        import mlxk_tui.engine.inference.prompts.grammar_compiler  # noqa: F401
+        import mlxk_tui.engine.inference.prompts.grammar_compiler  # noqa: F401 - the same
     except Exception:  # noqa: BLE001 - the worker itself reports a missing package
         return None
     finally:
