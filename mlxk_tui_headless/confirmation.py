@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mlxk_tui.ops.contract.results import PruneData, RmData
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.text import plural, size
+from mlxk_tui.ops.core.text import format_size, plural
 from mlxk_tui.ops.remove import prune as prune_operation, remove as remove_operation
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _describe(plan: RemovePlan) -> str:
     parts = [plural(plan.files, "file")]
     if plan.revision is None and plan.revisions != 1:
         parts.insert(0, plural(plan.revisions, "revision"))
-    return f"{target}: {', '.join(parts)}; frees {size(plan.freed_bytes)}."
+    return f"{target}: {', '.join(parts)}; frees {format_size(plan.freed_bytes)}."
 
 
 def _confirmation_required(plan: RemovePlan) -> OpError:

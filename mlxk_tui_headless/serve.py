@@ -24,7 +24,7 @@ from mlxk_tui.ops.contract.matrices import BlasState
 from mlxk_tui.ops.contract.results import Command, Envelope
 from mlxk_tui.ops.contract.terms import CpuWeights
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.text import printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, printable
 from mlxk_tui.server.options import Address
 from mlxk_tui.services.server.control import ServerControl
 from mlxk_tui.settings import LoadedSettings
@@ -221,7 +221,7 @@ class _EngineLog:
 
 
 def _log_weights(model: ModelStatus) -> None:
-    held, stored = spaced_size(model.memory_bytes), spaced_size(model.stored_bytes)
+    held, stored = format_size(model.memory_bytes), format_size(model.stored_bytes)
     if model.weights_error:
         _log.warning(
             "%s cannot use the cpu_weights setting (%s): its weights are held as stored, %s.",

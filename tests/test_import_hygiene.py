@@ -70,14 +70,14 @@ COMMANDS = [
     ("--version",),
     ("--help",),
     ("list", "--json"),
-    ("list", "--all", "--health"),
+    pytest.param(("list", "--all", "--health"), marks=pytest.mark.slow),
     ("health", "--verify", "--json"),
     ("show", "mlx-community/tiny-4bit", "--files"),
-    ("prune", "--dry-run", "--json"),
-    ("rm", "mlx-community/tiny-4bit", "--json"),
-    ("version", "--json"),
-    ("nonsense", "--json"),
-    ("server", "--help"),
+    pytest.param(("prune", "--dry-run", "--json"), marks=pytest.mark.slow),
+    pytest.param(("rm", "mlx-community/tiny-4bit", "--json"), marks=pytest.mark.slow),
+    pytest.param(("version", "--json"), marks=pytest.mark.slow),
+    pytest.param(("nonsense", "--json"), marks=pytest.mark.slow),
+    pytest.param(("server", "--help"), marks=pytest.mark.slow),
     ("serve", "no-such-model", "--port", "0", "--json"),  # ends before it listens
     ("run", "no-such-model", "Hello", "--json"),  # ends before the engine starts
 ]

@@ -17,7 +17,7 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.files import replace_file
 from mlxk_tui.ops.core.os_errors import error_reason, error_type
 from mlxk_tui.ops.core.remedies import Remedy
-from mlxk_tui.ops.core.text import iso_utc, printable, size
+from mlxk_tui.ops.core.text import format_size, iso_utc, printable
 
 _MAX_IMPORT_BYTES = 64_000_000
 _NAME_BYTES = 100
@@ -80,7 +80,7 @@ async def import_json(store: ChatStore, path: Path) -> Session:
         if len(data) > _MAX_IMPORT_BYTES:
             raise OpError(
                 ErrorType.VALIDATION_ERROR,
-                f"The file is larger than {size(_MAX_IMPORT_BYTES)}, the limit for exported chats.",
+                f"The file is larger than {format_size(_MAX_IMPORT_BYTES)}, the limit for exported chats.",
                 remedy=Remedy.CHOOSE_FILE,
             )
         return parse_document(data)

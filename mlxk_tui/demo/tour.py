@@ -59,7 +59,7 @@ def tour_steps(folder: Path) -> list[TourStep]:
         TourStep(
             "List all models in the cache.",
             ("list", "--all", "--health"),
-            output=(_LLAMA, "132GB", "unhealthy"),
+            output=(_LLAMA, "132 GB", "unhealthy"),
         ),
         TourStep(
             "Check the health of all models.",
@@ -69,7 +69,7 @@ def tour_steps(folder: Path) -> list[TourStep]:
         TourStep(
             "Show one model with its files.",
             ("show", _LLAMA, "--files"),
-            output=("model.safetensors", "1.81GB"),
+            output=("model.safetensors", "1.81 GB"),
         ),
         TourStep(
             "Show a broken one by a part of its name.",
@@ -88,9 +88,9 @@ def tour_steps(folder: Path) -> list[TourStep]:
         TourStep(
             "Find leftovers of updates and interrupted downloads.",
             ("prune", "--dry-run"),
-            output=("Qwen3-1.7B-8bit", "1.94GB"),
+            output=("Qwen3-1.7B-8bit", "1.94 GB"),
         ),
-        TourStep("Delete them.", ("prune", "--force"), output=("1.94GB",)),
+        TourStep("Delete them.", ("prune", "--force"), output=("1.94 GB",)),
         TourStep(
             "Check with JSON, for scripts, that nothing is left to prune.",
             ("prune", "--dry-run", "--json"),

@@ -8,7 +8,7 @@ from mlxk_tui.engine.generation import Budget
 from mlxk_tui.ops.contract.terms import MemoryFit
 from mlxk_tui.ops.core.errors import ContextOverflow, ErrorType, OpError
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
-from mlxk_tui.ops.core.text import plural, size
+from mlxk_tui.ops.core.text import format_size, plural
 from mlxk_tui.ops.health.machine import Runtime
 
 UNKNOWN_CONTEXT_TOKENS = 4096
@@ -96,7 +96,8 @@ class MemoryVerdict:
 def memory_verdict(needed_bytes: int | None, runtime: Runtime, *, name: str = "The model") -> MemoryVerdict:
     """Compare a model's memory estimate with this machine, as `list` and `show` do."""
     fit = runtime.fit(needed_bytes)
-    numbers = f"about {size(needed_bytes)} of memory; models can use {size(runtime.memory_bytes)} here"
+    available = format_size(runtime.memory_bytes)
+    numbers = f"about {format_size(needed_bytes)} of memory; models can use {available} here"
     message = ""
     if fit is MemoryFit.TOO_LARGE:
         message = f"{name} does not fit into memory: it needs {numbers}."

@@ -14,7 +14,7 @@ from mlxk_tui.engine.limits import check_memory
 from mlxk_tui.ops.contract.terms import CpuWeights, MemoryFit
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
-from mlxk_tui.ops.core.text import size
+from mlxk_tui.ops.core.text import format_size
 from mlxk_tui.ops.health.machine import Runtime, may_have_gpu, total_memory, usable_memory
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def check_memory_for(
     if as_float32 and needed > min(usable, free):
         raise OpError(
             ErrorType.INSUFFICIENT_MEMORY,
-            f"{model.name} needs about {size(needed)} of memory with float32 weights; "
-            f"{size(min(usable, free))} is free now. Use stored weights, or force it.",
+            f"{model.name} needs about {format_size(needed)} of memory with float32 weights; "
+            f"{format_size(min(usable, free))} is free now. Use stored weights, or force it.",
         )
     fit = check_memory(needed, Runtime(None, frozenset(), memory_bytes=usable), name=model.name).fit
     if needed <= 0.8 * free:
@@ -103,7 +103,7 @@ def check_memory_for(
     if needed > free and platform.system() != "Darwin":
         raise OpError(
             ErrorType.INSUFFICIENT_MEMORY,
-            f"{model.name} needs about {size(needed)} of memory; {size(free)} is free now.",
+            f"{model.name} needs about {format_size(needed)} of memory; {format_size(free)} is free now.",
             remedy=Remedy.FREE_MEMORY_OR_FORCE,
             facts=ErrorFacts(name=model.name, needed_bytes=needed, available_bytes=free),
         )

@@ -13,7 +13,7 @@ from mlxk_tui.ops.contract.results import FindingCode, Framework
 from mlxk_tui.ops.contract.terms import MemoryFit, ModelType
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
-from mlxk_tui.ops.core.text import printable, size
+from mlxk_tui.ops.core.text import format_size, printable
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.health.report import Report
 from mlxk_tui.ops.health.verdict import evaluate
@@ -76,8 +76,8 @@ def with_draft(model: RunnableModel, draft: RunnableModel, *, force: bool = Fals
     if fit is MemoryFit.TOO_LARGE and not force:
         raise OpError(
             ErrorType.INSUFFICIENT_MEMORY,
-            f"{model.name} and its draft model together need about {size(needed)} of memory; models "
-            f"can use {size(runtime.memory_bytes)} here.",
+            f"{model.name} and its draft model together need about {format_size(needed)} of memory; models "
+            f"can use {format_size(runtime.memory_bytes)} here.",
             remedy=Remedy.LEAVE_OUT_DRAFT,
             facts=ErrorFacts(name=model.name, needed_bytes=needed, available_bytes=runtime.memory_bytes),
         )
@@ -98,8 +98,8 @@ def _find(cache: Cache, spec: str, force: bool, partial: bool) -> RunnableModel:
     if model.memory_fit is MemoryFit.TOO_LARGE and not force:
         raise OpError(
             ErrorType.INSUFFICIENT_MEMORY,
-            f"{model.name} needs about {size(model.memory_bytes)} of memory; models can use "
-            f"{size(runtime.memory_bytes)} here.",
+            f"{model.name} needs about {format_size(model.memory_bytes)} of memory; models can use "
+            f"{format_size(runtime.memory_bytes)} here.",
             remedy=Remedy.CHOOSE_SMALLER_MODEL,
             facts=ErrorFacts(
                 name=model.name, needed_bytes=model.memory_bytes, available_bytes=runtime.memory_bytes

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.text import size
+from mlxk_tui.ops.core.text import format_size
 from mlxk_tui.services.conversation.generation import GenerationResult
 from mlxk_tui_headless import output
 from mlxk_tui_headless.chat.answer import (
@@ -71,7 +71,7 @@ def read_input(limit: int) -> str:
     if len(raw) > limit:
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"The prompt is longer than {size(limit)}, too long for any model. Give a shorter one.",
+            f"The prompt is longer than {format_size(limit)}, too long for any model. Give a shorter one.",
         )
     return raw.decode("utf-8", "replace")
 

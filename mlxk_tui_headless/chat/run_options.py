@@ -10,7 +10,7 @@ from mlxk_tui.engine.client import Engine
 from mlxk_tui.engine.generation import GenerationRequest, SamplingParams
 from mlxk_tui.engine.models import RunnableModel, find_runnable, with_draft
 from mlxk_tui.ops.contract.terms import CpuWeights, MemoryFit
-from mlxk_tui.ops.core.text import size
+from mlxk_tui.ops.core.text import format_size
 from mlxk_tui.services.conversation.generation import with_draft_model
 from mlxk_tui_headless import output
 
@@ -70,9 +70,8 @@ async def find_models(
         draft = await find_runnable(session.cache, options.draft, force=options.force)
         model = with_draft(model, draft, force=options.force)
     if model.fit is MemoryFit.TIGHT and not session.options.json:
-        output.warn(
-            f"Note: {model.name} needs about {size(model.memory_bytes)} of memory: tight on this machine."
-        )
+        needed = format_size(model.memory_bytes)
+        output.warn(f"Note: {model.name} needs about {needed} of memory: tight on this machine.")
     return model, draft
 
 

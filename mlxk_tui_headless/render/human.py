@@ -35,7 +35,7 @@ from mlxk_tui.ops.contract.results import (
     ShowData,
     VersionData,
 )
-from mlxk_tui.ops.core.text import age, plural, printable, size, truncate_middle, unmentioned_path
+from mlxk_tui.ops.core.text import age, format_size, plural, printable, truncate_middle, unmentioned_path
 from mlxk_tui.ops.health.machine import may_have_gpu
 from mlxk_tui_headless import output
 from mlxk_tui_headless.render.columns import draw_columns
@@ -185,8 +185,8 @@ def _facts(model: Model, metadata: dict[str, object] | None) -> list[tuple[str, 
     healthy = model.health is Health.HEALTHY
     rows: list[tuple[str, str | Text]] = [
         ("Hash", model.hash or "-"),
-        ("Size", size(model.size_bytes)),
-        ("On disk", f"{size(model.disk_bytes)} in {plural(model.revisions, 'revision')}"),
+        ("Size", format_size(model.size_bytes)),
+        ("On disk", f"{format_size(model.disk_bytes)} in {plural(model.revisions, 'revision')}"),
         ("Modified", f"{age(model.last_modified)} ({model.last_modified})"),
         ("Framework", model.framework.value),
         ("Type", model.model_type.value),
@@ -209,9 +209,11 @@ def _facts(model: Model, metadata: dict[str, object] | None) -> list[tuple[str, 
             MemoryFit.TOO_LARGE: "too large for this machine",
         }
         verdict = f", {fit[model.memory_fit]}" if model.memory_fit is not None else ""
-        rows.append(("Memory", f"about {size(model.memory_bytes)}{verdict}"))
+        rows.append(("Memory", f"about {format_size(model.memory_bytes)}{verdict}"))
         if model.memory_float32_bytes is not None and not may_have_gpu():
-            rows.append(("as float32", f"about {size(model.memory_float32_bytes)}, on a CPU if it fits"))
+            rows.append(
+                ("as float32", f"about {format_size(model.memory_float32_bytes)}, on a CPU if it fits")
+            )
     rows.append(("Health", Text(model.health.value, style="green" if healthy else "red")))
     rows.append(("Runs here", "yes" if model.runtime_compatible else "no"))
     if model.reason:
@@ -266,7 +268,7 @@ def _health_line(entry: HealthEntry, width: int | None) -> Text:
     if entry.checksums is not None:
         checksums = entry.checksums
         line.append(
-            f" [{plural(checksums.files, 'blob')} hashed, {size(checksums.bytes)}", style="dim default"
+            f" [{plural(checksums.files, 'blob')} hashed, {format_size(checksums.bytes)}", style="dim default"
         )
         if checksums.unverifiable:
             line.append(f", {checksums.unverifiable:,} without a checksum", style="dim default")
@@ -281,11 +283,13 @@ def _prune(data: PruneData) -> Iterator[RenderableType]:
     table.add_column(justify="right", no_wrap=True)
     for revision in data.revisions:
         table.add_row(
-            Text("revision"), _text(f"{revision.name}@{revision.hash}"), Text(size(revision.freed_bytes))
+            Text("revision"),
+            _text(f"{revision.name}@{revision.hash}"),
+            Text(format_size(revision.freed_bytes)),
         )
     for kind, files in (("blob", data.blobs), ("partial", data.incomplete)):
         for file in files:
-            table.add_row(Text(kind), _text(file.path), Text(size(file.freed_bytes)))
+            table.add_row(Text(kind), _text(file.path), Text(format_size(file.freed_bytes)))
     if table.row_count:
         yield table
     yield _text(f"prune: {data.message}")
@@ -301,7 +305,7 @@ def _version(data: VersionData) -> Table:
         rows += [
             ("Platform", system.platform),
             ("Python", system.python),
-            ("Memory", size(system.memory_bytes)),
+            ("Memory", format_size(system.memory_bytes)),
             ("mlx", system.mlx or "not installed"),
             ("mlx-lm", system.mlx_lm or "not installed"),
             ("huggingface_hub", system.huggingface_hub or "not installed"),

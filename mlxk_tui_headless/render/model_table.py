@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mlxk_tui.ops.cache.names import DEFAULT_ORG
 from mlxk_tui.ops.contract.results import Framework, Health, ListData, Model, ModelType
-from mlxk_tui.ops.core.text import age, printable, size, truncate_middle
+from mlxk_tui.ops.core.text import age, format_size, printable, truncate_middle
 from mlxk_tui_headless.render.columns import GAP, draw_columns
 from mlxk_tui_headless.request import View
 
@@ -79,7 +79,7 @@ def _columns(view: View) -> list[_Column]:
     columns = [
         _Column("Name", _full_name if full_names else _short_name),
         _Column("Hash", lambda model: model.hash[:7] if model.hash else "-"),
-        _Column("Size", lambda model: size(model.size_bytes), right=True),
+        _Column("Size", lambda model: format_size(model.size_bytes), right=True),
         _Column("Modified", lambda model: age(model.last_modified)),
     ]
     if full_names:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from mlxk_tui.ops.contract.results import WorkspaceHealth
 from mlxk_tui.ops.contract.transfers import ChangeSummary, PushData
-from mlxk_tui.ops.core.text import plural, printable, size, unmentioned_path
+from mlxk_tui.ops.core.text import format_size, plural, printable, unmentioned_path
 from mlxk_tui_headless.request import View
 
 
@@ -41,7 +41,7 @@ def push_notes(data: PushData) -> list[str]:
             f"{plural(only_remote, 'file')} only on the branch would be kept; use --delete to delete."
         )
     if data.bytes_total:
-        notes.append(f"{size(data.bytes_total)} would be uploaded.")
+        notes.append(f"{format_size(data.bytes_total)} would be uploaded.")
     return notes
 
 
@@ -59,7 +59,7 @@ def _counts(summary: ChangeSummary) -> str:
 
 def _verdict(health: WorkspaceHealth) -> str:
     state = "healthy" if health.healthy else "unhealthy"
-    return f"check-only: {state} ({plural(health.files_count, 'file')}, {size(health.total_bytes)})"
+    return f"check-only: {state} ({plural(health.files_count, 'file')}, {format_size(health.total_bytes)})"
 
 
 def _anomalies(health: WorkspaceHealth) -> Iterator[RenderableType]:

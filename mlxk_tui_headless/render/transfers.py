@@ -11,7 +11,7 @@ from rich.text import Text
 
 from mlxk_tui.ops.contract.results import MemoryFit
 from mlxk_tui.ops.contract.transfers import DownloadStatus, PullData, SearchData, SearchResult
-from mlxk_tui.ops.core.text import age, printable, size, truncate_middle
+from mlxk_tui.ops.core.text import age, format_size, printable, truncate_middle
 from mlxk_tui_headless.render.columns import GAP, draw_columns
 
 _FIT = {
@@ -39,10 +39,10 @@ def pull_notes(data: PullData) -> list[str]:
 
 def _facts(data: PullData) -> Iterator[str]:
     if data.disk_free_bytes is not None:
-        yield f"{size(data.disk_free_bytes)} free on disk"
+        yield f"{format_size(data.disk_free_bytes)} free on disk"
     if data.memory_bytes is not None:
         fit = f", {_FIT[data.memory_fit]}" if data.memory_fit is not None else ""
-        yield f"needs about {size(data.memory_bytes)} of memory{fit}"
+        yield f"needs about {format_size(data.memory_bytes)} of memory{fit}"
     yield f"license {data.license}" if data.license else "no license stated"
     if data.gated:
         yield "gated, access granted"
@@ -73,7 +73,7 @@ def _row(result: SearchResult) -> list[str]:
     ]
     return [
         printable(result.name),
-        size(result.size_bytes),
+        format_size(result.size_bytes),
         "-" if result.downloads is None else f"{result.downloads:,}",
         "-" if result.likes is None else f"{result.likes:,}",
         age(result.last_modified),

@@ -165,6 +165,7 @@ def test_mlx_lm_detects_reasoning_and_tools(ask: LoadedModel) -> None:
     assert ask.found == {"has_thinking": True, "tool_call_start": "<tool_call>"}
 
 
+@pytest.mark.slow
 @needs_mlx
 @pytest.mark.parametrize("question", [*list(SINGLE)[::8], *tiny_model.SUGGESTIONS[:-1]])
 def test_trained_questions_are_answered(ask: LoadedModel, question: str) -> None:

@@ -197,7 +197,7 @@ async def test_model_that_does_not_fit_is_rejected_unless_forced(
     with pytest.raises(OpError) as caught:
         await engine.load(huge)
     assert caught.value.type is ErrorType.INSUFFICIENT_MEMORY
-    assert "1.00PB" in caught.value.message
+    assert "1.00 PB" in caught.value.message
     assert (await engine.load(replace(huge, forced=True))).name == "test/huge"
 
 

@@ -186,9 +186,9 @@ FOUR_BITS: dict[str, Any] = {"bits": 4, "group_size": 32}
     ("architecture", "how"),
     [
         ("qwen3_moe", FOUR_BITS),
-        ("mixtral", None),
-        ("deepseek_v3", FOUR_BITS),
-        ("deepseek_v3", None),
+        pytest.param("mixtral", None, marks=pytest.mark.slow),
+        pytest.param("deepseek_v3", FOUR_BITS, marks=pytest.mark.slow),
+        pytest.param("deepseek_v3", None, marks=pytest.mark.slow),
         ("gpt_oss", {**FOUR_BITS, "mode": "mxfp4"}),
     ],
 )

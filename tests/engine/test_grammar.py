@@ -90,7 +90,11 @@ def bound(schema: object, **more: Any) -> GenerationRequest:
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-@pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(temperature=1.5, seed=3)], ids=["greedy", "hot"])
+@pytest.mark.parametrize(
+    "sampling",
+    [GREEDY, pytest.param(SamplingParams(temperature=1.5, seed=3), marks=pytest.mark.slow)],
+    ids=["greedy", "hot"],
+)
 async def test_answer_follows_the_schema(
     engine: Engine, tiny: RunnableModel, babbler: RunnableModel, name: str, sampling: SamplingParams
 ) -> None:

@@ -71,14 +71,14 @@ def test_memory_verdict_contains_the_sizes(needed: int | None, fit: MemoryFit | 
     verdict = memory_verdict(needed, HERE, name="org/model")
     assert verdict.fit is fit
     assert says in verdict.message
-    assert needed is None or ("10.0GB" in verdict.message and "org/model" in verdict.message)
+    assert needed is None or ("10.0 GB" in verdict.message and "org/model" in verdict.message)
 
 
 def test_model_that_does_not_fit_is_rejected_unless_forced() -> None:
     with pytest.raises(OpError) as refused:
         check_memory(11_000_000_000, HERE)
     assert refused.value.type is ErrorType.INSUFFICIENT_MEMORY
-    assert "11.0GB" in refused.value.message
+    assert "11.0 GB" in refused.value.message
     assert check_memory(11_000_000_000, HERE, force=True).fit is MemoryFit.TOO_LARGE
     assert check_memory(9_000_000_000, HERE).fit is MemoryFit.TIGHT
 

@@ -39,7 +39,7 @@ def test_default_table_has_mlx_chat_models_without_organization(filled: Path) ->
     header, *rows = _rows(result.stdout)
     assert header == ["Name", "Hash", "Size", "Modified", "Type"]
     assert [row[0] for row in rows] == [OTHER, "Tiny-Instruct-4bit", "Truncated-Instruct-4bit"]
-    assert rows[1] == ["Tiny-Instruct-4bit", rows[1][1], "777B", "2025-08-30", "chat"]
+    assert rows[1] == ["Tiny-Instruct-4bit", rows[1][1], "777 B", "2025-08-30", "chat"]
     assert re.fullmatch("[0-9a-f]{7}", rows[1][1])
     assert re.fullmatch(r"\d more, not MLX or not chat: --all shows everything\.\n", result.stderr)
 

@@ -175,11 +175,11 @@ def test_push_prints_a_line_of_text(server: LocalHub, hub: Path, folder: str) ->
     start = f"push (experimental): {NAME}@main — "
     checked = call("push", folder, NAME, "--check-only", hub=hub)
     assert (checked.status, checked.stderr) == (0, "")
-    assert checked.stdout.splitlines()[0] == f"{start}check-only: unhealthy (3 files, 50.1KB)"
+    assert checked.stdout.splitlines()[0] == f"{start}check-only: unhealthy (3 files, 50.1 KB)"
     assert "  error " in checked.stdout
     planned = call("push", folder, NAME, "--private", "--create", "--dry-run", hub=hub)
     assert planned.stdout == f"{start}dry-run: +3 ~0 -0\n"
-    assert planned.stderr == "The private repo would be created.\n50.1KB would be uploaded.\n"
+    assert planned.stderr == "The private repo would be created.\n50.1 KB would be uploaded.\n"
     done = call("push", folder, NAME, "--private", "--create", hub=hub)
     short = server.history(NAME)[0].oid[:7]
     assert done.stdout == f"{start}commit {short} (+3 ~0 -0), repo created\n"

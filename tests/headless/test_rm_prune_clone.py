@@ -126,7 +126,7 @@ def asked(repo: HfRepo, hub: Path) -> Iterator[Terminal]:
     """`rm` at a terminal, waiting for confirmation."""
     with at_terminal("rm", "instruct-4bit-large", hub=hub, env={"NO_COLOR": "1"}) as terminal:
         text = terminal.wait_for("[y/N] ")
-        assert re.match(rf"{HEALTHY}-Large: 5 files; frees \S+B\. Remove it\? \[y/N\] $", text)
+        assert re.match(rf"{HEALTHY}-Large: 5 files; frees \S+ [KM]?B\. Remove it\? \[y/N\] $", text)
         assert (hub / f"{repo.dir_name}-Large").exists()
         yield terminal
 
@@ -204,7 +204,7 @@ def test_prune_without_a_terminal_needs_force_or_dry_run(littered: Path) -> None
 
 def test_prune_dry_run_lists_the_plan(littered: Path) -> None:
     lines = call("prune", "--dry-run", hub=littered).stdout.splitlines()
-    assert re.match(rf"revision +{HEALTHY}@[0-9a-f]{{40}} +\S+$", lines[0])
+    assert re.match(rf"revision +{HEALTHY}@[0-9a-f]{{40}} +\d+ B$", lines[0])
     assert [line.split()[0] for line in lines[:-1]] == ["revision", "blob", "partial"]
     assert lines[-1].startswith("prune: ")
 

@@ -129,7 +129,7 @@ def test_verify_finds_a_flipped_bit(hub: Path) -> None:
     assert damaged["checksums"]["mismatched"] == 1
     assert damaged["findings"][0]["code"] == "checksum_mismatch"
     text = headless("health", HEALTHY, "--verify", hub=hub).stdout
-    assert re.search(rf"^unhealthy {HEALTHY} — .* \[{len(files)} blobs hashed, \d+B\]$", text, re.MULTILINE)
+    assert re.search(rf"^unhealthy {HEALTHY} — .* \[{len(files)} blobs hashed, \d+ B\]$", text, re.MULTILINE)
 
 
 def test_verify_shows_a_bar_at_a_terminal_and_ctrl_c_stops_it(hub: Path) -> None:

@@ -131,8 +131,8 @@ NAMED = {"type": "function", "function": {"name": "get_time"}}
     [
         pytest.param(BABBLER, "required", True, marks=pytest.mark.slow),  # a hundred requests follow
         pytest.param(BABBLER, NAMED, False, marks=pytest.mark.slow),
-        (TINY, "auto", False),
-        (TINY, "auto", True),
+        pytest.param(TINY, "auto", False, marks=pytest.mark.slow),
+        pytest.param(TINY, "auto", True, marks=pytest.mark.slow),
     ],
     ids=["required-streamed", "named-whole", "auto-whole", "auto-streamed"],
 )

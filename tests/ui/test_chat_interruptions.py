@@ -248,7 +248,7 @@ async def test_model_that_does_not_fit_asks_with_its_sizes(
         await pilot.press("enter")
         await wait_until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await wait_until(pilot, lambda: "Not enough memory" in words(app))
-        assert "needs about 1.00TB of memory; models can" in words(app)
+        assert "needs about 1.00 TB of memory; models can" in words(app)
         assert engine.status.pid is None
         # Declined: the prompt is unchanged, and nothing is stored.
         await pilot.press("escape")

@@ -83,7 +83,7 @@ async def test_too_large_model_asks_first_and_is_saved_once_loaded(
         await wait_until(
             pilot, lambda: isinstance(app.screen, ConfirmDialog) and "Not enough memory" in words(app)
         )
-        assert "needs about 1.00TB of memory" in said(app)
+        assert "needs about 1.00 TB of memory" in said(app)
         # Declined: nothing is saved or loaded.
         await pilot.press("escape")
         await wait_until(pilot, lambda: app.screen is pane)

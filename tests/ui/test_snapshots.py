@@ -94,41 +94,41 @@ def _take_turns(sample: Path) -> None:
             BatchingVerdicts().put(key, BatchingVerdict(False, BatchingReason.DIFFERENT))
 
 
-async def _draw(state: str, looks: Sequence[str], sample: Path) -> Pictures:
+async def _draw(state: str, size: str, look: str, sample: Path) -> Pictures:
     """Return the pictures of every pane in a state, or of the dialogs if the state is `over`."""
+    sizes, looks = {size: SIZES[size]}, [look]
     if state == "over":
-        return await draw(lambda: _make("full", sample), SIZES, OVER, looks)
+        return await draw(lambda: _make("full", sample), sizes, OVER, looks)
     if state == "no-gpu":
         runtime = replace(MACHINE, without_gpu=True)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLXK_BATCHING", "batching")
             _take_turns(sample)
-            return await draw(lambda: open_app(Cache(Path("hub")), runtime=runtime), SIZES, NO_GPU, looks)
+            return await draw(lambda: open_app(Cache(Path("hub")), runtime=runtime), sizes, NO_GPU, looks)
     scenes = []
     for number, pane in enumerate(PANES, 1):
         if pane.id in ROWS:
             rows = ROWS[pane.id] if state == "full" else ()
             back = ("g",) if rows else ()
             scenes.append(Scene(pane.id, (f"f{number}", *rows), SAYS[state][pane.id], back=back))
-    return await draw(lambda: _make(state, sample), SIZES, scenes, looks)
+    return await draw(lambda: _make(state, sample), sizes, scenes, looks)
 
 
 @pytest.fixture(scope="module")
-def runs() -> dict[tuple[str, bool], Pictures | Exception]:
-    """Return the pictures of each run of the app."""
+def runs() -> dict[tuple[str, str, str], Pictures | Exception]:
+    """Return the pictures of each run of the app, by state, size and look."""
     return {}
 
 
 @pytest.fixture
-def picture(runs: dict[tuple[str, bool], Pictures | Exception], sample_hub: Path) -> Picture:
+def picture(runs: dict[tuple[str, str, str], Pictures | Exception], sample_hub: Path) -> Picture:
     """Return a function that returns the picture of a scene; the first call waits for the run."""
 
     async def find(state: str, scene: str, size: str, look: str) -> str:
-        looks = ["dark", "light", "ansi"] if state == "full" else ["dark"]
-        run = (state, look == NO_COLOR)
+        run = (state, size, look)
         if run not in runs:
             try:
-                runs[run] = await _draw(state, [NO_COLOR] if look == NO_COLOR else looks, sample_hub)
+                runs[run] = await _draw(*run, sample_hub)
             except Exception as error:  # noqa: BLE001 - every test of this run fails of it, at once
                 runs[run] = error
         drawn = runs[run]
@@ -141,10 +141,12 @@ def picture(runs: dict[tuple[str, bool], Pictures | Exception], sample_hub: Path
 
 ALL_PANES = pytest.mark.parametrize("pane", ROWS)
 ALL_SIZES = pytest.mark.parametrize("size", SIZES)
+SLOW_WIDE = ("80x24", pytest.param("120x40", marks=pytest.mark.slow))
+"""Dialogs look nearly the same in a large terminal."""
 
 
 CASES = [
-    (state, pane, size, look)
+    pytest.param(state, pane, size, look, marks=() if look == "dark" else pytest.mark.slow)
     for state in SAYS
     for pane in ROWS
     for size in SIZES
@@ -160,6 +162,7 @@ async def test_pane(
     assert unchanged(await picture(state, pane, size, look))
 
 
+@pytest.mark.slow
 @ALL_SIZES
 @ALL_PANES
 async def test_pane_in_the_colours_of_the_terminal(
@@ -168,7 +171,7 @@ async def test_pane_in_the_colours_of_the_terminal(
     assert unchanged(await picture("full", pane, size, "ansi"))
 
 
-@ALL_SIZES
+@pytest.mark.parametrize("size", SLOW_WIDE)
 @pytest.mark.parametrize("scene", [scene.name for scene in OVER])
 async def test_over(unchanged: Unchanged, picture: Picture, scene: str, size: str) -> None:
     assert unchanged(await picture("over", scene, size, "dark"))

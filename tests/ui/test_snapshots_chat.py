@@ -235,7 +235,8 @@ async def _leave(pilot: Pilot[Any], pane: ChatPane, look: Look) -> None:
     await wait_until(pilot, lambda: pane.composer.has_focus)
 
 
-Pictures = dict[tuple[str, str, str], str]
+Pictures = dict[str, str]
+"""By name of the look."""
 
 
 def _lock(state: str) -> sqlite3.Connection | None:
@@ -250,35 +251,29 @@ def _lock(state: str) -> sqlite3.Connection | None:
     return held
 
 
-async def _draw(state: str, no_color: bool, sample: Path) -> Pictures:
-    """Run the app in a state, or (if empty) with the stored chats, and draw every picture."""
+async def _draw(state: str, size_name: str, theme: str, sample: Path) -> Pictures:
+    """Run the app in a state, or (if empty) with the stored chats, and draw every picture in a theme."""
     held = _lock(state)
     if not state:
         await _keep(Path("state"))
     app = _app(state, sample)
     pictures: Pictures = {}
-    looks = [look for look in LOOKS if look.state == state and (not no_color or look.name in MORE)]
-    async with app.run_test(size=SIZES["80x24"], notifications=True) as pilot:
+    looks = [
+        look
+        for look in LOOKS
+        if look.state == state and size_name in look.sizes and (theme == "dark" or look.name in MORE)
+    ]
+    async with app.run_test(size=SIZES[size_name], notifications=True) as pilot:
         await settle(pilot, "mlxk")
         pane = await _pane(pilot, state)
-        for size_name, size in SIZES.items():
-            drawn = [look for look in looks if size_name in look.sizes]
-            if drawn:
-                await pilot.resize_terminal(*size)
-            for look in drawn:
-                await _show(pilot, pane, look)
-                themes = [NO_COLOR] if no_color else ["dark", *(["light"] if look.name in MORE else [])]
-                for theme in themes:
-                    if theme != NO_COLOR and app.theme != THEMES[theme]:
-                        app.theme = THEMES[theme]
-                        await settle(pilot, look.says)
-                    pictures[look.name, size_name, theme] = app.export_screenshot(
-                        title=app.title, simplify=True
-                    )
-                if not no_color and app.theme != THEMES["dark"]:
-                    app.theme = THEMES["dark"]
-                if not state:
-                    await _leave(pilot, pane, look)
+        for look in looks:
+            await _show(pilot, pane, look)
+            if theme != NO_COLOR and app.theme != THEMES[theme]:
+                app.theme = THEMES[theme]
+                await settle(pilot, look.says)
+            pictures[look.name] = app.export_screenshot(title=app.title, simplify=True)
+            if not state:
+                await _leave(pilot, pane, look)
         if held is not None:
             held.execute("ROLLBACK")
             held.close()
@@ -286,13 +281,13 @@ async def _draw(state: str, no_color: bool, sample: Path) -> Pictures:
 
 
 @pytest.fixture(scope="module")
-def runs() -> dict[tuple[str, bool], Pictures | Exception]:
-    """Return the pictures of each run of the app."""
+def runs() -> dict[tuple[str, str, str], Pictures | Exception]:
+    """Return the pictures of each run of the app, by state, size and theme."""
     return {}
 
 
 CASES = [
-    (look, size, theme)
+    pytest.param(look, size, theme, marks=() if theme == "dark" and size == "80x24" else pytest.mark.slow)
     for look in LOOKS
     for size in look.sizes
     for theme in ("dark", *(("light", NO_COLOR) if look.name in MORE else ()))
@@ -304,14 +299,14 @@ CASES = [
 )
 async def test_chat(
     unchanged: Unchanged,
-    runs: dict[tuple[str, bool], Pictures | Exception],
+    runs: dict[tuple[str, str, str], Pictures | Exception],
     monkeypatch: pytest.MonkeyPatch,
     sample_hub: Path,
     look: Look,
     size: str,
     theme: str,
 ) -> None:
-    run = (look.state, theme == NO_COLOR)
+    run = (look.state, size, theme)
     if run not in runs:
         if theme == NO_COLOR:
             monkeypatch.setenv("NO_COLOR", "1")
@@ -322,4 +317,4 @@ async def test_chat(
     drawn = runs[run]
     if isinstance(drawn, Exception):
         raise drawn
-    assert unchanged(drawn[look.name, size, theme])
+    assert unchanged(drawn[look.name])

@@ -108,7 +108,7 @@ def list_files(snapshot: Snapshot | None) -> list[ModelFile]:
     return [
         ModelFile(
             name=fmt.printable(file.name),
-            size=fmt.size(file.size),
+            size=fmt.compact_size(file.size),
             type=_kind(file.name),
             size_bytes=file.size,
             etag=fmt.printable(file.etag) if file.etag else None,

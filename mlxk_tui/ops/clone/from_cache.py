@@ -26,7 +26,7 @@ from mlxk_tui.ops.core.os_errors import error_type
 from mlxk_tui.ops.core.reflink import copy, open_source, reflink
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.staging import staged
-from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural, printable
 from mlxk_tui.ops.health.integrity import check_integrity
 
 
@@ -110,7 +110,7 @@ def clone_cached(
     shared = ", sharing their blocks with the cache" if reflinked else ""
     message = (
         f"Cloned {found.ref.name} to {printable(str(target))}: "
-        f"{plural(len(job.files), 'file')}, {spaced_size(job.bytes_total)}{shared}.{note}"
+        f"{plural(len(job.files), 'file')}, {format_size(job.bytes_total)}{shared}.{note}"
     )
     return job.data(message, failed=False, reflinked=reflinked)
 
@@ -250,7 +250,7 @@ def _check_space(job: _CloneJob) -> None:
     if free is not None and free < job.bytes_total:
         raise job.failed(
             ErrorType.DISK_FULL,
-            f"{job.found.ref.name} needs {spaced_size(job.bytes_total)}, but only {spaced_size(free)} is "
+            f"{job.found.ref.name} needs {format_size(job.bytes_total)}, but only {format_size(free)} is "
             f"free at {printable(str(job.target.parent))}.",
             Remedy.FREE_SPACE,
         )

@@ -39,15 +39,12 @@ def _escape(match: re.Match[str]) -> str:
 _UNITS = ("KB", "MB", "GB", "TB", "PB", "EB")
 
 
-def size(n: int | None) -> str:
-    """Return `n` bytes in decimal units with three significant digits, without a space: `1.81GB`.
-
-    None becomes `-`. For prose use `spaced_size`.
-    """
+def format_size(n: int | None) -> str:
+    """Return `n` bytes in decimal units with three significant digits: `1.81 GB`. None becomes `-`."""
     if n is None:
         return "-"
     if n < 1000:
-        return f"{n}B"
+        return f"{n} B"
     value = float(n)
     for unit in _UNITS:
         value /= 1000
@@ -55,14 +52,12 @@ def size(n: int | None) -> str:
         if value < 999.5 or unit == _UNITS[-1]:
             break
     digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
-    return f"{value:.{digits}f}{unit}"
+    return f"{value:.{digits}f} {unit}"
 
 
-def spaced_size(n: int | None) -> str:
-    """Return `n` bytes with a space before the unit, for prose: `3.10 GB`."""
-    text = size(n)
-    digits = len(text.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
-    return f"{text[:digits]} {text[digits:]}" if digits < len(text) else text
+def compact_size(n: int | None) -> str:
+    """Return `n` bytes as in the JSON of MLX-Knife, without a space: `1.81GB`."""
+    return format_size(n).replace(" ", "")
 
 
 def age(iso: str | None, now: datetime | None = None) -> str:

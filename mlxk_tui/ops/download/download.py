@@ -21,7 +21,7 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, Progress, ignore_event
 from mlxk_tui.ops.core.files import free_bytes
 from mlxk_tui.ops.core.remedies import Remedy
-from mlxk_tui.ops.core.text import printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, printable
 from mlxk_tui.ops.download.blob_download import BlobDownload
 from mlxk_tui.ops.download.file_names import check_files, check_source
 from mlxk_tui.ops.download.layout import DownloadLayout, file_system_error
@@ -147,8 +147,8 @@ def _prepare(
     if free is not None and missing > free:
         raise OpError(
             ErrorType.DISK_FULL,
-            f"{spaced_size(missing)} more are needed, and {printable(str(layout.cache))} has "
-            f"{spaced_size(free)} free.",
+            f"{format_size(missing)} more are needed, and {printable(str(layout.cache))} has "
+            f"{format_size(free)} free.",
             remedy=Remedy.FREE_SPACE,
         )
     return jobs

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from mlxk_tui.ops.cache.documents import Documents, nonempty_str
 from mlxk_tui.ops.contract.results import Finding, FindingCode, Fix, Framework, MemoryFit, Severity
-from mlxk_tui.ops.core.text import printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, printable
 from mlxk_tui.ops.health.detect import Detection
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.health.weights import Weights, loads_in_mlx
@@ -122,13 +122,13 @@ def _architecture(runtime: Runtime, config: dict[str, object]) -> Iterable[Findi
 
 def _memory(runtime: Runtime, memory_bytes: int | None) -> Iterable[Finding]:
     fit = runtime.fit(memory_bytes)
-    usable = spaced_size(runtime.memory_bytes)
+    usable = format_size(runtime.memory_bytes)
     if fit is MemoryFit.TOO_LARGE:
         yield Finding(
             code=FindingCode.MEMORY_TOO_LARGE,
             severity=Severity.WARNING,
             path=None,
-            message=f"It needs about {spaced_size(memory_bytes)} of memory; only {usable} is available here.",
+            message=f"It needs about {format_size(memory_bytes)} of memory; only {usable} is available here.",
             fix=Fix.NONE,
         )
     elif fit is MemoryFit.TIGHT:
@@ -136,7 +136,7 @@ def _memory(runtime: Runtime, memory_bytes: int | None) -> Iterable[Finding]:
             code=FindingCode.MEMORY_TIGHT,
             severity=Severity.WARNING,
             path=None,
-            message=f"Memory is tight: it needs about {spaced_size(memory_bytes)} of the {usable} available.",
+            message=f"Memory is tight: it needs about {format_size(memory_bytes)} of the {usable} available.",
             fix=Fix.NONE,
         )
 

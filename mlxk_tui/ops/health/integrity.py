@@ -11,7 +11,7 @@ from mlxk_tui.ops.cache.documents import CANNOT_BE_READ, Documents, parse_json
 from mlxk_tui.ops.cache.repo import PARTIAL_ENDINGS, Repo, Snapshot
 from mlxk_tui.ops.contract.results import Finding, FindingCode, Fix, Severity
 from mlxk_tui.ops.core.files import read_bytes
-from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural, printable
 from mlxk_tui.ops.health.weights import (
     SAFETENSORS_INDEX,
     Weights,
@@ -203,7 +203,7 @@ def _check_tree(
             yield _error(
                 FindingCode.SIZE_MISMATCH,
                 name,
-                f"has {spaced_size(file.size)} instead of {spaced_size(tree_file.size)}",
+                f"has {format_size(file.size)} instead of {format_size(tree_file.size)}",
             )
     if optional:
         yield Finding(
@@ -251,7 +251,7 @@ def _check_downloads(repo: Repo, *, complete: bool) -> Iterable[Finding]:
     partial = [blob for blob in repo.blobs.values() if blob.is_partial]
     if not partial:
         return
-    total = spaced_size(sum(blob.size or 0 for blob in partial))
+    total = format_size(sum(blob.size or 0 for blob in partial))
     if complete:
         yield Finding(
             code=FindingCode.DOWNLOAD_UNFINISHED,

@@ -23,7 +23,7 @@ from mlxk_tui.ops.core.errors import AccessReason, ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, ignore_event
 from mlxk_tui.ops.core.files import free_bytes
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
-from mlxk_tui.ops.core.text import printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, printable
 from mlxk_tui.ops.download.file_names import check_files
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.health.weights import loads_in_mlx
@@ -101,8 +101,8 @@ class PullPlan:
             return None
         return OpError(
             ErrorType.DISK_FULL,
-            f"{self.repo} needs {spaced_size(self.bytes_to_fetch)} more, but the cache's disk has only "
-            f"{spaced_size(self.disk_free)} free.",
+            f"{self.repo} needs {format_size(self.bytes_to_fetch)} more, but the cache's disk has only "
+            f"{format_size(self.disk_free)} free.",
             remedy=Remedy.FREE_SPACE_OR_MOVE_CACHE,
             facts=ErrorFacts(needed_bytes=self.bytes_to_fetch, available_bytes=self.disk_free),
         )

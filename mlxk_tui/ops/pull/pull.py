@@ -21,7 +21,7 @@ from mlxk_tui.ops.contract.transfers import DownloadStatus, PullData
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, Progress, ignore_event
 from mlxk_tui.ops.core.remedies import Remedy
-from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural, printable
 from mlxk_tui.ops.download.download import download
 from mlxk_tui.ops.download.options import DownloadOptions, DownloadResult, DownloadSource
 from mlxk_tui.ops.health.integrity import check_integrity
@@ -260,7 +260,7 @@ def _done(plan: PullPlan, done: DownloadResult) -> PullData:
     else:
         message = (
             f"Pulled {plan.repo} at {short}: {plural(len(plan.entries), 'file')}, "
-            f"{spaced_size(plan.bytes_total)}."
+            f"{format_size(plan.bytes_total)}."
         )
     present = [entry for entry in plan.entries if entry.path in plan.local.present]
     return _data(
@@ -284,7 +284,7 @@ def _planned(plan: PullPlan) -> PullData:
     if plan.missing:
         message = (
             f"Would download {plural(len(plan.missing), 'file')} of {plan.repo} at {plan.commit[:12]}: "
-            f"{spaced_size(fetch)} of {spaced_size(plan.bytes_total)}."
+            f"{format_size(fetch)} of {format_size(plan.bytes_total)}."
         )
     else:
         message = f"{plan.repo} is already complete at {plan.commit[:12]}; nothing to download."

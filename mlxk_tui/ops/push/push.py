@@ -17,7 +17,7 @@ from mlxk_tui.ops.core.background import run_in_thread
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, ignore_event
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
-from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural, printable
 from mlxk_tui.ops.hub.responses import TreeEntry
 from mlxk_tui.ops.push.files import FolderListing, list_files
 from mlxk_tui.ops.push.plan import PlannedFile, PushChanges, PushPlan, compare_with_commit, to_planned_files
@@ -305,7 +305,7 @@ class _PushRun:
         else:
             ignored = self._verify_commit(changes, remote, moved=moved)
             summary = commit_difference(state.remote, remote, {file.path for file in changes.changed})
-        message = f"{format_summary(summary)} ({spaced_size(sum(file.size for file in changes.changed))})"
+        message = f"{format_summary(summary)} ({format_size(sum(file.size for file in changes.changed))})"
         if ignored:
             message += f"; the repo's .gitignore excludes {plural(ignored, 'file')}"
         return make_push_data(

@@ -38,7 +38,7 @@ from mlxk_tui.ops.contract.results import FindingCode, PruneData, PrunedFile, Pr
 from mlxk_tui.ops.core.background import Meter, run_in_thread
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, ignore_event
-from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural, printable
 from mlxk_tui.ops.download.partial_blob import is_resumable
 from mlxk_tui.ops.remove.revisions import (
     REPO_FOLDERS,
@@ -126,7 +126,7 @@ class _PruneResult:
         ]
         if counts:
             verb = "would be freed" if dry_run else "freed"
-            message = f"{', '.join(counts)}: {spaced_size(freed)} {verb}."
+            message = f"{', '.join(counts)}: {format_size(freed)} {verb}."
         else:
             message = "Nothing to prune."
         if self.skipped_repos:

@@ -35,7 +35,7 @@ from mlxk_tui.ops.core.background import Meter, run_in_thread
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, ignore_event
 from mlxk_tui.ops.core.remedies import ErrorFacts, Remedy
-from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural, printable
 from mlxk_tui.ops.remove.revisions import (
     REPO_FOLDERS,
     PayloadTracker,
@@ -217,7 +217,7 @@ def _remove(cache: Cache, plan: RemovePlan, *, force: bool, meter: Meter) -> RmD
         model=plan.ref.name,
         revision=plan.revision,
         action="deleted",
-        message=f"{spaced_size(freed)} freed{cleaned}.",
+        message=f"{format_size(freed)} freed{cleaned}.",
         freed_bytes=freed,
         lock_files_cleaned=locks,
         matches=[],

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.client_exceptions import ClientPayloadError
 from aiohttp.http_exceptions import HttpProcessingError
 
-from mlxk_tui.ops.core.text import size
+from mlxk_tui.ops.core.text import format_size
 from mlxk_tui.server.errors import BUSY, ApiError, invalid
 
 _SMALL_BYTES = 65_536
@@ -66,7 +66,7 @@ class BodyBudget:
                 ApiError(
                     429,
                     BUSY,
-                    f"Other request bodies use all memory for bodies ({size(self.reserved)}). "
+                    f"Other request bodies use all memory for bodies ({format_size(self.reserved)}). "
                     "Try again later.",
                     retry_after_s=5,
                 )
@@ -143,7 +143,9 @@ def _check_headers(request: web.BaseRequest, max_bytes: int) -> None:
 
 
 def _too_large(max_bytes: int) -> ApiError:
-    return _closing(invalid(f"The body is larger than {size(max_bytes)}. Send a smaller one.", status=413))
+    return _closing(
+        invalid(f"The body is larger than {format_size(max_bytes)}. Send a smaller one.", status=413)
+    )
 
 
 def _closing(error: ApiError) -> ApiError:

@@ -15,7 +15,7 @@ from mlxk_tui.engine.generation import Delta, Event, FinishReason, LoadProgress,
 from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.engine.stream import GenerationStream
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.core.text import spaced_size
+from mlxk_tui.ops.core.text import format_size
 from mlxk_tui.services.conversation.generation import GenerationResult
 from mlxk_tui.services.conversation.request import request_of
 
@@ -157,7 +157,7 @@ class Answer:
             text = _STAGES.get(self._loading.stage, "Loading the model")
             if self._loading.total:
                 share = self._loading.done / self._loading.total
-                done, total = spaced_size(self._loading.done), spaced_size(self._loading.total)
+                done, total = format_size(self._loading.done), format_size(self._loading.total)
                 text += f" {share:.0%} · {done} of {total}"
             return text
         if self.stage is Stage.PREFILL:

@@ -17,7 +17,7 @@ from textual.widgets import Static
 from mlxk_tui.chats.model import Attachment
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.os_errors import error_reason
-from mlxk_tui.ops.core.text import printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, printable
 from mlxk_tui.ui.widgets.text import Part, cut, line
 
 MAX_BYTES = 512_000
@@ -95,7 +95,7 @@ def read_attachment(path: str) -> Attachment:
     if len(data) > MAX_BYTES:
         raise OpError(
             ErrorType.VALIDATION_ERROR,
-            f"{label} is larger than {spaced_size(MAX_BYTES)}. Attach or paste a part of it.",
+            f"{label} is larger than {format_size(MAX_BYTES)}. Attach or paste a part of it.",
         )
     try:
         text = data.decode("utf-8-sig")
@@ -145,7 +145,7 @@ class AttachmentBar(Static):
         x = 0
         room = max(12, self.size.width or 60)
         for index, item in enumerate(self._items):
-            size = spaced_size(len(item.text.encode("utf-8", "replace")))
+            size = format_size(len(item.text.encode("utf-8", "replace")))
             name = cut(printable(item.name), 24)
             chip: list[Part] = [("+ ", "$accent"), (name, ""), (f" {size}", "$muted"), (" ✕", "$muted")]
             width = sum(cell_len(text) for text, _ in chip)

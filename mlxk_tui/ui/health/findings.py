@@ -9,7 +9,7 @@ from datetime import datetime
 from rich.cells import cell_len
 
 from mlxk_tui.ops.contract.terms import Severity
-from mlxk_tui.ops.core.text import plural, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural
 from mlxk_tui.services.library import DEFAULT_ORG, Entry, ModelState
 from mlxk_tui.ui.inspector.description import DOWNLOADING, checksum_sentence, findings_rows
 from mlxk_tui.ui.widgets.row_list import ListRow, RowList
@@ -100,7 +100,7 @@ class HealthList(RowList):
 
     def _block(self, entry: Entry) -> list[list[Part]]:
         width = self._width - 1
-        size = spaced_size(entry.model.disk_bytes)
+        size = format_size(entry.model.disk_bytes)
         name = cut(entry.short, max(12, width - len(size) - 4))
         head: list[Part] = [(f"{entry.state.glyph} ", entry.state.token), (name, "strong")]
         left = width - 2 - cell_len(name) - len(size) - 2

@@ -13,7 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from mlxk_tui.ops.core.os_errors import error_reason
-from mlxk_tui.ops.core.text import printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, printable
 from mlxk_tui.services.library import Entry
 from mlxk_tui.ui.widgets.form import Form
 from mlxk_tui.ui.widgets.text import Part, lines
@@ -91,7 +91,7 @@ class CloneDialog(Form[str]):
         self._problem = problem
 
     def fields(self) -> Iterable[Widget]:
-        name, size = self._entry.short, spaced_size(self._entry.model.size_bytes)
+        name, size = self._entry.short, format_size(self._entry.model.size_bytes)
         rows: list[list[Part]] = [
             [(name, "$strong"), (f"  {size}", "$muted")],
             [("Creates a copy outside the cache.", "$muted")],

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from textual.widget import Widget
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural, printable
 from mlxk_tui.ops.remove.remove import RemovePlan
 from mlxk_tui.services.library import Entry
 from mlxk_tui.ui.widgets.dialogs import Dialog, DialogList
@@ -32,7 +32,7 @@ class DeleteDialog(Dialog):
             rows.append(
                 [
                     (pad(entry.short, _WIDTH - _SIZE), "$strong"),
-                    (pad(spaced_size(plan.freed_bytes), _SIZE, right=True), ""),
+                    (pad(format_size(plan.freed_bytes), _SIZE, right=True), ""),
                 ]
             )
             parts = [entry.org, plural(plan.files, "file"), plural(plan.revisions, "revision")]
@@ -46,7 +46,7 @@ class DeleteDialog(Dialog):
         total: list[list[Part]] = [
             [
                 ("Frees ", "$muted"),
-                (spaced_size(freed), "bold"),
+                (format_size(freed), "bold"),
                 (" on disk. This can't be undone.", "$muted"),
             ]
         ]

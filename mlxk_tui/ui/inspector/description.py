@@ -12,7 +12,7 @@ from textual.content import Content
 
 from mlxk_tui.ops.cache.names import is_valid_repo_name
 from mlxk_tui.ops.contract.terms import FindingCode, Fix, Framework, Health, MemoryFit, ModelType, Severity
-from mlxk_tui.ops.core.text import age, plural, printable, spaced_size, unmentioned_path
+from mlxk_tui.ops.core.text import age, format_size, plural, printable, unmentioned_path
 from mlxk_tui.services.library import Entry, ModelState
 from mlxk_tui.ui.widgets.text import (
     FIT_LABELS,
@@ -124,7 +124,7 @@ def memory_gauge(needed: int, machine: int, fit: MemoryFit | None, width: int) -
     """Return the memory fit: needed and available bytes, a gauge and a label, in one line or two."""
     style = FIT_STYLES.get(fit, "$muted") if fit else "$muted"
     full, empty = gauge(needed / machine if machine else 0, _GAUGE)
-    text = f"needs {spaced_size(needed)} of {spaced_size(machine)}"
+    text = f"needs {format_size(needed)} of {format_size(machine)}"
     label = f"  {FIT_LABELS[fit]}" if fit else ""
     parts: list[Part] = [(full, style), (empty, "$line"), (label, style)]
     if cell_len(text) + 3 + _GAUGE + cell_len(label) <= width:
@@ -192,7 +192,7 @@ def _memory(entry: Entry, machine_bytes: int, width: int, without_gpu: bool) -> 
         return []
     rows: list[list[Part]] = [[], *memory_gauge(model.memory_bytes, machine_bytes, model.memory_fit, width)]
     if without_gpu and model.memory_float32_bytes is not None:
-        as_float32 = f"{spaced_size(model.memory_float32_bytes)} as float32, if it fits"
+        as_float32 = f"{format_size(model.memory_float32_bytes)} as float32, if it fits"
         rows += [[(text, "$muted")] for text in wrap(as_float32, width)]
     return rows
 
@@ -217,8 +217,8 @@ def _facts(entry: Entry, now: datetime) -> list[tuple[str, str, str]]:
         rows.append(("Architecture", printable(facts.architecture), ""))
     if model.abilities:
         rows.append(("Tasks", ", ".join(model.abilities), ""))
-    rows.append(("Size", spaced_size(model.size_bytes), "this revision"))
-    rows.append(("On disk", spaced_size(model.disk_bytes), plural(model.revisions, "revision")))
+    rows.append(("Size", format_size(model.size_bytes), "this revision"))
+    rows.append(("On disk", format_size(model.disk_bytes), plural(model.revisions, "revision")))
     exact = f"{model.last_modified[:16].replace('T', ' ')} UTC"
     ago = age(model.last_modified, now)
     rows.append(("Modified", exact, "") if exact.startswith(ago) else ("Modified", ago, exact))
@@ -261,7 +261,7 @@ def checksum_sentence(entry: Entry, now: datetime) -> str:
         text = f"Verified {when}: no files with checksums"
     else:
         result = f"{sums.mismatched:,} mismatched" if sums.mismatched else "all match"
-        text = f"Checksums verified {when}: {plural(sums.files, 'file')}, {spaced_size(sums.bytes)}, {result}"
+        text = f"Checksums verified {when}: {plural(sums.files, 'file')}, {format_size(sums.bytes)}, {result}"
     if sums.unverifiable:
         text += f"; {plural(sums.unverifiable, 'file')} without a checksum"
     return text + "."
@@ -273,7 +273,7 @@ def files(listed: Sequence[ModelFile], width: int) -> Content:
         return Content.styled("This revision has no files.", "$muted")
     rows: list[list[Part]] = []
     for file in listed[:_MAX_FILES]:
-        shown = spaced_size(file.size_bytes) if file.size_bytes is not None else "missing"
+        shown = format_size(file.size_bytes) if file.size_bytes is not None else "missing"
         style = "" if file.type == "weights" else "$muted"
         rows.append(
             [
@@ -288,7 +288,7 @@ def files(listed: Sequence[ModelFile], width: int) -> Content:
         [("─" * width, "$line")],
         [
             (pad(plural(len(listed), "file"), max(8, width - 9)), "$muted"),
-            (pad(spaced_size(total), 9, right=True), ""),
+            (pad(format_size(total), 9, right=True), ""),
         ],
     ]
     return lines(rows)

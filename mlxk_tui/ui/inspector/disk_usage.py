@@ -10,7 +10,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import plural, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural
 from mlxk_tui.services.library import Entry
 from mlxk_tui.ui.widgets.text import Part, bar, lines, pad
 
@@ -45,7 +45,7 @@ def describe(entries: list[Entry], width: int) -> Content:
         count[entry.org or "(no organization)"] += 1
     total = sum(usage.values())
     rows: list[list[Part]] = [
-        [(spaced_size(total), "$strong bold"), (f"  in {plural(len(entries), 'model')}", "$muted")],
+        [(format_size(total), "$strong bold"), (f"  in {plural(len(entries), 'model')}", "$muted")],
         [],
         [("By organization", "$strong")],
     ]
@@ -63,7 +63,7 @@ def describe(entries: list[Entry], width: int) -> Content:
                 (f" {pad(str(count[org]), 4, right=True)}  ", "$muted"),
                 (drawn, "$accent"),
                 (rest, "$line"),
-                (pad(spaced_size(used), _SIZE, right=True), ""),
+                (pad(format_size(used), _SIZE, right=True), ""),
             ]
         )
     if len(usage) > _MAX_BARS:
@@ -74,7 +74,7 @@ def describe(entries: list[Entry], width: int) -> Content:
         rows += [
             [
                 (pad(entry.short, width - _SIZE), ""),
-                (pad(spaced_size(entry.model.disk_bytes), _SIZE, right=True), ""),
+                (pad(format_size(entry.model.disk_bytes), _SIZE, right=True), ""),
             ]
             for entry in largest
         ]

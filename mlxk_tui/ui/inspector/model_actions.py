@@ -12,7 +12,7 @@ from textual.screen import Screen
 from mlxk_tui.ops.contract.terms import Severity
 from mlxk_tui.ops.core.errors import OpError
 from mlxk_tui.ops.core.events import OnEvent, Progress
-from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural, printable
 from mlxk_tui.services.library import Entry, ScanPhase
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.messages import ChatRequested
@@ -187,7 +187,7 @@ async def delete_models(host: Host, context: Context, entries: Sequence[Entry]) 
             context.library.drop([entry.key])
         if failures:
             raise failures[0]
-        return f"{models_label([entry for entry, _ in plans])} deleted, {spaced_size(freed)} freed."
+        return f"{models_label([entry for entry, _ in plans])} deleted, {format_size(freed)} freed."
 
     context.tasks.start(f"Deleting {models_label([entry for entry, _ in plans])}", work)
 
@@ -214,7 +214,7 @@ async def prune_cache(host: Host, context: Context) -> None:
     async def work(on_event: OnEvent) -> str:
         done = await prune(context.library.cache, on_event=on_event)
         await context.library.refresh()
-        return f"Pruned, {spaced_size(done.freed_bytes)} freed."
+        return f"Pruned, {format_size(done.freed_bytes)} freed."
 
     context.tasks.start("Pruning", work)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from textual.widget import Widget
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural, printable
 from mlxk_tui.ui.widgets.dialogs import Dialog, DialogList
 from mlxk_tui.ui.widgets.text import Part, lines, pad
 
@@ -45,7 +45,7 @@ class PruneDialog(Dialog):
                 short = detail.rpartition("/")[2][:14]
                 shown = f"  {printable(name)}  {printable(short)}"
                 rows.append(
-                    [(pad(shown, _WIDTH - _SIZE), "$muted"), (pad(spaced_size(freed), _SIZE, right=True), "")]
+                    [(pad(shown, _WIDTH - _SIZE), "$muted"), (pad(format_size(freed), _SIZE, right=True), "")]
                 )
             if len(items) > _MAX_ROWS:
                 rows.append([(f"  … and {len(items) - _MAX_ROWS:,} more", "$muted")])
@@ -55,7 +55,7 @@ class PruneDialog(Dialog):
                 [
                     [
                         ("Frees ", "$muted"),
-                        (spaced_size(plan.freed_bytes), "bold"),
+                        (format_size(plan.freed_bytes), "bold"),
                         (" on disk. This can't be undone.", "$muted"),
                     ]
                 ]

@@ -14,7 +14,7 @@ from textual.widget import Widget
 
 from mlxk_tui.ops.catalog.filters import FIELDS
 from mlxk_tui.ops.contract.terms import Framework, Health
-from mlxk_tui.ops.core.text import plural, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural
 from mlxk_tui.services.conversation import models
 from mlxk_tui.services.library import Changed, Entry, ScanPhase
 from mlxk_tui.transfers.starters import STARTERS
@@ -173,7 +173,7 @@ class ModelsPane(Pane):
                     f"{empty_states.cache_path(library)} {state}.",
                     "",
                     "Start with a small one:",
-                    *(f"{starter.name}  {spaced_size(starter.size_bytes)}" for starter in STARTERS),
+                    *(f"{starter.name}  {format_size(starter.size_bytes)}" for starter in STARTERS),
                 ],
                 keys=[("p", "pull a model"), ("r", "rescan")],
             )
@@ -185,12 +185,12 @@ class ModelsPane(Pane):
         matches = f"{len(self._shown):,} of {total:,}"
         self.filter_bar.show_count(matches)
         if marks:
-            text = f"◆ {len(marks):,} marked · {spaced_size(sum(entry.model.disk_bytes for entry in marks))}"
+            text = f"◆ {len(marks):,} marked · {format_size(sum(entry.model.disk_bytes for entry in marks))}"
             text += f" · {hidden:,} more hidden by the filter" if hidden else ""
         elif hidden:
             text = f"◆ {hidden:,} marked, hidden by the filter"
         elif len(self._shown) < total:
-            text = f"{matches} · {spaced_size(sum(entry.model.disk_bytes for entry in self._shown))}"
+            text = f"{matches} · {format_size(sum(entry.model.disk_bytes for entry in self._shown))}"
         else:
             text = f"{self.table.cursor + 1:,}/{total:,}" if total else ""
         self.panel.border_subtitle = Content(text)

@@ -15,7 +15,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from mlxk_tui.ops.core.text import age, spaced_size
+from mlxk_tui.ops.core.text import age, format_size
 from mlxk_tui.services.library import DEFAULT_ORG, Entry
 from mlxk_tui.ui.widgets.row_list import ListRow, RowList
 from mlxk_tui.ui.widgets.text import Part, cut, pad, quant_label, short_age, type_label
@@ -165,7 +165,7 @@ class ModelTable(RowList):
         if column.id == "quant":
             return quant_label(model), "muted"
         if column.id == "size":
-            return spaced_size(model.disk_bytes), ""
+            return format_size(model.disk_bytes), ""
         if column.id == "modified":
             if column.width < 10:
                 return short_age(model.last_modified, self._now()), "muted"

@@ -7,7 +7,7 @@ from mlxk_tui.ops.contract.matrices import BlasState
 from mlxk_tui.ops.contract.terms import CpuWeights
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
-from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural, printable
 from mlxk_tui.server.request_log import RequestState
 from mlxk_tui.services.server.control import ServerControl, ServerPhase
 from mlxk_tui.ui.server.request_text import rate_text
@@ -63,13 +63,13 @@ def _model(context: Context) -> Fact:
     engine = context.chats.status
     if engine.loading is not None:
         total = engine.loading_total
-        progress = f"  {spaced_size(engine.loading_done)} of {spaced_size(total)}" if total else "  loading …"
+        progress = f"  {format_size(engine.loading_done)} of {format_size(total)}" if total else "  loading …"
         return Fact("Model", _short(engine.loading), "$accent", progress)
     if engine.model is not None:
         model, used = engine.model, engine.memory_bytes or engine.model.memory_bytes
-        details = [spaced_size(used)]
+        details = [format_size(used)]
         if model.weights is CpuWeights.FLOAT32 and model.stored_bytes < used / 1.5:
-            stored = spaced_size(model.stored_bytes)
+            stored = format_size(model.stored_bytes)
             details = [
                 f"{details[0]} as float32, {stored} as stored",
                 f"{details[0]} float32, {stored} stored",
@@ -127,7 +127,7 @@ def _about_model(server: ServerControl, error: OpError) -> str:
     if error.type is ErrorType.MODEL_NOT_FOUND:
         why = "is not in the cache."
     elif error.type is ErrorType.INSUFFICIENT_MEMORY:
-        needed, here = spaced_size(error.facts.needed_bytes), spaced_size(error.facts.available_bytes)
+        needed, here = format_size(error.facts.needed_bytes), format_size(error.facts.available_bytes)
         why = f"needs about {needed} of memory, {here} available."
         hint += " or load it anyway"
     else:

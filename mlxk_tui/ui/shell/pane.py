@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.widget import Widget
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural, printable
 from mlxk_tui.services.library import Changed, ScanPhase
 from mlxk_tui.services.server.control import ServerPhase
 from mlxk_tui.transfers.changes import Change
@@ -38,7 +38,7 @@ class HeaderLine(Static):
         else:
             parts.append((f" · {plural(len(library.entries), 'model')}", ""))
             if library.entries:
-                parts.append((f" · {spaced_size(library.total_bytes)}", ""))
+                parts.append((f" · {format_size(library.total_bytes)}", ""))
         if library.phase is ScanPhase.LOADING:
             parts.append((" · scanning …", "$muted"))
         transfers, server, engine = self._transfers(), self._server(), self._engine()
@@ -75,7 +75,7 @@ class HeaderLine(Static):
             running = [transfer for transfer in queue.running if transfer.is_push is push]
             if running:
                 rate = sum(transfer.rates.rate(queue.monotonic()) for transfer in running)
-                fast = f" {spaced_size(int(rate))}/s" if rate >= 1 else ""
+                fast = f" {format_size(int(rate))}/s" if rate >= 1 else ""
                 parts.append((f"{'  ' if parts else ''}{glyph}{len(running)}{fast}", "$accent"))
         return parts
 

@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.timer import Timer
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, printable
 from mlxk_tui.services.tasks import Task, Tasks
 from mlxk_tui.ui.shell.tasks import stop_latest_task
 from mlxk_tui.ui.widgets.subscriber import Subscriber
@@ -73,10 +73,10 @@ def describe(running: list[Task], width: int, stop_key: str = "esc") -> Content:
         part = progress.bytes_done / progress.bytes_total
         share = [(f" {part:4.0%}", "")]
         full, empty = gauge(part, _GAUGE)
-        done, total = spaced_size(progress.bytes_done), spaced_size(progress.bytes_total)
+        done, total = format_size(progress.bytes_done), format_size(progress.bytes_total)
         numbers = [(f"  {done} of {total}", "$muted")]
         if progress.rate:
-            rate = [(f"  {spaced_size(int(progress.rate))}/s", "$muted")]
+            rate = [(f"  {format_size(int(progress.rate))}/s", "$muted")]
     elif progress is not None and progress.files_total:
         numbers = [(f" {progress.files_done:,} of {progress.files_total:,}", "$muted")]
     more: list[Part] = [(f"  +{len(running) - 1} more", "$muted")] if len(running) > 1 else []

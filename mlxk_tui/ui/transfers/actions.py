@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlxk_tui.ops.core.text import spaced_size
+from mlxk_tui.ops.core.text import format_size
 from mlxk_tui.transfers.jobs import Transfer, TransferState
 from mlxk_tui.ui.inspector import model_actions
 from mlxk_tui.ui.inspector.model_actions import Host
@@ -27,7 +27,7 @@ async def cancel(host: Host, context: Context, transfer: Transfer) -> None:
             kind, text = "upload", "Nothing is on the hub yet. Push again to start over."
         else:
             kind = "download"
-            text = f"{spaced_size(transfer.bytes_done)} stays on disk. Pull again to resume."
+            text = f"{format_size(transfer.bytes_done)} stays on disk. Pull again to resume."
         dialog = ConfirmDialog(f"Cancel {name}?", text, proceed=f"Cancel {kind}", cancel=f"Keep {kind}ing")
         if not await host.app.push_screen_wait(dialog):
             return

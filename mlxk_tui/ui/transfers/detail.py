@@ -12,7 +12,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural, printable
 from mlxk_tui.transfers.jobs import FileProgress, Push, Transfer, TransferState
 from mlxk_tui.transfers.rates import HISTORY_SECONDS
 from mlxk_tui.ui.inspector.pull_actions import short_name
@@ -146,7 +146,7 @@ def _rate(transfer: Transfer, now: float, width: int) -> list[list[Part]]:
     history = transfer.rates.history(now)
     label: list[Part] = [("Rate", "$strong"), (f"  {rate_text(transfer.rates.rate(now))}", "")]
     peak = max(history, default=0)
-    peak_text: list[Part] = [(f"peak {spaced_size(peak)}/s", "$faint")] if peak else []
+    peak_text: list[Part] = [(f"peak {format_size(peak)}/s", "$faint")] if peak else []
     cells = min(width, HISTORY_SECONDS)
     rows: list[list[Part]] = [[*label, *flush_right(label, peak_text, cells)]]
     rows += [[(drawn, "$accent")] for drawn in sparkline(history, cells, _SPARK_ROWS)]
@@ -191,7 +191,7 @@ def _file(path: str, file: FileProgress, width: int) -> list[Part]:
     name = pad(printable(path), max(8, width - _FILE_BAR - 17))
     share = min(1.0, file.done / file.total) if file.total else 1.0
     drawn, rest = bar(share, _FILE_BAR)
-    size = pad(spaced_size(file.total), 8, right=True)
+    size = pad(format_size(file.total), 8, right=True)
     if file.complete:
         return [(name, "$muted"), (" " * (_FILE_BAR + 6), ""), ("✓", "$good"), (size, "$muted")]
     return [

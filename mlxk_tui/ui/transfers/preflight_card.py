@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural, printable
 from mlxk_tui.ops.pull.plan import PullPlan
 from mlxk_tui.ui.inspector.description import memory_gauge
 from mlxk_tui.ui.widgets.error_text import error_text
@@ -19,7 +19,7 @@ def download_text(plan: PullPlan) -> str:
     if not plan.missing:
         return "Already complete"
     files = plural(len(plan.missing), "file")
-    return f"{spaced_size(plan.bytes_to_fetch)} in {files}"
+    return f"{format_size(plan.bytes_to_fetch)} in {files}"
 
 
 def plan_rows(plan: PullPlan, machine_bytes: int, width: int) -> list[list[Part]]:
@@ -39,7 +39,7 @@ def plan_rows(plan: PullPlan, machine_bytes: int, width: int) -> list[list[Part]
     ]
     on_disk = plan.bytes_total - plan.bytes_to_fetch
     if plan.missing and on_disk > 0:
-        text = f"{spaced_size(on_disk)} of {spaced_size(plan.bytes_total)} already on disk"
+        text = f"{format_size(on_disk)} of {format_size(plan.bytes_total)} already on disk"
         rows += _fact("", text, width, "$muted")
     rows += _disk(plan, width)
     if plan.memory_bytes is not None and machine_bytes:
@@ -64,7 +64,7 @@ def _disk(plan: PullPlan, width: int) -> list[list[Part]]:
     style = "$bad" if plan.lacks_space else "$attention" if share > 0.9 else "$good"
     full, empty = gauge(min(1.0, share), _GAUGE)
     label = "not enough" if plan.lacks_space else "enough"
-    text = f"needs {spaced_size(plan.bytes_to_fetch)} of {spaced_size(plan.disk_free)} free"
+    text = f"needs {format_size(plan.bytes_to_fetch)} of {format_size(plan.disk_free)} free"
     parts: list[Part] = [(full, style), (empty, "$line"), (f"  {label}", style)]
     title: Part = (pad("Disk", _LABEL), "$muted")
     if len(text) + 3 + _GAUGE + 2 + len(label) <= width - _LABEL:

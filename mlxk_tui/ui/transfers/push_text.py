@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mlxk_tui.ops.contract.results import WorkspaceHealth
 from mlxk_tui.ops.contract.transfers import PushData
-from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural, printable
 from mlxk_tui.ui.widgets.text import Part, cut, sentence, wrap
 
 _MAX_ANOMALIES = 3
@@ -17,7 +17,7 @@ _MAX_FILES = 500
 
 def workspace_rows(health: WorkspaceHealth, width: int) -> list[list[Part]]:
     """Return the health of a folder, the worst anomaly first."""
-    files = f"{plural(health.files_count, 'file')}, {spaced_size(health.total_bytes)}"
+    files = f"{plural(health.files_count, 'file')}, {format_size(health.total_bytes)}"
     worst = [("✗", "$bad") if item.severity == "error" else ("▲", "$attention") for item in health.anomalies]
     if not health.anomalies:
         return [[("✓ ", "$good"), (f"{files}; no problems found", "")]]
@@ -46,7 +46,7 @@ def summary_rows(plan: PushData) -> list[list[Part]]:
     ]
     rows = [parts]
     if plan.bytes_total is not None:
-        rows.append([(f"{spaced_size(plan.bytes_total)} to upload", "$muted")])
+        rows.append([(f"{format_size(plan.bytes_total)} to upload", "$muted")])
     created = [
         text
         for text, would_create in (

@@ -10,7 +10,7 @@ from typing import ClassVar
 from rich.cells import cell_len
 from textual.binding import Binding, BindingType
 
-from mlxk_tui.ops.core.text import printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, printable
 from mlxk_tui.ui.widgets.row_list import ListRow, RowList
 from mlxk_tui.ui.widgets.text import Part, cut, pad, short_age
 
@@ -110,7 +110,7 @@ def titles(width: int) -> list[Part]:
 
 
 def _size(count: int | None) -> str:
-    return spaced_size(count) if count is not None else "–"
+    return format_size(count) if count is not None else "–"
 
 
 def _name(model: SearchHit, room: int) -> list[Part]:

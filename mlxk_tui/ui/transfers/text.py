@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlxk_tui.ops.core.text import age, iso_utc, printable, spaced_size
+from mlxk_tui.ops.core.text import age, format_size, iso_utc, printable
 from mlxk_tui.transfers.jobs import Transfer, TransferState
 from mlxk_tui.ui.widgets.error_text import error_text
 from mlxk_tui.ui.widgets.text import Part
@@ -47,8 +47,8 @@ def amount(transfer: Transfer) -> str:
     if not transfer.bytes_total:
         return ""
     if transfer.state is TransferState.DONE:
-        return spaced_size(transfer.bytes_total)
-    done, total = spaced_size(transfer.bytes_done), spaced_size(transfer.bytes_total)
+        return format_size(transfer.bytes_total)
+    done, total = format_size(transfer.bytes_done), format_size(transfer.bytes_total)
     number, _, unit = done.partition(" ")
     return f"{number} of {total}" if total.endswith(f" {unit}") else f"{done} of {total}"
 
@@ -109,4 +109,4 @@ def failure_text(transfer: Transfer) -> str:
 
 def rate_text(rate: float) -> str:
     """Return a rate in bytes per second: `54.3 MB/s`; a dash for none."""
-    return f"{spaced_size(int(rate))}/s" if rate >= 1 else "–"
+    return f"{format_size(int(rate))}/s" if rate >= 1 else "–"

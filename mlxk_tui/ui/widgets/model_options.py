@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxk_tui.ops.contract.terms import MemoryFit
-from mlxk_tui.ops.core.text import spaced_size
+from mlxk_tui.ops.core.text import format_size
 from mlxk_tui.services.conversation import models
 from mlxk_tui.services.library import Library
 from mlxk_tui.ui.widgets.choice_dialogs import Option
@@ -14,7 +14,7 @@ def model_options(library: Library) -> list[Option]:
     options = []
     for entry in models.chat_models(library):
         fit = entry.model.memory_fit
-        detail, style = spaced_size(entry.model.size_bytes), "muted"
+        detail, style = format_size(entry.model.size_bytes), "muted"
         if fit is MemoryFit.TIGHT:
             detail, style = f"tight  {detail}", "attention"
         elif fit is MemoryFit.TOO_LARGE:

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from mlxk_tui.ops.core.text import age, plural, printable, size, truncate_middle
+from mlxk_tui.ops.core.text import age, compact_size, format_size, plural, printable, truncate_middle
 
 
 @pytest.mark.parametrize(
@@ -35,21 +35,22 @@ def test_newlines_are_kept_on_request() -> None:
     ("count", "shown"),
     [
         (None, "-"),
-        (0, "0B"),
-        (999, "999B"),
-        (1000, "1.00KB"),
-        (9_994, "9.99KB"),
-        (9_996, "10.0KB"),
-        (99_960, "100KB"),
-        (999_499, "999KB"),
-        (999_600, "1.00MB"),
-        (2_284_000_000, "2.28GB"),
-        (10**18, "1.00EB"),
-        (10**22, "10000EB"),
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.00 KB"),
+        (9_994, "9.99 KB"),
+        (9_996, "10.0 KB"),
+        (99_960, "100 KB"),
+        (999_499, "999 KB"),
+        (999_600, "1.00 MB"),
+        (2_284_000_000, "2.28 GB"),
+        (10**18, "1.00 EB"),
+        (10**22, "10000 EB"),
     ],
 )
 def test_sizes_have_three_significant_digits(count: int | None, shown: str) -> None:
-    assert size(count) == shown
+    assert format_size(count) == shown
+    assert compact_size(count) == shown.replace(" ", "")
 
 
 @pytest.mark.parametrize(

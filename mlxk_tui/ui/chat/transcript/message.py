@@ -11,7 +11,7 @@ from rich.style import Style
 from textual.strip import Strip
 
 from mlxk_tui.chats.model import Message, MessageState, Role
-from mlxk_tui.ops.core.text import plural, printable, spaced_size
+from mlxk_tui.ops.core.text import format_size, plural, printable
 from mlxk_tui.services.conversation.answer import AnswerProgress
 from mlxk_tui.ui.chat.transcript.markdown import MarkdownRenderer, safe
 from mlxk_tui.ui.chat.transcript.markdown_pieces import MarkdownSplitter
@@ -140,7 +140,7 @@ class MessageBlock:
         return parts
 
     def _chip(self, renderer: MarkdownRenderer, inner: int, name: str, text: str) -> Strip:
-        size = spaced_size(len(text.encode("utf-8", "replace")))
+        size = format_size(len(text.encode("utf-8", "replace")))
         shown = cut(printable(name), max(8, inner - len(size) - 6))
         return _line(renderer, [(" " * _INDENT, ""), ("+ ", "accent"), (shown, ""), (f"  {size}", "muted")])
 

@@ -262,6 +262,11 @@ class ConversationView(ScrollView, can_focus=True):
         if new_value < old_value and new_value <= self.scrollable_content_region.height:
             self.post_message(self.MoreRequested())
 
+    def watch_show_vertical_scrollbar(self, shown: bool) -> None:
+        """Give a scrollbar that appears the current position, which it missed (Textual 8.2.8)."""
+        if shown:
+            self.vertical_scrollbar.position = self.scroll_y
+
     def notify_style_update(self) -> None:
         super().notify_style_update()
         # Created when a line is rendered: the component styles are still the old ones (Textual 8.2.8).
