@@ -106,6 +106,7 @@ def test_wrong_results_only_in_double_precision_are_detected(package: Path, tmp_
         assert "gives wrong numbers" in borrow(MLXK_BLAS=str(library))["message"]
 
 
+@pytest.mark.slow
 def test_other_files_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "text.so").write_text("not a library")
     assert "cannot be loaded" in borrow(MLXK_BLAS=str(tmp_path / "text.so"))["message"]
@@ -134,11 +135,13 @@ def test_library_that_breaks_after_its_trial_does_not_stop_the_worker(package: P
     assert borrow(**environ)["path"] == str(package)
 
 
+@pytest.mark.slow
 def test_read_only_cache_folder_only_prevents_storing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert borrow(MLXK_BLAS_TRIALS=str(tmp_path / "file"))["state"] == "fast"
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_both_use_the_library(tmp_path: Path) -> None:
     environ = {**os.environ, "MLXK_BLAS_TRIALS": str(tmp_path)}
     processes = [

@@ -272,7 +272,9 @@ def test_half_precision_scales_become_float32() -> None:
     assert held.current_bytes < 1.2 * held.stored_bytes
 
 
-@pytest.mark.parametrize("options", [{"bits": 4, "group_size": 64}, {"dtype": "bfloat16"}])
+@pytest.mark.parametrize(
+    "options", [{"bits": 4, "group_size": 64}, pytest.param({"dtype": "bfloat16"}, marks=pytest.mark.slow)]
+)
 def test_at_most_one_layer_is_in_memory_as_float32(options: dict[str, Any]) -> None:
     import mlx.core as mx
 

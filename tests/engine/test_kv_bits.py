@@ -23,7 +23,13 @@ PROMPT = tuple(10 + (7 * i) % 300 for i in range(2100))
 
 
 @pytest.mark.parametrize(
-    ("bits", "length"), [(4, 1), (4, 40), pytest.param(4, 2100, marks=pytest.mark.slow), (8, 40)]
+    ("bits", "length"),
+    [
+        pytest.param(4, 1, marks=pytest.mark.slow),
+        (4, 40),
+        pytest.param(4, 2100, marks=pytest.mark.slow),
+        pytest.param(8, 40, marks=pytest.mark.slow),
+    ],
 )
 def test_prefill_chunks_do_not_change_tokens_and_the_cache_is_small(
     babbler: RunnableModel, bits: int, length: int

@@ -131,7 +131,7 @@ def test_token_is_read_from_the_environment_and_never_printed(
         assert "hf auth login" in wrong.stdout + wrong.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_signal_stops_a_pull_promptly(number: int, server: LocalHub, hub: Path) -> None:
     server.add_repo(LARGE, {**FILES, "big.bin": Generated(SIZE, seed=2)})
     server.rate_per_connection = 1 << 16

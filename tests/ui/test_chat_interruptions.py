@@ -144,7 +144,7 @@ def terminal(endless: Path, tmp_path: Path) -> Iterator[Terminal]:
     ("number", "answering", "statuses"),
     [
         (signal.SIGKILL, True, {-signal.SIGKILL}),
-        (signal.SIGKILL, False, {-signal.SIGKILL}),
+        pytest.param(signal.SIGKILL, False, {-signal.SIGKILL}, marks=pytest.mark.slow),
         (signal.SIGTERM, True, {128 + signal.SIGTERM}),
         pytest.param(
             *(signal.SIGHUP, True, {-signal.SIGHUP, 128 + signal.SIGHUP}),

@@ -109,7 +109,9 @@ async def delete_key(pilot: Pilot[Any]) -> None:
     await pilot.press("d")
 
 
-@pytest.mark.parametrize(("host", "verb"), [("mymachine.local", "may be"), ("0.0.0.0", "is")])
+@pytest.mark.parametrize(
+    ("host", "verb"), [pytest.param("mymachine.local", "may be", marks=pytest.mark.slow), ("0.0.0.0", "is")]
+)
 async def test_last_key_cannot_be_deleted_with_a_public_host(
     hub: Path, tmp_path: Path, keyed: Path, host: str, verb: str
 ) -> None:

@@ -58,7 +58,9 @@ async def pane_of(pilot: Pilot[Any]) -> ServerPane:
     return pane
 
 
-@pytest.mark.parametrize("size", SIZES, ids=["wide", "narrow"])
+@pytest.mark.parametrize(
+    "size", [pytest.param(SIZES[0], marks=pytest.mark.slow), SIZES[1]], ids=["wide", "narrow"]
+)
 async def test_server_stays_off_without_mlx(hub: Path, tmp_path: Path, size: tuple[int, int]) -> None:
     machine = replace(MACHINE, mlx_lm=None, architectures=frozenset())
     app = app_on(hub, tmp_path / "state", runtime=machine)

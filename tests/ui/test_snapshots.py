@@ -141,8 +141,6 @@ def picture(runs: dict[tuple[str, str, str], Pictures | Exception], sample_hub: 
 
 ALL_PANES = pytest.mark.parametrize("pane", ROWS)
 ALL_SIZES = pytest.mark.parametrize("size", SIZES)
-SLOW_WIDE = ("80x24", pytest.param("120x40", marks=pytest.mark.slow))
-"""Dialogs look nearly the same in a large terminal."""
 
 
 CASES = [
@@ -171,7 +169,8 @@ async def test_pane_in_the_colours_of_the_terminal(
     assert unchanged(await picture("full", pane, size, "ansi"))
 
 
-@pytest.mark.parametrize("size", SLOW_WIDE)
+@pytest.mark.slow
+@ALL_SIZES
 @pytest.mark.parametrize("scene", [scene.name for scene in OVER])
 async def test_over(unchanged: Unchanged, picture: Picture, scene: str, size: str) -> None:
     assert unchanged(await picture("over", scene, size, "dark"))

@@ -158,6 +158,8 @@ LOOKS = (
 )
 MORE = {"full", "empty"}
 """Pictures that are wanted in light and without colours too."""
+QUICK = {"full", "settings", "sessions", "empty", "error", "no-model", "no-mlx"}
+"""Pictures that are drawn in the quick tests."""
 
 
 def _app(state: str, sample: Path) -> MlxkApp:
@@ -251,7 +253,7 @@ def _lock(state: str) -> sqlite3.Connection | None:
     return held
 
 
-async def _draw(state: str, size_name: str, theme: str, sample: Path) -> Pictures:
+async def _draw(state: str, size_name: str, theme: str, quick: bool, sample: Path) -> Pictures:
     """Run the app in a state, or (if empty) with the stored chats, and draw every picture in a theme."""
     held = _lock(state)
     if not state:
@@ -261,7 +263,9 @@ async def _draw(state: str, size_name: str, theme: str, sample: Path) -> Picture
     looks = [
         look
         for look in LOOKS
-        if look.state == state and size_name in look.sizes and (theme == "dark" or look.name in MORE)
+        if (look.state, look.name in QUICK) == (state, quick)
+        and size_name in look.sizes
+        and (theme == "dark" or look.name in MORE)
     ]
     async with app.run_test(size=SIZES[size_name], notifications=True) as pilot:
         await settle(pilot, "mlxk")
@@ -281,13 +285,16 @@ async def _draw(state: str, size_name: str, theme: str, sample: Path) -> Picture
 
 
 @pytest.fixture(scope="module")
-def runs() -> dict[tuple[str, str, str], Pictures | Exception]:
-    """Return the pictures of each run of the app, by state, size and theme."""
+def runs() -> dict[tuple[str, str, str, bool], Pictures | Exception]:
+    """Return the pictures of each run of the app, by state, size, theme, and whether they are quick."""
     return {}
 
 
 CASES = [
-    pytest.param(look, size, theme, marks=() if theme == "dark" and size == "80x24" else pytest.mark.slow)
+    pytest.param(
+        *(look, size, theme),
+        marks=() if (size, theme, look.name in QUICK) == ("80x24", "dark", True) else pytest.mark.slow,
+    )
     for look in LOOKS
     for size in look.sizes
     for theme in ("dark", *(("light", NO_COLOR) if look.name in MORE else ()))
@@ -299,14 +306,14 @@ CASES = [
 )
 async def test_chat(
     unchanged: Unchanged,
-    runs: dict[tuple[str, str, str], Pictures | Exception],
+    runs: dict[tuple[str, str, str, bool], Pictures | Exception],
     monkeypatch: pytest.MonkeyPatch,
     sample_hub: Path,
     look: Look,
     size: str,
     theme: str,
 ) -> None:
-    run = (look.state, size, theme)
+    run = (look.state, size, theme, look.name in QUICK)
     if run not in runs:
         if theme == NO_COLOR:
             monkeypatch.setenv("NO_COLOR", "1")

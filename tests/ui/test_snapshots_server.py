@@ -299,7 +299,8 @@ def gallery() -> Gallery:
     return Gallery()
 
 
-@pytest.mark.parametrize("size", ["80x24", pytest.param("120x40", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", [scene.name for scene in SMALL])
 async def test_dark(unchanged: Unchanged, gallery: Gallery, tmp_path: Path, name: str, size: str) -> None:
     assert unchanged(await gallery.get(name, size, "dark", tmp_path))

@@ -276,7 +276,10 @@ async def test_hub(
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [*((scene.name, "120x40") for scene in QUEUE), *((scene.name, "80x24") for scene in DETAILS)],
+    [
+        *(pytest.param(scene.name, "120x40", marks=pytest.mark.slow) for scene in QUEUE),
+        *((scene.name, "80x24") for scene in DETAILS),
+    ],
 )
 async def test_queue(unchanged: Unchanged, gallery: Gallery, tmp_path: Path, name: str, size: str) -> None:
     assert unchanged(await gallery.queue(name, size, "dark", tmp_path))

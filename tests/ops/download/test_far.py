@@ -62,7 +62,7 @@ async def test_large_file_needs_few_requests_and_nothing_twice(model: Model) -> 
     assert done.bytes_downloaded == model.size
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 async def test_killed_process_loses_at_most_five_percent(model: Model, line: FarLine, seed: int) -> None:
     """SIGKILL at a random time; the progress events show what had been written."""
     enough = random.Random(seed).uniform(0.05, 0.9) * SIZE

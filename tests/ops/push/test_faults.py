@@ -80,9 +80,9 @@ def children() -> list[psutil.Process]:
         Fault("status", "*/preupload/*", status=429, retry_after=0),
         # The local hub commits before it answers, so only the answers are lost.
         Fault("status", "*/commit/*", status=500),
-        Fault("status", "*/commit/*", status=503, retry_after=600),
-        Fault("cut", "*/commit/*", method="POST", after_bytes=10),
-        Fault("status", "*/auth-check/write", status=404),
+        pytest.param(Fault("status", "*/commit/*", status=503, retry_after=600), marks=pytest.mark.slow),
+        pytest.param(Fault("cut", "*/commit/*", method="POST", after_bytes=10), marks=pytest.mark.slow),
+        pytest.param(Fault("status", "*/auth-check/write", status=404), marks=pytest.mark.slow),
     ],
     ids=lambda fault: f"{fault.kind}-{fault.status}-{fault.path}",
 )
