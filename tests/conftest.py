@@ -24,9 +24,10 @@ SENTINEL = ".mlxk-test-cache"
 _ROOT_VARIABLE = "MLXK2_TEST_ROOT"
 """Set by the first process of a run, so that pytest-xdist workers use subfolders of its folder."""
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell makes background jobs ignore Ctrl-C, and so all their child processes.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell makes background jobs ignore Ctrl-C, and nohup a hangup; child processes inherit that.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 # The tests start hundreds of processes: without bytecode, each would compile all its imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

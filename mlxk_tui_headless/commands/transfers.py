@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlxk_tui_headless.options import JsonOption, ProgressOption, record_options
-from mlxk_tui_headless.request import CommandRequest
+from mlxk_tui_headless.request import CommandRequest, UsageError
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.contract.results import Contract
     from mlxk_tui.ops.hub.hub import Hub
-    from mlxk_tui.ops.pull.plan import PullPlan
     from mlxk_tui_headless.session import CommandSession
 
 NewModelArgument = Annotated[
@@ -22,6 +21,13 @@ NewModelArgument = Annotated[
     typer.Argument(
         metavar="MODEL[@REV]",
         help="Full name, or a name in mlx-community; branch, tag or commit after the @.",
+    ),
+]
+NewModelsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="MODEL[@REV]...",
+        help="Full names, or names in mlx-community; branch, tag or commit after the @.",
     ),
 ]
 ViaHubOption = Annotated[
@@ -34,7 +40,22 @@ ViaHubOption = Annotated[
 
 def pull(
     ctx: typer.Context,
-    model: NewModelArgument,
+    models: NewModelsArgument = None,
+    *,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--file", metavar="PATH", help="Read more models from a file, one per line; '-' for stdin."
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", metavar="PATTERN", help="Only files that match; may be repeated."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="PATTERN", help="No files that match; may be repeated."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be downloaded.")] = False,
     via_hub: ViaHubOption = False,
     verify: Annotated[
@@ -43,45 +64,28 @@ def pull(
     as_json: JsonOption = False,
     progress: ProgressOption = None,
 ) -> CommandRequest:
-    """Download, update or repair a model in the cache. Files that are already there are reused."""
+    """Download, update or repair models in the cache. Files that are already there are reused."""
 
     def execute(session: "CommandSession") -> "Contract":
-        from mlxk_tui.ops.contract.transfers import DownloadStatus
-        from mlxk_tui.ops.core.errors import ErrorType, OpError
-        from mlxk_tui.ops.pull import pull as operation
+        from mlxk_tui.ops.pull.patterns import FilePatterns
+        from mlxk_tui_headless.pulling import PullCommand, read_specs
 
         gc.enable()  # off at the start; a long transfer needs it
-        plans: list[PullPlan] = []
-        with session.progress() as on_event:
-            received = operation.ReceivedBytes(on_event)
-            try:
-                return session.wait(
-                    operation.pull(
-                        session.cache,
-                        model,
-                        hub=readable_hub(),
-                        dry_run=dry_run,
-                        via_hub=via_hub or backend_is_hub(),
-                        verify=verify,
-                        on_event=received.on_event,
-                        on_plan=plans.append,
-                    )
-                )
-            except KeyboardInterrupt:
-                message = "Stopped by the user. Run the same command again to resume."
-                raise OpError(
-                    ErrorType.CANCELLED,
-                    message,
-                    data=operation.failed_pull(
-                        model,
-                        plans[0] if plans else None,
-                        DownloadStatus.CANCELLED,
-                        message,
-                        downloaded=received.total_bytes,
-                    ),
-                ) from None
+        command = PullCommand(
+            hub=readable_hub(),
+            dry_run=dry_run,
+            via_hub=via_hub or backend_is_hub(),
+            verify=verify,
+            patterns=FilePatterns(tuple(include or ()), tuple(exclude or ())),
+        )
+        specs = [*(models or ()), *(read_specs(file) if file is not None else ())]
+        if len(specs) == 1 and file is None:
+            return command.pull_one(session, specs[0])
+        return command.pull_all(session, specs)
 
     record_options(ctx, as_json, progress)
+    if not models and file is None:
+        raise UsageError("Missing argument 'MODEL[@REV]...', or --file PATH.", usage=ctx.get_usage())
     return CommandRequest("pull", execute)
 
 

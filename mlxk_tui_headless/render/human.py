@@ -18,6 +18,7 @@ from rich.text import Text
 
 from mlxk_tui.ops.contract.results import (
     CloneData,
+    Command,
     Contract,
     Envelope,
     Finding,
@@ -65,14 +66,27 @@ def show(envelope: Envelope, view: View | None = None) -> int:
         if len(candidates) > 1:
             for name in candidates:
                 text.append("\n  ").append(_text(name, style="default not bold"))
+        finished = _finished_parts(envelope)
+        status = output.write(render(finished, sys.stdout)) if finished else 0
         output.write_error(render([text], sys.stderr))
-        return 0
+        return status
     width = _console(sys.stdout).width if output.is_terminal(sys.stdout) else None
     page = Page() if envelope.data is None else _page(envelope.data, view, width)
     status = output.write(render(page.parts, sys.stdout)) if page.parts else 0
     for note in page.notes:
         output.write_error(render([_text(note, style="dim")], sys.stderr))
     return status
+
+
+def _finished_parts(envelope: Envelope) -> list[RenderableType]:
+    """Return what a failed command has done, if that is several things."""
+    if envelope.command is not Command.PULL:
+        return []
+    from mlxk_tui.ops.contract.transfers import PullBatchData
+    from mlxk_tui_headless.render import transfers
+
+    data = envelope.data
+    return list(transfers.finished_lines(data)) if isinstance(data, PullBatchData) else []
 
 
 def render(parts: Sequence[RenderableType], stream: TextIO | None) -> str:
@@ -128,7 +142,7 @@ def _page(data: Contract | None, view: View, width: int | None) -> Page:
 
 def _transfer_or_inference_page(data: Contract | None, view: View, width: int | None) -> Page:
     from mlxk_tui.ops.contract.inference import RunData, ServerData
-    from mlxk_tui.ops.contract.transfers import PullData, PushData, SearchData
+    from mlxk_tui.ops.contract.transfers import PullBatchData, PullData, PushData, SearchData
     from mlxk_tui_headless.render import transfers
 
     if isinstance(data, RunData):
@@ -141,6 +155,8 @@ def _transfer_or_inference_page(data: Contract | None, view: View, width: int | 
         return Page(server_lines(data))
     if isinstance(data, PullData):
         return Page(list(transfers.pull_lines(data)), transfers.pull_notes(data))
+    if isinstance(data, PullBatchData):
+        return Page(list(transfers.batch_lines(data)), transfers.pull_notes(data))
     if isinstance(data, SearchData):
         return Page(*transfers.search_table(data, width))
     if isinstance(data, PushData):

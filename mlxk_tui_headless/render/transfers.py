@@ -10,7 +10,13 @@ from rich.style import Style
 from rich.text import Text
 
 from mlxk_tui.ops.contract.results import MemoryFit
-from mlxk_tui.ops.contract.transfers import DownloadStatus, PullData, SearchData, SearchResult
+from mlxk_tui.ops.contract.transfers import (
+    DownloadStatus,
+    PullBatchData,
+    PullData,
+    SearchData,
+    SearchResult,
+)
 from mlxk_tui.ops.core.text import age, format_size, printable, truncate_middle
 from mlxk_tui_headless.render.columns import GAP, draw_columns
 
@@ -32,9 +38,24 @@ def pull_lines(data: PullData) -> Iterator[RenderableType]:
         yield Text(printable("      " + ", ".join(_facts(data))), style="dim")
 
 
-def pull_notes(data: PullData) -> list[str]:
+def batch_lines(data: PullBatchData) -> Iterator[RenderableType]:
+    """Yield the result of each model, and a summary."""
+    yield from finished_lines(data)
+    yield Text(printable(f"pull: {data.message}"))
+
+
+def finished_lines(data: PullBatchData) -> Iterator[RenderableType]:
+    """Yield the results of the models that were pulled, planned or complete."""
+    failed = {DownloadStatus.FAILED, DownloadStatus.ACCESS_DENIED, DownloadStatus.CANCELLED}
+    for model in data.models:
+        if model.download_status not in failed:
+            yield from pull_lines(model)
+
+
+def pull_notes(data: PullData | PullBatchData) -> list[str]:
     """Return the warnings for stderr."""
-    return [f"Warning: {warning}" for warning in data.warnings]
+    models = data.models if isinstance(data, PullBatchData) else [data]
+    return [f"Warning: {warning}" for model in models for warning in model.warnings]
 
 
 def _facts(data: PullData) -> Iterator[str]:

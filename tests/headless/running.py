@@ -24,7 +24,7 @@ import jsonschema
 import pytest
 
 from mlxk_tui.ops.contract.results import Command, ErrorInfo
-from mlxk_tui.ops.contract.schema import COMMAND_DATA, build_schema
+from mlxk_tui.ops.contract.schema import BATCH_DATA, COMMAND_DATA, build_schema
 from mlxk_tui_headless.runner import run
 from tests.support.reference_shape import departures
 from tests.support.waiting import PATIENCE_S
@@ -89,7 +89,10 @@ def checked_envelope(envelope: dict[str, Any]) -> dict[str, Any]:
     problems = [error.message[:500] for error in _SCHEMA.iter_errors(envelope)] + departures(envelope)
     assert not problems, f"{problems}\n{envelope}"
     if envelope["data"] is not None:
-        COMMAND_DATA[Command(envelope["command"])].model_validate_json(json.dumps(envelope["data"]))
+        command = Command(envelope["command"])
+        batch = command in BATCH_DATA and "models" in envelope["data"]
+        model = BATCH_DATA[command] if batch else COMMAND_DATA[command]
+        model.model_validate_json(json.dumps(envelope["data"]))
     if envelope["error"] is not None:
         ErrorInfo.model_validate_json(json.dumps(envelope["error"]))
     assert (envelope["status"] == "error") is (envelope["error"] is not None)

@@ -23,7 +23,7 @@ from mlxk_tui.ops.contract.results import (
     Modality,
     Model,
 )
-from mlxk_tui.ops.contract.schema import COMMAND_DATA, build_schema
+from mlxk_tui.ops.contract.schema import BATCH_DATA, COMMAND_DATA, build_schema
 from mlxk_tui.ops.core.errors import ERRORS, ErrorType
 from mlxk_tui_headless.cli import app
 from tests.headless.running import checked_envelope
@@ -93,7 +93,7 @@ def test_every_key_of_a_model_is_documented() -> None:
 
 
 def test_every_key_of_every_result_is_documented() -> None:
-    models: list[type[Contract]] = [*COMMAND_DATA.values(), ErrorInfo]
+    models: list[type[Contract]] = [*COMMAND_DATA.values(), *BATCH_DATA.values(), ErrorInfo]
     for model in models:
         missing = [name for name in model.model_fields if f"`{name}`" not in TEXT]
         assert not missing, (model.__name__, missing)

@@ -120,6 +120,8 @@ class Repo:
     fingerprint_paths: tuple[str, ...] = ()
     """All folders, blobs, refs and regular files that the scan read: while they are unchanged, another scan
     has the same result. Empty if a link of unknown origin was followed, whose path cannot be tracked."""
+    selections: frozenset[str] = frozenset()
+    """Commits of which only some files were requested (`selection`)."""
 
     @property
     def selected(self) -> Snapshot | None:

@@ -71,11 +71,12 @@ class _RepoScanner:
             self._read_blobs(os.path.join(root, "blobs"))
         snapshots = self._read_snapshots(os.path.join(root, "snapshots")) if "snapshots" in names else {}
         refs = self._read_refs(os.path.join(root, "refs"), snapshots) if "refs" in names else {}
-        trees: frozenset[str] = frozenset()
-        if "trees" in names:
-            found = [e for e in self._scan(os.path.join(root, "trees")) if e.name.endswith(".json")]
-            self.fingerprint_paths += [entry.path for entry in found]
-            trees = frozenset(entry.name[:-5] for entry in found)
+        lists: dict[str, list[str]] = {".json": [], ".selection": []}
+        for entry in self._scan(os.path.join(root, "trees")) if "trees" in names else ():
+            commit, ending = os.path.splitext(entry.name)
+            if ending in lists:
+                lists[ending].append(commit)
+                self.fingerprint_paths.append(entry.path)
         return Repo(
             self.ref,
             stat.S_ISLNK(folder.st_mode),
@@ -83,9 +84,10 @@ class _RepoScanner:
             refs,
             snapshots,
             self.blobs,
-            trees,
+            frozenset(lists[".json"]),
             tuple(self.problems),
             tuple(self.fingerprint_paths) if self.only_standard_links else (),
+            frozenset(lists[".selection"]),
         )
 
     def _scan(self, path: str) -> list[os.DirEntry[str]]:

@@ -194,7 +194,8 @@ def _make_job(
     repo: Repo, found: ResolvedSpec, snapshot: Snapshot | None, target: Path, *, check_health: bool
 ) -> _CloneJob:
     integrity = check_integrity(repo, snapshot, read_documents(snapshot))
-    reason = next((f.message for f in integrity.findings if f.severity is Severity.ERROR), None)
+    findings = (*integrity.findings, *filter(None, (integrity.partial,)))
+    reason = next((f.message for f in findings if f.severity is Severity.ERROR), None)
     if snapshot is None:
         raise BrokenModelError(
             ErrorType.CLONE_FAILED,

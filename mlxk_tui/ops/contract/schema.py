@@ -28,7 +28,7 @@ from mlxk_tui.ops.contract.results import (
     ShowData,
     VersionData,
 )
-from mlxk_tui.ops.contract.transfers import PullData, PushData, SearchData
+from mlxk_tui.ops.contract.transfers import PullBatchData, PullData, PushData, SearchData
 from mlxk_tui.ops.core.events import Progress
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -49,13 +49,16 @@ COMMAND_DATA: dict[Command, type[Contract]] = {
 }
 """Model of `data` for each command."""
 
+BATCH_DATA: dict[Command, type[Contract]] = {Command.PULL: PullBatchData}
+"""Model of `data` for commands that also take several models."""
+
 PARTIAL_DATA = frozenset({Command.RM, Command.PRUNE, Command.CLONE, Command.PULL, Command.PUSH, Command.RUN})
 """Commands whose error may include data: what would be deleted, or how far the command got."""
 
 
 def build_schema() -> dict[str, Any]:
     """Return the JSON schema (draft 2020-12) of the envelope; `command` and `status` select `data`."""
-    models: list[type[Contract]] = [*COMMAND_DATA.values(), ErrorInfo]
+    models: list[type[Contract]] = [*COMMAND_DATA.values(), *BATCH_DATA.values(), ErrorInfo]
     _, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/$defs/{model}"
     )
@@ -98,7 +101,7 @@ def _success(command: Command) -> dict[str, Any]:
         "properties": {
             "status": {"const": "success"},
             "command": {"const": command.value},
-            "data": _reference(COMMAND_DATA[command]),
+            "data": _data(command),
             "error": {"type": "null"},
         },
     }
@@ -107,7 +110,7 @@ def _success(command: Command) -> dict[str, Any]:
 def _failure(command: Command) -> dict[str, Any]:
     data: dict[str, Any] = {"type": "null"}
     if command in PARTIAL_DATA:
-        data = {"anyOf": [_reference(COMMAND_DATA[command]), data]}
+        data = {"anyOf": [*_data(command).get("anyOf", [_data(command)]), data]}
     return {
         "title": f"{command.value} failed",
         "properties": {
@@ -117,6 +120,11 @@ def _failure(command: Command) -> dict[str, Any]:
             "error": _reference(ErrorInfo),
         },
     }
+
+
+def _data(command: Command) -> dict[str, Any]:
+    one = _reference(COMMAND_DATA[command])
+    return {"anyOf": [one, _reference(BATCH_DATA[command])]} if command in BATCH_DATA else one
 
 
 def _reference(model: type[Contract]) -> dict[str, str]:

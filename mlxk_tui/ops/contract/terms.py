@@ -103,6 +103,8 @@ class FindingCode(str, Enum):
     DOWNLOAD_UNFINISHED = "download_unfinished"
     FILE_EMPTY = "file_empty"
     FILE_MISSING = "file_missing"
+    PARTIAL_SNAPSHOT = "partial_snapshot"
+    """Only some files were requested (`pull --include`, `--exclude`)."""
     SIZE_MISMATCH = "size_mismatch"
     UNREADABLE = "unreadable"
     CHECKSUM_MISMATCH = "checksum_mismatch"

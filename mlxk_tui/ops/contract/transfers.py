@@ -34,8 +34,9 @@ class PullData(Contract):
     expanded_name: str | None = Field(description="The full name, if a short one was given.")
     revision: str | None = Field(description="The requested branch, tag or commit; null for main.")
     commit_hash: str | None = Field(description="The commit of the revision on the hub.")
-    files_count: int = Field(description="Number of files in that commit.")
-    bytes_total: int = Field(description="Bytes of all files.")
+    files_count: int = Field(description="Number of requested files of that commit.")
+    partial: bool = Field(description="Whether --include or --exclude left out files of the commit.")
+    bytes_total: int = Field(description="Bytes of the requested files.")
     bytes_downloaded: int = Field(description="Bytes received; with --dry-run, bytes to download.")
     bytes_reused: int = Field(description="Bytes already on disk, in complete and partial files.")
     disk_free_bytes: int | None = Field(description="Free bytes on the cache's disk before the transfer.")
@@ -44,6 +45,22 @@ class PullData(Contract):
     license: str | None
     gated: bool | None = Field(description="Null if the pull failed before this was known.")
     warnings: list[str] = Field(description="Checks that could not be made beforehand, a sentence each.")
+
+
+class PullBatchData(Contract):
+    """Data of `pull` for several models, or with --file: the result of each, in the given order."""
+
+    model: str = Field(description="The requested names, separated by spaces.")
+    download_status: DownloadStatus = Field(
+        description="That of a model that was not pulled, else success, planned or already_exists."
+    )
+    expanded_name: None = None
+    models: list[PullData]
+    count: int
+    failed_count: int = Field(description="Number of models that were not pulled.")
+    bytes_downloaded: int = Field(description="Sum over all models; with --dry-run, bytes to download.")
+    disk_free_bytes: int | None = Field(description="Free bytes on the cache's disk before the transfer.")
+    message: str
 
 
 class SearchResult(Contract):

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlxk_tui.ops.cache.documents import CANNOT_BE_READ, Documents, parse_json
 from mlxk_tui.ops.cache.repo import PARTIAL_ENDINGS, Repo, Snapshot
+from mlxk_tui.ops.cache.selection import read_selection
 from mlxk_tui.ops.contract.results import Finding, FindingCode, Fix, Severity
 from mlxk_tui.ops.core.files import read_bytes
 from mlxk_tui.ops.core.text import format_size, plural, printable
@@ -42,6 +43,11 @@ _NEEDED_NAMES = frozenset(
     }
 )
 """Files without which a model is incomplete, if its repo has them."""
+_WEIGHTS_ABSENT = {
+    FindingCode.WEIGHTS_MISSING,
+    FindingCode.SHARD_MISSING,
+    FindingCode.SHARD_WITHOUT_INDEX,
+}
 _LINK_MESSAGES = {
     FindingCode.BROKEN_LINK: ("is a link to a missing file", Fix.PULL),
     FindingCode.LINK_OUTSIDE_CACHE: ("is a link to a target outside the cache", Fix.REMOVE),
@@ -56,6 +62,8 @@ class Integrity:
     findings: tuple[Finding, ...]
     """Errors first; empty if all files are intact."""
     weights: Weights
+    partial: Finding | None = None
+    """That files were left out on purpose; an error if the model cannot run without them."""
 
 
 def check_integrity(repo: Repo, snapshot: Snapshot | None, documents: Documents) -> Integrity:
@@ -63,6 +71,7 @@ def check_integrity(repo: Repo, snapshot: Snapshot | None, documents: Documents)
 
     Order of the findings: missing snapshot; links and unreadable files; config.json; LFS pointers and partial
     files; weights; completeness by huggingface_hub's file list; unfinished downloads. Errors come first.
+    Files that a partial pull left out are not missing.
     """
     if snapshot is None:
         return Integrity(_ordered([*repo.problems, _no_snapshot(repo)]), Weights())
@@ -70,11 +79,45 @@ def check_integrity(repo: Repo, snapshot: Snapshot | None, documents: Documents)
     weights = check_weights(documents)
     findings += weights.findings
     tree = _read_tree(repo, snapshot)
+    selected = read_selection(repo, snapshot.name) if tree is not None else None
+    partial = None
+    if tree is not None and selected is not None:
+        partial = _partial(tree, selected, documents)
+        findings = [finding for finding in findings if not _is_left_out(finding, tree, selected)]
+        tree = {name: file for name, file in tree.items() if name in selected}
     shards_reported = any(finding.code is FindingCode.SHARD_MISSING for finding in findings)
-    findings += _check_tree(tree, documents, _started_downloads(tree, repo), shards_reported=shards_reported)
+    requested = set(tree or ()) if selected is not None else _started_downloads(tree, repo)
+    findings += _check_tree(tree, documents, requested, shards_reported=shards_reported)
     complete = tree is not None and not any(f.severity is Severity.ERROR for f in findings)
     findings += _check_downloads(repo, complete=complete)
-    return Integrity(_ordered(findings), weights)
+    return Integrity(_ordered(findings), weights, partial)
+
+
+def _partial(tree: dict[str, _TreeFile], selected: frozenset[str], documents: Documents) -> Finding | None:
+    """Return the finding about files of a commit that were not selected."""
+    left_out = [name for name in tree if name not in selected and name not in documents.files]
+    if not left_out:
+        return None
+    present = [name for name in documents.files if is_weights(name)]
+    needed = [name for name in left_out if _is_required(name, present)]
+    return Finding(
+        code=FindingCode.PARTIAL_SNAPSHOT,
+        severity=Severity.ERROR if needed else Severity.WARNING,
+        path=None,
+        message=f"Partial: {len(tree) - len(left_out)} of {plural(len(tree), 'file')} pulled, without "
+        f"{_first_names(needed or left_out)}.",
+        fix=Fix.PULL if needed else Fix.NONE,
+    )
+
+
+def _is_left_out(finding: Finding, tree: dict[str, _TreeFile], selected: frozenset[str]) -> bool:
+    """Return whether a finding only says that a file was not selected."""
+    if finding.code is FindingCode.CONFIG_MISSING:
+        return any(name in tree and name not in selected for name in _CONFIGS)
+    if finding.code in _WEIGHTS_ABSENT:
+        weights = [name for name in tree if is_weights(name) or name == SAFETENSORS_INDEX]
+        return any(name not in selected for name in weights)
+    return False
 
 
 def check_files(snapshot: Snapshot, documents: Documents) -> Iterable[Finding]:

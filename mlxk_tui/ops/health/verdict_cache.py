@@ -47,6 +47,7 @@ RULES = (
     "mlxk_tui.ops.cache.repo_scanner",
     "mlxk_tui.ops.health.verdict_cache",
     "mlxk_tui.ops.cache.repo",
+    "mlxk_tui.ops.cache.selection",
     "mlxk_tui.ops.health.report",
     "mlxk_tui.ops.health.compatibility",
     "mlxk_tui.ops.health.safetensors",

@@ -31,6 +31,7 @@ from mlxk_tui.ops.hub.errors import RequestContext
 from mlxk_tui.ops.hub.hub import Hub
 from mlxk_tui.ops.hub.responses import RepoInfo, TreeEntry
 from mlxk_tui.ops.pull.local_files import LocalState, compare_with_cache
+from mlxk_tui.ops.pull.patterns import FilePatterns
 
 MAIN = "main"
 """The default revision."""
@@ -49,8 +50,10 @@ class PullPlan:
     """The requested branch, tag or commit."""
     commit: str
     """The commit of `ref` on the hub."""
-    entries: tuple[TreeEntry, ...]
+    tree: tuple[TreeEntry, ...]
     """All files of the commit."""
+    entries: tuple[TreeEntry, ...]
+    """The files to pull: all of them, or those that match the patterns."""
     folder: Path
     """The repo's folder in the cache, which may not exist."""
     local: LocalState
@@ -65,6 +68,11 @@ class PullPlan:
     gated: bool = False
     private: bool = False
     warnings: tuple[str, ...] = ()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether files of the commit are left out."""
+        return len(self.entries) < len(self.tree)
 
     @property
     def missing(self) -> tuple[TreeEntry, ...]:
@@ -119,6 +127,7 @@ async def plan_pull(
     hub: Hub,
     verify: bool = False,
     suspect: Collection[str] = (),
+    patterns: FilePatterns | None = None,
     runtime: Runtime | None = None,
     on_event: OnEvent = ignore_event,
 ) -> PullPlan:
@@ -130,13 +139,14 @@ async def plan_pull(
         hub: the hub to pull from.
         verify: hash all cached files.
         suspect: paths whose content may be broken, which are hashed.
+        patterns: plan only files that match.
         runtime: the memory to compare with; by default that of this machine.
         on_event: receives the progress of hashing, in threads.
 
     Raises:
-        OpError: `validation_error` (also for invalid file names on the hub), `access_denied` (its `reason`
-            distinguishes a missing repo from one without access), `revision_not_found`, `network_error`,
-            `download_failed` if the cached repo cannot be written to.
+        OpError: `validation_error` (also for invalid file names on the hub, and if no file matches),
+            `access_denied` (its `reason` distinguishes a missing repo from one without access),
+            `revision_not_found`, `network_error`, `download_failed` if the cached repo cannot be written to.
     """
     spec = parse_spec(spec_text)
     names = await asyncio.to_thread(candidate_names, cache, spec)
@@ -145,12 +155,14 @@ async def plan_pull(
     except OpError as error:
         raise error.as_access_denied() from None
 
+    entries = patterns.select(found.repo, found.entries) if patterns else found.entries
+
     def work(stop: threading.Event) -> PullPlan:
         local = compare_with_cache(
             cache,
             found.repo,
             found.commit,
-            found.entries,
+            entries,
             verify=verify,
             suspect=suspect,
             stop=stop,
@@ -166,7 +178,8 @@ async def plan_pull(
             repo=found.repo,
             ref=ref,
             commit=found.commit,
-            entries=found.entries,
+            tree=found.entries,
+            entries=entries,
             folder=cache.root / name_to_dir(found.repo),
             local=local,
             ref_is_current=ref == found.commit or refs.get(ref) == found.commit,

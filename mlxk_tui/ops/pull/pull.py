@@ -16,22 +16,31 @@ from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.cache.documents import read_documents
 from mlxk_tui.ops.cache.names import Spec, parse_spec
 from mlxk_tui.ops.cache.repo import Repo, Snapshot
+from mlxk_tui.ops.cache.selection import read_selection, remove_selection, write_selection
 from mlxk_tui.ops.contract.terms import Severity
 from mlxk_tui.ops.contract.transfers import DownloadStatus, PullData
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, Progress, ignore_event
 from mlxk_tui.ops.core.remedies import Remedy
-from mlxk_tui.ops.core.text import format_size, plural, printable
+from mlxk_tui.ops.core.text import printable
 from mlxk_tui.ops.download.download import download
 from mlxk_tui.ops.download.options import DownloadOptions, DownloadResult, DownloadSource
 from mlxk_tui.ops.health.integrity import check_integrity
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.hub.errors import RequestContext, map_error
 from mlxk_tui.ops.hub.hub import Hub
-from mlxk_tui.ops.hub.responses import TreeEntry
 from mlxk_tui.ops.pull.local_files import read_cached
+from mlxk_tui.ops.pull.patterns import FilePatterns
 from mlxk_tui.ops.pull.plan import MAIN, PullPlan, candidate_names, plan_pull
 from mlxk_tui.ops.pull.refs import mark_cache, write_ref, write_tree
+from mlxk_tui.ops.pull.results import (
+    already_complete,
+    blob_bytes,
+    data_without_plan,
+    failed_pull,
+    planned,
+    pulled,
+)
 from mlxk_tui.ops.pull.via_hub import download_via_hub
 
 HTTP_LIMIT = 50_000_000_000
@@ -47,6 +56,8 @@ async def pull(
     via_hub: bool = False,
     verify: bool = False,
     suspect: Collection[str] = (),
+    patterns: FilePatterns | None = None,
+    plan: PullPlan | None = None,
     options: DownloadOptions | None = None,
     runtime: Runtime | None = None,
     on_event: OnEvent = ignore_event,
@@ -65,6 +76,8 @@ async def pull(
         via_hub: let huggingface_hub transfer the files (Xet) instead of the downloader.
         verify: hash all cached files, and download those that differ from their checksum.
         suspect: paths whose content may be broken, which are hashed.
+        patterns: download only files that match, and record that the snapshot is partial.
+        plan: what `plan_pull` returned a moment ago; by default it is called.
         options: limits and time-outs of the downloader.
         runtime: the memory to compare with; by default that of this machine.
         on_event: receives progress, in threads.
@@ -74,13 +87,20 @@ async def pull(
         OpError: the errors of `plan_pull`, and `disk_full`, `permission_denied`, `network_error`,
             `download_failed`, `checksum_mismatch`; each with a PullData as `data`.
     """
-    plan: PullPlan | None = None
     received = ReceivedBytes(on_event)
     try:
         try:
-            plan = await plan_pull(
-                cache, spec, hub=hub, verify=verify, suspect=suspect, runtime=runtime, on_event=on_event
-            )
+            if plan is None:
+                plan = await plan_pull(
+                    cache,
+                    spec,
+                    hub=hub,
+                    verify=verify,
+                    suspect=suspect,
+                    patterns=patterns,
+                    runtime=runtime,
+                    on_event=on_event,
+                )
         except OpError as error:
             cached_result = await _cached_result(cache, parse_spec(spec), error)
             if cached_result is None:
@@ -89,9 +109,9 @@ async def pull(
         if on_plan is not None:
             on_plan(plan)
         if dry_run:
-            return _planned(plan)
+            return planned(plan)
         if not plan.missing and plan.ref_is_current:
-            return _already_complete(plan)
+            return already_complete(plan)
         return await _execute(cache, plan, hub, via_hub=via_hub, options=options, on_event=received.on_event)
     except OpError as error:
         error.as_access_denied()
@@ -100,27 +120,6 @@ async def pull(
             status = DownloadStatus.ACCESS_DENIED if denied else DownloadStatus.FAILED
             error.data = failed_pull(spec, plan, status, error.message, downloaded=received.total_bytes)
         raise
-
-
-def failed_pull(
-    spec: str, plan: PullPlan | None, status: DownloadStatus, message: str, *, downloaded: int = 0
-) -> PullData | None:
-    """Return the data of a pull that did not succeed: `failed`, `access_denied` or `cancelled`.
-
-    Args:
-        spec: the requested spec.
-        plan: the plan, or None if the pull failed before it was made.
-        status: the outcome.
-        message: the cause, for people.
-        downloaded: bytes received.
-    """
-    if plan is not None:
-        return _data(plan, status, message, downloaded=downloaded)
-    try:
-        parsed = parse_spec(spec)
-    except OpError:
-        return None
-    return _data_without_plan(parsed, status, message)
 
 
 async def _execute(
@@ -140,7 +139,7 @@ async def _execute(
         await asyncio.to_thread(write_ref, plan.folder, plan.ref, plan.commit)
     except OSError as error:
         raise map_error(error, RequestContext(hub.endpoint, plan.repo)) from None
-    return _done(plan, done)
+    return pulled(plan, done)
 
 
 def _prepare(cache: Cache, plan: PullPlan) -> None:
@@ -152,7 +151,24 @@ def _prepare(cache: Cache, plan: PullPlan) -> None:
             f"{printable(str(cache.root))} is a file, not a cache folder.",
             remedy=Remedy.CHECK_CACHE_VARIABLES,
         ) from None
-    write_tree(plan.folder, plan.commit, plan.entries)
+    _record_selection(plan)
+    write_tree(plan.folder, plan.commit, plan.tree)
+
+
+def _record_selection(plan: PullPlan) -> None:
+    """Record which files of the commit are expected, before the first one appears.
+
+    Those of earlier partial pulls stay expected. A snapshot of which all files are expected stays so.
+    """
+    repo = plan.local.repo
+    selected = read_selection(repo, plan.commit) if repo is not None else None
+    if selected is None and repo is not None and plan.commit in repo.snapshots:
+        return
+    expected = {entry.path for entry in plan.entries} | (selected or frozenset())
+    if plan.is_partial and len(expected) < len(plan.tree):
+        write_selection(plan.folder, plan.commit, expected)
+    elif selected is not None:
+        remove_selection(plan.folder, plan.commit)
 
 
 async def _transfer(
@@ -179,7 +195,7 @@ async def _transfer(
         bounds = dataclasses.replace(bounds, redownload=bounds.redownload | broken)
         files = [entry.remote for entry in normal]
         parts.append(await download(source, files, plan.folder, options=bounds, on_event=progress.first))
-        progress.bytes_before, progress.files_before = _size(normal), len(normal)
+        progress.bytes_before, progress.files_before = blob_bytes(normal), len(normal)
     if huge:
         names = {entry.etag for entry in huge if entry.path in plan.local.broken}
         files = [entry.remote for entry in huge]
@@ -193,10 +209,6 @@ async def _transfer(
         bytes_reused=sum(part.bytes_reused for part in parts),
         files=sum(part.files for part in parts),
     )
-
-
-def _size(entries: Collection[TreeEntry]) -> int:
-    return sum({entry.etag: entry.size for entry in entries}.values())
 
 
 class ReceivedBytes:
@@ -244,108 +256,6 @@ class _CombinedProgress:
         )
 
 
-def _done(plan: PullPlan, done: DownloadResult) -> PullData:
-    short = plan.commit[:12]
-    broken = len(plan.local.broken)
-    existed = plan.local.repo is not None and plan.commit in plan.local.repo.snapshots
-    if not plan.missing:
-        message = f"{plan.repo} was already cached; '{printable(plan.ref)}' now names {short}."
-    elif broken and not plan.absent:
-        message = f"Repaired {plan.repo} at {short}: {plural(broken, 'file')} downloaded again."
-    elif existed:
-        message = f"Completed {plan.repo} at {short}: {plural(len(plan.missing), 'file')} added or repaired."
-    elif plan.local.repo is not None and plan.ref in plan.local.repo.refs:
-        changed = sum(entry.path not in plan.local.linkable for entry in plan.missing)
-        message = f"Updated {plan.repo} to {short}: {plural(changed, 'changed file')} downloaded."
-    else:
-        message = (
-            f"Pulled {plan.repo} at {short}: {plural(len(plan.entries), 'file')}, "
-            f"{format_size(plan.bytes_total)}."
-        )
-    present = [entry for entry in plan.entries if entry.path in plan.local.present]
-    return _data(
-        plan,
-        DownloadStatus.SUCCESS,
-        message,
-        downloaded=done.bytes_downloaded,
-        reused=done.bytes_reused + _size(present),
-    )
-
-
-def _already_complete(plan: PullPlan) -> PullData:
-    message = f"{plan.repo} is already complete at {plan.commit[:12]}."
-    if plan.local.upstream_problems:
-        message += f" The hub's own file has a problem: {plan.local.upstream_problems[0].message}"
-    return _data(plan, DownloadStatus.ALREADY_EXISTS, message, reused=plan.bytes_total)
-
-
-def _planned(plan: PullPlan) -> PullData:
-    fetch = plan.bytes_to_fetch
-    if plan.missing:
-        message = (
-            f"Would download {plural(len(plan.missing), 'file')} of {plan.repo} at {plan.commit[:12]}: "
-            f"{format_size(fetch)} of {format_size(plan.bytes_total)}."
-        )
-    else:
-        message = f"{plan.repo} is already complete at {plan.commit[:12]}; nothing to download."
-    if plan.lacks_space:
-        message += f" {plan.lacks_space.message}"
-    return _data(plan, DownloadStatus.PLANNED, message, downloaded=fetch, reused=plan.bytes_total - fetch)
-
-
-def _data(
-    plan: PullPlan, status: DownloadStatus, message: str, *, downloaded: int = 0, reused: int = 0
-) -> PullData:
-    return PullData(
-        model=plan.spec.name,
-        download_status=status,
-        message=message,
-        expanded_name=plan.expanded_name,
-        revision=plan.spec.revision,
-        commit_hash=plan.commit,
-        files_count=len(plan.entries),
-        bytes_total=plan.bytes_total,
-        bytes_downloaded=downloaded,
-        bytes_reused=reused,
-        disk_free_bytes=plan.disk_free,
-        memory_bytes=plan.memory_bytes,
-        memory_fit=plan.memory_fit,
-        license=printable(plan.license) if plan.license else None,
-        gated=plan.gated,
-        warnings=list(plan.warnings),
-    )
-
-
-def _data_without_plan(
-    spec: Spec,
-    status: DownloadStatus,
-    message: str,
-    *,
-    name: str | None = None,
-    snapshot: Snapshot | None = None,
-    warnings: Collection[str] = (),
-) -> PullData:
-    total = snapshot.size_bytes if snapshot else 0
-    return PullData(
-        model=spec.name,
-        download_status=status,
-        message=message,
-        expanded_name=name if name != spec.name else None,
-        revision=spec.revision,
-        commit_hash=snapshot.hash if snapshot else None,
-        files_count=len(snapshot.files) if snapshot else 0,
-        bytes_total=total,
-        bytes_downloaded=0,
-        bytes_reused=total,
-        disk_free_bytes=None,
-        memory_bytes=None,
-        memory_fit=None,
-        license=None,
-        gated=None,
-        warnings=list(warnings),
-    )
-
-
 async def _cached_result(cache: Cache, spec: Spec, error: OpError) -> PullData | None:
     """Return a result if the hub is unreachable but the cached model is intact; else None."""
     if error.type is not ErrorType.NETWORK_ERROR:
@@ -358,7 +268,7 @@ async def _cached_result(cache: Cache, spec: Spec, error: OpError) -> PullData |
             if snapshot is not None:
                 note = f"Updates could not be checked: {error.message}"
                 message = f"{name} is already complete at {snapshot.name[:12]}."
-                return _data_without_plan(
+                return data_without_plan(
                     spec,
                     DownloadStatus.ALREADY_EXISTS,
                     message,
@@ -379,5 +289,6 @@ def _intact_snapshot(repo: Repo, revision: str | None) -> Snapshot | None:
         return None
     if snapshot is None:
         return None
-    findings = check_integrity(repo, snapshot, read_documents(snapshot)).findings
-    return None if any(finding.severity is Severity.ERROR for finding in findings) else snapshot
+    integrity = check_integrity(repo, snapshot, read_documents(snapshot))
+    broken = any(finding.severity is Severity.ERROR for finding in integrity.findings)
+    return None if broken or integrity.partial is not None else snapshot

@@ -20,6 +20,7 @@ from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.cache.deletion import REMOVING, Folder, freed_by_removal, freed_by_unlink
 from mlxk_tui.ops.cache.repo import Repo, Snapshot
 from mlxk_tui.ops.cache.repo_scanner import is_macos_metadata
+from mlxk_tui.ops.cache.selection import ENDING as SELECTION_ENDING
 from mlxk_tui.ops.cache.shared_store import SharedStore
 from mlxk_tui.ops.contract.results import FindingCode
 from mlxk_tui.ops.core.background import Meter
@@ -146,7 +147,8 @@ def plan_revision(
     freed = sum(payloads.add_removal(repo.blobs[etag].path) for etag in blobs if etag in repo.blobs)
     if snapshot is not None:
         freed += freed_by_removal(snapshot.path)
-    freed += freed_by_unlink(os.path.join(repo.ref.path, "trees", f"{commit}.json"))
+    for name in (f"{commit}.json", commit + SELECTION_ENDING):
+        freed += freed_by_unlink(os.path.join(repo.ref.path, "trees", name))
     freed += sum(freed_by_unlink(os.path.join(repo.ref.path, "refs", name)) for name in refs)
     return RevisionPlan(commit, len(files), blobs, refs, freed)
 
@@ -168,7 +170,8 @@ def delete_revision(folder: Folder, plan: RevisionPlan, payloads: PayloadTracker
         if snapshots is not None and snapshots.lstat(plan.commit) is not None:
             snapshots.set_aside(plan.commit, folder)
     freed += delete_leftovers(folder, meter)
-    freed += _unlink(folder, ("trees", f"{plan.commit}.json"))
+    for name in (f"{plan.commit}.json", plan.commit + SELECTION_ENDING):
+        freed += _unlink(folder, ("trees", name))
     for ref in plan.refs:
         freed += _unlink(folder, ("refs", *ref.split("/")))
     return freed
