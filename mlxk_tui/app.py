@@ -33,6 +33,7 @@ from mlxk_tui.transfers.changes import Change
 from mlxk_tui.transfers.jobs import TransferState
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.queue_file import state_file
+from mlxk_tui.transfers.rate_limits import TransferRateLimits, from_megabytes, to_megabytes
 from mlxk_tui.transfers.runners import runners
 from mlxk_tui.ui.shell import themes
 from mlxk_tui.ui.shell.context import Context
@@ -135,6 +136,8 @@ class MlxkApp(TerminalApp):
         self.tasks.ended.subscribe(partial(notify_end, self))
         self._hub = hub
         push = push_enabled(settings.push, os.environ)
+        limits = TransferRateLimits(from_megabytes(settings.rate_limit))
+        limits.changed.subscribe(lambda rate: self._remember_setting("rate_limit", to_megabytes(rate)))
         self.transfers = transfers or TransferQueue(
             state_file(state or platformdirs.user_state_path("mlxk-tui"), cache.root),
             runners(
@@ -142,6 +145,7 @@ class MlxkApp(TerminalApp):
                 self._get_hub,
                 via_hub=settings.transfer_backend == "hub",
                 push=push,
+                limits=limits,
             ),
             parallel=settings.parallel_transfers,
             clock=clock,
@@ -159,6 +163,7 @@ class MlxkApp(TerminalApp):
             settings,
             self.tasks,
             self.transfers,
+            limits,
             self._get_hub,
             self.chats,
             self.server,
@@ -276,10 +281,13 @@ class MlxkApp(TerminalApp):
             self.notify(text, title="Settings", severity="warning", timeout=15, markup=False)
 
     def _remember_theme(self, theme: Theme) -> None:
+        self._remember_setting("theme", theme.name)
+
+    def _remember_setting(self, name: str, value: str | float) -> None:
         if not self._remember:
             return
         try:
-            save(self._loaded.path, "theme", theme.name)
+            save(self._loaded.path, name, value)
         except ConfigError as error:
             self.notify(str(error), title="Settings", severity="warning", timeout=12, markup=False)
 

@@ -75,6 +75,13 @@ class Settings:
             "limits": {"ge": 1, "le": 8},
         },
     )
+    rate_limit: float = field(
+        default=0.0,
+        metadata={
+            "about": "Maximum rate of all downloads together, in MB/s; 0: no limit.",
+            "limits": {"ge": 0, "le": 100_000},
+        },
+    )
     transfer_backend: TransferBackend = field(
         default="mlxk",
         metadata={"about": "Downloader of pulls: `mlxk` (resumable) or `hub` (huggingface_hub with Xet)."},

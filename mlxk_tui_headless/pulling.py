@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mlxk_tui.ops.contract.transfers import DownloadStatus, PullBatchData, PullData
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable
+from mlxk_tui.ops.download.options import DownloadOptions
+from mlxk_tui.ops.download.rate_limit import RateLimit
 from mlxk_tui.ops.pull.batch import PullBatch
 from mlxk_tui.ops.pull.pull import ReceivedBytes, pull
 from mlxk_tui.ops.pull.results import failed_pull
@@ -63,6 +66,13 @@ class PullCommand:
     via_hub: bool
     verify: bool
     patterns: FilePatterns
+    rate_limit: float | None = None
+    """Bytes per second; None for no limit."""
+
+    @cached_property
+    def _options(self) -> DownloadOptions:
+        limits = () if self.rate_limit is None else (RateLimit(self.rate_limit),)
+        return DownloadOptions(rate_limits=limits)
 
     def pull_one(self, session: CommandSession, spec: str) -> PullData:
         """Pull a model.
@@ -83,6 +93,7 @@ class PullCommand:
                         via_hub=self.via_hub,
                         verify=self.verify,
                         patterns=self.patterns,
+                        options=self._options,
                         on_event=received.on_event,
                         on_plan=plans.append,
                     )
@@ -113,6 +124,7 @@ class PullCommand:
                 via_hub=self.via_hub,
                 verify=self.verify,
                 patterns=self.patterns,
+                options=self._options,
                 on_event=on_event,
             )
             try:

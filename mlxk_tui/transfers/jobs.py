@@ -40,6 +40,8 @@ class Pull:
     """`org/name` or `org/name@revision`."""
     doubted: tuple[str, ...] = ()
     """Paths of cached files that may be corrupt: their checksums are verified."""
+    rate_limit: float | None = None
+    """Maximum bytes per second of this pull; None for no limit of its own."""
 
     @property
     def key(self) -> str:

@@ -213,8 +213,6 @@ class TransferQueue:
         self._sort()
         self._changed()
 
-    retry = resume
-
     def cancel(self, transfer_id: str) -> None:
         """Cancel a transfer; downloaded bytes stay on disk, and a later pull resumes from them."""
         transfer = self._find_writable(transfer_id)
@@ -252,6 +250,12 @@ class TransferQueue:
         self.transfers = [*order, *(t for t in self.transfers if t.state.finished)]
         self._changed()
         return True
+
+    def replace_job(self, transfer_id: str, job: Job) -> None:
+        """Change the options of a transfer's job."""
+        if (transfer := self._find_writable(transfer_id)) is not None:
+            transfer.job = job
+            self._changed()
 
     def _check_writable(self) -> None:
         if not self.ready:
@@ -382,8 +386,6 @@ class TransferQueue:
         """Apply the progress that a runner has reported since the last call."""
         if (events := self._events.get(transfer.id)) is not None:
             apply_progress(transfer, events)
-
-    # -- notification and saving -----------------------------------------------------------------
 
     def _changed(self) -> None:
         """Start due transfers, notify subscribers and save, after a change of state or order."""

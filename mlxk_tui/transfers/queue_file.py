@@ -197,7 +197,11 @@ def _decode_job(kind: object, value: dict[str, object]) -> Job:
         doubted = value["doubted"]
         if not isinstance(doubted, (list, tuple)):
             raise TypeError("doubted")
-        return Pull(_check_str(value["spec"]), tuple(_check_str(path) for path in doubted))
+        rate = value.get("rate_limit")  # version 0.1 had none
+        if rate is not None and (not isinstance(rate, (int, float)) or not 0 < rate < 1e15):
+            raise TypeError("rate_limit")
+        spec = _check_str(value["spec"])
+        return Pull(spec, tuple(_check_str(path) for path in doubted), None if rate is None else float(rate))
     if kind == "push":
         create, delete = value["create"], value["delete"]
         if not isinstance(create, bool) or not isinstance(delete, bool):

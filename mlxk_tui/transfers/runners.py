@@ -10,13 +10,19 @@ from mlxk_tui.ops.core.events import OnEvent
 from mlxk_tui.ops.push.request import push_disabled
 from mlxk_tui.transfers.jobs import Job, Pull, Push
 from mlxk_tui.transfers.queue import Runner
+from mlxk_tui.transfers.rate_limits import TransferRateLimits
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.hub.hub import Hub
 
 
 def runners(
-    cache: Cache, hub: Callable[[], Hub], *, via_hub: bool = False, push: bool = False
+    cache: Cache,
+    hub: Callable[[], Hub],
+    *,
+    via_hub: bool = False,
+    push: bool = False,
+    limits: TransferRateLimits | None = None,
 ) -> dict[type[Job], Runner]:
     """Return the runner of each type of job.
 
@@ -25,14 +31,23 @@ def runners(
         hub: returns the hub client.
         via_hub: whether huggingface_hub downloads files, instead of our downloader.
         push: whether push is enabled.
+        limits: the rate limits of downloads; huggingface_hub ignores them.
     """
+    limits = limits or TransferRateLimits()
 
     async def run_pull(job: Pull, on_event: OnEvent) -> str:
         from mlxk_tui.ops.contract.transfers import DownloadStatus
+        from mlxk_tui.ops.download.options import DownloadOptions
         from mlxk_tui.ops.pull.pull import pull
 
         result = await pull(
-            cache, job.spec, hub=hub(), via_hub=via_hub, suspect=job.doubted, on_event=on_event
+            cache,
+            job.spec,
+            hub=hub(),
+            via_hub=via_hub,
+            suspect=job.doubted,
+            options=DownloadOptions(rate_limits=limits.of(job)),
+            on_event=on_event,
         )
         warnings = result.warnings if result.download_status is DownloadStatus.ALREADY_EXISTS else []
         return " ".join((result.message, *warnings))

@@ -56,6 +56,10 @@ def pull(
         list[str] | None,
         typer.Option("--exclude", metavar="PATTERN", help="No files that match; may be repeated."),
     ] = None,
+    rate_limit: Annotated[
+        float | None,
+        typer.Option("--rate-limit", metavar="MB/S", help="Maximum rate in MB/s; 0: no limit."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be downloaded.")] = False,
     via_hub: ViaHubOption = False,
     verify: Annotated[
@@ -76,6 +80,7 @@ def pull(
             dry_run=dry_run,
             via_hub=via_hub or backend_is_hub(),
             verify=verify,
+            rate_limit=check_rate_limit(rate_limit),
             patterns=FilePatterns(tuple(include or ()), tuple(exclude or ())),
         )
         specs = [*(models or ()), *(read_specs(file) if file is not None else ())]
@@ -125,6 +130,21 @@ def search(
 
     record_options(ctx, as_json)
     return CommandRequest("search", execute)
+
+
+def check_rate_limit(given: float | None) -> float | None:
+    """Return the bytes per second of an option or the setting; None for no limit.
+
+    Raises:
+        OpError: `validation_error` if the option is out of range.
+    """
+    from mlxk_tui import settings
+    from mlxk_tui.ops.core.errors import ErrorType, OpError
+    from mlxk_tui.transfers.rate_limits import from_megabytes
+
+    if given is not None and not 0 <= given <= 100_000:
+        raise OpError(ErrorType.VALIDATION_ERROR, "The rate limit must be from 0 to 100,000 MB/s.")
+    return from_megabytes(settings.load().settings.rate_limit if given is None else given)
 
 
 def backend_is_hub() -> bool:

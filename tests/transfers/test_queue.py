@@ -95,7 +95,7 @@ async def test_cancelled_job_can_be_retried(queue: TransferQueue, works: Works) 
     queue.cancel(transfer.id)
     await until(lambda: works.stopped == ["o/a"])
     assert transfer.state is TransferState.CANCELLED
-    queue.retry(transfer.id)
+    queue.resume(transfer.id)
     await until(lambda: works.began == ["o/a", "o/a"])
 
 

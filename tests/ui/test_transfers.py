@@ -23,6 +23,7 @@ from mlxk_tui.ui.transfers.preflight import PreflightDialog
 from mlxk_tui.ui.transfers.push_form import PushForm, ReviewDialog
 from mlxk_tui.ui.transfers.screen import TransferScreen
 from mlxk_tui.ui.transfers.search import SearchScreen
+from mlxk_tui.ui.widgets.choice_dialogs import InputDialog
 from mlxk_tui.ui.widgets.dialogs import ConfirmDialog
 from mlxk_tui.ui.widgets.row_list import ListRow
 from mlxk_tui.ui.widgets.text import Part
@@ -470,3 +471,34 @@ async def test_folder_is_pushed_but_never_to_a_public_repo(
         await wait_until(pilot, lambda: state_of(app, "tester/mine") == "done")
         assert local.repos["tester/mine"].private
         assert local.read("tester/mine", "config.json") == model_files()["config.json"]
+
+
+async def test_rate_limits_are_set_with_keys_and_apply_at_once(
+    make_app: AppMaker, cache: Cache, local: LocalHub, remote: Hub
+) -> None:
+    app = make_app(cache, hub=remote)
+    async with app.run_test(size=WIDE, notifications=True) as pilot:
+        await open_pane(pilot)
+        app.context.rate_limits.set_total(10_000.0)
+        transfer, _ = app.transfers.add(Pull(LARGE))
+        await wait_until(pilot, lambda: transfer.bytes_done > 0)
+        assert "limit 10.0 KB/s" in text(app)
+        await pilot.press("l")
+        await wait_until(pilot, lambda: isinstance(app.screen, InputDialog))
+        await pilot.press(*"fast")
+        await wait_until(pilot, lambda: "from 0.001" in flat(app))
+        await pilot.press("enter")
+        assert isinstance(app.screen, InputDialog)
+        await pilot.press("ctrl+u", *"0.02", "enter")
+        await wait_until(pilot, lambda: isinstance(app.screen, TransfersPane))
+        assert isinstance(transfer.job, Pull)
+        assert transfer.job.rate_limit == 20_000
+        await wait_until(pilot, lambda: "20.0 KB/s" in text(app))
+        await pilot.press("L")
+        await wait_until(pilot, lambda: isinstance(app.screen, InputDialog))
+        await pilot.press("ctrl+u", "enter")
+        await wait_until(pilot, lambda: app.context.rate_limits.total is None)
+        await pilot.press("l")
+        await wait_until(pilot, lambda: isinstance(app.screen, InputDialog))
+        await pilot.press("ctrl+u", "enter")
+        await wait_until(pilot, lambda: state_of(app, LARGE) == "done")

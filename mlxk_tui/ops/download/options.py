@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlxk_tui.ops.download.rate_limit import RateLimit
+
 
 @dataclass(frozen=True)
 class DownloadSource:
@@ -50,6 +52,8 @@ class DownloadOptions:
     """Seconds between two checkpoints of a slow download."""
     links: bool = True
     """Whether snapshots contain links to blobs; otherwise, or if links are unsupported, the files."""
+    rate_limits: tuple[RateLimit, ...] = ()
+    """Limits that this download respects; each can be shared with other downloads."""
     redownload: frozenset[str] = frozenset()
     """Etags of blobs to download again although they exist, to repair them."""
 

@@ -24,6 +24,7 @@ from mlxk_tui.ops.download.layout import file_system_error
 from mlxk_tui.ops.download.options import DownloadOptions
 from mlxk_tui.ops.download.range_planner import PAGE, SMALL_FILE, RangePlanner, RangeTask
 from mlxk_tui.ops.download.range_requests import RangeBody, RangeClient, TransferError
+from mlxk_tui.ops.download.rate_limit import read_size, wait_for_limits
 
 _MIN_READ, _MAX_READ = 4 << 10, 256 << 10
 _READ_SHARE = 512
@@ -323,10 +324,11 @@ class DownloadScheduler:
         job = task.job
         unfinished = job.partial
         single_connection = job.single_connection  # may change later, but not for this range
+        limits = self._options.rate_limits
         offset = marked = body.start
         began = noted = time.monotonic()
         try:
-            while offset < task.end and (data := body.read(self._read_bytes)):
+            while offset < task.end and (data := body.read(read_size(limits, self._read_bytes))):
                 end = offset + len(data)
                 if single_connection:
                     with self._condition:
@@ -358,6 +360,9 @@ class DownloadScheduler:
                         break
                 if due:
                     self._completion.schedule(job)
+                if limits:
+                    wait_for_limits(limits, len(data), self._condition, lambda: self.ended)
+                    self._progress_at = time.monotonic()  # a pause of ours is no time-out
         finally:
             unfinished.record(marked, offset)
             with self._condition:

@@ -13,6 +13,7 @@ from mlxk_tui.services.server.control import ServerControl
 from mlxk_tui.services.tasks import Tasks
 from mlxk_tui.settings import Settings
 from mlxk_tui.transfers.queue import TransferQueue
+from mlxk_tui.transfers.rate_limits import TransferRateLimits
 
 if TYPE_CHECKING:
     from mlxk_tui.ops.hub.hub import Hub
@@ -26,6 +27,7 @@ class Context:
     settings: Settings
     tasks: Tasks
     transfers: TransferQueue
+    rate_limits: TransferRateLimits
     hub: Callable[[], Hub]
     """Returns the hub; raises OpError if its address or token is invalid."""
     chats: ChatBackend

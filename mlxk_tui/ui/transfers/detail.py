@@ -165,8 +165,9 @@ def _job_facts(transfer: Transfer, width: int) -> list[list[Part]]:
             ("Branch", printable(job.branch)),
             ("Message", printable(job.message)),
         ]
-    elif job.revision:
-        facts = [("Revision", printable(job.revision))]
+    else:
+        facts = [("Revision", printable(job.revision))] if job.revision else []
+        facts += [("Limit", rate_text(job.rate_limit))] if job.rate_limit is not None else []
     rows: list[list[Part]] = [[]] if facts else []
     for label, value in facts:
         for number, text in enumerate(wrap(value, width - 10)):

@@ -41,6 +41,22 @@ DOWN = Binding(
     id="transfers.down",
     tooltip="Move the transfer down in the queue",
 )
+LIMIT = Binding(
+    "l",
+    "limit",
+    "Limit rate",
+    show=False,
+    id="transfers.limit",
+    tooltip="Limit the rate of the download",
+)
+LIMIT_ALL = Binding(
+    "L",
+    "limit_all",
+    "Limit all",
+    show=False,
+    id="transfers.limit-all",
+    tooltip="Limit the rate of all downloads together",
+)
 CLEAR = Binding(
     "c", "clear", "Clear", id="transfers.clear", tooltip="Remove finished transfers from the list"
 )
@@ -54,6 +70,8 @@ def disabled_reason(action: str, transfer: Transfer | None) -> str | None:
     if transfer is None:
         return "No transfer selected."
     state = transfer.state
+    if action == "limit":
+        return "Only downloads have a rate limit." if transfer.is_push else None
     if action == "pause" and state.finished:
         canceled = state is TransferState.CANCELLED
         return "The transfer was canceled. Press r to resume." if canceled else "The transfer is complete."

@@ -19,7 +19,7 @@ from mlxk_tui.transfers.jobs import Transfer, TransferState
 from mlxk_tui.ui.inspector import pull_actions
 from mlxk_tui.ui.inspector.screens import WIDE
 from mlxk_tui.ui.shell.pane import Pane
-from mlxk_tui.ui.transfers import actions, keys
+from mlxk_tui.ui.transfers import actions, keys, rate_limit
 from mlxk_tui.ui.transfers.detail import TransferDetail
 from mlxk_tui.ui.transfers.list import TransferList
 from mlxk_tui.ui.transfers.screen import TransferScreen
@@ -28,7 +28,7 @@ from mlxk_tui.ui.widgets.row_list import RowList
 from mlxk_tui.ui.widgets.state_view import StateView
 from mlxk_tui.ui.widgets.text import sentence
 
-_ON_SELECTED = {"pause", "drop", "retry", "move_up", "move_down"}
+_ON_SELECTED = {"pause", "drop", "retry", "move_up", "move_down", "limit"}
 
 
 class TransfersPane(Pane):
@@ -44,6 +44,8 @@ class TransfersPane(Pane):
         keys.RETRY,
         keys.UP,
         keys.DOWN,
+        keys.LIMIT,
+        keys.LIMIT_ALL,
         keys.CLEAR,
         keys.PUSH,
         Binding("escape", "leave", "Back", show=False, id="transfers.leave"),
@@ -69,6 +71,7 @@ class TransfersPane(Pane):
     def on_mount(self) -> None:
         """Draw, and update ages and the times to the next attempt every second."""
         self.draw_transfers(Change(structure=True))
+        self.subscribe(self.context.rate_limits.changed, lambda rate: self._draw_counts())
         self.set_interval(1.0, self._update_times)
 
     # -- drawing -----------------------------------------------------------------------------------
@@ -131,6 +134,8 @@ class TransfersPane(Pane):
         parts += [f"{failed:,} failed"] if failed else []
         rate = sum(transfer.rates.rate(queue.monotonic()) for transfer in running)
         parts += [rate_text(rate)] if rate >= 1 else []
+        limit = self.context.rate_limits.total
+        parts += [f"limit {rate_text(limit)}"] if limit is not None else []
         total = plural(len(queue.transfers), "transfer") if queue.transfers else ""
         self.panel.border_subtitle = Content(" · ".join(parts) or total)
 
@@ -165,7 +170,7 @@ class TransfersPane(Pane):
         queue = self.context.transfers
         if action == "push":
             return pull_actions.push_disabled_reason(self.context)
-        if action in {*_ON_SELECTED, "clear"} and queue.read_only_reason:
+        if action in {*_ON_SELECTED, "clear", "limit_all"} and queue.read_only_reason:
             return queue.read_only_reason
         if action in _ON_SELECTED:
             return keys.disabled_reason(action, self.selected)
@@ -189,7 +194,7 @@ class TransfersPane(Pane):
 
     def action_retry(self) -> None:
         if transfer := self.selected:
-            pull_actions.try_action(self, lambda: self.context.transfers.retry(transfer.id))
+            pull_actions.try_action(self, lambda: self.context.transfers.resume(transfer.id))
 
     def _move(self, by: int) -> None:
         if transfer := self.selected:
@@ -200,6 +205,13 @@ class TransfersPane(Pane):
 
     def action_move_down(self) -> None:
         self._move(1)
+
+    def action_limit(self) -> None:
+        if transfer := self.selected:
+            rate_limit.limit_transfer(self, self.context, transfer)
+
+    def action_limit_all(self) -> None:
+        rate_limit.limit_all(self, self.context)
 
     def action_clear(self) -> None:
         actions.clear_finished(self, self.context)

@@ -15,7 +15,7 @@ from mlxk_tui.ui.inspector.screens import WIDE
 from mlxk_tui.ui.shell.context import Context
 from mlxk_tui.ui.shell.footer import KeyFooter
 from mlxk_tui.ui.shell.task_bar import TaskBar
-from mlxk_tui.ui.transfers import actions, keys
+from mlxk_tui.ui.transfers import actions, keys, rate_limit
 from mlxk_tui.ui.transfers.detail import TransferDetail
 from mlxk_tui.ui.widgets.overlay_screen import OverlayScreen
 
@@ -35,6 +35,7 @@ class TransferScreen(OverlayScreen[None]):
         keys.PAUSE,
         keys.DROP,
         keys.RETRY,
+        keys.LIMIT,
     ]
     AUTO_FOCUS = "DetailBody"
 
@@ -88,7 +89,7 @@ class TransferScreen(OverlayScreen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         del parameters
-        if action not in {"pause", "drop", "retry"}:
+        if action not in {"pause", "drop", "retry", "limit"}:
             return True
         reason = self.context.transfers.read_only_reason or keys.disabled_reason(action, self.transfer)
         return None if reason else True
@@ -101,6 +102,10 @@ class TransferScreen(OverlayScreen[None]):
         if transfer := self.transfer:
             actions.cancel_or_remove(self, self.context, transfer)
 
+    def action_limit(self) -> None:
+        if transfer := self.transfer:
+            rate_limit.limit_transfer(self, self.context, transfer)
+
     def action_retry(self) -> None:
         if transfer := self.transfer:
-            pull_actions.try_action(self, lambda: self.context.transfers.retry(transfer.id))
+            pull_actions.try_action(self, lambda: self.context.transfers.resume(transfer.id))
