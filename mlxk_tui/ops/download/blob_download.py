@@ -17,7 +17,7 @@ from mlxk_tui.ops.download.byte_ranges import ByteRanges
 from mlxk_tui.ops.download.layout import DownloadLayout
 from mlxk_tui.ops.download.options import DownloadOptions
 from mlxk_tui.ops.download.partial_blob import BusyError, PartialBlob
-from mlxk_tui.ops.download.range_requests import RedirectCache, TransferError
+from mlxk_tui.ops.download.transport.range_requests import RedirectCache, TransferError
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 
 _HASHED_AT_ONCE = 1 << 20

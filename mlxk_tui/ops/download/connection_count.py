@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+FIRST_CONNECTIONS = 8
+"""Connections to start with, the same number as huggingface_hub."""
+_SHORT_FILE = 4 << 20
+"""A file up to this size takes about as long as the round trips until its first byte, if the hub is far."""
 _WINDOW_S = 0.4
 _SETTLE_S = 1.0
 """Maximum wait in seconds for the first bytes of new connections: there may be nothing left for them."""
 _MIN_GAIN = 1.15
 _REST_S = 20.0
+
+
+def initial_connections(sizes: Sequence[int], maximum: int) -> int:
+    """Return the number of connections to start with: one for each short file, but at least eight.
+
+    Args:
+        sizes: bytes of the files.
+        maximum: maximum number of connections.
+    """
+    short = sum(size <= _SHORT_FILE for size in sizes)
+    return min(maximum, max(FIRST_CONNECTIONS, short))
 
 
 class ConnectionTuner:

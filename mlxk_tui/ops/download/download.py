@@ -27,8 +27,9 @@ from mlxk_tui.ops.download.file_names import check_files, check_source
 from mlxk_tui.ops.download.layout import DownloadLayout, file_system_error
 from mlxk_tui.ops.download.options import DownloadOptions, DownloadResult, DownloadSource
 from mlxk_tui.ops.download.partial_blob import partial_file_names, remove_files, resumable_bytes
-from mlxk_tui.ops.download.range_requests import RangeClient
 from mlxk_tui.ops.download.scheduler import DownloadScheduler
+from mlxk_tui.ops.download.transport.connection import ConnectionPool
+from mlxk_tui.ops.download.transport.range_requests import RangeClient
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 
 __all__ = ["DownloadOptions", "DownloadResult", "DownloadSource", "discard_partial", "download"]
@@ -46,6 +47,7 @@ async def download(
     repo_folder: Path,
     *,
     options: DownloadOptions | None = None,
+    pool: ConnectionPool | None = None,
     on_event: OnEvent = ignore_event,
 ) -> DownloadResult:
     """Download files of a commit into `blobs` and link them into the snapshot.
@@ -59,6 +61,7 @@ async def download(
         files: its files, from the hub's file list; validated here.
         repo_folder: `<cache>/models--org--name`; created if it does not exist.
         options: limits and time-outs.
+        pool: connections that were prepared; by default it creates its own.
         on_event: called in the event loop's thread for each file, at most ten times a second and once when it
             is in the snapshot. The stage is `pull`, `verify` while only checksums remain, or `wait` while
             another process holds the lock.
@@ -68,6 +71,7 @@ async def download(
             `download_failed`, `checksum_mismatch`, `auth_error`, `access_denied`, `repo_not_found`.
     """
     options = options or DownloadOptions()
+    pool = pool or ConnectionPool(options.connect_s, options.read_s)
     check_source(source)
     check_files(files)
     layout = DownloadLayout(repo_folder, source.commit, links=options.links)
@@ -75,7 +79,7 @@ async def download(
         jobs = await run_in_thread(lambda stop: _prepare(files, layout, options, stop))
         todo = [job for job in jobs if not job.done]
         total = sum(job.size for job in jobs)
-        scheduler = DownloadScheduler(RangeClient(source), todo, options, layout.cache, total)
+        scheduler = DownloadScheduler(RangeClient(source, pool), todo, options, layout.cache, total)
         await _run(scheduler, _Reporter(jobs, scheduler, on_event))
     except OSError as error:
         raise file_system_error(error, layout.cache) from None

@@ -31,7 +31,7 @@ class DownloadOptions:
 
     connections: int = 16
     """Maximum number of connections; the number in use is determined while downloading."""
-    files: int = 8
+    files: int = 16
     """Maximum number of files downloaded at once."""
     connect_s: float = 8.0
     """Time-out in seconds for each step of a connection: name resolution, TCP, TLS."""

@@ -18,13 +18,14 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.download.blob_download import BlobDownload
 from mlxk_tui.ops.download.completion import CompletionQueue
-from mlxk_tui.ops.download.connection import ConnectionPool, ConnectionStoppedError, DownloadConnection
-from mlxk_tui.ops.download.connection_count import ConnectionTuner
+from mlxk_tui.ops.download.connection_count import ConnectionTuner, initial_connections
 from mlxk_tui.ops.download.layout import file_system_error
 from mlxk_tui.ops.download.options import DownloadOptions
 from mlxk_tui.ops.download.range_planner import PAGE, SMALL_FILE, RangePlanner, RangeTask
-from mlxk_tui.ops.download.range_requests import RangeBody, RangeClient, TransferError
 from mlxk_tui.ops.download.rate_limit import read_size, wait_for_limits
+from mlxk_tui.ops.download.transport.connection import DownloadConnection
+from mlxk_tui.ops.download.transport.errors import ConnectionStoppedError
+from mlxk_tui.ops.download.transport.range_requests import RangeBody, RangeClient, TransferError
 
 _MIN_READ, _MAX_READ = 4 << 10, 256 << 10
 _READ_SHARE = 512
@@ -33,8 +34,6 @@ _MAX_UNRECORDED = 1 << 20
 _UNRECORDED_SHARE = 1024
 """A connection leaves at most this fraction (1/n) of the received bytes unrecorded: the same."""
 _LOCK_POLL_S = 0.2
-_FIRST_CONNECTIONS = 8
-"""The same number as huggingface_hub."""
 _COMPLETION_THREADS = 3
 
 
@@ -61,7 +60,6 @@ class DownloadScheduler:
         self._client = client
         self._options = options
         self._cache = cache
-        self._pool = ConnectionPool(options.connect_s, options.read_s)
         self._condition = threading.Condition()
         self._pending = deque(self.jobs)
         self._active: list[BlobDownload] = []
@@ -75,7 +73,7 @@ class DownloadScheduler:
         self._progress_at = time.monotonic()
         self._connections: list[DownloadConnection] = []
         self._threads: list[threading.Thread] = []
-        self._connection_count = min(_FIRST_CONNECTIONS, options.connections)
+        self._connection_count = initial_connections([job.size for job in jobs], options.connections)
         self._tuner = ConnectionTuner(self._connection_count, options.connections)
         self._completion = CompletionQueue(self._condition, options, lambda: self.ended, self._on_finished)
         self._wake: Callable[[], None] = lambda: None
@@ -151,7 +149,7 @@ class DownloadScheduler:
 
     def _open_connections(self) -> None:
         while len(self._connections) < self._connection_count:
-            connection = DownloadConnection(self._pool)
+            connection = self._client.new_connection()
             number = len(self._connections)
             self._connections.append(connection)
             self._spawn(partial(self._run_connection, connection, number), f"mlxk-connection-{number}")

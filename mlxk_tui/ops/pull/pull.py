@@ -8,13 +8,15 @@ after its checksum was verified; last the ref, so that it never names an incompl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.cache.documents import read_documents
-from mlxk_tui.ops.cache.names import Spec, parse_spec
+from mlxk_tui.ops.cache.names import Spec, name_to_dir, parse_spec
 from mlxk_tui.ops.cache.repo import Repo, Snapshot
 from mlxk_tui.ops.cache.selection import read_selection, remove_selection, write_selection
 from mlxk_tui.ops.contract.terms import Severity
@@ -23,8 +25,10 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, Progress, ignore_event
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.text import printable
+from mlxk_tui.ops.download.connection_count import FIRST_CONNECTIONS
 from mlxk_tui.ops.download.download import download
 from mlxk_tui.ops.download.options import DownloadOptions, DownloadResult, DownloadSource
+from mlxk_tui.ops.download.transport.connection import ConnectionPool, Origin
 from mlxk_tui.ops.health.integrity import check_integrity
 from mlxk_tui.ops.health.machine import Runtime
 from mlxk_tui.ops.hub.errors import RequestContext, map_error
@@ -88,9 +92,13 @@ async def pull(
             `download_failed`, `checksum_mismatch`; each with a PullData as `data`.
     """
     received = ReceivedBytes(on_event)
+    bounds = options or DownloadOptions()
+    pool = ConnectionPool(bounds.connect_s, bounds.read_s)
     try:
         try:
             if plan is None:
+                if not dry_run and not via_hub and not hub.offline:
+                    await asyncio.to_thread(_prepare_connections, pool, hub, cache, parse_spec(spec))
                 plan = await plan_pull(
                     cache,
                     spec,
@@ -112,7 +120,7 @@ async def pull(
             return planned(plan)
         if not plan.missing and plan.ref_is_current:
             return already_complete(plan)
-        return await _execute(cache, plan, hub, via_hub=via_hub, options=options, on_event=received.on_event)
+        return await _execute(cache, plan, hub, pool, bounds, via_hub=via_hub, on_event=received.on_event)
     except OpError as error:
         error.as_access_denied()
         if error.data is None:
@@ -120,22 +128,32 @@ async def pull(
             status = DownloadStatus.ACCESS_DENIED if denied else DownloadStatus.FAILED
             error.data = failed_pull(spec, plan, status, error.message, downloaded=received.total_bytes)
         raise
+    finally:
+        pool.close()
+
+
+def _prepare_connections(pool: ConnectionPool, hub: Hub, cache: Cache, spec: Spec) -> None:
+    """Connect to the hub while a pull is planned, if the model is new, so that there is much to download."""
+    with contextlib.suppress(OpError, ValueError):  # the plan reports them
+        if not any((cache.root / name_to_dir(name)).exists() for name in candidate_names(cache, spec)):
+            pool.prepare(Origin.from_url(urlsplit(hub.endpoint)), FIRST_CONNECTIONS)
 
 
 async def _execute(
     cache: Cache,
     plan: PullPlan,
     hub: Hub,
+    pool: ConnectionPool,
+    options: DownloadOptions,
     *,
     via_hub: bool,
-    options: DownloadOptions | None,
     on_event: OnEvent,
 ) -> PullData:
     if plan.lacks_space:
         raise plan.lacks_space
     try:
         await asyncio.to_thread(_prepare, cache, plan)
-        done = await _transfer(cache, plan, hub, via_hub=via_hub, options=options, on_event=on_event)
+        done = await _transfer(cache, plan, hub, pool, options, via_hub=via_hub, on_event=on_event)
         await asyncio.to_thread(write_ref, plan.folder, plan.ref, plan.commit)
     except OSError as error:
         raise map_error(error, RequestContext(hub.endpoint, plan.repo)) from None
@@ -175,9 +193,10 @@ async def _transfer(
     cache: Cache,
     plan: PullPlan,
     hub: Hub,
+    pool: ConnectionPool,
+    options: DownloadOptions,
     *,
     via_hub: bool,
-    options: DownloadOptions | None,
     on_event: OnEvent,
 ) -> DownloadResult:
     """Download the files; those that only Xet can transfer come last."""
@@ -191,10 +210,11 @@ async def _transfer(
     )
     parts: list[DownloadResult] = []
     if normal:
-        bounds = options or DownloadOptions()
-        bounds = dataclasses.replace(bounds, redownload=bounds.redownload | broken)
+        bounds = dataclasses.replace(options, redownload=options.redownload | broken)
         files = [entry.remote for entry in normal]
-        parts.append(await download(source, files, plan.folder, options=bounds, on_event=progress.first))
+        parts.append(
+            await download(source, files, plan.folder, options=bounds, pool=pool, on_event=progress.first)
+        )
         progress.bytes_before, progress.files_before = blob_bytes(normal), len(normal)
     if huge:
         names = {entry.etag for entry in huge if entry.path in plan.local.broken}

@@ -17,9 +17,10 @@ import pytest
 
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
 from mlxk_tui.ops.core.errors import ErrorType, OpError
-from mlxk_tui.ops.download.connection import ConnectionPool, ConnectionStoppedError, DownloadConnection
 from mlxk_tui.ops.download.download import DownloadSource, download
-from mlxk_tui.ops.download.range_requests import _redirected
+from mlxk_tui.ops.download.transport.connection import ConnectionPool, DownloadConnection
+from mlxk_tui.ops.download.transport.errors import ConnectionStoppedError
+from mlxk_tui.ops.download.transport.range_requests import _redirected
 from mlxk_tui_headless.error_text import error_text
 from tests.support.downloads import FAST, Model, small_files
 from tests.support.sockets import kill_and_count_unread

@@ -14,14 +14,13 @@ from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
 from mlxk_tui.ops.core.retry_after import retry_after
 from mlxk_tui.ops.core.text import printable
-from mlxk_tui.ops.download.connection import (
+from mlxk_tui.ops.download.options import DownloadSource
+from mlxk_tui.ops.download.transport.connection import ConnectionPool, DownloadConnection, Origin
+from mlxk_tui.ops.download.transport.errors import (
     ConnectionFailedError,
     ConnectionStoppedError,
-    DownloadConnection,
     FatalConnectionError,
-    Origin,
 )
-from mlxk_tui.ops.download.options import DownloadSource
 from mlxk_tui.ops.hub.errors import REVISION_NOT_FOUND, RequestContext, access_error, error_code
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -164,13 +163,18 @@ class RangeBody:
 class RangeClient:
     """Sends the requests of a download; thread-safe."""
 
-    def __init__(self, source: DownloadSource) -> None:
+    def __init__(self, source: DownloadSource, pool: ConnectionPool) -> None:
         self._source = source
+        self._pool = pool
         self._base = f"{source.endpoint.rstrip('/')}/{source.repo}/resolve/{source.commit}/"
         self._origin = Origin.from_url(urlsplit(self._base))
         self._context = RequestContext(
             source.endpoint, source.repo, source.commit, with_token=bool(source.token), secret=source.token
         )
+
+    def new_connection(self) -> DownloadConnection:
+        """Return a connection for the requests of one thread."""
+        return self._pool.new_connection()
 
     def open(
         self,

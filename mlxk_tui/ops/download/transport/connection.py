@@ -7,7 +7,6 @@ of the processor time of an event loop for each gigabyte, and leaves the event l
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
 import http.client
@@ -19,25 +18,19 @@ import threading
 import time
 import urllib.request
 from dataclasses import dataclass
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from mlxk_tui.ops.download import socks
+from mlxk_tui.ops.download.transport import socks
+from mlxk_tui.ops.download.transport.errors import (
+    ConnectionFailedError,
+    ConnectionStoppedError,
+    FatalConnectionError,
+)
+from mlxk_tui.ops.download.transport.http_proxy import open_http_tunnel, proxy_credentials
 from mlxk_tui.ops.hub import proxies
 
 _SLICE_S = 0.1
 _CONNECTING = {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}
-
-
-class ConnectionStoppedError(Exception):
-    """The connection was aborted by another thread, to stop the download."""
-
-
-class ConnectionFailedError(Exception):
-    """The connection could not be made, or was interrupted; another attempt can help."""
-
-
-class FatalConnectionError(Exception):
-    """The certificate or the proxy is not acceptable; another attempt cannot help."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +57,52 @@ class Origin:
 
 
 class ConnectionPool:
-    """State that all connections of a download share: resolved names, TLS settings, proxies."""
+    """Creates connections, and has what they share: resolved names, TLS settings, proxies.
+
+    Args:
+        connect_s: time-out in seconds for each step of a connection: name resolution, TCP, TLS.
+        read_s: time-out in seconds without data on a connection.
+    """
 
     def __init__(self, connect_s: float, read_s: float) -> None:
         self.connect_s = connect_s
         self.read_s = read_s
+        self._ready: list[DownloadConnection] = []
+        self._closed = False
         self._lock = threading.Lock()
         self._addresses: dict[tuple[str, int], list[tuple[int, tuple[object, ...]]]] = {}
         self._context: ssl.SSLContext | None = None
         self._proxies = urllib.request.getproxies()
+
+    def prepare(self, origin: Origin, count: int) -> None:
+        """Connect to an origin in threads, to save the round trips later; failures are ignored."""
+
+        def connect() -> None:
+            connection = DownloadConnection(self)
+            try:
+                connection.connect(origin)
+            except (ConnectionFailedError, FatalConnectionError, OSError):
+                return
+            with self._lock:
+                if in_time := not self._closed:
+                    self._ready.append(connection)
+            if not in_time:
+                connection.close()
+
+        for number in range(count):
+            threading.Thread(target=connect, name=f"mlxk-prepare-{number}", daemon=True).start()
+
+    def new_connection(self) -> DownloadConnection:
+        """Return a prepared connection, or a new one, which connects when it is first used."""
+        with self._lock:
+            return self._ready.pop() if self._ready else DownloadConnection(self)
+
+    def close(self) -> None:
+        """Close the prepared connections that nobody uses."""
+        with self._lock:
+            self._closed, unused, self._ready = True, self._ready, []
+        for connection in unused:
+            connection.close()
 
     def context(self) -> ssl.SSLContext:
         """Return the TLS settings with the system's certificates, or certifi's if there are none."""
@@ -186,6 +216,14 @@ class DownloadConnection:
                         self._socket = None
                 connection.close()
 
+    def connect(self, origin: Origin) -> None:
+        """Connect to an origin without a request.
+
+        Raises:
+            ConnectionFailedError, FatalConnectionError, ConnectionStoppedError
+        """
+        self._open[origin] = self._connect(origin)
+
     def request(
         self, url: SplitResult, headers: dict[str, str]
     ) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
@@ -238,7 +276,7 @@ class DownloadConnection:
         proxy = self._pool.proxy(origin)
         if proxy is not None and proxy.scheme == "http" and origin.scheme == "http":
             target = f"http://{origin.host_header}{target}"
-            headers = {**headers, **_proxy_credentials(proxy)}
+            headers = {**headers, **proxy_credentials(proxy)}
         # One deadline for request and headers, so that slow headers do not prolong it.
         self.deadline = time.monotonic() + self._pool.read_s
         try:
@@ -270,7 +308,7 @@ class DownloadConnection:
                 socks.open_tunnel(raw, origin.host, origin.port, proxy)
             if origin.scheme == "https":
                 if proxy is not None and not tunnel:
-                    _open_http_tunnel(raw, origin, proxy)
+                    open_http_tunnel(raw, origin.host, origin.port, proxy)
                 context = self._pool.context()
                 secured = context.wrap_socket(raw, server_hostname=origin.host, do_handshake_on_connect=False)
                 raw = secured
@@ -358,23 +396,3 @@ class DownloadConnection:
         if isinstance(error, OSError) and error.strerror:
             return ConnectionFailedError(f"the connection was interrupted ({error.strerror})")
         return ConnectionFailedError("the connection was interrupted")
-
-
-def _proxy_credentials(proxy: SplitResult) -> dict[str, str]:
-    if proxy.username is None:
-        return {}
-    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
-
-
-def _open_http_tunnel(sock: socket.socket, origin: Origin, proxy: SplitResult) -> None:
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    lines = [f"CONNECT {host}:{origin.port} HTTP/1.1", f"Host: {host}:{origin.port}"]
-    lines += [f"{name}: {value}" for name, value in _proxy_credentials(proxy).items()]
-    sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-    response = http.client.HTTPResponse(sock, method="CONNECT")
-    response.begin()
-    if response.status != 200:
-        if response.status == 407:
-            raise FatalConnectionError("the proxy requires a user name and password")
-        raise ConnectionFailedError(f"the proxy responded with status {response.status}")
