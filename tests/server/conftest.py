@@ -23,7 +23,7 @@ def model_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def served(model_hub: Path) -> Iterator[Served]:
     """Return the shared server."""
-    served = Served(model_hub, keep_alive_s=0.2, header_timeout_s=0.4, body_timeout_s=0.4)
+    served = Served(model_hub, header_timeout_s=1.0, body_timeout_s=1.0)
     yield served
     pid = served.engine.status.pid
     served.close()

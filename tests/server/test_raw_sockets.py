@@ -131,9 +131,9 @@ def test_half_close_or_disconnect_stops_the_generation(served: Served) -> None:
 
 def test_waiting_stream_gets_keep_alive_comments(served: Served) -> None:
     served.call(served.engine.unload())
-    # Loading and prefill take longer than this server's keep_alive_s.
     body = {"model": BABBLER, "prompt": "Hello, world! " * 250, "max_tokens": 2, "stream": True}
-    reply = served.post(COMPLETIONS, body)
+    with served.options(keep_alive_s=0.1):  # loading takes longer
+        reply = served.post(COMPLETIONS, body)
     assert reply.status == 200
     assert reply.events[-1]["choices"][0]["finish_reason"] == "length"
     assert b": keep-alive\n\n" in reply.body
