@@ -27,6 +27,7 @@ from mlxk_tui.services.conversation.backend import ChatBackend
 from mlxk_tui.services.library import Library
 from mlxk_tui.services.server.control import ServerControl
 from mlxk_tui.services.tasks import Tasks
+from mlxk_tui.services.updates import UpdateChecker
 from mlxk_tui.settings import LoadedSettings, weights_policy
 from mlxk_tui.terminal_app import TerminalApp
 from mlxk_tui.transfers.changes import Change
@@ -138,8 +139,10 @@ class MlxkApp(TerminalApp):
         push = push_enabled(settings.push, os.environ)
         limits = TransferRateLimits(from_megabytes(settings.rate_limit))
         limits.changed.subscribe(lambda rate: self._remember_setting("rate_limit", to_megabytes(rate)))
+        folder = state or platformdirs.user_state_path("mlxk-tui")
+        self.updates = UpdateChecker(self.library, self._get_hub, state_file(folder, cache.root, "updates"))
         self.transfers = transfers or TransferQueue(
-            state_file(state or platformdirs.user_state_path("mlxk-tui"), cache.root),
+            state_file(folder, cache.root),
             runners(
                 cache,
                 self._get_hub,
@@ -167,6 +170,7 @@ class MlxkApp(TerminalApp):
             self._get_hub,
             self.chats,
             self.server,
+            self.updates,
             runtime,
             push,
             label,
@@ -215,7 +219,14 @@ class MlxkApp(TerminalApp):
         if not gc.isenabled():  # started by the command: the process is the app's alone
             use_one_heap()
         self.run_worker(self.library.run(), name="library", group="library", exit_on_error=False)
+        self.run_worker(self._start_updates(), name="updates", group="updates", exit_on_error=False)
         self.run_worker(self._start_transfers(), name="transfers", group="transfers", exit_on_error=False)
+
+    async def _start_updates(self) -> None:
+        """Show the updates that were found before; if the setting allows it, ask the hub again."""
+        await self.updates.load()
+        if self.context.settings.check_updates:
+            self.updates.start_daily(self.tasks)
 
     async def _start_transfers(self) -> None:
         self.transfers.changed.subscribe(self._transfers_changed)

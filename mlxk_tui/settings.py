@@ -86,6 +86,12 @@ class Settings:
         default="mlxk",
         metadata={"about": "Downloader of pulls: `mlxk` (resumable) or `hub` (huggingface_hub with Xet)."},
     )
+    check_updates: bool = field(
+        default=False,
+        metadata={
+            "about": "Ask the hub for updates of the cached models when the app starts, at most once a day."
+        },
+    )
     push: bool = field(
         default=False,
         metadata={"about": "Enable the experimental push, like `MLXK2_ENABLE_EXPERIMENTAL_PUSH=1`."},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlxk_tui.ops.core.blocking import run_without_loop
-from mlxk_tui_headless.commands import push, run, serve, transfers
+from mlxk_tui_headless.commands import push, run, serve, transfers, update
 from mlxk_tui_headless.options import GlobalOptions, JsonOption, ProgressOption, record_options
 from mlxk_tui_headless.request import CommandRequest, UsageError, View
 
@@ -218,6 +218,7 @@ def clone(
 
 
 app.command()(transfers.pull)
+app.command()(update.update)
 app.command()(push.push)
 app.command()(transfers.search)
 app.command()(run.run)

@@ -112,6 +112,11 @@ def tour_steps(folder: Path) -> list[TourStep]:
         TourStep("It is healthy now.", ("health", _CORRUPT, "--verify"), output=("unhealthy 0",)),
         TourStep("Pulling it again does nothing.", ("pull", _CORRUPT), output=("already complete",)),
         TourStep(
+            "Find models with a newer commit on the Hub.",
+            ("update", "--all", "--dry-run"),
+            output=("3 updates available", "→"),
+        ),
+        TourStep(
             "Pulling a gated repo fails with a hint, and leaves no files.",
             ("pull", _GATED, "--json"),
             exit_code=1,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -92,6 +92,20 @@ class Verified:
 
 
 @dataclass(frozen=True)
+class AvailableUpdate:
+    """A newer commit of a model on the hub."""
+
+    commit: str
+    """The cached commit that it replaces, 40 hex digits."""
+    latest: str
+    """The commit on the hub, 40 hex digits."""
+    revision: str
+    """The branch or tag that names both."""
+    last_modified: str | None
+    """Last change on the hub: ISO 8601, UTC; None if unknown."""
+
+
+@dataclass(frozen=True)
 class Entry:
     """One repo as it is shown."""
 
@@ -103,6 +117,8 @@ class Entry:
     verified: Verified | None = None
     downloading: bool = False
     """Whether a pull of this program is running or queued."""
+    update: AvailableUpdate | None = None
+    """The update that the last check found."""
 
     @property
     def key(self) -> str:
@@ -177,6 +193,7 @@ class Library:
         """Why the cache cannot be read, in phase FAILED."""
         self.changed: Publisher[Changed] = Publisher()
         self._downloading: frozenset[str] = frozenset()
+        self._updates: Mapping[str, AvailableUpdate] = {}
         self._watcher = Watcher(cache)
         self._given_runtime = runtime
         self._runtime = runtime
@@ -307,7 +324,8 @@ class Library:
             same = old is not None and old.model.hash == report.model.hash
             same = same and old is not None and old.model.size_bytes == report.model.size_bytes
             verified = old.verified if same and old else None
-            self.entries[key] = entry_of(report, verified, downloading=key in self._downloading)
+            entry = entry_of(report, verified, downloading=key in self._downloading)
+            self.entries[key] = replace(entry, update=self._update_of(entry))
             keys.add(key)
         self.changed.publish(Changed(updated=frozenset(keys)))
 
@@ -325,6 +343,20 @@ class Library:
             self.entries[key] = replace(self.entries[key], downloading=key in self._downloading)
         if changed:
             self.changed.publish(Changed(updated=changed))
+
+    def set_updates(self, updates: Mapping[str, AvailableUpdate]) -> None:
+        """Set the models that have an update, by key."""
+        self._updates = updates
+        changed = frozenset(k for k, entry in self.entries.items() if entry.update != self._update_of(entry))
+        for key in changed:
+            self.entries[key] = replace(self.entries[key], update=self._update_of(self.entries[key]))
+        if changed:
+            self.changed.publish(Changed(updated=changed))
+
+    def _update_of(self, entry: Entry) -> AvailableUpdate | None:
+        """Return the update of a model; None once another commit than the compared one is cached."""
+        update = self._updates.get(entry.key)
+        return update if update is not None and update.commit == entry.model.hash else None
 
     def set_verified(self, key: str, result: Verification) -> None:
         """Keep the result of a verification."""

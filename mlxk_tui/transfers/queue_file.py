@@ -26,15 +26,16 @@ _MAX_TRANSFERS = 10_000
 _NUMBERS = ("attempts", "bytes_done", "bytes_total", "files_done", "files_total", "furthest")
 
 
-def state_file(folder: Path, cache_root: Path) -> Path:
+def state_file(folder: Path, cache_root: Path, kind: str = "transfers") -> Path:
     """Return the path of a cache's queue file; each cache has its own queue.
 
     Args:
         folder: the program's state folder.
         cache_root: the cache folder, which contains `models--*`.
+        kind: what the file contains, for other state of a cache.
     """
     name = os.path.realpath(cache_root).encode("utf-8", "surrogateescape")
-    return folder / f"transfers-{hashlib.sha256(name).hexdigest()[:12]}.json"
+    return folder / f"{kind}-{hashlib.sha256(name).hexdigest()[:12]}.json"
 
 
 @dataclass(frozen=True)

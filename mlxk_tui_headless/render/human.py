@@ -80,12 +80,14 @@ def show(envelope: Envelope, view: View | None = None) -> int:
 
 def _finished_parts(envelope: Envelope) -> list[RenderableType]:
     """Return what a failed command has done, if that is several things."""
+    data = envelope.data
+    if envelope.command is Command.UPDATE and data is not None:
+        return _page(data, View(), None).parts
     if envelope.command is not Command.PULL:
         return []
     from mlxk_tui.ops.contract.transfers import PullBatchData
     from mlxk_tui_headless.render import transfers
 
-    data = envelope.data
     return list(transfers.finished_lines(data)) if isinstance(data, PullBatchData) else []
 
 
@@ -143,6 +145,7 @@ def _page(data: Contract | None, view: View, width: int | None) -> Page:
 def _transfer_or_inference_page(data: Contract | None, view: View, width: int | None) -> Page:
     from mlxk_tui.ops.contract.inference import RunData, ServerData
     from mlxk_tui.ops.contract.transfers import PullBatchData, PullData, PushData, SearchData
+    from mlxk_tui.ops.contract.updates import UpdateData
     from mlxk_tui_headless.render import transfers
 
     if isinstance(data, RunData):
@@ -157,6 +160,10 @@ def _transfer_or_inference_page(data: Contract | None, view: View, width: int | 
         return Page(list(transfers.pull_lines(data)), transfers.pull_notes(data))
     if isinstance(data, PullBatchData):
         return Page(list(transfers.batch_lines(data)), transfers.pull_notes(data))
+    if isinstance(data, UpdateData):
+        from mlxk_tui_headless.render import update
+
+        return Page(list(update.update_lines(data)), update.update_notes(data))
     if isinstance(data, SearchData):
         return Page(*transfers.search_table(data, width))
     if isinstance(data, PushData):

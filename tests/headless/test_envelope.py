@@ -37,7 +37,7 @@ def test_json_option_works_before_and_after_the_command(arguments: list[str], fi
 
 
 def test_every_command_prints_its_envelope(filled: Path, tmp_path: Path) -> None:
-    elsewhere = {"pull", "push", "search", "run", "server"}  # they need a hub or a runnable model
+    elsewhere = {"pull", "update", "push", "search", "run", "server"}  # they need a hub or a runnable model
     runs = {
         "list": ["list"],
         "show": ["show", HEALTHY],

@@ -4,6 +4,7 @@ qwen                    text in the name
 type:chat  org:mlx-community  framework:mlx  quant:4bit
 health:bad  runs:yes  fit:tight
 size>10GB  size<=500MB  context>=32k
+update:available        a check found a newer commit on the hub
 -type:base              a leading minus negates a term
 """
 
@@ -34,10 +35,12 @@ FIELDS = {
     "quant": "bits, such as 4bit, or none",
     "size": "a comparison, such as size>10GB",
     "context": "a comparison, such as context>=32k",
+    "update": "available",
 }
 """The fields and the values they accept."""
 
 _TERM = re.compile(r"(-?)([a-z]+)(:|>=|<=|>|<|=)(.*)", re.IGNORECASE | re.DOTALL)
+_UPDATE = re.compile(r"(-?)update[:=]available", re.IGNORECASE)
 _NUMBER = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*([a-z]{0,3})", re.IGNORECASE)
 _FACTORS = {
     "": 1,
@@ -71,10 +74,12 @@ class Filter:
     text: str = ""
     """The text that the user entered."""
     predicates: tuple[Predicate, ...] = ()
+    updates: frozenset[bool] = frozenset()
+    """Whether a model must have an update (True) or must not (False); it is no property of the model."""
 
-    def matches(self, model: Model) -> bool:
-        """Return whether all terms match `model`."""
-        return all(predicate(model) for predicate in self.predicates)
+    def matches(self, model: Model, *, has_update: bool = False) -> bool:
+        """Return whether all terms match `model`; `has_update`: a check found an update of it."""
+        return self.updates <= {has_update} and all(predicate(model) for predicate in self.predicates)
 
 
 def parse(text: str) -> Filter:
@@ -83,7 +88,10 @@ def parse(text: str) -> Filter:
     Raises:
         OpError: `validation_error`, whose message names the term, the problem and the accepted values.
     """
-    return Filter(text.strip(), tuple(_parse_term(word) for word in text.split()))
+    words = text.split()
+    updates = frozenset(not match[1] for word in words if (match := _UPDATE.fullmatch(word)))
+    terms = tuple(_parse_term(word) for word in words if not _UPDATE.fullmatch(word))
+    return Filter(text.strip(), terms, updates)
 
 
 def _parse_term(word: str) -> Predicate:
@@ -116,6 +124,8 @@ def _equality(name: str, value: str) -> Predicate:
         healths = {"good": Health.HEALTHY, "bad": Health.UNHEALTHY, "healthy": Health.HEALTHY}
         healths["unhealthy"] = Health.UNHEALTHY
         return _member(healths.get(value), invalid_value, lambda model: model.health)
+    if name == "update":
+        raise invalid_value()
     if name == "runs":
         return _member(
             {"yes": True, "no": False}.get(value), invalid_value, lambda model: model.runtime_compatible

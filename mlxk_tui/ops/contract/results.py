@@ -41,6 +41,7 @@ class Command(str, Enum):
     CLONE = "clone"
     PRUNE = "prune"
     PULL = "pull"
+    UPDATE = "update"
     PUSH = "push"
     SEARCH = "search"
     RUN = "run"

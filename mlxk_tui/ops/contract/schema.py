@@ -29,6 +29,7 @@ from mlxk_tui.ops.contract.results import (
     VersionData,
 )
 from mlxk_tui.ops.contract.transfers import PullBatchData, PullData, PushData, SearchData
+from mlxk_tui.ops.contract.updates import UpdateData
 from mlxk_tui.ops.core.events import Progress
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -41,6 +42,7 @@ COMMAND_DATA: dict[Command, type[Contract]] = {
     Command.CLONE: CloneData,
     Command.PRUNE: PruneData,
     Command.PULL: PullData,
+    Command.UPDATE: UpdateData,
     Command.PUSH: PushData,
     Command.SEARCH: SearchData,
     Command.RUN: RunData,
@@ -52,7 +54,17 @@ COMMAND_DATA: dict[Command, type[Contract]] = {
 BATCH_DATA: dict[Command, type[Contract]] = {Command.PULL: PullBatchData}
 """Model of `data` for commands that also take several models."""
 
-PARTIAL_DATA = frozenset({Command.RM, Command.PRUNE, Command.CLONE, Command.PULL, Command.PUSH, Command.RUN})
+PARTIAL_DATA = frozenset(
+    {
+        Command.RM,
+        Command.PRUNE,
+        Command.CLONE,
+        Command.PULL,
+        Command.UPDATE,
+        Command.PUSH,
+        Command.RUN,
+    }
+)
 """Commands whose error may include data: what would be deleted, or how far the command got."""
 
 

@@ -141,3 +141,35 @@ class CpuWeights(str, Enum):
     STORED = "stored"
     """As in the file; a layer is dequantized while many rows are multiplied."""
     FLOAT32 = "float32"
+
+
+class UpdateStatus(str, Enum):
+    """How a cached model compares with the hub, or the outcome of its update."""
+
+    CURRENT = "current"
+    """The hub has the cached commit."""
+    AVAILABLE = "available"
+    """The hub has another commit."""
+    UPDATED = "updated"
+    """The hub's commit was downloaded."""
+    FAILED = "failed"
+    """The hub's commit could not be downloaded; the cached one is unchanged."""
+    UNKNOWN = "unknown"
+    """It could not be compared."""
+
+
+class UpdateReason(str, Enum):
+    """Why a cached model could not be compared with the hub."""
+
+    NOT_FOUND = "not_found"
+    """The hub has no such repo, or it is private."""
+    ACCESS_DENIED = "access_denied"
+    """The hub refuses the account or the token."""
+    REVISION_NOT_FOUND = "revision_not_found"
+    """The hub no longer has the branch or tag."""
+    NO_REF = "no_ref"
+    """No branch or tag names the cached commit, so nothing can be newer."""
+    NETWORK_ERROR = "network_error"
+    """The hub did not answer."""
+    OFFLINE = "offline"
+    """HF_HUB_OFFLINE is set."""

@@ -14,8 +14,8 @@ class Progress:
     """Progress of a long operation, sent at most about ten times a second for each file."""
 
     stage: str
-    """The current stage: `scan`, `verify`, `remove`, `prune`, `clone`, `pull`, `push`, `load`, or `wait`
-    while another process holds the lock."""
+    """The current stage: `scan`, `verify`, `remove`, `prune`, `clone`, `pull`, `push`, `load`, `check`,
+    or `wait` while another process holds the lock."""
     file: str
     """The file or model being processed; empty when the event is about the whole operation."""
     bytes_done: int

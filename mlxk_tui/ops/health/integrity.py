@@ -110,6 +110,13 @@ def _partial(tree: dict[str, _TreeFile], selected: frozenset[str], documents: Do
     )
 
 
+def left_out_files(repo: Repo, snapshot: Snapshot) -> frozenset[str]:
+    """Return the files of a commit that partial pulls left out; none if it was pulled as a whole."""
+    selected = read_selection(repo, snapshot.name)
+    tree = _read_tree(repo, snapshot) if selected is not None else None
+    return frozenset(tree or ()) - (selected or frozenset())
+
+
 def _is_left_out(finding: Finding, tree: dict[str, _TreeFile], selected: frozenset[str]) -> bool:
     """Return whether a finding only says that a file was not selected."""
     if finding.code is FindingCode.CONFIG_MISSING:

@@ -144,15 +144,17 @@ class Hub:
             await run_detached(lambda stop: self._load_token(), self.timeouts.total_s)
         return self._token
 
-    async def info(self, repo: str, revision: str | None = None) -> RepoInfo:
+    async def info(self, repo: str, revision: str | None = None, *, brief: bool = False) -> RepoInfo:
         """Return the metadata of a repo at a branch, tag or commit; None means its main branch.
 
-        Metadata of gated repos is public; `check_access` checks access to the files.
+        Metadata of gated repos is public; `check_access` checks access to the files. With `brief` it is only
+        commit and time: 200 bytes instead of up to a megabyte.
 
         Raises:
             OpError: `repo_not_found`, `revision_not_found`, `access_denied`, `auth_error`, `network_error`.
         """
         path = f"/api/models/{repo}" + (f"/revision/{quote(revision, safe='')}" if revision else "")
+        path += "?expand=sha&expand=lastModified" if brief else ""
         data, _ = await self._get(path, repo, revision)
         with self._validated(repo):
             return parse_repo_info(data, repo)

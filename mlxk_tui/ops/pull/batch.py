@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.contract.transfers import DownloadStatus, PullBatchData, PullData
@@ -48,7 +48,7 @@ class PullBatch:
         dry_run: bool = False,
         via_hub: bool = False,
         verify: bool = False,
-        patterns: FilePatterns | None = None,
+        patterns: FilePatterns | Mapping[str, FilePatterns] | None = None,
         options: DownloadOptions | None = None,
         on_event: OnEvent = ignore_event,
     ) -> None:
@@ -61,7 +61,7 @@ class PullBatch:
             dry_run: plan only; nothing is written.
             via_hub: let huggingface_hub transfer the files.
             verify: hash all cached files.
-            patterns: download only files that match.
+            patterns: download only files that match, for all models or by spec.
             options: limits and time-outs of the downloader.
             on_event: receives progress over all models, in threads.
         """
@@ -74,9 +74,12 @@ class PullBatch:
         self._patterns = patterns
         self._options = options
         self._on_event = on_event
-        self._plans: dict[str, PullPlan] = {}
-        self._errors: dict[str, OpError] = {}
-        self._results: dict[str, PullData] = {}
+        self.plans: dict[str, PullPlan] = {}
+        """Plans by spec."""
+        self.errors: dict[str, OpError] = {}
+        """Errors of the models that were not pulled, by spec."""
+        self.results: dict[str, PullData] = {}
+        """Results of the models that have ended, by spec."""
 
     async def run(self) -> PullBatchData:
         """Plan all pulls, then run them.
@@ -86,20 +89,20 @@ class PullBatch:
                 the first error, after all others have ended. A PullBatchData is the error's `data`.
         """
         await self._plan()
-        lacking = self._lacks_space()
+        lacking = self.lacks_space
         if lacking is not None and not self._dry_run:
             lacking.data = self.data(DownloadStatus.FAILED, "Not started: there is no space for all models.")
             raise lacking
-        total = sum(blob_bytes(plan.missing) for plan in self._plans.values())
+        total = sum(blob_bytes(plan.missing) for plan in self.plans.values())
         before = 0
         for spec in self._specs:
-            plan = self._plans.get(spec)
-            if spec not in self._errors:
+            plan = self.plans.get(spec)
+            if spec not in self.errors:
                 await self._pull(spec, plan, before, total)
             before += blob_bytes(plan.missing) if plan is not None else 0
         data = self.data(DownloadStatus.FAILED, "")
-        if self._errors:
-            first = next(self._errors[spec] for spec in self._specs if spec in self._errors)
+        if self.errors:
+            first = next(self.errors[spec] for spec in self._specs if spec in self.errors)
             failure = first.as_type(first.type, data.message)
             failure.data = data
             raise failure
@@ -110,9 +113,9 @@ class PullBatch:
         models = [
             data
             for spec in self._specs
-            if (data := self._results.get(spec) or failed_pull(spec, self._plans.get(spec), status, message))
+            if (data := self.results.get(spec) or failed_pull(spec, self.plans.get(spec), status, message))
         ]
-        free = next((plan.disk_free for plan in self._plans.values()), None)
+        free = next((plan.disk_free for plan in self.plans.values()), None)
         statuses = [model.download_status for model in models]
         return PullBatchData(
             model=" ".join(self._specs),
@@ -131,12 +134,12 @@ class PullBatch:
         async def plan(spec: str) -> None:
             async with limit:
                 try:
-                    self._plans[spec] = await plan_pull(
+                    self.plans[spec] = await plan_pull(
                         self._cache,
                         spec,
                         hub=self._hub,
                         verify=self._verify,
-                        patterns=self._patterns,
+                        patterns=self._patterns_of(spec),
                         on_event=self._on_event,
                     )
                 except OpError as error:
@@ -145,20 +148,24 @@ class PullBatch:
 
         await asyncio.gather(*(plan(spec) for spec in self._specs))
 
-    def _lacks_space(self) -> OpError | None:
-        """Return the error if there is no space for all models together, else None."""
-        blobs = {(plan.repo, plan.commit): plan.bytes_to_fetch for plan in self._plans.values()}
+    @property
+    def lacks_space(self) -> OpError | None:
+        """The error if there is no space for all models together, else None."""
+        blobs = {(plan.repo, plan.commit): plan.bytes_to_fetch for plan in self.plans.values()}
         needed = sum(blobs.values())
-        free = min((p.disk_free for p in self._plans.values() if p.disk_free is not None), default=None)
+        free = min((p.disk_free for p in self.plans.values() if p.disk_free is not None), default=None)
         if free is None or needed <= free:
             return None
         return OpError(
             ErrorType.DISK_FULL,
-            f"{plural(len(self._plans), 'model')} need {format_size(needed)} more, but the cache's disk has "
+            f"{plural(len(self.plans), 'model')} need {format_size(needed)} more, but the cache's disk has "
             f"only {format_size(free)} free.",
             remedy=Remedy.FREE_SPACE_OR_MOVE_CACHE,
             facts=ErrorFacts(needed_bytes=needed, available_bytes=free),
         )
+
+    def _patterns_of(self, spec: str) -> FilePatterns | None:
+        return self._patterns.get(spec) if isinstance(self._patterns, Mapping) else self._patterns
 
     async def _pull(self, spec: str, plan: PullPlan | None, before: int, total: int) -> None:
         def shift(event: Progress) -> None:
@@ -167,14 +174,14 @@ class PullBatch:
 
         received = ReceivedBytes(shift)
         try:
-            self._results[spec] = await pull(
+            self.results[spec] = await pull(
                 self._cache,
                 spec,
                 hub=self._hub,
                 dry_run=self._dry_run,
                 via_hub=self._via_hub,
                 verify=self._verify,
-                patterns=self._patterns,
+                patterns=self._patterns_of(spec),
                 plan=plan,
                 options=self._options,
                 on_event=received.on_event,
@@ -187,28 +194,28 @@ class PullBatch:
                 spec, plan, DownloadStatus.CANCELLED, message, downloaded=received.total_bytes
             )
             if stopped is not None:
-                self._results[spec] = stopped
+                self.results[spec] = stopped
             raise
 
     def _fail(self, spec: str, error: OpError) -> None:
-        self._errors[spec] = error
+        self.errors[spec] = error
         denied = error.type is ErrorType.ACCESS_DENIED
         status = DownloadStatus.ACCESS_DENIED if denied else DownloadStatus.FAILED
         data = (
             error.data
             if isinstance(error.data, PullData)
-            else failed_pull(spec, self._plans.get(spec), status, error.message)
+            else failed_pull(spec, self.plans.get(spec), status, error.message)
         )
         if data is not None:
-            self._results[spec] = data
+            self.results[spec] = data
 
     def _summary(self, models: Sequence[PullData]) -> str:
-        if self._errors:
-            reasons = " ".join(f"{spec}: {error.message}" for spec, error in self._errors.items())
-            return f"{len(self._errors)} of {plural(len(self._specs), 'model')} not pulled. {reasons}"
+        if self.errors:
+            reasons = " ".join(f"{spec}: {error.message}" for spec, error in self.errors.items())
+            return f"{len(self.errors)} of {plural(len(self._specs), 'model')} not pulled. {reasons}"
         if self._dry_run:
-            fetch = sum(plan.bytes_to_fetch for plan in self._plans.values())
-            lacking = self._lacks_space()
+            fetch = sum(plan.bytes_to_fetch for plan in self.plans.values())
+            lacking = self.lacks_space
             more = f" {lacking.message}" if lacking is not None else ""
             return f"Would download {format_size(fetch)} for {plural(len(models), 'model')}.{more}"
         new = sum(model.download_status is DownloadStatus.SUCCESS for model in models)

@@ -17,6 +17,7 @@ from mlxk_tui.services.library import Entry, ModelState
 from mlxk_tui.ui.widgets.text import (
     FIT_LABELS,
     FIT_STYLES,
+    UPDATE_GLYPH,
     Part,
     cut,
     gauge,
@@ -170,6 +171,12 @@ def overview(
         first = DOWNLOADING
     if state is not ModelState.GOOD and first:
         rows += [[("  ", ""), (text, "$muted")] for text in wrap(printable(first), width - 2)]
+    if entry.update is not None:
+        change = f"{entry.update.commit[:7]} → {entry.update.latest[:7]}"
+        when = f", {age(entry.update.last_modified, now)}" if entry.update.last_modified else ""
+        first, *more = wrap(f"Update available: {change}{when}. Press p to pull it.", width - 2)
+        rows.append([(f"{UPDATE_GLYPH} ", "$accent"), (first, "")])
+        rows += [[("  ", ""), (text, "")] for text in more]
     rows += _memory(entry, machine_bytes, width, without_gpu)
     if isinstance(in_turn, str):
         rows += [[], *([(text, "$muted")] for text in wrap(in_turn, width))]

@@ -14,6 +14,14 @@ PULL = Binding(
     id="models.pull",
     tooltip="Download missing, broken or newer files; in an empty cache, find a first model",
 )
+CHECK_UPDATES = Binding(
+    "U",
+    "check_updates",
+    "Check for updates",
+    show=False,
+    id="models.check_updates",
+    tooltip="Ask the hub which models have a newer commit",
+)
 PUSH = Binding(
     "P",
     "push",

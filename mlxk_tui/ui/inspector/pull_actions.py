@@ -69,7 +69,19 @@ def pull_disabled_reason(context: Context, entries: Sequence[Entry]) -> str | No
 
 def pull_entries(host: Host, context: Context, entries: Sequence[Entry]) -> None:
     """Queue pulls of cached models, which download missing, broken or newer files."""
-    enqueue(host, context, [Pull(entry.report.ref.name, _suspect_files(entry)) for entry in entries])
+    enqueue(host, context, [Pull(_spec(entry), _suspect_files(entry)) for entry in entries])
+
+
+def _spec(entry: Entry) -> str:
+    """Return what to pull: the branch of an available update, else main."""
+    name, update = entry.report.ref.name, entry.update
+    return name if update is None or update.revision == "main" else f"{name}@{update.revision}"
+
+
+def check_updates(host: Host, context: Context) -> None:
+    """Ask the hub for updates of all models, unless that is running."""
+    if not context.updates.start(context.tasks):
+        host.notify("Already checking for updates.", markup=False, timeout=4)
 
 
 def _suspect_files(entry: Entry) -> tuple[str, ...]:

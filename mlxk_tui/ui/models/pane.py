@@ -61,6 +61,7 @@ class ModelsPane(Pane):
         Binding("u", "disk_usage", "Disk usage", show=False, id="models.disk_use", tooltip="Show disk usage"),
         replace(model_keys.PRUNE, show=False),  # the footer has no room for it at 80 columns
         model_keys.RESCAN,
+        model_keys.CHECK_UPDATES,
         model_keys.PUSH,
         Binding(
             "m",
@@ -124,7 +125,7 @@ class ModelsPane(Pane):
             entry
             for entry in self.context.library.entries.values()
             if (self._show_all or entry.model.framework is Framework.MLX)
-            and self.filter_bar.filter.matches(entry.model)
+            and self.filter_bar.filter.matches(entry.model, has_update=entry.update is not None)
         ]
         self._shown = sorted_entries(entries, self._sort, reverse=self._reverse)
         self.table.show(self._shown)
@@ -244,7 +245,7 @@ class ModelsPane(Pane):
 
     def disabled_reason(self, action: str) -> str | None:
         empty = self.no_models_reason()
-        if action in {"filter", "disk_usage", "prune", "sort_next", "sort_reverse"}:
+        if action in {"filter", "disk_usage", "prune", "sort_next", "sort_reverse", "check_updates"}:
             return empty
         if action in {"verify", "delete", "copy_name", "copy_path", "clone"} and not self.targets:
             return empty or "No model selected."
@@ -325,6 +326,9 @@ class ModelsPane(Pane):
             pull_actions.open_hub_search(self, self.context)
         else:
             pull_actions.pull_entries(self, self.context, self.targets)
+
+    def action_check_updates(self) -> None:
+        pull_actions.check_updates(self, self.context)
 
     def action_push(self) -> None:
         pull_actions.open_push_form(self, self.context)

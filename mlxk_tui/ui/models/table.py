@@ -18,7 +18,7 @@ from textual.widget import Widget
 from mlxk_tui.ops.core.text import age, format_size
 from mlxk_tui.services.library import DEFAULT_ORG, Entry
 from mlxk_tui.ui.widgets.row_list import ListRow, RowList
-from mlxk_tui.ui.widgets.text import Part, cut, pad, quant_label, short_age, type_label
+from mlxk_tui.ui.widgets.text import UPDATE_GLYPH, Part, cut, pad, quant_label, short_age, type_label
 
 _GAP = 2
 _MARK = 2
@@ -212,10 +212,16 @@ class ModelTable(RowList):
 
 
 def name_parts(entry: Entry, cells: int, *, org: bool) -> list[Part]:
-    """Return a name in exactly `cells`: the model's, then right-aligned an unusual organization, dimmed."""
-    short = cut(entry.short, cells)
-    left = cells - cell_len(short)
+    """Return a name in exactly `cells`: the model's, then right-aligned an unusual organization, dimmed.
+
+    The mark of an available update is beside the model's name.
+    """
+    mark = f" {UPDATE_GLYPH}" if entry.update is not None else ""
+    short = cut(entry.short, cells - cell_len(mark))
+    left = cells - cell_len(short) - cell_len(mark)
     parts: list[Part] = [(short, "strong")]
+    if mark:
+        parts.append((mark, "accent"))
     # In full or not at all: a truncated organization is noise.
     if org and entry.org not in {"", DEFAULT_ORG} and left >= 2 + cell_len(entry.org):
         return [*parts, (" " * (left - cell_len(entry.org)), ""), (entry.org, "faint")]

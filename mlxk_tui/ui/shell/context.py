@@ -11,6 +11,7 @@ from mlxk_tui.services.conversation.backend import ChatBackend
 from mlxk_tui.services.library import Library
 from mlxk_tui.services.server.control import ServerControl
 from mlxk_tui.services.tasks import Tasks
+from mlxk_tui.services.updates import UpdateChecker
 from mlxk_tui.settings import Settings
 from mlxk_tui.transfers.queue import TransferQueue
 from mlxk_tui.transfers.rate_limits import TransferRateLimits
@@ -34,6 +35,8 @@ class Context:
     """Engine and saved chats, created on first use."""
     server: ServerControl
     """Controls the server, which is created when it is first turned on."""
+    updates: UpdateChecker
+    """Asks the hub for updates of the cached models."""
     runtime: Runtime | None = None
     """What this machine can run; None to detect it."""
     push: bool = False

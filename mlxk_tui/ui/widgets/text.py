@@ -20,6 +20,8 @@ Part = tuple[str, str]
 """A text and its style: a theme token such as `$muted`, or empty."""
 
 
+UPDATE_GLYPH = "↻"
+"""The mark of a model with a newer commit on the hub."""
 FIT_LABELS = {MemoryFit.FITS: "fits", MemoryFit.TIGHT: "tight", MemoryFit.TOO_LARGE: "too large"}
 FIT_STYLES = {MemoryFit.FITS: "$good", MemoryFit.TIGHT: "$attention", MemoryFit.TOO_LARGE: "$bad"}
 

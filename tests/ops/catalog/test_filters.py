@@ -59,6 +59,16 @@ def test_matching_terms_match(text: str) -> None:
     assert parse(text).matches(MODEL)
 
 
+def test_update_term_matches_models_with_an_update() -> None:
+    assert parse("update:available qwen3").matches(MODEL, has_update=True)
+    assert not parse("update:available").matches(MODEL)
+    assert parse("-update:available").matches(MODEL)
+    assert not parse("update:available -update:available").matches(MODEL, has_update=True)
+    with pytest.raises(OpError) as caught:
+        parse("update:soon")
+    assert caught.value.message == "'update:' takes available, not 'soon'."
+
+
 @pytest.mark.parametrize(
     "text",
     [
