@@ -69,6 +69,8 @@ bench: $(STAMP) ## run the benchmarks
 
 snapshots: $(STAMP) ## redraw the SVG snapshots; look at them before committing
 	@$(BIN)/python -m pytest tests/ui/test_snapshots*.py -m "" --snapshot-update $(ARGS)
+	@# With `-k`, syrupy also deletes the pictures that were not drawn.
+	@[ -z "$(ARGS)" ] || git ls-files -z --deleted -- snapshots | xargs -0 git checkout -q --
 
 build: $(STAMP) ## build sdist and wheel in dist/
 	@$(BIN)/python -m build $(ARGS)
