@@ -70,8 +70,8 @@ def disabled_reason(action: str, transfer: Transfer | None) -> str | None:
     if transfer is None:
         return "No transfer selected."
     state = transfer.state
-    if action == "limit":
-        return "Only downloads have a rate limit." if transfer.is_push else None
+    if action == "limit" and transfer.is_push:
+        return "Only downloads have a rate limit."
     if action == "pause" and state.finished:
         canceled = state is TransferState.CANCELLED
         return "The transfer was canceled. Press r to resume." if canceled else "The transfer is complete."
@@ -81,6 +81,6 @@ def disabled_reason(action: str, transfer: Transfer | None) -> str | None:
         and transfer.retry_at is None
     ):
         return "Only failed or canceled transfers can be retried."
-    if action in {"move_up", "move_down"} and state.finished:
+    if action in {"move_up", "move_down", "limit"} and state.finished:
         return "The transfer has ended."
     return None
