@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from mlxk_tui.ops.cache.access_record import RepoAccess
 from mlxk_tui.ops.cache.names import DEFAULT_ORG, is_valid_repo_name
 from mlxk_tui.ops.hub.remote_files import RemoteFile
 
@@ -44,6 +45,8 @@ class RepoInfo:
     last_modified: datetime | None = None
     """In UTC."""
     tags: tuple[str, ...] = ()
+    access: RepoAccess | None = None
+    """`gated` and `private`, if the response states both."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ def parse_repo_info(response: Any, requested: str) -> RepoInfo:
         disabled=response.get("disabled") is True,
         last_modified=_parse_time(response.get("lastModified")),
         tags=tags,
+        access=_access(response),
     )
 
 
@@ -203,6 +207,13 @@ def _license(card: Any, tags: Iterable[str]) -> str | None:
     if text := _short_text(stated):
         return text
     return next((_short_text(tag.partition(":")[2]) for tag in tags if tag.startswith("license:")), None)
+
+
+def _access(response: Mapping[str, Any]) -> RepoAccess | None:
+    gated, private = response.get("gated"), response.get("private")
+    if not isinstance(gated, (bool, str)) or not isinstance(private, bool):
+        return None
+    return RepoAccess(_is_gated(gated), private)
 
 
 def _is_gated(value: Any) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlxk_tui.ops.cache.access_record import RepoAccess
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.cache.names import DEFAULT_ORG, Spec, is_valid_repo_name, name_to_dir, parse_spec
 from mlxk_tui.ops.cache.repo import COMMIT
@@ -67,6 +68,8 @@ class PullPlan:
     license: str | None = None
     gated: bool = False
     private: bool = False
+    access: RepoAccess | None = None
+    """Whether the repo is gated or private; None if the hub did not say."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -189,6 +192,7 @@ async def plan_pull(
             license=found.info.license if found.info else None,
             gated=found.info.gated if found.info else False,
             private=found.info.private if found.info else False,
+            access=found.info.access if found.info else None,
             warnings=found.warnings,
         )
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from mlxk_tui.ops.cache.access_record import write_access
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.cache.documents import read_documents
 from mlxk_tui.ops.cache.names import Spec, name_to_dir, parse_spec
@@ -119,6 +120,9 @@ async def pull(
         if dry_run:
             return planned(plan)
         if not plan.missing and plan.ref_is_current:
+            if plan.access is not None:
+                with contextlib.suppress(OSError):  # a read-only cache is complete all the same
+                    await asyncio.to_thread(write_access, plan.folder, plan.access)
             return already_complete(plan)
         return await _execute(cache, plan, hub, pool, bounds, via_hub=via_hub, on_event=received.on_event)
     except OpError as error:
@@ -171,6 +175,8 @@ def _prepare(cache: Cache, plan: PullPlan) -> None:
         ) from None
     _record_selection(plan)
     write_tree(plan.folder, plan.commit, plan.tree)
+    if plan.access is not None:
+        write_access(plan.folder, plan.access)
 
 
 def _record_selection(plan: PullPlan) -> None:

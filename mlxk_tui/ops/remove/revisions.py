@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlxk_tui.ops.cache.access_record import ACCESS_FILE
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.cache.deletion import REMOVING, Folder, freed_by_removal, freed_by_unlink
 from mlxk_tui.ops.cache.repo import Repo, Snapshot
@@ -205,8 +206,9 @@ def delete_if_empty(root: Folder, folder: Folder, name: str) -> bool:
     for inner in folder.names():
         if is_macos_metadata(inner):
             folder.unlink(inner)
-        elif inner not in REPO_FOLDERS or not _only_litter(folder, inner):
+        elif inner != ACCESS_FILE and (inner not in REPO_FOLDERS or not _only_litter(folder, inner)):
             return False
+    folder.unlink(ACCESS_FILE)
     for inner in REPO_FOLDERS:
         folder.rmdir(inner)
     return root.rmdir(name)

@@ -13,6 +13,7 @@ import pytest
 from huggingface_hub import snapshot_download
 
 from mlxk_tui.demo.hub import Fault, Generated, LocalHub
+from mlxk_tui.ops.cache.access_record import ACCESS_FILE, RepoAccess, read_access
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.catalog.catalog import inspect_model
 from mlxk_tui.ops.clone.clone import clone
@@ -90,7 +91,9 @@ async def test_second_pull_downloads_nothing(server: LocalHub, commit: str, cach
     data = await pull(cache, NAME, hub=client(server))
     assert (data.download_status, data.bytes_reused) == (DownloadStatus.ALREADY_EXISTS, TOTAL)
     assert sent(server) == 0
-    assert tree_of(cache.root) == before
+    after = tree_of(cache.root)
+    assert after.pop(f"models--{NAME.replace('/', '--')}/{ACCESS_FILE}")[0] == "file"  # the only addition
+    assert after == before
 
 
 async def test_a_dry_run_writes_nothing(server: LocalHub, commit: str, cache: Cache) -> None:
@@ -150,6 +153,8 @@ async def test_gated_and_private_repos_can_be_pulled_with_access(server: LocalHu
     assert (await pull(cache, "org/gated", hub=hub)).gated
     await pull(cache, "org/private", hub=hub)
     assert content_of(cache.root, "org/gated") == content_of(cache.root, "org/private") == FILES
+    recorded = [read_access(cache.root / f"models--org--{name}") for name in ("gated", "private")]
+    assert recorded == [RepoAccess(gated=True, private=False), RepoAccess(gated=False, private=True)]
     assert not any(request.authorization for request in server.requests.matching(origin="cdn"))
 
 

@@ -16,6 +16,7 @@ import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
+from mlxk_tui.ops.cache.access_record import RepoAccess, write_access
 from mlxk_tui.ops.cache.cache import Cache, RepoRef
 from mlxk_tui.ops.cache.deletion import SENTINEL
 from mlxk_tui.ops.catalog.catalog import check_health
@@ -149,6 +150,7 @@ async def test_result_matches_a_deletion_by_huggingface_hub(
 async def test_last_revision_leaves_no_empty_folder(cache: Cache, hf: HfCache) -> None:
     repo = hf.repo("org/model")
     repo.add(model_files(), commit=OLD)
+    write_access(repo.path, RepoAccess(gated=False, private=False))
 
     await rm(cache, f"org/model@{OLD}")
 
