@@ -1,21 +1,29 @@
-"""Output that never blocks the program: lines that are not read in time are dropped and counted."""
+"""Output of long-running commands: it never blocks the program, and the server's log goes to stderr.
+
+Lines that are not read in time are dropped and counted.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import select
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Literal, TextIO
+
+from mlxk_tui_headless import output
 
 _MAX_BUFFERED_BYTES = 1 << 20
 """Size of the buffer; lines beyond it are dropped."""
 _CLOSE_TIMEOUT_S = 1.0
 """How long closing waits for a reader that reads nothing, in seconds."""
+_log = logging.getLogger("mlxk_tui.server")
 
 
 def dropped_note(lines: int) -> str:
@@ -161,3 +169,33 @@ class _BackgroundWriter(io.TextIOBase):
                 return
             with self._changed:
                 self._bytes -= len(self._buffer.popleft())
+
+
+class _StderrHandler(logging.Handler):
+    """Writes each record to stderr as a line, with control characters escaped."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        time = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="seconds")
+        text = f"{time} {record.levelname.lower()} {record.getMessage()}"
+        if record.exc_info:
+            text += f"\n{logging.Formatter().formatException(record.exc_info)}"
+        output.warn(text)
+
+
+@contextlib.contextmanager
+def log_to_stderr(level: str) -> Iterator[None]:
+    """Write the server's log to stderr inside the block.
+
+    Args:
+        level: the lowest level that is written, as logging names it, in any case.
+    """
+    handler = _StderrHandler()
+    before = _log.level, _log.propagate
+    _log.addHandler(handler)
+    _log.setLevel(level.upper())
+    _log.propagate = False
+    try:
+        yield
+    finally:
+        _log.level, _log.propagate = before
+        _log.removeHandler(handler)

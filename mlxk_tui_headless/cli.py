@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlxk_tui.ops.core.blocking import run_without_loop
-from mlxk_tui_headless.commands import push, run, serve, transfers, update
+from mlxk_tui_headless.commands import push, run, serve, share, transfers, update
 from mlxk_tui_headless.options import GlobalOptions, JsonOption, ProgressOption, record_options
 from mlxk_tui_headless.request import CommandRequest, UsageError, View
 
@@ -223,6 +223,8 @@ app.command()(push.push)
 app.command()(transfers.search)
 app.command()(run.run)
 app.command()(serve.server)
+app.command()(share.share)
+app.command()(share.lock)
 
 
 @app.command()

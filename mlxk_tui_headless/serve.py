@@ -10,8 +10,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ from mlxk_tui.server.options import Address
 from mlxk_tui.services.server.control import ServerControl
 from mlxk_tui.settings import LoadedSettings
 from mlxk_tui_headless import output
-from mlxk_tui_headless.background_output import write_in_background
+from mlxk_tui_headless.background_output import log_to_stderr, write_in_background
 from mlxk_tui_headless.cancellation import wake_on_signals
 from mlxk_tui_headless.error_text import error_text
 
@@ -66,7 +65,7 @@ def serve(
         with (
             write_in_background("stdout", note=None),
             write_in_background(),
-            _log_to_stderr(log_level),
+            log_to_stderr(log_level),
             session.interrupts.handled_by(command.on_signal),
         ):
             asyncio.run(command.run())
@@ -283,28 +282,3 @@ def _has_terminal() -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-class _StderrHandler(logging.Handler):
-    """Writes each record to stderr as a line, with control characters escaped."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        time = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="seconds")
-        text = f"{time} {record.levelname.lower()} {record.getMessage()}"
-        if record.exc_info:
-            text += f"\n{logging.Formatter().formatException(record.exc_info)}"
-        output.warn(text)
-
-
-@contextlib.contextmanager
-def _log_to_stderr(level: str) -> Iterator[None]:
-    handler = _StderrHandler()
-    before = _log.level, _log.propagate
-    _log.addHandler(handler)
-    _log.setLevel(level.upper())
-    _log.propagate = False
-    try:
-        yield
-    finally:
-        _log.level, _log.propagate = before
-        _log.removeHandler(handler)

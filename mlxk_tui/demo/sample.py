@@ -13,6 +13,7 @@ from mlxk_tui.demo import decoders, models
 from mlxk_tui.demo.layout import RepoLayout, commit_hash, etag, git_sha1, lfs_pointer
 from mlxk_tui.demo.models import Files
 from mlxk_tui.demo.weights import Payload
+from mlxk_tui.ops.cache.access_record import RepoAccess, write_access
 from mlxk_tui.ops.cache.deletion import SENTINEL
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.remedies import Remedy
@@ -53,6 +54,7 @@ def build_sample_cache(root: Path, *, now: float | None = None) -> None:
         repo = RepoLayout(root, sample.name)
         sample.build(repo, _revisions(sample.name))
         repo.add_locks()
+        write_access(repo.path, RepoAccess(gated=False, private=False))
         repo.set_times(moment - sample.days * _DAY)
     dataset = root / "datasets--HuggingFaceH4--ultrachat_200k" / "refs"
     dataset.mkdir(parents=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlxk_tui.demo.layout import RepoLayout, commit_hash, etag
+from mlxk_tui.ops.cache.access_record import RepoAccess, write_access
 
 NAME = "mlxk-tui/tiny-demo"
 """Its repo name."""
@@ -41,4 +42,5 @@ def install(hub: Path) -> Path:
         repo.add_snapshot(revision, files)
     repo.set_ref("main", revision)
     repo.add_locks()
+    write_access(repo.path, RepoAccess(gated=False, private=False))
     return snapshot

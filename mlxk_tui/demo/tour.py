@@ -54,7 +54,7 @@ _ANSWER = TourStep(
 def tour_steps(folder: Path) -> list[TourStep]:
     """Return the tour; `folder` is a writable folder."""
     total = len(SAMPLES) + 1  # with the tiny model
-    clone = folder / "clone"
+    clone, lock = folder / "clone", folder / "models.lock"
     return [
         TourStep(
             "List all models in the cache.",
@@ -101,6 +101,14 @@ def tour_steps(folder: Path) -> list[TourStep]:
             ("clone", _SMALL, str(clone)),
             output=("all-MiniLM-L6-v2",),
             check=lambda: (clone / "model.safetensors").stat().st_size > 90_000_000,
+        ),
+        TourStep(
+            "Lock its commit and checksums.",
+            ("lock", _SMALL, "--output", str(lock)),
+            output=("1 model locked",),
+        ),
+        TourStep(
+            "Compare the cache with the lock file.", ("lock", "--check", str(lock)), output=("as locked",)
         ),
         TourStep("Search the Hub.", ("search", "smollm2"), output=(_CORRUPT,)),
         TourStep(

@@ -144,9 +144,10 @@ def _page(data: Contract | None, view: View, width: int | None) -> Page:
 
 def _transfer_or_inference_page(data: Contract | None, view: View, width: int | None) -> Page:
     from mlxk_tui.ops.contract.inference import RunData, ServerData
+    from mlxk_tui.ops.contract.sharing import LockData, ShareData
     from mlxk_tui.ops.contract.transfers import PullBatchData, PullData, PushData, SearchData
     from mlxk_tui.ops.contract.updates import UpdateData
-    from mlxk_tui_headless.render import transfers
+    from mlxk_tui_headless.render import share, transfers
 
     if isinstance(data, RunData):
         from mlxk_tui_headless.render.run import run_page
@@ -156,6 +157,10 @@ def _transfer_or_inference_page(data: Contract | None, view: View, width: int | 
         from mlxk_tui_headless.render.serve import server_lines
 
         return Page(server_lines(data))
+    if isinstance(data, ShareData):
+        return Page(share.share_lines(data))
+    if isinstance(data, LockData):
+        return Page(list(share.lock_lines(data)))
     if isinstance(data, PullData):
         return Page(list(transfers.pull_lines(data)), transfers.pull_notes(data))
     if isinstance(data, PullBatchData):

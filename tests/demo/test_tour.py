@@ -20,7 +20,7 @@ def test_tour_succeeds_and_leaves_no_files() -> None:
     assert (tour.returncode, tour.stderr) == (0, "")
     commands = {line.split()[2] for line in tour.stdout.splitlines() if line.startswith("$ ")}
     commands.discard("run")  # needs MLX
-    assert commands == {"list", "health", "show", "rm", "prune", "clone", "search", "pull", "update"}
+    assert commands == {"list", "health", "show", "rm", "prune", "clone", "search", "pull", "update", "lock"}
     assert not Path(tour.stdout.splitlines()[0].rpartition(" ")[2]).exists()
 
 

@@ -37,13 +37,14 @@ def test_json_option_works_before_and_after_the_command(arguments: list[str], fi
 
 
 def test_every_command_prints_its_envelope(filled: Path, tmp_path: Path) -> None:
-    elsewhere = {"pull", "update", "push", "search", "run", "server"}  # they need a hub or a runnable model
+    elsewhere = {"pull", "update", "push", "search", "run", "server", "share"}  # a hub, or they keep running
     runs = {
         "list": ["list"],
         "show": ["show", HEALTHY],
         "health": ["health"],
         "prune": ["prune", "--dry-run"],
         "clone": ["clone", HEALTHY, str(tmp_path / "copy")],
+        "lock": ["lock", HEALTHY, "--output", str(tmp_path / "models.lock")],
         "rm": ["rm", HEALTHY],
         "version": ["version"],
     }

@@ -18,8 +18,8 @@ from tests.headless.running import call
 from tests.support.hf_cache import tree_of
 
 COMMANDS = sorted(
-    command.value for command in Command if command is not Command.SERVER
-)  # which keeps running
+    command.value for command in Command if command not in {Command.SERVER, Command.SHARE}
+)  # which keep running
 OPTIONS = [
     *("--all", "--verbose", "-v", "--health", "--files", "--config", "--verify", "--exit-code", "-f"),
     *("--force", "--dry-run", "--branch", "--no-health-check", "--quiet", "--progress", "json", "--json"),
@@ -67,7 +67,7 @@ class Playground:
 
 @pytest.fixture(scope="module")
 def playground() -> Iterator[Playground]:
-    """A working directory, so that `clone` writes nowhere else."""
+    """A working directory, so that `clone` and `lock` write nowhere else."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="mlxk-argv-") as folder:
         os.chdir(folder)

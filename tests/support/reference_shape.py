@@ -13,7 +13,7 @@ import jsonschema
 
 Shape = dict[str, Any]
 
-OWN_COMMANDS = frozenset({"cli", "prune", "search", "update"})
+OWN_COMMANDS = frozenset({"cli", "lock", "prune", "search", "share", "update"})
 """Words of `command` that MLX-Knife does not have."""
 
 _TEXT: Shape = {"type": "string"}

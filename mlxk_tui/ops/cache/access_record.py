@@ -60,5 +60,6 @@ def write_access(repo_folder: Path, access: RepoAccess) -> None:
     """
     if read_access(repo_folder) != access:
         content = {"format_version": _FORMAT, "gated": access.gated, "private": access.private}
-        repo_folder.mkdir(parents=True, exist_ok=True)
-        replace_file(repo_folder / ACCESS_FILE, json.dumps(content) + "\n", mode=0o666)
+        scratch = repo_folder / "trees"  # as for the other files that a pull writes
+        scratch.mkdir(parents=True, exist_ok=True)
+        replace_file(repo_folder / ACCESS_FILE, json.dumps(content) + "\n", mode=0o666, scratch=scratch)

@@ -1,6 +1,6 @@
 """The JSON contract: pydantic models of most results, the envelope and the spec version.
 
-With `transfers.py` and `inference.py` this module is the single source of the contract:
+With `transfers.py`, `inference.py` and `sharing.py` this module is the single source of the contract:
 `docs/json-api-schema.json` is generated from them, `mlxk-headless` prints them and the app displays them.
 
 Annotations are objects and not strings, which pydantic would compile at every start.
@@ -46,6 +46,8 @@ class Command(str, Enum):
     SEARCH = "search"
     RUN = "run"
     SERVER = "server"
+    SHARE = "share"
+    LOCK = "lock"
     VERSION = "version"
     CLI = "cli"
     """No command was recognized."""

@@ -28,6 +28,7 @@ from mlxk_tui.ops.contract.results import (
     ShowData,
     VersionData,
 )
+from mlxk_tui.ops.contract.sharing import LockData, ShareData
 from mlxk_tui.ops.contract.transfers import PullBatchData, PullData, PushData, SearchData
 from mlxk_tui.ops.contract.updates import UpdateData
 from mlxk_tui.ops.core.events import Progress
@@ -47,6 +48,8 @@ COMMAND_DATA: dict[Command, type[Contract]] = {
     Command.SEARCH: SearchData,
     Command.RUN: RunData,
     Command.SERVER: ServerData,
+    Command.SHARE: ShareData,
+    Command.LOCK: LockData,
     Command.VERSION: VersionData,
 }
 """Model of `data` for each command."""

@@ -78,7 +78,7 @@ def check_integrity(repo: Repo, snapshot: Snapshot | None, documents: Documents)
     findings = [*repo.problems, *check_files(snapshot, documents)]
     weights = check_weights(documents)
     findings += weights.findings
-    tree = _read_tree(repo, snapshot)
+    tree = read_tree(repo, snapshot)
     selected = read_selection(repo, snapshot.name) if tree is not None else None
     partial = None
     if tree is not None and selected is not None:
@@ -93,7 +93,7 @@ def check_integrity(repo: Repo, snapshot: Snapshot | None, documents: Documents)
     return Integrity(_ordered(findings), weights, partial)
 
 
-def _partial(tree: dict[str, _TreeFile], selected: frozenset[str], documents: Documents) -> Finding | None:
+def _partial(tree: dict[str, TreeFile], selected: frozenset[str], documents: Documents) -> Finding | None:
     """Return the finding about files of a commit that were not selected."""
     left_out = [name for name in tree if name not in selected and name not in documents.files]
     if not left_out:
@@ -113,11 +113,11 @@ def _partial(tree: dict[str, _TreeFile], selected: frozenset[str], documents: Do
 def left_out_files(repo: Repo, snapshot: Snapshot) -> frozenset[str]:
     """Return the files of a commit that partial pulls left out; none if it was pulled as a whole."""
     selected = read_selection(repo, snapshot.name)
-    tree = _read_tree(repo, snapshot) if selected is not None else None
+    tree = read_tree(repo, snapshot) if selected is not None else None
     return frozenset(tree or ()) - (selected or frozenset())
 
 
-def _is_left_out(finding: Finding, tree: dict[str, _TreeFile], selected: frozenset[str]) -> bool:
+def _is_left_out(finding: Finding, tree: dict[str, TreeFile], selected: frozenset[str]) -> bool:
     """Return whether a finding only says that a file was not selected."""
     if finding.code is FindingCode.CONFIG_MISSING:
         return any(name in tree and name not in selected for name in _CONFIGS)
@@ -194,7 +194,7 @@ def _check_config(documents: Documents) -> Iterable[Finding]:
 
 
 @dataclass(frozen=True)
-class _TreeFile:
+class TreeFile:
     """A file in huggingface_hub's file list."""
 
     size: int
@@ -202,7 +202,7 @@ class _TreeFile:
     """Name of its blob; empty if the list does not state it."""
 
 
-def _read_tree(repo: Repo, snapshot: Snapshot) -> dict[str, _TreeFile] | None:
+def read_tree(repo: Repo, snapshot: Snapshot) -> dict[str, TreeFile] | None:
     """Return the files in `trees/<commit>.json` by name, or None if there is no usable list.
 
     Format 1 (huggingface_hub 2.4): `{"format_version": 1, "files": {name: {"size", "blob_id", …}}}`, with
@@ -218,7 +218,7 @@ def _read_tree(repo: Repo, snapshot: Snapshot) -> dict[str, _TreeFile] | None:
     if not isinstance(files, dict):
         return None
     return {
-        name: _TreeFile(entry["size"], str(entry.get("lfs_sha256") or entry.get("blob_id") or ""))
+        name: TreeFile(entry["size"], str(entry.get("lfs_sha256") or entry.get("blob_id") or ""))
         for name, entry in files.items()
         if _has_size(entry)
     }
@@ -228,14 +228,14 @@ def _has_size(entry: Any) -> bool:
     return isinstance(entry, dict) and type(entry.get("size")) is int
 
 
-def _started_downloads(tree: dict[str, _TreeFile] | None, repo: Repo) -> set[str]:
+def _started_downloads(tree: dict[str, TreeFile] | None, repo: Repo) -> set[str]:
     """Return the listed files with an unfinished download, which cannot have been left out on purpose."""
     partial = {blob.name.partition(".")[0] for blob in repo.blobs.values() if blob.is_partial}
     return {name for name, tree_file in (tree or {}).items() if tree_file.etag in partial}
 
 
 def _check_tree(
-    tree: dict[str, _TreeFile] | None, documents: Documents, started: set[str], *, shards_reported: bool
+    tree: dict[str, TreeFile] | None, documents: Documents, started: set[str], *, shards_reported: bool
 ) -> Iterable[Finding]:
     if tree is None:
         return

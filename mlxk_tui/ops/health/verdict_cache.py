@@ -59,7 +59,8 @@ RULES = (
 A change of one of them discards all cached verdicts. A test compares the list with the imports.
 """
 _PACKAGE = os.path.dirname(mlxk_tui.__file__)
-_RACY_NS = 2_000_000_000
+RACY_NS = 2_000_000_000
+"""Age that a change must have, in nanoseconds, to be certain that a scan has seen it."""
 _MAX_BYTES = 64_000_000
 
 
@@ -128,7 +129,7 @@ class VerdictCache:
         """Return the cached report of an unchanged repo, else None."""
         entry = self._entries.get(ref.folder_name)
         try:
-            if entry is None or entry.stamp != _stamp(ref.folder, entry.fingerprint_paths)[0]:
+            if entry is None or entry.stamp != stamp_paths(ref.folder, entry.fingerprint_paths)[0]:
                 return None
         except (OSError, ValueError):  # removed meanwhile
             return None
@@ -154,10 +155,10 @@ class VerdictCache:
         relative = tuple(os.path.relpath(path, root) for path in fingerprint_paths)
         try:
             "".join((report.ref.folder_name, *relative)).encode()
-            stamp, newest = _stamp(root, relative)
+            stamp, newest = stamp_paths(root, relative)
         except (OSError, UnicodeEncodeError):  # removed meanwhile, or a name that JSON cannot represent
             return
-        if newest <= began_ns - _RACY_NS:
+        if newest <= began_ns - RACY_NS:
             self._changed = True
             self._used[report.ref.folder_name] = _Entry.model_construct(
                 fingerprint_paths=relative,
@@ -213,7 +214,7 @@ def _load(path: str, header: tuple[str, ...]) -> dict[str, _Entry]:
     return content.repos if content.header == header else {}
 
 
-def _stamp(root: str, fingerprint_paths: tuple[str, ...]) -> tuple[int, int]:
+def stamp_paths(root: str, fingerprint_paths: tuple[str, ...]) -> tuple[int, int]:
     """Return a hash of the stats of the paths, and the newest change time among them in nanoseconds.
 
     Raises:
