@@ -10,11 +10,14 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from mlxk_tui.engine.client import Engine
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.core.errors import ErrorType, OpError
+from mlxk_tui.server.errors import ApiError
 from mlxk_tui.server.http import keys
+from mlxk_tui.server.http.security import Guard
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.server import Server
 from tests.engine.conftest import needs_mlx
@@ -330,3 +333,13 @@ def test_key_file_must_be_private(tmp_path: Path) -> None:
 
 def test_options_do_not_show_their_keys() -> None:
     assert "secret" not in repr(ServerOptions(api_keys={"a": "secret"}))
+
+
+@pytest.mark.parametrize("name", ["mac.local", "mac", "mac.office.example"])
+def test_short_name_of_the_machine_is_allowed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: name)
+    guard = Guard(ServerOptions())
+    for host in ("mac", "mac.local", name):
+        guard.check_host(make_mocked_request("GET", "/", {"Host": f"{host}:8200"}))
+    with pytest.raises(ApiError):
+        guard.check_host(make_mocked_request("GET", "/", {"Host": "other.local"}))

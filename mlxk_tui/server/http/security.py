@@ -40,7 +40,8 @@ class Guard:
         self._any_origin = "*" in options.origins
         self._origins = {origin.rstrip("/").lower() for origin in options.origins}
         machine = socket.gethostname().lower()
-        self._names = {"localhost", machine, f"{machine}.local", options.host.lower()}
+        short = machine.partition(".")[0]  # macOS returns mac.local, and clients use mac, too
+        self._names = {"localhost", machine, short, f"{short}.local", options.host.lower()}
         self._names |= {name.lower() for name in options.hosts}
 
     def check_host(self, request: web.BaseRequest) -> None:
