@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 _BURST_S = 0.25
 """Seconds at full rate that may be received at once after a pause."""
+_STEP_S = 0.2
 _MIN_READ = 4096
 
 
@@ -34,14 +35,16 @@ class RateLimit:
             self._rate = rate
             self._free_at = 0.0  # no waiting because of the previous limit
 
-    def consume(self, count: int) -> float:
-        """Record received bytes; return how many seconds to wait before the next read."""
+    def consume(self, count: int) -> None:
+        """Record received bytes."""
         with self._lock:
-            if self._rate is None:
-                return 0.0
-            now = time.monotonic()
-            self._free_at = max(self._free_at, now - _BURST_S) + count / self._rate
-            return max(0.0, self._free_at - now)
+            if self._rate is not None:
+                self._free_at = max(self._free_at, time.monotonic() - _BURST_S) + count / self._rate
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds to wait before the next read."""
+        return max(0.0, self._free_at - time.monotonic())
 
 
 def read_size(limits: Sequence[RateLimit], default: int) -> int:
@@ -61,7 +64,11 @@ def wait_for_limits(
         condition: notified when the download ends.
         is_ended: returns whether it has ended.
     """
-    seconds = max(limit.consume(count) for limit in limits)
-    if seconds > 0:
+    for limit in limits:
+        limit.consume(count)
+    until = max(time.monotonic() + limit.wait_s for limit in limits)
+    # In short steps, because a limit can be raised meanwhile, which sets its own wait to nothing.
+    while (seconds := min(until - time.monotonic(), max(limit.wait_s for limit in limits))) > 0:
         with condition:
-            condition.wait_for(is_ended, seconds)
+            if condition.wait_for(is_ended, min(seconds, _STEP_S)):
+                return

@@ -86,7 +86,7 @@ async def test_too_little_space_for_all_is_reported_before_the_first_byte(
 
 
 async def test_stopped_batch_has_a_status_for_each_model(server: LocalHub, cache: Cache) -> None:
-    server.rate_per_connection = 100
+    server.rate_per_connection = 1_000
     running = batch(server, cache, FIRST, SECOND)
     task = asyncio.ensure_future(running.run())
     await until(lambda: sent(server) > 0)
