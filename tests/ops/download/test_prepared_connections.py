@@ -58,8 +58,7 @@ def listener() -> Iterator[Listener]:
 def test_prepared_connection_is_used_for_the_request(listener: Listener) -> None:
     pool = ConnectionPool(PATIENCE_S, PATIENCE_S)
     pool.prepare(listener.origin, 2)
-    wait_until(lambda: len(pool._ready) == 2)
-    assert len(listener.accepted) == 2
+    wait_until(lambda: len(pool._ready) == len(listener.accepted) == 2)
     url = urlsplit(f"http://127.0.0.1:{listener.origin.port}/file")
     connections = [pool.new_connection() for _ in range(3)]
     for connection in connections:
@@ -73,7 +72,7 @@ def test_prepared_connection_is_used_for_the_request(listener: Listener) -> None
 def test_closed_connection_is_replaced(listener: Listener) -> None:
     pool = ConnectionPool(PATIENCE_S, PATIENCE_S)
     pool.prepare(listener.origin, 1)
-    wait_until(lambda: len(pool._ready) == 1)
+    wait_until(lambda: len(pool._ready) == len(listener.accepted) == 1)
     listener.accepted[0].shutdown(socket.SHUT_RDWR)  # as a hub does with idle connections
     connection = pool.new_connection()
     response, _ = connection.request(urlsplit(f"http://127.0.0.1:{listener.origin.port}/"), {})
@@ -84,7 +83,7 @@ def test_closed_connection_is_replaced(listener: Listener) -> None:
 def test_unused_connections_are_closed(listener: Listener) -> None:
     pool = ConnectionPool(PATIENCE_S, PATIENCE_S)
     pool.prepare(listener.origin, 3)
-    wait_until(lambda: len(pool._ready) == 3)
+    wait_until(lambda: len(pool._ready) == len(listener.accepted) == 3)
     pool.close()
     assert [connection.recv(1) for connection in listener.accepted] == [b""] * 3
     pool.prepare(listener.origin, 1)  # one that is made too late
