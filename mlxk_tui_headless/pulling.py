@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mlxk_tui.ops.contract.transfers import DownloadStatus, PullBatchData, PullData
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
     from mlxk_tui_headless.session import CommandSession
 
 _MAX_LIST_BYTES = 1_000_000
-_STOPPED = "Stopped by the user. Run the same command again to resume."
+STOPPED = "Stopped by the user. Run the same command again to resume."
+"""Message of a transfer that a signal ended."""
 
 
 def read_specs(path: str) -> list[str]:
@@ -57,6 +57,11 @@ def read_specs(path: str) -> list[str]:
     return specs
 
 
+def limited(rate: float | None) -> DownloadOptions:
+    """Return the options of a download with a limit in bytes per second, or without one."""
+    return DownloadOptions(rate_limits=() if rate is None else (RateLimit(rate),))
+
+
 @dataclass(frozen=True)
 class PullCommand:
     """The options of `pull`."""
@@ -66,13 +71,7 @@ class PullCommand:
     via_hub: bool
     verify: bool
     patterns: FilePatterns
-    rate_limit: float | None = None
-    """Bytes per second; None for no limit."""
-
-    @cached_property
-    def _options(self) -> DownloadOptions:
-        limits = () if self.rate_limit is None else (RateLimit(self.rate_limit),)
-        return DownloadOptions(rate_limits=limits)
+    options: DownloadOptions
 
     def pull_one(self, session: CommandSession, spec: str) -> PullData:
         """Pull a model.
@@ -93,7 +92,7 @@ class PullCommand:
                         via_hub=self.via_hub,
                         verify=self.verify,
                         patterns=self.patterns,
-                        options=self._options,
+                        options=self.options,
                         on_event=received.on_event,
                         on_plan=plans.append,
                     )
@@ -103,10 +102,10 @@ class PullCommand:
                     spec,
                     plans[0] if plans else None,
                     DownloadStatus.CANCELLED,
-                    _STOPPED,
+                    STOPPED,
                     downloaded=received.total_bytes,
                 )
-                raise OpError(ErrorType.CANCELLED, _STOPPED, data=data) from None
+                raise OpError(ErrorType.CANCELLED, STOPPED, data=data) from None
 
     def pull_all(self, session: CommandSession, specs: Sequence[str]) -> PullBatchData:
         """Pull several models.
@@ -114,7 +113,6 @@ class PullCommand:
         Raises:
             OpError: the errors of the operation, and `cancelled`; each with a PullBatchData as `data`.
         """
-
         with session.progress() as on_event:
             batch = PullBatch(
                 session.cache,
@@ -124,11 +122,11 @@ class PullCommand:
                 via_hub=self.via_hub,
                 verify=self.verify,
                 patterns=self.patterns,
-                options=self._options,
+                options=self.options,
                 on_event=on_event,
             )
             try:
                 return session.wait(batch.run())
             except KeyboardInterrupt:
                 data = batch.data(DownloadStatus.CANCELLED, "Not started.")
-                raise OpError(ErrorType.CANCELLED, _STOPPED, data=data) from None
+                raise OpError(ErrorType.CANCELLED, STOPPED, data=data) from None

@@ -116,7 +116,7 @@ def server(  # noqa: PLR0917 - Typer takes a command's options from its paramete
     def execute(session: "CommandSession") -> "Contract | None":
         from mlxk_tui.server.http.keys import parse_keys
         from mlxk_tui.server.options import listed, parse_origins
-        from mlxk_tui_headless import serve
+        from mlxk_tui_headless.serving import serve
 
         serve.check_numbers({"--max-tokens": max_tokens, "--max-queue": max_queue}, 1, inf)
         serve.check_numbers({"--idle-unload": idle_unload, "--grace": grace}, 0, 1e6)

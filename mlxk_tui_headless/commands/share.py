@@ -55,16 +55,16 @@ def share(  # noqa: PLR0917 - Typer takes a command's options from its parameter
 
     def execute(session: "CommandSession") -> "Contract | None":
         from mlxk_tui.server.options import ServerOptions, listed, parse_host, parse_port
-        from mlxk_tui_headless.commands import share_runner
+        from mlxk_tui_headless.serving import share as runner
 
-        names = share_runner.exact_names(session, model or ())
+        names = runner.exact_names(session, model or ())
         options = ServerOptions(
             host=parse_host(host),
             port=parse_port(port),
-            api_keys=share_runner.find_keys(api_key or (), api_key_file),
+            api_keys=runner.find_keys(api_key or (), api_key_file),
             hosts=listed(" ".join(allow_host or ())),
         )
-        share_runner.run_share(session, options, names, log_level.value)
+        runner.run_share(session, options, names, log_level.value)
         return None  # the envelope has been printed already
 
     record_options(ctx, as_json)

@@ -72,7 +72,7 @@ def pull(
 
     def execute(session: "CommandSession") -> "Contract":
         from mlxk_tui.ops.pull.patterns import FilePatterns
-        from mlxk_tui_headless.pulling import PullCommand, read_specs
+        from mlxk_tui_headless.pulling import PullCommand, limited, read_specs
 
         gc.enable()  # off at the start; a long transfer needs it
         command = PullCommand(
@@ -80,8 +80,8 @@ def pull(
             dry_run=dry_run,
             via_hub=via_hub or backend_is_hub(),
             verify=verify,
-            rate_limit=check_rate_limit(rate_limit),
             patterns=FilePatterns(tuple(include or ()), tuple(exclude or ())),
+            options=limited(check_rate_limit(rate_limit)),
         )
         specs = [*(models or ()), *(read_specs(file) if file is not None else ())]
         if len(specs) == 1 and file is None:

@@ -40,12 +40,10 @@ def update(
 
     def execute(session: "CommandSession") -> "Contract":
         from mlxk_tui.ops.core.errors import ErrorType, OpError
-        from mlxk_tui.ops.download.options import DownloadOptions
-        from mlxk_tui.ops.download.rate_limit import RateLimit
         from mlxk_tui.ops.pull.update import UpdateBatch
+        from mlxk_tui_headless.pulling import STOPPED, limited
 
         gc.enable()  # off at the start; a long transfer needs it
-        rate = transfers.check_rate_limit(rate_limit)
         with session.progress() as on_event:
             batch = UpdateBatch(
                 session.cache,
@@ -53,16 +51,14 @@ def update(
                 hub=transfers.readable_hub(),
                 dry_run=dry_run,
                 via_hub=via_hub or transfers.backend_is_hub(),
-                options=DownloadOptions(rate_limits=() if rate is None else (RateLimit(rate),)),
+                options=limited(transfers.check_rate_limit(rate_limit)),
                 on_event=on_event,
             )
             try:
                 return session.wait(batch.run())
             except KeyboardInterrupt:
-                message = "Stopped by the user. Run the same command again to resume."
-                raise OpError(
-                    ErrorType.CANCELLED, message, data=batch.data() if batch.compared else None
-                ) from None
+                data = batch.data() if batch.compared else None
+                raise OpError(ErrorType.CANCELLED, STOPPED, data=data) from None
 
     record_options(ctx, as_json, progress)
     if bool(models) is update_all:

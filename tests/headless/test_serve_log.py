@@ -10,7 +10,7 @@ import pytest
 from mlxk_tui.engine.status import EngineState, EngineStatus, ModelStatus
 from mlxk_tui.ops.contract.matrices import Blas, BlasState
 from mlxk_tui.ops.contract.terms import CpuWeights
-from mlxk_tui_headless.serve import _EngineLog
+from mlxk_tui_headless.serving.serve import _EngineLog
 
 MODEL = ModelStatus(
     name="mlx-community/Picky-4bit",

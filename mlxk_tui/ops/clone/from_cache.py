@@ -17,7 +17,7 @@ from mlxk_tui.ops.cache.cache import Cache, ResolvedSpec
 from mlxk_tui.ops.cache.documents import read_documents
 from mlxk_tui.ops.cache.repo import Repo, Snapshot, SnapshotFile
 from mlxk_tui.ops.cache.repo_scanner import read_repo
-from mlxk_tui.ops.contract.results import CloneData, Health, Severity
+from mlxk_tui.ops.contract.results import CloneData, Health
 from mlxk_tui.ops.core.background import Meter
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent
@@ -194,8 +194,7 @@ def _make_job(
     repo: Repo, found: ResolvedSpec, snapshot: Snapshot | None, target: Path, *, check_health: bool
 ) -> _CloneJob:
     integrity = check_integrity(repo, snapshot, read_documents(snapshot))
-    findings = (*integrity.findings, *filter(None, (integrity.partial,)))
-    reason = next((f.message for f in findings if f.severity is Severity.ERROR), None)
+    reason = error.message if (error := integrity.first_error) is not None else None
     if snapshot is None:
         raise BrokenModelError(
             ErrorType.CLONE_FAILED,

@@ -65,6 +65,17 @@ class Integrity:
     partial: Finding | None = None
     """That files were left out on purpose; an error if the model cannot run without them."""
 
+    @property
+    def all_findings(self) -> tuple[Finding, ...]:
+        """The findings, and at the end that about files that were left out."""
+        return self.findings if self.partial is None else (*self.findings, self.partial)
+
+    @property
+    def first_error(self) -> Finding | None:
+        """Why the model cannot run as it is; None if all files that it needs are intact."""
+        errors = (finding for finding in self.all_findings if finding.severity is Severity.ERROR)
+        return next(errors, None)
+
 
 def check_integrity(repo: Repo, snapshot: Snapshot | None, documents: Documents) -> Integrity:
     """Check a snapshot of a repo.

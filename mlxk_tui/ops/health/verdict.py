@@ -32,10 +32,8 @@ def evaluate(repo: Repo, snapshot: Snapshot | None, runtime: Runtime) -> Report:
     detection = detect(repo.ref.name, documents, integrity.weights)
     healthy = not any(finding.severity is Severity.ERROR for finding in integrity.findings)
     memory = estimate_memory(integrity.weights, detection) if detection.framework is Framework.MLX else None
-    findings = integrity.findings
-    if integrity.partial is not None:
-        findings += (integrity.partial,)
-    if healthy and not any(finding.severity is Severity.ERROR for finding in findings):
+    findings = integrity.all_findings
+    if integrity.first_error is None:
         findings += check_runtime(runtime, detection, documents, memory)
     first = next((finding for finding in findings if finding.severity is Severity.ERROR), None)
     model = Model(

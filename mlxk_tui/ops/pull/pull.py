@@ -20,7 +20,6 @@ from mlxk_tui.ops.cache.documents import read_documents
 from mlxk_tui.ops.cache.names import Spec, name_to_dir, parse_spec
 from mlxk_tui.ops.cache.repo import Repo, Snapshot
 from mlxk_tui.ops.cache.selection import read_selection, remove_selection, write_selection
-from mlxk_tui.ops.contract.terms import Severity
 from mlxk_tui.ops.contract.transfers import DownloadStatus, PullData
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.events import OnEvent, Progress, ignore_event
@@ -316,5 +315,4 @@ def _intact_snapshot(repo: Repo, revision: str | None) -> Snapshot | None:
     if snapshot is None:
         return None
     integrity = check_integrity(repo, snapshot, read_documents(snapshot))
-    broken = any(finding.severity is Severity.ERROR for finding in integrity.findings)
-    return None if broken or integrity.partial is not None else snapshot
+    return None if integrity.first_error is not None or integrity.partial is not None else snapshot

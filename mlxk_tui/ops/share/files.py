@@ -17,7 +17,6 @@ from typing import BinaryIO
 from mlxk_tui.ops.cache.cache import Cache
 from mlxk_tui.ops.cache.documents import Documents
 from mlxk_tui.ops.cache.repo import Repo, Snapshot, SnapshotFile
-from mlxk_tui.ops.contract.terms import Severity
 from mlxk_tui.ops.health.integrity import check_integrity
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -58,9 +57,7 @@ def find_problem(repo: Repo, snapshot: Snapshot | None, documents: Documents) ->
 
     A partial pull is fine as long as the model can run without the files that it left out.
     """
-    integrity = check_integrity(repo, snapshot, documents)
-    findings = (*integrity.findings, *filter(None, (integrity.partial,)))
-    error = next((finding for finding in findings if finding.severity is Severity.ERROR), None)
+    error = check_integrity(repo, snapshot, documents).first_error
     if error is not None:
         return error.message
     return None if snapshot is not None and snapshot.hash else "Its snapshot is not named by a commit."

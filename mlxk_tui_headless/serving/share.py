@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import socket
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxk_tui import settings
-from mlxk_tui.ops.contract.results import Command, Envelope
+from mlxk_tui.ops.contract.results import Command
 from mlxk_tui.ops.contract.sharing import NotSharedModel, ShareData
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import printable
@@ -20,9 +19,7 @@ from mlxk_tui.ops.share.shared_models import SharedModels
 from mlxk_tui.server.http import keys
 from mlxk_tui.server.options import Address, ServerOptions
 from mlxk_tui.server.share.share_server import ShareServer
-from mlxk_tui_headless import output
-from mlxk_tui_headless.background_output import log_to_stderr, write_in_background
-from mlxk_tui_headless.cancellation import wake_on_signals
+from mlxk_tui_headless.serving.listener import ListeningCommand
 
 if TYPE_CHECKING:
     from mlxk_tui_headless.session import CommandSession
@@ -77,50 +74,24 @@ def run_share(session: CommandSession, options: ServerOptions, names: frozenset[
     Raises:
         OpError: the errors of `ShareServer.start`, and `permission_denied` or `cache_not_found`.
     """
-    command = _ShareCommand(session, options, names)
-    try:
-        with (
-            write_in_background("stdout", note=None),
-            write_in_background(),
-            log_to_stderr(log_level),
-            session.interrupts.handled_by(command.on_signal),
-        ):
-            asyncio.run(command.run())
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
+    _ShareCommand(session, options, names).run(log_level)
 
 
-class _ShareCommand:
+class _ShareCommand(ListeningCommand):
     def __init__(self, session: CommandSession, options: ServerOptions, names: frozenset[str]) -> None:
-        self._session = session
+        super().__init__(session)
         self._models = SharedModels(session.cache, names)
         self._server = ShareServer(self._models, options)
         self._needs_key = bool(options.api_keys)
-        self._stop = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopped_early = False
 
-    def on_signal(self, number: int) -> None:
-        """Stop; runs in the main thread, between two bytecodes."""
-        del number
-        if self._loop is None:
-            self._stopped_early = True
-            return
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the server has stopped
-            self._loop.call_soon_threadsafe(self._stop.set)
-
-    async def run(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        if self._stopped_early:
-            raise asyncio.CancelledError
-        with wake_on_signals(self._loop):
-            try:
-                address = await self._server.start()
-                gc.enable()  # off at the start, because most commands end at once
-                self._report(await asyncio.to_thread(self._describe, address))
-                await self._stop.wait()
-            finally:
-                await self._server.stop()
+    async def listen(self) -> None:
+        try:
+            address = await self._server.start()
+            gc.enable()  # off at the start, because most commands end at once
+            self.report(Command.SHARE, await asyncio.to_thread(self._describe, address))
+            await self.stop.wait()
+        finally:
+            await self._server.stop()
 
     def _describe(self, address: Address) -> ShareData:
         public = Address(_public_host(address.host), address.port)
@@ -137,17 +108,6 @@ class _ShareCommand:
             ],
             pid=os.getpid(),
         )
-
-    def _report(self, data: ShareData) -> None:
-        envelope = Envelope(status="success", command=Command.SHARE, data=data, error=None)
-        if self._session.options.json:
-            output.write(output.envelope_json(envelope) + "\n")
-            # The one object is on stdout; everything after it is text on stderr.
-            self._session.options.json = False
-        else:
-            from mlxk_tui_headless.render import human
-
-            human.show(envelope)
 
 
 def _public_host(host: str) -> str:

@@ -8,7 +8,6 @@ import gc
 import logging
 import math
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -20,7 +19,7 @@ from mlxk_tui.engine.models import RunnableModel
 from mlxk_tui.engine.status import EngineStatus, ModelStatus
 from mlxk_tui.ops.contract.inference import ServerData
 from mlxk_tui.ops.contract.matrices import BlasState
-from mlxk_tui.ops.contract.results import Command, Envelope
+from mlxk_tui.ops.contract.results import Command
 from mlxk_tui.ops.contract.terms import CpuWeights
 from mlxk_tui.ops.core.errors import ErrorType, OpError
 from mlxk_tui.ops.core.text import format_size, printable
@@ -28,9 +27,8 @@ from mlxk_tui.server.options import Address
 from mlxk_tui.services.server.control import ServerControl
 from mlxk_tui.settings import LoadedSettings
 from mlxk_tui_headless import output
-from mlxk_tui_headless.background_output import log_to_stderr, write_in_background
-from mlxk_tui_headless.cancellation import wake_on_signals
 from mlxk_tui_headless.error_text import error_text
+from mlxk_tui_headless.serving.listener import ListeningCommand
 
 if TYPE_CHECKING:
     from mlxk_tui_headless.session import CommandSession
@@ -60,20 +58,10 @@ def serve(
     Raises:
         OpError: `port_in_use`, `validation_error`, `permission_denied`, and those of `find_runnable`.
     """
-    command = _ServeCommand(session, given, cpu_weights, idle_unload_minutes, grace_s)
-    try:
-        with (
-            write_in_background("stdout", note=None),
-            write_in_background(),
-            log_to_stderr(log_level),
-            session.interrupts.handled_by(command.on_signal),
-        ):
-            asyncio.run(command.run())
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
+    _ServeCommand(session, given, cpu_weights, idle_unload_minutes, grace_s).run(log_level)
 
 
-class _ServeCommand:
+class _ServeCommand(ListeningCommand):
     def __init__(
         self,
         session: CommandSession,
@@ -82,39 +70,25 @@ class _ServeCommand:
         idle_unload_minutes: float | None,
         grace_s: float,
     ) -> None:
-        self._session = session
+        super().__init__(session)
         self._given = given
         self._cpu_weights = cpu_weights
         self._idle_unload_minutes = idle_unload_minutes
         self._grace_s = grace_s
-        self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._had_terminal = _has_terminal()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopped_early = False
         self._reload: Callable[[], None] = _do_nothing
 
-    def on_signal(self, number: int) -> None:
-        """Stop, or reload on SIGHUP; runs in the main thread, between two bytecodes."""
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the server has stopped
-                self._loop.call_soon_threadsafe(self._on_hangup if number == signal.SIGHUP else self._end)
-        elif number != signal.SIGHUP:
-            self._stopped_early = True
+    @property
+    def hangup_stops(self) -> bool:
+        return False  # the settings have not been read yet
 
-    async def run(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        if self._stopped_early:
-            raise asyncio.CancelledError
-        with wake_on_signals(self._loop):
-            await self._run()
-
-    async def _run(self) -> None:
+    async def listen(self) -> None:
         loaded = self._load_settings()
         engine = Engine(idle_unload_s=self._idle_unload_s(loaded), weights=settings.weights_policy(loaded))
         engine.subscribe(_EngineLog().on_status)
         control = ServerControl(
-            loaded, self._session.cache, lambda: engine, given=self._given, remember=False, sample_seconds=0
+            loaded, self.session.cache, lambda: engine, given=self._given, remember=False, sample_seconds=0
         )
         self._reload = partial(self._reload_settings, engine, control)
         loading: asyncio.Task[None] | None = None
@@ -128,7 +102,7 @@ class _ServeCommand:
             self._report(address, control.model)
             if control.model is not None:
                 loading = asyncio.create_task(_load(engine, control.model))
-            await self._stop.wait()
+            await self.stop.wait()
             await self._finish(control)
         finally:
             if loading is not None:
@@ -158,13 +132,14 @@ class _ServeCommand:
         with contextlib.suppress(asyncio.CancelledError):
             await stopping
 
-    def _end(self) -> None:
-        (self._stop_now if self._stop.is_set() else self._stop).set()
+    def on_stop(self) -> None:
+        """Stop; the second signal does not wait for running answers."""
+        (self._stop_now if self.stop.is_set() else self.stop).set()
 
-    def _on_hangup(self) -> None:
+    def on_hangup(self) -> None:
         """Reload the settings; if the terminal was closed, stop instead."""
         if self._had_terminal and not _has_terminal():
-            self._end()
+            self.on_stop()
         else:
             self._reload()
 
@@ -186,15 +161,7 @@ class _ServeCommand:
             model=model.name if model is not None else None,
             pid=os.getpid(),
         )
-        envelope = Envelope(status="success", command=Command.SERVER, data=data, error=None)
-        if self._session.options.json:
-            output.write(output.envelope_json(envelope) + "\n")
-            # The one object is on stdout; everything after it is text on stderr.
-            self._session.options.json = False
-        else:
-            from mlxk_tui_headless.render import human
-
-            human.show(envelope)
+        self.report(Command.SERVER, data)
 
 
 def _do_nothing() -> None:
