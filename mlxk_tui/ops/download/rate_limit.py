@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 
 _BURST_S = 0.25
 """Seconds at full rate that may be received at once after a pause."""
+_READ_S = 0.03
+"""Seconds at full rate that a connection reads at once: several connections read before they have to wait."""
 _STEP_S = 0.2
 _MIN_READ = 4096
 
@@ -50,7 +52,7 @@ class RateLimit:
 def read_size(limits: Sequence[RateLimit], default: int) -> int:
     """Return how many bytes to read at once: fewer with a limit, so that pauses are short."""
     rates = [rate for limit in limits if (rate := limit.rate) is not None]
-    return min([default, *(max(_MIN_READ, int(rate * _BURST_S)) for rate in rates)])
+    return min([default, *(max(_MIN_READ, int(rate * _READ_S)) for rate in rates)])
 
 
 def wait_for_limits(
